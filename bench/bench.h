@@ -1,0 +1,9 @@
+/* The benchmarks of the `gapless bench` command. Each takes its own arguments, argv[0] being
+ * its name, prints a table and returns an exit status. */
+#ifndef GAPLESS_BENCH_H
+#define GAPLESS_BENCH_H
+
+/* The update rules against a stream with the same traffic and against separate passes. */
+int bench_rules(int argc, char **argv);
+
+#endif

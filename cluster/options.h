@@ -1,0 +1,84 @@
+/* The options of every subcommand: one table drives the command line, the environment, the help text and what is said
+ * of mistakes.
+ *
+ *     default in the table  <  GAPLESS_NAME in the environment  <  --name on the command line
+ *
+ * A value goes through the same strict reader wherever it came from. Texts in `struct settings` point into the table,
+ * the environment or argv.
+ */
+#ifndef CLUSTER_OPTIONS_H
+#define CLUSTER_OPTIONS_H
+
+#include "cluster/parse.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define OPTIONS_MAX 64
+
+enum option_command {
+    FOR_TRAIN = 1,
+    FOR_MASTER = 2,
+    FOR_WORKER = 4,
+    FOR_OBSERVE = 8,
+    FOR_RULES = 16,
+    FOR_DOCTOR = 32
+};
+
+enum option_source { OPTION_UNSET, OPTION_DEFAULT, OPTION_ENVIRONMENT, OPTION_FLAG };
+
+struct settings {
+    /* what is trained */
+    const char *data, *data_dir, *model;
+    uint32_t batch;
+    uint64_t seed;
+    /* how it moves */
+    const char *rule, *gap_ref;
+    double lr, momentum, kappa, lambda, horizon;
+    bool horizon_set;
+    double clip_norm, weight_decay;
+    bool ssgd_scale_rate;
+    struct span warmup;
+    struct milestones steps;
+    bool cosine;
+    double cosine_to;
+    /* the run */
+    double epochs;
+    uint32_t workers, workers_max, workers_wait, observers_max, gap_every;
+    uint64_t range_elements;
+    double worker_timeout, connect_timeout;
+    const char *address;
+    int data_fd;
+    /* what is shown and kept */
+    const char *out, *save;
+    bool quiet, no_color, json, once, accuracy;
+    double interval;
+    bool help;
+    /* where each value came from, by row of the table */
+    const char *text[OPTIONS_MAX];
+    enum option_source source[OPTIONS_MAX];
+};
+
+enum options_outcome { OPTIONS_GO, OPTIONS_HELPED, OPTIONS_WRONG };
+
+/* Reads the environment and argv[1...] for one subcommand into *ret. OPTIONS_HELPED: --help was asked for and printed
+ * to stdout. OPTIONS_WRONG: the mistake was printed to stderr; the caller exits with 2. argv may be permuted. */
+enum options_outcome options_read(enum option_command command, int argc, char **argv,
+                                  struct settings *ret);
+/* Where the value of an option came from. The name must be in the table. */
+enum option_source options_source(const struct settings *settings, const char *name);
+
+/* Appends to argv (room for `max`, of which *count are used) "--name=value" for every option of `command` that
+ * `settings` holds a value of, and that is not in the NULL-ended list `except`. The texts are malloc'ed. False: no
+ * memory or no room. */
+bool options_emit(const struct settings *settings, enum option_command command,
+                  const char *const *except, char **argv, size_t max, size_t *count);
+
+/* The help of a subcommand. */
+void options_help(enum option_command command, FILE *out);
+/* "train" for FOR_TRAIN. */
+const char *options_command_name(enum option_command command);
+
+#endif

@@ -1,0 +1,129 @@
+/* The table of options, and what the help says of each subcommand. Defaults are those of the flagship run. */
+#include "options_table.h"
+
+#define AT(member) offsetof(struct settings, member)
+#define ANY {0, 0, false, false}
+#define RUNS (FOR_TRAIN | FOR_MASTER)
+#define TASKS (FOR_TRAIN | FOR_MASTER | FOR_WORKER)
+#define ALL (FOR_TRAIN | FOR_MASTER | FOR_WORKER | FOR_OBSERVE | FOR_RULES | FOR_DOCTOR)
+
+/* clang-format off */
+const struct option_row options_table[] = {
+    {"data", 'd', false, TASKS, KIND_TEXT, GROUP_TASK, "NAME", "fashion-mnist", AT(data), ANY, NULL,
+     "fashion-mnist, mnist, cifar-10, or synthetic[:COUNTxFEATURESxCLASSES[:SEED]]"},
+    {"data-dir", 0, false, TASKS | FOR_OBSERVE | FOR_DOCTOR, KIND_TEXT, GROUP_TASK, "DIR", NULL, AT(data_dir), ANY, NULL,
+     "where the data set's files are (default: the usual places; see gapless doctor)"},
+    {"model", 'm', false, TASKS, KIND_TEXT, GROUP_TASK, "NAME", "mlp:64", AT(model), ANY, NULL,
+     "softmax, or mlp:WIDTH[,WIDTH...]"},
+    {"batch", 'b', false, TASKS, KIND_COUNT32, GROUP_TASK, "N", "32", AT(batch), {1, 65536, false, false}, NULL,
+     "samples in a gradient"},
+    {"seed", 's', false, TASKS, KIND_COUNT64, GROUP_TASK, "N", "1", AT(seed), {0, 9e18, false, false}, NULL,
+     "of the initial parameters and the order of the samples"},
+
+    {"rule", 'r', false, RUNS, KIND_RULE, GROUP_RULE, "NAME", "dana-ga", AT(rule), ANY, NULL,
+     "how a gradient becomes an update; gapless rules lists them"},
+    {"lr", 'l', false, RUNS, KIND_REAL, GROUP_RULE, "RATE", "0.005", AT(lr), {0, 1e6, true, false}, NULL,
+     "peak learning rate"},
+    {"momentum", 0, false, RUNS, KIND_REAL, GROUP_RULE, "M", "0.9", AT(momentum), {0, 1, false, true}, NULL,
+     "0 <= M < 1"},
+    {"warmup", 0, false, RUNS, KIND_SPAN, GROUP_RULE, "SPAN", "1epoch", AT(warmup), ANY, NULL,
+     "the rate rises from RATE / workers: 1epoch, 500updates, or 0.1 of the run; 0: none"},
+    {"steps", 0, false, RUNS, KIND_STEPS, GROUP_RULE, "LIST", "0.6:0.1,0.85:0.1", AT(steps), ANY, NULL,
+     "SPAN:FACTOR,...: from there on the rate is multiplied by FACTOR; none: no steps"},
+    {"schedule", 0, false, RUNS, KIND_SCHEDULE, GROUP_RULE, "KIND", "constant", AT(cosine), ANY, NULL,
+     "constant, or cosine[:TO] (falls to the share TO of the peak at the end, 0 unless said)"},
+    {"kappa", 0, false, RUNS, KIND_REAL, GROUP_RULE, "K", "10", AT(kappa), {0, 1e9, true, false}, NULL,
+     "dana-lga and shared-lga: how strongly, per nat"},
+    {"lambda", 0, false, RUNS, KIND_REAL, GROUP_RULE, "L", NULL, AT(lambda), {0, 1e9, true, false}, NULL,
+     "rules with delay compensation (default: the rule's own, 0.04 or 2)"},
+    {"horizon", 0, false, RUNS, KIND_REAL, GROUP_RULE, "T", NULL, AT(horizon), {0, 1e6, false, false}, NULL,
+     "lwp: updates to look ahead (default: workers - 1)"},
+    {"gap-ref", 0, false, RUNS, KIND_CHOICE, GROUP_RULE, "REF", "sent", AT(gap_ref), ANY, "sent, own_lookahead",
+     "gap-aware rules measure from what was sent, or without the worker's own look-ahead"},
+    {"clip-norm", 0, false, RUNS, KIND_REAL, GROUP_RULE, "X", "0", AT(clip_norm), {0, 1e30, false, false}, NULL,
+     "scale gradients down to this norm; 0: do not"},
+    {"weight-decay", 0, false, RUNS, KIND_REAL, GROUP_RULE, "W", "0", AT(weight_decay), {0, 1e6, false, false}, NULL,
+     "added to the gradient: W times the parameters"},
+    {"ssgd-scale-rate", 0, false, RUNS, KIND_FLAG, GROUP_RULE, NULL, NULL, AT(ssgd_scale_rate), ANY, NULL,
+     "ssgd: the rate times the number of workers"},
+
+    {"epochs", 'e', false, RUNS, KIND_REAL, GROUP_RUN, "X", "5", AT(epochs), {0, 1e6, true, false}, NULL,
+     "length of the run: each sample is seen once an epoch, over all workers; fractions are fine"},
+    {"workers", 'w', false, RUNS, KIND_COUNT32, GROUP_RUN, "N", "8", AT(workers), {1, GAPLESS_WORKERS_MAX, false, false}, NULL,
+     "worker processes (master: how many are expected, for the warm-up)"},
+    {"workers-max", 0, false, RUNS, KIND_COUNT32, GROUP_RUN, "N", NULL, AT(workers_max), {1, GAPLESS_WORKERS_MAX, false, false}, NULL,
+     "room for workers that join later (default: workers + 8)"},
+    {"workers-wait", 0, false, FOR_MASTER, KIND_COUNT32, GROUP_RUN, "N", "0", AT(workers_wait), {0, GAPLESS_WORKERS_MAX, false, false}, NULL,
+     "hold the first update until so many workers have joined"},
+    {"observers-max", 0, false, FOR_MASTER, KIND_COUNT32, GROUP_RUN, "N", "8", AT(observers_max), {1, 1024, false, false}, NULL,
+     "observers at a time"},
+    {"range-elements", 0, false, RUNS, KIND_COUNT64, GROUP_RUN, "N", "1Mi", AT(range_elements), {1024, 1e15, false, false}, NULL,
+     "parameters that travel and are applied together"},
+    {"gap-every", 0, false, RUNS, KIND_COUNT32, GROUP_RUN, "N", "8", AT(gap_every), {1, 1000000, false, false}, NULL,
+     "measure the gap at one update in N"},
+    {"worker-timeout", 0, false, RUNS, KIND_REAL, GROUP_RUN, "SECONDS", "0", AT(worker_timeout), {0, 1e6, false, false}, NULL,
+     "drop a worker that holds a batch longer; 0: never"},
+    {"address", 'a', false, RUNS, KIND_ADDRESS, GROUP_RUN, "ADDRESS", NULL, AT(address), ANY, NULL,
+     "where the master listens: shm:NAME or shm:/path/of/socket (default: shm:gapless; train: a new one)"},
+    {"master", 'a', false, FOR_WORKER | FOR_OBSERVE, KIND_ADDRESS, GROUP_RUN, "ADDRESS", "shm:gapless", AT(address), ANY, NULL,
+     "where the master listens"},
+    {"connect-timeout", 0, false, FOR_WORKER | FOR_OBSERVE, KIND_REAL, GROUP_RUN, "SECONDS", "10", AT(connect_timeout), {0, 1e6, true, false}, NULL,
+     "how long to look for the master"},
+    {"data-fd", 0, true, FOR_MASTER | FOR_WORKER, KIND_INT, GROUP_RUN, "FD", NULL, AT(data_fd), {3, 1e6, false, false}, NULL,
+     "an inherited descriptor that holds the data set"},
+
+    {"out", 'o', false, RUNS, KIND_TEXT, GROUP_OUTPUT, "DIR", NULL, AT(out), ANY, NULL,
+     "where the files go (default: train: runs/DATE-TIME-RULE; master: nothing is written)"},
+    {"json", 0, false, FOR_OBSERVE | FOR_RULES, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(json), ANY, NULL,
+     "print JSON"},
+    {"once", 0, false, FOR_OBSERVE, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(once), ANY, NULL,
+     "print one line and leave"},
+    {"interval", 'i', false, FOR_OBSERVE, KIND_REAL, GROUP_OUTPUT, "SECONDS", "1", AT(interval), {0.01, 86400, false, false}, NULL,
+     "between two lines"},
+    {"accuracy", 0, false, FOR_OBSERVE, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(accuracy), ANY, NULL,
+     "measure the test accuracy for each line"},
+    {"save", 0, false, FOR_OBSERVE, KIND_TEXT, GROUP_OUTPUT, "FILE", NULL, AT(save), ANY, NULL,
+     "write the parameters as they are when leaving: 32-bit floats, one after another"},
+    {"quiet", 'q', false, TASKS, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(quiet), ANY, NULL,
+     "no progress, only the end and what goes wrong"},
+    {"no-color", 0, false, FOR_TRAIN, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(no_color), ANY, NULL,
+     "no colours (NO_COLOR in the environment does the same)"},
+    {"help", 'h', false, ALL, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(help), ANY, NULL,
+     "this text"},
+};
+/* clang-format on */
+
+const unsigned options_count = sizeof options_table / sizeof options_table[0];
+_Static_assert(sizeof options_table / sizeof options_table[0] <= OPTIONS_MAX,
+               "struct settings has a place for each option");
+
+const struct option_command_row options_commands[] = {
+    {FOR_TRAIN, "train", "train a model on this machine and watch it",
+     "gapless train [OPTION...]",
+     "Starts a master and --workers worker processes, shows how the run goes and writes\n"
+     "DIR/result.json, DIR/metrics.jsonl and DIR/model.safetensors. Ctrl-C ends the run\n"
+     "cleanly and writes the same files; a second Ctrl-C ends it at once. If files of an\n"
+     "earlier run are in DIR they are kept as *.previous.\n"
+     "Exit code: 0 done, 1 failed, 2 misuse, 128 + signal if stopped by one."},
+    {FOR_MASTER, "master", "only the master: keeps the parameters, applies gradients",
+     "gapless master [OPTION...]",
+     "Workers are told what to train: 'gapless worker --master ADDRESS' needs nothing\n"
+     "else. After the end the master serves observers for up to ten seconds."},
+    {FOR_WORKER, "worker", "only a worker: computes gradients for a master",
+     "gapless worker --master ADDRESS [OPTION...]",
+     "What to train comes from the master; if given here it has to be the same.\n"
+     "Set OPENBLAS_NUM_THREADS=1 where several workers share a machine.\n"
+     "For tests, GAPLESS_FAULT makes a worker misbehave: nan:K (its K-th gradient is not\n"
+     "a number), slow:MS (each batch takes so much longer), exit:K (it ends without a\n"
+     "word before its K-th push); with @N behind it, only worker number N does."},
+    {FOR_OBSERVE, "observe", "watch a running master, without slowing it",
+     "gapless observe --master ADDRESS [OPTION...]",
+     "Prints a line every --interval until the run ends."},
+    {FOR_RULES, "rules", "the update rules, their formulas and what they cost",
+     "gapless rules [OPTION...]", NULL},
+    {FOR_DOCTOR, "doctor", "what this machine offers, and what to do about each lack",
+     "gapless doctor [OPTION...]",
+     "Exit code: 0, or 1 if something is missing that every run needs."},
+};
+const unsigned options_commands_count =
+    sizeof options_commands / sizeof options_commands[0];

@@ -1,0 +1,37 @@
+# What an installed Gapless has: component "runtime" (program, shared library), component "development" (headers, static
+# library, pkg-config file, CMake package). An installed tree may be moved: both packages find their prefix themselves.
+include(CMakePackageConfigHelpers)
+set(GAPLESS_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/gapless)
+
+install(TARGETS gapless_program RUNTIME COMPONENT runtime)
+if(TARGET gapless_shared)
+  install(TARGETS gapless_shared EXPORT gapless
+    LIBRARY COMPONENT runtime NAMELINK_COMPONENT development)
+endif()
+install(TARGETS gapless_static EXPORT gapless ARCHIVE COMPONENT development)
+install(FILES engine/gapless.h engine/status.h
+  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/gapless COMPONENT development)
+install(FILES LICENSE CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT runtime)
+
+install(EXPORT gapless NAMESPACE gapless:: FILE gaplessTargets.cmake
+  DESTINATION ${GAPLESS_CMAKE_DIR} COMPONENT development)
+configure_package_config_file(engine/gaplessConfig.cmake.in gaplessConfig.cmake
+  INSTALL_DESTINATION ${GAPLESS_CMAKE_DIR} NO_SET_AND_CHECK_MACRO)
+write_basic_package_version_file(gaplessConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/gaplessConfig.cmake ${PROJECT_BINARY_DIR}/gaplessConfigVersion.cmake
+  DESTINATION ${GAPLESS_CMAKE_DIR} COMPONENT development)
+
+# gapless.pc names directories relative to itself where they lie under the prefix.
+file(RELATIVE_PATH GAPLESS_PC_PREFIX
+  ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
+string(REGEX REPLACE "/$" "" GAPLESS_PC_PREFIX ${GAPLESS_PC_PREFIX})
+foreach(dir LIBDIR INCLUDEDIR)
+  if(IS_ABSOLUTE ${CMAKE_INSTALL_${dir}})
+    set(GAPLESS_PC_${dir} ${CMAKE_INSTALL_${dir}})
+  else()
+    set(GAPLESS_PC_${dir} "\${prefix}/${CMAKE_INSTALL_${dir}}")
+  endif()
+endforeach()
+configure_file(engine/gapless.pc.in gapless.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/gapless.pc
+  DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT development)

@@ -1,0 +1,26 @@
+# Files named *_isa.c are compiled once for each instruction set, with GAPLESS_ISA_NAME; the best is taken at run time.
+# They are always optimised, also where CMAKE_C_FLAGS say less: without it the passes are many times slower.
+set(GAPLESS_ISA_NAMES generic)
+set(GAPLESS_ISA_FLAGS_generic "")
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
+  list(APPEND GAPLESS_ISA_NAMES avx2 avx512)
+  set(GAPLESS_ISA_FLAGS_avx2 -march=x86-64-v3)
+  set(GAPLESS_ISA_FLAGS_avx512 -march=x86-64-v4 -mprefer-vector-width=512)
+endif()
+
+# gapless_isa_objects(RET SOURCE...): sets RET to the objects of each source for each instruction set.
+function(gapless_isa_objects ret)
+  set(objects)
+  foreach(source IN LISTS ARGN)
+    get_filename_component(name ${source} NAME_WE)
+    foreach(isa IN LISTS GAPLESS_ISA_NAMES)
+      set(target gapless_${name}_${isa})
+      add_library(${target} OBJECT ${source})
+      target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR})
+      target_compile_definitions(${target} PRIVATE GAPLESS_ISA_NAME=${isa})
+      target_compile_options(${target} PRIVATE ${GAPLESS_ISA_FLAGS_${isa}} $<$<NOT:$<CONFIG:Debug>>:-O3>)
+      list(APPEND objects $<TARGET_OBJECTS:${target}>)
+    endforeach()
+  endforeach()
+  set(${ret} ${objects} PARENT_SCOPE)
+endfunction()

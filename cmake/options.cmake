@@ -1,0 +1,36 @@
+# What a build may be asked for. AUTO: what is found; ON: must be there; OFF: left out.
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Release, RelWithDebInfo or Debug" FORCE)
+endif()
+
+set(GAPLESS_SANITIZE "" CACHE STRING "Sanitizers: empty, address,undefined or thread")
+option(GAPLESS_WERROR "Treat warnings as errors" OFF)
+set(GAPLESS_TESTS AUTO CACHE STRING "Build the tests: AUTO (if cmocka is found), ON or OFF")
+set(GAPLESS_VERBS AUTO CACHE STRING "RDMA verbs transport: AUTO, ON or OFF")
+set(GAPLESS_OFI AUTO CACHE STRING "libfabric transport: AUTO, ON or OFF")
+set(GAPLESS_CUDA AUTO CACHE STRING "CUDA compute: AUTO, ON or OFF")
+set_property(CACHE GAPLESS_TESTS GAPLESS_VERBS GAPLESS_OFI GAPLESS_CUDA PROPERTY STRINGS AUTO ON OFF)
+set_property(CACHE GAPLESS_SANITIZE PROPERTY STRINGS "" "address,undefined" thread)
+
+# This version has no such backend yet. AUTO leaves it out and the summary says so; ON is refused, because a build
+# that was asked for RDMA must not quietly come out without it.
+foreach(backend VERBS OFI CUDA)
+  if(NOT GAPLESS_${backend} STREQUAL AUTO AND GAPLESS_${backend})
+    message(FATAL_ERROR "GAPLESS_${backend}=ON: Gapless ${PROJECT_VERSION} has no ${backend} backend; "
+      "it runs over shared memory on one machine. Configure with GAPLESS_${backend}=OFF (or AUTO).")
+  endif()
+endforeach()
+
+if(NOT GAPLESS_TESTS STREQUAL OFF)
+  find_package(PkgConfig QUIET)
+  if(PkgConfig_FOUND)
+    pkg_check_modules(CMOCKA QUIET IMPORTED_TARGET cmocka)
+  endif()
+  if(NOT CMOCKA_FOUND)
+    if(NOT GAPLESS_TESTS STREQUAL AUTO AND GAPLESS_TESTS)
+      message(FATAL_ERROR "GAPLESS_TESTS=ON needs cmocka: install libcmocka-dev (or your system's cmocka with its "
+        "pkg-config file), or configure with GAPLESS_TESTS=OFF.")
+    endif()
+    set(GAPLESS_TESTS OFF)
+  endif()
+endif()

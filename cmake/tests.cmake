@@ -1,0 +1,105 @@
+# Every tests/<dir>/test_<name>.c is one cmocka program and one test, "<dir>/<name>", labelled <dir>; so is every
+# test_<name>.sh and .py, run as: script SOURCE BUILD. Other .c files of a test folder are linked to its tests.
+# Exit status 77 means skipped; the reason is what the test printed.
+#
+# A test asks for something special in a comment among its first lines:   ctest: timeout=120 serial link=-Wl,--wrap=free
+#   timeout=N   seconds; 60 unless told
+#   serial      not beside another test (it measures time, or needs both cores)
+#   plain       not in sanitizer builds
+#   link=FLAG   goes to the linker
+enable_testing()
+find_program(GAPLESS_SH sh REQUIRED)
+find_program(GAPLESS_PYTHON python3)
+set(GAPLESS_TESTS_COUNT 0)
+
+add_library(gapless_test INTERFACE)
+target_link_libraries(gapless_test INTERFACE PkgConfig::CMOCKA Threads::Threads m)
+target_include_directories(gapless_test INTERFACE ${PROJECT_SOURCE_DIR})
+target_compile_definitions(gapless_test INTERFACE
+  GAPLESS_SOURCE_DIR="${PROJECT_SOURCE_DIR}" GAPLESS_BUILD_DIR="${PROJECT_BINARY_DIR}"
+  GAPLESS_PROGRAM="$<TARGET_FILE:gapless_program>")
+
+# The second compile that the *_double tests use: rules and compute in double, to check the formulas. It has one
+# instruction set: the tests name compute_cpu_generic.
+add_library(gapless_double STATIC EXCLUDE_FROM_ALL
+  engine/rules.c engine/status.c engine/compute_cpu_isa.c)
+target_compile_definitions(gapless_double PUBLIC GAPLESS_REAL_DOUBLE)
+target_include_directories(gapless_double PUBLIC ${PROJECT_SOURCE_DIR})
+
+# Sets timeout, serial, plain and link from the "ctest:" comment of a test.
+macro(gapless_test_wishes file)
+  set(timeout 60)
+  set(serial OFF)
+  set(plain OFF)
+  set(link "")
+  file(STRINGS ${file} wishes REGEX "ctest:" LIMIT_INPUT 4000)
+  string(REGEX REPLACE "[ ;*]+" ";" wishes "${wishes}")
+  foreach(wish IN LISTS wishes)
+    if(wish MATCHES "^timeout=([0-9]+)$")
+      set(timeout ${CMAKE_MATCH_1})
+    elseif(wish MATCHES "^link=(.+)$")
+      list(APPEND link ${CMAKE_MATCH_1})
+    elseif(wish STREQUAL serial OR wish STREQUAL plain)
+      set(${wish} ON)
+    endif()
+  endforeach()
+endmacro()
+
+function(gapless_test_add dir file)
+  get_filename_component(name ${file} NAME_WE)
+  string(REGEX REPLACE "^test_" "" name ${name})
+  get_filename_component(kind ${file} EXT)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file}) # its "ctest:" comment
+  gapless_test_wishes(${file})
+  set(label ${dir})
+  if(dir STREQUAL consumer)
+    set(label packaging)
+  endif()
+  if(GAPLESS_SANITIZE)
+    math(EXPR timeout "${timeout} * 4")
+    if(plain OR label STREQUAL packaging OR label STREQUAL tidy)
+      return()
+    endif()
+  endif()
+
+  if(kind STREQUAL .c)
+    set(target test_${dir}_${name})
+    file(GLOB helpers CONFIGURE_DEPENDS tests/${dir}/*.c)
+    list(FILTER helpers EXCLUDE REGEX "/test_[^/]*$")
+    add_executable(${target} ${file} ${helpers})
+    set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+    if(name MATCHES "_double$")
+      target_link_libraries(${target} PRIVATE gapless_double)
+    else()
+      target_link_libraries(${target} PRIVATE gapless_cluster)
+    endif()
+    target_link_libraries(${target} PRIVATE gapless_test)
+    target_link_options(${target} PRIVATE ${link})
+    add_dependencies(${target} gapless_program) # some start it
+    set(command ${target})
+  elseif(kind STREQUAL .sh)
+    set(command ${GAPLESS_SH} ${file} ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
+  elseif(GAPLESS_PYTHON)
+    set(command ${GAPLESS_PYTHON} ${file} ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
+  else()
+    set(command ${GAPLESS_SH} -c "echo 'SKIP: python3 is not installed'; exit 77")
+  endif()
+
+  add_test(NAME ${dir}/${name} COMMAND ${command})
+  set_tests_properties(${dir}/${name} PROPERTIES
+    LABELS ${label} TIMEOUT ${timeout} RUN_SERIAL ${serial} SKIP_RETURN_CODE 77
+    WORKING_DIRECTORY ${PROJECT_BINARY_DIR}/tests/scratch
+    ENVIRONMENT "GAPLESS_PROGRAM=$<TARGET_FILE:gapless_program>;GAPLESS_SOURCE_DIR=${PROJECT_SOURCE_DIR};\
+GAPLESS_BUILD_DIR=${PROJECT_BINARY_DIR};CC=${CMAKE_C_COMPILER};OPENBLAS_NUM_THREADS=1;\
+TSAN_OPTIONS=halt_on_error=1:die_after_fork=0")
+  math(EXPR count "${GAPLESS_TESTS_COUNT} + 1")
+  set(GAPLESS_TESTS_COUNT ${count} PARENT_SCOPE)
+endfunction()
+
+file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/tests/scratch)
+file(GLOB test_files CONFIGURE_DEPENDS tests/*/test_*.c tests/*/test_*.sh tests/*/test_*.py)
+foreach(file IN LISTS test_files)
+  get_filename_component(dir ${file} DIRECTORY)
+  get_filename_component(dir ${dir} NAME)
+  gapless_test_add(${dir} ${file})
+endforeach()

@@ -1,0 +1,29 @@
+/* Transports by name. */
+#include "backends.h"
+
+#include <string.h>
+
+static const struct transport *const transports[] = {&transport_shm};
+
+int backend_find(const char *address, const struct transport **ret, const char **ret_rest,
+                 struct gapless_error *error)
+{
+    const char *colon = address == NULL ? NULL : strchr(address, ':');
+    size_t i;
+
+    if (address == NULL || colon == NULL || colon[1] == '\0')
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "'%s' is no address: write TRANSPORT:NAME, for example "
+                                 "shm:demo",
+                                 address == NULL ? "" : address);
+    for (i = 0; i < sizeof transports / sizeof transports[0]; i++)
+        if (strlen(transports[i]->name) == (size_t)(colon - address) &&
+            strncmp(transports[i]->name, address, (size_t)(colon - address)) == 0) {
+            *ret = transports[i];
+            *ret_rest = colon + 1;
+            return GAPLESS_OK;
+        }
+    return gapless_error_set(error, GAPLESS_INVALID, 0,
+                             "no transport '%.*s' in this build: shm is there",
+                             (int)(colon - address), address);
+}

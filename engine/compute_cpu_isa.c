@@ -1,0 +1,304 @@
+/* The passes for one instruction set. This file is compiled once for each, with its flags
+ * and GAPLESS_ISA_NAME (generic, avx2, avx512); compute_cpu.c chooses at run time.
+ *
+ * Flags matter here: -O3 -ffp-contract=off -fno-math-errno. */
+#include "compute.h"
+#include "compute_blocks.h"
+#include "compute_lanes.h"
+#include "compute_rules.h"
+#include "compute_sweep.h"
+#include "element.h"
+#include "rules.h"
+
+#ifndef GAPLESS_ISA_NAME
+#define GAPLESS_ISA_NAME generic
+#endif
+
+typedef void pass_fn(const struct arrays *at, const struct knobs *k,
+                     const struct blocks *blocks, size_t n, struct sums *ret);
+typedef double measure_fn(const struct arrays *at, const struct knobs *k, size_t n);
+typedef void send_fn(const struct arrays *at, const struct knobs *k, size_t n);
+
+struct passes {
+    pass_fn *apply[2][2]; /* [gap_ref][want] */
+    measure_fn *measure[2];
+    send_fn *look_ahead;
+};
+
+/* The sum of gap^2 in double: a gate is made of it. */
+RULE_FN double sweep_gap(const struct arrays *arrays, const struct knobs *knobs, size_t n,
+                         unsigned reads, lane_fn *ahead)
+{
+    const struct arrays at = *arrays;
+    const struct knobs k = *knobs;
+    struct lanes sum = lanes_zero();
+
+    for (size_t i = 0; i < n; i += LANES)
+        for (int p = 0; p < PARTS; p++) {
+            struct lane e = lane_load(&at, i + (size_t)(p * WIDTH), reads);
+            if (ahead)
+                ahead(&e, &k);
+            lanes_add_square(&sum, p, gap(&e));
+        }
+    return lanes_total(&sum);
+}
+
+RULE_FN void sweep_send(const struct arrays *arrays, const struct knobs *knobs, size_t n,
+                        unsigned reads, lane_fn *send)
+{
+    const struct arrays at = *arrays;
+    const struct knobs k = *knobs;
+
+    for (size_t i = 0; i < n; i += WIDTH) {
+        struct lane e = lane_load(&at, i, reads);
+        send(&e, &k);
+        lane_store(&at, i, SLOT_SENT, &e);
+    }
+}
+
+/* A range whose blocks the caller did not name is one block; a gradient without lag has
+ * nothing to be measured against. */
+RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measure,
+                         const struct arrays *at, const struct knobs *k,
+                         const struct blocks *blocks, size_t n, struct sums *ret)
+{
+    uint32_t end = (uint32_t)n;
+    struct blocks whole = {&end, 1};
+
+    if (!blocks || !blocks->count)
+        blocks = &whole;
+    if (k->lagging) {
+        sweep_blocks(plan, measure, at, k, blocks, n, ret);
+    } else {
+        sweep(plan, at, k, n, ret);
+        ret->gate_sum = (double)blocks->count;
+    }
+}
+
+/* The loops of one rule. Of the four variants only those that differ are compiled: where the
+ * reference of the gap makes no difference the table below names the same function twice. */
+#define VARIANT(symbol, variant, own, want)                                              \
+    static void apply_##symbol##_##variant(const struct arrays *at,                      \
+                                           const struct knobs *k,                        \
+                                           const struct blocks *blocks, size_t n,        \
+                                           struct sums *ret)                             \
+    {                                                                                    \
+        const struct plan plan = {rule_##symbol##_reads,                                 \
+                                  rule_##symbol##_writes,                                \
+                                  (own) ? ahead_of_##symbol : NULL,                      \
+                                  update_##symbol,                                       \
+                                  (want),                                                \
+                                  (rule_##symbol##_flags & RULE_GLOBAL) != 0};           \
+        const struct block_plan measure = {rule_##symbol##_measure_reads,                \
+                                           ahead_of_##symbol, measure_loss_gap,          \
+                                           gate_loss_gap};                               \
+        if (rule_##symbol##_flags & RULE_BLOCK)                                          \
+            sweep_gated(&plan, &measure, at, k, blocks, n, ret);                         \
+        else                                                                             \
+            sweep(&plan, at, k, n, ret);                                                 \
+    }
+#define RULE(symbol, name, correction, momentum, extra, source)                          \
+    VARIANT(symbol, sent, false, false)                                                  \
+    VARIANT(symbol, sent_gap, false, true)                                               \
+    VARIANT(symbol, own, true, false)                                                    \
+    VARIANT(symbol, own_gap, true, true)                                                 \
+    static double measure_##symbol##_sent(const struct arrays *at,                       \
+                                          const struct knobs *k, size_t n)               \
+    {                                                                                    \
+        return sweep_gap(at, k, n, SLOT_THETA | SLOT_SENT, NULL);                        \
+    }                                                                                    \
+    static double measure_##symbol##_own(const struct arrays *at,                        \
+                                         const struct knobs *k, size_t n)                \
+    {                                                                                    \
+        return sweep_gap(at, k, n, SLOT_THETA | SLOT_SENT | momentum##_ahead_reads,      \
+                         ahead_of_##symbol);                                             \
+    }                                                                                    \
+    static void sends_##symbol(const struct arrays *at, const struct knobs *k,      \
+                                    size_t n)                                            \
+    {                                                                                    \
+        sweep_send(at, k, n, momentum##_reads &(SLOT_THETA | SLOT_ALL), send_##symbol);  \
+    }
+#include "rules.def"
+#undef RULE
+
+#define OWN(symbol, function)                                                            \
+    (rule_##symbol##_own_gap ? function##_own : function##_sent)
+#define OWN_GAP(symbol, function)                                                        \
+    (rule_##symbol##_own_gap ? function##_own_gap : function##_sent_gap)
+#define MEASURE(symbol, function)                                                        \
+    ((rule_##symbol##_flags & RULE_GLOBAL) ? (function) : measure_nothing)
+#define RULE(symbol, name, correction, momentum, extra, source)                          \
+    {{{apply_##symbol##_sent, apply_##symbol##_sent_gap},                                \
+      {OWN(symbol, apply_##symbol), OWN_GAP(symbol, apply_##symbol)}},                   \
+     {MEASURE(symbol, measure_##symbol##_sent),                                          \
+      MEASURE(symbol, OWN(symbol, measure_##symbol))},                                   \
+     sends_##symbol},
+
+static double measure_nothing(const struct arrays *at, const struct knobs *k, size_t n)
+{
+    (void)at, (void)k, (void)n;
+    return 0.0;
+}
+
+static const struct passes passes[] = {
+#include "rules.def"
+};
+#undef RULE
+
+static void cpu_apply(const struct rule *rule, const struct arrays *at,
+                      const struct knobs *knobs, const struct blocks *blocks, size_t n,
+                      unsigned want, struct sums *ret)
+{
+    int gap = (want & WANT_GAP) != 0;
+    passes[rule->index].apply[knobs->gap_ref != 0][gap](at, knobs, blocks, n, ret);
+}
+
+static double cpu_measure(const struct rule *rule, const struct arrays *at,
+                          const struct knobs *knobs, size_t n)
+{
+    return passes[rule->index].measure[knobs->gap_ref != 0](at, knobs, n);
+}
+
+static void cpu_look_ahead(const struct rule *rule, const struct arrays *at,
+                           const struct knobs *knobs, size_t n)
+{
+    passes[rule->index].look_ahead(at, knobs, n);
+}
+
+static void copy(number *to, const number *from, size_t n)
+{
+    for (size_t i = 0; i < n; i += WIDTH)
+        lanes_store(to + i, lanes_load(from + i));
+}
+
+static void add(number *to, const number *from, size_t n)
+{
+    for (size_t i = 0; i < n; i += WIDTH)
+        lanes_store(to + i, lanes_load(to + i) + lanes_load(from + i));
+}
+
+static void cpu_scale(number *x, number factor, size_t n)
+{
+    for (size_t i = 0; i < n; i += WIDTH)
+        lanes_store(x + i, factor * lanes_load(x + i));
+}
+
+/* Elements that are summed over workers at a time: 8 KiB of each array in turn, because more
+ * than about a dozen streams at once are more than a prefetcher follows. */
+enum { TILE = 2048 };
+
+static void cpu_resum(number *all, const number *const *own, uint32_t workers, size_t n)
+{
+    for (size_t at = 0; at < n; at += TILE) {
+        size_t len = n - at < TILE ? n - at : TILE;
+        if (workers)
+            copy(all + at, own[0] + at, len);
+        else
+            __builtin_memset(all + at, 0, len * sizeof *all);
+        for (uint32_t i = 1; i < workers; i++)
+            add(all + at, own[i] + at, len);
+    }
+}
+
+static void cpu_round(const struct rule *rule, const struct arrays *arrays,
+                      const struct knobs *knobs, const number *const *grad,
+                      number *const *sent, uint32_t workers, size_t n, unsigned want,
+                      struct sums *ret)
+{
+    _Alignas(64) number mean[TILE];
+    struct sums total = {0}, part;
+
+    for (size_t from = 0; from < n; from += TILE) {
+        size_t len = n - from < TILE ? n - from : TILE;
+        struct arrays at = {.theta = arrays->theta + from, .grad = mean};
+        if (rule->reads & SLOT_ALL)
+            at.all = arrays->all + from;
+        at.sent = sent[0] + from;
+        copy(mean, grad[0] + from, len);
+        for (uint32_t i = 1; i < workers; i++)
+            add(mean, grad[i] + from, len);
+        cpu_scale(mean, (number)(1.0 / (double)workers), len);
+        cpu_apply(rule, &at, knobs, NULL, len, want, &part);
+        for (uint32_t i = 1; i < workers; i++)
+            copy(sent[i] + from, at.sent, len);
+        total.gap_sq += part.gap_sq;
+    }
+    *ret = total;
+}
+
+static void cpu_forget(const struct rule *rule, const struct arrays *at, size_t n)
+{
+    if (!(rule->writes & SLOT_OWN))
+        return;
+    for (size_t i = 0; i < n; i += WIDTH) {
+        if (rule->flags & RULE_SUM)
+            lanes_store(at->all + i, lanes_load(at->all + i) - lanes_load(at->own + i));
+        lanes_store(at->own + i, real_zero());
+    }
+}
+
+static double cpu_norm_sq(const number *x, size_t n)
+{
+    struct lanes sum = lanes_zero();
+    for (size_t i = 0; i < n; i += LANES)
+        for (int p = 0; p < PARTS; p++)
+            lanes_add_square(&sum, p, lanes_load(x + i + p * WIDTH));
+    return lanes_total(&sum);
+}
+
+/* x*0 is 0 exactly when x is finite, else not a number; a sum keeps that. */
+static bool cpu_finite(const number *x, size_t n)
+{
+    struct chunk sum = chunk_zero();
+    struct lanes total = lanes_zero();
+    for (size_t i = 0; i < n; i += LANES)
+        for (int p = 0; p < PARTS; p++)
+            sum.part[p] += lanes_load(x + i + p * WIDTH) * (number)0;
+    lanes_flush(&total, &sum);
+    double zero = lanes_total(&total);
+    return zero >= 0.0 && zero <= 0.0;
+}
+
+static double cpu_decay(number *grad, const number *params, number decay, size_t n)
+{
+    struct lanes sum = lanes_zero();
+    for (size_t i = 0; i < n; i += LANES)
+        for (int p = 0; p < PARTS; p++) {
+            number *to = grad + i + p * WIDTH;
+            real g = lanes_load(to) + decay * lanes_load(params + i + p * WIDTH);
+            lanes_add_square(&sum, p, g);
+            lanes_store(to, g);
+        }
+    return lanes_total(&sum);
+}
+
+static void cpu_slim(number *grad, number *velocity, number momentum, size_t n)
+{
+    for (size_t i = 0; i < n; i += WIDTH) {
+        real g = lanes_load(grad + i);
+        real v = momentum * lanes_load(velocity + i) + g;
+        lanes_store(velocity + i, v);
+        lanes_store(grad + i, momentum * v + g);
+    }
+}
+
+#define JOIN(a, b) a##b
+#define TABLE(isa) JOIN(compute_cpu_, isa)
+#define TEXT(x) #x
+#define NAME(isa) "cpu-" TEXT(isa)
+
+extern const struct compute TABLE(GAPLESS_ISA_NAME);
+const struct compute TABLE(GAPLESS_ISA_NAME) = {
+    .name = NAME(GAPLESS_ISA_NAME),
+    .apply = cpu_apply,
+    .measure = cpu_measure,
+    .round = cpu_round,
+    .look_ahead = cpu_look_ahead,
+    .forget = cpu_forget,
+    .resum = cpu_resum,
+    .finite = cpu_finite,
+    .norm_sq = cpu_norm_sq,
+    .scale = cpu_scale,
+    .decay = cpu_decay,
+    .slim = cpu_slim,
+};

@@ -1,0 +1,124 @@
+/* Sums over an array with the same bits on every instruction set.
+ *
+ * Element i always goes to lane i % 16, whatever the width of the machine: a chunk of 16
+ * elements is 1 vector of 16 lanes, 2 of 8 or 4 of 4. Two accumulators:
+ *
+ *   struct chunk    16 lanes of float, for at most CHUNKS_FLUSH chunks (1,024 elements), so
+ *                   that each lane adds at most 64 terms: relative error below 64 half-ulps
+ *   struct lanes    16 lanes of double, without bound
+ *
+ * and one order at the end: lane 0 first, lane 15 last.
+ */
+#ifndef GAPLESS_COMPUTE_LANES_H
+#define GAPLESS_COMPUTE_LANES_H
+
+#include "compute.h"
+#include "element.h"
+
+enum {
+    LANES = 16,
+    WIDTH = (int)(sizeof(real) / sizeof(number)),
+    PARTS = LANES / WIDTH, /* vectors in a chunk */
+    CHUNKS_FLUSH = 64
+};
+
+/* One chunk of an array; also 16 sums. */
+struct chunk {
+    real part[PARTS];
+};
+
+RULE_FN real lanes_load(const number *from)
+{
+    return *(const real *)(const void *)from;
+}
+
+RULE_FN void lanes_store(number *to, real x)
+{
+    *(real *)(void *)to = x;
+}
+
+RULE_FN struct chunk chunk_zero(void)
+{
+    struct chunk ret;
+    for (int p = 0; p < PARTS; p++)
+        ret.part[p] = real_zero();
+    return ret;
+}
+
+/* Half a vector of floats is a whole vector of doubles. */
+#if defined(GAPLESS_REAL_DOUBLE)
+enum { WIDES = 1 };
+typedef double wide;
+RULE_FN void widen(real x, wide ret[WIDES])
+{
+    ret[0] = x;
+}
+#else
+enum { WIDES = 2 };
+typedef double wide __attribute__((vector_size(REAL_BYTES), may_alias));
+RULE_FN void widen(real x, wide ret[WIDES])
+{
+#if defined(__AVX512F__)
+    ret[0] = __builtin_convertvector(
+        __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7), wide);
+    ret[1] = __builtin_convertvector(
+        __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15), wide);
+#elif defined(__AVX__)
+    ret[0] = __builtin_convertvector(__builtin_shufflevector(x, x, 0, 1, 2, 3), wide);
+    ret[1] = __builtin_convertvector(__builtin_shufflevector(x, x, 4, 5, 6, 7), wide);
+#else
+    ret[0] = (wide){(double)x[0], (double)x[1]};
+    ret[1] = (wide){(double)x[2], (double)x[3]};
+#endif
+}
+#endif
+
+struct lanes {
+    wide at[PARTS][WIDES];
+};
+
+RULE_FN struct lanes lanes_zero(void)
+{
+    struct lanes ret;
+    for (int p = 0; p < PARTS; p++)
+        for (int w = 0; w < WIDES; w++)
+            ret.at[p][w] = (wide){0};
+    return ret;
+}
+
+RULE_FN void lanes_add(struct lanes *sum, int part, real x)
+{
+    wide half[WIDES];
+    widen(x, half);
+    for (int w = 0; w < WIDES; w++)
+        sum->at[part][w] += half[w];
+}
+
+RULE_FN void lanes_add_square(struct lanes *sum, int part, real x)
+{
+    wide half[WIDES];
+    widen(x, half);
+    for (int w = 0; w < WIDES; w++)
+        sum->at[part][w] += half[w] * half[w];
+}
+
+/* sum += *from; *from = 0 */
+RULE_FN void lanes_flush(struct lanes *sum, struct chunk *from)
+{
+    for (int p = 0; p < PARTS; p++)
+        lanes_add(sum, p, from->part[p]);
+    *from = chunk_zero();
+}
+
+RULE_FN double lanes_total(const struct lanes *sum)
+{
+    double lane[LANES], total = 0.0;
+    __builtin_memcpy(lane, sum, sizeof lane);
+    for (int i = 0; i < LANES; i++)
+        total += lane[i];
+    return total;
+}
+
+_Static_assert(sizeof(struct lanes) == LANES * sizeof(double), "16 lanes in order");
+
+#endif

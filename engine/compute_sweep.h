@@ -1,0 +1,126 @@
+/* One pass over memory: load the lanes a rule reads, update, store what it writes.
+ *
+ * Everything here is inlined into one loop per rule, with the slots and the functions of the
+ * rule as constants. Knobs and pointers are copied to locals whose address is not taken
+ * after inlining, so that they stay in registers whatever the stores might alias. */
+#ifndef GAPLESS_COMPUTE_SWEEP_H
+#define GAPLESS_COMPUTE_SWEEP_H
+
+#include "compute.h"
+#include "compute_lanes.h"
+#include "element.h"
+
+#include <stddef.h>
+
+typedef void lane_fn(struct lane *e, const struct knobs *k);
+
+/* The constants of an expanded loop. */
+struct plan {
+    unsigned reads, writes; /* enum slot bits */
+    lane_fn *ahead;         /* sets e->ahead, or NULL: it is 0 */
+    lane_fn *update;
+    bool want_gap;  /* sums.gap_sq */
+    bool want_step; /* sums.step_sq */
+};
+
+/* What a pass adds up. */
+struct tally {
+    struct chunk gap_sq; /* of the last CHUNKS_FLUSH chunks */
+    struct lanes gap_sq_all;
+    struct lanes step_sq;
+};
+
+RULE_FN struct tally tally_zero(void)
+{
+    struct tally ret = {chunk_zero(), lanes_zero(), lanes_zero()};
+    return ret;
+}
+
+RULE_FN void tally_total(const struct tally *tally, struct sums *ret)
+{
+    ret->gap_sq = lanes_total(&tally->gap_sq_all);
+    ret->step_sq = lanes_total(&tally->step_sq);
+    ret->gate_sum = 0.0;
+}
+
+RULE_FN struct lane lane_load(const struct arrays *at, size_t i, unsigned slots)
+{
+    struct lane e;
+    e.theta = slots & SLOT_THETA ? lanes_load(at->theta + i) : real_zero();
+    e.own = slots & SLOT_OWN ? lanes_load(at->own + i) : real_zero();
+    e.all = slots & SLOT_ALL ? lanes_load(at->all + i) : real_zero();
+    e.stat = slots & SLOT_STAT ? lanes_load(at->stat + i) : real_zero();
+    e.sent = slots & SLOT_SENT ? lanes_load(at->sent + i) : real_zero();
+    e.grad = slots & SLOT_GRAD ? lanes_load(at->grad + i) : real_zero();
+    e.ahead = real_zero();
+    e.gate = real_zero();
+    e.step = real_zero();
+    return e;
+}
+
+RULE_FN void lane_store(const struct arrays *at, size_t i, unsigned slots,
+                        const struct lane *e)
+{
+    if (slots & SLOT_THETA)
+        lanes_store(at->theta + i, e->theta);
+    if (slots & SLOT_OWN)
+        lanes_store(at->own + i, e->own);
+    if (slots & SLOT_ALL)
+        lanes_store(at->all + i, e->all);
+    if (slots & SLOT_STAT)
+        lanes_store(at->stat + i, e->stat);
+    if (slots & SLOT_SENT)
+        lanes_store(at->sent + i, e->sent);
+}
+
+/* Updates the 16 elements from i on; `gate` is used by RULE_BLOCK rules only. */
+RULE_FN void sweep_chunk(const struct plan *plan, const struct arrays *at,
+                         const struct knobs *k, size_t i, const struct chunk *gate,
+                         struct tally *tally)
+{
+    for (int p = 0; p < PARTS; p++, i += WIDTH) {
+        struct lane e =
+            lane_load(at, i, plan->reads | (plan->want_gap ? SLOT_SENT : 0));
+        if (plan->want_gap) {
+            real moved = e.theta - e.sent;
+            tally->gap_sq.part[p] += moved * moved;
+        }
+        if (plan->ahead)
+            plan->ahead(&e, k);
+        e.gate = gate->part[p];
+        plan->update(&e, k);
+        if (plan->want_step)
+            lanes_add_square(&tally->step_sq, p, e.step);
+        lane_store(at, i, plan->writes, &e);
+    }
+}
+
+RULE_FN struct chunk chunk_of(number x)
+{
+    struct chunk ret;
+    for (int p = 0; p < PARTS; p++)
+        ret.part[p] = x + real_zero();
+    return ret;
+}
+
+/* The whole pass, with one gate for all. */
+RULE_FN void sweep(const struct plan *plan, const struct arrays *arrays,
+                   const struct knobs *knobs, size_t n, struct sums *ret)
+{
+    const struct arrays at = *arrays;
+    const struct knobs k = *knobs;
+    const struct chunk gate = chunk_of(1);
+    struct tally tally = tally_zero();
+
+    for (size_t i = 0; i < n;) {
+        size_t stretch = CHUNKS_FLUSH * LANES;
+        size_t end = plan->want_gap && n - i > stretch ? i + stretch : n;
+        for (; i < end; i += LANES)
+            sweep_chunk(plan, &at, &k, i, &gate, &tally);
+        if (plan->want_gap)
+            lanes_flush(&tally.gap_sq_all, &tally.gap_sq);
+    }
+    tally_total(&tally, ret);
+}
+
+#endif

@@ -1,0 +1,174 @@
+/* What an update rule may see: one lane of every array, and the scalars of this update.
+ *
+ * A rule is written once, for one `real`, and compiled in three forms:
+ *
+ *   CPU          a vector of floats as wide as the instruction set: 4 lanes (SSE2, NEON),
+ *                8 (AVX2) or 16 (AVX-512). Written so, and not as a loop over floats that
+ *                the compiler is asked to vectorise, because a loop that it silently does
+ *                not vectorise is 15 times slower.
+ *   double       GAPLESS_REAL_DOUBLE: the test build that checks the formulas.
+ *   CUDA         one float a thread.
+ *
+ * Rules use only + - * /, real_abs and real_sqrt. All of these are exactly rounded by
+ * IEEE 754 and nothing is contracted to fused multiply-adds (-ffp-contract=off,
+ * --fmad=false), so every form of float gives the same bits on every machine.
+ */
+#ifndef GAPLESS_ELEMENT_H
+#define GAPLESS_ELEMENT_H
+
+#if defined(__CUDACC__)
+
+#define RULE_FN static __host__ __device__ __forceinline__
+typedef float scalar;
+typedef float real;
+
+RULE_FN real real_zero(void)
+{
+    return 0.0f;
+}
+
+RULE_FN real real_abs(real x)
+{
+    return fabsf(x);
+}
+
+RULE_FN real real_sqrt(real x)
+{
+    return sqrtf(x);
+}
+
+#else
+
+#define RULE_FN static inline __attribute__((always_inline))
+
+#if defined(GAPLESS_REAL_DOUBLE)
+
+typedef double scalar;
+typedef double real;
+enum { REAL_BYTES = 8 };
+
+RULE_FN real real_zero(void)
+{
+    return 0.0;
+}
+
+RULE_FN real real_abs(real x)
+{
+    return __builtin_fabs(x);
+}
+
+RULE_FN real real_sqrt(real x)
+{
+    return __builtin_sqrt(x);
+}
+
+#else
+
+typedef float scalar;
+
+/* Only the intrinsics of the width in use: <immintrin.h> is slow to read. */
+#if defined(__AVX512F__)
+#include <immintrin.h>
+enum { REAL_BYTES = 64 };
+typedef float real __attribute__((vector_size(64), may_alias));
+typedef int real_bits __attribute__((vector_size(64), may_alias));
+#elif defined(__AVX__)
+#include <immintrin.h>
+enum { REAL_BYTES = 32 };
+typedef float real __attribute__((vector_size(32), may_alias));
+typedef int real_bits __attribute__((vector_size(32), may_alias));
+#else
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+enum { REAL_BYTES = 16 };
+typedef float real __attribute__((vector_size(16), may_alias));
+typedef int real_bits __attribute__((vector_size(16), may_alias));
+#endif
+
+RULE_FN real real_zero(void)
+{
+    return (real){0};
+}
+
+RULE_FN real real_abs(real x)
+{
+    return (real)((real_bits)x & 0x7fffffff);
+}
+
+RULE_FN real real_sqrt(real x)
+{
+#if defined(__AVX512F__)
+    return (real)_mm512_sqrt_ps((__m512)x);
+#elif defined(__AVX__)
+    return (real)_mm256_sqrt_ps((__m256)x);
+#elif defined(__SSE2__)
+    return (real)_mm_sqrt_ps((__m128)x);
+#else
+    real root = x;
+    for (int i = 0; i < 4; i++)
+        root[i] = __builtin_sqrtf(x[i]);
+    return root;
+#endif
+}
+
+#endif /* double or float */
+
+_Static_assert(sizeof(real) == REAL_BYTES, "a rule must be compiled for whole vectors");
+
+#endif /* CUDA or C */
+
+/* One element of every array (a vector of neighbours on the CPU). Arrays that the rule
+ * does not read hold 0 here, and what it does not write is not stored. */
+struct lane {
+    real theta; /* the parameters */
+    real own;   /* this worker's velocity */
+    real all;   /* the one velocity, or the sum of all `own` */
+    real stat;  /* running mean of squares */
+    real sent;  /* what this worker was last given; becomes what it is given next */
+    real grad;  /* what the worker computed at `sent`; a correction changes it */
+
+    /* Between the parts of a rule; never in memory. */
+    real ahead; /* the worker's own part of the look-ahead, or 0; see gap() */
+    real gate;  /* RULE_BLOCK: the factor of this element's block */
+    real step;  /* the vector that was multiplied by the rate */
+};
+
+/* The scalars of one update: computed in double by rules_knobs, rounded once. */
+struct knobs {
+    /* any momentum */
+    scalar rate;          /* of this update */
+    scalar momentum;      /* gamma */
+    scalar rate_momentum; /* rate*gamma */
+    scalar rate_horizon;  /* rate*T, lwp */
+    scalar share;         /* gamma/N, shared */
+    scalar keep;          /* 1 - (1 - gamma)/N, shared */
+    scalar rate_share;    /* rate*gamma/N, shared */
+
+    /* corrections */
+    scalar freshness;        /* 1/max(1, lag), staleness */
+    scalar lambda;           /* delay_comp */
+    scalar lambda_zero;      /* delay_comp_adaptive */
+    scalar mean_square;      /* m, delay_comp_adaptive */
+    scalar mean_square_rest; /* 1 - m */
+    scalar rate_max;         /* the largest step is rate_max*sqrt(...), gap_aware */
+    scalar bias;             /* 1/(1 - rho^n), gap_aware */
+    scalar rho;              /* gap_aware */
+    scalar rho_rest;         /* 1 - rho */
+    scalar penalty;          /* 1/G, gap_aware_global */
+    double kappa;            /* per nat, loss_gap */
+
+    int penalised; /* gap_aware: there is a sample to measure steps by; else G = 1 */
+    int lagging;   /* loss_gap: lag > 0; else every gate is 1 */
+    int alone;     /* one worker is active: the sum of all `own` is its `own` */
+    int gap_ref;   /* enum gap_ref */
+};
+
+/* How far the parameters are from where the gradient was computed. `ahead` is 0 unless
+ * the reference is the worker's own look-ahead, or the correction always asks for it. */
+RULE_FN real gap(const struct lane *e)
+{
+    return (e->theta - e->ahead) - e->sent;
+}
+
+#endif

@@ -1,0 +1,54 @@
+/* The version and the rule table, for users. */
+#include "gapless.h"
+#include "rules.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const char *gapless_version(void)
+{
+    return GAPLESS_RELEASE;
+}
+
+static void describe(const struct rule *rule, struct gapless_rule *ret)
+{
+    unsigned used = rule->reads | rule->writes;
+
+    *ret = (struct gapless_rule){
+        .name = rule->name,
+        .formula = rule->formula,
+        .source = rule->source,
+        .vectors_shared = (used & SLOT_ALL ? 1u : 0u) + (used & SLOT_STAT ? 1u : 0u),
+        .vectors_per_worker = 1u + (used & SLOT_OWN ? 1u : 0u),
+        .bytes_per_parameter = rules_bytes(rule),
+    };
+}
+
+int gapless_rule_at(unsigned index, struct gapless_rule *ret)
+{
+    if (index >= (unsigned)rules_count)
+        return GAPLESS_MISSING;
+    describe(&rules[index], ret);
+    return GAPLESS_OK;
+}
+
+int gapless_rule_find(const char *name, struct gapless_rule *ret, struct gapless_error *error)
+{
+    const struct rule *rule = name == NULL ? NULL : rules_find(name);
+    char names[400] = "";
+    size_t used = 0;
+    int i, n;
+
+    if (rule != NULL) {
+        describe(rule, ret);
+        return GAPLESS_OK;
+    }
+    for (i = 0; i < rules_count; i++) {
+        n = snprintf(names + used, sizeof names - used, "%s%s", i > 0 ? " " : "", rules[i].name);
+        if (n < 0 || (size_t)n >= sizeof names - used)
+            break;
+        used += (size_t)n;
+    }
+    return gapless_error_set(error, GAPLESS_MISSING, 0, "no rule '%.30s'; there are: %s",
+                             name == NULL ? "" : name, names);
+}

@@ -1,0 +1,231 @@
+/* The master: open, the loop (poll, step, perform), close. */
+#include "master.h"
+
+#include "checkpoint.h"
+
+#include <stdio.h>
+
+/* Sleep no longer than this, so that a stop from another thread and time-outs are seen. */
+#define TICK_NS 50000000
+/* ---- events in, actions out ---- */
+
+static void ready_one(struct gapless_master *m, uint32_t w, uint32_t range)
+{
+    struct core_worker *cw = &m->core->worker[w];
+    struct master_slot *slot = &m->slot[w];
+    int status;
+
+    if (!cw->ready || slot->peer == MASTER_NO_PEER)
+        return;
+    if (cw->refresh)
+        pass_look_ahead(m, w, range);
+    slot->head->ticket = cw->ticket;
+    slot->head->stop = cw->stop ? 1 : 0;
+    board_workers(m->board)[w].state = 2;
+    cw->ready = cw->refresh = false;
+    status = m->transport->notify(
+        m->tp, slot->peer, NOTE(NOTE_READY, range == CORE_ALL ? NOTE_ALL_RANGES : range));
+    /* The ring holds every note an honest worker can have unread: a full one is a broken worker. */
+    if (status == GAPLESS_AGAIN)
+        door_drop(m, w, CORE_BROKE_PROTOCOL);
+}
+
+static void ready(struct gapless_master *m, uint32_t w, uint32_t range)
+{
+    if (w != CORE_ALL) {
+        ready_one(m, w, range);
+        return;
+    }
+    for (w = 0; w < m->core->config.workers_max; w++)
+        if (m->core->worker[w].state != CORE_FREE)
+            ready_one(m, w, CORE_ALL);
+}
+
+static void perform(struct gapless_master *m, const struct core_action *action)
+{
+    bool applied;
+
+    switch (action->kind) {
+    case CORE_WELCOME:
+        door_welcome(m, action->worker);
+        break;
+    case CORE_APPLY:
+        applied = pass_apply(m, action->worker, action->range);
+        master_event(m, CORE_APPLIED, action->worker, action->range, applied);
+        break;
+    case CORE_ROUND:
+        applied = pass_round(m);
+        master_event(m, CORE_APPLIED, CORE_ALL, CORE_ALL, applied);
+        break;
+    case CORE_READY:
+        ready(m, action->worker, action->range);
+        break;
+    case CORE_FORGET:
+        pass_forget(m, action->worker);
+        break;
+    case CORE_DROP:
+        door_drop(m, action->worker, action->reason);
+        break;
+    case CORE_FINISH:
+        break; /* publish() says so */
+    }
+}
+
+/* The core's counters, for whoever watches. */
+static void publish(struct gapless_master *m)
+{
+    static const uint32_t state[] = {
+        [CORE_GATHERING] = GAPLESS_RUN_WAITING,
+        [CORE_RUNNING] = GAPLESS_RUN_GOING,
+        [CORE_STOPPING] = GAPLESS_RUN_ENDING,
+        [CORE_OVER_NOW] = GAPLESS_RUN_DONE,
+    };
+    struct gapless_stats *s = &m->telemetry->stats;
+
+    s->workers_active = m->core->active;
+    s->workers_joined = (uint32_t)m->core->joined;
+    s->workers_lost = (uint32_t)m->core->lost;
+    s->gradients = m->core->consumed;
+    s->updates = m->core->updates;
+    s->dropped = m->core->dropped;
+    s->partial = m->core->partial;
+    s->state = state[m->core->phase];
+}
+
+void master_event(struct gapless_master *m, enum core_event_kind kind, uint32_t worker,
+                  uint32_t range, bool finite)
+{
+    struct core_event event = {kind, worker, range, finite, m->transport->now_ns(m->tp)};
+    uint64_t dropped = m->core->dropped;
+    struct todo todo;
+    uint32_t i;
+
+    if (core_step(m->core, &event, &todo) != 0)
+        return;
+    if (worker < m->core->config.workers_max && m->core->dropped > dropped)
+        board_workers(m->board)[worker].dropped += m->core->dropped - dropped;
+    publish(m);
+    for (i = 0; i < todo.count; i++)
+        perform(m, &todo.action[i]);
+}
+
+static void on_note(struct gapless_master *m, tp_peer peer, uint32_t note)
+{
+    struct master_peer *who = &m->peer[peer];
+    uint32_t range = NOTE_RANGE(note);
+
+    if (who->role != ROLE_WORKER)
+        return; /* an observer has nothing to say */
+    board_workers(m->board)[who->worker].seen_ns = m->transport->now_ns(m->tp);
+    if (NOTE_WHAT(note) == NOTE_PUSH && range < m->layout.ranges_count)
+        master_event(m, CORE_GRADIENT, who->worker, range, true);
+    else if (NOTE_WHAT(note) == NOTE_BAD)
+        master_event(m, CORE_GRADIENT, who->worker, 0, false);
+    else
+        door_drop(m, who->worker, CORE_BROKE_PROTOCOL);
+}
+
+static void on_event(struct gapless_master *m, const struct tp_event *e)
+{
+    switch (e->kind) {
+    case TP_UP:
+        m->peer[e->peer] = (struct master_peer){ROLE_UNKNOWN, MASTER_NO_WORKER};
+        break;
+    case TP_DOWN:
+        door_down(m, e->peer);
+        break;
+    case TP_TEXT:
+        if (m->peer[e->peer].role != ROLE_NONE)
+            door_text(m, e->peer, e->data, e->bytes);
+        break;
+    case TP_NOTE:
+        on_note(m, e->peer, e->note);
+        break;
+    case TP_DONE:
+        break; /* the master puts and gets nothing itself */
+    }
+}
+
+static void tick(struct gapless_master *m, uint64_t now_ns)
+{
+    if (baton_look(&m->stop) != 0)
+        master_event(m, CORE_STOP, 0, 0, true);
+    if (now_ns - m->ticked_ns < TICK_NS)
+        return;
+    m->ticked_ns = now_ns;
+    master_event(m, CORE_TICK, 0, 0, true);
+}
+
+static bool is_over(const struct gapless_master *m)
+{
+    return m->core->phase == CORE_OVER_NOW;
+}
+
+int gapless_master_run(struct gapless_master *m, int64_t timeout_ns, struct gapless_error *error)
+{
+    uint64_t began = m->transport->now_ns(m->tp), now = began;
+    bool was_over = is_over(m);
+    int64_t left;
+    int n, i;
+
+    for (;;) {
+        if (is_over(m) && (!was_over || timeout_ns < 0))
+            return GAPLESS_STOPPED;
+        left = timeout_ns < 0 ? TICK_NS : timeout_ns - (int64_t)(now - began);
+        if (left <= 0 && now != began)
+            return is_over(m) ? GAPLESS_STOPPED : GAPLESS_OK;
+        n = m->transport->poll(m->tp, m->events, MASTER_EVENTS,
+                               left < 0 ? 0 : left < TICK_NS ? left : TICK_NS);
+        if (n < 0)
+            return gapless_error_set(error, n, 0, "the master's transport failed: %s",
+                                     gapless_strerror(n));
+        for (i = 0; i < n; i++)
+            on_event(m, &m->events[i]);
+        now = m->transport->now_ns(m->tp);
+        now += now == began ? 1 : 0;
+        tick(m, now);
+    }
+}
+
+void gapless_master_stop(struct gapless_master *m)
+{
+    baton_pass(&m->stop, 1);
+}
+
+/* ---- looking at it ---- */
+
+void gapless_master_stats(const struct gapless_master *m, struct gapless_stats *ret)
+{
+    telemetry_stats(m->telemetry, m->transport->now_ns(m->tp), ret);
+}
+
+int gapless_master_worker_stats(const struct gapless_master *m, uint32_t worker,
+                                struct gapless_worker_stats *ret)
+{
+    if (worker >= m->core->config.workers_max)
+        return GAPLESS_MISSING;
+    *ret = board_workers(m->board)[worker];
+    return GAPLESS_OK;
+}
+
+const float *gapless_master_params(const struct gapless_master *m)
+{
+    return m->theta;
+}
+
+uint32_t gapless_master_observers(const struct gapless_master *m)
+{
+    return m->observers;
+}
+
+int gapless_master_save(const struct gapless_master *m, const char *path,
+                        struct gapless_error *error)
+{
+    char gradients[24];
+    const char *const metadata[] = {"gapless",   gapless_version(), "rule", m->rule->name,
+                                    "gradients", gradients,         NULL};
+
+    (void)snprintf(gradients, sizeof gradients, "%llu",
+                   (unsigned long long)m->core->consumed);
+    return checkpoint_save(&m->layout, m->theta, path, metadata, error);
+}

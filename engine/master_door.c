@@ -1,0 +1,226 @@
+/* Who comes and goes at the master: hello, welcome, refusal, departure. */
+#include "master.h"
+
+#include <string.h>
+
+static void refuse(struct gapless_master *m, tp_peer peer, const struct gapless_error *why)
+{
+    struct wire_refused refused = {.head = wire_head(WIRE_REFUSED), .status = why->status};
+
+    memcpy(refused.text, why->text, sizeof refused.text);
+    (void)m->transport->say(m->tp, peer, &refused, sizeof refused, NULL);
+    m->transport->drop(m->tp, peer);
+    m->peer[peer] = (struct master_peer){ROLE_NONE, MASTER_NO_WORKER};
+}
+
+static int check_hello(const struct gapless_master *m, const struct wire_hello *hello,
+                       uint32_t bytes, struct gapless_error *ret)
+{
+    if (bytes < sizeof hello->head || hello->head.magic != WIRE_MAGIC)
+        return gapless_error_set(ret, GAPLESS_PROTOCOL, 0,
+                                 "the master did not understand the hello: is this a gapless "
+                                 "worker?");
+    if (hello->head.protocol != WIRE_PROTOCOL || bytes != sizeof *hello ||
+        strncmp(hello->version, gapless_version(), sizeof hello->version) != 0)
+        return gapless_error_set(
+            ret, GAPLESS_VERSION, 0,
+            "the master is gapless %s (protocol %u), the worker is %.15s (protocol %u): "
+            "install the same version on both",
+            gapless_version(), WIRE_PROTOCOL,
+            bytes == sizeof *hello && hello->version[sizeof hello->version - 1] == '\0'
+                ? hello->version
+                : "unknown",
+            hello->head.protocol);
+    if (hello->head.kind != WIRE_HELLO ||
+        (hello->role != WIRE_WORKER && hello->role != WIRE_OBSERVER))
+        return gapless_error_set(ret, GAPLESS_PROTOCOL, 0,
+                                 "the first message was no hello of a worker or observer");
+    if (hello->count != 0 && hello->count != m->layout.count)
+        return gapless_error_set(ret, GAPLESS_MODEL, 0,
+                                 "the master's model has %llu parameters, the worker's has "
+                                 "%llu: start the worker with the master's model",
+                                 (unsigned long long)m->layout.count,
+                                 (unsigned long long)hello->count);
+    if (hello->model_hash != 0 && hello->model_hash != m->layout.hash)
+        return gapless_error_set(ret, GAPLESS_MODEL, 0,
+                                 "the worker's model has as many parameters as the master's "
+                                 "(%llu), but other tensors (%016llx, not %016llx): start it "
+                                 "with the master's model",
+                                 (unsigned long long)m->layout.count,
+                                 (unsigned long long)hello->model_hash,
+                                 (unsigned long long)m->layout.hash);
+    return GAPLESS_OK;
+}
+
+static void fill_welcome(const struct gapless_master *m, uint32_t worker,
+                         struct wire_welcome *ret)
+{
+    *ret = (struct wire_welcome){
+        .head = wire_head(WIRE_WELCOME),
+        .number = worker,
+        .ranges = m->layout.ranges_count,
+        .count = m->layout.count,
+        .momentum = m->settings.momentum,
+        .weight_decay = m->weight_decay,
+        .clip_norm = m->clip_norm,
+        .slim = m->rule->flags & RULE_WORKER_SLIM ? 1 : 0,
+    };
+    memcpy(ret->job, m->job, strlen(m->job) + 1);
+}
+
+static void hello_observer(struct gapless_master *m, tp_peer peer)
+{
+    struct wire_welcome welcome;
+
+    fill_welcome(m, 0, &welcome);
+    if (m->transport->grant(m->tp, peer, &m->board_region, WIRE_BOARD, TP_READ, NULL) != 0 ||
+        m->transport->grant(m->tp, peer, &m->theta_region, WIRE_THETA, TP_READ, NULL) != 0 ||
+        m->transport->say(m->tp, peer, &welcome, sizeof welcome, NULL) != 0) {
+        m->transport->drop(m->tp, peer);
+        return;
+    }
+    m->peer[peer].role = ROLE_OBSERVER;
+    m->observers++;
+}
+
+void door_text(struct gapless_master *m, tp_peer peer, const void *data, uint32_t bytes)
+{
+    struct wire_hello hello = {0};
+    struct gapless_error why = {0};
+
+    memcpy(&hello, data, bytes < sizeof hello ? bytes : sizeof hello);
+    if (m->peer[peer].role == ROLE_WORKER || m->peer[peer].role == ROLE_OBSERVER) {
+        if (hello.head.magic == WIRE_MAGIC && hello.head.kind == WIRE_BYE &&
+            m->peer[peer].role == ROLE_WORKER)
+            m->slot[m->peer[peer].worker].left = true;
+        return;
+    }
+    if (check_hello(m, &hello, bytes, &why) != GAPLESS_OK) {
+        refuse(m, peer, &why);
+        return;
+    }
+    if (hello.role == WIRE_OBSERVER) {
+        if (m->observers < m->observers_max) {
+            hello_observer(m, peer);
+            return;
+        }
+        (void)gapless_error_set(&why, GAPLESS_CAPACITY, 0,
+                                "the master has room for %u observers and all are there",
+                                m->observers_max);
+        refuse(m, peer, &why);
+        return;
+    }
+    m->hello_peer = peer;
+    m->hello_pid = hello.pid;
+    master_event(m, CORE_HELLO, 0, 0, true);
+}
+
+/* Memory of a slot, at its first use; a slot that was used before keeps its memory. */
+static int slot_memory(struct gapless_master *m, struct master_slot *slot,
+                       struct gapless_error *error)
+{
+    char *base;
+    int status;
+
+    if (slot->region.base == NULL) {
+        status = m->transport->region_new(m->tp, m->slot_bytes, &slot->region, error);
+        if (status != GAPLESS_OK)
+            return status;
+    }
+    base = slot->region.base;
+    memset(base, 0, m->slot_bytes);
+    slot->head = (struct slot_head *)(void *)base;
+    slot->push = (const struct slot_push *)(const void *)(base + SLOT_PUSH_AT);
+    slot->sent = (float *)(void *)(base + m->sent_at);
+    slot->grad = (const float *)(const void *)(base + m->grad_at);
+    return GAPLESS_OK;
+}
+
+void door_welcome(struct gapless_master *m, uint32_t worker)
+{
+    struct master_slot *slot = &m->slot[worker];
+    struct gapless_error why = {0};
+    struct wire_welcome welcome;
+    tp_peer peer = m->hello_peer;
+
+    if (slot_memory(m, slot, &why) != GAPLESS_OK) {
+        slot->peer = MASTER_NO_PEER;
+        refuse(m, peer, &why);
+        master_event(m, CORE_GONE, worker, 0, true);
+        return;
+    }
+    slot->peer = peer;
+    slot->left = false;
+    m->peer[peer] = (struct master_peer){ROLE_WORKER, worker};
+    board_workers(m->board)[worker] =
+        (struct gapless_worker_stats){.state = 1, .pid = m->hello_pid};
+    pass_look_ahead(m, worker, CORE_ALL);
+    fill_welcome(m, worker, &welcome);
+    welcome.sent_at = m->sent_at;
+    welcome.grad_at = m->grad_at;
+    if (m->transport->grant(m->tp, peer, &slot->region, WIRE_SLOT, TP_READ_WRITE, NULL) != 0 ||
+        m->transport->grant(m->tp, peer, &m->board_region, WIRE_BOARD, TP_READ, NULL) != 0 ||
+        m->transport->say(m->tp, peer, &welcome, sizeof welcome, NULL) != 0) {
+        m->transport->drop(m->tp, peer);
+        door_down(m, peer);
+    }
+}
+
+void door_down(struct gapless_master *m, tp_peer peer)
+{
+    struct master_peer was = m->peer[peer];
+
+    m->peer[peer] = (struct master_peer){ROLE_NONE, MASTER_NO_WORKER};
+    if (was.role == ROLE_OBSERVER)
+        m->observers--;
+    if (was.role != ROLE_WORKER)
+        return;
+    m->slot[was.worker].peer = MASTER_NO_PEER;
+    board_workers(m->board)[was.worker].state = 0;
+    master_event(m, CORE_GONE, was.worker, 0, m->slot[was.worker].left);
+}
+
+static void drop_text(const struct gapless_master *m, uint32_t worker, enum core_reason reason,
+                      struct gapless_error *ret)
+{
+    switch (reason) {
+    case CORE_FULL:
+        (void)gapless_error_set(ret, GAPLESS_CAPACITY, 0,
+                                "the master has room for %u workers and all are there: start "
+                                "it with a larger capacity",
+                                m->core->config.workers_max);
+        break;
+    case CORE_OVER:
+        (void)gapless_error_set(ret, GAPLESS_STOPPED, 0, "the run is over");
+        break;
+    case CORE_TOO_SLOW:
+        (void)gapless_error_set(ret, GAPLESS_TIMEOUT, 0,
+                                "worker %u held batch %llu for longer than the %.1f s that "
+                                "the master allows",
+                                worker,
+                                (unsigned long long)m->core->worker[worker].ticket,
+                                1e-9 * (double)m->core->config.timeout_ns);
+        break;
+    case CORE_BROKE_PROTOCOL:
+        (void)gapless_error_set(ret, GAPLESS_PROTOCOL, 0,
+                                "worker %u sent a gradient that was not its turn", worker);
+        break;
+    }
+}
+
+void door_drop(struct gapless_master *m, uint32_t worker, enum core_reason reason)
+{
+    struct gapless_error why = {0};
+    tp_peer peer = worker == CORE_ALL ? m->hello_peer : m->slot[worker].peer;
+
+    drop_text(m, worker, reason, &why);
+    if (worker == CORE_ALL) {
+        refuse(m, peer, &why);
+        return;
+    }
+    if (peer == MASTER_NO_PEER)
+        return;
+    refuse(m, peer, &why);
+    m->peer[peer] = (struct master_peer){ROLE_WORKER, worker};
+    door_down(m, peer);
+}

@@ -1,0 +1,306 @@
+/* The master's passes over memory: which arrays, which scalars, what is counted. */
+#include "master.h"
+
+#include <math.h>
+
+static struct arrays arrays_at(const struct gapless_master *m, const struct master_slot *slot,
+                               uint32_t range)
+{
+    size_t at = (size_t)m->layout.range_start[range];
+
+    return (struct arrays){
+        .theta = m->theta + at,
+        .own = slot->own == NULL ? NULL : slot->own + at,
+        .all = m->all == NULL ? NULL : m->all + at,
+        .stat = m->stat == NULL ? NULL : m->stat + at,
+        .sent = slot->sent + at,
+        .grad = slot->grad + at,
+    };
+}
+
+static size_t range_elements(const struct gapless_master *m, uint32_t range)
+{
+    return (size_t)(m->layout.range_start[range + 1] - m->layout.range_start[range]);
+}
+
+static struct blocks blocks_of(const struct gapless_master *m, uint32_t range)
+{
+    uint32_t first = m->layout.block_first[range];
+
+    return (struct blocks){.ends = m->layout.block_ends + first,
+                           .count = m->layout.block_first[range + 1] - first};
+}
+
+static double rate_of(const struct gapless_master *m, uint32_t range)
+{
+    return schedule_rate(&m->schedule, m->gradients, core_position(m->core, range));
+}
+
+static void knobs_of(const struct gapless_master *m, uint32_t range, uint64_t lag, double rate,
+                     double global_gap, struct knobs *ret)
+{
+    struct moment moment = {
+        .rate = rate,
+        .lag = lag,
+        .active = m->core->active > 0 ? m->core->active : 1,
+        .samples = m->rule->flags & RULE_GLOBAL ? m->global_samples
+                                                : core_version(m->core, range),
+        .global_gap = global_gap,
+        .global_stat = m->global_stat,
+    };
+
+    rules_knobs(m->rule, &m->settings, &moment, ret);
+}
+
+/* `all` drifts by rounding from the sum it stands for; it is summed afresh where the rate jumps and every
+ * MASTER_RESUM_EVERY updates. While the rate only glides (warm-up, cosine) that would be a pass over every worker's
+ * vector at each update, for nothing. */
+static void resum_if_due(struct gapless_master *m, uint32_t range)
+{
+    uint32_t stage = schedule_stage(&m->schedule, core_position(m->core, range)), count = 0, w;
+    uint64_t version = core_version(m->core, range);
+    size_t at = (size_t)m->layout.range_start[range];
+
+    if (!(m->rule->flags & RULE_SUM))
+        return;
+    if (stage == m->range_stage[range] && (version == 0 || version % MASTER_RESUM_EVERY != 0))
+        return;
+    m->range_stage[range] = stage;
+    for (w = 0; w < m->core->config.workers_max; w++)
+        if (m->core->worker[w].state != CORE_FREE)
+            m->owns[count++] = m->slot[w].own + at;
+    m->compute->resum(m->all + at, m->owns, count, range_elements(m, range));
+}
+
+static uint64_t clock_of(const struct gapless_master *m)
+{
+    return m->transport->now_ns(m->tp);
+}
+
+static bool grad_is_finite(struct gapless_master *m, struct master_slot *slot, uint32_t first,
+                           uint32_t end)
+{
+    uint64_t began = clock_of(m);
+    size_t at = (size_t)m->layout.range_start[first];
+    size_t n = (size_t)m->layout.range_start[end] - at;
+    bool finite = m->compute->finite(slot->grad + at, n);
+
+    slot->check_ns += clock_of(m) - began;
+    return finite;
+}
+
+/* About one message in gap_every, chosen by a hash so that no worker of a regular rotation is left out. */
+static bool gap_is_due(const struct gapless_master *m, uint32_t worker)
+{
+    uint64_t x = (m->core->consumed * GAPLESS_WORKERS_MAX + worker) * 0x9e3779b97f4a7c15ull;
+
+    return m->gap_every <= 1 || (x >> 32) % m->gap_every == 0;
+}
+
+static void count_gate(struct gapless_master *m, const struct sums *sums, uint32_t blocks)
+{
+    struct gapless_stats *s = &m->telemetry->stats;
+    double mean = sums->gate_sum / blocks;
+    uint64_t n;
+
+    if (!(m->rule->flags & RULE_BLOCK))
+        return;
+    m->gate_blocks++;
+    n = m->gate_blocks < 1000 ? m->gate_blocks : 1000;
+    s->gate += (mean - s->gate) / (double)n;
+}
+
+/* Applies one range. Returns the sum of squared steps (RULE_GLOBAL). */
+static double apply_range(struct gapless_master *m, uint32_t worker, uint32_t range,
+                          double global_gap)
+{
+    struct master_slot *slot = &m->slot[worker];
+    struct arrays at = arrays_at(m, slot, range);
+    struct blocks blocks = blocks_of(m, range);
+    uint64_t lag = core_lag(m->core, worker, range), began;
+    double rate = rate_of(m, range);
+    struct knobs knobs;
+    struct sums sums;
+
+    resum_if_due(m, range);
+    knobs_of(m, range, lag, rate, global_gap, &knobs);
+    began = clock_of(m);
+    seq_write_begin(&board_versions(m->board)[range]);
+    m->compute->apply(m->rule, &at, &knobs, &blocks, range_elements(m, range),
+                      slot->gap_sq >= 0 ? WANT_GAP : 0, &sums);
+    seq_write_end(&board_versions(m->board)[range]);
+    slot->pass_ns += clock_of(m) - began;
+    if (slot->gap_sq >= 0)
+        slot->gap_sq += sums.gap_sq;
+    slot->lag_sum += (double)lag;
+    m->telemetry->stats.rate = rate;
+    count_gate(m, &sums, blocks.count);
+    return sums.step_sq;
+}
+
+/* The penalty of the global rules needs one number before anything is applied. */
+static double measure_all(struct gapless_master *m, uint32_t worker)
+{
+    struct master_slot *slot = &m->slot[worker];
+    uint64_t began = clock_of(m);
+    double sum = 0;
+    uint32_t r;
+
+    if (!(m->rule->flags & RULE_GLOBAL))
+        return 0;
+    for (r = 0; r < m->layout.ranges_count; r++) {
+        struct arrays at = arrays_at(m, slot, r);
+        struct knobs knobs;
+
+        knobs_of(m, r, core_lag(m->core, worker, r), rate_of(m, r), 0, &knobs);
+        sum += m->compute->measure(m->rule, &at, &knobs, range_elements(m, r));
+    }
+    slot->pass_ns += clock_of(m) - began;
+    return sqrt(sum / (double)m->layout.count);
+}
+
+static void global_sample(struct gapless_master *m, double step_sq)
+{
+    double rho = m->settings.rho;
+
+    if (!(m->rule->flags & RULE_GLOBAL))
+        return;
+    m->global_stat = rho * m->global_stat + (1 - rho) * (step_sq / (double)m->layout.count);
+    m->global_samples++;
+}
+
+static void record(struct gapless_master *m, uint32_t worker)
+{
+    struct master_slot *slot = &m->slot[worker];
+    double gap = slot->gap_sq < 0 ? -1 : sqrt(slot->gap_sq / (double)m->layout.count);
+    double lag = slot->lag_sum / m->layout.ranges_count;
+
+    telemetry_gradient(m->telemetry, &board_workers(m->board)[worker], lag, gap,
+                       slot->push->loss, clock_of(m));
+    m->telemetry->stats.pass_ns += slot->pass_ns;
+    slot->head->check_ns = slot->check_ns;
+    slot->head->pass_ns = slot->pass_ns;
+}
+
+static void message_begins(struct gapless_master *m, uint32_t worker)
+{
+    struct master_slot *slot = &m->slot[worker];
+
+    slot->gap_sq = gap_is_due(m, worker) ? 0 : -1;
+    slot->lag_sum = 0;
+    slot->check_ns = slot->pass_ns = 0;
+}
+
+bool pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
+{
+    const struct core_worker *cw = &m->core->worker[worker];
+    uint32_t first = range == CORE_ALL ? 0 : range, r;
+    uint32_t end = range == CORE_ALL ? m->layout.ranges_count : range + 1;
+    double step_sq = 0, global_gap;
+
+    if (cw->applied == 0)
+        message_begins(m, worker);
+    if (!grad_is_finite(m, &m->slot[worker], first, end))
+        return false;
+    global_gap = measure_all(m, worker);
+    for (r = first; r < end; r++)
+        step_sq += apply_range(m, worker, r, global_gap);
+    global_sample(m, step_sq);
+    if (!cw->spoilt && cw->applied + (end - first) == m->layout.ranges_count)
+        record(m, worker);
+    return true;
+}
+
+/* Workers of the round whose gradient is finite; the others are left out and told so to the core. */
+static uint32_t round_members(struct gapless_master *m)
+{
+    uint32_t members = 0, w;
+
+    for (w = core_next(m->core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
+         w = core_next(m->core, CORE_PUSHED, w)) {
+        message_begins(m, w);
+        m->slot[w].gap_sq = 0;
+        if (grad_is_finite(m, &m->slot[w], 0, m->layout.ranges_count))
+            members++;
+        else
+            core_spoil(m->core, w);
+    }
+    return members;
+}
+
+static void round_range(struct gapless_master *m, uint32_t range, uint32_t members)
+{
+    size_t at = (size_t)m->layout.range_start[range];
+    struct master_slot *first = NULL;
+    double rate = rate_of(m, range) * (m->ssgd_scale_rate ? (double)members : 1.0);
+    uint64_t began = clock_of(m);
+    struct arrays arrays;
+    struct knobs knobs;
+    struct sums sums;
+    uint32_t n = 0, w;
+
+    for (w = core_next(m->core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
+         w = core_next(m->core, CORE_PUSHED, w))
+        if (!m->core->worker[w].spoilt) {
+            first = first == NULL ? &m->slot[w] : first;
+            m->round_grad[n] = m->slot[w].grad + at;
+            m->round_sent[n++] = m->slot[w].sent + at;
+        }
+    arrays = arrays_at(m, first, range);
+    knobs_of(m, range, 0, rate, 0, &knobs);
+    seq_write_begin(&board_versions(m->board)[range]);
+    m->compute->round(m->rule, &arrays, &knobs, m->round_grad, m->round_sent, members,
+                      range_elements(m, range), WANT_GAP, &sums);
+    seq_write_end(&board_versions(m->board)[range]);
+    m->telemetry->stats.rate = rate;
+    first->gap_sq += sums.gap_sq;
+    first->pass_ns += clock_of(m) - began;
+}
+
+bool pass_round(struct gapless_master *m)
+{
+    uint32_t members = round_members(m), r, w;
+    struct master_slot *first = NULL;
+
+    for (r = 0; members > 0 && r < m->layout.ranges_count; r++)
+        round_range(m, r, members);
+    for (w = core_next(m->core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
+         w = core_next(m->core, CORE_PUSHED, w)) {
+        if (m->core->worker[w].spoilt) {
+            pass_look_ahead(m, w, CORE_ALL);
+            continue;
+        }
+        first = first == NULL ? &m->slot[w] : first;
+        m->slot[w].gap_sq = first->gap_sq; /* all of a round read the same parameters */
+        m->slot[w].head->pass_ns = first->pass_ns;
+        record(m, w);
+    }
+    return members > 0;
+}
+
+void pass_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range)
+{
+    uint32_t first = range == CORE_ALL ? 0 : range, r;
+    uint32_t end = range == CORE_ALL ? m->layout.ranges_count : range + 1;
+
+    for (r = first; r < end; r++) {
+        struct arrays at = arrays_at(m, &m->slot[worker], r);
+        struct knobs knobs;
+
+        knobs_of(m, r, 0, rate_of(m, r), 0, &knobs);
+        m->compute->look_ahead(m->rule, &at, &knobs, range_elements(m, r));
+    }
+}
+
+void pass_forget(struct gapless_master *m, uint32_t worker)
+{
+    uint32_t r;
+
+    if (m->slot[worker].own == NULL)
+        return;
+    for (r = 0; r < m->layout.ranges_count; r++) {
+        struct arrays at = arrays_at(m, &m->slot[worker], r);
+
+        m->compute->forget(m->rule, &at, range_elements(m, r));
+    }
+}

@@ -1,0 +1,151 @@
+/* An observer: reads the live parameters and statistics, one-sided, without asking anybody. */
+#include "client.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sched.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define READ_NS 1000000000ll
+#define CHECK_NS 50000000ull
+
+struct gapless_observer {
+    struct client client;
+    struct tp_region theta;
+    uint64_t checked_ns;
+};
+
+static void ignore_note(void *user, uint32_t note)
+{
+    (void)user;
+    (void)note;
+}
+
+int gapless_observer_open(const struct gapless_observer_config *config,
+                          struct gapless_observer **ret, struct gapless_error *error)
+{
+    struct wire_hello hello = {
+        .head = wire_head(WIRE_HELLO), .role = WIRE_OBSERVER, .pid = (uint32_t)getpid()};
+    struct gapless_observer *o = calloc(1, sizeof *o);
+    int status;
+
+    if (o == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for an observer");
+    (void)snprintf(hello.version, sizeof hello.version, "%s", gapless_version());
+    status = client_open(&o->client, config->address, &hello, config->connect_ns, 0, 0, ignore_note,
+                         NULL, error);
+    if (status == GAPLESS_OK)
+        status = client_board(&o->client, error);
+    if (status == GAPLESS_OK)
+        status = client_window(&o->client, WIRE_THETA,
+                               (size_t)o->client.welcome.count * sizeof(float), &o->theta, error);
+    if (status != GAPLESS_OK) {
+        gapless_observer_close(o);
+        return status;
+    }
+    *ret = o;
+    return GAPLESS_OK;
+}
+
+uint64_t gapless_observer_count(const struct gapless_observer *o)
+{
+    return o->client.welcome.count;
+}
+
+const char *gapless_observer_job(const struct gapless_observer *o)
+{
+    return o->client.welcome.job;
+}
+
+/* Is the master still there? A look now and then is enough: what is mapped stays readable. */
+static int check_master(struct gapless_observer *o, struct gapless_error *error)
+{
+    uint64_t now = o->client.transport->now_ns(o->client.tp);
+
+    if (now - o->checked_ns < CHECK_NS)
+        return GAPLESS_OK;
+    o->checked_ns = now;
+    return client_poll(&o->client, 0, ignore_note, NULL, error);
+}
+
+/* One range, whole: GAPLESS_OK, or GAPLESS_TORN at the deadline. A range that is being written is waited for by
+ * yielding; a torn copy is thrown away and taken again. */
+static int read_range(struct gapless_observer *o, uint32_t range, float *params,
+                      uint64_t deadline_ns, uint64_t *ret_version)
+{
+    const struct board *b = o->client.board;
+    const struct seq_word *word = &board_versions(b)[range];
+    size_t from = (size_t)board_starts(b)[range], to = (size_t)board_starts(b)[range + 1];
+    const float *theta = o->theta.base;
+    uint64_t begin;
+
+    if (to > b->count)
+        to = (size_t)b->count; /* without the padding */
+    for (;;) {
+        begin = seq_read_begin(word);
+        if ((begin & 1) == 0) {
+            memcpy(params + from, theta + from, (to - from) * sizeof(float));
+            if (!seq_read_retry(word, begin)) {
+                *ret_version = begin / 2;
+                return GAPLESS_OK;
+            }
+        } else {
+            (void)sched_yield();
+        }
+        if (o->client.transport->now_ns(o->client.tp) > deadline_ns)
+            return GAPLESS_TORN;
+    }
+}
+
+int gapless_observer_read(struct gapless_observer *o, float *params, int64_t timeout_ns,
+                          uint64_t *ret_version, struct gapless_error *error)
+{
+    int64_t bound = timeout_ns > 0 ? timeout_ns : READ_NS;
+    uint64_t deadline = o->client.transport->now_ns(o->client.tp) + (uint64_t)bound;
+    uint64_t version = 0, first = 0;
+    uint32_t r;
+    int status = check_master(o, error);
+
+    for (r = 0; status == GAPLESS_OK && r < o->client.board->ranges; r++) {
+        status = read_range(o, r, params, deadline, &version);
+        if (r == 0)
+            first = version;
+    }
+    if (status == GAPLESS_TORN)
+        return gapless_error_set(error, GAPLESS_TORN, 0,
+                                 "range %u of the master at %s changed during every read for "
+                                 "%.2f s: read again later, or use smaller ranges",
+                                 r - 1, o->client.address, 1e-9 * (double)bound);
+    if (status == GAPLESS_OK && ret_version != NULL)
+        *ret_version = first;
+    return status;
+}
+
+int gapless_observer_stats(struct gapless_observer *o, struct gapless_stats *ret,
+                           struct gapless_error *error)
+{
+    int status = check_master(o, error);
+
+    if (status == GAPLESS_OK)
+        telemetry_stats(&o->client.board->telemetry, o->client.transport->now_ns(o->client.tp),
+                        ret);
+    return status;
+}
+
+int gapless_observer_worker_stats(struct gapless_observer *o, uint32_t worker,
+                                  struct gapless_worker_stats *ret)
+{
+    if (worker >= o->client.board->workers_max)
+        return GAPLESS_MISSING;
+    *ret = board_workers(o->client.board)[worker];
+    return GAPLESS_OK;
+}
+
+void gapless_observer_close(struct gapless_observer *o)
+{
+    if (o == NULL)
+        return;
+    client_close(&o->client);
+    free(o);
+}

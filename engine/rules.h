@@ -1,0 +1,74 @@
+/* The table of update rules: each is a correction of the gradient and a momentum (rules.def has the rows). */
+#ifndef GAPLESS_RULES_H
+#define GAPLESS_RULES_H
+
+#include <stdint.h>
+
+/* Arrays that a rule may touch, as bits of rule.reads and rule.writes. */
+enum slot {
+    SLOT_THETA = 1,
+    SLOT_OWN = 2,
+    SLOT_ALL = 4,
+    SLOT_STAT = 8,
+    SLOT_SENT = 16,
+    SLOT_GRAD = 32
+};
+
+enum rule_flag {
+    RULE_SUM = 1,         /* `all` is the sum of the owns: forget subtracts, resum applies */
+    RULE_BLOCK = 2,       /* one number per block: measure, gate and update while the block is in cache */
+    RULE_GLOBAL = 4,      /* one number for the whole vector before anything is applied */
+    RULE_ROUND = 8,       /* synchronous: one update for a gradient of every worker */
+    RULE_WORKER_SLIM = 16 /* the worker keeps the momentum (DANA-Slim) */
+};
+
+struct rule {
+    const char *name;    /* "dana-ga" */
+    const char *formula; /* one line for people */
+    const char *source;  /* paper */
+    unsigned reads, writes; /* enum slot bits of the update itself, measure excluded */
+    unsigned measure_reads; /* enum slot bits read again by measure (RULE_BLOCK, RULE_GLOBAL), or 0 */
+    unsigned flags;         /* enum rule_flag bits */
+    int index;              /* row, 0.. */
+};
+
+enum gap_ref { GAP_REF_SENT, GAP_REF_OWN_LOOKAHEAD };
+
+/* What does not change in a run. Zero means the default (set by settings_default). */
+struct settings {
+    double momentum;    /* gamma; taken as it is */
+    double rate_max;    /* peak of the schedule */
+    double rho;         /* 0.999, of the running mean of squared steps */
+    double lambda;      /* 0.04, DC-ASGD */
+    double lambda_zero; /* 2, DC-ASGD-a */
+    double mean_square; /* 0.95, DC-ASGD-a */
+    double kappa;       /* 10 per nat, Loss-Gap-Aware */
+    double horizon;     /* T of lwp, in updates; 0: workers - 1; negative: exactly 0 */
+    enum gap_ref gap_ref;
+};
+
+/* What differs from update to update; the master fills it, rules_knobs turns it into scalars. */
+struct moment {
+    double rate;         /* of this update */
+    uint64_t lag;        /* updates since the worker's look-ahead was made */
+    uint32_t active;     /* workers now active, at least 1 */
+    uint64_t samples;    /* n: updates that went into stat so far */
+    double global_gap;   /* RULE_GLOBAL: sqrt(mean(delta^2)) */
+    double global_stat;  /* RULE_GLOBAL: s, running mean of mean(step^2) */
+};
+
+struct knobs; /* element.h */
+
+extern const struct rule rules[];
+extern const int rules_count;
+
+/* NULL when there is none of that name. */
+const struct rule *rules_find(const char *name);
+void settings_default(struct settings *settings);
+/* The scalars of one update, computed in double, then rounded once. */
+void rules_knobs(const struct rule *rule, const struct settings *settings,
+                 const struct moment *moment, struct knobs *ret);
+/* Bytes moved per parameter and gradient by the update: 4 * (reads + writes). */
+unsigned rules_bytes(const struct rule *rule);
+
+#endif

@@ -1,0 +1,122 @@
+/* What master, workers and observers say to each other: control messages, notes, and the memory they share.
+ *
+ *   client                                        master
+ *   HELLO (role, version, model) ──────────────>  refuse, or:
+ *        <───────────── grants of windows, WELCOME
+ *   note READY(range) <─────────────────────────  the look-ahead of a range is in its slot
+ *   put of a range, note PUSH(range) ──────────>  the gradient of a range has landed
+ *   note BAD ──────────────────────────────────>  the gradient was not finite; nothing was put
+ *   BYE ───────────────────────────────────────>  leaves in order
+ *
+ * All numbers are little-endian. Everything read from a peer is checked before it is used.
+ */
+#ifndef GAPLESS_WIRE_H
+#define GAPLESS_WIRE_H
+
+#include "telemetry.h"
+#include "transport/ring.h"
+
+#define WIRE_MAGIC 0x53504147u /* "GAPS" */
+#define WIRE_PROTOCOL 1u
+
+enum wire_kind { WIRE_HELLO = 1, WIRE_WELCOME, WIRE_REFUSED, WIRE_BYE };
+enum wire_role { WIRE_WORKER = 1, WIRE_OBSERVER };
+
+struct wire_head {
+    uint32_t magic;
+    uint16_t protocol;
+    uint16_t kind;
+};
+
+struct wire_hello {
+    struct wire_head head;
+    uint32_t role;
+    uint32_t pid;
+    uint64_t count;      /* parameters of the worker's model; 0: any */
+    uint64_t model_hash; /* 0: any */
+    char version[16];    /* of the library */
+    char name[GAPLESS_NAME_MAX];
+};
+
+struct wire_welcome {
+    struct wire_head head;
+    uint32_t number;     /* the worker's */
+    uint32_t ranges;
+    uint64_t count;
+    uint64_t sent_at;    /* offsets in the slot window */
+    uint64_t grad_at;
+    double momentum;
+    double weight_decay;
+    double clip_norm;
+    uint32_t slim;       /* the worker keeps the momentum (DANA-Slim) */
+    uint32_t spare;
+    char job[GAPLESS_JOB_MAX];
+};
+
+struct wire_refused {
+    struct wire_head head;
+    int32_t status;
+    char text[480];
+};
+
+/* Windows of a client. */
+enum wire_window { WIRE_SLOT, WIRE_BOARD, WIRE_THETA };
+
+/* A note: what in the upper half, a range in the lower. */
+enum wire_note { NOTE_PUSH = 1, NOTE_BAD = 2, NOTE_READY = 3 };
+#define NOTE_ALL_RANGES 0xffffu
+#define NOTE(what, range) (((uint32_t)(what) << 16) | (range))
+#define NOTE_WHAT(note) ((note) >> 16)
+#define NOTE_RANGE(note) ((note) & 0xffffu)
+
+/* The start of a slot: the master's part, then the worker's, a cache line or more apart. */
+struct slot_head {
+    uint64_t ticket;   /* batch to compute */
+    uint64_t stop;     /* 1: the run is over */
+    uint64_t check_ns; /* cost of the last gradient at the master */
+    uint64_t pass_ns;
+    uint64_t spare[4];
+};
+
+struct slot_push {
+    double loss; /* of the batch; NaN: not told */
+    double norm; /* of the gradient as it is put */
+    uint64_t spare[6];
+};
+
+#define SLOT_PUSH_AT 256u
+#define SLOT_SENT_AT 4096u
+
+/* The board, read by workers (range table) and observers (all of it); written by the master only. Then follow, at the
+ * offsets given: ranges + 1 starts, ranges version words, capacity worker statistics. */
+struct board {
+    struct wire_head head;
+    uint32_t ranges;
+    uint32_t workers_max;
+    uint64_t count;
+    uint64_t starts_at, versions_at, workers_at, bytes;
+    struct telemetry telemetry;
+};
+
+static inline const uint64_t *board_starts(const struct board *b)
+{
+    return (const uint64_t *)(const void *)((const char *)b + b->starts_at);
+}
+
+static inline struct seq_word *board_versions(const struct board *b)
+{
+    return (struct seq_word *)(uintptr_t)((const char *)b + b->versions_at);
+}
+
+static inline struct gapless_worker_stats *board_workers(const struct board *b)
+{
+    return (struct gapless_worker_stats *)(uintptr_t)((const char *)b + b->workers_at);
+}
+
+/* Fills in the head of a message. */
+static inline struct wire_head wire_head(enum wire_kind kind)
+{
+    return (struct wire_head){WIRE_MAGIC, WIRE_PROTOCOL, (uint16_t)kind};
+}
+
+#endif

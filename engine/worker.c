@@ -1,0 +1,338 @@
+/* A worker: open, pull, push. */
+#include "client.h"
+#include "compute.h"
+#include "layout.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define WAIT_NS 60000000000ll
+/* Look at the clock so often while waiting. */
+#define SLICE_NS 100000000ll
+
+struct gapless_worker {
+    struct client client;
+    const struct compute *compute;
+    int64_t wait_ns;
+    struct tp_region slot;
+    const struct slot_head *head;
+    struct slot_push *push;
+    const float *params;
+    float *grad;
+    float *velocity;      /* DANA-Slim */
+    const uint64_t *starts; /* of ranges, and the end */
+    size_t padded;
+    uint32_t ready;       /* ranges whose look-ahead is there */
+    bool all_ready;
+    bool has_params;      /* pulled and not pushed yet */
+    uint64_t norm_ns;
+};
+
+static void on_note(void *user, uint32_t note)
+{
+    struct gapless_worker *w = user;
+
+    if (NOTE_WHAT(note) != NOTE_READY)
+        return;
+    if (NOTE_RANGE(note) == NOTE_ALL_RANGES)
+        w->all_ready = true;
+    else
+        w->ready++;
+}
+
+static void fill_hello(const struct gapless_worker_config *config, struct wire_hello *ret)
+{
+    char host[32] = "host";
+
+    (void)gethostname(host, sizeof host - 1);
+    *ret = (struct wire_hello){
+        .head = wire_head(WIRE_HELLO), .role = WIRE_WORKER, .pid = (uint32_t)getpid()};
+    (void)snprintf(ret->version, sizeof ret->version, "%s", gapless_version());
+    if (config->name != NULL)
+        (void)snprintf(ret->name, sizeof ret->name, "%s", config->name);
+    else
+        (void)snprintf(ret->name, sizeof ret->name, "%ld@%s", (long)getpid(), host);
+}
+
+/* Where everything is in the slot; the offsets come from the master and are checked. */
+static int map_slot(struct gapless_worker *w, struct gapless_error *error)
+{
+    const struct wire_welcome *welcome = &w->client.welcome;
+    uint64_t bytes, at_sent = welcome->sent_at, at_grad = welcome->grad_at;
+    char *base;
+    int status = client_board(&w->client, error);
+
+    if (status != GAPLESS_OK)
+        return status;
+    w->starts = board_starts(w->client.board);
+    w->padded = (size_t)w->starts[w->client.board->ranges];
+    bytes = w->padded * sizeof(float);
+    if (at_sent % 64 != 0 || at_grad % 64 != 0 || at_sent < SLOT_PUSH_AT + sizeof *w->push ||
+        at_sent > UINT64_MAX / 4 || at_grad > UINT64_MAX / 4 || at_grad < at_sent + bytes)
+        return gapless_error_set(error, GAPLESS_PROTOCOL, 0,
+                                 "the slot layout of the master at %s makes no sense",
+                                 w->client.address);
+    status = client_window(&w->client, WIRE_SLOT, (size_t)(at_grad + bytes), &w->slot, error);
+    if (status != GAPLESS_OK)
+        return status;
+    base = w->slot.base;
+    w->head = (const struct slot_head *)(const void *)base;
+    w->push = (struct slot_push *)(void *)(base + SLOT_PUSH_AT);
+    w->params = (const float *)(const void *)(base + at_sent);
+    w->grad = (float *)(void *)(base + at_grad);
+    if (welcome->slim != 0) {
+        w->velocity = aligned_alloc(64, bytes);
+        if (w->velocity == NULL)
+            return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                     "no memory for the worker's momentum: %llu MiB",
+                                     (unsigned long long)bytes >> 20);
+        memset(w->velocity, 0, bytes);
+    }
+    return GAPLESS_OK;
+}
+
+int gapless_worker_open(const struct gapless_worker_config *config, struct gapless_worker **ret,
+                        struct gapless_error *error)
+{
+    struct wire_hello hello;
+    struct gapless_worker *w;
+    int status;
+
+    fill_hello(config, &hello);
+    if (config->model.tensors != NULL) {
+        status = layout_measure(&config->model, &hello.count, &hello.model_hash, error);
+        if (status != GAPLESS_OK)
+            return status;
+    }
+    w = calloc(1, sizeof *w);
+    if (w == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a worker");
+    w->compute = compute_cpu();
+    w->wait_ns = config->wait_ns > 0 ? config->wait_ns : WAIT_NS;
+    status = client_open(&w->client, config->address, &hello, config->connect_ns,
+                         config->spin_ns, 0, on_note, w, error);
+    if (status == GAPLESS_OK)
+        status = map_slot(w, error);
+    if (status != GAPLESS_OK) {
+        gapless_worker_close(w);
+        return status;
+    }
+    *ret = w;
+    return GAPLESS_OK;
+}
+
+const float *gapless_worker_params(const struct gapless_worker *w)
+{
+    return w->params;
+}
+
+float *gapless_worker_grad(struct gapless_worker *w)
+{
+    return w->grad;
+}
+
+uint64_t gapless_worker_count(const struct gapless_worker *w)
+{
+    return w->client.welcome.count;
+}
+
+uint32_t gapless_worker_number(const struct gapless_worker *w)
+{
+    return w->client.welcome.number;
+}
+
+const char *gapless_worker_job(const struct gapless_worker *w)
+{
+    return w->client.welcome.job;
+}
+
+void gapless_worker_trip(const struct gapless_worker *w, struct gapless_trip *ret)
+{
+    *ret = (struct gapless_trip){w->norm_ns, w->head->check_ns, w->head->pass_ns};
+}
+
+static int64_t left_of(const struct gapless_worker *w, uint64_t began_ns)
+{
+    return w->wait_ns - (int64_t)(w->client.transport->now_ns(w->client.tp) - began_ns);
+}
+
+static int too_late(const struct gapless_worker *w, struct gapless_error *error)
+{
+    return gapless_error_set(error, GAPLESS_TIMEOUT, 0,
+                             "the master at %s gave worker %u no parameters within %.1f s: it "
+                             "may be stopped, or waiting for others (a synchronous rule waits "
+                             "for the slowest)",
+                             w->client.address, w->client.welcome.number,
+                             1e-9 * (double)w->wait_ns);
+}
+
+static int wait_some(struct gapless_worker *w, uint64_t began_ns, struct gapless_error *error)
+{
+    int64_t left = left_of(w, began_ns);
+
+    if (left <= 0)
+        return too_late(w, error);
+    return client_poll(&w->client, left < SLICE_NS ? left : SLICE_NS, on_note, w, error);
+}
+
+/* Bytes of the slot from the master. Where the slot is mapped they are there already. */
+static int fetch(struct gapless_worker *w, size_t at, size_t bytes, uint64_t began_ns,
+                 struct gapless_error *error)
+{
+    const struct transport *t = w->client.transport;
+    uint64_t done = w->client.done;
+    int status = t->get(w->client.tp, w->client.peer, &w->slot, at, bytes, 0);
+    int waited;
+
+    while (status == GAPLESS_AGAIN) {
+        waited = wait_some(w, began_ns, error);
+        if (waited != GAPLESS_OK)
+            return waited;
+        status = t->get(w->client.tp, w->client.peer, &w->slot, at, bytes, 0);
+    }
+    if (status < 0)
+        return gapless_error_set(error, status, 0, "reading from the master at %s failed: %s",
+                                 w->client.address, gapless_strerror(status));
+    while (status == 1 && w->client.done == done) {
+        waited = wait_some(w, began_ns, error);
+        if (waited != GAPLESS_OK)
+            return waited;
+    }
+    return GAPLESS_OK;
+}
+
+int gapless_worker_pull(struct gapless_worker *w, uint64_t *ret_batch, struct gapless_error *error)
+{
+    uint64_t began = w->client.transport->now_ns(w->client.tp);
+    int status = GAPLESS_OK;
+
+    if (w->has_params)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "pull before the gradient of the last pull was pushed");
+    while (status == GAPLESS_OK && !w->all_ready && w->ready < w->client.welcome.ranges)
+        status = wait_some(w, began, error);
+    if (status == GAPLESS_OK)
+        status = fetch(w, (size_t)w->client.welcome.sent_at, w->padded * sizeof(float), began,
+                       error);
+    if (status == GAPLESS_OK)
+        status = fetch(w, 0, sizeof *w->head, began, error);
+    if (status != GAPLESS_OK)
+        return status;
+    w->all_ready = false;
+    w->ready = 0;
+    if (w->head->stop != 0)
+        return gapless_error_set(error, GAPLESS_STOPPED, 0, "the run is over");
+    w->has_params = true;
+    *ret_batch = w->head->ticket;
+    return GAPLESS_OK;
+}
+
+/* Norm, clipping, decay: what is a function of the worker's own vectors alone. False: not finite. */
+static bool prepare(struct gapless_worker *w, double *ret_norm)
+{
+    const struct wire_welcome *welcome = &w->client.welcome;
+    double norm = sqrt(w->compute->norm_sq(w->grad, w->padded));
+
+    if (!isfinite(norm))
+        return false;
+    if (welcome->clip_norm > 0 && norm > welcome->clip_norm) {
+        w->compute->scale(w->grad, (float)(welcome->clip_norm / norm), w->padded);
+        norm = welcome->clip_norm;
+    }
+    if (welcome->weight_decay > 0)
+        norm = sqrt(w->compute->decay(w->grad, w->params, (float)welcome->weight_decay, w->padded));
+    if (!isfinite(norm))
+        return false;
+    if (w->velocity != NULL)
+        w->compute->slim(w->grad, w->velocity, (float)welcome->momentum, w->padded);
+    *ret_norm = norm;
+    return true;
+}
+
+/* A note to the master; where its queue is full, waits for at most wait_ns. */
+static int put(struct gapless_worker *w, size_t at, size_t bytes, uint32_t note,
+               struct gapless_error *error)
+{
+    const struct transport *t = w->client.transport;
+    uint64_t began = t->now_ns(w->client.tp);
+    int status;
+
+    for (;;) {
+        status = t->put(w->client.tp, w->client.peer, &w->slot, at, bytes, note);
+        if (status != GAPLESS_AGAIN)
+            break;
+        if ((int64_t)(t->now_ns(w->client.tp) - began) > w->wait_ns)
+            return gapless_error_set(error, GAPLESS_TIMEOUT, 0,
+                                     "the master at %s did not take worker %u's gradient "
+                                     "within %.1f s: it may be stopped",
+                                     w->client.address, w->client.welcome.number,
+                                     1e-9 * (double)w->wait_ns);
+        status = client_poll(&w->client, SLICE_NS, on_note, w, error);
+        if (status != GAPLESS_OK)
+            return status;
+    }
+    if (status < 0)
+        return gapless_error_set(error, status, 0,
+                                 "worker %u could not hand its gradient to the master at %s: %s",
+                                 w->client.welcome.number, w->client.address,
+                                 gapless_strerror(status));
+    return GAPLESS_OK;
+}
+
+static int put_ranges(struct gapless_worker *w, struct gapless_error *error)
+{
+    uint64_t base = w->client.welcome.grad_at;
+    uint32_t r;
+    int status;
+
+    for (r = 0; r < w->client.welcome.ranges; r++) {
+        size_t from = (size_t)w->starts[r], to = (size_t)w->starts[r + 1];
+
+        status = put(w, (size_t)base + from * sizeof(float), (to - from) * sizeof(float),
+                     NOTE(NOTE_PUSH, r), error);
+        if (status != GAPLESS_OK)
+            return status;
+    }
+    return GAPLESS_OK;
+}
+
+int gapless_worker_push(struct gapless_worker *w, double loss, struct gapless_error *error)
+{
+    uint64_t began = w->client.transport->now_ns(w->client.tp);
+    double norm = 0;
+    bool finite;
+    int status;
+
+    if (!w->has_params)
+        return gapless_error_set(error, GAPLESS_INVALID, 0, "push without a pull before it");
+    w->has_params = false;
+    finite = prepare(w, &norm);
+    w->norm_ns = w->client.transport->now_ns(w->client.tp) - began;
+    w->push->loss = loss;
+    w->push->norm = norm;
+    if (finite)
+        return put_ranges(w, error);
+    status = put(w, SLOT_PUSH_AT, sizeof *w->push, NOTE(NOTE_BAD, 0), error);
+    if (status != GAPLESS_OK)
+        return status;
+    return gapless_error_set(error, GAPLESS_NOT_FINITE, 0,
+                             "worker %u: the gradient of batch %llu is not finite; it was "
+                             "dropped and reported, the run goes on",
+                             w->client.welcome.number, (unsigned long long)w->head->ticket);
+}
+
+void gapless_worker_close(struct gapless_worker *w)
+{
+    struct wire_head bye = wire_head(WIRE_BYE);
+
+    if (w == NULL)
+        return;
+    if (w->client.connected)
+        (void)w->client.transport->say(w->client.tp, w->client.peer, &bye, sizeof bye, NULL);
+    client_close(&w->client);
+    free(w->velocity);
+    free(w);
+}

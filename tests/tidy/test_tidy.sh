@@ -1,0 +1,143 @@
+#!/bin/sh
+# Style that a program can check: prints file:line: for each fault. Run as: test_tidy.sh [ROOT]
+#   include direction; files of at most 600 lines, functions of at most 70; banned calls; atomics only in
+#   transport/ring.h; include guards and opening comments; no trailing blanks, tabs or unfinished business
+set -u
+cd "${1:-$(dirname "$0")/../..}" || exit 1
+
+faults=$(mktemp "${TMPDIR:-/tmp}/gapless-tidy.XXXXXX") || exit 1
+trap 'rm -f "$faults"' EXIT
+code=$(find engine transport gpu bench cluster tests \
+    \( -name '*.c' -o -name '*.h' -o -name '*.def' -o -name '*.cu' -o -name '*.cc' \) -type f 2>/dev/null | LC_ALL=C sort)
+text=$({
+    find . -maxdepth 1 -type f
+    find .ci cmake engine transport gpu bench cluster tests python -type f
+} 2>/dev/null | sed 's|^\./||' |
+    grep -E '\.([ch]|def|cu|cc|cmake|in|map|json|txt|md|sh|py)$|^quickstart$|^\.ci/run$' | LC_ALL=C sort)
+if [ -z "$code" ]; then
+    echo "there is no source in $PWD"
+    exit 1
+fi
+
+# ---- every text file ----
+# shellcheck disable=SC2086
+awk '
+function fault(what) { print FILENAME ":" FNR ": " what }
+/[ \t]$/ { fault("blanks at the end of the line") }
+/\r/ { fault("a carriage return") }
+/\t/ && FILENAME ~ /\.([ch]|def|cu|cc|cmake|sh|py)$/ { fault("a tab") }
+/(^|[^A-Za-z_])(TO[D]O|FIX[M]E|XX[X])([^A-Za-z_]|$)/ { fault("unfinished: do it or say it plainly") }
+' $text >>"$faults"
+
+# ---- sources: every line as it is, then without comments and the contents of strings ----
+# shellcheck disable=SC2086
+awk '
+function fault(what) { print FILENAME ":" FNR ": " what }
+
+# Removes comments and the contents of strings and characters; a comment may go on over lines.
+function bare(line,    out, c, i, n, quote) {
+    out = ""
+    n = length(line)
+    for (i = 1; i <= n; i++) {
+        c = substr(line, i, 1)
+        if (in_comment) {
+            if (substr(line, i, 2) == "*/") { in_comment = 0; i++; out = out " " }
+        } else if (quote != "") {
+            if (c == "\\") i++
+            else if (c == quote) { quote = ""; out = out c }
+        } else if (substr(line, i, 2) == "/*") { in_comment = 1; i++ }
+        else if (substr(line, i, 2) == "//") break
+        else {
+            if (c == "\"" || c == "\047") quote = c
+            out = out c
+        }
+    }
+    return out
+}
+function folder(path) { return path ~ /\// ? substr(path, 1, match(path, /\/[^\/]*$/) - 1) : "." }
+function normal(path,    before) {
+    gsub(/\/\.\//, "/", path)
+    do { before = path; sub(/[^\/.][^\/]*\/\.\.\//, "", path) } while (path != before)
+    return path
+}
+function exists(path) { return path in known }
+
+# May a file of folder `from` include `path`? The table of the architecture, as a list of patterns.
+function allowed(path) {
+    if (top == "transport") return path ~ /^transport\// || path == "engine/status.h"
+    if (top == "engine") return path ~ /^engine\// || path ~ /^transport\/(transport|ring)\.h$/
+    if (top == "gpu") return path ~ /^gpu\// || path ~ /^engine\/(status|element|rules|compute|compute_rules)\.h$/ \
+        || path ~ /^engine\/(rules\.def|corrections\/|momenta\/)/
+    if (top == "bench") return path ~ /^bench\// || path ~ /^engine\/(gapless|status|element|rules|compute[a-z_]*)\.h$/ \
+        || path == "engine/rules.def"
+    if (top == "cluster") return path ~ /^(cluster|bench)\// || path ~ /^engine\/(gapless|status)\.h$/
+    return 1
+}
+function check_include(line,    name, path) {
+    if (line !~ /^[ ]*#[ ]*include[ ]*"/) {
+        if (line ~ /^[ ]*#[ ]*include[ ]*<(cblas|zlib|jansson)\.h>/ && top ~ /^(engine|transport|gpu)$/)
+            fault("the library needs nothing but libc: move this to bench or cluster")
+        if (line ~ /^[ ]*#[ ]*include[ ]*<stdatomic\.h>/ && FILENAME != "transport/ring.h" && top != "tests")
+            fault("atomics live in transport/ring.h only")
+        return
+    }
+    name = line
+    sub(/^[^"]*"/, "", name)
+    sub(/".*/, "", name)
+    path = normal(folder(FILENAME) "/" name)
+    if (!exists(path)) path = normal(name)
+    if (!exists(path)) {
+        if (top != "tests") fault("\"" name "\" is not in this tree: is it <" name ">?")
+    } else if (!allowed(path)) fault(top " must not include " path)
+}
+
+function finish() {
+    if (file != "" && lines > 600) print file ":601: a file of " lines " lines; 600 are allowed"
+    if (file ~ /\.h$/ && !guarded) print file ":1: no include guard (#ifndef NAME, then #define NAME)"
+}
+BEGIN { for (i = 1; i < ARGC; i++) known[ARGV[i]] = 1 }
+FNR == 1 {
+    finish()
+    file = FILENAME
+    top = file
+    sub(/\/.*/, "", top)
+    in_comment = in_function = guarded = 0
+    guard = ""
+    library = top ~ /^(engine|transport|gpu)$/
+    if (file ~ /\.h$/ && $0 !~ /^\/[\/*]/) fault("a header starts with a comment that says what it is for")
+}
+{ lines = FNR; check_include($0); line = bare($0) }
+line ~ /^#[ ]*ifndef / && guard == "" { split(line, word); guard = word[2]; next }
+line ~ /^#[ ]*define / && guard != "" && !guarded { split(line, word); if (word[2] == guard) guarded = 1 }
+
+file !~ /\.def$/ && line ~ /^\{[ ]*$/ { in_function = FNR }
+line ~ /^\}/ && in_function {
+    if (FNR - in_function + 1 > 70)
+        print file ":" in_function ": a function of " FNR - in_function + 1 " lines; 70 are allowed"
+    in_function = 0
+}
+
+line ~ /(^|[^A-Za-z0-9_])(strcpy|strcat|stpcpy|sprintf|vsprintf|gets|atoi|atol|atoll|atof|rand|srand|random|strtok|alloca|tmpnam|mktemp)[ ]*\(/ {
+    fault("a banned call: it has no bound, no error or hidden state")
+}
+library && line ~ /(^|[^A-Za-z0-9_])(printf|vprintf|puts|putchar|perror|exit|_exit|_Exit|quick_exit|abort|syslog|err|errx|warn|warnx)[ ]*\(/ {
+    fault("the library never prints or exits: return a status")
+}
+library && line ~ /(^|[^A-Za-z0-9_])(stdout|stderr)([^A-Za-z0-9_]|$)/ { fault("the library never prints: return a status") }
+top != "tests" && file != "transport/ring.h" &&
+line ~ /(^|[^A-Za-z0-9_])(_Atomic|__atomic_[a-z_]+|__sync_[a-z_]+|atomic_[a-z_]+)([^A-Za-z0-9_]|$)/ {
+    fault("atomics live in transport/ring.h only")
+}
+END { finish() }
+' $code >>"$faults"
+
+for file in README.md CHANGELOG.md CONTRIBUTING.md LICENSE SECURITY.md; do
+    [ -s "$file" ] || echo "$file:1: is missing" >>"$faults"
+done
+
+if [ -s "$faults" ]; then
+    cat "$faults"
+    echo "$(wc -l <"$faults") faults in $PWD"
+    exit 1
+fi
+echo "$(echo "$code" | wc -l) source files are tidy"

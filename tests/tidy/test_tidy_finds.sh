@@ -1,0 +1,100 @@
+#!/bin/sh
+# The style check finds what it is there for: each fault is planted in a small tree, which is clean without it.
+set -u
+tidy=$(cd "$(dirname "$0")" && pwd)/test_tidy.sh
+tree=$(mktemp -d "${TMPDIR:-/tmp}/gapless-tree.XXXXXX") || exit 1
+trap 'rm -rf "$tree"' EXIT
+result=0
+
+clean_tree() {
+    rm -rf "$tree/engine" "$tree/transport" "$tree/gpu" "$tree/bench" "$tree/cluster" "$tree/tests" "$tree/.ci"
+    mkdir -p "$tree/engine/momenta" "$tree/transport" "$tree/gpu" "$tree/bench/workloads" "$tree/cluster" \
+        "$tree/tests/unit" "$tree/.ci"
+    for file in README.md CHANGELOG.md CONTRIBUTING.md LICENSE SECURITY.md; do
+        echo text >"$tree/$file"
+    done
+    for header in engine/gapless engine/status engine/compute engine/master transport/transport transport/ring \
+        bench/workloads/data cluster/options; do
+        printf '/* A header. */\n#ifndef H\n#define H\n#endif\n' >"$tree/$header.h"
+    done
+    # What must not be taken for a fault.
+    cat >"$tree/engine/good.c" <<'END'
+/* printf( in a comment, strcpy( too:
+ * exit(1) // atoi(x)
+ */
+#include "gapless.h"
+#include "../transport/ring.h"
+#include "transport/transport.h"
+#include <stdio.h>
+
+int good(char *out)
+{
+    char quote = '"';
+    int my_exit(int), reprintf(int);
+    return snprintf(out, 3, "exit(\"1\") %c strcat(", quote) + my_exit(1) + reprintf(2);
+}
+END
+    {
+        echo 'int longest(void)'
+        echo '{'
+        yes '    ;' | head -n 68
+        echo '}'
+    } >"$tree/bench/limit.c"
+    yes ';' | head -n 600 >"$tree/tests/unit/limit.c"
+    printf '#include <stdatomic.h>\n_Atomic int x;\n' >>"$tree/transport/ring.h"
+    printf '#include "engine/master.h"\n_Atomic int x;\n' >"$tree/tests/unit/any.c"
+    printf '#include "bench/workloads/data.h"\n#include "options.h"\n#include "engine/gapless.h"\n' >"$tree/cluster/cmd.c"
+}
+
+# finds FILE LINE TEXT WHAT: with TEXT appended to FILE the check fails there and says WHAT.
+finds() {
+    clean_tree
+    printf '%b\n' "$3" >>"$tree/$1"
+    if output=$(sh "$tidy" "$tree"); then
+        echo "not found in $1: $4"
+        result=1
+    elif ! printf '%s\n' "$output" | grep -q "^$1:$2: .*$4"; then
+        printf 'wrong or no place, expected %s:%s: ...%s, got\n%s\n' "$1" "$2" "$4" "$output"
+        result=1
+    elif [ "$(printf '%s\n' "$output" | grep -c ':')" -ne 1 ]; then
+        printf 'more than what was planted in %s:\n%s\n' "$1" "$output"
+        result=1
+    fi
+}
+
+clean_tree
+sh "$tidy" "$tree" || result=1
+
+finds engine/a.c 1 '#include "../cluster/options.h"' 'engine must not include cluster/options.h'
+finds engine/a.c 1 '#include "bench/workloads/data.h"' 'engine must not include bench'
+finds engine/momenta/a.c 1 '#include "../../cluster/options.h"' 'engine must not include cluster/options.h'
+finds transport/a.c 1 '#include "engine/gapless.h"' 'transport must not include engine/gapless.h'
+finds bench/a.c 1 '#include "engine/master.h"' 'bench must not include engine/master.h'
+finds bench/a.c 1 '#include "cluster/options.h"' 'bench must not include cluster'
+finds cluster/a.c 1 '#include "engine/compute.h"' 'cluster must not include engine/compute.h'
+finds gpu/a.cu 1 '#include "transport/ring.h"' 'gpu must not include transport/ring.h'
+finds engine/a.c 1 '#include "nowhere.h"' 'not in this tree'
+finds engine/a.c 1 '#include <zlib.h>' 'nothing but libc'
+finds engine/a.c 1 '#include <stdatomic.h>' 'atomics'
+finds engine/a.c 1 '_Atomic int a;' 'atomics'
+finds cluster/a.c 2 '\nint a = __atomic_load_n(&b, 5);' 'atomics'
+finds tests/unit/limit.c 601 ';' '601 lines'
+finds cluster/a.c 2 "int f(void)\n{\n$(yes '    ;\n' | head -n 69 | tr -d '\n')}" '71 lines'
+for call in strcpy strcat sprintf gets atoi rand; do
+    finds tests/unit/b.c 1 "int a = $call(b);" 'banned'
+done
+for call in printf exit abort perror; do
+    finds transport/b.c 3 "/* 1 */\n/*\n2 */ $call(b);" 'never prints'
+done
+finds engine/b.c 1 'fprintf(stderr, "x");' 'never prints'
+finds engine/b.c 1 'int a; ' 'blanks'
+finds README.md 2 'text ' 'blanks'
+finds engine/b.c 1 '\tint a;' 'tab'
+finds engine/b.c 1 '/* TO''DO */' 'unfinished'
+finds .ci/run 1 '# FIX''ME: later' 'unfinished'
+finds engine/b.h 1 '#ifndef B\n#define B\n#endif' 'starts with a comment'
+finds engine/b.h 1 '/* B. */\nint b;' 'include guard'
+finds engine/b.h 1 '/* B. */\n#ifndef B\n#define C\n#endif' 'include guard'
+
+[ $result -eq 0 ] && echo "every planted fault was found"
+exit $result

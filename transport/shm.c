@@ -1,0 +1,424 @@
+/* Shared memory transport: processes of one host and one user, and threads of one
+ * process. The reference that other transports are compared with. Read shm.h first; the
+ * table at the end of this file is what the engine sees.
+ *
+ * put moves nothing: a window is the server's memory. It pushes a note into a ring and
+ * sets a bit in the server's bell; the server's poll reads one word of bits for 64
+ * peers and looks only at rings that have something. Neither makes a system call,
+ * unless the other side sleeps. The server's thread makes none for the control plane
+ * either (shm_door.c), except say, grant and drop.
+ */
+#include "transport/shm.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define NOTES_DEFAULT 64u
+#define WINDOWS_DEFAULT 4u
+/* Waking a sleeper costs 10 to 20 us on a virtual machine; spinning a few times that
+ * long catches what comes soon, and sched_yield gives the core to whoever has work. */
+#define SPIN_DEFAULT_NS UINT64_C(50000)
+
+/* ---- open and close ------------------------------------------------------------- */
+
+static uint32_t power_of_two(uint32_t least)
+{
+    uint32_t power = 1;
+
+    while (power < least)
+        power *= 2;
+    return power;
+}
+
+static int config_check(const struct tp_config *given, struct tp_config *ret,
+                        struct gapless_error *error)
+{
+    struct tp_config config = given != NULL ? *given : (struct tp_config){0};
+
+    if (config.peers_max == 0)
+        config.peers_max = 1;
+    if (config.notes_max == 0)
+        config.notes_max = NOTES_DEFAULT;
+    if (config.windows_max == 0)
+        config.windows_max = WINDOWS_DEFAULT;
+    if (config.spin_ns == 0)
+        config.spin_ns = SPIN_DEFAULT_NS;
+    if (config.peers_max > SHM_PEERS_MAX || config.notes_max > SHM_NOTES_MAX ||
+        config.windows_max > SHM_WINDOWS_MAX)
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "shared memory serves at most %d peers with %u notes and "
+            "%u windows each",
+            SHM_PEERS_MAX, SHM_NOTES_MAX, SHM_WINDOWS_MAX);
+    config.notes_max = power_of_two(config.notes_max);
+    *ret = config;
+    return GAPLESS_OK;
+}
+
+static void shm_close(struct tp *tp)
+{
+    if (tp == NULL)
+        return;
+    shm_door_close(tp);
+    for (uint32_t i = 0; tp->peers != NULL && i < tp->config.peers_max; i++)
+        shm_peer_clear(tp, &tp->peers[i]);
+    for (uint32_t i = 0; i < tp->region_count; i++) {
+        shm_memory_unmap(tp->regions[i].base, tp->regions[i].bytes);
+        shm_close_fd(&tp->regions[i].fd);
+    }
+    shm_memory_unmap(tp->bell, sizeof *tp->bell);
+    shm_close_fd(&tp->bell_fd);
+    free(tp->regions);
+    free(tp->windows);
+    free(tp->mails);
+    free(tp->over);
+    free(tp->pending);
+    free(tp->peers);
+    free(tp);
+}
+
+static int shm_open(const struct tp_config *given, struct tp **ret,
+                    struct gapless_error *error)
+{
+    struct tp_config config;
+    struct tp *tp;
+    void *bell;
+    int status;
+
+    status = config_check(given, &config, error);
+    if (status != GAPLESS_OK)
+        return status;
+    tp = aligned_alloc(RING_LINE, sizeof *tp);
+    if (tp == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory to open shm");
+    memset(tp, 0, sizeof *tp);
+    tp->config = config;
+    tp->bell_fd = tp->epoll_fd = tp->listen_fd = tp->stop_fd = -1;
+    for (uint32_t i = 0; i < SHM_GREETERS; i++)
+        tp->greeters[i].fd = -1;
+    tp->words = (config.peers_max + 63) / 64;
+    /* A client with one connection makes do with eight. */
+    tp->mail_count = config.peers_max > SHM_MAILS / 8
+                         ? SHM_MAILS
+                         : power_of_two(8 * config.peers_max);
+    tp->peers = calloc(config.peers_max, sizeof *tp->peers);
+    tp->pending = calloc(tp->words, sizeof *tp->pending);
+    tp->over = calloc(config.peers_max, sizeof *tp->over);
+    tp->mails = calloc(tp->mail_count, sizeof *tp->mails);
+    if (tp->peers == NULL || tp->pending == NULL || tp->over == NULL ||
+        tp->mails == NULL) {
+        status =
+            gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for %u peers",
+                              (unsigned)config.peers_max);
+        goto close_tp;
+    }
+    for (uint32_t i = 0; i < config.peers_max; i++)
+        tp->peers[i].fd = -1;
+    status =
+        shm_memory_new("gapless-bell", sizeof *tp->bell, &tp->bell_fd, &bell, error);
+    if (status != GAPLESS_OK)
+        goto close_tp;
+    tp->bell = bell;
+    *ret = tp;
+    return GAPLESS_OK;
+
+close_tp:
+    shm_close(tp);
+    return status;
+}
+
+static int shm_listen(struct tp *tp, const char *address, struct gapless_error *error)
+{
+    int status;
+
+    if (tp->role != SHM_NEITHER)
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "this endpoint listens or connects already; open another");
+    status = shm_listen_socket(address, &tp->address, &tp->address_inode,
+                               &tp->listen_fd, error);
+    if (status != GAPLESS_OK)
+        return status;
+    tp->role = SHM_SERVER;
+    status = shm_door_open(tp, error);
+    if (status != GAPLESS_OK) {
+        shm_door_close(tp);
+        tp->role = SHM_NEITHER;
+    }
+    return status;
+}
+
+/* ---- regions -------------------------------------------------------------------- */
+
+int shm_region_add(struct tp *tp, const struct shm_region *region,
+                   struct tp_region *ret, struct gapless_error *error)
+{
+    struct shm_region *regions;
+    uint32_t at = 0;
+
+    while (at < tp->region_count && tp->regions[at].id != 0)
+        at++;
+    if (at == tp->region_count) {
+        size_t count = (size_t)tp->region_count * 2 + 8;
+
+        regions = realloc(tp->regions, count * sizeof *regions);
+        if (regions == NULL)
+            return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                     "no memory for %zu regions", count);
+        for (size_t i = tp->region_count; i < count; i++)
+            regions[i] = (struct shm_region){.fd = -1};
+        tp->regions = regions;
+        tp->region_count = (uint32_t)count;
+    }
+    /* A number of its own, so that a handle kept after region_free is known as stale.
+     */
+    if (++tp->region_serial == 0)
+        tp->region_serial = 1;
+    tp->regions[at] = *region;
+    tp->regions[at].id = tp->region_serial;
+    *ret = (struct tp_region){
+        .base = region->base,
+        .bytes = region->bytes,
+        .id = tp->region_serial,
+        .handle = at,
+    };
+    return GAPLESS_OK;
+}
+
+static struct shm_region *region_find(struct tp *tp, const struct tp_region *region)
+{
+    if (region == NULL || region->id == 0 || region->handle >= tp->region_count ||
+        tp->regions[region->handle].id != region->id)
+        return NULL;
+    return &tp->regions[region->handle];
+}
+
+static int shm_region_new(struct tp *tp, size_t bytes, struct tp_region *ret,
+                          struct gapless_error *error)
+{
+    struct shm_region region = {.fd = -1, .bytes = bytes};
+    int status;
+
+    if (bytes == 0 || bytes > PTRDIFF_MAX)
+        return gapless_error_set(error, GAPLESS_INVALID, 0, "a region of %zu bytes",
+                                 bytes);
+    status = shm_memory_new("gapless-region", bytes, &region.fd, &region.base, error);
+    if (status != GAPLESS_OK)
+        return status;
+    status = shm_region_add(tp, &region, ret, error);
+    if (status != GAPLESS_OK) {
+        shm_memory_unmap(region.base, bytes);
+        shm_close_fd(&region.fd);
+    }
+    return status;
+}
+
+static void shm_region_free(struct tp *tp, struct tp_region *region)
+{
+    struct shm_region *entry = region_find(tp, region);
+
+    if (entry == NULL)
+        return;
+    shm_memory_unmap(entry->base, entry->bytes);
+    shm_close_fd(&entry->fd);
+    *entry = (struct shm_region){.fd = -1};
+    *region = (struct tp_region){0};
+}
+
+/* ---- the control plane, from the polling thread --------------------------------- */
+
+static void peer_ring(struct shm_peer *peer)
+{
+    if (bell_ring(peer->bell, peer->bell_bit))
+        shm_futex_wake(peer->bell);
+}
+
+/* A frame to a peer. A server never waits for one who does not read: it ends there. */
+static int peer_send(struct tp *tp, tp_peer index, const struct shm_frame *head,
+                     const void *data, uint32_t bytes, const int *fd,
+                     struct gapless_error *error)
+{
+    struct shm_peer *peer = shm_peer_find(tp, index);
+    int status;
+
+    if (peer == NULL)
+        return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
+                                 "peer %u is not connected", (unsigned)index);
+    status = shm_frame_send(peer->fd, head, data, bytes, fd, fd != NULL);
+    if (status == GAPLESS_OK) {
+        if (tp->role == SHM_SERVER) {
+            baton_pass(&peer->control->said, ++peer->frames);
+            peer_ring(peer);
+        }
+        return GAPLESS_OK;
+    }
+    if (status == GAPLESS_SYSTEM)
+        return gapless_error_set(error, GAPLESS_SYSTEM, errno,
+                                 "cannot send a control message to peer %u",
+                                 (unsigned)index);
+    if (status == GAPLESS_AGAIN && tp->role == SHM_CLIENT)
+        return gapless_error_set(
+            error, GAPLESS_AGAIN, 0,
+            "the master has not read earlier control messages yet");
+    /* The door sees the end and TP_DOWN follows. */
+    (void)shutdown(peer->fd, SHUT_RDWR);
+    return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
+                             status == GAPLESS_AGAIN
+                                 ? "peer %u does not read its control messages and was "
+                                   "disconnected"
+                                 : "peer %u has gone",
+                             (unsigned)index);
+}
+
+static int shm_say(struct tp *tp, tp_peer index, const void *data, uint32_t bytes,
+                   struct gapless_error *error)
+{
+    struct shm_frame head = shm_frame(SHM_TEXT, 0, 0);
+
+    if (bytes > TP_TEXT_MAX || (data == NULL && bytes != 0))
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "a control message of %u bytes; at most %u", bytes,
+                                 TP_TEXT_MAX);
+    return peer_send(tp, index, &head, data, bytes, NULL, error);
+}
+
+static int shm_grant(struct tp *tp, tp_peer index, const struct tp_region *region,
+                     uint32_t window, enum tp_access access,
+                     struct gapless_error *error)
+{
+    struct shm_region *entry = region_find(tp, region);
+    struct shm_peer *peer = shm_peer_find(tp, index);
+    struct shm_frame head = shm_frame(SHM_GRANT, window, access);
+    int os;
+
+    if (tp->role != SHM_SERVER || entry == NULL)
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "only a server can grant, and only a region of its own");
+    if (peer != NULL && window >= peer->windows_max)
+        return gapless_error_set(
+            error, GAPLESS_CAPACITY, 0, "window %u: peer %u was promised %u windows",
+            (unsigned)window, (unsigned)index, (unsigned)peer->windows_max);
+    if (entry->granted && entry->access != access)
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "a region is granted either for reading or for writing; "
+            "this one was granted for %s before",
+            access == TP_READ ? "writing" : "reading");
+    if (!entry->granted) {
+        os = shm_memory_seal(entry->fd, access);
+        if (os != 0)
+            return gapless_error_set(error, GAPLESS_SYSTEM, os,
+                                     "cannot seal memory before granting it");
+        entry->granted = true;
+        entry->access = access;
+    }
+    head.c = entry->bytes;
+    return peer_send(tp, index, &head, NULL, 0, &entry->fd, error);
+}
+
+static void shm_drop(struct tp *tp, tp_peer index)
+{
+    struct shm_peer *peer;
+
+    if (index >= tp->config.peers_max || !tp->peers[index].up)
+        return;
+    peer = &tp->peers[index];
+    if (tp->role == SHM_SERVER) {
+        /* What was sent stays readable for the peer. The door sees the end and posts
+         * DOWN, which poll swallows; until then the number is not used again. */
+        peer->dropped = true;
+        (void)shutdown(peer->fd, SHUT_RDWR);
+        return;
+    }
+    if (peer->gone && baton_look(&peer->state) == SHM_LIVE)
+        tp->gone_count--;
+    shm_peer_forget(peer);
+    shm_peer_clear(tp, peer);
+}
+
+/* ---- the data path -------------------------------------------------------------- */
+
+static int peer_note(struct tp *tp, tp_peer index, uint32_t note)
+{
+    struct shm_peer *peer = shm_peer_find(tp, index);
+
+    if (peer == NULL)
+        return index < tp->config.peers_max ? GAPLESS_PEER_LOST : GAPLESS_INVALID;
+    switch (ring_put(&peer->out, note)) {
+    case RING_OK:
+        peer_ring(peer);
+        return GAPLESS_OK;
+    case RING_WAIT:
+        return GAPLESS_AGAIN;
+    case RING_BROKEN:
+        break;
+    }
+    shm_peer_break(peer);
+    return GAPLESS_PEER_LOST;
+}
+
+/* Is [offset, offset + bytes) inside a window of this peer that allows the access? */
+static bool window_check(struct tp *tp, tp_peer index, const struct tp_region *window,
+                         size_t offset, size_t bytes, enum tp_access access)
+{
+    const struct shm_region *entry = region_find(tp, window);
+
+    return tp->role == SHM_CLIENT && entry != NULL && entry->fd < 0 &&
+           entry->peer == index && index < tp->config.peers_max &&
+           entry->generation == tp->peers[index].generation &&
+           (access == TP_READ || entry->access == TP_READ_WRITE) &&
+           offset <= entry->bytes && bytes <= entry->bytes - offset;
+}
+
+static int shm_put(struct tp *tp, tp_peer peer, const struct tp_region *window,
+                   size_t offset, size_t bytes, uint32_t note)
+{
+    if (!window_check(tp, peer, window, offset, bytes,
+                      bytes == 0 ? TP_READ : TP_READ_WRITE))
+        return GAPLESS_INVALID;
+    /* The bytes are there: the note's release makes them visible to who takes it. */
+    return peer_note(tp, peer, note);
+}
+
+static int shm_get(struct tp *tp, tp_peer peer, const struct tp_region *window,
+                   size_t offset, size_t bytes, uint32_t tag)
+{
+    (void)tag;
+    if (!window_check(tp, peer, window, offset, bytes, TP_READ))
+        return GAPLESS_INVALID;
+    return shm_peer_find(tp, peer) != NULL ? GAPLESS_OK : GAPLESS_PEER_LOST;
+}
+
+static int shm_notify(struct tp *tp, tp_peer peer, uint32_t note)
+{
+    return peer_note(tp, peer, note);
+}
+
+static uint64_t shm_now(struct tp *tp)
+{
+    (void)tp;
+    return shm_now_ns();
+}
+
+const struct transport transport_shm = {
+    .name = "shm",
+    .open = shm_open,
+    .close = shm_close,
+    .region_new = shm_region_new,
+    .region_free = shm_region_free,
+    .listen = shm_listen,
+    .connect = shm_connect,
+    .drop = shm_drop,
+    .say = shm_say,
+    .grant = shm_grant,
+    .window = shm_window,
+    .put = shm_put,
+    .get = shm_get,
+    .notify = shm_notify,
+    .poll = shm_poll,
+    .now_ns = shm_now,
+};

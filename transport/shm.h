@@ -1,0 +1,298 @@
+/* Shared memory transport, what its files share.
+ *
+ *   shm.c         the table; regions, say, grant, drop, put, get, notify
+ *   shm_poll.c    poll: events and waiting
+ *   shm_client.c  connect and window
+ *   shm_door.c    the server's door: a thread that accepts, reads control messages,
+ * notices hang-ups shm_peer.c    the mailbox and what a peer is made of, used by door
+ * and client alike shm_fd.c      memory, sockets, frames
+ *
+ *   client process                                server process
+ *                  ┌── Unix socket: frames, descriptors ──┐
+ *   say, window ───┤                                      ├── door thread ──> mailbox
+ * ──> poll └──────────────────────────────────────┘<── say, grant, drop put
+ * ──────────────> control page: ring up ────────────────────────────────────────> poll
+ *   poll <───────────── control page: ring down <──────────────────────────────────────
+ * notify
+ *
+ * One control page a connection, made by the server, and one bell an endpoint, mapped
+ * by its peers. The socket carries what is rare and has to be reliable about death: the
+ * kernel closes it however a process ends. All memory is memfd, without a name, so that
+ * nothing can be left behind.
+ *
+ * Ownership. A peer's slot belongs to the door (on a client: to the one thread there
+ * is) while FREE, and to the thread that polls from its TP_UP until its TP_DOWN was
+ * delivered (OVER); the state is the baton. Mail slots pass the same way. So nothing
+ * here needs a lock.
+ */
+#ifndef GAPLESS_SHM_H
+#define GAPLESS_SHM_H
+
+#include "transport/ring.h"
+#include "transport/transport.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+/* First in every frame of every version; the number after it changes when frames or
+ * pages do. */
+#define SHM_MAGIC 0x47415053u /* "GAPS" */
+#define SHM_PROTOCOL 1
+
+/* A bell has this many bits; far above the processes one host can run. */
+#define SHM_PEERS_MAX BELL_BITS
+/* 2 x 4 x 64 Ki bytes of rings a peer at most. */
+#define SHM_NOTES_MAX 65536u
+#define SHM_WINDOWS_MAX 4096u
+/* Control messages that may wait for one poll; then the socket's reader pauses. */
+#define SHM_MAILS 64u
+/* Sleeps are cut into slices, see ring.h; also how soon a client notices that its
+ * server died. */
+#define SHM_SLICE_NS INT64_C(100000000)
+/* What a negative timeout means. */
+#define SHM_BOUND_NS INT64_C(1000000000)
+/* Notes taken from one peer before the next one's turn. */
+#define SHM_TURN 8
+/* Descriptors in one frame at most. */
+#define SHM_FDS 2
+
+/* ---- frames --------------------------------------------------------------------- */
+
+enum shm_frame_kind {
+    SHM_HELLO = 1, /* client: a = its bell's bit, b = windows_max; fd: its bell */
+    SHM_WELCOME,   /* server: a = capacity of a ring, b = bit in its bell; fds: control,
+                      bell */
+    SHM_REFUSE,    /* server: a = -status; then a sentence, without its terminator */
+    SHM_TEXT,      /* then the message */
+    SHM_GRANT      /* server: a = window, b = access, c = bytes; fd: the memory */
+};
+
+struct shm_frame {
+    uint32_t magic;
+    uint16_t protocol;
+    uint16_t kind;
+    uint32_t a;
+    uint32_t b;
+    uint64_t c;
+};
+
+/* A frame as received; the descriptors belong to the receiver. */
+struct shm_packet {
+    struct shm_frame head;
+    uint32_t bytes;
+    int fd_count;
+    int fds[SHM_FDS];
+};
+
+/* ---- pages ---------------------------------------------------------------------- */
+
+/* One connection's page; the two rings follow, up (client to server) first. */
+struct shm_control {
+    _Alignas(RING_LINE) struct baton said; /* frames the server sent; so that the client
+                                              reads its socket only if there is one */
+    uint32_t unused[15];
+};
+
+struct shm_window {
+    int fd; /* -1: not granted */
+    enum tp_access access;
+    uint64_t bytes;
+};
+
+/* ---- peers, mail, regions ------------------------------------------------------- */
+
+enum shm_state {
+    SHM_FREE,
+    SHM_LIVE,
+    SHM_LEAVING, /* its DOWN is in the mailbox */
+    SHM_OVER     /* its DOWN was delivered; the door may clear the slot away */
+};
+
+struct shm_peer {
+    struct baton state;
+    uint32_t generation; /* counts uses of the slot, so that mail of an earlier one is
+                            known */
+    int fd;
+    struct shm_control *control;
+    size_t control_bytes;
+    struct bell *bell; /* theirs */
+    uint32_t bell_bit; /* ours in it */
+    uint32_t windows_max;
+    struct shm_window *windows; /* client */
+    /* The polling thread's. */
+    struct ring_end in;
+    struct ring_end out;
+    uint32_t drain_left; /* notes still taken after the end */
+    uint32_t frames;     /* server: said so far; client: control->said when last read */
+    bool unread;         /* client: the mailbox was full, frames are left */
+    bool up;
+    bool dropped; /* by us: its events are swallowed */
+    bool broken;  /* its ring is not to be believed */
+    /* The socket reader's: door or client. */
+    bool gone;
+};
+
+struct shm_mail {
+    enum tp_event_kind kind;
+    uint32_t peer;
+    uint32_t generation;
+    uint32_t bytes;
+    uint8_t text[TP_TEXT_MAX];
+};
+
+struct shm_region {
+    uint32_t id; /* 0: unused entry */
+    int fd;      /* -1: a window */
+    void *base;
+    size_t bytes;
+    bool granted; /* ever; from then on only with this access */
+    enum tp_access access;
+    uint32_t peer; /* of a window */
+    uint32_t generation;
+};
+
+/* A connection that has not been given a peer number yet. */
+struct shm_greeter {
+    int fd; /* -1: unused entry */
+    bool ready;
+    uint64_t deadline_ns;
+    struct shm_packet hello;
+};
+#define SHM_GREETERS 32
+
+enum shm_role {
+    SHM_NEITHER,
+    SHM_SERVER,
+    SHM_CLIENT
+};
+
+struct tp {
+    struct tp_config config;
+    enum shm_role role;
+    struct bell *bell;
+    int bell_fd;
+    struct shm_peer *peers;
+    struct shm_window *windows;
+    struct shm_region *regions;
+    uint32_t region_count;
+    uint32_t region_serial;
+    struct shm_mail *mails;
+    uint32_t mail_count; /* a power of two */
+
+    /* poll's */
+    _Alignas(RING_LINE) uint32_t mail_taken;
+    uint32_t cursor; /* whose turn it is */
+    uint32_t words;  /* of attention in use */
+    bool notes_first;
+    uint64_t *pending; /* bit: a peer to look at */
+    uint32_t *over;    /* peers whose DOWN was just delivered */
+    uint32_t over_count;
+    uint64_t pumped_ns; /* client: when the sockets were last read */
+
+    /* The door's, or the client's own hands. */
+    _Alignas(RING_LINE) uint32_t mail_posted;
+    uint32_t gone_count; /* peers gone whose DOWN is not posted yet */
+    bool listening;      /* the listening socket is watched */
+    uint64_t listen_ns;  /* if not: when to try again */
+    struct shm_greeter greeters[SHM_GREETERS];
+    int epoll_fd;
+    int listen_fd;
+    int stop_fd;
+    bool has_thread;
+    pthread_t thread;
+    struct sockaddr_un address;
+    uint64_t address_inode; /* of a file system socket; 0: none */
+
+    _Alignas(RING_LINE) struct baton mail_head; /* posted, for poll */
+    _Alignas(RING_LINE) struct baton mail_tail; /* released, for who posts */
+};
+
+/* ---- shm_fd.c ------------------------------------------------------------------- */
+
+uint64_t shm_now_ns(void);
+
+/* Zeroed memory without a name that can neither shrink nor grow, its pages present. */
+int shm_memory_new(const char *name, size_t bytes, int *ret_fd, void **ret_base,
+                   struct gapless_error *error);
+/* Maps memory that a peer handed over, after checking that it cannot shrink under us.
+ */
+int shm_memory_map(int fd, size_t bytes, enum tp_access access, void **ret,
+                   struct gapless_error *error);
+void shm_memory_unmap(void *base, size_t bytes);
+/* Before the first grant of the memory, which then is one for reading or one for
+ * writing for ever. Returns an errno. */
+int shm_memory_seal(int fd, enum tp_access access);
+
+int shm_address(const char *address, struct sockaddr_un *ret, socklen_t *ret_bytes,
+                struct gapless_error *error);
+int shm_listen_socket(const char *address, struct sockaddr_un *ret_address,
+                      uint64_t *ret_inode, int *ret_fd, struct gapless_error *error);
+/* Is the process at the other end ours, or root's? */
+bool shm_trusted(int fd);
+
+struct shm_frame shm_frame(enum shm_frame_kind kind, uint32_t a, uint32_t b);
+/* GAPLESS_OK, GAPLESS_AGAIN, GAPLESS_PEER_LOST, or GAPLESS_SYSTEM with errno set. */
+int shm_frame_send(int fd, const struct shm_frame *head, const void *data,
+                   uint32_t bytes, const int *fds, int fd_count);
+/* GAPLESS_OK, GAPLESS_AGAIN (nothing there), GAPLESS_PEER_LOST (the end),
+ * GAPLESS_PROTOCOL. */
+int shm_frame_receive(int fd, struct shm_packet *ret, void *data, uint32_t bytes_max);
+void shm_packet_close(struct shm_packet *packet);
+void shm_close_fd(int *fd);
+
+/* ---- shm_peer.c ----------------------------------------------------------------- */
+
+uint32_t shm_mail_room(const struct tp *tp);
+/* There must be room. data may already be the slot's own text. */
+void shm_mail_post(struct tp *tp, enum tp_event_kind kind, uint32_t peer,
+                   uint32_t bytes);
+/* The text of the slot that the next post will use. */
+void *shm_mail_text(struct tp *tp);
+
+size_t shm_control_bytes(uint32_t capacity);
+/* Puts the ends of the rings right; `server` says which side we are. */
+void shm_peer_rings(struct shm_peer *peer, uint32_t capacity, bool server);
+/* The polling thread: a connected peer that we still listen to, or NULL. */
+struct shm_peer *shm_peer_find(struct tp *tp, tp_peer index);
+/* The polling thread: the ring holds nonsense. Whoever reads the socket sees the end,
+ * and DOWN follows. */
+void shm_peer_break(struct shm_peer *peer);
+/* The polling thread: resets what is its own in the slot, before the slot goes back. */
+void shm_peer_forget(struct shm_peer *peer);
+/* Frees what the slot holds and makes it SHM_FREE. */
+void shm_peer_clear(struct tp *tp, struct shm_peer *peer);
+/* Reads at most `most` frames: texts to the mailbox, grants to the windows. At the end
+ * of the connection sets peer->gone. Stops while the mailbox is full. */
+void shm_peer_pump(struct tp *tp, uint32_t index, int most);
+/* Posts DOWN of peers that are gone, as far as there is room. */
+void shm_post_gone(struct tp *tp);
+/* Wakes the owner of a bell. */
+void shm_futex_wake(struct bell *bell);
+
+/* ---- shm_door.c ----------------------------------------------------------------- */
+
+int shm_door_open(struct tp *tp, struct gapless_error *error);
+void shm_door_close(struct tp *tp);
+
+/* ---- shm_client.c --------------------------------------------------------------- */
+
+int shm_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer *ret,
+                struct gapless_error *error);
+int shm_window(struct tp *tp, tp_peer peer, uint32_t window, int64_t timeout_ns,
+               struct tp_region *ret, struct gapless_error *error);
+
+/* ---- shm_poll.c ----------------------------------------------------------------- */
+
+int shm_poll(struct tp *tp, struct tp_event *events, int max, int64_t timeout_ns);
+
+/* ---- shm.c ---------------------------------------------------------------------- */
+
+/* Enters memory in the table of regions, which owns fd and base from then on. */
+int shm_region_add(struct tp *tp, const struct shm_region *region,
+                   struct tp_region *ret, struct gapless_error *error);
+
+#endif

@@ -1,0 +1,379 @@
+/* Shared memory transport: the server's door. One thread that is blocked in epoll
+ * nearly always; it accepts and checks connections, reads control messages and notices
+ * hang-ups, so that the thread that polls makes no system call for any of it and a
+ * death is noticed at once however busy that one is.
+ *
+ *   accept ──> greeter ── HELLO read ──> seated: a peer number, a control page, WELCOME
+ * ──> UP └── no HELLO in time, wrong version, no room ──> REFUSE frame ──> TEXT
+ * hang-up, nonsense ──> DOWN ──> delivered (OVER) ──> slot cleared
+ *
+ * Nothing here can make it spin: what it cannot go on with (mailbox full, descriptors
+ * used up) it leaves alone for a pause.
+ */
+#include "transport/shm.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* A client says HELLO right after it connected; who is silent for so long is not one.
+ */
+#define GREET_NS UINT64_C(1000000000)
+/* While something has to be looked at again: full mailbox, slots to clear away. */
+#define PAUSE_MS 5
+#define LISTEN_TAG UINT64_MAX
+#define STOP_TAG (UINT64_MAX - 1)
+#define GREETER_TAG (UINT64_C(1) << 32)
+#define EVENTS_MAX 64
+/* Frames read from one peer before the next one's turn. */
+#define FRAMES_A_TURN 4
+
+static int door_watch(struct tp *tp, int operation, int fd, uint64_t tag)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data = {.u64 = tag}};
+
+    return epoll_ctl(tp->epoll_fd, operation, fd, &event);
+}
+
+/* ---- greeters ------------------------------------------------------------------- */
+
+static void greeter_close(struct shm_greeter *greeter)
+{
+    if (greeter->ready)
+        shm_packet_close(&greeter->hello);
+    greeter->ready = false;
+    /* Closing also takes it out of the epoll set. */
+    shm_close_fd(&greeter->fd);
+}
+
+static void greeter_refuse(struct shm_greeter *greeter, enum gapless_status status,
+                           const char *text)
+{
+    struct shm_frame frame = shm_frame(SHM_REFUSE, (uint32_t)-status, 0);
+
+    (void)shm_frame_send(greeter->fd, &frame, text, (uint32_t)strlen(text), NULL, 0);
+    greeter_close(greeter);
+}
+
+static void greeter_read(struct tp *tp, struct shm_greeter *greeter)
+{
+    char text[200];
+    int status;
+
+    if (greeter->fd < 0 || greeter->ready)
+        return;
+    status = shm_frame_receive(greeter->fd, &greeter->hello, NULL, 0);
+    if (status == GAPLESS_AGAIN)
+        return;
+    if (status == GAPLESS_PEER_LOST) {
+        greeter_close(greeter);
+        return;
+    }
+    greeter->ready = status == GAPLESS_OK;
+    if (!greeter->ready || greeter->hello.head.kind != SHM_HELLO) {
+        greeter_refuse(greeter, GAPLESS_VERSION,
+                       "the master did not understand: what connected is not a gapless "
+                       "client, or one of a very different version");
+        return;
+    }
+    if (greeter->hello.head.protocol != SHM_PROTOCOL) {
+        (void)snprintf(
+            text, sizeof text,
+            "the master speaks version %d of the shared memory protocol, the "
+            "client version %u; use the same gapless on both sides",
+            SHM_PROTOCOL, (unsigned)greeter->hello.head.protocol);
+        greeter_refuse(greeter, GAPLESS_VERSION, text);
+        return;
+    }
+    if (greeter->hello.fd_count != 1 || greeter->hello.head.a >= BELL_BITS) {
+        greeter_refuse(greeter, GAPLESS_PROTOCOL, "the client's greeting is malformed");
+        return;
+    }
+    /* Nothing more to read before it is seated; and its hang-up must not keep us awake.
+     */
+    (void)door_watch(tp, EPOLL_CTL_DEL, greeter->fd, 0);
+}
+
+static void door_accept(struct tp *tp)
+{
+    for (uint32_t i = 0; i < SHM_GREETERS; i++) {
+        struct shm_greeter *greeter = &tp->greeters[i];
+        int fd;
+
+        if (greeter->fd >= 0)
+            continue;
+        fd = accept4(tp->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0) {
+            if (errno == EAGAIN)
+                return;
+            break; /* descriptors or memory used up: the pause below */
+        }
+        greeter->fd = fd;
+        greeter->ready = false;
+        greeter->deadline_ns = shm_now_ns() + GREET_NS;
+        if (!shm_trusted(fd))
+            greeter_refuse(greeter, GAPLESS_REFUSED,
+                           "the master belongs to another user");
+        else if (door_watch(tp, EPOLL_CTL_ADD, fd, GREETER_TAG | i) != 0)
+            greeter_close(greeter);
+    }
+    /* No free greeter, or an error: stop looking at the listening socket, which would
+     * be ready all the time; door_tidy looks again after a pause. */
+    (void)door_watch(tp, EPOLL_CTL_DEL, tp->listen_fd, 0);
+    tp->listening = false;
+    tp->listen_ns = shm_now_ns() + PAUSE_MS * UINT64_C(1000000);
+}
+
+/* ---- seats ---------------------------------------------------------------------- */
+
+/* A free slot, or NULL. Slots that are over are cleared on the way. *ret_leaving: one
+ * will be free soon. */
+static struct shm_peer *seat_find(struct tp *tp, bool *ret_leaving)
+{
+    *ret_leaving = false;
+    for (uint32_t i = 0; i < tp->config.peers_max; i++) {
+        struct shm_peer *peer = &tp->peers[i];
+
+        switch ((enum shm_state)baton_look(&peer->state)) {
+        case SHM_OVER:
+            shm_peer_clear(tp, peer);
+            return peer;
+        case SHM_FREE:
+            return peer;
+        case SHM_LIVE:
+            *ret_leaving = *ret_leaving || peer->gone;
+            break;
+        case SHM_LEAVING:
+            *ret_leaving = true;
+            break;
+        }
+    }
+    return NULL;
+}
+
+static void seat_take(struct tp *tp, struct shm_peer *peer, struct shm_greeter *greeter)
+{
+    uint32_t index = (uint32_t)(peer - tp->peers);
+    uint32_t capacity = tp->config.notes_max;
+    struct shm_frame welcome = shm_frame(SHM_WELCOME, capacity, index);
+    struct gapless_error error;
+    void *control;
+    void *bell;
+    int fds[SHM_FDS];
+
+    if (shm_memory_map(greeter->hello.fds[0], sizeof(struct bell), TP_READ_WRITE, &bell,
+                       &error) != GAPLESS_OK) {
+        greeter_refuse(greeter, (enum gapless_status)error.status, error.text);
+        return;
+    }
+    peer->control_bytes = shm_control_bytes(capacity);
+    if (shm_memory_new("gapless-control", peer->control_bytes, &fds[0], &control,
+                       &error) != GAPLESS_OK) {
+        shm_memory_unmap(bell, sizeof(struct bell));
+        greeter_refuse(greeter, (enum gapless_status)error.status, error.text);
+        return;
+    }
+    fds[1] = tp->bell_fd;
+    peer->bell = bell;
+    peer->control = control;
+    peer->bell_bit = greeter->hello.head.a;
+    peer->windows_max = greeter->hello.head.b < tp->config.windows_max
+                            ? greeter->hello.head.b
+                            : tp->config.windows_max;
+    shm_peer_rings(peer, capacity, true);
+    peer->fd = greeter->fd;
+    greeter->fd = -1;
+    greeter_close(greeter);
+    baton_pass(&peer->state, SHM_LIVE);
+    /* UP before WELCOME: the client cannot send a note before its UP is in the mailbox.
+     */
+    shm_mail_post(tp, TP_UP, index, 0);
+    if (shm_frame_send(peer->fd, &welcome, NULL, 0, fds, 2) != GAPLESS_OK ||
+        door_watch(tp, EPOLL_CTL_ADD, peer->fd, index) != 0) {
+        (void)shutdown(peer->fd, SHUT_RDWR);
+        peer->gone = true;
+        tp->gone_count++;
+    }
+    (void)close(fds[0]);
+}
+
+/* Who said HELLO gets a seat, or is refused, or waits for one that is becoming free. */
+static void seat_greeters(struct tp *tp)
+{
+    char text[200];
+
+    for (uint32_t i = 0; i < SHM_GREETERS; i++) {
+        struct shm_greeter *greeter = &tp->greeters[i];
+        struct shm_peer *peer;
+        bool leaving;
+
+        if (greeter->fd < 0 || !greeter->ready || shm_mail_room(tp) == 0)
+            continue;
+        peer = seat_find(tp, &leaving);
+        if (peer != NULL) {
+            seat_take(tp, peer, greeter);
+        } else if (!leaving) {
+            (void)snprintf(text, sizeof text,
+                           "the master has room for %" PRIu32 " peers and all are "
+                           "connected; start it with room for more, or end one",
+                           tp->config.peers_max);
+            greeter_refuse(greeter, GAPLESS_CAPACITY, text);
+        }
+    }
+}
+
+/* ---- the loop ------------------------------------------------------------------- */
+
+/* Whatever waits for time to pass. True: look again after a pause. */
+static bool door_tidy(struct tp *tp)
+{
+    uint64_t now = shm_now_ns();
+    bool again;
+
+    shm_post_gone(tp);
+    seat_greeters(tp);
+    again = tp->gone_count > 0 || shm_mail_room(tp) == 0;
+    for (uint32_t i = 0; i < SHM_GREETERS; i++) {
+        struct shm_greeter *greeter = &tp->greeters[i];
+
+        if (greeter->fd >= 0 && now >= greeter->deadline_ns)
+            greeter_refuse(greeter, GAPLESS_TIMEOUT,
+                           "the master had no seat free in time, or heard no greeting");
+        again = again || greeter->fd >= 0;
+    }
+    if (!tp->listening && now >= tp->listen_ns)
+        tp->listening = door_watch(tp, EPOLL_CTL_ADD, tp->listen_fd, LISTEN_TAG) == 0;
+    again = again || !tp->listening;
+    for (uint32_t i = 0; i < tp->config.peers_max; i++) {
+        struct shm_peer *peer = &tp->peers[i];
+        uint32_t state = baton_look(&peer->state);
+
+        if (state == SHM_OVER)
+            shm_peer_clear(tp, peer);
+        again = again || state == SHM_LEAVING;
+    }
+    return again;
+}
+
+static void door_peer(struct tp *tp, uint32_t index)
+{
+    struct shm_peer *peer = &tp->peers[index];
+
+    if (baton_look(&peer->state) != SHM_LIVE || peer->gone)
+        return;
+    shm_peer_pump(tp, index, FRAMES_A_TURN);
+    if (peer->gone)
+        (void)door_watch(tp, EPOLL_CTL_DEL, peer->fd, 0);
+}
+
+static void *door_run(void *argument)
+{
+    struct tp *tp = argument;
+    struct epoll_event events[EVENTS_MAX];
+    bool again = false;
+
+    for (;;) {
+        int count = epoll_wait(tp->epoll_fd, events, EVENTS_MAX, again ? PAUSE_MS : -1);
+
+        for (int i = 0; i < count; i++) {
+            uint64_t tag = events[i].data.u64;
+
+            if (tag == STOP_TAG)
+                return NULL;
+            if (tag == LISTEN_TAG)
+                door_accept(tp);
+            else if ((tag & GREETER_TAG) != 0)
+                greeter_read(tp, &tp->greeters[tag & (GREETER_TAG - 1)]);
+            else
+                door_peer(tp, (uint32_t)tag);
+        }
+        again = door_tidy(tp);
+        if (shm_mail_room(tp) == 0) {
+            /* Sockets stay ready while nothing can be taken from them. */
+            struct pollfd stop = {.fd = tp->stop_fd, .events = POLLIN};
+
+            (void)poll(&stop, 1, PAUSE_MS);
+        }
+    }
+}
+
+/* A signal is for the threads of the program, not for this one. */
+static int door_start(struct tp *tp)
+{
+    sigset_t all;
+    sigset_t before;
+    int os;
+
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    os = pthread_create(&tp->thread, NULL, door_run, tp);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    tp->has_thread = os == 0;
+    if (os == 0)
+        (void)pthread_setname_np(tp->thread, "gapless-door");
+    return os;
+}
+
+int shm_door_open(struct tp *tp, struct gapless_error *error)
+{
+    struct rlimit limit;
+    int os = 0;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
+        limit.rlim_cur < (rlim_t)tp->config.peers_max + SHM_GREETERS)
+        return gapless_error_set(error, GAPLESS_CAPACITY, 0,
+                                 "%" PRIu32 " peers need as many descriptors and the "
+                                 "limit is %llu; raise it: ulimit -n",
+                                 tp->config.peers_max,
+                                 (unsigned long long)limit.rlim_cur);
+    tp->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (tp->epoll_fd < 0)
+        os = errno;
+    if (os == 0) {
+        tp->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        os = tp->stop_fd < 0 ? errno : 0;
+    }
+    if (os == 0 && (door_watch(tp, EPOLL_CTL_ADD, tp->stop_fd, STOP_TAG) != 0 ||
+                    door_watch(tp, EPOLL_CTL_ADD, tp->listen_fd, LISTEN_TAG) != 0))
+        os = errno;
+    if (os == 0) {
+        tp->listening = true;
+        os = door_start(tp);
+    }
+    if (os != 0)
+        return gapless_error_set(error, GAPLESS_SYSTEM, os,
+                                 "cannot start the thread that accepts peers");
+    return GAPLESS_OK;
+}
+
+/* Also right after a shm_door_open that failed anywhere. */
+void shm_door_close(struct tp *tp)
+{
+    uint64_t one = 1;
+    struct stat stat;
+
+    if (tp->has_thread) {
+        if (write(tp->stop_fd, &one, sizeof one) == (ssize_t)sizeof one)
+            (void)pthread_join(tp->thread, NULL);
+        tp->has_thread = false;
+    }
+    for (uint32_t i = 0; i < SHM_GREETERS; i++)
+        greeter_close(&tp->greeters[i]);
+    /* Only the file that we made. */
+    if (tp->address_inode != 0 && lstat(tp->address.sun_path, &stat) == 0 &&
+        stat.st_ino == tp->address_inode)
+        (void)unlink(tp->address.sun_path);
+    tp->address_inode = 0;
+    shm_close_fd(&tp->listen_fd);
+    shm_close_fd(&tp->stop_fd);
+    shm_close_fd(&tp->epoll_fd);
+}
