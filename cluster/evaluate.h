@@ -14,8 +14,8 @@ struct evaluator {
     float *theta;       /* the parameters being measured: write them, then evaluator_start */
     uint32_t done;      /* test samples of this round; all of them: idle */
     double correct, loss;
-    double round_s;     /* what this round took so far */
-    double last_s;      /* what the last whole round took; 0: there was none */
+    double round_s;     /* processor time of this round so far */
+    double last_s;      /* of the last whole round; 0: there was none */
     double accuracy, mean_loss; /* of the last whole round; NaN: there was none */
 };
 

@@ -16,7 +16,7 @@
 #define KILL_WAIT_S 5.0 /* a killed process ends at once, unless the kernel holds it */
 
 /* In the child, until it becomes the program. Only calls that are safe after fork. */
-static void become(int log, pid_t parent, char *const *argv)
+static void become(int log, pid_t parent, const char *program, char *const *argv)
 {
     struct sigaction usual = {.sa_handler = SIG_DFL};
     int nothing;
@@ -33,14 +33,27 @@ static void become(int log, pid_t parent, char *const *argv)
     if (nothing < 0 || dup2(nothing, STDIN_FILENO) < 0 ||
         dup2(nothing, STDOUT_FILENO) < 0 || dup2(log, STDERR_FILENO) < 0)
         _exit(1);
-    (void)execv("/proc/self/exe", argv);
+    (void)execv(program, argv);
     _exit(127);
+}
+
+/* The file of this program, so that processes go by its name; the link itself where the file was replaced. */
+static void program_path(char *ret, size_t max)
+{
+    static const char link[] = "/proc/self/exe";
+    ssize_t bytes = readlink(link, ret, max - 1);
+
+    if (bytes > 0)
+        ret[bytes] = '\0';
+    if (bytes <= 0 || access(ret, X_OK) != 0)
+        (void)snprintf(ret, max, "%s", link);
 }
 
 int launch_child(const char *name, const char *log_folder, char *const *argv,
                  struct child *ret, struct gapless_error *error)
 {
     struct child child = {.pid = 0};
+    char program[LAUNCH_PATH_MAX];
     pid_t parent = getpid();
     int log, used;
 
@@ -53,9 +66,10 @@ int launch_child(const char *name, const char *log_folder, char *const *argv,
     if (log < 0)
         return gapless_error_set(error, GAPLESS_IO, errno, "cannot write %.150s",
                                  child.log);
+    program_path(program, sizeof program);
     child.pid = fork();
     if (child.pid == 0)
-        become(log, parent, argv);
+        become(log, parent, program, argv);
     (void)close(log);
     if (child.pid < 0)
         return gapless_error_set(error, GAPLESS_SYSTEM, errno,

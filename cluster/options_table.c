@@ -83,7 +83,7 @@ const struct option_row options_table[] = {
     {"accuracy", 0, false, FOR_OBSERVE, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(accuracy), ANY, NULL,
      "measure the test accuracy for each line"},
     {"save", 0, false, FOR_OBSERVE, KIND_TEXT, GROUP_OUTPUT, "FILE", NULL, AT(save), ANY, NULL,
-     "write the parameters as they are when leaving: 32-bit floats, one after another"},
+     "write the parameters as they are when leaving, as safetensors"},
     {"quiet", 'q', false, TASKS, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(quiet), ANY, NULL,
      "no progress, only the end and what goes wrong"},
     {"no-color", 0, false, FOR_TRAIN, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(no_color), ANY, NULL,

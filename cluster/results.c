@@ -213,7 +213,6 @@ static json_t *summary(const struct gapless_summary *of)
     set(ret, "p50", any ? real(of->p50) : json_null());
     set(ret, "p99", any ? real(of->p99) : json_null());
     set(ret, "max", any ? real(of->max) : json_null());
-    set(ret, "count", count(of->count));
     return ret;
 }
 
@@ -241,17 +240,22 @@ static json_t *moment_json(const struct moment *moment)
     return ret;
 }
 
+char *results_moment(const struct moment *moment)
+{
+    json_t *line = moment_json(moment);
+    char *text = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9));
+
+    json_decref(line);
+    return text;
+}
+
 void results_metrics(struct results *results, const struct moment *moment)
 {
     char *text;
-    json_t *line;
 
     if (results->failed || results->metrics == NULL)
         return;
-    results->metrics_s = moment->elapsed;
-    line = moment_json(moment);
-    text = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9));
-    json_decref(line);
+    text = results_moment(moment);
     if (text == NULL || fprintf(results->metrics, "%s\n", text) < 0 ||
         fflush(results->metrics) != 0) {
         results->failed = true;
@@ -342,6 +346,7 @@ static void set_settings(json_t *ret, const struct outcome *outcome)
     set(ret, "schedule", schedule_json(settings));
     set(ret, "seed", count(settings->seed));
     set(ret, "version", text(gapless_version()));
+    (void)json_array_append_new(command, text("gapless"));
     for (int i = 0; i < outcome->argc; i++)
         (void)json_array_append_new(command, text(outcome->argv[i]));
     set(ret, "command", command);

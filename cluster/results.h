@@ -23,7 +23,6 @@
 struct results {
     char folder[RESULTS_PATH_MAX];
     FILE *metrics;
-    double metrics_s; /* elapsed time of the last line */
     bool failed;      /* a write failed: said once in `error` */
     struct gapless_error error;
 };
@@ -56,6 +55,8 @@ int results_check(const char *folder, uint64_t parameters, struct gapless_error 
 int results_open(const char *folder, struct results *ret, struct gapless_error *error);
 /* Adds a line, flushed. On failure `failed` is set and nothing more is tried. */
 void results_metrics(struct results *results, const struct moment *moment);
+/* The same line without its end: malloc'ed; NULL: no memory. */
+char *results_moment(const struct moment *moment);
 /* Writes result.json. */
 int results_write(struct results *results, const struct outcome *outcome,
                   struct gapless_error *error);

@@ -107,7 +107,7 @@ static void paint_learning(struct canvas *canvas, const struct view_facts *facts
 
     canvas_put(canvas, STYLE_FAINT, " updates");
     canvas_right(canvas, 24, STYLE_PLAIN, "%s", word_count(stats->updates).text);
-    canvas_put(canvas, STYLE_PLAIN, " %s/s",
+    canvas_put(canvas, STYLE_PLAIN, "   %s/s",
                word_count((uint64_t)(facts->updates_per_second + 0.5)).text);
     canvas_to(canvas, half);
     canvas_put(canvas, STYLE_FAINT, " learning rate");
@@ -164,24 +164,58 @@ static bool worker_known(const struct gapless_worker_stats *worker)
     return worker->state != 0 || worker->gradients > 0;
 }
 
-static void paint_worker(struct canvas *canvas, const struct gapless_worker_stats *worker,
-                         uint32_t number, uint64_t most, unsigned width)
+/* Where the columns of the table of workers are, in a terminal of this width. */
+struct columns {
+    unsigned share, small;      /* widths of the bars; small 0: only numbers */
+    unsigned updates, lag, gap; /* right ends of the numbers */
+};
+
+static struct columns columns_for(unsigned width)
 {
-    unsigned bar = width > 66 ? width - 48 : 18;
-    bool gone = worker->state != 2;
+    unsigned bars = width > 50 ? width - 42 : 8;
+    struct columns at;
+
+    at.small = width >= 70 ? bars * 3 / 10 : 0;
+    at.share = bars - 2 * at.small;
+    at.updates = 9 + at.share + 9;
+    at.lag = at.updates + 2 + at.small + 7;
+    at.gap = at.lag + 2 + at.small + 10;
+    return at;
+}
+
+struct most { /* of all workers: a full bar */
+    uint64_t gradients;
+    double lag, gap;
+};
+
+static void small_bar(struct canvas *canvas, enum canvas_style style, unsigned width,
+                      double value, double most)
+{
+    canvas_put(canvas, STYLE_PLAIN, "  ");
+    canvas_bar(canvas, style, width, most > 0.0 ? value / most : 0.0, false);
+}
+
+static void paint_worker(struct canvas *canvas, const struct gapless_worker_stats *worker,
+                         uint32_t number, const struct most *most, unsigned width)
+{
+    struct columns at = columns_for(width);
+    bool gone = worker->state == 0;
+    double lag = worker_lag(worker), gap = worker_gap(worker);
 
     canvas_right(canvas, 7, gone ? STYLE_FAINT : STYLE_PLAIN, "%u", number);
-    canvas_put(canvas, STYLE_PLAIN, "  ");
-    canvas_bar(canvas, gone ? STYLE_FAINT : STYLE_ACCENT, bar,
-               most > 0 ? (double)worker->gradients / (double)most : 0.0, false);
-    canvas_right(canvas, bar + 20, STYLE_PLAIN, "%s",
-                 word_count(worker->gradients).text);
-    canvas_right(canvas, bar + 30, STYLE_PLAIN, "%s",
-                 word_real(worker_lag(worker), 2).text);
-    canvas_right(canvas, bar + 42, STYLE_PLAIN, "%s",
-                 word_small(worker_gap(worker)).text);
     if (gone)
-        canvas_put(canvas, STYLE_WARN, " gone");
+        canvas_put(canvas, STYLE_BAD, "%s", canvas->utf8 ? " ✕" : " x");
+    canvas_to(canvas, 9);
+    canvas_bar(canvas, gone ? STYLE_FAINT : STYLE_GOOD, at.share,
+               most->gradients > 0 ? (double)worker->gradients / (double)most->gradients
+                                   : 0.0,
+               false);
+    canvas_right(canvas, at.updates, STYLE_PLAIN, "%s",
+                 word_count(worker->gradients).text);
+    small_bar(canvas, gone ? STYLE_FAINT : STYLE_ACCENT, at.small, lag, most->lag);
+    canvas_right(canvas, at.lag, STYLE_PLAIN, "%s", word_real(lag, 2).text);
+    small_bar(canvas, gone ? STYLE_FAINT : STYLE_WARN, at.small, gap, most->gap);
+    canvas_right(canvas, at.gap, STYLE_PLAIN, "%s", word_small(gap).text);
     canvas_line(canvas);
 }
 
@@ -206,26 +240,46 @@ static void paint_others(struct canvas *canvas, const struct view_facts *facts,
     canvas_line(canvas);
 }
 
+/* How many workers there are, and their largest numbers. */
+static uint32_t count_workers(const struct view_facts *facts, struct most *ret)
+{
+    uint32_t known = 0;
+
+    *ret = (struct most){0, 0.0, 0.0};
+    for (uint32_t i = 0; i < facts->worker_count; i++) {
+        const struct gapless_worker_stats *worker = &facts->worker[i];
+
+        known += worker_known(worker);
+        if (worker->gradients > ret->gradients)
+            ret->gradients = worker->gradients;
+        ret->lag = fmax(ret->lag, worker_lag(worker)); /* fmax passes over NaN */
+        ret->gap = fmax(ret->gap, worker_gap(worker));
+    }
+    return known;
+}
+
+static void paint_heading(struct canvas *canvas, unsigned width)
+{
+    struct columns at = columns_for(width);
+
+    canvas_put(canvas, STYLE_FAINT, " worker  %s",
+               at.share >= 9 ? "its share" : "");
+    canvas_right(canvas, at.updates, STYLE_FAINT, "updates");
+    canvas_right(canvas, at.lag, STYLE_FAINT, "lag");
+    canvas_right(canvas, at.gap, STYLE_FAINT, "gap");
+    canvas_line(canvas);
+}
+
 static void paint_workers(struct canvas *canvas, const struct view_facts *facts,
                           unsigned width, unsigned room)
 {
-    unsigned bar = width > 66 ? width - 48 : 18;
-    uint32_t known = 0, shown = 0;
-    uint64_t most = 0;
+    struct most most;
+    uint32_t known = count_workers(facts, &most), shown = 0;
 
-    for (uint32_t i = 0; i < facts->worker_count; i++) {
-        known += worker_known(&facts->worker[i]);
-        if (facts->worker[i].gradients > most)
-            most = facts->worker[i].gradients;
-    }
     if (known == 0 || room < 3)
         return;
     canvas_line(canvas);
-    canvas_put(canvas, STYLE_FAINT, " worker  share of the updates");
-    canvas_right(canvas, bar + 20, STYLE_FAINT, "updates");
-    canvas_right(canvas, bar + 30, STYLE_FAINT, "lag");
-    canvas_right(canvas, bar + 42, STYLE_FAINT, "gap");
-    canvas_line(canvas);
+    paint_heading(canvas, width);
     room -= 2;
     for (uint32_t i = 0; i < facts->worker_count; i++) {
         if (!worker_known(&facts->worker[i]))
@@ -234,7 +288,7 @@ static void paint_workers(struct canvas *canvas, const struct view_facts *facts,
             paint_others(canvas, facts, i, known - shown);
             return;
         }
-        paint_worker(canvas, &facts->worker[i], i, most, width);
+        paint_worker(canvas, &facts->worker[i], i, &most, width);
         shown++;
     }
 }
@@ -243,7 +297,7 @@ void view_paint(struct canvas *canvas, const struct view_facts *facts, unsigned 
                 unsigned height, bool utf8, bool color)
 {
     unsigned used = width < WIDTH_MAX ? width : WIDTH_MAX;
-    unsigned half = used > 92 ? 46 : used / 2 > 32 ? used / 2 : 32;
+    unsigned half = used > 92 ? 46 : used / 2 > 34 ? used / 2 : 34;
 
     canvas_begin(canvas, width > 1 ? width - 1 : 1, utf8, color);
     if (height >= 10) {

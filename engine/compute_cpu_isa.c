@@ -25,7 +25,7 @@ struct passes {
     send_fn *look_ahead;
 };
 
-/* The sum of gap^2 in double: a gate is made of it. */
+/* The sum of gap^2, of which the gate of a RULE_GLOBAL rule is made. */
 RULE_FN double sweep_gap(const struct arrays *arrays, const struct knobs *knobs, size_t n,
                          unsigned reads, lane_fn *ahead)
 {
@@ -33,13 +33,17 @@ RULE_FN double sweep_gap(const struct arrays *arrays, const struct knobs *knobs,
     const struct knobs k = *knobs;
     struct lanes sum = lanes_zero();
 
-    for (size_t i = 0; i < n; i += LANES)
-        for (int p = 0; p < PARTS; p++) {
-            struct lane e = lane_load(&at, i + (size_t)(p * WIDTH), reads);
-            if (ahead)
-                ahead(&e, &k);
-            lanes_add_square(&sum, p, gap(&e));
-        }
+    for (size_t i = 0; i < n;) {
+        struct chunk some = chunk_zero();
+        for (int c = 0; c < CHUNKS_EXACT && i < n; c++, i += LANES)
+            for (int p = 0; p < PARTS; p++) {
+                struct lane e = lane_load(&at, i + (size_t)(p * WIDTH), reads);
+                if (ahead)
+                    ahead(&e, &k);
+                some.part[p] += gap(&e) * gap(&e);
+            }
+        lanes_flush(&sum, &some);
+    }
     return lanes_total(&sum);
 }
 
@@ -77,7 +81,7 @@ RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measu
 
 /* The loops of one rule. Of the four variants only those that differ are compiled: where the
  * reference of the gap makes no difference the table below names the same function twice. */
-#define VARIANT(symbol, variant, own, want)                                              \
+#define VARIANT(symbol, correction, momentum, variant, own, want)                                              \
     static void apply_##symbol##_##variant(const struct arrays *at,                      \
                                            const struct knobs *k,                        \
                                            const struct blocks *blocks, size_t n,        \
@@ -86,7 +90,9 @@ RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measu
         const struct plan plan = {rule_##symbol##_reads,                                 \
                                   rule_##symbol##_writes,                                \
                                   (own) ? ahead_of_##symbol : NULL,                      \
-                                  update_##symbol,                                       \
+                                  correct_##correction, move_##symbol,                   \
+                                  SLOT_THETA | SLOT_GRAD | correction##_reads | ((own) ? momentum##_ahead_reads : 0), \
+                                  ((correction##_reads) & SLOT_STAT) != 0,           \
                                   (want),                                                \
                                   (rule_##symbol##_flags & RULE_GLOBAL) != 0};           \
         const struct block_plan measure = {rule_##symbol##_measure_reads,                \
@@ -98,10 +104,10 @@ RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measu
             sweep(&plan, at, k, n, ret);                                                 \
     }
 #define RULE(symbol, name, correction, momentum, extra, source)                          \
-    VARIANT(symbol, sent, false, false)                                                  \
-    VARIANT(symbol, sent_gap, false, true)                                               \
-    VARIANT(symbol, own, true, false)                                                    \
-    VARIANT(symbol, own_gap, true, true)                                                 \
+    VARIANT(symbol, correction, momentum, sent, false, false)                                                  \
+    VARIANT(symbol, correction, momentum, sent_gap, false, true)                                               \
+    VARIANT(symbol, correction, momentum, own, true, false)                                                    \
+    VARIANT(symbol, correction, momentum, own_gap, true, true)                                                 \
     static double measure_##symbol##_sent(const struct arrays *at,                       \
                                           const struct knobs *k, size_t n)               \
     {                                                                                    \

@@ -46,9 +46,8 @@
     {                                                                                    \
         e->ahead = ahead_##momentum(e, k);                                               \
     }                                                                                    \
-    RULE_FN void update_##symbol(struct lane *e, const struct knobs *k)                  \
+    RULE_FN void move_##symbol(struct lane *e, const struct knobs *k)                    \
     {                                                                                    \
-        correct_##correction(e, k);                                                      \
         momentum_##momentum(e, k);                                                       \
         after_##correction(e, k);                                                        \
     }                                                                                    \

@@ -37,7 +37,7 @@ extern "C" {
 
 /* Limits. A model or a run beyond one of these is refused with GAPLESS_CAPACITY or GAPLESS_INVALID. */
 #define GAPLESS_WORKERS_MAX 4096u       /* a worker number has 12 bits of a 32-bit note */
-#define GAPLESS_RANGES_MAX 65536u       /* a range number has 16 */
+#define GAPLESS_RANGES_MAX 32000u       /* a range number has 16 bits, a worker two unread notes a range */
 #define GAPLESS_TENSORS_MAX 65536u
 #define GAPLESS_ELEMENTS_MAX (1ull << 36)
 #define GAPLESS_STEPS_MAX 8             /* milestones of a schedule */

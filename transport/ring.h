@@ -2,12 +2,11 @@
  * is in this file, and each names the operation it pairs with, so that the memory model
  * can be checked by reading one page.
  *
- *   ring       32-bit notes from one producer to one consumer       ring_put, ring_take
- *   bell       "look here", and waking whoever sleeps               bell_ring,
- * bell_answer, bell_sleep seq_word   a version that tells a torn read seq_write_begin
- * .. seq_read_retry stat_word  a statistic that others may look at stat_set, stat_get
- *   baton      a small number that hands memory over                baton_pass,
- * baton_look
+ *   ring       32-bit notes, one producer, one consumer   ring_put, ring_take
+ *   bell       "look here", and waking who sleeps         bell_ring, bell_answer
+ *   seq_word   a version that tells a torn read           seq_write_*, seq_read_*
+ *   stat_word  a statistic that others may look at        stat_set, stat_get
+ *   baton      a small number that hands memory over      baton_pass, baton_look
  *
  * The other side of a ring or of a bell may be a process that lies. So an index of ours
  * is kept in private memory and only ever *written* to the shared page, and an index of
@@ -31,12 +30,11 @@
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a lock cannot be shared with a process");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "a lock cannot be shared with a process");
 
-/* ---- the ring
- * ---------------------------------------------------------------------------------------------------
+/* ---- the ring ------------------------------------------------------------------- *
  *
- *   tail            head                 head and tail count notes for ever and wrap at
- * 2^32; a note's place is v               v                   its count modulo the
- * capacity, a power of two. head - tail notes wait. [ ][a][b][c][d][ ][ ]
+ *    tail          head          head and tail count notes for ever, modulo 2^32; the
+ *     v             v            place of a note is its count modulo the capacity, a
+ *   [ ][a][b][c][d][ ][ ]        power of two. head - tail notes wait.
  */
 struct ring {
     _Alignas(RING_LINE) _Atomic uint32_t head; /* written by the producer only */
@@ -120,8 +118,7 @@ static inline enum ring_state ring_take(struct ring_end *end, uint32_t *ret)
     return RING_OK;
 }
 
-/* ---- the bell
- * ---------------------------------------------------------------------------------------------------
+/* ---- the bell ------------------------------------------------------------------- *
  *
  * Every endpoint has one; its peers map it and hold one bit each. The protocol is
  * Dekker's:
@@ -188,8 +185,7 @@ static inline void bell_awake(struct bell *bell)
     atomic_store_explicit(&bell->asleep, 0, memory_order_relaxed);
 }
 
-/* ---- the seqlock
- * ------------------------------------------------------------------------------------------------
+/* ---- the seqlock ---------------------------------------------------------------- *
  *
  * A version beside data that one writer changes in place and any number of readers copy
  * without asking it. Odd while the writer is at work. value / 2 counts the writes, so
@@ -251,8 +247,7 @@ static inline bool seq_read_retry(const struct seq_word *word, uint64_t begin)
 #pragma GCC diagnostic pop
 #endif
 
-/* ---- statistics
- * -------------------------------------------------------------------------------------------------
+/* ---- statistics ----------------------------------------------------------------- *
  *
  * One writer; a reader gets some value that was there, never half of one, and no order
  * with anything else: nothing pairs. A plain add by the writer: stat_set(&w,
@@ -272,8 +267,7 @@ static inline void stat_set(struct stat_word *word, uint64_t value)
     atomic_store_explicit(&word->value, value, memory_order_relaxed);
 }
 
-/* ---- the baton
- * --------------------------------------------------------------------------------------------------
+/* ---- the baton ------------------------------------------------------------------ *
  *
  * A state or an index by which one thread hands plain memory to another: whatever it
  * wrote before baton_pass is visible to who sees the new value. Sequentially

@@ -3,17 +3,16 @@
  *   shm.c         the table; regions, say, grant, drop, put, get, notify
  *   shm_poll.c    poll: events and waiting
  *   shm_client.c  connect and window
- *   shm_door.c    the server's door: a thread that accepts, reads control messages,
- * notices hang-ups shm_peer.c    the mailbox and what a peer is made of, used by door
- * and client alike shm_fd.c      memory, sockets, frames
+ *   shm_door.c    the server's door: a thread that accepts, reads control messages
+ *                 and notices hang-ups
+ *   shm_peer.c    the mailbox, and what a peer is made of; for door and client alike
+ *   shm_fd.c      memory, sockets, frames
  *
- *   client process                                server process
- *                  ┌── Unix socket: frames, descriptors ──┐
- *   say, window ───┤                                      ├── door thread ──> mailbox
- * ──> poll └──────────────────────────────────────┘<── say, grant, drop put
- * ──────────────> control page: ring up ────────────────────────────────────────> poll
- *   poll <───────────── control page: ring down <──────────────────────────────────────
- * notify
+ *   client process                                  server process
+ *   say, window ────┬─ Unix socket: frames, ──┬──── door thread ──> mailbox ──> poll
+ *   poll <──────────┘      descriptors        └──── say, grant, drop
+ *   put, notify ────── control page: ring up ─────────────────────────────────> poll
+ *   poll <──────────── control page: ring down ──── notify
  *
  * One control page a connection, made by the server, and one bell an endpoint, mapped
  * by its peers. The socket carries what is rare and has to be reliable about death: the
@@ -287,6 +286,8 @@ int shm_window(struct tp *tp, tp_peer peer, uint32_t window, int64_t timeout_ns,
 
 /* ---- shm_poll.c ----------------------------------------------------------------- */
 
+/* Gives back the slots of peers whose DOWN was delivered. */
+void shm_release_over(struct tp *tp);
 int shm_poll(struct tp *tp, struct tp_event *events, int max, int64_t timeout_ns);
 
 /* ---- shm.c ---------------------------------------------------------------------- */

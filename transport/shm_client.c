@@ -221,6 +221,8 @@ int shm_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer 
         return gapless_error_set(
             error, GAPLESS_INVALID, 0,
             "an endpoint that listens cannot connect; open another");
+    /* Whoever connects has seen the TP_DOWN of what was connected before. */
+    shm_release_over(tp);
     while (index < tp->config.peers_max &&
            baton_look(&tp->peers[index].state) != SHM_FREE)
         index++;

@@ -3,9 +3,10 @@
  * hang-ups, so that the thread that polls makes no system call for any of it and a
  * death is noticed at once however busy that one is.
  *
- *   accept ──> greeter ── HELLO read ──> seated: a peer number, a control page, WELCOME
- * ──> UP └── no HELLO in time, wrong version, no room ──> REFUSE frame ──> TEXT
- * hang-up, nonsense ──> DOWN ──> delivered (OVER) ──> slot cleared
+ *   accept ──> greeter ── HELLO ──> seat: number, control page, WELCOME ──> UP
+ *                 └── silence, wrong version, no seat ──> REFUSE
+ *   frame ──> TEXT
+ *   hang-up, nonsense ──> DOWN ──> delivered: the slot is cleared
  *
  * Nothing here can make it spin: what it cannot go on with (mailbox full, descriptors
  * used up) it leaves alone for a pause.

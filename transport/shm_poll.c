@@ -17,8 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* ---- which peers ------------------------------------------------------------------
- */
+/* ---- which peers ---------------------------------------------------------------- */
 
 static void pending_set(struct tp *tp, uint32_t index)
 {
@@ -65,7 +64,7 @@ static void client_pump(struct tp *tp)
 /* Which peers have something? */
 static void poll_collect(struct tp *tp)
 {
-    bool pump = tp->gone_count > 0;
+    bool pump;
 
     for (uint32_t word = 0; word < tp->words; word++)
         tp->pending[word] |= bell_answer(tp->bell, word);
@@ -74,6 +73,7 @@ static void poll_collect(struct tp *tp)
         tp->pending[tp->words - 1] &= (UINT64_C(1) << (tp->config.peers_max % 64)) - 1;
     if (tp->role != SHM_CLIENT)
         return;
+    pump = tp->gone_count > 0;
     for (uint32_t i = 0; i < tp->config.peers_max; i++) {
         struct shm_peer *peer = &tp->peers[i];
 
@@ -206,13 +206,8 @@ static int poll_look(struct tp *tp, struct tp_event *events, int max)
 
 /* ---- waiting -------------------------------------------------------------------- */
 
-/* What the last poll delivered is done with: its texts, and the peers that ended. Not
- * sooner, or an event still in the caller's hand could name a peer that is another now.
- */
-static void poll_release(struct tp *tp)
+void shm_release_over(struct tp *tp)
 {
-    if (baton_look(&tp->mail_tail) != tp->mail_taken)
-        baton_pass(&tp->mail_tail, tp->mail_taken);
     while (tp->over_count > 0) {
         struct shm_peer *peer = &tp->peers[tp->over[--tp->over_count]];
 
@@ -222,6 +217,16 @@ static void poll_release(struct tp *tp)
         else
             baton_pass(&peer->state, SHM_OVER);
     }
+}
+
+/* What the last poll delivered is done with: its texts, and the peers that ended. Not
+ * sooner, or an event still in the caller's hand could name a peer that is another now.
+ */
+static void poll_release(struct tp *tp)
+{
+    if (baton_look(&tp->mail_tail) != tp->mail_taken)
+        baton_pass(&tp->mail_tail, tp->mail_taken);
+    shm_release_over(tp);
 }
 
 /* One slice of sleep. */

@@ -1,29 +1,35 @@
-/* Transport: how peers move bytes. One table of functions; every transport fills every entry, there is no NULL
- * and no optional one. The engine knows only this file.
+/* Transport: how peers move bytes. One table of functions; every transport fills every
+ * entry, there is no NULL and no optional one. The engine knows only this file.
  *
- *   server (master)                                client (worker, observer)
- *   listen ............................. <───────── connect
- *   TP_UP(peer)                                     (connect returned a peer)
- *   TP_TEXT <──────────────── say ───────────────── say           control messages, a few an hour
- *   grant(region, window) ───────────────────────>  window()      what the client may touch
- *   TP_NOTE <──────────────── put ────────────────  put / get     one-sided, the data path
- *   notify ─────────────────────────────────────>   TP_NOTE
+ *   server (master)                              client (worker, observer)
+ *   listen <──────────────────────────────────── connect       (returns a peer)
+ *   TP_UP(peer)
+ *   TP_TEXT <──────────────── say ────────────── say           a few an hour
+ *   grant(region, window) ─────────────────────> window()      what it may touch
+ *   TP_NOTE <──────────────── put ────────────── put, get      one-sided, the data path
+ *   notify ────────────────────────────────────> TP_NOTE
  *
- * Windows. The server owns memory (regions) and grants a peer access to a region under a small number, the
- * window. On the client, window() gives a local region that stands for it: the shared memory transport maps
- * the very same pages, so put and get move nothing; a network transport registers local memory of the same
- * size, put writes [offset, offset+bytes) of it to the same place of the remote region, get reads it back.
- * Clients expose no memory to anybody.
+ * Windows. The server owns memory (regions) and grants a peer access to a region under
+ * a small number, the window. On the client, window() gives a local region that stands
+ * for it: the shared memory transport maps the very same pages, so put and get move
+ * nothing; a network transport registers local memory of the same size, put writes
+ * [offset, offset + bytes) of it to the same place of the remote region, get reads it
+ * back. Clients expose no memory to anybody.
  *
- * The promise. When TP_NOTE of a put is seen, all bytes of that put and of every earlier put of that peer are
- * visible. Notes of one peer arrive in order; peers are unordered among each other. A local range may be written
- * again only after its put's TP_DONE (shared memory: put is done when it returns, and gives no TP_DONE).
- * Everything a peer sent before it went away is delivered before its TP_DOWN. A note has 32 bits because a
- * verbs immediate has.
+ * The promise. When TP_NOTE of a put is seen, all bytes of that put and of every
+ * earlier put of that peer are visible. Notes of one peer arrive in order, and so do
+ * its control messages; between the two, and among peers, there is no order. A local
+ * range may be written again only after its put's TP_DONE (shared memory: put is done
+ * when it returns, and gives no TP_DONE). Everything a peer sent before it went away is
+ * delivered before its TP_DOWN. A note has 32 bits because a verbs immediate has.
  *
- * Would-block is a value (GAPLESS_AGAIN), never a wait; poll is the only call that waits, except connect and
- * window, which are bounded by their timeout. Waiting polls with sched_yield for `spin_ns`, then sleeps.
- * One transport object belongs to one thread.
+ * Stores that bypass the cache (non-temporal) are ordered by nothing here: whoever
+ * makes them makes the fence (sfence) too, before put or notify.
+ *
+ * Would-block is a value (GAPLESS_AGAIN), never a wait; poll is the only call that
+ * waits, except connect and window, which are bounded by their timeout. Waiting polls
+ * with sched_yield for `spin_ns`, then sleeps. One transport object belongs to one
+ * thread.
  */
 #ifndef GAPLESS_TRANSPORT_H
 #define GAPLESS_TRANSPORT_H
@@ -33,7 +39,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef uint32_t tp_peer; /* an index below peers_max; reused after TP_DOWN was delivered */
+/* An index below peers_max; reused after its TP_DOWN was delivered. */
+typedef uint32_t tp_peer;
 
 enum tp_event_kind {
     TP_UP,   /* server: a peer connected; it may say, nothing is granted yet */
@@ -51,8 +58,8 @@ struct tp_event {
     const void *data; /* TP_TEXT */
 };
 
-/* Memory known to the transport. `base` is aligned to a page and zero at first. `id` and `handle` are the
- * transport's. */
+/* Memory known to the transport. `base` is aligned to a page and zero at first. `id`
+ * and `handle` are the transport's. */
 struct tp_region {
     void *base;
     size_t bytes;
@@ -60,11 +67,14 @@ struct tp_region {
     uint64_t handle;
 };
 
-enum tp_access { TP_READ, TP_READ_WRITE };
+enum tp_access {
+    TP_READ,
+    TP_READ_WRITE
+};
 
 struct tp_config {
-    uint32_t peers_max;   /* 0: 1 (a client) */
-    uint32_t notes_max;   /* most unread notes a peer may have in one direction; 0: 64 */
+    uint32_t peers_max; /* 0: 1 (a client) */
+    uint32_t notes_max; /* most unread notes a peer may have in one direction; 0: 64 */
     uint32_t windows_max; /* most windows granted to a peer; 0: 4 */
     uint64_t spin_ns;     /* polling before sleeping; 0: 50,000 */
 };
@@ -77,7 +87,8 @@ struct tp; /* one endpoint */
 struct transport {
     const char *name; /* "shm"; the part of an address before ':' */
 
-    int (*open)(const struct tp_config *config, struct tp **ret, struct gapless_error *error);
+    int (*open)(const struct tp_config *config, struct tp **ret,
+                struct gapless_error *error);
     /* Drops all peers, ends, frees regions not freed. NULL is a no-op. */
     void (*close)(struct tp *tp);
 
@@ -86,43 +97,50 @@ struct transport {
                       struct gapless_error *error);
     void (*region_free)(struct tp *tp, struct tp_region *region);
 
-    /* Address without the "name:" prefix. An endpoint either listens, once, or connects. */
+    /* Address without the "name:" prefix. An endpoint listens, once, or connects. */
     int (*listen)(struct tp *tp, const char *address, struct gapless_error *error);
     /* Waits for the server to appear, at most timeout_ns (negative: 1 s). */
     int (*connect)(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer *ret,
                    struct gapless_error *error);
-    /* Ends a connection after what was said is delivered. No TP_DOWN follows on this side. */
+    /* Ends a connection after what was said is delivered. Nothing of the peer is
+     * delivered on this side any more, nor a TP_DOWN. */
     void (*drop)(struct tp *tp, tp_peer peer);
 
-    /* On a client GAPLESS_AGAIN means that the server has not read earlier ones. A server never waits: a peer
-     * that does not read is ended with GAPLESS_PEER_LOST, and its TP_DOWN follows. */
+    /* On a client GAPLESS_AGAIN means that the server has not read earlier ones. A
+     * server never waits: a peer that does not read is ended with GAPLESS_PEER_LOST,
+     * and its TP_DOWN follows. */
     int (*say)(struct tp *tp, tp_peer peer, const void *data, uint32_t bytes,
                struct gapless_error *error);
-    /* Server: the peer may now open `window` onto the region; said in order with say(). A region
-     * is granted either for reading or for writing, to everybody: the first grant decides, the other access is
-     * GAPLESS_INVALID from then on. A window number may be granted again. window >= windows_max of either side
-     * is GAPLESS_CAPACITY. */
+    /* Server: the peer may now open `window` onto the region; said in order with say().
+     * A region is granted either for reading or for writing, to everybody: the first
+     * grant decides, the other access is GAPLESS_INVALID from then on. A window number
+     * may be granted again. window >= windows_max of either side is GAPLESS_CAPACITY.
+     */
     int (*grant)(struct tp *tp, tp_peer peer, const struct tp_region *region,
                  uint32_t window, enum tp_access access, struct gapless_error *error);
-    /* Client: the local region that stands for a granted window. Waits for the grant at most timeout_ns
-     * (negative: 1 s). GAPLESS_AGAIN: control messages wait unread before it, poll first. Freed with
-     * region_free or close; stays readable after the peer is gone. */
+    /* Client: the local region that stands for a granted window. Waits for the grant at
+     * most timeout_ns (negative: 1 s). GAPLESS_AGAIN: control messages wait unread
+     * before it, poll first. Freed with region_free or close; readable after the peer
+     * is gone. */
     int (*window)(struct tp *tp, tp_peer peer, uint32_t window, int64_t timeout_ns,
                   struct tp_region *ret, struct gapless_error *error);
 
-    /* Client: bytes of a window to the server, then a note to it. bytes may be 0; of a window granted for
-     * reading they must be. Outside of the window: GAPLESS_INVALID. Peer ended: GAPLESS_PEER_LOST. */
-    int (*put)(struct tp *tp, tp_peer peer, const struct tp_region *window, size_t offset,
-               size_t bytes, uint32_t note);
-    /* Client: bytes of a window from the server; TP_DONE with the tag when there. Where the window is mapped
-     * the bytes are there already: returns GAPLESS_OK and gives no TP_DONE; otherwise GAPLESS_AGAIN means the
-     * queue is full, and 1 that TP_DONE will follow. */
-    int (*get)(struct tp *tp, tp_peer peer, const struct tp_region *window, size_t offset,
-               size_t bytes, uint32_t tag);
+    /* Client: bytes of a window to the server, then a note to it. bytes may be 0, and
+     * must be for a window granted for reading. Outside of the window: GAPLESS_INVALID.
+     * A full queue: GAPLESS_AGAIN. The peer has ended: GAPLESS_PEER_LOST. */
+    int (*put)(struct tp *tp, tp_peer peer, const struct tp_region *window,
+               size_t offset, size_t bytes, uint32_t note);
+    /* Client: bytes of a window from the server; TP_DONE with the tag when there. Where
+     * the window is mapped the bytes are there already: returns GAPLESS_OK and gives no
+     * TP_DONE; otherwise GAPLESS_AGAIN means the queue is full, and 1 that TP_DONE will
+     * follow. */
+    int (*get)(struct tp *tp, tp_peer peer, const struct tp_region *window,
+               size_t offset, size_t bytes, uint32_t tag);
     int (*notify)(struct tp *tp, tp_peer peer, uint32_t note);
 
-    /* Waits until something happened or timeout_ns passed (0: only looks; negative: a bound of 1 s).
-     * Returns the number of events written (0..max), or a negative status. */
+    /* Waits until something happened or timeout_ns passed (0: only looks; negative: a
+     * bound of 1 s). Returns the number of events written (0..max), or a negative
+     * status. */
     int (*poll)(struct tp *tp, struct tp_event *events, int max, int64_t timeout_ns);
     uint64_t (*now_ns)(struct tp *tp);
 };

@@ -131,12 +131,12 @@ static int read_header(struct idx *f, bool labels, struct gapless_error *error)
             error, GAPLESS_CORRUPT, 0, "%s starts with %08" PRIx32 ", not with %s",
             data_path_tail(f->path), big_endian(raw),
             labels ? "00000801 (IDX labels)" : "00000803 (IDX images)");
-    status = read_bytes(f, raw + 4, 4 * (unsigned)dims, error);
+    status = read_bytes(f, raw + 4, 4 * (size_t)dims, error);
     if (status != GAPLESS_OK)
         return status;
     f->count = big_endian(raw + 4);
     for (int i = 1; i < dims; i++) {
-        uint32_t size = big_endian(raw + 4 + 4 * i);
+        uint32_t size = big_endian(raw + 4 + 4 * (size_t)i);
 
         if (size == 0 || size > DATA_FEATURES_MAX || row * size > DATA_FEATURES_MAX)
             return corrupt(f, error, "has records of an absurd size");

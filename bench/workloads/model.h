@@ -18,8 +18,8 @@
  *     model_init(&model, seed, theta);
  *     loss = model_gradient(&model, scratch, theta, x, labels, 32, grad);
  *
- * Numbers that are not finite never crash anything. A NaN anywhere in theta or x gives a
- * loss that is not finite; an infinity does so unless a ReLU switches it off.
+ * Numbers that are not finite never crash anything. A NaN anywhere in theta or x gives
+ * a loss that is not finite; an infinity does so unless a ReLU switches it off.
  */
 #ifndef GAPLESS_WORKLOADS_MODEL_H
 #define GAPLESS_WORKLOADS_MODEL_H

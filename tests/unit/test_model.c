@@ -213,7 +213,8 @@ static void golden_bits(void **state)
     assert_int_equal(data_load("synthetic:100x24x5:3", NULL, &data, &error), 0);
     make_bed(&bed, "mlp:16,9", 24, 5, 32, MODEL_REF);
     model_init(&bed.model, 1, bed.theta);
-    assert_hash(hash(0, bed.theta, bed.model.parameters * sizeof(float)), UINT64_C(0x3824f438612bacff));
+    assert_hash(hash(0, bed.theta, bed.model.parameters * sizeof(float)),
+                UINT64_C(0x3824f438612bacff));
     for (uint32_t step = 0; step < 20; step++) {
         for (uint32_t i = 0; i < 32; i++)
             indices[i] = (step * 32 + i) % 100;
@@ -223,7 +224,8 @@ static void golden_bits(void **state)
             bed.theta[i] -= 0.05F * bed.grad[i];
     }
     h = hash(0, &loss, sizeof loss);
-    assert_hash(hash(h, bed.theta, bed.model.parameters * sizeof(float)), UINT64_C(0x43164335be5bb20e));
+    assert_hash(hash(h, bed.theta, bed.model.parameters * sizeof(float)),
+                UINT64_C(0x43164335be5bb20e));
     free_bed(&bed);
     data_free(data);
 }

@@ -280,6 +280,27 @@ static void rng_moments(void **state)
         assert_true(fabs(counts[i] - N / 6.0) < 800); /* 5 deviations */
 }
 
+/* A bound of three quarters of 2^64: a plain remainder would favour its first third. */
+static void rng_below_is_unbiased(void **state)
+{
+    enum {
+        N = 20000
+    };
+    const uint64_t bound = UINT64_C(3) << 62;
+    struct rng r = rng_seed(6, 0);
+    double mean = 0.0;
+
+    (void)state;
+    for (int i = 0; i < N; i++) {
+        uint64_t x = rng_below(&r, bound);
+
+        assert_true(x < bound);
+        mean += (double)x / (double)bound / N;
+    }
+    assert_true(fabs(mean - 0.5) < 0.015); /* 0.417 if biased */
+    assert_int_equal(rng_below(&r, 1), 0);
+}
+
 static void portable_functions_are_accurate(void **state)
 {
     struct rng r = rng_seed(4, 0);
@@ -315,6 +336,7 @@ int main(void)
         cmocka_unit_test(nothing_to_sample),
         cmocka_unit_test(rng_known_answers),
         cmocka_unit_test(rng_moments),
+        cmocka_unit_test(rng_below_is_unbiased),
         cmocka_unit_test(portable_functions_are_accurate),
     };
 

@@ -1,0 +1,352 @@
+/* gapless bench update: what one round trip costs beside the arithmetic.
+ *
+ *   worker (other core)                     master
+ *   t0  push: norm over the gradient
+ *       note ──────────────────────────────> check: is the gradient finite?
+ *                                            pass: the rule, in one pass over memory
+ *   t1  pulled <──────────────────────────── note
+ *
+ * rest = (t1 - t0) - norm - check - pass: the protocol, both notes, the bookkeeping of the master. Both sides poll, as
+ * they do under load; --sleep lets them sleep at once instead, as they do when idle.
+ */
+#include "bench.h"
+
+#include "engine/gapless.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <math.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SIZES_MAX 16
+#define REPS_MAX 5000
+#define WARM_UP 20
+#define BOUND_S 60
+
+enum { TRIP, NORM, CHECK, PASS, REST, COLUMNS };
+
+static const char *const column_names[] = {"round trip", "norm", "check", "pass", "rest"};
+
+struct options {
+    const char *rule, *json, *transport;
+    uint64_t bytes[SIZES_MAX];
+    int sizes, reps;
+    bool sleep;
+};
+
+/* Shared with the worker process. */
+struct samples {
+    int count;
+    int failed;
+    char error[480];
+    double us[COLUMNS][REPS_MAX];
+};
+
+struct quantiles {
+    double p50, p99, max;
+};
+
+static double now_us(void)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1e6 * (double)t.tv_sec + 1e-3 * (double)t.tv_nsec;
+}
+
+static void pin(int cpu)
+{
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    CPU_SET((size_t)cpu, &set);
+    (void)sched_setaffinity(0, sizeof set, &set);
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static struct quantiles quantiles(double *values, int count)
+{
+    qsort(values, (size_t)count, sizeof *values, compare);
+    return (struct quantiles){values[count / 2], values[(count * 99) / 100],
+                              values[count - 1]};
+}
+
+static void work(const char *address, int reps, bool sleeping, struct samples *ret)
+{
+    struct gapless_worker_config config = {.address = address,
+                                           .spin_ns = sleeping ? 1 : 1000000000};
+    struct gapless_error error = {0};
+    struct gapless_worker *worker = NULL;
+    struct gapless_trip trip;
+    uint64_t batch, i;
+    double began = 0;
+    int status, n = -WARM_UP;
+
+    pin(1);
+    status = gapless_worker_open(&config, &worker, &error);
+    if (status == GAPLESS_OK)
+        for (i = 0; i < gapless_worker_count(worker); i++)
+            gapless_worker_grad(worker)[i] = 1e-6f * (float)(i % 97);
+    for (; status == GAPLESS_OK; n++) {
+        status = gapless_worker_pull(worker, &batch, &error);
+        if (status == GAPLESS_OK && n > 0 && n <= reps) {
+            gapless_worker_trip(worker, &trip);
+            ret->us[TRIP][n - 1] = now_us() - began;
+            ret->us[NORM][n - 1] = 1e-3 * (double)trip.norm_ns;
+            ret->us[CHECK][n - 1] = 1e-3 * (double)trip.check_ns;
+            ret->us[PASS][n - 1] = 1e-3 * (double)trip.pass_ns;
+            ret->us[REST][n - 1] = ret->us[TRIP][n - 1] - ret->us[NORM][n - 1] -
+                                   ret->us[CHECK][n - 1] - ret->us[PASS][n - 1];
+            ret->count = n;
+        }
+        began = now_us();
+        if (status == GAPLESS_OK)
+            status = gapless_worker_push(worker, 0, &error);
+    }
+    gapless_worker_close(worker);
+    ret->failed = status != GAPLESS_STOPPED;
+    (void)snprintf(ret->error, sizeof ret->error, "%s", error.text);
+}
+
+static int serve(struct gapless_master *master, pid_t child, struct gapless_error *error)
+{
+    double began = now_us();
+    int status = GAPLESS_OK;
+
+    pin(0);
+    while (status == GAPLESS_OK && now_us() - began < 1e6 * BOUND_S) {
+        status = gapless_master_run(master, 1000000000, error);
+        if (waitpid(child, NULL, WNOHANG) == child)
+            return status;
+    }
+    if (status == GAPLESS_OK)
+        (void)kill(child, SIGKILL);
+    (void)waitpid(child, NULL, 0);
+    return status;
+}
+
+/* One size. 0, or -1 after saying why. */
+static int measure(const struct options *o, uint64_t bytes, int reps, struct samples *samples)
+{
+    struct gapless_tensor tensor = {"w", 1, {bytes / sizeof(float)}};
+    char address[64];
+    struct gapless_master_config config = {
+        .address = address,
+        .model = {&tensor, 1},
+        .rule = o->rule,
+        .schedule = {.rate = 1e-6},
+        .gradients = (uint64_t)(reps + WARM_UP + 1),
+        .workers_max = 1,
+        .spin_ns = o->sleep ? 1 : 1000000000,
+    };
+    struct gapless_error error = {0};
+    struct gapless_master *master = NULL;
+    pid_t child;
+    int status;
+
+    (void)snprintf(address, sizeof address, "%s:bench-%ld", o->transport, (long)getpid());
+    samples->count = samples->failed = 0;
+    status = gapless_master_open(&config, &master, &error);
+    if (status != GAPLESS_OK) {
+        (void)fprintf(stderr, "gapless bench update: %s\n", error.text);
+        return -1;
+    }
+    (void)fflush(NULL);
+    child = fork();
+    if (child == 0) {
+        work(address, reps, o->sleep, samples);
+        _exit(0);
+    }
+    status = child < 0 ? GAPLESS_SYSTEM : serve(master, child, &error);
+    gapless_master_close(master);
+    if (status == GAPLESS_STOPPED && !samples->failed && samples->count > 0)
+        return 0;
+    (void)fprintf(stderr, "gapless bench update: %s\n",
+                  samples->error[0] != '\0' ? samples->error : error.text);
+    return -1;
+}
+
+static const char *size_text(uint64_t bytes, char *text, size_t room)
+{
+    if (bytes >= (1u << 20))
+        (void)snprintf(text, room, "%.4g MiB", (double)bytes / (1 << 20));
+    else
+        (void)snprintf(text, room, "%.4g KiB", (double)bytes / 1024);
+    return text;
+}
+
+static void report(uint64_t bytes, struct samples *samples, json_t *rows)
+{
+    json_t *row = json_object();
+    char text[32];
+    int c;
+
+    (void)printf("%-10s", size_text(bytes, text, sizeof text));
+    (void)json_object_set_new(row, "bytes", json_integer((json_int_t)bytes));
+    (void)json_object_set_new(row, "trips", json_integer(samples->count));
+    for (c = 0; c < COLUMNS; c++) {
+        struct quantiles q = quantiles(samples->us[c], samples->count);
+        json_t *value = json_pack("{s:f,s:f,s:f}", "p50_us", q.p50, "p99_us", q.p99,
+                                  "max_us", q.max);
+
+        if (c == TRIP || c == REST)
+            (void)printf("  %9.2f %9.2f %9.2f", q.p50, q.p99, q.max);
+        else
+            (void)printf("  %9.2f", q.p50);
+        (void)json_object_set_new(row, column_names[c], value);
+    }
+    (void)printf("\n");
+    (void)fflush(stdout);
+    (void)json_array_append_new(rows, row);
+}
+
+static void usage(FILE *to)
+{
+    (void)fprintf(
+        to, "Usage: gapless bench update [options]\n"
+            "Times the round trip from push to pulled parameters, one worker, two cores.\n\n"
+            "  --transport NAME  shm (default)\n"
+            "  --rule NAME       update rule (default asgd)\n"
+            "  --sizes LIST      bytes of parameters, K and M allowed "
+            "(default 4K,64K,1M,64M)\n"
+            "  --reps N          round trips a size (default: 2000, fewer for large sizes)\n"
+            "  --sleep           sleep at once while waiting, instead of polling\n"
+            "  --json FILE       also write the figures as JSON (- for standard output)\n"
+            "  --help\n\n"
+            "rest = round trip - worker's norm - master's check - master's pass.\n");
+}
+
+static int parse_sizes(char *list, struct options *o)
+{
+    char *end, *part;
+
+    for (o->sizes = 0, part = strtok(list, ","); part != NULL; part = strtok(NULL, ",")) {
+        unsigned long long value = strtoull(part, &end, 10);
+
+        value <<= *end == 'K' ? 10 : *end == 'M' ? 20 : 0;
+        end += *end == 'K' || *end == 'M' ? 1 : 0;
+        if (*end != '\0' || part[0] == '-' || value < 64 || value > (4ull << 30) ||
+            o->sizes == SIZES_MAX) {
+            (void)fprintf(stderr,
+                          "gapless bench update: size '%s': 64 bytes to 4096M, at most "
+                          "%d sizes\n",
+                          part, SIZES_MAX);
+            return -1;
+        }
+        o->bytes[o->sizes++] = value;
+    }
+    return o->sizes > 0 ? 0 : -1;
+}
+
+/* 0, or an exit code + 1. */
+static int parse(int argc, char **argv, struct options *o)
+{
+    static const struct option longs[] = {
+        {"transport", required_argument, NULL, 't'}, {"rule", required_argument, NULL, 'r'},
+        {"sizes", required_argument, NULL, 's'},     {"reps", required_argument, NULL, 'n'},
+        {"sleep", no_argument, NULL, 'S'},           {"json", required_argument, NULL, 'j'},
+        {"help", no_argument, NULL, 'h'},            {NULL, 0, NULL, 0}};
+    static char sizes[] = "4K,64K,1M,64M";
+    struct gapless_error error = {0};
+    struct gapless_rule rule;
+    int c;
+
+    *o = (struct options){.rule = "asgd", .transport = "shm"};
+    (void)parse_sizes(sizes, o);
+    optind = 1;
+    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+        if (c == 't')
+            o->transport = optarg;
+        else if (c == 'r')
+            o->rule = optarg;
+        else if (c == 'j')
+            o->json = optarg;
+        else if (c == 'S')
+            o->sleep = true;
+        else if (c == 'n')
+            o->reps = (int)strtol(optarg, NULL, 10);
+        else if (c == 'h') {
+            usage(stdout);
+            return 1;
+        } else if (c != 's' || parse_sizes(optarg, o) != 0) {
+            usage(stderr);
+            return 3;
+        }
+    }
+    if (optind < argc || o->reps < 0 || o->reps > REPS_MAX) {
+        (void)fprintf(stderr, "gapless bench update: --reps is 1 to %d, and no other words\n",
+                      REPS_MAX);
+        return 3;
+    }
+    if (gapless_rule_find(o->rule, &rule, &error) != GAPLESS_OK) {
+        (void)fprintf(stderr, "gapless bench update: %s\n", error.text);
+        return 3;
+    }
+    return 0;
+}
+
+static int write_json(const struct options *o, json_t *rows)
+{
+    json_t *root = json_pack("{s:s,s:s,s:s,s:b,s:O}", "benchmark", "update", "transport",
+                             o->transport, "rule", o->rule, "sleep", o->sleep, "sizes", rows);
+    int failed;
+
+    (void)json_object_set_new(root, "version", json_string(gapless_version()));
+    bench_machine(root);
+    if (strcmp(o->json, "-") == 0)
+        failed = json_dumpf(root, stdout, JSON_INDENT(1)) != 0 || puts("") < 0;
+    else
+        failed = json_dump_file(root, o->json, JSON_INDENT(1)) != 0;
+    if (failed)
+        (void)fprintf(stderr, "gapless bench update: cannot write '%s': %s\n", o->json,
+                      strerror(errno));
+    json_decref(root);
+    return failed ? 1 : 0;
+}
+
+int bench_update(int argc, char **argv)
+{
+    struct options o;
+    struct samples *samples;
+    json_t *rows = json_array();
+    int code = parse(argc, argv, &o), i;
+
+    samples = mmap(NULL, sizeof *samples, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+                   0);
+    if (code != 0 || samples == MAP_FAILED) {
+        json_decref(rows);
+        return code != 0 ? code - 1 : 1;
+    }
+    (void)printf("%s, rule %s, both sides %s; microseconds\n%-10s  %-29s  %9s  %9s  %9s  %s\n"
+                 "%-10s  %9s %9s %9s  %9s  %9s  %9s  %9s %9s %9s\n",
+                 o.transport, o.rule, o.sleep ? "sleep" : "spin", "", "round trip", "norm",
+                 "check", "pass", "rest", "parameters", "p50", "p99", "max", "p50", "p50", "p50",
+                 "p50", "p99", "max");
+    for (i = 0; code == 0 && i < o.sizes; i++) {
+        int reps = o.reps > 0 ? o.reps : o.bytes[i] > (8u << 20) ? 40 : 2000;
+
+        code = measure(&o, o.bytes[i], reps, samples) == 0 ? 0 : 1;
+        if (code == 0)
+            report(o.bytes[i], samples, rows);
+    }
+    if (code == 0 && o.json != NULL)
+        code = write_json(&o, rows);
+    json_decref(rows);
+    (void)munmap(samples, sizeof *samples);
+    return code;
+}

@@ -1,0 +1,287 @@
+/* gapless master: keeps the parameters of a run, until it is over; then writes them and serves observers a little
+ * longer. */
+#include "evaluate.h"
+#include "job.h"
+#include "options.h"
+#include "program.h"
+#include "results.h"
+#include "task.h"
+#include "view.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SLICE_NS 200000000ll /* between two looks at the terminal */
+#define LINGER_S 10.0        /* after the end, for observers that stay */
+
+struct serving {
+    struct settings settings;
+    struct task task;
+    struct gapless_master_config config;
+    struct gapless_master *master;
+    struct gapless_worker_stats *worker;
+    struct view view;
+    struct view_facts facts;
+    char folder[RESULTS_PATH_MAX];
+    double start;
+};
+
+static struct gapless_master *stop_this; /* what the signals stop */
+
+static void on_signal(int number)
+{
+    static volatile sig_atomic_t before;
+
+    if (stop_this != NULL && !(before && number == SIGINT)) {
+        before = 1;
+        gapless_master_stop(stop_this);
+        return;
+    }
+    (void)signal(number, SIG_DFL);
+    (void)raise(number);
+}
+
+static void catch_signals(void)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction action = {.sa_handler = on_signal};
+
+    for (unsigned i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        (void)sigaction(numbers[i], &action, NULL);
+}
+
+static void set_schedule(const struct settings *settings, double epoch, uint64_t total,
+                         struct gapless_schedule *ret)
+{
+    ret->rate = settings->lr;
+    ret->warmup = span_gradients(settings->warmup, total, epoch);
+    ret->steps_count = settings->steps.count;
+    for (uint32_t i = 0; i < settings->steps.count; i++) {
+        ret->steps[i].at = span_gradients(settings->steps.step[i].at, total, epoch);
+        ret->steps[i].factor = settings->steps.step[i].factor;
+    }
+    ret->cosine = settings->cosine;
+    ret->cosine_to = settings->cosine_to;
+}
+
+/* Settings to the engine's terms, where 0 asks for a default and exactly 0 is negative. */
+static void set_config(struct serving *serving, uint64_t total, const float *initial,
+                       const char *job)
+{
+    const struct settings *settings = &serving->settings;
+    struct gapless_master_config *ret = &serving->config;
+
+    *ret = (struct gapless_master_config){
+        .address = settings->address != NULL ? settings->address : "shm:gapless",
+        .model = serving->task.shape,
+        .initial = initial,
+        .rule = settings->rule,
+        .gradients = total,
+        .workers_max = settings->workers_max,
+        .workers_expected = settings->workers,
+        .workers_wait = settings->workers_wait,
+        .observers_max = settings->observers_max,
+        .momentum = settings->momentum > 0.0 ? settings->momentum : -1.0,
+        .kappa = settings->kappa,
+        .lambda = settings->lambda,
+        .horizon = settings->horizon_set && !(settings->horizon > 0.0)
+                       ? -1.0
+                       : settings->horizon,
+        .gap_ref = strcmp(settings->gap_ref, "sent") == 0 ? GAPLESS_GAP_SENT
+                                                          : GAPLESS_GAP_OWN_LOOKAHEAD,
+        .ssgd_scale_rate = settings->ssgd_scale_rate,
+        .clip_norm = settings->clip_norm,
+        .weight_decay = settings->weight_decay,
+        .range_elements = settings->range_elements,
+        .gap_every = settings->gap_every,
+        .worker_timeout_ns = (int64_t)(settings->worker_timeout * 1e9),
+        .job = job,
+    };
+    set_schedule(settings, (double)sampler_batches_per_epoch(&serving->task.sampler),
+                 total, &ret->schedule);
+}
+
+static int open_task(struct serving *serving, char *ret_job, struct gapless_error *error)
+{
+    const struct settings *settings = &serving->settings;
+    char folder[4096];
+    struct job job;
+    int status;
+
+    if (settings->data_dir != NULL && realpath(settings->data_dir, folder) == NULL)
+        return gapless_error_set(error, GAPLESS_MISSING, 0,
+                                 "--data-dir %.150s is not there", settings->data_dir);
+    status = job_set(settings->data, settings->data_dir != NULL ? folder : NULL,
+                     settings->model, settings->batch, settings->seed, &job, error);
+    if (status == GAPLESS_OK)
+        status = job_write(&job, ret_job, error);
+    if (status == GAPLESS_OK)
+        status = task_open(&job, settings->data_fd, &serving->task, error);
+    return status;
+}
+
+static int open_master(struct serving *serving, struct gapless_error *error)
+{
+    static char job[GAPLESS_JOB_MAX];
+    float *initial = NULL;
+    uint64_t total = 0;
+    int status = open_task(serving, job, error);
+
+    if (status == GAPLESS_OK && serving->settings.out != NULL)
+        status = results_check(serving->settings.out, serving->task.model.parameters,
+                               error);
+    if (status == GAPLESS_OK)
+        status = task_gradients(&serving->task, serving->settings.epochs, &total, error);
+    if (status == GAPLESS_OK)
+        status = task_initial(&serving->task, &initial, error);
+    if (status != GAPLESS_OK)
+        return status;
+    set_config(serving, total, initial, job);
+    status = gapless_master_open(&serving->config, &serving->master, error);
+    free(initial);
+    if (status != GAPLESS_OK)
+        return status;
+    serving->worker = calloc(serving->config.workers_max, sizeof *serving->worker);
+    if (serving->worker == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
+    return GAPLESS_OK;
+}
+
+static void open_view(struct serving *serving)
+{
+    const struct settings *settings = &serving->settings;
+
+    view_open(&serving->view, settings->quiet, settings->no_color);
+    serving->start = now_seconds();
+    serving->facts = (struct view_facts){
+        .rule = settings->rule,
+        .data = settings->data,
+        .model = settings->model,
+        .workers = settings->workers,
+        .parameters = serving->task.model.parameters,
+        .epochs = settings->epochs,
+        .epoch_gradients = (double)sampler_batches_per_epoch(&serving->task.sampler),
+        .accuracy = (double)NAN,
+        .worker = serving->worker,
+        .worker_count = serving->config.workers_max,
+    };
+    if (!settings->quiet)
+        view_note(&serving->view,
+                  "gapless master: listening at %s; workers join by: gapless worker "
+                  "--master %s",
+                  serving->config.address, serving->config.address);
+}
+
+static void show(struct serving *serving)
+{
+    struct view_facts *facts = &serving->facts;
+
+    if (serving->settings.quiet)
+        return;
+    gapless_master_stats(serving->master, &facts->stats);
+    for (uint32_t i = 0; i < facts->worker_count; i++)
+        (void)gapless_master_worker_stats(serving->master, i, &serving->worker[i]);
+    facts->elapsed = now_seconds() - serving->start;
+    if (facts->stats.seconds > 0.0)
+        facts->updates_per_second = (double)facts->stats.updates / facts->stats.seconds;
+    if (facts->stats.updates > 0)
+        history_add(&facts->losses, facts->stats.loss);
+    view_show(&serving->view, facts);
+}
+
+static int serve(struct serving *serving, struct gapless_error *error)
+{
+    int status;
+
+    do {
+        status = gapless_master_run(serving->master, SLICE_NS, error);
+        show(serving);
+    } while (status == GAPLESS_OK);
+    view_leave(&serving->view);
+    return status == GAPLESS_STOPPED ? GAPLESS_OK : status;
+}
+
+static int save(const struct serving *serving, struct gapless_error *error)
+{
+    char path[RESULTS_PATH_MAX + 32];
+
+    if (serving->settings.out == NULL)
+        return GAPLESS_OK;
+    (void)snprintf(path, sizeof path, "%s/model.safetensors", serving->settings.out);
+    return gapless_master_save(serving->master, path, error);
+}
+
+/* Lets observers read the end. */
+static void linger(struct serving *serving)
+{
+    double end = now_seconds() + LINGER_S;
+
+    while (gapless_master_observers(serving->master) > 0 && now_seconds() < end) {
+        int status = gapless_master_run(serving->master, SLICE_NS / 10, NULL);
+
+        if (status != GAPLESS_OK && status != GAPLESS_STOPPED)
+            return;
+    }
+}
+
+static void report(const struct serving *serving)
+{
+    struct gapless_stats stats;
+
+    if (serving->settings.quiet)
+        return;
+    gapless_master_stats(serving->master, &stats);
+    (void)printf("gapless master: %s updates in %.1f s, %s gradients dropped, %u workers "
+                 "lost%s%s\n",
+                 word_count(stats.updates).text, stats.seconds,
+                 word_count(stats.dropped).text, stats.workers_lost,
+                 serving->settings.out != NULL ? "; wrote model.safetensors to "
+                                               : "; the parameters are not kept (--out)",
+                 serving->settings.out != NULL ? serving->settings.out : "");
+    (void)fflush(stdout);
+}
+
+int cmd_master(int argc, char **argv)
+{
+    static struct serving serving;
+    struct gapless_error error = {0};
+    int status, saved = GAPLESS_OK;
+
+    switch (options_read(FOR_MASTER, argc, argv, &serving.settings)) {
+    case OPTIONS_HELPED:
+        return EXIT_DONE;
+    case OPTIONS_WRONG:
+        return EXIT_MISUSE;
+    case OPTIONS_GO:
+        break;
+    }
+    status = open_master(&serving, &error);
+    if (status != GAPLESS_OK)
+        goto close;
+    stop_this = serving.master;
+    catch_signals();
+    open_view(&serving);
+    status = serve(&serving, &error);
+    saved = save(&serving, status == GAPLESS_OK ? &error : NULL);
+    if (status == GAPLESS_OK && saved == GAPLESS_OK)
+        report(&serving);
+    else if (status == GAPLESS_OK)
+        status = saved;
+    if (status != GAPLESS_OK) {
+        (void)say_error("master", &error);
+        error.text[0] = '\0';
+    }
+    linger(&serving);
+close:
+    stop_this = NULL;
+    gapless_master_close(serving.master);
+    task_close(&serving.task);
+    free(serving.worker);
+    if (status == GAPLESS_OK)
+        return EXIT_DONE;
+    if (error.text[0] != '\0')
+        return say_error("master", &error);
+    return EXIT_FAILED;
+}

@@ -1,0 +1,261 @@
+/* gapless worker: takes a batch, computes its gradient at the parameters it was given, hands it in; until the run is
+ * over. */
+#include "canvas.h"
+#include "evaluate.h"
+#include "fault.h"
+#include "job.h"
+#include "options.h"
+#include "program.h"
+#include "task.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define PULL_NS 1000000000ll /* one wait; after it, has somebody asked to leave? */
+#define PATIENCE_S 600.0     /* all waits for one set of parameters together */
+
+struct working {
+    struct settings settings;
+    struct fault fault;
+    struct task task;
+    struct model_scratch *scratch;
+    uint32_t *index;
+    float *x;
+    uint8_t *label;
+    struct gapless_worker *worker;
+    uint64_t gradients, dropped;
+};
+
+static volatile sig_atomic_t leave;
+
+static void on_signal(int number)
+{
+    leave = 1;
+    (void)signal(number, SIG_DFL); /* the second one is not asked about */
+}
+
+/* Is what the command line says of the task all there is to know? Then nobody has to be asked. */
+static bool task_given(const struct settings *settings)
+{
+    static const char *const names[] = {"data", "model", "batch", "seed"};
+
+    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (options_source(settings, names[i]) != OPTION_FLAG)
+            return false;
+    return true;
+}
+
+/* Asks the master what is trained, as an observer: a worker that has joined is given a batch at once, and one that
+ * then goes to load data would hold it for too long. */
+static int ask_master(const struct settings *settings, struct job *ret,
+                      struct gapless_error *error)
+{
+    struct gapless_observer_config config = {
+        .address = settings->address,
+        .connect_ns = (int64_t)(settings->connect_timeout * 1e9),
+    };
+    double end = now_seconds() + settings->connect_timeout;
+    struct gapless_observer *observer;
+    int status;
+
+    while ((status = gapless_observer_open(&config, &observer, error)) ==
+               GAPLESS_CAPACITY &&
+           now_seconds() < end && !leave)
+        (void)usleep(50000); /* other workers are asking */
+    if (status != GAPLESS_OK)
+        return status;
+    status = job_read(gapless_observer_job(observer), ret, error);
+    gapless_observer_close(observer);
+    return status;
+}
+
+/* What was given on the command line or in the environment has to be what the master says. */
+static int check_given(const struct settings *settings, const struct job *job,
+                       struct gapless_error *error)
+{
+    struct job given = *job;
+    const char *name;
+    int status = GAPLESS_OK;
+
+    status = job_set(options_source(settings, "data") > OPTION_DEFAULT ? settings->data
+                                                                       : job->data,
+                     job->data_dir,
+                     options_source(settings, "model") > OPTION_DEFAULT
+                         ? settings->model
+                         : job->model,
+                     options_source(settings, "batch") > OPTION_DEFAULT
+                         ? settings->batch
+                         : job->batch,
+                     options_source(settings, "seed") > OPTION_DEFAULT ? settings->seed
+                                                                       : job->seed,
+                     &given, error);
+    if (status != GAPLESS_OK)
+        return status;
+    name = job_difference(&given, job);
+    if (name == NULL)
+        return GAPLESS_OK;
+    return gapless_error_set(error, GAPLESS_INVALID, 0,
+                             "--%s is not what the master at %.80s trains (data %.40s, "
+                             "model %.40s, batch %u, seed %llu): leave it out",
+                             name, settings->address, job->data, job->model, job->batch,
+                             (unsigned long long)job->seed);
+}
+
+static int open_task(struct working *working, struct gapless_error *error)
+{
+    const struct settings *settings = &working->settings;
+    struct job job;
+    int status;
+
+    if (task_given(settings))
+        status = job_set(settings->data, settings->data_dir, settings->model,
+                         settings->batch, settings->seed, &job, error);
+    else
+        status = ask_master(settings, &job, error);
+    if (status == GAPLESS_OK)
+        status = check_given(settings, &job, error);
+    if (status == GAPLESS_OK && settings->data_dir != NULL)
+        status = job_set(job.data, settings->data_dir, job.model, job.batch, job.seed,
+                         &job, error);
+    if (status == GAPLESS_OK)
+        status = task_open(&job, settings->data_fd, &working->task, error);
+    return status;
+}
+
+static int open_buffers(struct working *working, struct gapless_error *error)
+{
+    const struct task *task = &working->task;
+    uint32_t batch = task->sampler.batch < task->sampler.samples ? task->sampler.batch
+                                                                 : task->sampler.samples;
+
+    working->index = calloc(batch, sizeof *working->index);
+    working->x = calloc((size_t)batch * task->data->features, sizeof *working->x);
+    working->label = calloc(batch, sizeof *working->label);
+    if (working->index == NULL || working->x == NULL || working->label == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                 "no memory for a batch of %u samples", batch);
+    return model_scratch_new(&task->model, batch, MODEL_BLAS, &working->scratch, error);
+}
+
+static int join(struct working *working, struct gapless_error *error)
+{
+    struct gapless_worker_config config = {
+        .address = working->settings.address,
+        .model = working->task.shape,
+        .connect_ns = (int64_t)(working->settings.connect_timeout * 1e9),
+        .wait_ns = PULL_NS,
+    };
+    struct job job;
+    const char *name;
+    int status = gapless_worker_open(&config, &working->worker, error);
+
+    if (status == GAPLESS_OK)
+        status = job_read(gapless_worker_job(working->worker), &job, error);
+    if (status != GAPLESS_OK)
+        return status;
+    name = job_difference(&job, &working->task.job);
+    if (name != NULL) /* only where nobody was asked before */
+        return check_given(&working->settings, &job, error);
+    return GAPLESS_OK;
+}
+
+static int pull(struct working *working, uint64_t *ret_batch, struct gapless_error *error)
+{
+    double end = now_seconds() + PATIENCE_S;
+    int status;
+
+    do
+        status = gapless_worker_pull(working->worker, ret_batch, error);
+    while (status == GAPLESS_TIMEOUT && !leave && now_seconds() < end);
+    return leave ? GAPLESS_STOPPED : status;
+}
+
+static int push(struct working *working, uint64_t batch, struct gapless_error *error)
+{
+    const struct task *task = &working->task;
+    float *grad = gapless_worker_grad(working->worker);
+    uint32_t count, number = gapless_worker_number(working->worker);
+    double loss;
+    int status;
+
+    sampler_batch(&task->sampler, batch, working->index, &count);
+    data_gather(task->data, DATA_TRAIN, working->index, count, working->x,
+                working->label);
+    loss = model_gradient(&task->model, working->scratch,
+                          gapless_worker_params(working->worker), working->x,
+                          working->label, count, grad);
+    working->gradients++;
+    fault_strike(&working->fault, number, working->gradients, grad);
+    status = gapless_worker_push(working->worker, loss, error);
+    if (status != GAPLESS_NOT_FINITE)
+        return status;
+    if (working->dropped++ == 0)
+        say("worker", "worker %u: gradient %llu is not finite and was dropped (others "
+                      "will be counted, not told)",
+            number, (unsigned long long)working->gradients);
+    return GAPLESS_OK;
+}
+
+static int work(struct working *working, struct gapless_error *error)
+{
+    uint64_t batch = 0;
+    int status;
+
+    do {
+        status = pull(working, &batch, error);
+        if (status == GAPLESS_OK)
+            status = push(working, batch, error);
+    } while (status == GAPLESS_OK);
+    return status == GAPLESS_STOPPED ? GAPLESS_OK : status;
+}
+
+static void close_all(struct working *working)
+{
+    gapless_worker_close(working->worker);
+    model_scratch_free(working->scratch);
+    free(working->label);
+    free(working->x);
+    free(working->index);
+    task_close(&working->task);
+}
+
+int cmd_worker(int argc, char **argv)
+{
+    static struct working working;
+    struct sigaction action = {.sa_handler = on_signal};
+    struct gapless_error error = {0};
+    int status;
+
+    switch (options_read(FOR_WORKER, argc, argv, &working.settings)) {
+    case OPTIONS_HELPED:
+        return EXIT_DONE;
+    case OPTIONS_WRONG:
+        return EXIT_MISUSE;
+    case OPTIONS_GO:
+        break;
+    }
+    (void)sigaction(SIGINT, &action, NULL);
+    (void)sigaction(SIGTERM, &action, NULL);
+    status = fault_parse(getenv("GAPLESS_FAULT"), &working.fault, &error);
+    if (status == GAPLESS_OK)
+        status = open_task(&working, &error);
+    if (status == GAPLESS_OK)
+        status = open_buffers(&working, &error);
+    if (status == GAPLESS_OK)
+        status = join(&working, &error);
+    if (status == GAPLESS_OK && !working.settings.quiet) {
+        (void)printf("gapless worker: joined %s as worker %u\n",
+                     working.settings.address, gapless_worker_number(working.worker));
+        (void)fflush(stdout);
+    }
+    if (status == GAPLESS_OK)
+        status = work(&working, &error);
+    if (status == GAPLESS_OK && !working.settings.quiet)
+        (void)printf("gapless worker: %s gradients, %s of them not finite\n",
+                     word_count(working.gradients).text,
+                     word_count(working.dropped).text);
+    close_all(&working);
+    return status == GAPLESS_OK ? EXIT_DONE : say_error("worker", &error);
+}

@@ -1,0 +1,25 @@
+/* Private to `gapless doctor`: how a finding is printed. */
+#ifndef CLUSTER_DOCTOR_H
+#define CLUSTER_DOCTOR_H
+
+#include <stdbool.h>
+
+enum finding {
+    FOUND,   /* as it should be */
+    LACKING, /* something is slower or not available */
+    MISSING, /* no run without it */
+    NOTED    /* for information */
+};
+
+/* "  ok  name   what was found"; the name may be "" */
+void doctor_tell(enum finding finding, const char *name, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* What to do about the finding above. */
+void doctor_remedy(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Has anything been MISSING? */
+bool doctor_missing(void);
+
+/* doctor_machine.c: processor, memory, limits, kernel */
+void doctor_machine(void);
+
+#endif

@@ -1,0 +1,114 @@
+/* The program `gapless`: finds the subcommand. The table at the end says which there are. */
+#include "options_table.h"
+#include "parse.h"
+#include "program.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+static int cmd_help(int argc, char **argv);
+static int cmd_version(int argc, char **argv);
+
+struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary; /* NULL: not listed, another spelling */
+};
+
+static const struct command commands[] = {
+    {"train", cmd_train, "train a model on this machine and watch it"},
+    {"master", cmd_master, "only the master: keeps the parameters, applies gradients"},
+    {"worker", cmd_worker, "only a worker: computes gradients for a master"},
+    {"observe", cmd_observe, "watch a running master, without slowing it"},
+    {"rules", cmd_rules, "the update rules, their formulas and what they cost"},
+    {"doctor", cmd_doctor, "what this machine offers, and what to do about each lack"},
+    {"bench", cmd_bench, "measure the engine: bench rules, bench update"},
+    {"help", cmd_help, "this text; help COMMAND: that of a command"},
+    {"version", cmd_version, "the version"},
+    {"--help", cmd_help, NULL},
+    {"-h", cmd_help, NULL},
+    {"--version", cmd_version, NULL},
+    {"-V", cmd_version, NULL},
+};
+static const unsigned commands_count = sizeof commands / sizeof commands[0];
+
+static const char *command_at(const void *context, unsigned index)
+{
+    (void)context;
+    return index < commands_count && commands[index].summary != NULL
+               ? commands[index].name
+               : NULL;
+}
+
+static const struct command *command_find(const char *name)
+{
+    for (unsigned i = 0; i < commands_count; i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static void list(FILE *out)
+{
+    (void)fprintf(out, "usage: gapless COMMAND [OPTION...]\n\n");
+    for (unsigned i = 0; i < commands_count; i++)
+        if (commands[i].summary != NULL)
+            (void)fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].summary);
+    (void)fprintf(out, "\n'gapless COMMAND --help' says more. To begin: gapless train\n");
+}
+
+static int unknown(const char *name)
+{
+    const char *near = parse_nearest(name, command_at, NULL);
+
+    (void)fprintf(stderr, "gapless: there is no command '%s'", name);
+    if (near != NULL)
+        (void)fprintf(stderr, "; did you mean '%s'?", near);
+    (void)fprintf(stderr, "\n");
+    list(stderr);
+    return EXIT_MISUSE;
+}
+
+static int cmd_help(int argc, char **argv)
+{
+    if (argc < 2) {
+        list(stdout);
+        return EXIT_DONE;
+    }
+    for (unsigned i = 0; i < options_commands_count; i++)
+        if (strcmp(options_commands[i].name, argv[1]) == 0) {
+            options_help(options_commands[i].command, stdout);
+            return EXIT_DONE;
+        }
+    if (strcmp(argv[1], "bench") == 0) {
+        char help[] = "--help";
+        char *bench[] = {argv[1], help, NULL};
+
+        return cmd_bench(2, bench);
+    }
+    return unknown(argv[1]);
+}
+
+static int cmd_version(int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    (void)printf("gapless %s\n", gapless_version());
+    return EXIT_DONE;
+}
+
+int main(int argc, char **argv)
+{
+    const struct command *command;
+
+    (void)signal(SIGXFSZ, SIG_IGN); /* a file that gets too large is an error, not an end */
+    if (argc < 2) {
+        list(stderr);
+        return EXIT_MISUSE;
+    }
+    command = command_find(argv[1]);
+    if (command == NULL)
+        return unknown(argv[1]);
+    return command->run(argc - 1, argv + 1);
+}

@@ -1,0 +1,198 @@
+/* The processes of a run: the master's and the workers' command lines, and what is said when one of them ends. */
+#include "train.h"
+
+#include "cluster/program.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define CONNECT_S 60.0      /* the master allocates first: large models take a while */
+#define CONNECT_TRY_NS 200000000ll
+#define ARGUMENTS_MAX 72    /* every option, and the name */
+
+void train_fail(struct train *train, const char *format, ...)
+{
+    va_list list;
+
+    if (train->failure[0] != '\0')
+        return;
+    va_start(list, format);
+    (void)vsnprintf(train->failure, sizeof train->failure, format, list);
+    va_end(list);
+}
+
+/* ---- starting ---------------------------------------------------------------------- */
+
+struct arguments {
+    char *text[ARGUMENTS_MAX + 1];
+    size_t count;
+};
+
+__attribute__((format(printf, 2, 3))) static bool add(struct arguments *to,
+                                                      const char *format, ...)
+{
+    va_list list;
+    int bytes;
+
+    if (to->count == ARGUMENTS_MAX)
+        return false;
+    va_start(list, format);
+    bytes = vasprintf(&to->text[to->count], format, list);
+    va_end(list);
+    if (bytes < 0)
+        return false;
+    to->text[++to->count] = NULL;
+    return true;
+}
+
+static void free_arguments(struct arguments *arguments)
+{
+    for (size_t i = 0; i < arguments->count; i++)
+        free(arguments->text[i]);
+}
+
+static bool master_arguments(const struct train *train, struct arguments *ret)
+{
+    static const char *const except[] = {"address",      "out",     "quiet",
+                                         "workers-wait", "data-fd", NULL};
+
+    return add(ret, "gapless") && add(ret, "master") &&
+           options_emit(&train->settings, FOR_MASTER, except, ret->text, ARGUMENTS_MAX,
+                        &ret->count) &&
+           add(ret, "--address=%s", train->address) &&
+           add(ret, "--out=%s", train->folder) &&
+           add(ret, "--workers-wait=%u", train->settings.workers) &&
+           add(ret, "--data-fd=%d", train->data_fd) && add(ret, "--quiet");
+}
+
+static bool worker_arguments(const struct train *train, struct arguments *ret)
+{
+    static const char *const except[] = {"master", "quiet", "connect-timeout", "data-fd",
+                                         NULL};
+
+    return add(ret, "gapless") && add(ret, "worker") &&
+           options_emit(&train->settings, FOR_WORKER, except, ret->text, ARGUMENTS_MAX,
+                        &ret->count) &&
+           add(ret, "--master=%s", train->address) &&
+           add(ret, "--connect-timeout=%g", CONNECT_S) &&
+           add(ret, "--data-fd=%d", train->data_fd) && add(ret, "--quiet");
+}
+
+static int start_one(struct train *train, uint32_t index, struct gapless_error *error)
+{
+    struct arguments arguments = {{NULL}, 0};
+    char name[24] = "master";
+    bool made;
+    int status;
+
+    if (index > 0)
+        (void)snprintf(name, sizeof name, "worker-%02u", index - 1);
+    made = index == 0 ? master_arguments(train, &arguments)
+                      : worker_arguments(train, &arguments);
+    if (made)
+        status = launch_child(name, train->log_folder, arguments.text,
+                              &train->child[index], error);
+    else
+        status = gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                   "no memory to start processes");
+    free_arguments(&arguments);
+    return status;
+}
+
+int train_start(struct train *train, struct gapless_error *error)
+{
+    int status = results_folder(train->log_folder, error);
+
+    /* A process each: threads inside them would only fight for the same cores. */
+    (void)setenv("OPENBLAS_NUM_THREADS", "1", 1);
+    (void)setenv("OMP_NUM_THREADS", "1", 1);
+    for (uint32_t i = 0; status == GAPLESS_OK && i < train->children; i++)
+        status = start_one(train, i, error);
+    return status;
+}
+
+/* ---- watching ---------------------------------------------------------------------- */
+
+static void describe(const struct child *child, char *ret, size_t max)
+{
+    char how[80], words[400];
+
+    launch_describe(child, how, sizeof how);
+    launch_last_words(child, words, sizeof words);
+    (void)snprintf(ret, max, "%s (process %d) %s%s%s", child->name, (int)child->pid, how,
+                   words[0] != '\0' ? "; its last words: " : "", words);
+}
+
+static bool run_over(const struct train *train)
+{
+    return train->facts.stats.state >= GAPLESS_RUN_ENDING;
+}
+
+static uint32_t workers_running(const struct train *train)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 1; i < train->children; i++)
+        count += train->child[i].pid > 0 && !train->child[i].ended;
+    return count;
+}
+
+static void worker_ended(struct train *train, struct child *child)
+{
+    char what[560];
+
+    if (WIFEXITED(child->status) && WEXITSTATUS(child->status) == EXIT_DONE)
+        return; /* it was told that the run is over */
+    if (run_over(train) || train->failure[0] != '\0')
+        return;
+    describe(child, what, sizeof what);
+    train->lost++;
+    if (train->facts.stats.state == GAPLESS_RUN_WAITING && train->signal == 0) {
+        train_fail(train, "the run cannot begin: %s", what);
+        return;
+    }
+    view_note(&train->view, "gapless train: %s; the run goes on with %u", what,
+              workers_running(train));
+}
+
+void train_crew_check(struct train *train)
+{
+    char what[560];
+
+    (void)launch_reap(train->child, train->children);
+    for (uint32_t i = 1; i < train->children; i++)
+        if (train->child[i].ended && !train->child[i].seen) {
+            train->child[i].seen = true;
+            worker_ended(train, &train->child[i]);
+        }
+    if (train->child[0].ended && !train->child[0].seen) {
+        train->child[0].seen = true;
+        describe(&train->child[0], what, sizeof what);
+        train_fail(train, "the run ended early: %s", what);
+    }
+}
+
+int train_connect(struct train *train, struct gapless_error *error)
+{
+    struct gapless_observer_config config = {
+        .address = train->address,
+        .connect_ns = CONNECT_TRY_NS,
+    };
+    double end = now_seconds() + CONNECT_S;
+    int status;
+
+    do {
+        train_signals(train, 0.01);
+        train_crew_check(train);
+        if (train->failure[0] != '\0')
+            return gapless_error_set(error, GAPLESS_PEER_LOST, 0, "%.230s",
+                                     train->failure);
+        if (train->signal != 0)
+            return gapless_error_set(error, GAPLESS_STOPPED, 0, "stopped");
+        status = gapless_observer_open(&config, &train->observer, error);
+    } while (status != GAPLESS_OK && now_seconds() < end);
+    return status;
+}

@@ -1,0 +1,120 @@
+/* What a person can type wrongly: each gets an exit code, 2 for misuse and 1 for failure, and words that help.
+ * ctest: timeout=60 */
+#include "run.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct mistake {
+    const char *environment, *line;
+    int code;
+    const char *text;
+};
+
+static const struct mistake mistakes[] = {
+    {NULL, "trian", 2, "did you mean 'train'?"},
+    {NULL, "nonsense-altogether", 2, "observe"},
+    {NULL, "train --rule dana-gaa", 2, "did you mean 'dana-ga'?"},
+    {NULL, "train --rule what", 2, "nag-asgd"},
+    {NULL, "train --ep 1 --quite", 2, "did you mean --quiet?"},
+    {NULL, "train --unheard-of", 2, "--rule"},
+    {NULL, "train --worker 4", 2, "ambiguous"},
+    {NULL, "train -z", 2, "there is no option '-z'"},
+    {NULL, "train --workers", 2, "needs a value"},
+    {NULL, "train 4", 2, "'4' is not an option"},
+    {NULL, "train --workers 0", 2, "must be at least 1"},
+    {NULL, "train --workers -3", 2, "must be a whole number"},
+    {NULL, "train --workers 4097", 2, "must be at most 4096"},
+    {NULL, "train --workers 8x", 2, "must be a whole number"},
+    {NULL, "train --workers 99999999999999999999999", 2, "must be at most"},
+    {NULL, "train --workers 9 --workers-max 8", 2, "more than the capacity"},
+    {NULL, "train --batch 0", 2, "--batch must be at least 1"},
+    {NULL, "train --batch 70000", 2, "--batch must be at most 65536"},
+    {NULL, "train --lr 0", 2, "--lr must be above 0"},
+    {NULL, "train --lr -0.1", 2, "--lr must be above 0"},
+    {NULL, "train --lr nan", 2, "must be a finite number"},
+    {NULL, "train --lr inf", 2, "must be a finite number"},
+    {NULL, "train --lr 1e999", 2, "must be a finite number"},
+    {NULL, "train --lr 0x1p3", 2, "must be a finite number"},
+    {NULL, "train --lr 0.1,", 2, "must be a finite number"},
+    {NULL, "train --lr=", 2, "must be a finite number"},
+    {NULL, "train --momentum 1", 2, "--momentum must be below 1"},
+    {NULL, "train --momentum -0.1", 2, "--momentum must be at least 0"},
+    {NULL, "train --epochs 0", 2, "--epochs must be above 0"},
+    {NULL, "train --epochs 1e7", 2, "--epochs must be at most"},
+    {NULL, "train --warmup 2weeks", 2, "knows the units epochs and updates"},
+    {NULL, "train --warmup 1.5", 2, "write 1.5epochs or 1.5updates"},
+    {NULL, "train --steps 0.5", 2, "wants AT:FACTOR"},
+    {NULL, "train --steps 0.5:0", 2, "must be above 0"},
+    {NULL, "train --steps 0.5:0.1,", 2, "wants AT:FACTOR"},
+    {NULL, "train --steps .1:1,.2:1,.3:1,.4:1,.5:1,.6:1,.7:1,.8:1,.9:1", 2, "at most 8"},
+    {NULL, "train --schedule sine", 2, "constant, cosine"},
+    {NULL, "train --schedule cosine:2", 2, "must be at most 1"},
+    {NULL, "train --gap-ref here", 2, "sent, own_lookahead"},
+    {NULL, "train --seed -1", 2, "must be a whole number"},
+    {NULL, "train --address tcp:1.2.3.4", 2, "must be shm:NAME"},
+    {NULL, "train --data fashion-mnits", 2, "did you mean 'fashion-mnist'?"},
+    {NULL, "train --data imagenet", 2, "synthetic"},
+    {NULL, "train --data synthetic:1x2", 2, "synthetic"},
+    {NULL, "train --data synthetic --model resnet", 2, "mlp:WIDTH"},
+    {NULL, "train --data synthetic --model mlp:0", 2, "mlp:"},
+    {NULL, "train --data synthetic --model mlp:99999999", 2, "mlp:"},
+    {NULL, "train --data mnist --data-dir /nowhere", 1, "/nowhere"},
+    {NULL, "train --data synthetic --out /proc/nowhere", 1, "/proc/nowhere"},
+    {NULL, "train --data synthetic --out /dev/null", 1, "/dev/null"},
+    {NULL, "train --data synthetic --out", 2, "needs a value"},
+    {"GAPLESS_WORKERS=0", "train", 2, "GAPLESS_WORKERS must be at least 1"},
+    {"GAPLESS_RULE=sgd", "train", 2, "GAPLESS_RULE knows no rule 'sgd'"},
+    {"GAPLESS_QUIET=perhaps", "train", 2, "GAPLESS_QUIET must be 1 or 0"},
+    {"GAPLESS_FAULT=nap:1", "worker", 2, "GAPLESS_FAULT must be"},
+    {NULL, "master --workers-wait 60 --workers 4", 2, "more than the capacity"},
+    {NULL, "master --data-fd 1", 2, "must be at least 3"},
+    {NULL, "master --data-fd 77 --data synthetic", 1, "gapless master:"},
+    {NULL, "worker --master shm:nobody-there --connect-timeout 0.2", 1, "nobody-there"},
+    {NULL, "observe --master shm:nobody-there --connect-timeout 0.2", 1, "nobody-there"},
+    {NULL, "observe --interval 0", 2, "must be at least 0.01"},
+    {NULL, "bench", 2, "usage: gapless bench"},
+    {NULL, "bench everything", 2, "there is no benchmark 'everything'"},
+    {NULL, "help nothing", 2, "there is no command 'nothing'"},
+};
+
+static void test_mistakes(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof mistakes / sizeof mistakes[0]; i++)
+        run_whole(mistakes[i].environment, mistakes[i].line, mistakes[i].code,
+                  mistakes[i].text);
+    run_none_left("gapless-test");
+}
+
+/* And what is not a mistake. */
+static void test_helps(void **state)
+{
+    static const char *const commands[] = {"train",   "master", "worker",
+                                           "observe", "rules",  "doctor"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        char line[64];
+
+        (void)snprintf(line, sizeof line, "%s --help", commands[i]);
+        run_whole("GAPLESS_WORKERS=0", line, 0, "usage: gapless");
+        (void)snprintf(line, sizeof line, "help %s", commands[i]);
+        run_whole(NULL, line, 0, commands[i]);
+    }
+    run_whole(NULL, "help", 0, "doctor");
+    run_whole(NULL, "--version", 0, "gapless ");
+    run_whole(NULL, "rules", 0, "dana-ga");
+    run_whole(NULL, "rules --json", 0, "bytes_per_parameter");
+    run_whole(NULL, "doctor", 0, "shared memory");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_mistakes),
+        cmocka_unit_test(test_helps),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,135 @@
+/* A small model, a master in this process and workers in child processes: for tests that run the whole engine. */
+#ifndef GAPLESS_TESTS_ENGINE_H
+#define GAPLESS_TESTS_ENGINE_H
+
+#include "engine/gapless.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ENGINE_COUNT 4099u /* no multiple of anything */
+#define ENGINE_WORKERS_MAX 8u
+
+static const struct gapless_tensor engine_tensors[] = {{"w", 2, {4096, 1}}, {"b", 1, {3}}};
+
+static char engine_address[64];
+
+static inline struct gapless_master_config engine_config(const char *rule, uint64_t gradients)
+{
+    static int runs;
+
+    (void)snprintf(engine_address, sizeof engine_address, "shm:test-%ld-%d", (long)getpid(),
+                   runs++);
+    return (struct gapless_master_config){
+        .address = engine_address,
+        .model = {engine_tensors, 2},
+        .rule = rule,
+        .schedule = {.rate = 0.01},
+        .gradients = gradients,
+        .workers_max = ENGINE_WORKERS_MAX,
+        .job = "a job",
+    };
+}
+
+static inline uint64_t engine_random(uint64_t *state)
+{
+    *state = *state * 6364136223846793005ull + 1442695040888963407ull;
+    return *state >> 33;
+}
+
+static inline void engine_sleep(long microseconds)
+{
+    struct timespec t = {microseconds / 1000000, microseconds % 1000000 * 1000};
+
+    (void)nanosleep(&t, NULL);
+}
+
+/* The gradient of 0.5 |theta - 1|^2 plus noise of the batch's own. */
+static inline double engine_gradient(const float *params, uint64_t batch, float *grad)
+{
+    uint64_t random = batch * 2654435761u + 12345;
+    double loss = 0;
+    uint32_t i;
+
+    for (i = 0; i < ENGINE_COUNT; i++) {
+        float noise = 0.1f * ((float)(engine_random(&random) % 2001) / 1000.0f - 1.0f);
+
+        grad[i] = params[i] - 1.0f + noise;
+        loss += 0.5 * (double)((params[i] - 1.0f) * (params[i] - 1.0f));
+    }
+    return loss / ENGINE_COUNT;
+}
+
+/* What a worker does differently; 0: nothing. */
+struct engine_fault {
+    uint64_t nan_every;  /* each so many batches: a gradient that is not finite */
+    long sleep_us;       /* per batch */
+    int64_t spin_ns;     /* polls so long before it sleeps */
+    uint64_t hang_at;    /* never pushes this batch (and sleeps for long) */
+};
+
+/* A worker until the run is over. Returns its exit code: 0 if it ended in order. */
+static inline int engine_work(const struct engine_fault *fault)
+{
+    struct gapless_worker_config config = {.address = engine_address,
+                                           .model = {engine_tensors, 2},
+                                           .spin_ns = fault->spin_ns,
+                                           .wait_ns = 20000000000};
+    struct gapless_worker *worker;
+    struct gapless_error error = {0};
+    uint64_t batch;
+    int status;
+    double loss;
+
+    status = gapless_worker_open(&config, &worker, &error);
+    if (status == GAPLESS_STOPPED)
+        return 0; /* came when all was done */
+    if (status != GAPLESS_OK) {
+        (void)fprintf(stderr, "worker: %s\n", error.text);
+        return 2;
+    }
+    while ((status = gapless_worker_pull(worker, &batch, &error)) == GAPLESS_OK) {
+        loss = engine_gradient(gapless_worker_params(worker), batch,
+                               gapless_worker_grad(worker));
+        if (fault->nan_every > 0 && batch % fault->nan_every == fault->nan_every - 1)
+            gapless_worker_grad(worker)[batch % ENGINE_COUNT] = batch % 2 ? 1e38f * 10 : 0.0f / 0.0f;
+        if (fault->hang_at > 0 && batch >= fault->hang_at)
+            engine_sleep(30000000);
+        if (fault->sleep_us > 0)
+            engine_sleep(fault->sleep_us);
+        status = gapless_worker_push(worker, loss, &error);
+        if (status != GAPLESS_OK && status != GAPLESS_NOT_FINITE)
+            break;
+    }
+    gapless_worker_close(worker);
+    if (status == GAPLESS_STOPPED)
+        return 0;
+    (void)fprintf(stderr, "worker: %s\n", error.text);
+    return 3;
+}
+
+static inline pid_t engine_start(const struct engine_fault *fault)
+{
+    pid_t pid;
+
+    (void)fflush(NULL);
+    pid = fork();
+    if (pid == 0)
+        _exit(engine_work(fault));
+    return pid;
+}
+
+/* Exit code of a child, -1 if it was killed. */
+static inline int engine_wait(pid_t pid)
+{
+    int status = 0;
+
+    (void)waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+#endif

@@ -1,0 +1,563 @@
+/* The whole engine on one machine, and what can go wrong: bad hellos, gradients that are not finite, workers that die,
+ * hang, come late; observers that must never see a torn vector. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "engine.h"
+#include "engine/client.h"
+#include "engine/master.h"
+
+#include <math.h>
+#include <string.h>
+
+static const struct engine_fault no_fault = {0};
+
+static struct gapless_master *open_master(const struct gapless_master_config *config)
+{
+    struct gapless_error error = {0};
+    struct gapless_master *m = NULL;
+
+    if (gapless_master_open(config, &m, &error) != GAPLESS_OK)
+        fail_msg("%s", error.text);
+    return m;
+}
+
+static void run_to_end(struct gapless_master *m)
+{
+    struct gapless_error error = {0};
+    int i;
+
+    for (i = 0; i < 60; i++)
+        if (gapless_master_run(m, 500000000, &error) == GAPLESS_STOPPED)
+            return;
+    fail_msg("the run did not end: %s", error.text);
+}
+
+static struct gapless_stats stats_of(const struct gapless_master *m)
+{
+    struct gapless_stats s;
+
+    gapless_master_stats(m, &s);
+    return s;
+}
+
+/* all == sum of owns to rounding; a slot that nobody uses has own == 0 (E6). */
+static void check_sum_of_owns(const struct gapless_master *m)
+{
+    uint32_t w, i;
+
+    if (!(m->rule->flags & RULE_SUM))
+        return;
+    for (i = 0; i < ENGINE_COUNT; i++) {
+        double sum = 0;
+
+        for (w = 0; w < ENGINE_WORKERS_MAX; w++) {
+            sum += (double)m->slot[w].own[i];
+            if (m->core->worker[w].state == CORE_FREE)
+                assert_true(fabs((double)m->slot[w].own[i]) <= 0);
+        }
+        assert_true(fabs(sum - (double)m->all[i]) < 1e-3);
+    }
+}
+
+static void check_learned(const struct gapless_master *m)
+{
+    const float *theta = gapless_master_params(m);
+    double off = 0;
+    uint32_t i;
+
+    for (i = 0; i < ENGINE_COUNT; i++) {
+        assert_true(isfinite(theta[i]));
+        off += fabs((double)theta[i] - 1);
+    }
+    assert_true(off / ENGINE_COUNT < 0.2);
+}
+
+static void train(const char *rule, uint32_t workers, uint64_t range_elements)
+{
+    struct gapless_master_config config = engine_config(rule, 1500);
+    struct gapless_master *m;
+    struct gapless_stats s;
+    pid_t pid[ENGINE_WORKERS_MAX];
+    uint32_t w;
+
+    config.workers_wait = config.workers_expected = workers;
+    config.range_elements = range_elements;
+    m = open_master(&config);
+    for (w = 0; w < workers; w++)
+        pid[w] = engine_start(&no_fault);
+    run_to_end(m);
+    for (w = 0; w < workers; w++)
+        assert_int_equal(engine_wait(pid[w]), 0);
+    s = stats_of(m);
+    assert_int_equal(s.gradients, 1500);
+    assert_int_equal(s.dropped + s.partial, 0);
+    assert_int_equal(s.workers_lost, 0);
+    check_learned(m);
+    gapless_master_close(m);
+}
+
+static void test_every_rule_trains(void **state)
+{
+    struct gapless_rule rule;
+    unsigned i;
+
+    (void)state;
+    for (i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++) {
+        print_message("%s\n", rule.name);
+        train(rule.name, 3, 0);
+    }
+    assert_true(i >= 24);
+}
+
+static void test_ranges(void **state)
+{
+    (void)state;
+    train("dana-ga", 3, 512);
+    train("dana-lga", 3, 512);
+    train("ga-global", 3, 512);
+    train("ssgd", 3, 512);
+}
+
+/* ---- hello ---- */
+
+static void ignore_note(void *user, uint32_t note)
+{
+    (void)user;
+    (void)note;
+}
+
+/* Says a hello of one's own making to a master that runs meanwhile; the answer's status and text. */
+static int say_hello(const struct wire_hello *hello, char *ret_text)
+{
+    struct client client;
+    struct gapless_error error = {0};
+    int status = client_open(&client, engine_address, hello, 2000000000, 0, 0, ignore_note, NULL,
+                             &error);
+
+    (void)snprintf(ret_text, 480, "%s", error.text);
+    if (status == GAPLESS_OK)
+        client_close(&client);
+    return status;
+}
+
+/* The child says hello, the master serves for a while; the child's answer comes back by a pipe. */
+static int refusal(struct gapless_master *m, const struct wire_hello *hello, char *ret_text)
+{
+    int fd[2], status = 0, i;
+    pid_t pid;
+
+    assert_int_equal(pipe(fd), 0);
+    pid = fork();
+    if (pid == 0) {
+        (void)alarm(20);
+        status = say_hello(hello, ret_text);
+        _exit(write(fd[1], &status, sizeof status) < 0 || write(fd[1], ret_text, 480) < 0);
+    }
+    for (i = 0; i < 40 && waitpid(pid, NULL, WNOHANG) != pid; i++)
+        (void)gapless_master_run(m, 50000000, NULL);
+    assert_int_equal(read(fd[0], &status, sizeof status), sizeof status);
+    assert_int_equal(read(fd[0], ret_text, 480), 480);
+    (void)close(fd[0]);
+    (void)close(fd[1]);
+    return status;
+}
+
+static void test_bad_hellos(void **state)
+{
+    struct gapless_master_config config = engine_config("asgd", 0);
+    struct gapless_master *m = open_master(&config);
+    const struct wire_hello good = {
+        .head = wire_head(WIRE_HELLO), .role = WIRE_WORKER, .version = GAPLESS_RELEASE};
+    struct wire_hello hello = good;
+    char text[480];
+
+    (void)state;
+    assert_int_equal(refusal(m, &hello, text), GAPLESS_OK);
+    (void)snprintf(hello.version, sizeof hello.version, "9.9.9");
+    assert_int_equal(refusal(m, &hello, text), GAPLESS_VERSION);
+    assert_non_null(strstr(text, "9.9.9"));
+    assert_non_null(strstr(text, GAPLESS_RELEASE));
+    hello = good;
+    hello.head.protocol = 77;
+    assert_int_equal(refusal(m, &hello, text), GAPLESS_VERSION);
+    assert_non_null(strstr(text, "77"));
+    hello = good;
+    hello.count = 123;
+    assert_int_equal(refusal(m, &hello, text), GAPLESS_MODEL);
+    assert_non_null(strstr(text, "123"));
+    assert_non_null(strstr(text, "4099"));
+    hello = good;
+    hello.count = ENGINE_COUNT;
+    hello.model_hash = 1;
+    assert_int_equal(refusal(m, &hello, text), GAPLESS_MODEL);
+    hello = good;
+    hello.role = 9;
+    assert_int_equal(refusal(m, &hello, text), GAPLESS_PROTOCOL);
+    hello = good;
+    hello.head.magic = 0;
+    assert_int_equal(refusal(m, &hello, text), GAPLESS_PROTOCOL);
+    gapless_master_close(m);
+}
+
+static void test_capacity(void **state)
+{
+    struct gapless_master_config config = engine_config("asgd", 300);
+    const struct wire_hello hello = {
+        .head = wire_head(WIRE_HELLO), .role = WIRE_WORKER, .version = GAPLESS_RELEASE};
+    const struct engine_fault slow = {.sleep_us = 10000};
+    struct gapless_master *m;
+    char text[480];
+    pid_t pid;
+    int i;
+
+    (void)state;
+    config.workers_max = 1;
+    m = open_master(&config);
+    pid = engine_start(&slow);
+    for (i = 0; i < 100 && stats_of(m).gradients == 0; i++)
+        (void)gapless_master_run(m, 20000000, NULL);
+    assert_int_equal(refusal(m, &hello, text), GAPLESS_CAPACITY);
+    assert_non_null(strstr(text, "1 workers"));
+    gapless_master_stop(m);
+    run_to_end(m);
+    assert_int_equal(engine_wait(pid), 0);
+    gapless_master_close(m);
+}
+
+/* ---- gradients that are not finite ---- */
+
+static void drops_nan(const char *rule)
+{
+    struct gapless_master_config config = engine_config(rule, 1000);
+    const struct engine_fault fault = {.nan_every = 10};
+    struct gapless_master *m = open_master(&config);
+    pid_t a = engine_start(&fault), b = engine_start(&fault);
+
+    run_to_end(m);
+    assert_int_equal(engine_wait(a), 0);
+    assert_int_equal(engine_wait(b), 0);
+    assert_int_equal(stats_of(m).gradients, 1000);
+    assert_int_equal(stats_of(m).dropped, 100);
+    check_learned(m);
+    gapless_master_close(m);
+}
+
+static void test_worker_finds_nan(void **state)
+{
+    (void)state;
+    drops_nan("dana-ga");
+    drops_nan("ssgd");
+    drops_nan("ga-global");
+    drops_nan("dana-slim");
+}
+
+static void count_note(void *user, uint32_t note)
+{
+    *(int *)user += NOTE_WHAT(note) == NOTE_READY ? 1 : 0;
+}
+
+/* A worker that does not look at its gradient: speaks the protocol by hand. */
+static int careless_worker(uint32_t nan_every)
+{
+    struct wire_hello hello = {
+        .head = wire_head(WIRE_HELLO), .role = WIRE_WORKER, .version = GAPLESS_RELEASE};
+    struct tp_region slot;
+    struct client c;
+    uint32_t r, n = 0;
+    int ready = 0;
+    float *grad;
+
+    if (client_open(&c, engine_address, &hello, 0, 0, 0, count_note, &ready, NULL) !=
+            GAPLESS_OK ||
+        client_window(&c, WIRE_SLOT, 0, &slot, NULL) != GAPLESS_OK)
+        return 1;
+    grad = (float *)(void *)((char *)slot.base + c.welcome.grad_at);
+    while (client_poll(&c, 100000000, count_note, &ready, NULL) == GAPLESS_OK) {
+        if (ready == 0)
+            continue;
+        ready = 0;
+        if (((const struct slot_head *)slot.base)->stop)
+            break;
+        for (r = 0; r < ENGINE_COUNT; r++)
+            grad[r] = 0.01f;
+        if (++n % nan_every == 0)
+            grad[n % ENGINE_COUNT] = (float)NAN;
+        (void)c.transport->put(c.tp, c.peer, &slot, 0, 0, NOTE(NOTE_PUSH, 0));
+    }
+    client_close(&c);
+    return 0;
+}
+
+static void master_finds_nan(const char *rule)
+{
+    struct gapless_master_config config = engine_config(rule, 500);
+    struct gapless_master *m = open_master(&config);
+    pid_t pid = fork();
+    uint32_t i;
+
+    if (pid == 0)
+        _exit(careless_worker(5));
+    run_to_end(m);
+    gapless_master_run(m, 10000000, NULL);
+    assert_int_equal(stats_of(m).gradients, 500);
+    assert_int_equal(stats_of(m).dropped, 100);
+    for (i = 0; i < ENGINE_COUNT; i++)
+        assert_true(isfinite(gapless_master_params(m)[i]));
+    gapless_master_close(m);
+    assert_int_equal(engine_wait(pid), 0);
+}
+
+static void test_master_finds_nan(void **state)
+{
+    (void)state;
+    master_finds_nan("asgd");
+    master_finds_nan("dana-lga");
+    master_finds_nan("ssgd");
+}
+
+/* ---- workers that come, go, die and hang ---- */
+
+static void kill_twenty(const char *rule, uint64_t range_elements)
+{
+    struct gapless_master_config config = engine_config(rule, 12000);
+    const struct engine_fault steady = {.sleep_us = 200};
+    struct gapless_master *m;
+    pid_t pid[4];
+    uint64_t random = 42;
+    int i, w;
+
+    config.range_elements = range_elements;
+    m = open_master(&config);
+    for (w = 0; w < 4; w++)
+        pid[w] = engine_start(&steady);
+    for (i = 0; i < 20; i++) {
+        w = i % 3 + 1; /* number 0 lives */
+        (void)gapless_master_run(m, 1000000 + (int64_t)(engine_random(&random) % 20000000), NULL);
+        assert_int_equal(kill(pid[w], SIGKILL), 0);
+        (void)waitpid(pid[w], NULL, 0);
+        (void)gapless_master_run(m, 20000000, NULL);
+        check_sum_of_owns(m);
+        pid[w] = engine_start(&steady);
+    }
+    run_to_end(m);
+    for (w = 0; w < 4; w++)
+        assert_int_equal(engine_wait(pid[w]), 0);
+    assert_int_equal(stats_of(m).gradients, 12000);
+    assert_true(stats_of(m).workers_lost >= 1 && stats_of(m).workers_lost <= 20);
+    check_learned(m);
+    check_sum_of_owns(m);
+    gapless_master_close(m);
+}
+
+static void test_kill_at_twenty_instants(void **state)
+{
+    (void)state;
+    kill_twenty("dana-ga", 0);
+    kill_twenty("dana-zero", 512);
+    kill_twenty("ssgd", 0);
+}
+
+static void test_hung_worker_is_dropped(void **state)
+{
+    struct gapless_master_config config = engine_config("dana-ga", 500);
+    const struct engine_fault hang = {.hang_at = 1};
+    struct gapless_master *m;
+    pid_t good, hung;
+
+    (void)state;
+    config.worker_timeout_ns = 300000000;
+    m = open_master(&config);
+    hung = engine_start(&hang);
+    (void)gapless_master_run(m, 100000000, NULL);
+    good = engine_start(&no_fault);
+    run_to_end(m);
+    assert_int_equal(engine_wait(good), 0);
+    assert_int_equal(stats_of(m).gradients, 500);
+    assert_int_equal(stats_of(m).workers_lost, 1);
+    (void)kill(hung, SIGKILL);
+    (void)waitpid(hung, NULL, 0);
+    check_learned(m);
+    gapless_master_close(m);
+}
+
+static void test_late_joiners(void **state)
+{
+    struct gapless_master_config config = engine_config("dana-ga", 3000);
+    const struct engine_fault slow = {.sleep_us = 300};
+    struct gapless_worker_stats late;
+    struct gapless_master *m = open_master(&config);
+    pid_t a, b, c;
+
+    (void)state;
+    a = engine_start(&slow);
+    (void)gapless_master_run(m, 200000000, NULL);
+    b = engine_start(&slow);
+    (void)gapless_master_run(m, 200000000, NULL);
+    c = engine_start(&slow);
+    run_to_end(m);
+    assert_int_equal(engine_wait(a) + engine_wait(b) + engine_wait(c), 0);
+    assert_int_equal(stats_of(m).workers_joined, 3);
+    assert_int_equal(gapless_master_worker_stats(m, 2, &late), GAPLESS_OK);
+    assert_true(late.gradients > 0 && late.gradients < 3000);
+    assert_int_equal(gapless_master_worker_stats(m, ENGINE_WORKERS_MAX, &late), GAPLESS_MISSING);
+    check_learned(m);
+    gapless_master_close(m);
+}
+
+static void test_dead_master_is_noticed(void **state)
+{
+    struct gapless_master_config config = engine_config("asgd", 0);
+    struct gapless_master *m = open_master(&config);
+    pid_t pid = engine_start(&no_fault);
+
+    (void)state;
+    (void)gapless_master_run(m, 200000000, NULL);
+    assert_true(stats_of(m).gradients > 0);
+    gapless_master_close(m);
+    assert_int_equal(engine_wait(pid), 3); /* says why and ends; engine_wait would hang if not */
+}
+
+/* ---- observers ---- */
+
+/* With every gradient the same in all places, every version of the parameters is one number repeated: a torn copy would
+ * show two. */
+static int watch(uint64_t range_elements)
+{
+    struct gapless_observer_config config = {.address = engine_address};
+    static float params[ENGINE_COUNT];
+    struct gapless_observer *o;
+    struct gapless_stats stats;
+    uint64_t version, last = 0;
+    uint32_t i, reads, step = range_elements == 0 ? ENGINE_COUNT : (uint32_t)range_elements;
+
+    if (gapless_observer_open(&config, &o, NULL) != GAPLESS_OK ||
+        gapless_observer_count(o) != ENGINE_COUNT ||
+        strcmp(gapless_observer_job(o), "a job") != 0)
+        return 1;
+    for (reads = 0; reads < 3000; reads++) {
+        if (gapless_observer_read(o, params, 0, &version, NULL) != GAPLESS_OK)
+            return 2;
+        for (i = 1; i < ENGINE_COUNT; i++)
+            if (i % step != 0 && (params[i] < params[i - 1] || params[i] > params[i - 1]))
+                return 3;
+        if (version < last || gapless_observer_stats(o, &stats, NULL) != GAPLESS_OK)
+            return 4;
+        last = version;
+    }
+    gapless_observer_close(o);
+    return last > 10 ? 0 : 5;
+}
+
+static int push_ones(void)
+{
+    struct gapless_worker_config config = {.address = engine_address};
+    struct gapless_worker *w;
+    uint64_t batch;
+    uint32_t i;
+
+    if (gapless_worker_open(&config, &w, NULL) != GAPLESS_OK)
+        return 1;
+    while (gapless_worker_pull(w, &batch, NULL) == GAPLESS_OK) {
+        for (i = 0; i < ENGINE_COUNT; i++)
+            gapless_worker_grad(w)[i] = 1e-4f;
+        if (gapless_worker_push(w, 0, NULL) != GAPLESS_OK)
+            break;
+    }
+    gapless_worker_close(w);
+    return 0;
+}
+
+static void test_reads_are_never_torn(void **state)
+{
+    struct gapless_master_config config = engine_config("nag-asgd", 0);
+    struct gapless_master *m = open_master(&config);
+    pid_t worker, observer;
+    int i, code = -2, status;
+
+    (void)state;
+    worker = fork();
+    if (worker == 0)
+        _exit(push_ones());
+    observer = fork();
+    if (observer == 0)
+        _exit(watch(0));
+    for (i = 0; i < 300 && code == -2; i++) {
+        (void)gapless_master_run(m, 100000000, NULL);
+        if (waitpid(observer, &status, WNOHANG) == observer)
+            code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    }
+    gapless_master_stop(m);
+    run_to_end(m);
+    assert_int_equal(engine_wait(worker), 0);
+    assert_int_equal(code, 0);
+    assert_int_equal(gapless_master_observers(m), 0);
+    gapless_master_close(m);
+}
+
+/* ---- bad configurations ---- */
+
+static void refused(struct gapless_master_config config, int status, const char *word)
+{
+    struct gapless_error error = {0};
+    struct gapless_master *m = NULL;
+
+    assert_int_equal(gapless_master_open(&config, &m, &error), status);
+    assert_null(m);
+    if (strstr(error.text, word) == NULL)
+        fail_msg("'%s' is not in: %s", word, error.text);
+}
+
+static void test_bad_configurations(void **state)
+{
+    const struct gapless_master_config good = engine_config("asgd", 10);
+    struct gapless_master_config c = good;
+    static float bad[ENGINE_COUNT];
+
+    (void)state;
+    c.rule = "sgd";
+    refused(c, GAPLESS_MISSING, "dana-ga");
+    c = good, c.address = "udp:x";
+    refused(c, GAPLESS_INVALID, "shm");
+    c = good, c.address = NULL;
+    refused(c, GAPLESS_INVALID, "shm:demo");
+    c = good, c.momentum = 1;
+    refused(c, GAPLESS_INVALID, "momentum");
+    c = good, c.momentum = NAN;
+    refused(c, GAPLESS_INVALID, "momentum");
+    c = good, c.schedule.rate = -1;
+    refused(c, GAPLESS_INVALID, "rate");
+    c = good, c.workers_max = 5000;
+    refused(c, GAPLESS_INVALID, "4096");
+    c = good, c.workers_expected = 100;
+    refused(c, GAPLESS_INVALID, "capacity");
+    c = good, c.model.tensors_count = 0;
+    refused(c, GAPLESS_INVALID, "tensors");
+    bad[7] = (float)INFINITY;
+    c = good, c.initial = bad;
+    refused(c, GAPLESS_NOT_FINITE, "7");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_rule_trains),
+        cmocka_unit_test(test_ranges),
+        cmocka_unit_test(test_bad_hellos),
+        cmocka_unit_test(test_capacity),
+        cmocka_unit_test(test_worker_finds_nan),
+        cmocka_unit_test(test_master_finds_nan),
+        cmocka_unit_test(test_kill_at_twenty_instants),
+        cmocka_unit_test(test_hung_worker_is_dropped),
+        cmocka_unit_test(test_late_joiners),
+        cmocka_unit_test(test_dead_master_is_noticed),
+        cmocka_unit_test(test_reads_are_never_torn),
+        cmocka_unit_test(test_bad_configurations),
+    };
+
+    (void)alarm(240);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,138 @@
+/* Tensors to blocks and ranges: hand cases, then every property over random models. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "engine/layout.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void test_flagship_is_one_range(void **state)
+{
+    const struct gapless_tensor t[] = {
+        {"w1", 2, {784, 64}}, {"b1", 1, {64}}, {"w2", 2, {64, 10}}, {"b2", 1, {10}}};
+    const struct gapless_model model = {t, 4};
+    struct layout l;
+
+    (void)state;
+    assert_int_equal(layout_init(&l, &model, 0, NULL), GAPLESS_OK);
+    assert_int_equal(l.count, 50890);
+    assert_int_equal(l.padded, 50896);
+    assert_int_equal(l.ranges_count, 1);
+    assert_int_equal(l.blocks_count, 6); /* w1 in three pieces of 16 Ki and more */
+    assert_int_equal(l.block_ends[2], 50176);
+    assert_int_equal(l.block_ends[3], 50240);
+    assert_int_equal(l.block_ends[5], 50890);
+    assert_true(l.block_ends[0] >= LAYOUT_BLOCK_MIN);
+    layout_free(&l);
+}
+
+static void refused(const struct gapless_tensor *t, uint32_t count, const char *word)
+{
+    const struct gapless_model model = {t, count};
+    struct gapless_error e = {0};
+    struct layout l;
+
+    assert_int_equal(layout_init(&l, &model, 0, &e), GAPLESS_INVALID);
+    assert_non_null(strstr(e.text, word));
+}
+
+static void test_bad_models(void **state)
+{
+    const struct gapless_tensor none[] = {{NULL, 1, {4}}}, quote[] = {{"a\"b", 1, {4}}},
+                                flat[] = {{"a", 0, {4}}}, deep[] = {{"a", 5, {4}}},
+                                zero[] = {{"a", 2, {4, 0}}},
+                                huge[] = {{"a", 2, {UINT64_C(1) << 40, UINT64_C(1) << 40}}},
+                                sum[] = {{"a", 1, {GAPLESS_ELEMENTS_MAX}}, {"b", 1, {1}}};
+
+    (void)state;
+    refused(none, 1, "tensor 0");
+    refused(quote, 1, "tensor 0");
+    refused(flat, 1, "'a'");
+    refused(deep, 1, "'a'");
+    refused(zero, 1, "dimension 1");
+    refused(huge, 1, "'a'");
+    refused(sum, 2, "parameters");
+    refused(NULL, 0, "0");
+}
+
+static uint64_t draw(uint64_t *random, uint64_t below)
+{
+    *random = *random * 6364136223846793005ull + 1442695040888963407ull;
+    return (*random >> 33) % below;
+}
+
+static void check(const struct layout *l, uint64_t range_elements)
+{
+    uint32_t r, b;
+    uint64_t begin, end;
+
+    assert_int_equal(l->range_start[0], 0);
+    assert_int_equal(l->range_start[l->ranges_count], l->padded);
+    assert_int_equal(l->block_first[l->ranges_count], l->blocks_count);
+    for (r = 0; r < l->ranges_count; r++) {
+        begin = l->range_start[r];
+        end = l->range_start[r + 1];
+        assert_true(begin % LAYOUT_LANES == 0 && end > begin);
+        assert_true(r + 1 == l->ranges_count || end - begin >= range_elements);
+        assert_true(l->block_first[r + 1] > l->block_first[r]);
+        for (b = l->block_first[r]; b < l->block_first[r + 1]; b++)
+            assert_true(l->block_ends[b] > (b == l->block_first[r] ? 0 : l->block_ends[b - 1]));
+        if (r + 1 < l->ranges_count)
+            assert_int_equal(begin + l->block_ends[b - 1], end);
+        else
+            assert_int_equal(begin + l->block_ends[b - 1], l->count);
+    }
+}
+
+static void test_random_models(void **state)
+{
+    struct gapless_tensor t[40];
+    char names[40][8];
+    uint64_t random = 1, seed, i, count, range;
+    struct layout l;
+
+    (void)state;
+    for (seed = 0; seed < 500; seed++) {
+        count = 1 + draw(&random, 40);
+        for (i = 0; i < count; i++) {
+            (void)snprintf(names[i], sizeof names[i], "t%u", (unsigned)i);
+            t[i] = (struct gapless_tensor){
+                names[i], 1, {1 + draw(&random, draw(&random, 3) == 0 ? 200000 : 100)}};
+        }
+        range = 1 + draw(&random, 100000);
+        assert_int_equal(
+            layout_init(&l, &(struct gapless_model){t, (uint32_t)count}, range, NULL),
+            GAPLESS_OK);
+        check(&l, range);
+        layout_free(&l);
+    }
+}
+
+static void test_hash_tells_models_apart(void **state)
+{
+    const struct gapless_tensor a[] = {{"a", 2, {4, 6}}}, b[] = {{"a", 2, {6, 4}}},
+                                c[] = {{"b", 2, {4, 6}}};
+    uint64_t n, ha, hb, hc;
+
+    (void)state;
+    assert_int_equal(layout_measure(&(struct gapless_model){a, 1}, &n, &ha, NULL), 0);
+    assert_int_equal(layout_measure(&(struct gapless_model){b, 1}, &n, &hb, NULL), 0);
+    assert_int_equal(layout_measure(&(struct gapless_model){c, 1}, &n, &hc, NULL), 0);
+    assert_true(ha != hb && hb != hc && ha != hc);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_flagship_is_one_range),
+        cmocka_unit_test(test_bad_models),
+        cmocka_unit_test(test_random_models),
+        cmocka_unit_test(test_hash_tells_models_apart),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
