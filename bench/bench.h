@@ -5,5 +5,11 @@
 
 /* The update rules against a stream with the same traffic and against separate passes. */
 int bench_rules(int argc, char **argv);
+/* The round trip from push to pulled parameters over a transport. */
+int bench_update(int argc, char **argv);
+
+/* Adds to a JSON object (of jansson) what the figures were measured on: version, date, CPU, compiler. */
+struct json_t;
+void bench_machine(struct json_t *root);
 
 #endif

@@ -6,8 +6,9 @@
  *                                            pass: the rule, in one pass over memory
  *   t1  pulled <──────────────────────────── note
  *
- * rest = (t1 - t0) - norm - check - pass: the protocol, both notes, the bookkeeping of the master. Both sides poll, as
- * they do under load; --sleep lets them sleep at once instead, as they do when idle.
+ * rest = (t1 - t0) - norm - check - pass: the protocol, both notes, the bookkeeping of
+ * the master. Both sides poll, as they do under load; --sleep lets them sleep at once
+ * instead, as they do when idle.
  */
 #include "bench.h"
 
@@ -32,9 +33,17 @@
 #define WARM_UP 20
 #define BOUND_S 60
 
-enum { TRIP, NORM, CHECK, PASS, REST, COLUMNS };
+enum {
+    TRIP,
+    NORM,
+    CHECK,
+    PASS,
+    REST,
+    COLUMNS
+};
 
-static const char *const column_names[] = {"round trip", "norm", "check", "pass", "rest"};
+static const char *const column_names[] = {"round trip", "norm", "check", "pass",
+                                           "rest"};
 
 struct options {
     const char *rule, *json, *transport;
@@ -123,7 +132,8 @@ static void work(const char *address, int reps, bool sleeping, struct samples *r
     (void)snprintf(ret->error, sizeof ret->error, "%s", error.text);
 }
 
-static int serve(struct gapless_master *master, pid_t child, struct gapless_error *error)
+static int serve(struct gapless_master *master, pid_t child,
+                 struct gapless_error *error)
 {
     double began = now_us();
     int status = GAPLESS_OK;
@@ -141,7 +151,8 @@ static int serve(struct gapless_master *master, pid_t child, struct gapless_erro
 }
 
 /* One size. 0, or -1 after saying why. */
-static int measure(const struct options *o, uint64_t bytes, int reps, struct samples *samples)
+static int measure(const struct options *o, uint64_t bytes, int reps,
+                   struct samples *samples)
 {
     struct gapless_tensor tensor = {"w", 1, {bytes / sizeof(float)}};
     char address[64];
@@ -159,7 +170,8 @@ static int measure(const struct options *o, uint64_t bytes, int reps, struct sam
     pid_t child;
     int status;
 
-    (void)snprintf(address, sizeof address, "%s:bench-%ld", o->transport, (long)getpid());
+    (void)snprintf(address, sizeof address, "%s:bench-%ld", o->transport,
+                   (long)getpid());
     samples->count = samples->failed = 0;
     status = gapless_master_open(&config, &master, &error);
     if (status != GAPLESS_OK) {
@@ -218,24 +230,28 @@ static void report(uint64_t bytes, struct samples *samples, json_t *rows)
 static void usage(FILE *to)
 {
     (void)fprintf(
-        to, "Usage: gapless bench update [options]\n"
-            "Times the round trip from push to pulled parameters, one worker, two cores.\n\n"
-            "  --transport NAME  shm (default)\n"
-            "  --rule NAME       update rule (default asgd)\n"
-            "  --sizes LIST      bytes of parameters, K and M allowed "
-            "(default 4K,64K,1M,64M)\n"
-            "  --reps N          round trips a size (default: 2000, fewer for large sizes)\n"
-            "  --sleep           sleep at once while waiting, instead of polling\n"
-            "  --json FILE       also write the figures as JSON (- for standard output)\n"
-            "  --help\n\n"
-            "rest = round trip - worker's norm - master's check - master's pass.\n");
+        to,
+        "Usage: gapless bench update [options]\n"
+        "Times the round trip from push to pulled parameters, one worker, two "
+        "cores.\n\n"
+        "  --transport NAME  shm (default)\n"
+        "  --rule NAME       update rule (default asgd)\n"
+        "  --sizes LIST      bytes of parameters, K and M allowed "
+        "(default 4K,64K,1M,64M)\n"
+        "  --reps N          round trips a size (default: 2000, fewer for large "
+        "sizes)\n"
+        "  --sleep           sleep at once while waiting, instead of polling\n"
+        "  --json FILE       also write the figures as JSON (- for standard output)\n"
+        "  --help\n\n"
+        "rest = round trip - worker's norm - master's check - master's pass.\n");
 }
 
 static int parse_sizes(char *list, struct options *o)
 {
-    char *end, *part;
+    char *end, *part, *rest = NULL;
 
-    for (o->sizes = 0, part = strtok(list, ","); part != NULL; part = strtok(NULL, ",")) {
+    for (o->sizes = 0, part = strtok_r(list, ",", &rest); part != NULL;
+         part = strtok_r(NULL, ",", &rest)) {
         unsigned long long value = strtoull(part, &end, 10);
 
         value <<= *end == 'K' ? 10 : *end == 'M' ? 20 : 0;
@@ -256,11 +272,14 @@ static int parse_sizes(char *list, struct options *o)
 /* 0, or an exit code + 1. */
 static int parse(int argc, char **argv, struct options *o)
 {
-    static const struct option longs[] = {
-        {"transport", required_argument, NULL, 't'}, {"rule", required_argument, NULL, 'r'},
-        {"sizes", required_argument, NULL, 's'},     {"reps", required_argument, NULL, 'n'},
-        {"sleep", no_argument, NULL, 'S'},           {"json", required_argument, NULL, 'j'},
-        {"help", no_argument, NULL, 'h'},            {NULL, 0, NULL, 0}};
+    static const struct option longs[] = {{"transport", required_argument, NULL, 't'},
+                                          {"rule", required_argument, NULL, 'r'},
+                                          {"sizes", required_argument, NULL, 's'},
+                                          {"reps", required_argument, NULL, 'n'},
+                                          {"sleep", no_argument, NULL, 'S'},
+                                          {"json", required_argument, NULL, 'j'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
     static char sizes[] = "4K,64K,1M,64M";
     struct gapless_error error = {0};
     struct gapless_rule rule;
@@ -289,7 +308,8 @@ static int parse(int argc, char **argv, struct options *o)
         }
     }
     if (optind < argc || o->reps < 0 || o->reps > REPS_MAX) {
-        (void)fprintf(stderr, "gapless bench update: --reps is 1 to %d, and no other words\n",
+        (void)fprintf(stderr,
+                      "gapless bench update: --reps is 1 to %d, and no other words\n",
                       REPS_MAX);
         return 3;
     }
@@ -302,11 +322,11 @@ static int parse(int argc, char **argv, struct options *o)
 
 static int write_json(const struct options *o, json_t *rows)
 {
-    json_t *root = json_pack("{s:s,s:s,s:s,s:b,s:O}", "benchmark", "update", "transport",
-                             o->transport, "rule", o->rule, "sleep", o->sleep, "sizes", rows);
+    json_t *root =
+        json_pack("{s:s,s:s,s:s,s:b,s:O}", "benchmark", "update", "transport",
+                  o->transport, "rule", o->rule, "sleep", o->sleep, "sizes", rows);
     int failed;
 
-    (void)json_object_set_new(root, "version", json_string(gapless_version()));
     bench_machine(root);
     if (strcmp(o->json, "-") == 0)
         failed = json_dumpf(root, stdout, JSON_INDENT(1)) != 0 || puts("") < 0;
@@ -326,17 +346,18 @@ int bench_update(int argc, char **argv)
     json_t *rows = json_array();
     int code = parse(argc, argv, &o), i;
 
-    samples = mmap(NULL, sizeof *samples, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
-                   0);
+    samples = mmap(NULL, sizeof *samples, PROT_READ | PROT_WRITE,
+                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (code != 0 || samples == MAP_FAILED) {
         json_decref(rows);
         return code != 0 ? code - 1 : 1;
     }
-    (void)printf("%s, rule %s, both sides %s; microseconds\n%-10s  %-29s  %9s  %9s  %9s  %s\n"
-                 "%-10s  %9s %9s %9s  %9s  %9s  %9s  %9s %9s %9s\n",
-                 o.transport, o.rule, o.sleep ? "sleep" : "spin", "", "round trip", "norm",
-                 "check", "pass", "rest", "parameters", "p50", "p99", "max", "p50", "p50", "p50",
-                 "p50", "p99", "max");
+    (void)printf(
+        "%s, rule %s, both sides %s; microseconds\n%-10s  %-29s  %9s  %9s  %9s  %s\n"
+        "%-10s  %9s %9s %9s  %9s  %9s  %9s  %9s %9s %9s\n",
+        o.transport, o.rule, o.sleep ? "sleep" : "spin", "", "round trip", "norm",
+        "check", "pass", "rest", "parameters", "p50", "p99", "max", "p50", "p50", "p50",
+        "p50", "p99", "max");
     for (i = 0; code == 0 && i < o.sizes; i++) {
         int reps = o.reps > 0 ? o.reps : o.bytes[i] > (8u << 20) ? 40 : 2000;
 

@@ -26,6 +26,7 @@ struct serving {
     struct view_facts facts;
     char folder[RESULTS_PATH_MAX];
     double start;
+    bool observed; /* somebody was there to see it */
 };
 
 static struct gapless_master *stop_this; /* what the signals stop */
@@ -197,6 +198,7 @@ static int serve(struct serving *serving, struct gapless_error *error)
 
     do {
         status = gapless_master_run(serving->master, SLICE_NS, error);
+        serving->observed |= gapless_master_observers(serving->master) > 0;
         show(serving);
     } while (status == GAPLESS_OK);
     view_leave(&serving->view);
@@ -213,14 +215,19 @@ static int save(const struct serving *serving, struct gapless_error *error)
     return gapless_master_save(serving->master, path, error);
 }
 
-/* Lets observers read the end. */
+/* Lets observers read the end. A short run may be over before its launcher has begun to observe. */
 static void linger(struct serving *serving)
 {
     double end = now_seconds() + LINGER_S;
 
-    while (gapless_master_observers(serving->master) > 0 && now_seconds() < end) {
-        int status = gapless_master_run(serving->master, SLICE_NS / 10, NULL);
+    while (now_seconds() < end) {
+        int status;
 
+        if (gapless_master_observers(serving->master) > 0)
+            serving->observed = true;
+        else if (serving->observed || !serving->settings.launched)
+            return;
+        status = gapless_master_run(serving->master, SLICE_NS / 10, NULL);
         if (status != GAPLESS_OK && status != GAPLESS_STOPPED)
             return;
     }

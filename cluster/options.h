@@ -51,6 +51,7 @@ struct settings {
     double worker_timeout, connect_timeout;
     const char *address;
     int data_fd;
+    bool launched;
     /* what is shown and kept */
     const char *out, *save;
     bool quiet, no_color, json, once, accuracy;

@@ -71,6 +71,8 @@ const struct option_row options_table[] = {
      "how long to look for the master"},
     {"data-fd", 0, true, FOR_MASTER | FOR_WORKER, KIND_INT, GROUP_RUN, "FD", NULL, AT(data_fd), {3, 1e6, false, false}, NULL,
      "an inherited descriptor that holds the data set"},
+    {"launched", 0, true, FOR_MASTER, KIND_FLAG, GROUP_RUN, NULL, NULL, AT(launched), ANY, NULL,
+     "the launcher observes: at the end wait until it has come and gone"},
 
     {"out", 'o', false, RUNS, KIND_TEXT, GROUP_OUTPUT, "DIR", NULL, AT(out), ANY, NULL,
      "where the files go (default: train: runs/DATE-TIME-RULE; master: nothing is written)"},

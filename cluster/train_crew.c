@@ -57,7 +57,7 @@ static void free_arguments(struct arguments *arguments)
 static bool master_arguments(const struct train *train, struct arguments *ret)
 {
     static const char *const except[] = {"address",      "out",     "quiet",
-                                         "workers-wait", "data-fd", NULL};
+                                         "workers-wait", "data-fd", "launched", NULL};
 
     return add(ret, "gapless") && add(ret, "master") &&
            options_emit(&train->settings, FOR_MASTER, except, ret->text, ARGUMENTS_MAX,
@@ -65,7 +65,8 @@ static bool master_arguments(const struct train *train, struct arguments *ret)
            add(ret, "--address=%s", train->address) &&
            add(ret, "--out=%s", train->folder) &&
            add(ret, "--workers-wait=%u", train->settings.workers) &&
-           add(ret, "--data-fd=%d", train->data_fd) && add(ret, "--quiet");
+           add(ret, "--data-fd=%d", train->data_fd) && add(ret, "--launched") &&
+           add(ret, "--quiet");
 }
 
 static bool worker_arguments(const struct train *train, struct arguments *ret)

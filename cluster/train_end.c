@@ -50,7 +50,7 @@ static bool wait_for(struct train *train, uint32_t from, uint32_t count, double 
 /* The master has written the model when it has ended; whoever does not end is ended. */
 static void end_processes(struct train *train)
 {
-    char words[400];
+    char how[80], words[400];
 
     if (train->failure[0] != '\0')
         launch_signal(train->child, 1, SIGTERM);
@@ -62,8 +62,11 @@ static void end_processes(struct train *train)
         view_note(&train->view, "gapless train: a worker did not end by itself");
     launch_end(train->child, train->children, GRACE_S);
     if (train->child[0].ended && train->child[0].status != 0) {
+        launch_describe(&train->child[0], how, sizeof how);
         launch_last_words(&train->child[0], words, sizeof words);
-        train_fail(train, "the master failed at the end: %s", words);
+        train_fail(train, "the master failed at the end: it %s; %s%s", how,
+                   words[0] != '\0' ? "its last words: " : "it could not say why",
+                   words);
     }
 }
 

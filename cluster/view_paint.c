@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define WIDTH_MAX 100  /* wider is harder to read, not better */
+#define HEIGHT_MAX 100 /* as many lines always fit into the canvas */
 #define CURVE_WIDTH 18 /* columns of a small curve */
 
 static double share_done(const struct view_facts *facts)
@@ -299,6 +300,8 @@ void view_paint(struct canvas *canvas, const struct view_facts *facts, unsigned 
     unsigned used = width < WIDTH_MAX ? width : WIDTH_MAX;
     unsigned half = used > 92 ? 46 : used / 2 > 34 ? used / 2 : 34;
 
+    if (height > HEIGHT_MAX)
+        height = HEIGHT_MAX;
     canvas_begin(canvas, width > 1 ? width - 1 : 1, utf8, color);
     if (height >= 10) {
         paint_title(canvas, facts);

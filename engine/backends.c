@@ -5,17 +5,18 @@
 
 static const struct transport *const transports[] = {&transport_shm};
 
-int backend_find(const char *address, const struct transport **ret, const char **ret_rest,
-                 struct gapless_error *error)
+int backend_find(const char *address, const struct transport **ret,
+                 const char **ret_rest, struct gapless_error *error)
 {
     const char *colon = address == NULL ? NULL : strchr(address, ':');
     size_t i;
 
     if (address == NULL || colon == NULL || colon[1] == '\0')
-        return gapless_error_set(error, GAPLESS_INVALID, 0,
-                                 "'%s' is no address: write TRANSPORT:NAME, for example "
-                                 "shm:demo",
-                                 address == NULL ? "" : address);
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "'%s' is no address: write TRANSPORT:NAME, for example "
+            "shm:demo",
+            address == NULL ? "" : address);
     for (i = 0; i < sizeof transports / sizeof transports[0]; i++)
         if (strlen(transports[i]->name) == (size_t)(colon - address) &&
             strncmp(transports[i]->name, address, (size_t)(colon - address)) == 0) {

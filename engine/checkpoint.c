@@ -1,4 +1,5 @@
-/* Writes safetensors. Names are plain (layout.c checked them), so the header needs no escapes. */
+/* Writes safetensors. Names are plain (layout.c checked them), so the header needs no
+ * escapes. */
 #include "checkpoint.h"
 
 #include <errno.h>
@@ -17,7 +18,8 @@ struct text {
     bool failed;
 };
 
-static void append(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void append(struct text *t, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 static void append(struct text *t, const char *format, ...)
 {
@@ -43,7 +45,8 @@ static void append(struct text *t, const char *format, ...)
         t->used += (size_t)n;
 }
 
-static void append_tensor(struct text *t, const struct gapless_tensor *tensor, uint64_t *at)
+static void append_tensor(struct text *t, const struct gapless_tensor *tensor,
+                          uint64_t *at)
 {
     uint64_t bytes = sizeof(float);
     uint32_t d;
@@ -96,7 +99,8 @@ static int write_all(int fd, const void *data, size_t bytes)
 static void sync_folder(const char *path)
 {
     const char *slash = strrchr(path, '/');
-    char *folder = slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
+    char *folder =
+        slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
     int fd;
 
     if (folder == NULL)
@@ -109,8 +113,8 @@ static void sync_folder(const char *path)
     free(folder);
 }
 
-static int write_file(const char *temporary, const struct text *header, const float *theta,
-                      size_t bytes)
+static int write_file(const char *temporary, const struct text *header,
+                      const float *theta, size_t bytes)
 {
     uint64_t length = header->used;
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666), os;
@@ -136,7 +140,8 @@ int checkpoint_save(const struct layout *layout, const float *theta, const char 
     char *temporary = NULL;
     int os = ENOMEM, status = GAPLESS_OK;
 
-    if (header.failed || asprintf(&temporary, "%s.%ld.part", path, (long)getpid()) < 0) {
+    if (header.failed ||
+        asprintf(&temporary, "%s.%ld.part", path, (long)getpid()) < 0) {
         temporary = NULL;
         goto failed;
     }

@@ -23,13 +23,15 @@ static void on_text(struct client *c, const void *data, uint32_t bytes)
     } else if (head.kind == WIRE_REFUSED && bytes == sizeof refused) {
         memcpy(&refused, data, sizeof refused);
         refused.text[sizeof refused.text - 1] = '\0';
-        (void)gapless_error_set(&c->refusal, refused.status < 0 ? refused.status : GAPLESS_REFUSED,
+        (void)gapless_error_set(&c->refusal,
+                                refused.status < 0 ? refused.status : GAPLESS_REFUSED,
                                 0, "%s", refused.text);
     }
 }
 
-int client_poll(struct client *c, int64_t timeout_ns, void (*on_note)(void *user, uint32_t note),
-                void *user, struct gapless_error *error)
+int client_poll(struct client *c, int64_t timeout_ns,
+                void (*on_note)(void *user, uint32_t note), void *user,
+                struct gapless_error *error)
 {
     struct tp_event events[CLIENT_EVENTS];
     bool down = false;
@@ -37,7 +39,8 @@ int client_poll(struct client *c, int64_t timeout_ns, void (*on_note)(void *user
 
     n = c->transport->poll(c->tp, events, CLIENT_EVENTS, timeout_ns);
     if (n < 0)
-        return gapless_error_set(error, n, 0, "the connection to the master at %s failed: %s",
+        return gapless_error_set(error, n, 0,
+                                 "the connection to the master at %s failed: %s",
                                  c->address, gapless_strerror(n));
     for (i = 0; i < n; i++) {
         if (events[i].kind == TP_TEXT)
@@ -56,10 +59,11 @@ int client_poll(struct client *c, int64_t timeout_ns, void (*on_note)(void *user
     }
     if (down) {
         c->connected = false;
-        return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
-                                 "the master at %s is gone: look at its last messages, start "
-                                 "it again, then the workers",
-                                 c->address);
+        return gapless_error_set(
+            error, GAPLESS_PEER_LOST, 0,
+            "the master at %s is gone: look at its last messages, start "
+            "it again, then the workers",
+            c->address);
     }
     return GAPLESS_OK;
 }
@@ -74,10 +78,11 @@ static int wait_for_welcome(struct client *c, int64_t bound_ns,
 
     while (!c->welcomed) {
         if (left <= 0)
-            return gapless_error_set(error, GAPLESS_TIMEOUT, 0,
-                                     "the master at %s did not answer the hello within %.1f s: "
-                                     "it may be stopped; look at it with 'gapless observe'",
-                                     c->address, 1e-9 * (double)bound_ns);
+            return gapless_error_set(
+                error, GAPLESS_TIMEOUT, 0,
+                "the master at %s did not answer the hello within %.1f s: "
+                "it may be stopped; look at it with 'gapless observe'",
+                c->address, 1e-9 * (double)bound_ns);
         status = client_poll(c, left, on_note, user, error);
         if (status != GAPLESS_OK)
             return status;
@@ -86,7 +91,8 @@ static int wait_for_welcome(struct client *c, int64_t bound_ns,
     if (c->welcome.ranges == 0 || c->welcome.ranges >= GAPLESS_RANGES_MAX ||
         c->welcome.count == 0 || c->welcome.count > GAPLESS_ELEMENTS_MAX)
         return gapless_error_set(error, GAPLESS_PROTOCOL, 0,
-                                 "the welcome of the master at %s makes no sense", c->address);
+                                 "the welcome of the master at %s makes no sense",
+                                 c->address);
     return GAPLESS_OK;
 }
 
@@ -119,16 +125,17 @@ int client_open(struct client *ret, const char *address, const struct wire_hello
     return status;
 }
 
-int client_window(struct client *c, enum wire_window window, size_t bytes, struct tp_region *ret,
-                  struct gapless_error *error)
+int client_window(struct client *c, enum wire_window window, size_t bytes,
+                  struct tp_region *ret, struct gapless_error *error)
 {
-    int status = c->transport->window(c->tp, c->peer, (uint32_t)window, CLIENT_CONNECT_NS, ret,
-                                      error);
+    int status = c->transport->window(c->tp, c->peer, (uint32_t)window,
+                                      CLIENT_CONNECT_NS, ret, error);
 
     if (status == GAPLESS_OK && ret->bytes < bytes)
-        return gapless_error_set(error, GAPLESS_PROTOCOL, 0,
-                                 "the master at %s granted %zu bytes where %zu are needed",
-                                 c->address, ret->bytes, bytes);
+        return gapless_error_set(
+            error, GAPLESS_PROTOCOL, 0,
+            "the master at %s granted %zu bytes where %zu are needed", c->address,
+            ret->bytes, bytes);
     return status;
 }
 
@@ -147,10 +154,13 @@ int client_board(struct client *c, struct gapless_error *error)
         b->workers_max > GAPLESS_WORKERS_MAX || b->starts_at > b->bytes ||
         (b->bytes - b->starts_at) / sizeof(uint64_t) < b->ranges + 1ull ||
         b->versions_at > b->bytes ||
-        (b->bytes - b->versions_at) / sizeof(uint64_t) < b->ranges || b->workers_at > b->bytes ||
-        (b->bytes - b->workers_at) / sizeof(struct gapless_worker_stats) < b->workers_max)
+        (b->bytes - b->versions_at) / sizeof(uint64_t) < b->ranges ||
+        b->workers_at > b->bytes ||
+        (b->bytes - b->workers_at) / sizeof(struct gapless_worker_stats) <
+            b->workers_max)
         return gapless_error_set(error, GAPLESS_PROTOCOL, 0,
-                                 "the board of the master at %s makes no sense", c->address);
+                                 "the board of the master at %s makes no sense",
+                                 c->address);
     last = board_starts(b)[b->ranges];
     if (last < b->count || last - b->count >= 16)
         return gapless_error_set(error, GAPLESS_PROTOCOL, 0,

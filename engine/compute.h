@@ -1,8 +1,9 @@
-/* Compute: the passes over memory that the master needs, as a table, so that a CPU loop and a CUDA stream look
- * alike to it.
+/* Compute: the passes over memory that the master needs, as a table, so that a CPU loop
+ * and a CUDA stream look alike to it.
  *
- * All arrays of one call are equally long, start on a 64-byte boundary and are padded with zeros to a multiple
- * of 16 elements; `n` is that padded count. The padding stays zero under every rule.
+ * All arrays of one call are equally long, start on a 64-byte boundary and are padded
+ * with zeros to a multiple of 16 elements; `n` is that padded count. The padding stays
+ * zero under every rule.
  */
 #ifndef GAPLESS_COMPUTE_H
 #define GAPLESS_COMPUTE_H
@@ -19,24 +20,28 @@ typedef double number; /* the test build that checks the formulas */
 typedef float number;
 #endif
 
-/* Where a pass works: pointers to the first element of a range; unused ones may be NULL. */
+/* Where a pass works: pointers to the first element of a range; unused ones may be
+ * NULL. */
 struct arrays {
-    number *theta;      /* the parameters */
-    number *own;        /* this worker's velocity */
-    number *all;        /* shared velocity, or the sum of all `own` */
-    number *stat;       /* running mean of squares */
-    number *sent;       /* what this worker was last given; becomes what it is given next */
+    number *theta; /* the parameters */
+    number *own;   /* this worker's velocity */
+    number *all;   /* shared velocity, or the sum of all `own` */
+    number *stat;  /* running mean of squares */
+    number *sent;  /* what this worker was last given; becomes what it is given next */
     const number *grad; /* what this worker computed at `sent` */
 };
 
-/* Blocks of a range, for rules that want one number per block: ends[i] is the (unpadded) end of block i, counted
- * from the start of the range; block i starts at ends[i-1] (0 for the first). */
+/* Blocks of a range, for rules that want one number per block: ends[i] is the
+ * (unpadded) end of block i, counted from the start of the range; block i starts at
+ * ends[i-1] (0 for the first). */
 struct blocks {
     const uint32_t *ends;
     uint32_t count;
 };
 
-enum { WANT_GAP = 1 }; /* telemetry: ask for gap_sq; costs a read of `sent` where the rule has none */
+enum {
+    WANT_GAP = 1
+}; /* telemetry: ask for gap_sq; costs a read of `sent` where the rule has none */
 
 /* Sums over one pass; each pass writes all fields, those not computed as 0. */
 struct sums {
@@ -48,20 +53,24 @@ struct sums {
 struct compute {
     const char *name; /* "cpu-avx512" */
 
-    /* Applies one gradient in one pass: correction, momentum, look-ahead (algorithms: Decisions 2-6). */
+    /* Applies one gradient in one pass: correction, momentum, look-ahead (algorithms:
+     * Decisions 2-6). */
     void (*apply)(const struct rule *rule, const struct arrays *at,
                   const struct knobs *knobs, const struct blocks *blocks, size_t n,
                   unsigned want, struct sums *ret);
-    /* For rules with RULE_GLOBAL: the sum the gate needs over the whole vector, range by range. */
+    /* For rules with RULE_GLOBAL: the sum the gate needs over the whole vector, range
+     * by range. */
     double (*measure)(const struct rule *rule, const struct arrays *at,
                       const struct knobs *knobs, size_t n);
-    /* For rules with RULE_ROUND: averages `workers` gradients in the order given, one momentum step, the same
-     * look-ahead into every sent[i]. at->grad and at->sent are not used. gap_sq is of the first worker. */
+    /* For rules with RULE_ROUND: averages `workers` gradients in the order given, one
+     * momentum step, the same look-ahead into every sent[i]. at->grad and at->sent are
+     * not used. gap_sq is of the first worker. */
     void (*round)(const struct rule *rule, const struct arrays *at,
                   const struct knobs *knobs, const number *const *grad,
                   number *const *sent, uint32_t workers, size_t n, unsigned want,
                   struct sums *ret);
-    /* sent = what the momentum would send now, with no update (a worker joined, or its gradient was dropped). */
+    /* sent = what the momentum would send now, with no update (a worker joined, or its
+     * gradient was dropped). */
     void (*look_ahead)(const struct rule *rule, const struct arrays *at,
                        const struct knobs *knobs, size_t n);
     /* A worker left: all -= own where all is the sum of owns; own = 0. */
@@ -83,7 +92,8 @@ struct compute {
 
 /* The best of this machine, chosen once; GAPLESS_ISA=generic|avx2|avx512 narrows it. */
 const struct compute *compute_cpu(void);
-/* All that this build has and this machine can run, best first; ends with NULL. For tests and benchmarks. */
+/* All that this build has and this machine can run, best first; ends with NULL. For
+ * tests and benchmarks. */
 const struct compute *const *compute_cpu_all(void);
 
 #endif

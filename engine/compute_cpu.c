@@ -1,5 +1,5 @@
-/* Which of the compiled instruction sets this machine runs. (Not by target_clones or ifunc:
- * those choose before a sanitizer's run time is up.) */
+/* Which of the compiled instruction sets this machine runs. (Not by target_clones or
+ * ifunc: those choose before a sanitizer's run time is up.) */
 #include "compute.h"
 
 #include <stdlib.h>
@@ -24,7 +24,8 @@ static int best(void)
         return 2;
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                    __builtin_cpu_supports("avx512cd") &&
-                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
+                   __builtin_cpu_supports("avx512dq") &&
+                   __builtin_cpu_supports("avx512vl")
                ? 0
                : 1;
 }

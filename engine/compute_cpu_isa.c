@@ -1,5 +1,6 @@
-/* The passes for one instruction set. This file is compiled once for each, with its flags
- * and GAPLESS_ISA_NAME (generic, avx2, avx512); compute_cpu.c chooses at run time.
+/* The passes for one instruction set. This file is compiled once for each, with its
+ * flags and GAPLESS_ISA_NAME (generic, avx2, avx512); compute_cpu.c chooses at run
+ * time.
  *
  * Flags matter here: -O3 -ffp-contract=off -fno-math-errno. */
 #include "compute.h"
@@ -26,8 +27,8 @@ struct passes {
 };
 
 /* The sum of gap^2, of which the gate of a RULE_GLOBAL rule is made. */
-RULE_FN double sweep_gap(const struct arrays *arrays, const struct knobs *knobs, size_t n,
-                         unsigned reads, lane_fn *ahead)
+RULE_FN double sweep_gap(const struct arrays *arrays, const struct knobs *knobs,
+                         size_t n, unsigned reads, lane_fn *ahead)
 {
     const struct arrays at = *arrays;
     const struct knobs k = *knobs;
@@ -47,8 +48,8 @@ RULE_FN double sweep_gap(const struct arrays *arrays, const struct knobs *knobs,
     return lanes_total(&sum);
 }
 
-RULE_FN void sweep_send(const struct arrays *arrays, const struct knobs *knobs, size_t n,
-                        unsigned reads, lane_fn *send)
+RULE_FN void sweep_send(const struct arrays *arrays, const struct knobs *knobs,
+                        size_t n, unsigned reads, lane_fn *send)
 {
     const struct arrays at = *arrays;
     const struct knobs k = *knobs;
@@ -79,65 +80,68 @@ RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measu
     }
 }
 
-/* The loops of one rule. Of the four variants only those that differ are compiled: where the
- * reference of the gap makes no difference the table below names the same function twice. */
-#define VARIANT(symbol, correction, momentum, variant, own, want)                                              \
-    static void apply_##symbol##_##variant(const struct arrays *at,                      \
-                                           const struct knobs *k,                        \
-                                           const struct blocks *blocks, size_t n,        \
-                                           struct sums *ret)                             \
-    {                                                                                    \
-        const struct plan plan = {rule_##symbol##_reads,                                 \
-                                  rule_##symbol##_writes,                                \
-                                  (own) ? ahead_of_##symbol : NULL,                      \
-                                  correct_##correction, move_##symbol,                   \
-                                  SLOT_THETA | SLOT_GRAD | correction##_reads | ((own) ? momentum##_ahead_reads : 0), \
-                                  ((correction##_reads) & SLOT_STAT) != 0,           \
-                                  (want),                                                \
-                                  (rule_##symbol##_flags & RULE_GLOBAL) != 0};           \
-        const struct block_plan measure = {rule_##symbol##_measure_reads,                \
-                                           ahead_of_##symbol, measure_loss_gap,          \
-                                           gate_loss_gap};                               \
-        if (rule_##symbol##_flags & RULE_BLOCK)                                          \
-            sweep_gated(&plan, &measure, at, k, blocks, n, ret);                         \
-        else                                                                             \
-            sweep(&plan, at, k, n, ret);                                                 \
+/* The loops of one rule. Of the four variants only those that differ are compiled:
+ * where the reference of the gap makes no difference the table below names the same
+ * function twice. */
+#define VARIANT(symbol, correction, momentum, variant, own, want)                      \
+    static void apply_##symbol##_##variant(                                            \
+        const struct arrays *at, const struct knobs *k, const struct blocks *blocks,   \
+        size_t n, struct sums *ret)                                                    \
+    {                                                                                  \
+        const struct plan plan = {rule_##symbol##_reads,                               \
+                                  rule_##symbol##_writes,                              \
+                                  (own) ? ahead_of_##symbol : NULL,                    \
+                                  correct_##correction,                                \
+                                  move_##symbol,                                       \
+                                  SLOT_THETA | SLOT_GRAD | correction##_reads |        \
+                                      ((own) ? momentum##_ahead_reads : 0),            \
+                                  ((correction##_reads) & SLOT_STAT) != 0,             \
+                                  (want),                                              \
+                                  (rule_##symbol##_flags & RULE_GLOBAL) != 0};         \
+        const struct block_plan measure = {rule_##symbol##_measure_reads,              \
+                                           ahead_of_##symbol, measure_loss_gap,        \
+                                           gate_loss_gap};                             \
+        if (rule_##symbol##_flags & RULE_BLOCK)                                        \
+            sweep_gated(&plan, &measure, at, k, blocks, n, ret);                       \
+        else                                                                           \
+            sweep(&plan, at, k, n, ret);                                               \
     }
-#define RULE(symbol, name, correction, momentum, extra, source)                          \
-    VARIANT(symbol, correction, momentum, sent, false, false)                                                  \
-    VARIANT(symbol, correction, momentum, sent_gap, false, true)                                               \
-    VARIANT(symbol, correction, momentum, own, true, false)                                                    \
-    VARIANT(symbol, correction, momentum, own_gap, true, true)                                                 \
-    static double measure_##symbol##_sent(const struct arrays *at,                       \
-                                          const struct knobs *k, size_t n)               \
-    {                                                                                    \
-        return sweep_gap(at, k, n, SLOT_THETA | SLOT_SENT, NULL);                        \
-    }                                                                                    \
-    static double measure_##symbol##_own(const struct arrays *at,                        \
-                                         const struct knobs *k, size_t n)                \
-    {                                                                                    \
-        return sweep_gap(at, k, n, SLOT_THETA | SLOT_SENT | momentum##_ahead_reads,      \
-                         ahead_of_##symbol);                                             \
-    }                                                                                    \
-    static void sends_##symbol(const struct arrays *at, const struct knobs *k,      \
-                                    size_t n)                                            \
-    {                                                                                    \
-        sweep_send(at, k, n, momentum##_reads &(SLOT_THETA | SLOT_ALL), send_##symbol);  \
+#define RULE(symbol, name, correction, momentum, extra, source)                        \
+    VARIANT(symbol, correction, momentum, sent, false, false)                          \
+    VARIANT(symbol, correction, momentum, sent_gap, false, true)                       \
+    VARIANT(symbol, correction, momentum, own, true, false)                            \
+    VARIANT(symbol, correction, momentum, own_gap, true, true)                         \
+    static double measure_##symbol##_sent(const struct arrays *at,                     \
+                                          const struct knobs *k, size_t n)             \
+    {                                                                                  \
+        return sweep_gap(at, k, n, SLOT_THETA | SLOT_SENT, NULL);                      \
+    }                                                                                  \
+    static double measure_##symbol##_own(const struct arrays *at,                      \
+                                         const struct knobs *k, size_t n)              \
+    {                                                                                  \
+        return sweep_gap(at, k, n, SLOT_THETA | SLOT_SENT | momentum##_ahead_reads,    \
+                         ahead_of_##symbol);                                           \
+    }                                                                                  \
+    static void sends_##symbol(const struct arrays *at, const struct knobs *k,         \
+                               size_t n)                                               \
+    {                                                                                  \
+        sweep_send(at, k, n, momentum##_reads &(SLOT_THETA | SLOT_ALL),                \
+                   send_##symbol);                                                     \
     }
 #include "rules.def"
 #undef RULE
 
-#define OWN(symbol, function)                                                            \
+#define OWN(symbol, function)                                                          \
     (rule_##symbol##_own_gap ? function##_own : function##_sent)
-#define OWN_GAP(symbol, function)                                                        \
+#define OWN_GAP(symbol, function)                                                      \
     (rule_##symbol##_own_gap ? function##_own_gap : function##_sent_gap)
-#define MEASURE(symbol, function)                                                        \
+#define MEASURE(symbol, function)                                                      \
     ((rule_##symbol##_flags & RULE_GLOBAL) ? (function) : measure_nothing)
-#define RULE(symbol, name, correction, momentum, extra, source)                          \
-    {{{apply_##symbol##_sent, apply_##symbol##_sent_gap},                                \
-      {OWN(symbol, apply_##symbol), OWN_GAP(symbol, apply_##symbol)}},                   \
-     {MEASURE(symbol, measure_##symbol##_sent),                                          \
-      MEASURE(symbol, OWN(symbol, measure_##symbol))},                                   \
+#define RULE(symbol, name, correction, momentum, extra, source)                        \
+    {{{apply_##symbol##_sent, apply_##symbol##_sent_gap},                              \
+      {OWN(symbol, apply_##symbol), OWN_GAP(symbol, apply_##symbol)}},                 \
+     {MEASURE(symbol, measure_##symbol##_sent),                                        \
+      MEASURE(symbol, OWN(symbol, measure_##symbol))},                                 \
      sends_##symbol},
 
 static double measure_nothing(const struct arrays *at, const struct knobs *k, size_t n)
@@ -189,9 +193,11 @@ static void cpu_scale(number *x, number factor, size_t n)
         lanes_store(x + i, factor * lanes_load(x + i));
 }
 
-/* Elements that are summed over workers at a time: 8 KiB of each array in turn, because more
- * than about a dozen streams at once are more than a prefetcher follows. */
-enum { TILE = 2048 };
+/* Elements that are summed over workers at a time: 8 KiB of each array in turn, because
+ * more than about a dozen streams at once are more than a prefetcher follows. */
+enum {
+    TILE = 2048
+};
 
 static void cpu_resum(number *all, const number *const *own, uint32_t workers, size_t n)
 {

@@ -32,7 +32,8 @@ int gapless_rule_at(unsigned index, struct gapless_rule *ret)
     return GAPLESS_OK;
 }
 
-int gapless_rule_find(const char *name, struct gapless_rule *ret, struct gapless_error *error)
+int gapless_rule_find(const char *name, struct gapless_rule *ret,
+                      struct gapless_error *error)
 {
     const struct rule *rule = name == NULL ? NULL : rules_find(name);
     char names[400] = "";
@@ -44,11 +45,13 @@ int gapless_rule_find(const char *name, struct gapless_rule *ret, struct gapless
         return GAPLESS_OK;
     }
     for (i = 0; i < rules_count; i++) {
-        n = snprintf(names + used, sizeof names - used, "%s%s", i > 0 ? " " : "", rules[i].name);
+        n = snprintf(names + used, sizeof names - used, "%s%s", i > 0 ? " " : "",
+                     rules[i].name);
         if (n < 0 || (size_t)n >= sizeof names - used)
             break;
         used += (size_t)n;
     }
-    return gapless_error_set(error, GAPLESS_MISSING, 0, "no rule '%.30s'; there are: %s",
-                             name == NULL ? "" : name, names);
+    return gapless_error_set(error, GAPLESS_MISSING, 0,
+                             "no rule '%.30s'; there are: %s", name == NULL ? "" : name,
+                             names);
 }

@@ -1,26 +1,32 @@
 /* Gapless: asynchronous distributed training. The only header a user includes.
  *
  *   worker process                              master process
- *   ┌──────────────────────┐   put: one-sided   ┌────────────────────────────────────────┐
- *   │ backward -> grad ────┼────────────────────┼─> slot[w].grad                         │
- *   │                      │                    │      │ one fused pass over memory:     │
- *   │                      │   "ready"          │      v gap, penalty, momentum, send    │
- *   │ forward  <- params <─┼────────────────────┼── slot[w].sent   theta   own[w]   all  │
- *   └──────────────────────┘   get: one-sided   └────────────────────────────────────────┘
+ *   ┌──────────────────────┐   put: one-sided
+ * ┌────────────────────────────────────────┐ │ backward -> grad
+ * ────┼────────────────────┼─> slot[w].grad                         │ │ │ │      │ one
+ * fused pass over memory:     │ │                      │   "ready"          │      v
+ * gap, penalty, momentum, send    │ │ forward  <- params <─┼────────────────────┼──
+ * slot[w].sent   theta   own[w]   all  │ └──────────────────────┘   get: one-sided
+ * └────────────────────────────────────────┘
  *
- * A master keeps the parameters. A worker computes a gradient at the parameters it was given (`sent`), writes it
- * into its slot (`grad`) and says so; the master applies it in one pass, writes the worker's next parameters (a
- * look-ahead, if the rule has one) and says "ready". Over shared memory both buffers are mapped into the worker:
- * push and pull move nothing. An observer reads the live parameters and the statistics without slowing anybody.
+ * A master keeps the parameters. A worker computes a gradient at the parameters it was
+ * given (`sent`), writes it into its slot (`grad`) and says so; the master applies it
+ * in one pass, writes the worker's next parameters (a look-ahead, if the rule has one)
+ * and says "ready". Over shared memory both buffers are mapped into the worker: push
+ * and pull move nothing. An observer reads the live parameters and the statistics
+ * without slowing anybody.
  *
- * The gap is how far the parameters moved since the worker read them: gap_rms = ||theta - sent|| / sqrt(count).
- * The lag is how many updates were applied in between. Both are reported for every run.
+ * The gap is how far the parameters moved since the worker read them: gap_rms = ||theta
+ * - sent|| / sqrt(count). The lag is how many updates were applied in between. Both are
+ * reported for every run.
  *
- * Vectors are of 32-bit floats, `count` of them: the model's tensors one after another, in the order given,
- * without padding in between. Times are nanoseconds, memory is bytes, unless a name says otherwise.
- * Functions return GAPLESS_OK or a negative enum gapless_status; where there is a struct gapless_error *, it may
- * be NULL and otherwise tells a person what happened and what to do. Outputs come last and are untouched on failure.
- * No function prints, exits, or waits without a bound. An object belongs to one thread at a time.
+ * Vectors are of 32-bit floats, `count` of them: the model's tensors one after another,
+ * in the order given, without padding in between. Times are nanoseconds, memory is
+ * bytes, unless a name says otherwise. Functions return GAPLESS_OK or a negative enum
+ * gapless_status; where there is a struct gapless_error *, it may be NULL and otherwise
+ * tells a person what happened and what to do. Outputs come last and are untouched on
+ * failure. No function prints, exits, or waits without a bound. An object belongs to
+ * one thread at a time.
  */
 #ifndef GAPLESS_H
 #define GAPLESS_H
@@ -35,39 +41,49 @@
 extern "C" {
 #endif
 
-/* Limits. A model or a run beyond one of these is refused with GAPLESS_CAPACITY or GAPLESS_INVALID. */
-#define GAPLESS_WORKERS_MAX 4096u       /* a worker number has 12 bits of a 32-bit note */
-#define GAPLESS_RANGES_MAX 32000u       /* a range number has 16 bits, a worker two unread notes a range */
+/* Limits. A model or a run beyond one of these is refused with GAPLESS_CAPACITY or
+ * GAPLESS_INVALID. */
+#define GAPLESS_WORKERS_MAX 4096u /* a worker number has 12 bits of a 32-bit note */
+#define GAPLESS_RANGES_MAX                                                             \
+    32000u /* a range number has 16 bits, a worker two unread notes a range */
 #define GAPLESS_TENSORS_MAX 65536u
 #define GAPLESS_ELEMENTS_MAX (1ull << 36)
-#define GAPLESS_STEPS_MAX 8             /* milestones of a schedule */
-#define GAPLESS_NAME_MAX 64             /* bytes of a tensor's or worker's name, with its end */
-#define GAPLESS_JOB_MAX 1024            /* bytes of the job text, with its end */
+#define GAPLESS_STEPS_MAX 8  /* milestones of a schedule */
+#define GAPLESS_NAME_MAX 64  /* bytes of a tensor's or worker's name, with its end */
+#define GAPLESS_JOB_MAX 1024 /* bytes of the job text, with its end */
 
 /* The version of the library, "0.1.0". */
 const char *gapless_version(void);
 
-/* ---- rules ------------------------------------------------------------------------------------------------- */
+/* ---- rules
+ * -------------------------------------------------------------------------------------------------
+ */
 
 /* A row of the rule table. */
 struct gapless_rule {
-    const char *name;             /* "dana-ga" */
-    const char *formula;          /* one line */
-    const char *source;           /* where it was published */
-    unsigned vectors_shared;      /* vectors at the master beside the parameters, whatever the workers */
-    unsigned vectors_per_worker;  /* vectors at the master for each worker, beside grad */
+    const char *name;        /* "dana-ga" */
+    const char *formula;     /* one line */
+    const char *source;      /* where it was published */
+    unsigned vectors_shared; /* vectors at the master beside the parameters, whatever
+                                the workers */
+    unsigned
+        vectors_per_worker; /* vectors at the master for each worker, beside grad */
     unsigned bytes_per_parameter; /* moved by one update: reads and writes */
 };
 
-/* Finds a rule by name. GAPLESS_MISSING when there is none; the error lists the names. */
-int gapless_rule_find(const char *name, struct gapless_rule *ret, struct gapless_error *error);
+/* Finds a rule by name. GAPLESS_MISSING when there is none; the error lists the names.
+ */
+int gapless_rule_find(const char *name, struct gapless_rule *ret,
+                      struct gapless_error *error);
 /* The rule in row `index`; GAPLESS_MISSING past the end. */
 int gapless_rule_at(unsigned index, struct gapless_rule *ret);
 
-/* ---- model and schedule ------------------------------------------------------------------------------------ */
+/* ---- model and schedule
+ * ------------------------------------------------------------------------------------
+ */
 
-/* One tensor: row-major, `dims` sizes. Rules that want a number per block take a tensor as a block, and cut large
- * ones into pieces of 16 Ki elements or more. */
+/* One tensor: row-major, `dims` sizes. Rules that want a number per block take a tensor
+ * as a block, and cut large ones into pieces of 16 Ki elements or more. */
 struct gapless_tensor {
     const char *name;
     uint32_t dims; /* 1..4 */
@@ -98,35 +114,43 @@ struct gapless_schedule {
 
 enum gapless_gap_ref {
     GAPLESS_GAP_SENT,         /* the gap is theta - sent, as in the papers */
-    GAPLESS_GAP_OWN_LOOKAHEAD /* without the worker's own look-ahead: one worker is exactly sequential NAG */
+    GAPLESS_GAP_OWN_LOOKAHEAD /* without the worker's own look-ahead: one worker is
+                                 exactly sequential NAG */
 };
 
-/* ---- master ------------------------------------------------------------------------------------------------ */
+/* ---- master
+ * ------------------------------------------------------------------------------------------------
+ */
 
 struct gapless_master_config {
-    const char *address;   /* "shm:NAME" or "shm:/path/of/socket" */
+    const char *address; /* "shm:NAME" or "shm:/path/of/socket" */
     struct gapless_model model;
-    const float *initial;  /* count parameters, copied; NULL: zeros */
-    const char *rule;      /* NULL: "dana-ga" */
+    const float *initial; /* count parameters, copied; NULL: zeros */
+    const char *rule;     /* NULL: "dana-ga" */
     struct gapless_schedule schedule;
-    uint64_t gradients;    /* length of the run; 0: until stopped */
-    uint32_t workers_max;  /* capacity; 0: 64 */
+    uint64_t gradients;        /* length of the run; 0: until stopped */
+    uint32_t workers_max;      /* capacity; 0: 64 */
     uint32_t workers_expected; /* for the warm-up; 0: workers_max */
-    uint32_t workers_wait; /* hold the first updates until this many have joined; 0: do not */
+    uint32_t workers_wait;  /* hold the first updates until this many have joined; 0: do
+                               not */
     uint32_t observers_max; /* 0: 8 */
-    double momentum;       /* 0: 0.9; negative: exactly 0 */
-    double kappa;          /* dana-lga, shared-lga: 1/nat; 0: 10 */
-    double lambda;         /* delay compensation; 0: the rule's default */
-    double horizon;        /* lwp: updates ahead; 0: workers - 1; negative: exactly 0 */
+    double momentum;        /* 0: 0.9; negative: exactly 0 */
+    double kappa;           /* dana-lga, shared-lga: 1/nat; 0: 10 */
+    double lambda;          /* delay compensation; 0: the rule's default */
+    double horizon; /* lwp: updates ahead; 0: workers - 1; negative: exactly 0 */
     enum gapless_gap_ref gap_ref;
-    bool ssgd_scale_rate;  /* ssgd: rate times the number of active workers */
-    double clip_norm;      /* workers scale gradients down to this norm; 0: do not */
-    double weight_decay;   /* workers add weight_decay * params to the gradient; 0: none */
+    bool ssgd_scale_rate; /* ssgd: rate times the number of active workers */
+    double clip_norm;     /* workers scale gradients down to this norm; 0: do not */
+    double
+        weight_decay; /* workers add weight_decay * params to the gradient; 0: none */
     uint64_t range_elements; /* about this many a range; 0: 1 Mi */
-    uint32_t gap_every;    /* the gap is measured at about one update in so many; 0: 8; 1: always */
-    int64_t worker_timeout_ns; /* a worker that holds a batch longer is dropped; 0: never */
+    uint32_t gap_every; /* the gap is measured at about one update in so many; 0: 8; 1:
+                           always */
+    int64_t
+        worker_timeout_ns; /* a worker that holds a batch longer is dropped; 0: never */
     int64_t spin_ns;       /* polling before sleeping; 0: 50,000 */
-    const char *job;       /* handed to every worker as it is: data, model, batch, seed; NULL: "" */
+    const char
+        *job; /* handed to every worker as it is: data, model, batch, seed; NULL: "" */
 };
 
 struct gapless_summary { /* of a histogram */
@@ -142,27 +166,33 @@ struct gapless_worker_stats {
     double lag_sum;     /* over its gradients */
     double gap_sum;     /* of gap_rms over gap_count of its gradients */
     uint64_t gap_count;
-    double loss;        /* as it last told */
-    uint64_t seen_ns;   /* CLOCK_MONOTONIC of its last message */
+    double loss;      /* as it last told */
+    uint64_t seen_ns; /* CLOCK_MONOTONIC of its last message */
 };
 
-enum gapless_run_state { GAPLESS_RUN_WAITING, GAPLESS_RUN_GOING, GAPLESS_RUN_ENDING, GAPLESS_RUN_DONE };
+enum gapless_run_state {
+    GAPLESS_RUN_WAITING,
+    GAPLESS_RUN_GOING,
+    GAPLESS_RUN_ENDING,
+    GAPLESS_RUN_DONE
+};
 
 struct gapless_stats {
-    uint32_t state;          /* enum gapless_run_state */
+    uint32_t state; /* enum gapless_run_state */
     uint32_t workers_active;
-    uint32_t workers_joined; /* since the start */
-    uint32_t workers_lost;   /* went away before the run ended */
-    uint64_t gradients;      /* consumed: applied and dropped */
+    uint32_t workers_joined;  /* since the start */
+    uint32_t workers_lost;    /* went away before the run ended */
+    uint64_t gradients;       /* consumed: applied and dropped */
     uint64_t gradients_total; /* of the whole run; 0: no end is set */
-    uint64_t updates;        /* of the parameters; fewer than gradients for ssgd */
-    uint64_t dropped;        /* gradients that were not finite: never applied */
-    uint64_t partial;        /* gradients of which only some ranges arrived before the worker went away */
-    double rate;             /* of the last update */
-    double loss;             /* running mean of what workers report, over about 100 gradients */
-    double gate;             /* running mean of the Loss-Gap-Aware factor; 1 for other rules */
-    double seconds;          /* since the first update */
-    uint64_t pass_ns;        /* time in passes over memory, in all */
+    uint64_t updates;         /* of the parameters; fewer than gradients for ssgd */
+    uint64_t dropped;         /* gradients that were not finite: never applied */
+    uint64_t partial; /* gradients of which only some ranges arrived before the worker
+                         went away */
+    double rate;      /* of the last update */
+    double loss;    /* running mean of what workers report, over about 100 gradients */
+    double gate;    /* running mean of the Loss-Gap-Aware factor; 1 for other rules */
+    double seconds; /* since the first update */
+    uint64_t pass_ns; /* time in passes over memory, in all */
     struct gapless_summary lag;
     struct gapless_summary gap_rms;
 };
@@ -170,19 +200,24 @@ struct gapless_stats {
 struct gapless_master;
 
 /* Takes all memory, listens. After this the master neither allocates nor frees. */
-int gapless_master_open(const struct gapless_master_config *config, struct gapless_master **ret,
-                        struct gapless_error *error);
-/* Serves for at most timeout_ns (negative: until the run is over). GAPLESS_OK: the time passed; GAPLESS_STOPPED: the
- * run is over, its parameters are final; otherwise a failure. After the end, keep calling it for as long as
- * observers shall be served. */
-int gapless_master_run(struct gapless_master *master, int64_t timeout_ns, struct gapless_error *error);
-/* Ends the run: workers are told at their next pull. May be called from a signal handler and any thread. */
+int gapless_master_open(const struct gapless_master_config *config,
+                        struct gapless_master **ret, struct gapless_error *error);
+/* Serves for at most timeout_ns (negative: until the run is over). GAPLESS_OK: the time
+ * passed; GAPLESS_STOPPED: the run is over, its parameters are final; otherwise a
+ * failure. After the end, keep calling it for as long as observers shall be served. */
+int gapless_master_run(struct gapless_master *master, int64_t timeout_ns,
+                       struct gapless_error *error);
+/* Ends the run: workers are told at their next pull. May be called from a signal
+ * handler and any thread. */
 void gapless_master_stop(struct gapless_master *master);
-/* Statistics; of worker number `worker` in the second form (GAPLESS_MISSING past the capacity). */
-void gapless_master_stats(const struct gapless_master *master, struct gapless_stats *ret);
+/* Statistics; of worker number `worker` in the second form (GAPLESS_MISSING past the
+ * capacity). */
+void gapless_master_stats(const struct gapless_master *master,
+                          struct gapless_stats *ret);
 int gapless_master_worker_stats(const struct gapless_master *master, uint32_t worker,
                                 struct gapless_worker_stats *ret);
-/* The live parameters: count floats, owned by the master, valid until close. Only between calls of run. */
+/* The live parameters: count floats, owned by the master, valid until close. Only
+ * between calls of run. */
 const float *gapless_master_params(const struct gapless_master *master);
 /* Observers now connected. */
 uint32_t gapless_master_observers(const struct gapless_master *master);
@@ -192,48 +227,60 @@ int gapless_master_save(const struct gapless_master *master, const char *path,
 /* NULL is a no-op. */
 void gapless_master_close(struct gapless_master *master);
 
-/* ---- worker ------------------------------------------------------------------------------------------------ */
+/* ---- worker
+ * ------------------------------------------------------------------------------------------------
+ */
 
 struct gapless_worker_config {
-    const char *address;      /* the master's */
-    struct gapless_model model; /* checked against the master's; tensors NULL: accept the master's count */
-    const char *name;         /* for messages; NULL: "pid@host" */
-    int64_t connect_ns;       /* bound on finding the master; 0: 10 s */
-    int64_t wait_ns;          /* bound on each pull; 0: 60 s */
-    int64_t spin_ns;          /* polling before sleeping; 0: 50,000 */
+    const char *address;        /* the master's */
+    struct gapless_model model; /* checked against the master's; tensors NULL: accept
+                                   the master's count */
+    const char *name;           /* for messages; NULL: "pid@host" */
+    int64_t connect_ns;         /* bound on finding the master; 0: 10 s */
+    int64_t wait_ns;            /* bound on each pull; 0: 60 s */
+    int64_t spin_ns;            /* polling before sleeping; 0: 50,000 */
 };
 
 struct gapless_worker;
 
-/* Joins: shakes hands, maps (or registers) the slot. GAPLESS_CAPACITY, GAPLESS_MODEL, GAPLESS_VERSION say why not. */
-int gapless_worker_open(const struct gapless_worker_config *config, struct gapless_worker **ret,
-                        struct gapless_error *error);
-/* The parameters to compute at: count floats, owned by the worker, valid and unchanged from a pull to the next push. */
+/* Joins: shakes hands, maps (or registers) the slot. GAPLESS_CAPACITY, GAPLESS_MODEL,
+ * GAPLESS_VERSION say why not. */
+int gapless_worker_open(const struct gapless_worker_config *config,
+                        struct gapless_worker **ret, struct gapless_error *error);
+/* The parameters to compute at: count floats, owned by the worker, valid and unchanged
+ * from a pull to the next push. */
 const float *gapless_worker_params(const struct gapless_worker *worker);
-/* Where the gradient goes: count floats, owned by the worker. Write all of it, then push; no copy is made. */
+/* Where the gradient goes: count floats, owned by the worker. Write all of it, then
+ * push; no copy is made. */
 float *gapless_worker_grad(struct gapless_worker *worker);
 /* Number of parameters, the worker's number, and the master's job text. */
 uint64_t gapless_worker_count(const struct gapless_worker *worker);
 uint32_t gapless_worker_number(const struct gapless_worker *worker);
 const char *gapless_worker_job(const struct gapless_worker *worker);
-/* Waits until the parameters are ready, at most wait_ns. Gives the number of the batch to compute on: over all
- * workers together, every number from 0 on is given exactly once (given again if its worker died before it pushed).
- * GAPLESS_STOPPED: the run is over, close. GAPLESS_PEER_LOST: the master is gone. */
-int gapless_worker_pull(struct gapless_worker *worker, uint64_t *ret_batch, struct gapless_error *error);
-/* Hands in the gradient with the mean loss of its batch. Adds weight decay, takes the norm, clips. A gradient that is
- * not finite is reported to the master and dropped: GAPLESS_NOT_FINITE; go on with pull. */
-int gapless_worker_push(struct gapless_worker *worker, double loss, struct gapless_error *error);
+/* Waits until the parameters are ready, at most wait_ns. Gives the number of the batch
+ * to compute on: over all workers together, every number from 0 on is given exactly
+ * once (given again if its worker died before it pushed). GAPLESS_STOPPED: the run is
+ * over, close. GAPLESS_PEER_LOST: the master is gone. */
+int gapless_worker_pull(struct gapless_worker *worker, uint64_t *ret_batch,
+                        struct gapless_error *error);
+/* Hands in the gradient with the mean loss of its batch. Adds weight decay, takes the
+ * norm, clips. A gradient that is not finite is reported to the master and dropped:
+ * GAPLESS_NOT_FINITE; go on with pull. */
+int gapless_worker_push(struct gapless_worker *worker, double loss,
+                        struct gapless_error *error);
 /* Leaves. NULL is a no-op. */
 void gapless_worker_close(struct gapless_worker *worker);
 
-/* What the last round trip cost, in ns: for benchmarks. norm: the worker's own passes over the gradient; check and
- * pass: the master's. */
+/* What the last round trip cost, in ns: for benchmarks. norm: the worker's own passes
+ * over the gradient; check and pass: the master's. */
 struct gapless_trip {
     uint64_t norm_ns, check_ns, pass_ns;
 };
 void gapless_worker_trip(const struct gapless_worker *worker, struct gapless_trip *ret);
 
-/* ---- observer ---------------------------------------------------------------------------------------------- */
+/* ---- observer
+ * ----------------------------------------------------------------------------------------------
+ */
 
 struct gapless_observer_config {
     const char *address;
@@ -242,15 +289,18 @@ struct gapless_observer_config {
 
 struct gapless_observer;
 
-int gapless_observer_open(const struct gapless_observer_config *config, struct gapless_observer **ret,
-                          struct gapless_error *error);
+int gapless_observer_open(const struct gapless_observer_config *config,
+                          struct gapless_observer **ret, struct gapless_error *error);
 uint64_t gapless_observer_count(const struct gapless_observer *observer);
 const char *gapless_observer_job(const struct gapless_observer *observer);
-/* Copies the live parameters, one-sided: every range is from one moment, never torn. *ret_version: updates of the first
- * range. GAPLESS_TORN when a range could not be read whole within timeout_ns (0: 1 s): it changes faster than it can
- * be copied. GAPLESS_PEER_LOST when the master is gone. */
-int gapless_observer_read(struct gapless_observer *observer, float *params, int64_t timeout_ns,
-                          uint64_t *ret_version, struct gapless_error *error);
+/* Copies the live parameters, one-sided: every range is from one moment, never torn.
+ * *ret_version: updates of the first range. Where a range changes faster than it can be
+ * copied, the master is asked for a copy, which it makes at most 20 times a second.
+ * GAPLESS_TORN when that did not help within timeout_ns either (0: 1 s).
+ * GAPLESS_PEER_LOST when the master is gone. */
+int gapless_observer_read(struct gapless_observer *observer, float *params,
+                          int64_t timeout_ns, uint64_t *ret_version,
+                          struct gapless_error *error);
 /* Statistics of the run as the master keeps them. */
 int gapless_observer_stats(struct gapless_observer *observer, struct gapless_stats *ret,
                            struct gapless_error *error);

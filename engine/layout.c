@@ -14,7 +14,8 @@ static uint64_t hash_bytes(uint64_t hash, const void *data, size_t bytes)
     return hash;
 }
 
-/* A name goes into a safetensors header as it is, so quotes and controls are refused. */
+/* A name goes into a safetensors header as it is, so quotes and controls are refused.
+ */
 static bool name_is_plain(const char *name)
 {
     size_t i;
@@ -93,7 +94,8 @@ static uint64_t round_up(uint64_t x, uint64_t unit)
     return (x + unit - 1) / unit * unit;
 }
 
-/* Pieces of a tensor: as many as leave each at least LAYOUT_BLOCK_MIN after its cut moved to a multiple of 16. */
+/* Pieces of a tensor: as many as leave each at least LAYOUT_BLOCK_MIN after its cut
+ * moved to a multiple of 16. */
 static uint64_t pieces_of(uint64_t elements)
 {
     uint64_t pieces = elements / (LAYOUT_BLOCK_MIN + LAYOUT_LANES);
@@ -101,8 +103,8 @@ static uint64_t pieces_of(uint64_t elements)
     return pieces < 1 ? 1 : pieces;
 }
 
-/* Walks the blocks; with `ret` filled in far enough it also writes them. A range ends at the first block end that is a
- * multiple of 16 once it has range_elements. */
+/* Walks the blocks; with `ret` filled in far enough it also writes them. A range ends
+ * at the first block end that is a multiple of 16 once it has range_elements. */
 static int cut(struct layout *ret, uint64_t range_elements, bool write)
 {
     uint64_t at = 0, start = 0;
@@ -117,8 +119,9 @@ static int cut(struct layout *ret, uint64_t range_elements, bool write)
             elements *= t->dim[d];
         pieces = pieces_of(elements);
         for (p = 1; p <= pieces; p++) {
-            uint64_t end = p == pieces ? at + elements
-                                       : round_up(at + elements / pieces * p, LAYOUT_LANES);
+            uint64_t end = p == pieces
+                               ? at + elements
+                               : round_up(at + elements / pieces * p, LAYOUT_LANES);
 
             if (end - start > UINT32_MAX - LAYOUT_LANES || blocks == UINT32_MAX)
                 return GAPLESS_CAPACITY;
@@ -178,12 +181,12 @@ int layout_init(struct layout *ret, const struct gapless_model *model,
         range_elements = LAYOUT_RANGE_DEFAULT;
     status = cut(&l, range_elements, false);
     if (status != GAPLESS_OK || l.ranges_count >= GAPLESS_RANGES_MAX) {
-        status = gapless_error_set(error, GAPLESS_CAPACITY, 0,
-                                   "ranges of about %llu elements do not fit this model: "
-                                   "at most %u ranges of at most %u elements; choose "
-                                   "another range size",
-                                   (unsigned long long)range_elements,
-                                   GAPLESS_RANGES_MAX - 1, UINT32_MAX);
+        status = gapless_error_set(
+            error, GAPLESS_CAPACITY, 0,
+            "ranges of about %llu elements do not fit this model: "
+            "at most %u ranges of at most %u elements; choose "
+            "another range size",
+            (unsigned long long)range_elements, GAPLESS_RANGES_MAX - 1, UINT32_MAX);
         goto free_layout;
     }
     l.range_start = calloc(l.ranges_count + 1u, sizeof *l.range_start);

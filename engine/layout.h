@@ -1,11 +1,14 @@
 /* Layout: how a model's tensors become one vector, its blocks and its ranges.
  *
- *   tensors   |----- w1 (50,176) -----------------|-b1-|--- w2 ---|b2|       one after another, no padding
- *   blocks    |-- piece --|-- piece --|-- piece --|----|----------|--|       a tensor, or a piece of >= 16 Ki of one
- *   ranges    |--------------------------- range 0 ----------------------|   whole blocks, about range_elements
+ *   tensors   |----- w1 (50,176) -----------------|-b1-|--- w2 ---|b2|       one after
+ * another, no padding blocks    |-- piece --|-- piece --|-- piece
+ * --|----|----------|--|       a tensor, or a piece of >= 16 Ki of one ranges
+ * |--------------------------- range 0 ----------------------|   whole blocks, about
+ * range_elements
  *
- * A range starts at a multiple of 16 elements, so that a pass over it never shares a vector lane or a cache line with
- * its neighbour. The whole vector is padded with zeros to a multiple of 16.
+ * A range starts at a multiple of 16 elements, so that a pass over it never shares a
+ * vector lane or a cache line with its neighbour. The whole vector is padded with zeros
+ * to a multiple of 16.
  */
 #ifndef GAPLESS_LAYOUT_H
 #define GAPLESS_LAYOUT_H
@@ -13,18 +16,20 @@
 #include "gapless.h"
 
 #define LAYOUT_LANES 16u
-/* Smallest piece of a large tensor: smaller ones lose the effect of a block rule (algorithms, section 8). */
+/* Smallest piece of a large tensor: smaller ones lose the effect of a block rule
+ * (algorithms, section 8). */
 #define LAYOUT_BLOCK_MIN 16384u
 #define LAYOUT_RANGE_DEFAULT (1u << 20)
 
 struct layout {
-    uint64_t count;        /* parameters */
-    uint64_t padded;       /* the same, rounded up to a multiple of 16 */
+    uint64_t count;  /* parameters */
+    uint64_t padded; /* the same, rounded up to a multiple of 16 */
     uint32_t ranges_count;
     uint32_t blocks_count;
     uint64_t *range_start; /* ranges_count + 1 entries; the last is padded */
     uint32_t *block_first; /* ranges_count + 1 entries: first block of each range */
-    uint32_t *block_ends;  /* blocks_count entries: end of each block, from its range's start */
+    uint32_t *block_ends;  /* blocks_count entries: end of each block, from its range's
+                              start */
     uint64_t hash;         /* of the tensors' names and sizes */
     struct gapless_tensor *tensors; /* a copy */
     uint32_t tensors_count;
@@ -32,11 +37,12 @@ struct layout {
 };
 
 /* GAPLESS_INVALID names the tensor that is wrong. range_elements 0: the default. */
-int layout_init(struct layout *ret, const struct gapless_model *model, uint64_t range_elements,
-                struct gapless_error *error);
+int layout_init(struct layout *ret, const struct gapless_model *model,
+                uint64_t range_elements, struct gapless_error *error);
 void layout_free(struct layout *layout);
-/* Elements of a model, and its hash, without building a layout; checks the same things. */
-int layout_measure(const struct gapless_model *model, uint64_t *ret_count, uint64_t *ret_hash,
-                   struct gapless_error *error);
+/* Elements of a model, and its hash, without building a layout; checks the same things.
+ */
+int layout_measure(const struct gapless_model *model, uint64_t *ret_count,
+                   uint64_t *ret_hash, struct gapless_error *error);
 
 #endif

@@ -4,9 +4,14 @@
 #include "checkpoint.h"
 
 #include <stdio.h>
+#include <string.h>
 
-/* Sleep no longer than this, so that a stop from another thread and time-outs are seen. */
+/* Sleep no longer than this, so that a stop from another thread and time-outs are seen.
+ */
 #define TICK_NS 50000000
+/* At most so often for all observers together. */
+#define COPY_EVERY_NS 50000000ull
+
 /* ---- events in, actions out ---- */
 
 static void ready_one(struct gapless_master *m, uint32_t w, uint32_t range)
@@ -24,8 +29,10 @@ static void ready_one(struct gapless_master *m, uint32_t w, uint32_t range)
     board_workers(m->board)[w].state = 2;
     cw->ready = cw->refresh = false;
     status = m->transport->notify(
-        m->tp, slot->peer, NOTE(NOTE_READY, range == CORE_ALL ? NOTE_ALL_RANGES : range));
-    /* The ring holds every note an honest worker can have unread: a full one is a broken worker. */
+        m->tp, slot->peer,
+        NOTE(NOTE_READY, range == CORE_ALL ? NOTE_ALL_RANGES : range));
+    /* The ring holds every note an honest worker can have unread: a full one is a
+     * broken worker. */
     if (status == GAPLESS_AGAIN)
         door_drop(m, w, CORE_BROKE_PROTOCOL);
 }
@@ -95,7 +102,8 @@ static void publish(struct gapless_master *m)
 void master_event(struct gapless_master *m, enum core_event_kind kind, uint32_t worker,
                   uint32_t range, bool finite)
 {
-    struct core_event event = {kind, worker, range, finite, m->transport->now_ns(m->tp)};
+    struct core_event event = {kind, worker, range, finite,
+                               m->transport->now_ns(m->tp)};
     uint64_t dropped = m->core->dropped;
     struct todo todo;
     uint32_t i;
@@ -109,13 +117,30 @@ void master_event(struct gapless_master *m, enum core_event_kind kind, uint32_t 
         perform(m, &todo.action[i]);
 }
 
+/* An observer found every read torn: one copy, between two updates. Seldom, so that
+ * nobody can slow the run by asking; who asks too soon asks again. */
+static void copy_for_observer(struct gapless_master *m)
+{
+    uint64_t now = m->transport->now_ns(m->tp);
+
+    if (m->copied_ns != 0 && now - m->copied_ns < COPY_EVERY_NS)
+        return;
+    m->copied_ns = now;
+    seq_write_begin(&m->board->copy);
+    memcpy(m->copy_region.base, m->theta, (size_t)m->layout.count * sizeof(float));
+    m->board->copy_version = core_version(m->core, 0);
+    seq_write_end(&m->board->copy);
+}
+
 static void on_note(struct gapless_master *m, tp_peer peer, uint32_t note)
 {
     struct master_peer *who = &m->peer[peer];
     uint32_t range = NOTE_RANGE(note);
 
+    if (who->role == ROLE_OBSERVER && NOTE_WHAT(note) == NOTE_COPY)
+        copy_for_observer(m);
     if (who->role != ROLE_WORKER)
-        return; /* an observer has nothing to say */
+        return;
     board_workers(m->board)[who->worker].seen_ns = m->transport->now_ns(m->tp);
     if (NOTE_WHAT(note) == NOTE_PUSH && range < m->layout.ranges_count)
         master_event(m, CORE_GRADIENT, who->worker, range, true);
@@ -129,7 +154,8 @@ static void on_event(struct gapless_master *m, const struct tp_event *e)
 {
     switch (e->kind) {
     case TP_UP:
-        m->peer[e->peer] = (struct master_peer){ROLE_UNKNOWN, MASTER_NO_WORKER};
+        m->peer[e->peer] = (struct master_peer){ROLE_UNKNOWN, MASTER_NO_WORKER,
+                                                m->transport->now_ns(m->tp)};
         break;
     case TP_DOWN:
         door_down(m, e->peer);
@@ -153,6 +179,7 @@ static void tick(struct gapless_master *m, uint64_t now_ns)
     if (now_ns - m->ticked_ns < TICK_NS)
         return;
     m->ticked_ns = now_ns;
+    door_tick(m, now_ns);
     master_event(m, CORE_TICK, 0, 0, true);
 }
 
@@ -161,7 +188,8 @@ static bool is_over(const struct gapless_master *m)
     return m->core->phase == CORE_OVER_NOW;
 }
 
-int gapless_master_run(struct gapless_master *m, int64_t timeout_ns, struct gapless_error *error)
+int gapless_master_run(struct gapless_master *m, int64_t timeout_ns,
+                       struct gapless_error *error)
 {
     uint64_t began = m->transport->now_ns(m->tp), now = began;
     bool was_over = is_over(m);
@@ -175,7 +203,9 @@ int gapless_master_run(struct gapless_master *m, int64_t timeout_ns, struct gapl
         if (left <= 0 && now != began)
             return is_over(m) ? GAPLESS_STOPPED : GAPLESS_OK;
         n = m->transport->poll(m->tp, m->events, MASTER_EVENTS,
-                               left < 0 ? 0 : left < TICK_NS ? left : TICK_NS);
+                               left < 0         ? 0
+                               : left < TICK_NS ? left
+                                                : TICK_NS);
         if (n < 0)
             return gapless_error_set(error, n, 0, "the master's transport failed: %s",
                                      gapless_strerror(n));
@@ -222,8 +252,9 @@ int gapless_master_save(const struct gapless_master *m, const char *path,
                         struct gapless_error *error)
 {
     char gradients[24];
-    const char *const metadata[] = {"gapless",   gapless_version(), "rule", m->rule->name,
-                                    "gradients", gradients,         NULL};
+    const char *const metadata[] = {"gapless",     gapless_version(), "rule",
+                                    m->rule->name, "gradients",       gradients,
+                                    NULL};
 
     (void)snprintf(gradients, sizeof gradients, "%llu",
                    (unsigned long long)m->core->consumed);

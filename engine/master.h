@@ -1,5 +1,5 @@
-/* Inside of the master: shared by master.c (open, loop, close), master_pass.c (passes over memory) and master_door.c
- * (who comes and goes). Nobody else includes this.
+/* Inside of the master: shared by master.c (open, loop, close), master_pass.c (passes
+ * over memory) and master_door.c (who comes and goes). Nobody else includes this.
  */
 #ifndef GAPLESS_MASTER_H
 #define GAPLESS_MASTER_H
@@ -14,29 +14,38 @@
 
 #define MASTER_NO_WORKER UINT32_MAX
 #define MASTER_NO_PEER UINT32_MAX
-/* The `all` vector is summed afresh after so many updates of a range: fp32 drift (algorithms, 1.8). */
+/* The `all` vector is summed afresh after so many updates of a range: fp32 drift
+ * (algorithms, 1.8). */
 #define MASTER_RESUM_EVERY 100000u
 #define MASTER_EVENTS 64
 
-enum master_role { ROLE_NONE, ROLE_UNKNOWN, ROLE_WORKER, ROLE_OBSERVER };
+enum master_role {
+    ROLE_NONE,
+    ROLE_UNKNOWN,
+    ROLE_WORKER,
+    ROLE_OBSERVER
+};
 
 /* Who is behind a peer number of the transport. */
 struct master_peer {
     enum master_role role;
     uint32_t worker;
+    uint64_t since_ns; /* ROLE_UNKNOWN: when it connected */
 };
 
 /* A worker's memory. */
 struct master_slot {
-    struct tp_region region; /* head, sent, grad: what the worker maps; made at the first use */
+    struct tp_region
+        region; /* head, sent, grad: what the worker maps; made at the first use */
     struct slot_head *head;
     const struct slot_push *push;
     float *sent;
     const float *grad;
-    float *own;       /* NULL if the rule has none */
-    tp_peer peer;     /* MASTER_NO_PEER: nobody */
-    bool left;        /* said bye: its departure is no loss */
-    double gap_sq;    /* of the present message, over its ranges so far; < 0: not measured */
+    float *own;   /* NULL if the rule has none */
+    tp_peer peer; /* MASTER_NO_PEER: nobody */
+    bool left;    /* said bye: its departure is no loss */
+    double
+        gap_sq; /* of the present message, over its ranges so far; < 0: not measured */
     double lag_sum;
     uint64_t check_ns, pass_ns;
 };
@@ -48,7 +57,7 @@ struct gapless_master {
     const struct rule *rule;
     struct settings settings;
     struct gapless_schedule schedule;
-    uint64_t gradients;     /* length of the run */
+    uint64_t gradients; /* length of the run */
     struct layout layout;
     char *job;
     double clip_norm, weight_decay;
@@ -56,32 +65,33 @@ struct gapless_master {
     uint32_t gap_every;
     struct master_core *core;
 
-    struct tp_region board_region, theta_region;
+    struct tp_region board_region, theta_region, copy_region;
+    uint64_t copied_ns; /* when an observer last had a copy made */
     struct board *board;
     struct telemetry *telemetry;
     float *theta, *all, *stat;
     void *private_memory; /* all, stat */
     size_t private_bytes;
-    void *own_memory;     /* own of every worker */
+    void *own_memory; /* own of every worker */
     size_t own_bytes;
 
-    struct master_slot *slot;     /* workers_max */
-    struct master_peer *peer;     /* peers_max */
+    struct master_slot *slot; /* workers_max */
+    struct master_peer *peer; /* peers_max */
     uint32_t peers_max, observers_max, observers;
-    tp_peer hello_peer;           /* who said hello, while the core decides */
+    tp_peer hello_peer; /* who said hello, while the core decides */
     uint32_t hello_pid;
     size_t slot_bytes, sent_at, grad_at; /* of every slot region */
-    uint32_t *range_stage;        /* schedule stage of the last update of each range */
-    const float **round_grad;     /* of a round, workers_max */
+    uint32_t *range_stage;    /* schedule stage of the last update of each range */
+    const float **round_grad; /* of a round, workers_max */
     float **round_sent;
     const float **owns;
-    double global_stat;           /* ga-global: s */
+    double global_stat; /* ga-global: s */
     uint64_t global_samples;
     uint64_t gate_blocks;
 
     struct tp_event events[MASTER_EVENTS];
     uint64_t ticked_ns;
-    struct baton stop;            /* from signal handlers and other threads */
+    struct baton stop; /* from signal handlers and other threads */
 };
 
 /* ---- master.c: feeds the core and performs what it says ---- */
@@ -89,9 +99,11 @@ void master_event(struct gapless_master *m, enum core_event_kind kind, uint32_t 
                   uint32_t range, bool finite);
 
 /* ---- master_pass.c ---- */
-/* One gradient of a worker in a range (CORE_ALL: in all). False: it is not finite and was not applied. */
+/* One gradient of a worker in a range (CORE_ALL: in all). False: it is not finite and
+ * was not applied. */
 bool pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range);
-/* A synchronous round of all workers that have pushed. False: none of their gradients was finite. */
+/* A synchronous round of all workers that have pushed. False: none of their gradients
+ * was finite. */
 bool pass_round(struct gapless_master *m);
 /* A fresh look-ahead for a worker in a range (CORE_ALL: in all). */
 void pass_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range);
@@ -99,8 +111,12 @@ void pass_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range);
 void pass_forget(struct gapless_master *m, uint32_t worker);
 
 /* ---- master_door.c ---- */
-void door_text(struct gapless_master *m, tp_peer peer, const void *data, uint32_t bytes);
+void door_text(struct gapless_master *m, tp_peer peer, const void *data,
+               uint32_t bytes);
 void door_down(struct gapless_master *m, tp_peer peer);
+/* Ends connections that have not said hello in time: a few of them would keep workers
+ * out. */
+void door_tick(struct gapless_master *m, uint64_t now_ns);
 /* Performs CORE_WELCOME. */
 void door_welcome(struct gapless_master *m, uint32_t worker);
 /* Performs CORE_DROP. */

@@ -1,9 +1,11 @@
-/* The pure step of the master. Read master_core.h first; the table of events is at the end. */
+/* The pure step of the master. Read master_core.h first; the table of events is at the
+ * end. */
 #include "master_core.h"
 
 #include <string.h>
 
-/* How long workers may take to hand in their last gradients once the run was stopped. */
+/* How long workers may take to hand in their last gradients once the run was stopped.
+ */
 #define STOP_BOUND_NS 5000000000ull
 
 /* ---- the arrays behind the struct ---- */
@@ -38,19 +40,23 @@ static uint8_t *landed_of(struct master_core *core, uint32_t worker)
 
 uint64_t core_version(const struct master_core *core, uint32_t range)
 {
-    return ((const uint64_t *)(const void *)((const char *)core + core->at_version))[range];
+    return (
+        (const uint64_t *)(const void *)((const char *)core + core->at_version))[range];
 }
 
 uint64_t core_position(const struct master_core *core, uint32_t range)
 {
-    return ((const uint64_t *)(const void *)((const char *)core + core->at_position))[range];
+    return ((const uint64_t *)(const void *)((const char *)core +
+                                             core->at_position))[range];
 }
 
 uint64_t core_lag(const struct master_core *core, uint32_t worker, uint32_t range)
 {
-    const uint64_t *read = (const uint64_t *)(const void *)((const char *)core + core->at_read);
+    const uint64_t *read =
+        (const uint64_t *)(const void *)((const char *)core + core->at_read);
 
-    return core_version(core, range) - read[(size_t)worker * core->config.ranges + range];
+    return core_version(core, range) -
+           read[(size_t)worker * core->config.ranges + range];
 }
 
 uint32_t core_next(const struct master_core *core, enum core_worker_state state,
@@ -70,8 +76,10 @@ size_t core_bytes(const struct core_config *config)
 
     if (config->workers_max == 0 || config->ranges == 0 || cells > CORE_CELLS_MAX)
         return 0;
-    return sizeof(struct master_core) + config->workers_max * sizeof(struct core_worker) +
-           (config->workers_max + 2 * (size_t)config->ranges + cells) * sizeof(uint64_t) +
+    return sizeof(struct master_core) +
+           config->workers_max * sizeof(struct core_worker) +
+           (config->workers_max + 2 * (size_t)config->ranges + cells) *
+               sizeof(uint64_t) +
            cells;
 }
 
@@ -91,8 +99,8 @@ void core_init(struct master_core *core, const struct core_config *config)
 
 /* ---- actions ---- */
 
-static void act(struct todo *todo, enum core_action_kind kind, uint32_t worker, uint32_t range,
-                enum core_reason reason)
+static void act(struct todo *todo, enum core_action_kind kind, uint32_t worker,
+                uint32_t range, enum core_reason reason)
 {
     todo->action[todo->count++] = (struct core_action){kind, worker, range, reason};
 }
@@ -131,7 +139,8 @@ static bool assign(struct master_core *core, uint32_t w, uint64_t now_ns)
     return true;
 }
 
-/* The next READY of ranges [first, end) makes a new look-ahead: what the worker holds there is old. */
+/* The next READY of ranges [first, end) makes a new look-ahead: what the worker holds
+ * there is old. */
 static void renew(struct master_core *core, uint32_t w, uint32_t first, uint32_t end)
 {
     core->worker[w].refresh = true;
@@ -139,7 +148,8 @@ static void renew(struct master_core *core, uint32_t w, uint32_t first, uint32_t
            (end - first) * sizeof(uint64_t));
 }
 
-/* Gives tickets to every worker that waits, as far as they go. True: some READY is due. */
+/* Gives tickets to every worker that waits, as far as they go. True: some READY is due.
+ */
 static bool assign_waiting(struct master_core *core, uint64_t now_ns)
 {
     bool any = false;
@@ -184,7 +194,8 @@ static void finish(struct master_core *core, struct todo *todo)
         act(todo, CORE_READY, CORE_ALL, CORE_ALL, CORE_OVER);
 }
 
-/* After anything that took a worker out of computing: a round, or the end, may be due. */
+/* After anything that took a worker out of computing: a round, or the end, may be due.
+ */
 static void settle(struct master_core *core, struct todo *todo)
 {
     if (core->config.round && core->computing == 0 && core->pushed_workers > 0)
@@ -202,7 +213,8 @@ static void start(struct master_core *core, uint64_t now_ns, struct todo *todo)
         act(todo, CORE_READY, CORE_ALL, CORE_ALL, CORE_OVER);
 }
 
-static void on_hello(struct master_core *core, const struct core_event *e, struct todo *todo)
+static void on_hello(struct master_core *core, const struct core_event *e,
+                     struct todo *todo)
 {
     uint32_t w = core_next(core, CORE_FREE, CORE_ALL), r;
     uint64_t *read;
@@ -215,9 +227,10 @@ static void on_hello(struct master_core *core, const struct core_event *e, struc
     }
     if (core->joined++ == 0)
         core->first_ns = e->now_ns;
-    core->worker[w] = (struct core_worker){.state = CORE_WAITING,
-                                           .ticket = CORE_NO_TICKET,
-                                           .incarnation = core->worker[w].incarnation + 1};
+    core->worker[w] =
+        (struct core_worker){.state = CORE_WAITING,
+                             .ticket = CORE_NO_TICKET,
+                             .incarnation = core->worker[w].incarnation + 1};
     core->active++;
     read = read_of(core, w);
     for (r = 0; r < core->config.ranges; r++)
@@ -230,8 +243,8 @@ static void on_hello(struct master_core *core, const struct core_event *e, struc
 }
 
 /* A worker's message is done (applied or dropped): the next ticket. */
-static void message_done(struct master_core *core, uint32_t w, uint32_t range, uint64_t now_ns,
-                         struct todo *todo)
+static void message_done(struct master_core *core, uint32_t w, uint32_t range,
+                         uint64_t now_ns, struct todo *todo)
 {
     bool all = range == CORE_ALL;
 
@@ -258,13 +271,15 @@ static void message_landed(struct master_core *core, uint32_t w, struct todo *to
     settle(core, todo);
 }
 
-static void on_gradient(struct master_core *core, const struct core_event *e, struct todo *todo)
+static void on_gradient(struct master_core *core, const struct core_event *e,
+                        struct todo *todo)
 {
     struct core_worker *worker = &core->worker[e->worker];
     uint8_t *landed = landed_of(core, e->worker);
 
     if (core->phase == CORE_OVER_NOW)
-        return; /* too late: the parameters are final, the worker has been told to stop */
+        return; /* too late: the parameters are final, the worker has been told to stop
+                 */
     if (worker->state != CORE_COMPUTING || (!e->finite && worker->pushed > 0) ||
         (e->finite && landed[e->range] != 0)) {
         act(todo, CORE_DROP, e->worker, CORE_ALL, CORE_BROKE_PROTOCOL);
@@ -283,9 +298,10 @@ static void on_gradient(struct master_core *core, const struct core_event *e, st
         message_landed(core, e->worker, todo);
 }
 
-/* Counts an update of ranges [first, end) and, for a worker, that its look-ahead was made there. */
-static void count_update(struct master_core *core, uint32_t w, uint32_t first, uint32_t end,
-                         bool applied, uint64_t gradients)
+/* Counts an update of ranges [first, end) and, for a worker, that its look-ahead was
+ * made there. */
+static void count_update(struct master_core *core, uint32_t w, uint32_t first,
+                         uint32_t end, bool applied, uint64_t gradients)
 {
     uint32_t r;
 
@@ -297,7 +313,8 @@ static void count_update(struct master_core *core, uint32_t w, uint32_t first, u
     }
 }
 
-static void round_applied(struct master_core *core, const struct core_event *e, struct todo *todo)
+static void round_applied(struct master_core *core, const struct core_event *e,
+                          struct todo *todo)
 {
     uint64_t in_round = core->pushed_workers;
     bool any = false;
@@ -308,7 +325,8 @@ static void round_applied(struct master_core *core, const struct core_event *e, 
     for (w = core_next(core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
          w = core_next(core, CORE_PUSHED, w)) {
         count_update(core, w, 0, core->config.ranges, false, 0);
-        memcpy(read_of(core, w), versions_of(core), core->config.ranges * sizeof(uint64_t));
+        memcpy(read_of(core, w), versions_of(core),
+               core->config.ranges * sizeof(uint64_t));
         core->consumed++;
         core->dropped += core->worker[w].spoilt || !e->finite ? 1 : 0;
         core->pushed_workers--;
@@ -320,7 +338,8 @@ static void round_applied(struct master_core *core, const struct core_event *e, 
     settle(core, todo);
 }
 
-static void on_applied(struct master_core *core, const struct core_event *e, struct todo *todo)
+static void on_applied(struct master_core *core, const struct core_event *e,
+                       struct todo *todo)
 {
     struct core_worker *worker;
     uint32_t first, end;
@@ -348,7 +367,8 @@ static void on_applied(struct master_core *core, const struct core_event *e, str
     }
 }
 
-static void on_gone(struct master_core *core, const struct core_event *e, struct todo *todo)
+static void on_gone(struct master_core *core, const struct core_event *e,
+                    struct todo *todo)
 {
     struct core_worker *worker = &core->worker[e->worker];
     bool held = worker->state == CORE_COMPUTING || worker->state == CORE_PUSHED;
@@ -375,7 +395,8 @@ static void on_gone(struct master_core *core, const struct core_event *e, struct
     settle(core, todo);
 }
 
-static void on_tick(struct master_core *core, const struct core_event *e, struct todo *todo)
+static void on_tick(struct master_core *core, const struct core_event *e,
+                    struct todo *todo)
 {
     uint32_t w;
 
@@ -398,7 +419,8 @@ static void on_tick(struct master_core *core, const struct core_event *e, struct
         }
 }
 
-static void on_stop(struct master_core *core, const struct core_event *e, struct todo *todo)
+static void on_stop(struct master_core *core, const struct core_event *e,
+                    struct todo *todo)
 {
     if (core->phase == CORE_STOPPING || core->phase == CORE_OVER_NOW)
         return;
@@ -412,11 +434,14 @@ void core_spoil(struct master_core *core, uint32_t worker)
     core->worker[worker].spoilt = true;
 }
 
-int core_step(struct master_core *core, const struct core_event *event, struct todo *ret)
+int core_step(struct master_core *core, const struct core_event *event,
+              struct todo *ret)
 {
-    static void (*const step[])(struct master_core *, const struct core_event *, struct todo *) = {
-        [CORE_HELLO] = on_hello, [CORE_GRADIENT] = on_gradient, [CORE_APPLIED] = on_applied,
-        [CORE_GONE] = on_gone,   [CORE_TICK] = on_tick,         [CORE_STOP] = on_stop,
+    static void (*const step[])(struct master_core *, const struct core_event *,
+                                struct todo *) = {
+        [CORE_HELLO] = on_hello,     [CORE_GRADIENT] = on_gradient,
+        [CORE_APPLIED] = on_applied, [CORE_GONE] = on_gone,
+        [CORE_TICK] = on_tick,       [CORE_STOP] = on_stop,
     };
     bool of_worker = event->kind == CORE_GRADIENT || event->kind == CORE_APPLIED ||
                      event->kind == CORE_GONE;

@@ -1,20 +1,25 @@
-/* The master's protocol as a pure step: who may push, versions, lag, batch tickets, what to do next.
+/* The master's protocol as a pure step: who may push, versions, lag, batch tickets,
+ * what to do next.
  *
- * No I/O, no clock, no allocation, no pointer to a buffer: an event goes in, at most four actions come out. The state
- * is one block of memory without pointers, so that a test can copy it and a seed can replay it. The loop in master.c
- * (or the simulator) performs the actions and reports back with CORE_APPLIED.
+ * No I/O, no clock, no allocation, no pointer to a buffer: an event goes in, at most
+ * four actions come out. The state is one block of memory without pointers, so that a
+ * test can copy it and a seed can replay it. The loop in master.c (or the simulator)
+ * performs the actions and reports back with CORE_APPLIED.
  *
- *   FREE --HELLO--> WAITING --ticket--> COMPUTING --last range in--> COMPUTING (applied, next ticket)
+ *   FREE --HELLO--> WAITING --ticket--> COMPUTING --last range in--> COMPUTING
+ * (applied, next ticket)
  *                      ^                    |                 \
- *                      |                    | no ticket left   `--(synchronous rule)--> PUSHED --round--> COMPUTING
+ *                      |                    | no ticket left   `--(synchronous rule)-->
+ * PUSHED --round--> COMPUTING
  *                      `--------------------'
  *
- * Tickets. Every gradient of the run has a number, the batch it is computed on. A worker gets a ticket with its look-
- * ahead. When it dies before any of its gradient was applied, its ticket goes to the next worker; a worker without a
- * ticket waits until none is under way, so that no batch is lost and none is applied twice.
+ * Tickets. Every gradient of the run has a number, the batch it is computed on. A
+ * worker gets a ticket with its look- ahead. When it dies before any of its gradient
+ * was applied, its ticket goes to the next worker; a worker without a ticket waits
+ * until none is under way, so that no batch is lost and none is applied twice.
  *
- * Versions. Each range counts its updates; the lag of a gradient is the range's version minus the version the worker's
- * look-ahead was made at (algorithms, Decisions 1).
+ * Versions. Each range counts its updates; the lag of a gradient is the range's version
+ * minus the version the worker's look-ahead was made at (algorithms, Decisions 1).
  */
 #ifndef GAPLESS_MASTER_CORE_H
 #define GAPLESS_MASTER_CORE_H
@@ -23,7 +28,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CORE_ALL UINT32_MAX     /* as a worker or a range: all that it applies to */
+#define CORE_ALL UINT32_MAX /* as a worker or a range: all that it applies to */
 #define CORE_NO_TICKET UINT64_MAX
 #define CORE_ACTIONS_MAX 4
 /* Most workers times ranges: 9 bytes each, so at most 144 MiB of state. */
@@ -31,8 +36,10 @@
 
 enum core_event_kind {
     CORE_HELLO,    /* somebody wants to join */
-    CORE_GRADIENT, /* worker, range: it has landed; or finite = false: the worker found it not finite and sends none */
-    CORE_APPLIED,  /* worker, range: the APPLY or ROUND is done; finite = false: it was not applied */
+    CORE_GRADIENT, /* worker, range: it has landed; or finite = false: the worker found
+                      it not finite and sends none */
+    CORE_APPLIED,  /* worker, range: the APPLY or ROUND is done; finite = false: it was
+                      not applied */
     CORE_GONE,     /* worker: it left (finite = true) or was lost (finite = false) */
     CORE_TICK,     /* time passed */
     CORE_STOP      /* end the run */
@@ -48,16 +55,25 @@ struct core_event {
 
 enum core_action_kind {
     CORE_WELCOME, /* worker: prepare its slot (velocity 0, a look-ahead), let it in */
-    CORE_APPLY,   /* worker, range (or CORE_ALL), lag; then report CORE_APPLIED with the same worker and range */
-    CORE_ROUND,   /* apply one averaged update of all workers in state PUSHED; then report CORE_APPLIED, CORE_ALL */
-    CORE_READY,   /* worker, range: its look-ahead is there. range CORE_ALL: all ranges. worker CORE_ALL: every worker
-                     whose `ready` is set. If `refresh`: make a new look-ahead first. */
-    CORE_FORGET,  /* worker: take its velocity out */
-    CORE_DROP,    /* worker (CORE_ALL: the one that said hello): end the connection; reason */
-    CORE_FINISH   /* the run is over, the parameters are final */
+    CORE_APPLY,   /* worker, range (or CORE_ALL), lag; then report CORE_APPLIED with the
+                     same worker and range */
+    CORE_ROUND, /* apply one averaged update of all workers in state PUSHED; then report
+                   CORE_APPLIED, CORE_ALL */
+    CORE_READY, /* worker, range: its look-ahead is there. range CORE_ALL: all ranges.
+                   worker CORE_ALL: every worker whose `ready` is set. If `refresh`:
+                   make a new look-ahead first. */
+    CORE_FORGET, /* worker: take its velocity out */
+    CORE_DROP, /* worker (CORE_ALL: the one that said hello): end the connection; reason
+                */
+    CORE_FINISH /* the run is over, the parameters are final */
 };
 
-enum core_reason { CORE_FULL, CORE_OVER, CORE_BROKE_PROTOCOL, CORE_TOO_SLOW };
+enum core_reason {
+    CORE_FULL,
+    CORE_OVER,
+    CORE_BROKE_PROTOCOL,
+    CORE_TOO_SLOW
+};
 
 struct core_action {
     enum core_action_kind kind;
@@ -71,33 +87,43 @@ struct todo {
     struct core_action action[CORE_ACTIONS_MAX];
 };
 
-enum core_worker_state { CORE_FREE, CORE_WAITING, CORE_COMPUTING, CORE_PUSHED };
+enum core_worker_state {
+    CORE_FREE,
+    CORE_WAITING,
+    CORE_COMPUTING,
+    CORE_PUSHED
+};
 
 struct core_worker {
     enum core_worker_state state;
-    bool ready;          /* a READY is due to it */
-    bool stop;           /* with that READY: the run is over */
-    bool refresh;        /* with that READY: it needs a new look-ahead */
-    bool spoilt;         /* a range of this message was not applied */
-    uint32_t pushed;     /* ranges of the present message that have landed */
-    uint32_t applied;    /* ranges of it that are done */
+    bool ready;           /* a READY is due to it */
+    bool stop;            /* with that READY: the run is over */
+    bool refresh;         /* with that READY: it needs a new look-ahead */
+    bool spoilt;          /* a range of this message was not applied */
+    uint32_t pushed;      /* ranges of the present message that have landed */
+    uint32_t applied;     /* ranges of it that are done */
     uint32_t incarnation; /* times this slot was taken */
     uint64_t ticket;
-    uint64_t since_ns;   /* when it got the ticket */
+    uint64_t since_ns; /* when it got the ticket */
 };
 
 struct core_config {
     uint32_t workers_max;
     uint32_t ranges;
-    uint64_t tickets;     /* length of the run; 0: no end */
+    uint64_t tickets;      /* length of the run; 0: no end */
     uint32_t workers_wait; /* hold the first tickets until so many have joined ... */
-    uint64_t wait_ns;     /* ... or so much time has passed since the first joined */
-    uint64_t timeout_ns;  /* a worker that computes longer is dropped; 0: never */
-    bool whole;           /* a message is applied as one: global rules, deterministic modes */
-    bool round;           /* synchronous */
+    uint64_t wait_ns;      /* ... or so much time has passed since the first joined */
+    uint64_t timeout_ns;   /* a worker that computes longer is dropped; 0: never */
+    bool whole; /* a message is applied as one: global rules, deterministic modes */
+    bool round; /* synchronous */
 };
 
-enum core_phase { CORE_GATHERING, CORE_RUNNING, CORE_STOPPING, CORE_OVER_NOW };
+enum core_phase {
+    CORE_GATHERING,
+    CORE_RUNNING,
+    CORE_STOPPING,
+    CORE_OVER_NOW
+};
 
 struct master_core {
     struct core_config config;
@@ -108,14 +134,16 @@ struct master_core {
     uint64_t issued;         /* tickets given out for the first time */
     uint64_t consumed;       /* tickets whose gradient was applied or dropped */
     uint64_t dropped;        /* gradients not finite */
-    uint64_t partial;        /* gradients of which only some ranges were applied before the worker was lost */
-    uint64_t updates;        /* whole updates of the parameters */
-    uint64_t first_ns;       /* first HELLO */
-    uint64_t stop_ns;        /* CORE_STOP */
+    uint64_t partial;  /* gradients of which only some ranges were applied before the
+                          worker was lost */
+    uint64_t updates;  /* whole updates of the parameters */
+    uint64_t first_ns; /* first HELLO */
+    uint64_t stop_ns;  /* CORE_STOP */
     uint64_t joined, lost;
-    uint32_t returned;       /* tickets to be given out again */
-    size_t bytes;            /* of the whole state, for copying */
-    size_t at_returned, at_version, at_position, at_read, at_landed; /* offsets of the arrays behind this struct */
+    uint32_t returned; /* tickets to be given out again */
+    size_t bytes;      /* of the whole state, for copying */
+    size_t at_returned, at_version, at_position, at_read,
+        at_landed; /* offsets of the arrays behind this struct */
     struct core_worker worker[];
 };
 
@@ -123,17 +151,22 @@ struct master_core {
 size_t core_bytes(const struct core_config *config);
 /* `core` has core_bytes and any content. */
 void core_init(struct master_core *core, const struct core_config *config);
-/* One step. Returns 0, or -1 for an event that cannot be (a number out of range): nothing changed. */
-int core_step(struct master_core *core, const struct core_event *event, struct todo *ret);
+/* One step. Returns 0, or -1 for an event that cannot be (a number out of range):
+ * nothing changed. */
+int core_step(struct master_core *core, const struct core_event *event,
+              struct todo *ret);
 
-/* Before CORE_APPLIED of a round: this worker's gradient was not finite and was left out of it. */
+/* Before CORE_APPLIED of a round: this worker's gradient was not finite and was left
+ * out of it. */
 void core_spoil(struct master_core *core, uint32_t worker);
 
-/* Updates of a range so far; gradients consumed by it (the schedule's t); lag of a worker's gradient in it. */
+/* Updates of a range so far; gradients consumed by it (the schedule's t); lag of a
+ * worker's gradient in it. */
 uint64_t core_version(const struct master_core *core, uint32_t range);
 uint64_t core_position(const struct master_core *core, uint32_t range);
 uint64_t core_lag(const struct master_core *core, uint32_t worker, uint32_t range);
 /* The next worker after `worker` (start with CORE_ALL) in a state, or CORE_ALL. */
-uint32_t core_next(const struct master_core *core, enum core_worker_state state, uint32_t worker);
+uint32_t core_next(const struct master_core *core, enum core_worker_state state,
+                   uint32_t worker);
 
 #endif

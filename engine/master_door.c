@@ -3,28 +3,35 @@
 
 #include <string.h>
 
-static void refuse(struct gapless_master *m, tp_peer peer, const struct gapless_error *why)
+/* Somebody who has connected says hello at once; a hello takes microseconds. */
+#define HELLO_BOUND_NS 10000000000ull
+
+static void refuse(struct gapless_master *m, tp_peer peer,
+                   const struct gapless_error *why)
 {
-    struct wire_refused refused = {.head = wire_head(WIRE_REFUSED), .status = why->status};
+    struct wire_refused refused = {.head = wire_head(WIRE_REFUSED),
+                                   .status = why->status};
 
     memcpy(refused.text, why->text, sizeof refused.text);
     (void)m->transport->say(m->tp, peer, &refused, sizeof refused, NULL);
     m->transport->drop(m->tp, peer);
-    m->peer[peer] = (struct master_peer){ROLE_NONE, MASTER_NO_WORKER};
+    m->peer[peer] = (struct master_peer){ROLE_NONE, MASTER_NO_WORKER, 0};
 }
 
 static int check_hello(const struct gapless_master *m, const struct wire_hello *hello,
                        uint32_t bytes, struct gapless_error *ret)
 {
     if (bytes < sizeof hello->head || hello->head.magic != WIRE_MAGIC)
-        return gapless_error_set(ret, GAPLESS_PROTOCOL, 0,
-                                 "the master did not understand the hello: is this a gapless "
-                                 "worker?");
+        return gapless_error_set(
+            ret, GAPLESS_PROTOCOL, 0,
+            "the master did not understand the hello: is this a gapless "
+            "worker?");
     if (hello->head.protocol != WIRE_PROTOCOL || bytes != sizeof *hello ||
         strncmp(hello->version, gapless_version(), sizeof hello->version) != 0)
         return gapless_error_set(
             ret, GAPLESS_VERSION, 0,
-            "the master is gapless %s (protocol %u), the worker is %.15s (protocol %u): "
+            "the master is gapless %s (protocol %u), the worker is %.15s (protocol "
+            "%u): "
             "install the same version on both",
             gapless_version(), WIRE_PROTOCOL,
             bytes == sizeof *hello && hello->version[sizeof hello->version - 1] == '\0'
@@ -33,22 +40,23 @@ static int check_hello(const struct gapless_master *m, const struct wire_hello *
             hello->head.protocol);
     if (hello->head.kind != WIRE_HELLO ||
         (hello->role != WIRE_WORKER && hello->role != WIRE_OBSERVER))
-        return gapless_error_set(ret, GAPLESS_PROTOCOL, 0,
-                                 "the first message was no hello of a worker or observer");
+        return gapless_error_set(
+            ret, GAPLESS_PROTOCOL, 0,
+            "the first message was no hello of a worker or observer");
     if (hello->count != 0 && hello->count != m->layout.count)
-        return gapless_error_set(ret, GAPLESS_MODEL, 0,
-                                 "the master's model has %llu parameters, the worker's has "
-                                 "%llu: start the worker with the master's model",
-                                 (unsigned long long)m->layout.count,
-                                 (unsigned long long)hello->count);
+        return gapless_error_set(
+            ret, GAPLESS_MODEL, 0,
+            "the master's model has %llu parameters, the worker's has "
+            "%llu: start the worker with the master's model",
+            (unsigned long long)m->layout.count, (unsigned long long)hello->count);
     if (hello->model_hash != 0 && hello->model_hash != m->layout.hash)
-        return gapless_error_set(ret, GAPLESS_MODEL, 0,
-                                 "the worker's model has as many parameters as the master's "
-                                 "(%llu), but other tensors (%016llx, not %016llx): start it "
-                                 "with the master's model",
-                                 (unsigned long long)m->layout.count,
-                                 (unsigned long long)hello->model_hash,
-                                 (unsigned long long)m->layout.hash);
+        return gapless_error_set(
+            ret, GAPLESS_MODEL, 0,
+            "the worker's model has as many parameters as the master's "
+            "(%llu), but other tensors (%016llx, not %016llx): start it "
+            "with the master's model",
+            (unsigned long long)m->layout.count, (unsigned long long)hello->model_hash,
+            (unsigned long long)m->layout.hash);
     return GAPLESS_OK;
 }
 
@@ -73,8 +81,12 @@ static void hello_observer(struct gapless_master *m, tp_peer peer)
     struct wire_welcome welcome;
 
     fill_welcome(m, 0, &welcome);
-    if (m->transport->grant(m->tp, peer, &m->board_region, WIRE_BOARD, TP_READ, NULL) != 0 ||
-        m->transport->grant(m->tp, peer, &m->theta_region, WIRE_THETA, TP_READ, NULL) != 0 ||
+    if (m->transport->grant(m->tp, peer, &m->board_region, WIRE_BOARD, TP_READ, NULL) !=
+            0 ||
+        m->transport->grant(m->tp, peer, &m->theta_region, WIRE_THETA, TP_READ, NULL) !=
+            0 ||
+        m->transport->grant(m->tp, peer, &m->copy_region, WIRE_COPY, TP_READ, NULL) !=
+            0 ||
         m->transport->say(m->tp, peer, &welcome, sizeof welcome, NULL) != 0) {
         m->transport->drop(m->tp, peer);
         return;
@@ -104,9 +116,9 @@ void door_text(struct gapless_master *m, tp_peer peer, const void *data, uint32_
             hello_observer(m, peer);
             return;
         }
-        (void)gapless_error_set(&why, GAPLESS_CAPACITY, 0,
-                                "the master has room for %u observers and all are there",
-                                m->observers_max);
+        (void)gapless_error_set(
+            &why, GAPLESS_CAPACITY, 0,
+            "the master has room for %u observers and all are there", m->observers_max);
         refuse(m, peer, &why);
         return;
     }
@@ -151,15 +163,17 @@ void door_welcome(struct gapless_master *m, uint32_t worker)
     }
     slot->peer = peer;
     slot->left = false;
-    m->peer[peer] = (struct master_peer){ROLE_WORKER, worker};
+    m->peer[peer] = (struct master_peer){ROLE_WORKER, worker, 0};
     board_workers(m->board)[worker] =
         (struct gapless_worker_stats){.state = 1, .pid = m->hello_pid};
     pass_look_ahead(m, worker, CORE_ALL);
     fill_welcome(m, worker, &welcome);
     welcome.sent_at = m->sent_at;
     welcome.grad_at = m->grad_at;
-    if (m->transport->grant(m->tp, peer, &slot->region, WIRE_SLOT, TP_READ_WRITE, NULL) != 0 ||
-        m->transport->grant(m->tp, peer, &m->board_region, WIRE_BOARD, TP_READ, NULL) != 0 ||
+    if (m->transport->grant(m->tp, peer, &slot->region, WIRE_SLOT, TP_READ_WRITE,
+                            NULL) != 0 ||
+        m->transport->grant(m->tp, peer, &m->board_region, WIRE_BOARD, TP_READ, NULL) !=
+            0 ||
         m->transport->say(m->tp, peer, &welcome, sizeof welcome, NULL) != 0) {
         m->transport->drop(m->tp, peer);
         door_down(m, peer);
@@ -170,7 +184,7 @@ void door_down(struct gapless_master *m, tp_peer peer)
 {
     struct master_peer was = m->peer[peer];
 
-    m->peer[peer] = (struct master_peer){ROLE_NONE, MASTER_NO_WORKER};
+    m->peer[peer] = (struct master_peer){ROLE_NONE, MASTER_NO_WORKER, 0};
     if (was.role == ROLE_OBSERVER)
         m->observers--;
     if (was.role != ROLE_WORKER)
@@ -180,30 +194,45 @@ void door_down(struct gapless_master *m, tp_peer peer)
     master_event(m, CORE_GONE, was.worker, 0, m->slot[was.worker].left);
 }
 
-static void drop_text(const struct gapless_master *m, uint32_t worker, enum core_reason reason,
-                      struct gapless_error *ret)
+void door_tick(struct gapless_master *m, uint64_t now_ns)
+{
+    struct gapless_error why = {0};
+    tp_peer p;
+
+    (void)gapless_error_set(&why, GAPLESS_TIMEOUT, 0,
+                            "the master waited 10 s for a hello");
+    for (p = 0; p < m->peers_max; p++)
+        if (m->peer[p].role == ROLE_UNKNOWN &&
+            now_ns - m->peer[p].since_ns > HELLO_BOUND_NS)
+            refuse(m, p, &why);
+}
+
+static void drop_text(const struct gapless_master *m, uint32_t worker,
+                      enum core_reason reason, struct gapless_error *ret)
 {
     switch (reason) {
     case CORE_FULL:
-        (void)gapless_error_set(ret, GAPLESS_CAPACITY, 0,
-                                "the master has room for %u workers and all are there: start "
-                                "it with a larger capacity",
-                                m->core->config.workers_max);
+        (void)gapless_error_set(
+            ret, GAPLESS_CAPACITY, 0,
+            "the master has room for %u workers and all are there: start "
+            "it with a larger capacity",
+            m->core->config.workers_max);
         break;
     case CORE_OVER:
         (void)gapless_error_set(ret, GAPLESS_STOPPED, 0, "the run is over");
         break;
     case CORE_TOO_SLOW:
-        (void)gapless_error_set(ret, GAPLESS_TIMEOUT, 0,
-                                "worker %u held batch %llu for longer than the %.1f s that "
-                                "the master allows",
-                                worker,
-                                (unsigned long long)m->core->worker[worker].ticket,
-                                1e-9 * (double)m->core->config.timeout_ns);
+        (void)gapless_error_set(
+            ret, GAPLESS_TIMEOUT, 0,
+            "worker %u held batch %llu for longer than the %.1f s that "
+            "the master allows",
+            worker, (unsigned long long)m->core->worker[worker].ticket,
+            1e-9 * (double)m->core->config.timeout_ns);
         break;
     case CORE_BROKE_PROTOCOL:
         (void)gapless_error_set(ret, GAPLESS_PROTOCOL, 0,
-                                "worker %u sent a gradient that was not its turn", worker);
+                                "worker %u sent a gradient that was not its turn",
+                                worker);
         break;
     }
 }
@@ -221,6 +250,6 @@ void door_drop(struct gapless_master *m, uint32_t worker, enum core_reason reaso
     if (peer == MASTER_NO_PEER)
         return;
     refuse(m, peer, &why);
-    m->peer[peer] = (struct master_peer){ROLE_WORKER, worker};
+    m->peer[peer] = (struct master_peer){ROLE_WORKER, worker, 0};
     door_down(m, peer);
 }

@@ -12,29 +12,41 @@
 /* Connections that have not said hello yet. */
 #define PEERS_SPARE 4u
 #define GAP_EVERY_DEFAULT 8u
-/* Once the first worker is there, the others that were announced have so long to come. */
+/* Once the first worker is there, the others that were announced have so long to come.
+ */
 #define GATHER_BOUND_NS 30000000000ull
-/* Array k starts k times 11 cache lines into a page: arrays at the same offset compete for the same sets of the cache
- * (measured: 4 to 12 %). */
-#define STAGGER(k) ((size_t)(k) * 11 * 64)
+/* Array k starts k times 11 cache lines into a page: arrays at the same offset compete
+ * for the same sets of the cache (measured: 4 to 12 %). */
+#define STAGGER(k) ((size_t)(k)*11 * 64)
 #define PAGE 4096u
 
-enum { ARRAY_THETA, ARRAY_OWN, ARRAY_ALL, ARRAY_STAT, ARRAY_SENT, ARRAY_GRAD };
+enum {
+    ARRAY_THETA,
+    ARRAY_OWN,
+    ARRAY_ALL,
+    ARRAY_STAT,
+    ARRAY_SENT,
+    ARRAY_GRAD
+};
 
 static size_t pages(size_t bytes)
 {
     return (bytes + PAGE - 1) / PAGE * PAGE;
 }
 
-static int wrong(struct gapless_error *error, const char *what, double value, const char *possible)
+static int wrong(struct gapless_error *error, const char *what, double value,
+                 const char *possible)
 {
-    return gapless_error_set(error, GAPLESS_INVALID, 0, "%s is %g; %s", what, value, possible);
+    return gapless_error_set(error, GAPLESS_INVALID, 0, "%s is %g; %s", what, value,
+                             possible);
 }
 
-static int check_numbers(const struct gapless_master_config *c, struct gapless_error *error)
+static int check_numbers(const struct gapless_master_config *c,
+                         struct gapless_error *error)
 {
     if (c->workers_max > GAPLESS_WORKERS_MAX)
-        return wrong(error, "the capacity for workers", c->workers_max, "at most 4096 are possible");
+        return wrong(error, "the capacity for workers", c->workers_max,
+                     "at most 4096 are possible");
     if (c->workers_expected > (c->workers_max == 0 ? WORKERS_DEFAULT : c->workers_max))
         return wrong(error, "the number of expected workers", c->workers_expected,
                      "it may not be above the capacity");
@@ -45,7 +57,8 @@ static int check_numbers(const struct gapless_master_config *c, struct gapless_e
         return wrong(error, "the capacity for observers", c->observers_max,
                      "at most 1024 are possible");
     if (!(c->momentum < 1) || !isfinite(c->momentum))
-        return wrong(error, "the momentum", c->momentum, "it must be at least 0 and below 1");
+        return wrong(error, "the momentum", c->momentum,
+                     "it must be at least 0 and below 1");
     if (!(c->kappa >= 0) || !isfinite(c->kappa))
         return wrong(error, "kappa", c->kappa, "it must not be negative");
     if (!(c->lambda >= 0) || !isfinite(c->lambda))
@@ -53,9 +66,11 @@ static int check_numbers(const struct gapless_master_config *c, struct gapless_e
     if (!isfinite(c->horizon))
         return wrong(error, "the horizon of lwp", c->horizon, "it must be a number");
     if (!(c->clip_norm >= 0) || !isfinite(c->clip_norm))
-        return wrong(error, "the clipping norm", c->clip_norm, "it must not be negative");
+        return wrong(error, "the clipping norm", c->clip_norm,
+                     "it must not be negative");
     if (!(c->weight_decay >= 0) || !isfinite(c->weight_decay))
-        return wrong(error, "the weight decay", c->weight_decay, "it must not be negative");
+        return wrong(error, "the weight decay", c->weight_decay,
+                     "it must not be negative");
     if (c->worker_timeout_ns < 0 || c->spin_ns < 0)
         return wrong(error, "a time", -1, "it must not be negative");
     if (c->job != NULL && strlen(c->job) >= GAPLESS_JOB_MAX)
@@ -77,7 +92,8 @@ static int check_initial(const struct gapless_master *m, const float *initial,
     return GAPLESS_OK;
 }
 
-static void take_settings(struct gapless_master *m, const struct gapless_master_config *c)
+static void take_settings(struct gapless_master *m,
+                          const struct gapless_master_config *c)
 {
     uint32_t workers = c->workers_max == 0 ? WORKERS_DEFAULT : c->workers_max;
     uint32_t expected = c->workers_expected == 0 ? workers : c->workers_expected;
@@ -120,10 +136,11 @@ static int make_core(struct gapless_master *m, const struct gapless_master_confi
     size_t bytes = core_bytes(&config);
 
     if (bytes == 0)
-        return gapless_error_set(error, GAPLESS_CAPACITY, 0,
-                                 "%u workers times %u ranges is beyond the limit of %llu: use "
-                                 "larger ranges or a smaller capacity",
-                                 config.workers_max, config.ranges, CORE_CELLS_MAX);
+        return gapless_error_set(
+            error, GAPLESS_CAPACITY, 0,
+            "%u workers times %u ranges is beyond the limit of %llu: use "
+            "larger ranges or a smaller capacity",
+            config.workers_max, config.ranges, CORE_CELLS_MAX);
     m->core = malloc(bytes);
     m->slot = calloc(config.workers_max, sizeof *m->slot);
     m->peer = calloc(m->peers_max, sizeof *m->peer);
@@ -132,10 +149,12 @@ static int make_core(struct gapless_master *m, const struct gapless_master_confi
     m->round_sent = calloc(config.workers_max, sizeof *m->round_sent);
     m->owns = calloc(config.workers_max, sizeof *m->owns);
     m->job = strdup(c->job == NULL ? "" : c->job);
-    if (m->core == NULL || m->slot == NULL || m->peer == NULL || m->range_stage == NULL ||
-        m->round_grad == NULL || m->round_sent == NULL || m->owns == NULL || m->job == NULL)
+    if (m->core == NULL || m->slot == NULL || m->peer == NULL ||
+        m->range_stage == NULL || m->round_grad == NULL || m->round_sent == NULL ||
+        m->owns == NULL || m->job == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
-                                 "no memory for the state of %u workers", config.workers_max);
+                                 "no memory for the state of %u workers",
+                                 config.workers_max);
     core_init(m->core, &config);
     return GAPLESS_OK;
 }
@@ -148,7 +167,8 @@ static void *reserve(size_t bytes)
 
     if (p == MAP_FAILED)
         return NULL;
-    (void)madvise(p, bytes, MADV_HUGEPAGE); /* fewer faults at the start; no matter if refused */
+    (void)madvise(p, bytes,
+                  MADV_HUGEPAGE); /* fewer faults at the start; no matter if refused */
     return p;
 }
 
@@ -189,7 +209,8 @@ static int make_vectors(struct gapless_master *m, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
-static int make_board(struct gapless_master *m, const float *initial, struct gapless_error *error)
+static int make_board(struct gapless_master *m, const float *initial,
+                      struct gapless_error *error)
 {
     uint32_t ranges = m->layout.ranges_count, workers = m->core->config.workers_max;
     struct board board = {.head = wire_head(WIRE_WELCOME),
@@ -201,12 +222,18 @@ static int make_board(struct gapless_master *m, const float *initial, struct gap
     board.starts_at = (sizeof board + 63) / 64 * 64;
     board.versions_at = board.starts_at + (ranges + 1ull) * sizeof(uint64_t);
     board.workers_at = board.versions_at + ranges * sizeof(struct seq_word);
-    board.bytes = pages(board.workers_at + workers * sizeof(struct gapless_worker_stats));
+    board.bytes =
+        pages(board.workers_at + workers * sizeof(struct gapless_worker_stats));
     status = m->transport->region_new(m->tp, board.bytes, &m->board_region, error);
     if (status != GAPLESS_OK)
         return status;
-    status = m->transport->region_new(m->tp, pages((size_t)m->layout.padded * sizeof(float)),
-                                      &m->theta_region, error);
+    status =
+        m->transport->region_new(m->tp, pages((size_t)m->layout.padded * sizeof(float)),
+                                 &m->theta_region, error);
+    if (status != GAPLESS_OK)
+        return status;
+    status = m->transport->region_new(
+        m->tp, pages((size_t)m->layout.padded * sizeof(float)), &m->copy_region, error);
     if (status != GAPLESS_OK)
         return status;
     m->board = m->board_region.base;
@@ -237,8 +264,8 @@ static int go_public(struct gapless_master *m, const struct gapless_master_confi
     return status;
 }
 
-int gapless_master_open(const struct gapless_master_config *config, struct gapless_master **ret,
-                        struct gapless_error *error)
+int gapless_master_open(const struct gapless_master_config *config,
+                        struct gapless_master **ret, struct gapless_error *error)
 {
     const char *rule = config->rule == NULL ? "dana-ga" : config->rule, *place = NULL;
     struct gapless_rule found;

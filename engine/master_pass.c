@@ -3,8 +3,8 @@
 
 #include <math.h>
 
-static struct arrays arrays_at(const struct gapless_master *m, const struct master_slot *slot,
-                               uint32_t range)
+static struct arrays arrays_at(const struct gapless_master *m,
+                               const struct master_slot *slot, uint32_t range)
 {
     size_t at = (size_t)m->layout.range_start[range];
 
@@ -36,8 +36,8 @@ static double rate_of(const struct gapless_master *m, uint32_t range)
     return schedule_rate(&m->schedule, m->gradients, core_position(m->core, range));
 }
 
-static void knobs_of(const struct gapless_master *m, uint32_t range, uint64_t lag, double rate,
-                     double global_gap, struct knobs *ret)
+static void knobs_of(const struct gapless_master *m, uint32_t range, uint64_t lag,
+                     double rate, double global_gap, struct knobs *ret)
 {
     struct moment moment = {
         .rate = rate,
@@ -52,18 +52,21 @@ static void knobs_of(const struct gapless_master *m, uint32_t range, uint64_t la
     rules_knobs(m->rule, &m->settings, &moment, ret);
 }
 
-/* `all` drifts by rounding from the sum it stands for; it is summed afresh where the rate jumps and every
- * MASTER_RESUM_EVERY updates. While the rate only glides (warm-up, cosine) that would be a pass over every worker's
- * vector at each update, for nothing. */
+/* `all` drifts by rounding from the sum it stands for; it is summed afresh where the
+ * rate jumps and every MASTER_RESUM_EVERY updates. While the rate only glides (warm-up,
+ * cosine) that would be a pass over every worker's vector at each update, for nothing.
+ */
 static void resum_if_due(struct gapless_master *m, uint32_t range)
 {
-    uint32_t stage = schedule_stage(&m->schedule, core_position(m->core, range)), count = 0, w;
+    uint32_t stage = schedule_stage(&m->schedule, core_position(m->core, range)),
+             count = 0, w;
     uint64_t version = core_version(m->core, range);
     size_t at = (size_t)m->layout.range_start[range];
 
     if (!(m->rule->flags & RULE_SUM))
         return;
-    if (stage == m->range_stage[range] && (version == 0 || version % MASTER_RESUM_EVERY != 0))
+    if (stage == m->range_stage[range] &&
+        (version == 0 || version % MASTER_RESUM_EVERY != 0))
         return;
     m->range_stage[range] = stage;
     for (w = 0; w < m->core->config.workers_max; w++)
@@ -77,8 +80,8 @@ static uint64_t clock_of(const struct gapless_master *m)
     return m->transport->now_ns(m->tp);
 }
 
-static bool grad_is_finite(struct gapless_master *m, struct master_slot *slot, uint32_t first,
-                           uint32_t end)
+static bool grad_is_finite(struct gapless_master *m, struct master_slot *slot,
+                           uint32_t first, uint32_t end)
 {
     uint64_t began = clock_of(m);
     size_t at = (size_t)m->layout.range_start[first];
@@ -89,15 +92,18 @@ static bool grad_is_finite(struct gapless_master *m, struct master_slot *slot, u
     return finite;
 }
 
-/* About one message in gap_every, chosen by a hash so that no worker of a regular rotation is left out. */
+/* About one message in gap_every, chosen by a hash so that no worker of a regular
+ * rotation is left out. */
 static bool gap_is_due(const struct gapless_master *m, uint32_t worker)
 {
-    uint64_t x = (m->core->consumed * GAPLESS_WORKERS_MAX + worker) * 0x9e3779b97f4a7c15ull;
+    uint64_t x =
+        (m->core->consumed * GAPLESS_WORKERS_MAX + worker) * 0x9e3779b97f4a7c15ull;
 
     return m->gap_every <= 1 || (x >> 32) % m->gap_every == 0;
 }
 
-static void count_gate(struct gapless_master *m, const struct sums *sums, uint32_t blocks)
+static void count_gate(struct gapless_master *m, const struct sums *sums,
+                       uint32_t blocks)
 {
     struct gapless_stats *s = &m->telemetry->stats;
     double mean = sums->gate_sum / blocks;
@@ -165,7 +171,8 @@ static void global_sample(struct gapless_master *m, double step_sq)
 
     if (!(m->rule->flags & RULE_GLOBAL))
         return;
-    m->global_stat = rho * m->global_stat + (1 - rho) * (step_sq / (double)m->layout.count);
+    m->global_stat =
+        rho * m->global_stat + (1 - rho) * (step_sq / (double)m->layout.count);
     m->global_samples++;
 }
 
@@ -211,7 +218,8 @@ bool pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
     return true;
 }
 
-/* Workers of the round whose gradient is finite; the others are left out and told so to the core. */
+/* Workers of the round whose gradient is finite; the others are left out and told so to
+ * the core. */
 static uint32_t round_members(struct gapless_master *m)
 {
     uint32_t members = 0, w;

@@ -1,4 +1,5 @@
-/* An observer: reads the live parameters and statistics, one-sided, without asking anybody. */
+/* An observer: reads the live parameters and statistics, one-sided, without asking
+ * anybody. */
 #include "client.h"
 
 #include <stdlib.h>
@@ -8,11 +9,16 @@
 #include <unistd.h>
 
 #define READ_NS 1000000000ll
+/* One-sided reads of a range are tried for so long; then the master is asked for a
+ * copy. */
+#define PATIENCE_NS 20000000ull
+/* Ask again so often, see COPY_EVERY_NS in master.c. */
+#define ASK_NS 60000000ull
 #define CHECK_NS 50000000ull
 
 struct gapless_observer {
     struct client client;
-    struct tp_region theta;
+    struct tp_region theta, copy;
     uint64_t checked_ns;
 };
 
@@ -25,21 +31,28 @@ static void ignore_note(void *user, uint32_t note)
 int gapless_observer_open(const struct gapless_observer_config *config,
                           struct gapless_observer **ret, struct gapless_error *error)
 {
-    struct wire_hello hello = {
-        .head = wire_head(WIRE_HELLO), .role = WIRE_OBSERVER, .pid = (uint32_t)getpid()};
+    struct wire_hello hello = {.head = wire_head(WIRE_HELLO),
+                               .role = WIRE_OBSERVER,
+                               .pid = (uint32_t)getpid()};
     struct gapless_observer *o = calloc(1, sizeof *o);
     int status;
 
     if (o == NULL)
-        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for an observer");
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                 "no memory for an observer");
     (void)snprintf(hello.version, sizeof hello.version, "%s", gapless_version());
-    status = client_open(&o->client, config->address, &hello, config->connect_ns, 0, 0, ignore_note,
-                         NULL, error);
+    status = client_open(&o->client, config->address, &hello, config->connect_ns, 0, 0,
+                         ignore_note, NULL, error);
     if (status == GAPLESS_OK)
         status = client_board(&o->client, error);
     if (status == GAPLESS_OK)
         status = client_window(&o->client, WIRE_THETA,
-                               (size_t)o->client.welcome.count * sizeof(float), &o->theta, error);
+                               (size_t)o->client.welcome.count * sizeof(float),
+                               &o->theta, error);
+    if (status == GAPLESS_OK)
+        status = client_window(&o->client, WIRE_COPY,
+                               (size_t)o->client.welcome.count * sizeof(float),
+                               &o->copy, error);
     if (status != GAPLESS_OK) {
         gapless_observer_close(o);
         return status;
@@ -58,7 +71,8 @@ const char *gapless_observer_job(const struct gapless_observer *o)
     return o->client.welcome.job;
 }
 
-/* Is the master still there? A look now and then is enough: what is mapped stays readable. */
+/* Is the master still there? A look now and then is enough: what is mapped stays
+ * readable. */
 static int check_master(struct gapless_observer *o, struct gapless_error *error)
 {
     uint64_t now = o->client.transport->now_ns(o->client.tp);
@@ -69,14 +83,15 @@ static int check_master(struct gapless_observer *o, struct gapless_error *error)
     return client_poll(&o->client, 0, ignore_note, NULL, error);
 }
 
-/* One range, whole: GAPLESS_OK, or GAPLESS_TORN at the deadline. A range that is being written is waited for by
- * yielding; a torn copy is thrown away and taken again. */
+/* One range, whole: GAPLESS_OK, or GAPLESS_TORN at the deadline. A range that is being
+ * written is waited for by yielding; a torn copy is thrown away and taken again. */
 static int read_range(struct gapless_observer *o, uint32_t range, float *params,
                       uint64_t deadline_ns, uint64_t *ret_version)
 {
     const struct board *b = o->client.board;
     const struct seq_word *word = &board_versions(b)[range];
-    size_t from = (size_t)board_starts(b)[range], to = (size_t)board_starts(b)[range + 1];
+    size_t from = (size_t)board_starts(b)[range],
+           to = (size_t)board_starts(b)[range + 1];
     const float *theta = o->theta.base;
     uint64_t begin;
 
@@ -98,25 +113,59 @@ static int read_range(struct gapless_observer *o, uint32_t range, float *params,
     }
 }
 
+/* The copy that the master makes when asked; newer than `before`. */
+static int read_copy(struct gapless_observer *o, float *params, uint64_t deadline_ns,
+                     uint64_t *ret_version, struct gapless_error *error)
+{
+    const struct transport *t = o->client.transport;
+    const struct board *b = o->client.board;
+    uint64_t before = seq_read_begin(&b->copy), begin, asked = 0, now;
+    int status;
+
+    for (;;) {
+        now = t->now_ns(o->client.tp);
+        if (now > deadline_ns)
+            return gapless_error_set(
+                error, GAPLESS_TORN, 0,
+                "the master at %s changed its parameters during every read "
+                "and did not give a copy in time: read again with a longer "
+                "bound",
+                o->client.address);
+        if (asked == 0 || now - asked > ASK_NS) {
+            (void)t->put(o->client.tp, o->client.peer, &o->copy, 0, 0,
+                         NOTE(NOTE_COPY, 0));
+            asked = now;
+        }
+        begin = seq_read_begin(&b->copy);
+        if (begin > before + 1 && (begin & 1) == 0) {
+            memcpy(params, o->copy.base, (size_t)b->count * sizeof(float));
+            *ret_version = b->copy_version;
+            if (!seq_read_retry(&b->copy, begin))
+                return GAPLESS_OK;
+        }
+        status = client_poll(&o->client, 1000000, ignore_note, NULL, error);
+        if (status != GAPLESS_OK)
+            return status;
+    }
+}
+
 int gapless_observer_read(struct gapless_observer *o, float *params, int64_t timeout_ns,
                           uint64_t *ret_version, struct gapless_error *error)
 {
     int64_t bound = timeout_ns > 0 ? timeout_ns : READ_NS;
-    uint64_t deadline = o->client.transport->now_ns(o->client.tp) + (uint64_t)bound;
-    uint64_t version = 0, first = 0;
+    uint64_t began = o->client.transport->now_ns(o->client.tp), version = 0, first = 0;
     uint32_t r;
     int status = check_master(o, error);
 
     for (r = 0; status == GAPLESS_OK && r < o->client.board->ranges; r++) {
-        status = read_range(o, r, params, deadline, &version);
+        status = read_range(o, r, params,
+                            o->client.transport->now_ns(o->client.tp) + PATIENCE_NS,
+                            &version);
         if (r == 0)
             first = version;
     }
     if (status == GAPLESS_TORN)
-        return gapless_error_set(error, GAPLESS_TORN, 0,
-                                 "range %u of the master at %s changed during every read for "
-                                 "%.2f s: read again later, or use smaller ranges",
-                                 r - 1, o->client.address, 1e-9 * (double)bound);
+        status = read_copy(o, params, began + (uint64_t)bound, &first, error);
     if (status == GAPLESS_OK && ret_version != NULL)
         *ret_version = first;
     return status;
@@ -128,8 +177,8 @@ int gapless_observer_stats(struct gapless_observer *o, struct gapless_stats *ret
     int status = check_master(o, error);
 
     if (status == GAPLESS_OK)
-        telemetry_stats(&o->client.board->telemetry, o->client.transport->now_ns(o->client.tp),
-                        ret);
+        telemetry_stats(&o->client.board->telemetry,
+                        o->client.transport->now_ns(o->client.tp), ret);
     return status;
 }
 

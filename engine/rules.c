@@ -12,14 +12,14 @@ enum {
 };
 #undef RULE
 
-#define RULE(symbol, text, correction, momentum, extra, paper)                           \
-    {.name = (text),                                                                     \
-     .formula = FORMULA_##correction FORMULA_##momentum,                                 \
-     .source = (paper),                                                                  \
-     .reads = rule_##symbol##_reads,                                                            \
-     .writes = rule_##symbol##_writes,                                                          \
-     .measure_reads = rule_##symbol##_measure_reads,                                            \
-     .flags = rule_##symbol##_flags,                                                            \
+#define RULE(symbol, text, correction, momentum, extra, paper)                         \
+    {.name = (text),                                                                   \
+     .formula = FORMULA_##correction FORMULA_##momentum,                               \
+     .source = (paper),                                                                \
+     .reads = rule_##symbol##_reads,                                                   \
+     .writes = rule_##symbol##_writes,                                                 \
+     .measure_reads = rule_##symbol##_measure_reads,                                   \
+     .flags = rule_##symbol##_flags,                                                   \
      .index = ROW_##symbol},
 
 const struct rule rules[] = {
@@ -51,11 +51,11 @@ static void default_to(double *setting, double value)
 
 void settings_default(struct settings *settings)
 {
-    default_to(&settings->rho, 0.999);       /* the Gap-Aware authors' code */
-    default_to(&settings->lambda, 0.04);     /* DC-ASGD in Apache MXNet */
-    default_to(&settings->lambda_zero, 2.0); /* DC-ASGD-a, CIFAR-10 and ImageNet */
+    default_to(&settings->rho, 0.999);        /* the Gap-Aware authors' code */
+    default_to(&settings->lambda, 0.04);      /* DC-ASGD in Apache MXNet */
+    default_to(&settings->lambda_zero, 2.0);  /* DC-ASGD-a, CIFAR-10 and ImageNet */
     default_to(&settings->mean_square, 0.95); /* DC-ASGD-a, CIFAR-10 */
-    default_to(&settings->kappa, 10.0);      /* this project: 0.1 nat drops a gradient */
+    default_to(&settings->kappa, 10.0); /* this project: 0.1 nat drops a gradient */
 }
 
 /* By squaring, and not by pow(): the same bits whatever the C library. */
@@ -69,8 +69,8 @@ static double power(double base, uint64_t exponent)
 }
 
 /* Gap-Aware: knobs shared by the parameter-wise and the global form. */
-static void gap_aware_knobs(const struct settings *settings, const struct moment *moment,
-                            struct knobs *ret)
+static void gap_aware_knobs(const struct settings *settings,
+                            const struct moment *moment, struct knobs *ret)
 {
     double rho = settings->rho;
     double bias = moment->samples ? 1.0 / (1.0 - power(rho, moment->samples)) : 1.0;
@@ -80,13 +80,13 @@ static void gap_aware_knobs(const struct settings *settings, const struct moment
     ret->bias = (scalar)bias;
     ret->rho = (scalar)rho;
     ret->rho_rest = (scalar)(1.0 - rho);
-    /* With no sample there is no step to measure by; with C rounded to 0 there would be a
-     * division of 0 by 0. */
+    /* With no sample there is no step to measure by; with C rounded to 0 there would be
+     * a division of 0 by 0. */
     ret->penalised = moment->samples > 0 && smallest > (double)__FLT_MIN__;
     ret->penalty = 1;
     if (ret->penalised) {
-        double largest = settings->rate_max *
-                         (__builtin_sqrt(moment->global_stat * bias) + 1e-8);
+        double largest =
+            settings->rate_max * (__builtin_sqrt(moment->global_stat * bias) + 1e-8);
         ret->penalty = (scalar)(1.0 / (1.0 + moment->global_gap / largest));
     }
 }

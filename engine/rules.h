@@ -1,4 +1,5 @@
-/* The table of update rules: each is a correction of the gradient and a momentum (rules.def has the rows). */
+/* The table of update rules: each is a correction of the gradient and a momentum
+ * (rules.def has the rows). */
 #ifndef GAPLESS_RULES_H
 #define GAPLESS_RULES_H
 
@@ -15,24 +16,29 @@ enum slot {
 };
 
 enum rule_flag {
-    RULE_SUM = 1,         /* `all` is the sum of the owns: forget subtracts, resum applies */
-    RULE_BLOCK = 2,       /* one number per block: measure, gate and update while the block is in cache */
-    RULE_GLOBAL = 4,      /* one number for the whole vector before anything is applied */
-    RULE_ROUND = 8,       /* synchronous: one update for a gradient of every worker */
+    RULE_SUM = 1,   /* `all` is the sum of the owns: forget subtracts, resum applies */
+    RULE_BLOCK = 2, /* one number per block: measure, gate and update while the block is
+                       in cache */
+    RULE_GLOBAL = 4, /* one number for the whole vector before anything is applied */
+    RULE_ROUND = 8,  /* synchronous: one update for a gradient of every worker */
     RULE_WORKER_SLIM = 16 /* the worker keeps the momentum (DANA-Slim) */
 };
 
 struct rule {
-    const char *name;    /* "dana-ga" */
-    const char *formula; /* one line for people */
-    const char *source;  /* paper */
+    const char *name;       /* "dana-ga" */
+    const char *formula;    /* one line for people */
+    const char *source;     /* paper */
     unsigned reads, writes; /* enum slot bits of the update itself, measure excluded */
-    unsigned measure_reads; /* enum slot bits read again by measure (RULE_BLOCK, RULE_GLOBAL), or 0 */
+    unsigned measure_reads; /* enum slot bits read again by measure (RULE_BLOCK,
+                               RULE_GLOBAL), or 0 */
     unsigned flags;         /* enum rule_flag bits */
     int index;              /* row, 0.. */
 };
 
-enum gap_ref { GAP_REF_SENT, GAP_REF_OWN_LOOKAHEAD };
+enum gap_ref {
+    GAP_REF_SENT,
+    GAP_REF_OWN_LOOKAHEAD
+};
 
 /* What does not change in a run. Zero means the default (set by settings_default). */
 struct settings {
@@ -47,14 +53,15 @@ struct settings {
     enum gap_ref gap_ref;
 };
 
-/* What differs from update to update; the master fills it, rules_knobs turns it into scalars. */
+/* What differs from update to update; the master fills it, rules_knobs turns it into
+ * scalars. */
 struct moment {
-    double rate;         /* of this update */
-    uint64_t lag;        /* updates since the worker's look-ahead was made */
-    uint32_t active;     /* workers now active, at least 1 */
-    uint64_t samples;    /* n: updates that went into stat so far */
-    double global_gap;   /* RULE_GLOBAL: sqrt(mean(delta^2)) */
-    double global_stat;  /* RULE_GLOBAL: s, running mean of mean(step^2) */
+    double rate;        /* of this update */
+    uint64_t lag;       /* updates since the worker's look-ahead was made */
+    uint32_t active;    /* workers now active, at least 1 */
+    uint64_t samples;   /* n: updates that went into stat so far */
+    double global_gap;  /* RULE_GLOBAL: sqrt(mean(delta^2)) */
+    double global_stat; /* RULE_GLOBAL: s, running mean of mean(step^2) */
 };
 
 struct knobs; /* element.h */

@@ -1,8 +1,9 @@
 /* Status codes and their texts: a leaf that every layer may include.
  *
- * A function that can fail returns GAPLESS_OK (0) or one of the negative codes below, for branching. Where a
- * person may have to act it also fills a struct gapless_error: the function that decides the error writes the
- * text and the remedy, callers pass it on unchanged. Library code never prints, exits or logs.
+ * A function that can fail returns GAPLESS_OK (0) or one of the negative codes below,
+ * for branching. Where a person may have to act it also fills a struct gapless_error:
+ * the function that decides the error writes the text and the remedy, callers pass it
+ * on unchanged. Library code never prints, exits or logs.
  */
 #ifndef GAPLESS_STATUS_H
 #define GAPLESS_STATUS_H
@@ -49,9 +50,9 @@ struct gapless_error {
 /* The text of a status code; never NULL. */
 const char *gapless_strerror(int status);
 
-/* Fills `ret` (which may be NULL) with a status, an errno (0: none; its text is appended) and a formatted
- * sentence that says what happened and what to do. Returns `status`, so that a failing function can end with
- * `return gapless_error_set(...)`. */
+/* Fills `ret` (which may be NULL) with a status, an errno (0: none; its text is
+ * appended) and a formatted sentence that says what happened and what to do. Returns
+ * `status`, so that a failing function can end with `return gapless_error_set(...)`. */
 int gapless_error_set(struct gapless_error *ret, int status, int os, const char *format,
                       ...) __attribute__((format(printf, 4, 5)));
 

@@ -10,7 +10,8 @@ static uint32_t bin_of(double value)
 
     if (!(value > 0))
         return 0;
-    mantissa = frexp(value, &exponent); /* value = mantissa * 2^exponent, mantissa in [0.5, 1) */
+    mantissa = frexp(
+        value, &exponent); /* value = mantissa * 2^exponent, mantissa in [0.5, 1) */
     octave = exponent + HISTOGRAM_OCTAVES / 2 - 1;
     if (octave < 0)
         return 1;
@@ -45,7 +46,8 @@ void histogram_add(struct histogram *h, double value)
     h->bins[bin_of(value)]++;
 }
 
-static double quantile(const struct histogram *h, double share, uint64_t count, bool whole)
+static double quantile(const struct histogram *h, double share, uint64_t count,
+                       bool whole)
 {
     uint64_t want = (uint64_t)ceil(share * (double)count), seen = 0;
     double value = h->max;
@@ -61,7 +63,8 @@ static double quantile(const struct histogram *h, double share, uint64_t count, 
     return value < h->max ? value : h->max;
 }
 
-void histogram_summary(const struct histogram *h, bool whole, struct gapless_summary *ret)
+void histogram_summary(const struct histogram *h, bool whole,
+                       struct gapless_summary *ret)
 {
     *ret = (struct gapless_summary){.count = h->count};
     if (h->count == 0)
@@ -96,7 +99,8 @@ void telemetry_gradient(struct telemetry *t, struct gapless_worker_stats *worker
     }
 }
 
-void telemetry_stats(const struct telemetry *t, uint64_t now_ns, struct gapless_stats *ret)
+void telemetry_stats(const struct telemetry *t, uint64_t now_ns,
+                     struct gapless_stats *ret)
 {
     struct gapless_stats s = t->stats;
     uint64_t end = s.state >= GAPLESS_RUN_DONE ? t->ended_ns : now_ns;

@@ -1,8 +1,9 @@
-/* Telemetry: what the master counts while it works. Plain adds by one writer, no locks; it lies in memory that
- * observers may read while it changes, so a reader may see counts that differ by an update or two.
+/* Telemetry: what the master counts while it works. Plain adds by one writer, no locks;
+ * it lies in memory that observers may read while it changes, so a reader may see
+ * counts that differ by an update or two.
  *
- * Lag and gap go into histograms with 32 bins an octave (whole numbers to 64 have a bin each; elsewhere a bin is at most
- * 3 % wide); means and maxima are exact.
+ * Lag and gap go into histograms with 32 bins an octave (whole numbers to 64 have a bin
+ * each; elsewhere a bin is at most 3 % wide); means and maxima are exact.
  */
 #ifndef GAPLESS_TELEMETRY_H
 #define GAPLESS_TELEMETRY_H
@@ -11,7 +12,8 @@
 
 #define HISTOGRAM_OCTAVES 128 /* 2^-64 .. 2^64 */
 #define HISTOGRAM_PER_OCTAVE 32
-#define HISTOGRAM_BINS (1 + HISTOGRAM_OCTAVES * HISTOGRAM_PER_OCTAVE) /* bin 0: zero and below */
+#define HISTOGRAM_BINS                                                                 \
+    (1 + HISTOGRAM_OCTAVES * HISTOGRAM_PER_OCTAVE) /* bin 0: zero and below */
 
 struct histogram {
     uint64_t count;
@@ -20,8 +22,10 @@ struct histogram {
 };
 
 void histogram_add(struct histogram *h, double value);
-/* Quantiles are the lower edge of their bin where that is exact (`whole` numbers), its middle otherwise. */
-void histogram_summary(const struct histogram *h, bool whole, struct gapless_summary *ret);
+/* Quantiles are the lower edge of their bin where that is exact (`whole` numbers), its
+ * middle otherwise. */
+void histogram_summary(const struct histogram *h, bool whole,
+                       struct gapless_summary *ret);
 
 struct telemetry {
     struct gapless_stats stats; /* lag and gap_rms are filled in by telemetry_stats */
@@ -30,10 +34,12 @@ struct telemetry {
     struct histogram gap;
 };
 
-/* One gradient was applied in all its ranges. gap_rms < 0: not measured this time. loss NaN: not told. */
-void telemetry_gradient(struct telemetry *t, struct gapless_worker_stats *worker, double lag,
-                        double gap_rms, double loss, uint64_t now_ns);
+/* One gradient was applied in all its ranges. gap_rms < 0: not measured this time. loss
+ * NaN: not told. */
+void telemetry_gradient(struct telemetry *t, struct gapless_worker_stats *worker,
+                        double lag, double gap_rms, double loss, uint64_t now_ns);
 /* A copy with the summaries filled in. */
-void telemetry_stats(const struct telemetry *t, uint64_t now_ns, struct gapless_stats *ret);
+void telemetry_stats(const struct telemetry *t, uint64_t now_ns,
+                     struct gapless_stats *ret);
 
 #endif

@@ -1,14 +1,18 @@
-/* What master, workers and observers say to each other: control messages, notes, and the memory they share.
+/* What master, workers and observers say to each other: control messages, notes, and
+ * the memory they share.
  *
  *   client                                        master
  *   HELLO (role, version, model) ──────────────>  refuse, or:
  *        <───────────── grants of windows, WELCOME
- *   note READY(range) <─────────────────────────  the look-ahead of a range is in its slot
- *   put of a range, note PUSH(range) ──────────>  the gradient of a range has landed
- *   note BAD ──────────────────────────────────>  the gradient was not finite; nothing was put
- *   BYE ───────────────────────────────────────>  leaves in order
+ *   note READY(range) <─────────────────────────  the look-ahead of a range is in its
+ * slot put of a range, note PUSH(range) ──────────>  the gradient of a range has landed
+ *   note BAD ──────────────────────────────────>  the gradient was not finite; nothing
+ * was put note COPY (observer) ───────────────────────>  a copy of the parameters,
+ * please: they change too fast to be read BYE ───────────────────────────────────────>
+ * leaves in order
  *
- * All numbers are little-endian. Everything read from a peer is checked before it is used.
+ * All numbers are little-endian. Everything read from a peer is checked before it is
+ * used.
  */
 #ifndef GAPLESS_WIRE_H
 #define GAPLESS_WIRE_H
@@ -19,8 +23,16 @@
 #define WIRE_MAGIC 0x53504147u /* "GAPS" */
 #define WIRE_PROTOCOL 1u
 
-enum wire_kind { WIRE_HELLO = 1, WIRE_WELCOME, WIRE_REFUSED, WIRE_BYE };
-enum wire_role { WIRE_WORKER = 1, WIRE_OBSERVER };
+enum wire_kind {
+    WIRE_HELLO = 1,
+    WIRE_WELCOME,
+    WIRE_REFUSED,
+    WIRE_BYE
+};
+enum wire_role {
+    WIRE_WORKER = 1,
+    WIRE_OBSERVER
+};
 
 struct wire_head {
     uint32_t magic;
@@ -40,15 +52,15 @@ struct wire_hello {
 
 struct wire_welcome {
     struct wire_head head;
-    uint32_t number;     /* the worker's */
+    uint32_t number; /* the worker's */
     uint32_t ranges;
     uint64_t count;
-    uint64_t sent_at;    /* offsets in the slot window */
+    uint64_t sent_at; /* offsets in the slot window */
     uint64_t grad_at;
     double momentum;
     double weight_decay;
     double clip_norm;
-    uint32_t slim;       /* the worker keeps the momentum (DANA-Slim) */
+    uint32_t slim; /* the worker keeps the momentum (DANA-Slim) */
     uint32_t spare;
     char job[GAPLESS_JOB_MAX];
 };
@@ -60,16 +72,27 @@ struct wire_refused {
 };
 
 /* Windows of a client. */
-enum wire_window { WIRE_SLOT, WIRE_BOARD, WIRE_THETA };
+enum wire_window {
+    WIRE_SLOT,
+    WIRE_BOARD,
+    WIRE_THETA,
+    WIRE_COPY
+};
 
 /* A note: what in the upper half, a range in the lower. */
-enum wire_note { NOTE_PUSH = 1, NOTE_BAD = 2, NOTE_READY = 3 };
+enum wire_note {
+    NOTE_PUSH = 1,
+    NOTE_BAD = 2,
+    NOTE_READY = 3,
+    NOTE_COPY = 4
+};
 #define NOTE_ALL_RANGES 0xffffu
 #define NOTE(what, range) (((uint32_t)(what) << 16) | (range))
 #define NOTE_WHAT(note) ((note) >> 16)
-#define NOTE_RANGE(note) ((note) & 0xffffu)
+#define NOTE_RANGE(note) ((note)&0xffffu)
 
-/* The start of a slot: the master's part, then the worker's, a cache line or more apart. */
+/* The start of a slot: the master's part, then the worker's, a cache line or more
+ * apart. */
 struct slot_head {
     uint64_t ticket;   /* batch to compute */
     uint64_t stop;     /* 1: the run is over */
@@ -87,14 +110,17 @@ struct slot_push {
 #define SLOT_PUSH_AT 256u
 #define SLOT_SENT_AT 4096u
 
-/* The board, read by workers (range table) and observers (all of it); written by the master only. Then follow, at the
- * offsets given: ranges + 1 starts, ranges version words, capacity worker statistics. */
+/* The board, read by workers (range table) and observers (all of it); written by the
+ * master only. Then follow, at the offsets given: ranges + 1 starts, ranges version
+ * words, capacity worker statistics. */
 struct board {
     struct wire_head head;
     uint32_t ranges;
     uint32_t workers_max;
     uint64_t count;
     uint64_t starts_at, versions_at, workers_at, bytes;
+    struct seq_word copy;  /* of the copy made on request (window WIRE_COPY) */
+    uint64_t copy_version; /* updates of the first range when it was made */
     struct telemetry telemetry;
 };
 

@@ -22,12 +22,12 @@ struct gapless_worker {
     struct slot_push *push;
     const float *params;
     float *grad;
-    float *velocity;      /* DANA-Slim */
+    float *velocity;        /* DANA-Slim */
     const uint64_t *starts; /* of ranges, and the end */
     size_t padded;
-    uint32_t ready;       /* ranges whose look-ahead is there */
+    uint32_t ready; /* ranges whose look-ahead is there */
     bool all_ready;
-    bool has_params;      /* pulled and not pushed yet */
+    bool has_params; /* pulled and not pushed yet */
     uint64_t norm_ns;
 };
 
@@ -43,7 +43,8 @@ static void on_note(void *user, uint32_t note)
         w->ready++;
 }
 
-static void fill_hello(const struct gapless_worker_config *config, struct wire_hello *ret)
+static void fill_hello(const struct gapless_worker_config *config,
+                       struct wire_hello *ret)
 {
     char host[32] = "host";
 
@@ -70,12 +71,14 @@ static int map_slot(struct gapless_worker *w, struct gapless_error *error)
     w->starts = board_starts(w->client.board);
     w->padded = (size_t)w->starts[w->client.board->ranges];
     bytes = w->padded * sizeof(float);
-    if (at_sent % 64 != 0 || at_grad % 64 != 0 || at_sent < SLOT_PUSH_AT + sizeof *w->push ||
-        at_sent > UINT64_MAX / 4 || at_grad > UINT64_MAX / 4 || at_grad < at_sent + bytes)
+    if (at_sent % 64 != 0 || at_grad % 64 != 0 ||
+        at_sent < SLOT_PUSH_AT + sizeof *w->push || at_sent > UINT64_MAX / 4 ||
+        at_grad > UINT64_MAX / 4 || at_grad < at_sent + bytes)
         return gapless_error_set(error, GAPLESS_PROTOCOL, 0,
                                  "the slot layout of the master at %s makes no sense",
                                  w->client.address);
-    status = client_window(&w->client, WIRE_SLOT, (size_t)(at_grad + bytes), &w->slot, error);
+    status = client_window(&w->client, WIRE_SLOT, (size_t)(at_grad + bytes), &w->slot,
+                           error);
     if (status != GAPLESS_OK)
         return status;
     base = w->slot.base;
@@ -94,8 +97,8 @@ static int map_slot(struct gapless_worker *w, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
-int gapless_worker_open(const struct gapless_worker_config *config, struct gapless_worker **ret,
-                        struct gapless_error *error)
+int gapless_worker_open(const struct gapless_worker_config *config,
+                        struct gapless_worker **ret, struct gapless_error *error)
 {
     struct wire_hello hello;
     struct gapless_worker *w;
@@ -161,24 +164,27 @@ static int64_t left_of(const struct gapless_worker *w, uint64_t began_ns)
 
 static int too_late(const struct gapless_worker *w, struct gapless_error *error)
 {
-    return gapless_error_set(error, GAPLESS_TIMEOUT, 0,
-                             "the master at %s gave worker %u no parameters within %.1f s: it "
-                             "may be stopped, or waiting for others (a synchronous rule waits "
-                             "for the slowest)",
-                             w->client.address, w->client.welcome.number,
-                             1e-9 * (double)w->wait_ns);
+    return gapless_error_set(
+        error, GAPLESS_TIMEOUT, 0,
+        "the master at %s gave worker %u no parameters within %.1f s: it "
+        "may be stopped, or waiting for others (a synchronous rule waits "
+        "for the slowest)",
+        w->client.address, w->client.welcome.number, 1e-9 * (double)w->wait_ns);
 }
 
-static int wait_some(struct gapless_worker *w, uint64_t began_ns, struct gapless_error *error)
+static int wait_some(struct gapless_worker *w, uint64_t began_ns,
+                     struct gapless_error *error)
 {
     int64_t left = left_of(w, began_ns);
 
     if (left <= 0)
         return too_late(w, error);
-    return client_poll(&w->client, left < SLICE_NS ? left : SLICE_NS, on_note, w, error);
+    return client_poll(&w->client, left < SLICE_NS ? left : SLICE_NS, on_note, w,
+                       error);
 }
 
-/* Bytes of the slot from the master. Where the slot is mapped they are there already. */
+/* Bytes of the slot from the master. Where the slot is mapped they are there already.
+ */
 static int fetch(struct gapless_worker *w, size_t at, size_t bytes, uint64_t began_ns,
                  struct gapless_error *error)
 {
@@ -194,7 +200,8 @@ static int fetch(struct gapless_worker *w, size_t at, size_t bytes, uint64_t beg
         status = t->get(w->client.tp, w->client.peer, &w->slot, at, bytes, 0);
     }
     if (status < 0)
-        return gapless_error_set(error, status, 0, "reading from the master at %s failed: %s",
+        return gapless_error_set(error, status, 0,
+                                 "reading from the master at %s failed: %s",
                                  w->client.address, gapless_strerror(status));
     while (status == 1 && w->client.done == done) {
         waited = wait_some(w, began_ns, error);
@@ -204,19 +211,21 @@ static int fetch(struct gapless_worker *w, size_t at, size_t bytes, uint64_t beg
     return GAPLESS_OK;
 }
 
-int gapless_worker_pull(struct gapless_worker *w, uint64_t *ret_batch, struct gapless_error *error)
+int gapless_worker_pull(struct gapless_worker *w, uint64_t *ret_batch,
+                        struct gapless_error *error)
 {
     uint64_t began = w->client.transport->now_ns(w->client.tp);
     int status = GAPLESS_OK;
 
     if (w->has_params)
-        return gapless_error_set(error, GAPLESS_INVALID, 0,
-                                 "pull before the gradient of the last pull was pushed");
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "pull before the gradient of the last pull was pushed");
     while (status == GAPLESS_OK && !w->all_ready && w->ready < w->client.welcome.ranges)
         status = wait_some(w, began, error);
     if (status == GAPLESS_OK)
-        status = fetch(w, (size_t)w->client.welcome.sent_at, w->padded * sizeof(float), began,
-                       error);
+        status = fetch(w, (size_t)w->client.welcome.sent_at, w->padded * sizeof(float),
+                       began, error);
     if (status == GAPLESS_OK)
         status = fetch(w, 0, sizeof *w->head, began, error);
     if (status != GAPLESS_OK)
@@ -230,7 +239,8 @@ int gapless_worker_pull(struct gapless_worker *w, uint64_t *ret_batch, struct ga
     return GAPLESS_OK;
 }
 
-/* Norm, clipping, decay: what is a function of the worker's own vectors alone. False: not finite. */
+/* Norm, clipping, decay: what is a function of the worker's own vectors alone. False:
+ * not finite. */
 static bool prepare(struct gapless_worker *w, double *ret_norm)
 {
     const struct wire_welcome *welcome = &w->client.welcome;
@@ -243,7 +253,8 @@ static bool prepare(struct gapless_worker *w, double *ret_norm)
         norm = welcome->clip_norm;
     }
     if (welcome->weight_decay > 0)
-        norm = sqrt(w->compute->decay(w->grad, w->params, (float)welcome->weight_decay, w->padded));
+        norm = sqrt(w->compute->decay(w->grad, w->params, (float)welcome->weight_decay,
+                                      w->padded));
     if (!isfinite(norm))
         return false;
     if (w->velocity != NULL)
@@ -265,20 +276,20 @@ static int put(struct gapless_worker *w, size_t at, size_t bytes, uint32_t note,
         if (status != GAPLESS_AGAIN)
             break;
         if ((int64_t)(t->now_ns(w->client.tp) - began) > w->wait_ns)
-            return gapless_error_set(error, GAPLESS_TIMEOUT, 0,
-                                     "the master at %s did not take worker %u's gradient "
-                                     "within %.1f s: it may be stopped",
-                                     w->client.address, w->client.welcome.number,
-                                     1e-9 * (double)w->wait_ns);
+            return gapless_error_set(
+                error, GAPLESS_TIMEOUT, 0,
+                "the master at %s did not take worker %u's gradient "
+                "within %.1f s: it may be stopped",
+                w->client.address, w->client.welcome.number, 1e-9 * (double)w->wait_ns);
         status = client_poll(&w->client, SLICE_NS, on_note, w, error);
         if (status != GAPLESS_OK)
             return status;
     }
     if (status < 0)
-        return gapless_error_set(error, status, 0,
-                                 "worker %u could not hand its gradient to the master at %s: %s",
-                                 w->client.welcome.number, w->client.address,
-                                 gapless_strerror(status));
+        return gapless_error_set(
+            error, status, 0,
+            "worker %u could not hand its gradient to the master at %s: %s",
+            w->client.welcome.number, w->client.address, gapless_strerror(status));
     return GAPLESS_OK;
 }
 
@@ -291,15 +302,16 @@ static int put_ranges(struct gapless_worker *w, struct gapless_error *error)
     for (r = 0; r < w->client.welcome.ranges; r++) {
         size_t from = (size_t)w->starts[r], to = (size_t)w->starts[r + 1];
 
-        status = put(w, (size_t)base + from * sizeof(float), (to - from) * sizeof(float),
-                     NOTE(NOTE_PUSH, r), error);
+        status = put(w, (size_t)base + from * sizeof(float),
+                     (to - from) * sizeof(float), NOTE(NOTE_PUSH, r), error);
         if (status != GAPLESS_OK)
             return status;
     }
     return GAPLESS_OK;
 }
 
-int gapless_worker_push(struct gapless_worker *w, double loss, struct gapless_error *error)
+int gapless_worker_push(struct gapless_worker *w, double loss,
+                        struct gapless_error *error)
 {
     uint64_t began = w->client.transport->now_ns(w->client.tp);
     double norm = 0;
@@ -307,7 +319,8 @@ int gapless_worker_push(struct gapless_worker *w, double loss, struct gapless_er
     int status;
 
     if (!w->has_params)
-        return gapless_error_set(error, GAPLESS_INVALID, 0, "push without a pull before it");
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "push without a pull before it");
     w->has_params = false;
     finite = prepare(w, &norm);
     w->norm_ns = w->client.transport->now_ns(w->client.tp) - began;
@@ -318,10 +331,11 @@ int gapless_worker_push(struct gapless_worker *w, double loss, struct gapless_er
     status = put(w, SLOT_PUSH_AT, sizeof *w->push, NOTE(NOTE_BAD, 0), error);
     if (status != GAPLESS_OK)
         return status;
-    return gapless_error_set(error, GAPLESS_NOT_FINITE, 0,
-                             "worker %u: the gradient of batch %llu is not finite; it was "
-                             "dropped and reported, the run goes on",
-                             w->client.welcome.number, (unsigned long long)w->head->ticket);
+    return gapless_error_set(
+        error, GAPLESS_NOT_FINITE, 0,
+        "worker %u: the gradient of batch %llu is not finite; it was "
+        "dropped and reported, the run goes on",
+        w->client.welcome.number, (unsigned long long)w->head->ticket);
 }
 
 void gapless_worker_close(struct gapless_worker *w)
@@ -331,7 +345,8 @@ void gapless_worker_close(struct gapless_worker *w)
     if (w == NULL)
         return;
     if (w->client.connected)
-        (void)w->client.transport->say(w->client.tp, w->client.peer, &bye, sizeof bye, NULL);
+        (void)w->client.transport->say(w->client.tp, w->client.peer, &bye, sizeof bye,
+                                       NULL);
     client_close(&w->client);
     free(w->velocity);
     free(w);

@@ -52,10 +52,10 @@ struct data {
     char name[DATA_NAME_MAX];     /* as asked for */
     char source[DATA_SOURCE_MAX]; /* the folder it was read from, or "generated" */
     uint32_t train_count, test_count;
-    uint32_t features; /* pixels a sample: 784, 3072 (red, green, blue planes), ... */
-    uint32_t classes;  /* labels are 0 .. classes-1 */
-    double mean,
-        deviation;       /* of the training pixels / 255; deviation 1 where it is 0 */
+    uint32_t features;   /* pixels a sample: 784, 3072 (red, green, blue planes), ... */
+    uint32_t classes;    /* labels are 0 .. classes-1 */
+    double mean;         /* of the training pixels / 255 */
+    double deviation;    /* theirs; 1 where it is 0 */
     float scale, offset; /* a standardised pixel is pixel * scale + offset */
     const uint8_t *train_x; /* train_count rows of `features` */
     const uint8_t *train_y; /* train_count labels */

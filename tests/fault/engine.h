@@ -1,4 +1,5 @@
-/* A small model, a master in this process and workers in child processes: for tests that run the whole engine. */
+/* A small model, a master in this process and workers in child processes: for tests
+ * that run the whole engine. */
 #ifndef GAPLESS_TESTS_ENGINE_H
 #define GAPLESS_TESTS_ENGINE_H
 
@@ -14,16 +15,18 @@
 #define ENGINE_COUNT 4099u /* no multiple of anything */
 #define ENGINE_WORKERS_MAX 8u
 
-static const struct gapless_tensor engine_tensors[] = {{"w", 2, {4096, 1}}, {"b", 1, {3}}};
+static const struct gapless_tensor engine_tensors[] = {{"w", 2, {4096, 1}},
+                                                       {"b", 1, {3}}};
 
 static char engine_address[64];
 
-static inline struct gapless_master_config engine_config(const char *rule, uint64_t gradients)
+static inline struct gapless_master_config engine_config(const char *rule,
+                                                         uint64_t gradients)
 {
     static int runs;
 
-    (void)snprintf(engine_address, sizeof engine_address, "shm:test-%ld-%d", (long)getpid(),
-                   runs++);
+    (void)snprintf(engine_address, sizeof engine_address, "shm:test-%ld-%d",
+                   (long)getpid(), runs++);
     return (struct gapless_master_config){
         .address = engine_address,
         .model = {engine_tensors, 2},
@@ -66,10 +69,10 @@ static inline double engine_gradient(const float *params, uint64_t batch, float 
 
 /* What a worker does differently; 0: nothing. */
 struct engine_fault {
-    uint64_t nan_every;  /* each so many batches: a gradient that is not finite */
-    long sleep_us;       /* per batch */
-    int64_t spin_ns;     /* polls so long before it sleeps */
-    uint64_t hang_at;    /* never pushes this batch (and sleeps for long) */
+    uint64_t nan_every; /* each so many batches: a gradient that is not finite */
+    long sleep_us;      /* per batch */
+    int64_t spin_ns;    /* polls so long before it sleeps */
+    uint64_t hang_at;   /* never pushes this batch (and sleeps for long) */
 };
 
 /* A worker until the run is over. Returns its exit code: 0 if it ended in order. */
@@ -96,7 +99,8 @@ static inline int engine_work(const struct engine_fault *fault)
         loss = engine_gradient(gapless_worker_params(worker), batch,
                                gapless_worker_grad(worker));
         if (fault->nan_every > 0 && batch % fault->nan_every == fault->nan_every - 1)
-            gapless_worker_grad(worker)[batch % ENGINE_COUNT] = batch % 2 ? 1e38f * 10 : 0.0f / 0.0f;
+            gapless_worker_grad(worker)[batch % ENGINE_COUNT] =
+                batch % 2 ? 1e38f * 10 : 0.0f / 0.0f;
         if (fault->hang_at > 0 && batch >= fault->hang_at)
             engine_sleep(30000000);
         if (fault->sleep_us > 0)
@@ -130,6 +134,38 @@ static inline int engine_wait(pid_t pid)
 
     (void)waitpid(pid, &status, 0);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* ---- the master, in a test of cmocka ---- */
+
+static inline struct gapless_master *
+open_master(const struct gapless_master_config *config)
+{
+    struct gapless_error error = {0};
+    struct gapless_master *m = NULL;
+
+    if (gapless_master_open(config, &m, &error) != GAPLESS_OK)
+        fail_msg("%s", error.text);
+    return m;
+}
+
+static inline void run_to_end(struct gapless_master *m)
+{
+    struct gapless_error error = {0};
+    int i;
+
+    for (i = 0; i < 60; i++)
+        if (gapless_master_run(m, 500000000, &error) == GAPLESS_STOPPED)
+            return;
+    fail_msg("the run did not end: %s", error.text);
+}
+
+static inline struct gapless_stats stats_of(const struct gapless_master *m)
+{
+    struct gapless_stats s;
+
+    gapless_master_stats(m, &s);
+    return s;
 }
 
 #endif

@@ -1,6 +1,7 @@
-/* On the master's path, from a note to the next look-ahead, nothing is allocated and nothing is asked of the system but
- * sched_yield while it polls. (A worker that fell asleep costs it one futex call; here the workers poll as well.)
- * Counted for a rule of every shape, under real traffic of two workers. */
+/* On the master's path, from a note to the next look-ahead, nothing is allocated and
+ * nothing is asked of the system but sched_yield while it polls. (A worker that fell
+ * asleep costs it one futex call; here the workers poll as well.) Counted for a rule of
+ * every shape, under real traffic of two workers. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -13,7 +14,13 @@
 #include <sys/syscall.h>
 
 /* Results of a child. */
-enum { QUIET, NO_COUNTING, NOISY, IDLE, FAILED };
+enum {
+    QUIET,
+    NO_COUNTING,
+    NOISY,
+    IDLE,
+    FAILED
+};
 
 /* Runs in a child process, which is left with a filter on its system calls. */
 static int count_run(const char *rule, uint64_t range_elements)
@@ -56,7 +63,8 @@ static int count_run(const char *rule, uint64_t range_elements)
     if (engine_wait(a) + engine_wait(b) != 0)
         return FAILED;
     others = counting_others((const int[]){SYS_sched_yield, -1});
-    (void)fprintf(stderr, "%s: %llu gradients, %lu yields, %lu other calls, %lu allocations\n",
+    (void)fprintf(stderr,
+                  "%s: %llu gradients, %lu yields, %lu other calls, %lu allocations\n",
                   rule, (unsigned long long)(after.gradients - before.gradients),
                   counting.calls[SYS_sched_yield], others, counting.allocations);
     if (after.gradients < before.gradients + 10)
@@ -91,7 +99,8 @@ static void test_no_call_and_no_allocation(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_no_call_and_no_allocation)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_no_call_and_no_allocation)};
 
     (void)alarm(100);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -61,16 +61,17 @@ static void test_reads_back(void **state)
     assert_int_equal(bytes, 8 + length + sizeof theta);
     root = json_loadb(data + 8, length, JSON_REJECT_DUPLICATES, NULL);
     assert_non_null(root);
-    assert_string_equal(
-        json_string_value(json_object_get(json_object_get(root, "__metadata__"), "rule")),
-        "dana-ga");
+    assert_string_equal(json_string_value(json_object_get(
+                            json_object_get(root, "__metadata__"), "rule")),
+                        "dana-ga");
     t = json_object_get(root, "layer1.bias");
     assert_string_equal(json_string_value(json_object_get(t, "dtype")), "F32");
-    assert_int_equal(json_integer_value(json_array_get(json_object_get(t, "shape"), 0)), 7);
-    assert_int_equal(json_integer_value(json_array_get(json_object_get(t, "data_offsets"), 0)),
-                     84);
-    assert_int_equal(json_integer_value(json_array_get(json_object_get(t, "data_offsets"), 1)),
-                     112);
+    assert_int_equal(json_integer_value(json_array_get(json_object_get(t, "shape"), 0)),
+                     7);
+    assert_int_equal(
+        json_integer_value(json_array_get(json_object_get(t, "data_offsets"), 0)), 84);
+    assert_int_equal(
+        json_integer_value(json_array_get(json_object_get(t, "data_offsets"), 1)), 112);
     assert_memory_equal(data + 8 + length, theta, sizeof theta);
     json_decref(root);
     free(data);
@@ -113,7 +114,8 @@ static void test_no_such_folder(void **state)
 
     (void)state;
     assert_int_equal(layout_init(&l, &model, 0, NULL), 0);
-    assert_int_equal(checkpoint_save(&l, theta, "/nowhere/x.safetensors", NULL, &e), GAPLESS_IO);
+    assert_int_equal(checkpoint_save(&l, theta, "/nowhere/x.safetensors", NULL, &e),
+                     GAPLESS_IO);
     assert_non_null(strstr(e.text, "/nowhere/x.safetensors"));
     layout_free(&l);
 }

@@ -45,8 +45,11 @@ static void test_bad_models(void **state)
     const struct gapless_tensor none[] = {{NULL, 1, {4}}}, quote[] = {{"a\"b", 1, {4}}},
                                 flat[] = {{"a", 0, {4}}}, deep[] = {{"a", 5, {4}}},
                                 zero[] = {{"a", 2, {4, 0}}},
-                                huge[] = {{"a", 2, {UINT64_C(1) << 40, UINT64_C(1) << 40}}},
-                                sum[] = {{"a", 1, {GAPLESS_ELEMENTS_MAX}}, {"b", 1, {1}}};
+                                huge[] = {{"a",
+                                           2,
+                                           {UINT64_C(1) << 40, UINT64_C(1) << 40}}},
+                                sum[] = {{"a", 1, {GAPLESS_ELEMENTS_MAX}},
+                                         {"b", 1, {1}}};
 
     (void)state;
     refused(none, 1, "tensor 0");
@@ -80,7 +83,8 @@ static void check(const struct layout *l, uint64_t range_elements)
         assert_true(r + 1 == l->ranges_count || end - begin >= range_elements);
         assert_true(l->block_first[r + 1] > l->block_first[r]);
         for (b = l->block_first[r]; b < l->block_first[r + 1]; b++)
-            assert_true(l->block_ends[b] > (b == l->block_first[r] ? 0 : l->block_ends[b - 1]));
+            assert_true(l->block_ends[b] >
+                        (b == l->block_first[r] ? 0 : l->block_ends[b - 1]));
         if (r + 1 < l->ranges_count)
             assert_int_equal(begin + l->block_ends[b - 1], end);
         else

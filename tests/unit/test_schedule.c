@@ -108,8 +108,10 @@ static void test_nonsense_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_warm_up_and_steps), cmocka_unit_test(test_stages),
-        cmocka_unit_test(test_cosine),            cmocka_unit_test(test_constant),
+        cmocka_unit_test(test_warm_up_and_steps),
+        cmocka_unit_test(test_stages),
+        cmocka_unit_test(test_cosine),
+        cmocka_unit_test(test_constant),
         cmocka_unit_test(test_nonsense_is_refused),
     };
 

@@ -1,0 +1,116 @@
+/* kill -9 of a worker at 20 seeded instants of a real run: eight workers, a new one for each that was killed. The run
+ * goes on, every gradient of it is consumed once, the others finish, nothing is left behind.
+ * ctest: timeout=90 */
+#include "run.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WORKERS 8u
+#define KILLS 20u
+#define SEED 20u
+#define EPOCHS 160u
+#define GRADIENTS (EPOCHS * 375u)
+
+static char folder[32];
+static uint64_t random_state = SEED;
+
+static uint32_t random_below(uint32_t bound)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(random_state >> 33) % bound;
+}
+
+static struct run start_worker(void)
+{
+    char line[128];
+
+    (void)snprintf(line, sizeof line, "worker --master shm:%s/socket --quiet", folder);
+    return run_start(NULL, 0, line);
+}
+
+static uint64_t gradients_now(void)
+{
+    char line[160];
+    struct run run;
+    json_t *row;
+    char *text;
+    uint64_t ret;
+
+    (void)snprintf(line, sizeof line, "observe --once --json --master shm:%s/socket",
+                   folder);
+    run = run_start(NULL, 0, line);
+    assert_int_equal(run_wait(&run, 20.0), 0);
+    text = run_output(&run);
+    row = json_loads(text, 0, NULL);
+    assert_non_null(row);
+    ret = (uint64_t)run_number(row, "gradients");
+    json_decref(row);
+    free(text);
+    run_close(&run);
+    return ret;
+}
+
+/* Kills a worker, by chance, after 5 to 65 ms, and starts another in its place. */
+static void kill_one(struct run *workers)
+{
+    uint32_t which = random_below(WORKERS);
+
+    run_sleep(0.005 + 1e-6 * (double)random_below(60000));
+    assert_int_equal(kill(workers[which].pid, SIGKILL), 0);
+    assert_int_equal(run_wait(&workers[which], 5.0), -SIGKILL);
+    run_close(&workers[which]);
+    workers[which] = start_worker();
+}
+
+static void test_twenty_kills(void **state)
+{
+    struct run master, workers[WORKERS];
+    char line[256], text[64];
+    uint64_t before;
+
+    (void)state;
+    run_folder(folder, sizeof folder);
+    (void)snprintf(line, sizeof line,
+                   "master --data synthetic --model mlp:128 --workers %u --workers-wait "
+                   "%u --workers-max %u --observers-max 32 --epochs %u --address "
+                   "shm:%s/socket --out %s",
+                   WORKERS, WORKERS, WORKERS + 4, EPOCHS, folder, folder);
+    master = run_start(NULL, 0, line);
+    run_expect(&master, "listening at", 10.0);
+    for (unsigned i = 0; i < WORKERS; i++)
+        workers[i] = start_worker();
+    while (gradients_now() == 0)
+        run_sleep(0.02);
+    for (unsigned i = 0; i < KILLS; i++)
+        kill_one(workers);
+    before = gradients_now();
+    if (before >= GRADIENTS)
+        fail_msg("the run was over before the last kill: it has to be longer");
+    for (unsigned i = 0; i < WORKERS; i++) {
+        assert_int_equal(run_wait(&workers[i], 60.0), 0);
+        run_close(&workers[i]);
+    }
+    assert_int_equal(run_wait(&master, 20.0), 0);
+    /* Each killed one was noticed, and its batch went to another: all were applied. */
+    (void)snprintf(text, sizeof text, "%u workers lost", KILLS);
+    run_expect(&master, text, 1.0);
+    (void)snprintf(text, sizeof text, "gapless master: %u,000 updates",
+                   GRADIENTS / 1000);
+    run_expect(&master, text, 1.0);
+    run_close(&master);
+    run_none_left(folder);
+    run_remove(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_twenty_kills),
+    };
+
+    (void)run_program();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,421 @@
+/* gapless train for real, on synthetic data: every rule, the files, Ctrl-C, faults, death of the master, a full disk.
+ * ctest: timeout=120 */
+#include "run.h"
+
+#include "engine/gapless.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* The folder is in the arguments of every process, so that each can be found. */
+#define IN_FOLDER " --out %s --address shm:%s/socket"
+#define LONG_RUN "train --data synthetic --workers 3 --epochs 100000" IN_FOLDER
+
+static char folder[32];
+
+static int set_up(void **state)
+{
+    (void)state;
+    run_folder(folder, sizeof folder);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    run_none_left(folder);
+    (void)umount(folder); /* where a test mounted something and failed */
+    run_remove(folder);
+    return 0;
+}
+
+static bool exists(const char *name)
+{
+    char path[256];
+    struct stat info;
+
+    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    return stat(path, &info) == 0 && info.st_size > 0;
+}
+
+static void check_summary(const json_t *result, const char *key)
+{
+    static const char *const keys[] = {"mean", "p50", "p99", "max"};
+    const json_t *summary = json_object_get(result, key);
+
+    assert_int_equal(json_object_size(summary), 4);
+    for (size_t i = 0; i < 4; i++)
+        if (run_number(summary, keys[i]) < 0.0)
+            fail_msg("%s.%s is negative", key, keys[i]);
+    assert_true(run_number(summary, "p50") <= run_number(summary, "p99"));
+    assert_true(run_number(summary, "p99") <= run_number(summary, "max"));
+}
+
+/* Every line of metrics.jsonl is JSON, and gradients never go back; but for the last, where the disk was full. */
+static void check_lines(bool full)
+{
+    char path[256], line[4096];
+    double before = 0.0;
+    unsigned lines = 0;
+    FILE *file;
+
+    (void)snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
+    file = fopen(path, "re");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file) != NULL) {
+        json_t *row = json_loads(line, 0, NULL);
+
+        if (row == NULL && full && fgets(line, sizeof line, file) == NULL)
+            break;
+        assert_non_null(row);
+        assert_true(run_number(row, "gradients") >= before);
+        before = run_number(row, "gradients");
+        json_decref(row);
+        lines++;
+    }
+    (void)fclose(file);
+    assert_true(lines >= 1);
+}
+
+static void check_metrics(void)
+{
+    check_lines(false);
+}
+
+static void check_metrics_until_full(void)
+{
+    check_lines(true);
+}
+
+/* result.json of a run that was not disturbed: `gradients` by `workers` workers. */
+static void check_result(const char *rule, double gradients, double workers)
+{
+    json_t *result = run_json(folder, "result.json");
+    const json_t *each = json_object_get(result, "per_worker");
+    double sum = 0.0;
+
+    assert_string_equal(json_string_value(json_object_get(result, "rule")), rule);
+    assert_string_equal(json_string_value(json_object_get(result, "version")),
+                        gapless_version());
+    assert_true(run_number(result, "workers") == workers);
+    assert_true(run_number(result, "gradients") == gradients);
+    assert_true(run_number(result, "seed") == 1.0);
+    assert_true(run_number(result, "workers_lost") == 0.0);
+    assert_true(run_number(result, "dropped") == 0.0);
+    assert_true(json_is_false(json_object_get(result, "stopped")));
+    assert_true(run_number(result, "final_accuracy") > 0.2); /* of 10 classes */
+    assert_true(run_number(result, "final_loss") < 2.3);
+    assert_true(run_number(result, "seconds") > 0.0);
+    assert_true(run_number(result, "updates_per_second") > 0.0);
+    check_summary(result, "lag");
+    check_summary(result, "gap_rms");
+    for (size_t i = 0; i < json_array_size(each); i++)
+        sum += run_number(json_array_get(each, i), "gradients");
+    assert_true(sum == gradients);
+    json_decref(result);
+}
+
+static void test_every_rule(void **state)
+{
+    struct gapless_rule rule;
+    char line[256];
+
+    (void)state;
+    for (unsigned i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++) {
+        (void)snprintf(line, sizeof line,
+                       "train --data synthetic --workers 2 --epochs 1 --lr 0.01 "
+                       "--warmup 0 --steps none --quiet --rule %s --out %s",
+                       rule.name, folder);
+        run_whole(NULL, line, 0, "test accuracy");
+        check_result(rule.name, 375.0, 2.0);
+        check_metrics();
+        assert_true(exists("model.safetensors"));
+    }
+    assert_true(exists("result.previous.json")); /* of the rule before the last */
+    assert_false(exists("log"));
+}
+
+static void test_options_reach_the_engine(void **state)
+{
+    char line[400];
+
+    (void)state;
+    (void)snprintf(line, sizeof line,
+                   "train --data synthetic:1000x32x10:7 --model softmax --workers 4 "
+                   "--batch 10 --epochs 2.5 --lr 0.1 --schedule cosine:0.01 --warmup "
+                   "20updates --steps none --range-elements 1024 --gap-every 1 "
+                   "--momentum 0 --clip-norm 5 --weight-decay 0.0001 --gap-ref "
+                   "own_lookahead --rule dana-lga --kappa 20 --out %s/a/b",
+                   folder);
+    run_whole("GAPLESS_SEED=1", line, 0, "test accuracy");
+    strcat(folder, "/a/b");
+    check_result("dana-lga", 250.0, 4.0);
+    *strstr(folder, "/a/b") = '\0';
+}
+
+/* Stops a long run by a signal and looks at what it leaves. */
+static void stop_by(int number, int code)
+{
+    char line[256];
+    struct run run;
+    json_t *result;
+
+    (void)snprintf(line, sizeof line, LONG_RUN, folder, folder);
+    run = run_start(NULL, 0, line);
+    run_expect(&run, " s  epoch ", 20.0);
+    assert_int_equal(kill(run.pid, number), 0);
+    assert_int_equal(run_wait(&run, 30.0), code);
+    run_close(&run);
+    run_none_left(folder);
+    result = run_json(folder, "result.json");
+    assert_true(json_is_true(json_object_get(result, "stopped")));
+    assert_true(json_is_null(json_object_get(result, "failure")));
+    assert_true(run_number(result, "gradients") > 0.0);
+    assert_true(run_number(result, "gradients") <
+                run_number(result, "gradients_total"));
+    assert_true(run_number(result, "final_accuracy") > 0.1);
+    assert_true(run_number(result, "workers_lost") == 0.0);
+    json_decref(result);
+    assert_true(exists("model.safetensors"));
+    check_metrics();
+}
+
+static void test_interrupt(void **state)
+{
+    (void)state;
+    stop_by(SIGINT, 128 + SIGINT);
+    stop_by(SIGTERM, 128 + SIGTERM);
+}
+
+static void test_interrupt_twice(void **state)
+{
+    char line[256];
+    struct run run;
+
+    (void)state;
+    (void)snprintf(line, sizeof line, LONG_RUN, folder, folder);
+    run = run_start(NULL, 0, line);
+    run_expect(&run, " s  epoch ", 20.0);
+    assert_int_equal(kill(run.pid, SIGINT), 0);
+    assert_int_equal(kill(run.pid, SIGTERM), 0);
+    assert_int_equal(run_wait(&run, 10.0), 128 + SIGINT);
+    run_close(&run);
+}
+
+/* Without a chance to tidy up: the children notice. */
+static void test_launcher_killed(void **state)
+{
+    char line[256];
+    struct run run;
+
+    (void)state;
+    (void)snprintf(line, sizeof line, LONG_RUN, folder, folder);
+    run = run_start(NULL, 0, line);
+    run_expect(&run, " s  epoch ", 20.0);
+    assert_int_equal(kill(run.pid, SIGKILL), 0);
+    assert_int_equal(run_wait(&run, 10.0), -SIGKILL);
+    run_close(&run);
+}
+
+static void test_master_killed(void **state)
+{
+    char line[256], mark[80];
+    struct run run;
+    pid_t found[4];
+    json_t *result;
+
+    (void)state;
+    (void)snprintf(mark, sizeof mark, "--out=%s", folder);
+    (void)snprintf(line, sizeof line, LONG_RUN, folder, folder);
+    run = run_start(NULL, 0, line);
+    run_expect(&run, " s  epoch ", 20.0);
+    assert_int_equal(run_processes(mark, found, 4), 1);
+    assert_int_equal(kill(found[0], SIGKILL), 0);
+    assert_int_equal(run_wait(&run, 20.0), 1);
+    run_expect(&run, "master (process ", 1.0);
+    run_expect(&run, "was killed by signal 9", 1.0);
+    run_close(&run);
+    result = run_json(folder, "result.json");
+    assert_true(json_is_string(json_object_get(result, "failure")));
+    assert_true(run_number(result, "gradients") > 0.0);
+    json_decref(result);
+    check_metrics();
+}
+
+static void test_worker_killed(void **state)
+{
+    char line[256], mark[80];
+    struct run run;
+    pid_t found[8];
+    json_t *result;
+
+    (void)state;
+    (void)snprintf(line, sizeof line,
+                   "train --data synthetic --workers 3 --epochs 200" IN_FOLDER, folder,
+                   folder);
+    (void)snprintf(mark, sizeof mark, "--master=shm:%s/", folder);
+    run = run_start(NULL, 0, line);
+    run_expect(&run, " s  epoch ", 20.0);
+    assert_int_equal(run_processes(mark, found, 8), 3);
+    assert_int_equal(kill(found[1], SIGKILL), 0);
+    assert_int_equal(run_wait(&run, 60.0), 0);
+    run_expect(&run, "was killed by signal 9 (Killed); the run goes on with 2", 1.0);
+    run_close(&run);
+    result = run_json(folder, "result.json");
+    assert_true(run_number(result, "workers_lost") == 1.0);
+    assert_true(run_number(result, "gradients") == 200.0 * 375.0);
+    json_decref(result);
+}
+
+static void test_all_workers_gone(void **state)
+{
+    char line[256];
+    json_t *result;
+
+    (void)state;
+    (void)snprintf(line, sizeof line,
+                   "train --data synthetic --workers 2 --epochs 9 --out %s", folder);
+    run_whole("GAPLESS_FAULT=exit:50", line, 1, "all workers are gone after 9");
+    result = run_json(folder, "result.json");
+    assert_true(run_number(result, "workers_lost") == 2.0);
+    assert_true(run_number(result, "gradients") == 98.0);
+    json_decref(result);
+    assert_true(exists("model.safetensors"));
+}
+
+static void test_not_finite(void **state)
+{
+    char line[256];
+    json_t *result;
+
+    (void)state;
+    (void)snprintf(line, sizeof line,
+                   "train --data synthetic --workers 3 --epochs 1 --lr 0.01 --warmup 0 "
+                   "--out %s",
+                   folder);
+    run_whole("GAPLESS_FAULT=nan:7", line, 0, "3 not finite");
+    result = run_json(folder, "result.json");
+    assert_true(run_number(result, "dropped") == 3.0);
+    assert_true(run_number(result, "gradients") == 375.0);
+    assert_true(run_number(result, "updates") == 372.0);
+    assert_true(run_number(result, "final_accuracy") > 0.5);
+    assert_true(run_number(result, "final_loss") < 2.0);
+    json_decref(result);
+    assert_true(exists("log/worker-00.log")); /* it said so */
+}
+
+static void test_bad_start(void **state)
+{
+    char line[256];
+
+    (void)state;
+    (void)snprintf(line, sizeof line,
+                   "train --data synthetic --workers 2 --epochs 9 --out %s", folder);
+    run_whole("GAPLESS_FAULT=oops", line, 1, "the run cannot begin: worker-0");
+    assert_false(exists("result.json"));
+}
+
+/* In the middle of a run the disk is full: `fill` makes it so. What is there stays, and it is said. */
+static void fill_midway(void (*fill)(pid_t train, pid_t master), const char *text)
+{
+    char line[256], mark[80];
+    struct run run;
+    pid_t master[2];
+
+    (void)snprintf(mark, sizeof mark, "--out=%s", folder);
+    (void)snprintf(line, sizeof line, LONG_RUN, folder, folder);
+    run = run_start(NULL, 0, line);
+    run_expect(&run, " s  epoch ", 20.0);
+    assert_int_equal(run_processes(mark, master, 2), 1);
+    fill(run.pid, master[0]);
+    run_sleep(1.5);
+    assert_int_equal(kill(run.pid, SIGINT), 0);
+    assert_int_equal(run_wait(&run, 30.0), 1);
+    run_expect(&run, "gapless train: the master failed at the end: ", 1.0);
+    run_expect(&run, text, 1.0);
+    run_close(&run);
+    assert_false(exists("model.safetensors"));
+    check_metrics_until_full();
+}
+
+static void limit_files(pid_t train, pid_t master)
+{
+    const struct rlimit limit = {700, 700};
+
+    (void)train; /* its output goes into a file here */
+    assert_int_equal(prlimit(master, RLIMIT_FSIZE, &limit, NULL), 0);
+}
+
+static void test_files_limited(void **state)
+{
+    (void)state;
+    fill_midway(limit_files, "File too large");
+}
+
+static void fill_disk(pid_t train, pid_t master)
+{
+    static const char zeros[4096];
+    char path[64];
+    FILE *file;
+
+    (void)train;
+    (void)master;
+    (void)snprintf(path, sizeof path, "%s/filler", folder);
+    file = fopen(path, "we");
+    assert_non_null(file);
+    (void)setvbuf(file, NULL, _IONBF, 0);
+    while (fwrite(zeros, 1, sizeof zeros, file) == sizeof zeros)
+        ;
+    (void)fclose(file);
+}
+
+/* A real one, where it may be mounted. */
+static void test_disk_full(void **state)
+{
+    char line[256];
+    struct run run;
+
+    (void)state;
+    if (mount("none", folder, "tmpfs", 0, "size=64k") != 0) {
+        print_message("SKIP: a small file system cannot be mounted here\n");
+        skip();
+    }
+    (void)snprintf(line, sizeof line,
+                   "train --data synthetic --workers 2 --epochs 1 --out %s", folder);
+    run = run_start(NULL, 0, line);
+    assert_int_equal(run_wait(&run, 30.0), 1);
+    run_expect(&run, "make room or choose another --out", 1.0);
+    run_close(&run);
+    assert_int_equal(umount(folder), 0);
+    assert_int_equal(mount("none", folder, "tmpfs", 0, "size=2m"), 0);
+    fill_midway(fill_disk, "No space left on device");
+    assert_int_equal(umount(folder), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_every_rule, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_options_reach_the_engine, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_interrupt, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_interrupt_twice, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_launcher_killed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_master_killed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_worker_killed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_all_workers_gone, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_not_finite, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_bad_start, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_files_limited, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_disk_full, set_up, tear_down),
+    };
+
+    (void)run_program();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,148 @@
+/* Observers: one-sided reads that are never torn, and a copy where the parameters
+ * change too fast to be read. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "engine.h"
+#include "engine/client.h"
+#include "engine/master.h"
+
+#include <math.h>
+#include <string.h>
+
+/* With every gradient the same in all places, every version of the parameters is one
+ * number repeated: a torn copy would show two. */
+static int watch(uint64_t range_elements)
+{
+    struct gapless_observer_config config = {.address = engine_address};
+    static float params[ENGINE_COUNT];
+    struct gapless_observer *o;
+    struct gapless_stats stats;
+    uint64_t version, last = 0;
+    uint32_t i, reads,
+        step = range_elements == 0 ? ENGINE_COUNT : (uint32_t)range_elements;
+
+    if (gapless_observer_open(&config, &o, NULL) != GAPLESS_OK ||
+        gapless_observer_count(o) != ENGINE_COUNT ||
+        strcmp(gapless_observer_job(o), "a job") != 0)
+        return 1;
+    for (reads = 0; reads < 3000; reads++) {
+        if (gapless_observer_read(o, params, 0, &version, NULL) != GAPLESS_OK)
+            return 2;
+        for (i = 1; i < ENGINE_COUNT; i++)
+            if (i % step != 0 &&
+                (params[i] < params[i - 1] || params[i] > params[i - 1]))
+                return 3;
+        if (version < last || gapless_observer_stats(o, &stats, NULL) != GAPLESS_OK)
+            return 4;
+        last = version;
+    }
+    gapless_observer_close(o);
+    return last > 10 ? 0 : 5;
+}
+
+static int push_ones(void)
+{
+    struct gapless_worker_config config = {.address = engine_address};
+    struct gapless_worker *w;
+    uint64_t batch;
+    uint32_t i;
+
+    if (gapless_worker_open(&config, &w, NULL) != GAPLESS_OK)
+        return 1;
+    while (gapless_worker_pull(w, &batch, NULL) == GAPLESS_OK) {
+        for (i = 0; i < ENGINE_COUNT; i++)
+            gapless_worker_grad(w)[i] = 1e-4f;
+        if (gapless_worker_push(w, 0, NULL) != GAPLESS_OK)
+            break;
+    }
+    gapless_worker_close(w);
+    return 0;
+}
+
+static void test_reads_are_never_torn(void **state)
+{
+    struct gapless_master_config config = engine_config("nag-asgd", 0);
+    struct gapless_master *m = open_master(&config);
+    pid_t worker, observer;
+    int i, code = -2, status;
+
+    (void)state;
+    worker = fork();
+    if (worker == 0)
+        _exit(push_ones());
+    observer = fork();
+    if (observer == 0)
+        _exit(watch(0));
+    for (i = 0; i < 300 && code == -2; i++) {
+        (void)gapless_master_run(m, 100000000, NULL);
+        if (waitpid(observer, &status, WNOHANG) == observer)
+            code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    }
+    gapless_master_stop(m);
+    run_to_end(m);
+    assert_int_equal(engine_wait(worker), 0);
+    assert_int_equal(code, 0);
+    assert_int_equal(gapless_master_observers(m), 0);
+    gapless_master_close(m);
+}
+
+/* A range that is being written whenever one looks: the observer must still get its
+ * parameters, as a copy. */
+static int read_once(void)
+{
+    struct gapless_observer_config config = {.address = engine_address};
+    static float params[ENGINE_COUNT];
+    struct gapless_observer *o;
+    uint64_t version = 99;
+
+    if (gapless_observer_open(&config, &o, NULL) != GAPLESS_OK)
+        return 1;
+    if (gapless_observer_read(o, params, 5000000000, &version, NULL) != GAPLESS_OK ||
+        version != 0)
+        return 2;
+    if (params[5] < 7 || params[5] > 7)
+        return 3;
+    gapless_observer_close(o);
+    return 0;
+}
+
+static void test_copy_when_reads_are_torn(void **state)
+{
+    struct gapless_master_config config = engine_config("nag-asgd", 0);
+    static float initial[ENGINE_COUNT];
+    struct gapless_master *m;
+    pid_t pid;
+    int i, code = -2, status;
+
+    (void)state;
+    for (i = 0; i < (int)ENGINE_COUNT; i++)
+        initial[i] = 7;
+    config.initial = initial;
+    m = open_master(&config);
+    seq_write_begin(&board_versions(m->board)[0]);
+    pid = fork();
+    if (pid == 0)
+        _exit(read_once());
+    for (i = 0; i < 100 && code == -2; i++) {
+        (void)gapless_master_run(m, 50000000, NULL);
+        if (waitpid(pid, &status, WNOHANG) == pid)
+            code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    }
+    assert_int_equal(code, 0);
+    gapless_master_close(m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reads_are_never_torn),
+        cmocka_unit_test(test_copy_when_reads_are_torn),
+    };
+
+    (void)alarm(100);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

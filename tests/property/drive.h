@@ -1,0 +1,171 @@
+/* The compute table driven as a master drives it: arrays of one small model, lags, samples,
+ * and the scalars of the rules that want one number for the whole vector. */
+#ifndef GAPLESS_TESTS_DRIVE_H
+#define GAPLESS_TESTS_DRIVE_H
+
+#include "engine/compute.h"
+#include "engine/element.h"
+#include "engine/rules.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DRIVE_WORKERS = 32 };
+
+struct drive {
+    const struct compute *compute;
+    const struct rule *rule;
+    struct settings settings;
+    struct blocks blocks;
+    size_t k, n; /* elements, and padded */
+    uint32_t workers, active;
+    number *theta, *all, *stat, *grad;
+    number *own[DRIVE_WORKERS], *sent[DRIVE_WORKERS], *slim[DRIVE_WORKERS];
+    uint64_t version, read[DRIVE_WORKERS], samples;
+    double global_stat;
+    unsigned want;
+    struct sums sums; /* of the last update */
+};
+
+/* The tests' only source of chance: a 64-bit generator (Knuth's constants), from a seed. */
+static uint64_t drive_random = 1;
+
+static double drive_draw(void)
+{
+    drive_random = drive_random * 6364136223846793005ull + 1442695040888963407ull;
+    return (double)(drive_random >> 11) * 0x1p-53;
+}
+
+static number *drive_array(size_t n)
+{
+    number *ret = aligned_alloc(64, n * sizeof(number) + 64);
+    if (!ret)
+        abort();
+    memset(ret, 0, n * sizeof(number));
+    return ret;
+}
+
+static void drive_moment(const struct drive *d, uint32_t w, double rate,
+                         struct moment *ret)
+{
+    memset(ret, 0, sizeof *ret);
+    ret->rate = rate;
+    ret->lag = d->version - d->read[w];
+    ret->active = d->active;
+    ret->samples = d->samples;
+    ret->global_stat = d->global_stat;
+}
+
+static struct arrays drive_arrays(const struct drive *d, uint32_t w)
+{
+    struct arrays ret = {d->theta, d->own[w], d->all, d->stat, d->sent[w], d->grad};
+    return ret;
+}
+
+/* Worker w is given what the momentum would send now. */
+static void drive_give(struct drive *d, uint32_t w, double rate)
+{
+    struct arrays at = drive_arrays(d, w);
+    struct moment moment;
+    struct knobs knobs;
+    drive_moment(d, w, rate, &moment);
+    rules_knobs(d->rule, &d->settings, &moment, &knobs);
+    d->compute->look_ahead(d->rule, &at, &knobs, d->n);
+    d->read[w] = d->version;
+}
+
+static void drive_open(struct drive *d, const struct compute *compute, const char *rule,
+                       size_t k, uint32_t workers)
+{
+    memset(d, 0, sizeof *d);
+    d->compute = compute;
+    d->rule = rules_find(rule);
+    if (!d->rule || workers > DRIVE_WORKERS)
+        abort();
+    d->k = k;
+    d->n = (k + 15) / 16 * 16;
+    d->workers = d->active = workers;
+    d->settings.momentum = 0.9;
+    d->settings.rate_max = 0.1;
+    settings_default(&d->settings);
+    d->theta = drive_array(d->n);
+    d->all = drive_array(d->n);
+    d->stat = drive_array(d->n);
+    d->grad = drive_array(d->n);
+    for (uint32_t w = 0; w < workers; w++) {
+        d->own[w] = drive_array(d->n);
+        d->sent[w] = drive_array(d->n);
+        d->slim[w] = drive_array(d->n);
+    }
+}
+
+static void drive_close(struct drive *d)
+{
+    free(d->theta);
+    free(d->all);
+    free(d->stat);
+    free(d->grad);
+    for (uint32_t w = 0; w < d->workers; w++) {
+        free(d->own[w]);
+        free(d->sent[w]);
+        free(d->slim[w]);
+    }
+}
+
+static void drive_push(struct drive *d, uint32_t w, const double *gradient, double rate)
+{
+    struct arrays at = drive_arrays(d, w);
+    struct moment moment;
+    struct knobs knobs;
+
+    for (size_t j = 0; j < d->k; j++)
+        d->grad[j] = (number)gradient[j];
+    if (d->rule->flags & RULE_WORKER_SLIM)
+        d->compute->slim(d->grad, d->slim[w], (number)d->settings.momentum, d->n);
+    drive_moment(d, w, rate, &moment);
+    rules_knobs(d->rule, &d->settings, &moment, &knobs);
+    if (d->rule->flags & RULE_GLOBAL) {
+        double gap_sq = d->compute->measure(d->rule, &at, &knobs, d->n);
+        moment.global_gap = sqrt(gap_sq / (double)d->k);
+        rules_knobs(d->rule, &d->settings, &moment, &knobs);
+    }
+    d->compute->apply(d->rule, &at, &knobs, &d->blocks, d->n, d->want, &d->sums);
+    d->global_stat = d->settings.rho * d->global_stat +
+                     (1.0 - d->settings.rho) * (d->sums.step_sq / (double)d->k);
+    d->samples++;
+    d->version++;
+    d->read[w] = d->version;
+}
+
+/* Synchronous: gradient[w] of every worker, one update. */
+static void drive_round(struct drive *d, const number *const *gradient, double rate)
+{
+    struct arrays at = {.theta = d->theta, .all = d->all};
+    struct moment moment;
+    struct knobs knobs;
+    drive_moment(d, 0, rate, &moment);
+    rules_knobs(d->rule, &d->settings, &moment, &knobs);
+    d->compute->round(d->rule, &at, &knobs, gradient, d->sent, d->workers, d->n, d->want,
+                      &d->sums);
+    d->version++;
+    for (uint32_t w = 0; w < d->workers; w++)
+        d->read[w] = d->version;
+}
+
+static void drive_forget(struct drive *d, uint32_t w)
+{
+    struct arrays at = drive_arrays(d, w);
+    d->compute->forget(d->rule, &at, d->n);
+    memset(d->slim[w], 0, d->n * sizeof(number));
+    d->active--;
+}
+
+/* As the master does when the rate changes. */
+static void drive_resum(struct drive *d)
+{
+    if (d->rule->flags & RULE_SUM)
+        d->compute->resum(d->all, (const number *const *)d->own, d->workers, d->n);
+}
+
+#endif

@@ -1,0 +1,239 @@
+/* The options: numbers read strictly, spans, the three sources and who wins, what is handed on to the processes. */
+#include "cluster/options.h"
+#include "cluster/parse.h"
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WORDS_MAX 20
+
+static void check_count(const char *text, bool good, uint64_t value)
+{
+    struct parse_why why = {""};
+    uint64_t got = 77;
+
+    if (parse_count(text, 1, 1ull << 40, &got, &why) != good)
+        fail_msg("'%s'", text);
+    assert_true(got == (good ? value : 77));
+    assert_true(good == (why.text[0] == '\0'));
+}
+
+static void test_counts(void **state)
+{
+    (void)state;
+    check_count("1", true, 1);
+    check_count("4096", true, 4096);
+    check_count("2k", true, 2000);
+    check_count("3Ki", true, 3072);
+    check_count("1Mi", true, 1u << 20);
+    check_count("1Gi", true, 1u << 30);
+    check_count("", false, 0);
+    check_count("0", false, 0);
+    check_count("-1", false, 0);
+    check_count("+1", false, 0);
+    check_count(" 1", false, 0);
+    check_count("1 ", false, 0);
+    check_count("1.0", false, 0);
+    check_count("1e3", false, 0);
+    check_count("0x10", false, 0);
+    check_count("18446744073709551615", false, 0);
+    check_count("18446744073709551616", false, 0);
+    check_count("18446744073709551615G", false, 0);
+}
+
+static void test_reals(void **state)
+{
+    static const char *const wrong[] = {"",    "x",    "nan",  "inf", "-inf", "1e400",
+                                        "1.2x", "0x1p1", " 1",  "1 ",  "--1",  "1,5"};
+    const struct real_bounds bounds = {0.0, 2.0, true, true};
+    struct parse_why why;
+    double got = 7.0;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        if (parse_real(wrong[i], bounds, &got, &why))
+            fail_msg("'%s'", wrong[i]);
+    assert_false(parse_real("0", bounds, &got, &why));
+    assert_false(parse_real("2", bounds, &got, &why));
+    assert_true(got == 7.0);
+    assert_true(parse_real("1.5", bounds, &got, &why) && got == 1.5);
+    assert_true(parse_real("+.5", bounds, &got, &why) && got == 0.5);
+    assert_true(parse_real("5e-3", bounds, &got, &why) && got == 5e-3);
+}
+
+static void test_spans(void **state)
+{
+    struct parse_why why;
+    struct span span;
+    struct milestones steps;
+
+    (void)state;
+    assert_true(parse_span("1epoch", &span, &why));
+    assert_int_equal(span_gradients(span, 9375, 1875.0), 1875);
+    assert_true(parse_span("2.5epochs", &span, &why));
+    assert_int_equal(span_gradients(span, 9375, 1875.0), 4688);
+    assert_true(parse_span("500updates", &span, &why));
+    assert_int_equal(span_gradients(span, 9375, 1875.0), 500);
+    assert_true(parse_span("0.1", &span, &why));
+    assert_int_equal(span_gradients(span, 1000, 10.0), 100);
+    assert_true(parse_span("10%", &span, &why));
+    assert_int_equal(span_gradients(span, 1000, 10.0), 100);
+    assert_false(parse_span("-1epoch", &span, &why));
+    assert_false(parse_span("1epochx", &span, &why));
+    assert_false(parse_span("1e300updates", &span, &why));
+    assert_true(parse_milestones("0.6:0.1,3epochs:0.5", &steps, &why));
+    assert_int_equal(steps.count, 2);
+    assert_true(steps.step[1].at.unit == SPAN_EPOCHS && steps.step[1].factor == 0.5);
+    assert_true(parse_milestones("none", &steps, &why) && steps.count == 0);
+    assert_true(parse_milestones("", &steps, &why) && steps.count == 0);
+    assert_false(parse_milestones(",", &steps, &why));
+    assert_false(parse_milestones("0.6:0.1:3", &steps, &why));
+}
+
+static const char *name_at(const void *context, unsigned index)
+{
+    static const char *const names[] = {"dana-zero", "dana-ga", "dana-lga"};
+
+    (void)context;
+    return index < 3 ? names[index] : NULL;
+}
+
+static void test_nearest(void **state)
+{
+    (void)state;
+    assert_string_equal(parse_nearest("dana-gaa", name_at, NULL), "dana-ga");
+    assert_string_equal(parse_nearest("dana-ga", name_at, NULL), "dana-ga");
+    assert_string_equal(parse_nearest("danazero", name_at, NULL), "dana-zero");
+    assert_null(parse_nearest("sgd", name_at, NULL));
+    assert_null(parse_nearest("", name_at, NULL));
+}
+
+/* options_read of the words of a line. */
+static enum options_outcome read_line(enum option_command command, const char *line,
+                                      struct settings *ret)
+{
+    static char copy[512];
+    char *argv[WORDS_MAX + 1] = {NULL};
+    char *rest = copy;
+    int argc = 0;
+
+    assert_true(strlen(line) < sizeof copy);
+    strcpy(copy, line);
+    while (rest != NULL && argc < WORDS_MAX)
+        argv[argc++] = strsep(&rest, " ");
+    return options_read(command, argc, argv, ret);
+}
+
+static void test_sources(void **state)
+{
+    struct settings got;
+
+    (void)state;
+    assert_int_equal(read_line(FOR_TRAIN, "train", &got), OPTIONS_GO);
+    assert_string_equal(got.rule, "dana-ga");
+    assert_string_equal(got.data, "fashion-mnist");
+    assert_int_equal(got.workers, 8);
+    assert_int_equal(got.workers_max, 16);
+    assert_int_equal(got.steps.count, 2);
+    assert_true(got.lr == 0.005 && got.momentum == 0.9 && got.epochs == 5.0);
+    assert_int_equal(options_source(&got, "workers"), OPTION_DEFAULT);
+    assert_int_equal(options_source(&got, "out"), OPTION_UNSET);
+
+    assert_int_equal(setenv("GAPLESS_WORKERS", "3", 1), 0);
+    assert_int_equal(setenv("GAPLESS_SSGD_SCALE_RATE", "yes", 1), 0);
+    assert_int_equal(setenv("GAPLESS_OUT", "", 1), 0);
+    assert_int_equal(read_line(FOR_TRAIN, "train", &got), OPTIONS_GO);
+    assert_int_equal(got.workers, 3);
+    assert_true(got.ssgd_scale_rate);
+    assert_null(got.out);
+    assert_int_equal(options_source(&got, "workers"), OPTION_ENVIRONMENT);
+    assert_int_equal(read_line(FOR_TRAIN, "train -w 5 --lr=0.1 -r sa", &got), OPTIONS_GO);
+    assert_int_equal(got.workers, 5);
+    assert_true(got.lr == 0.1);
+    assert_string_equal(got.rule, "sa");
+    assert_int_equal(options_source(&got, "workers"), OPTION_FLAG);
+    assert_int_equal(unsetenv("GAPLESS_WORKERS"), 0);
+    assert_int_equal(unsetenv("GAPLESS_SSGD_SCALE_RATE"), 0);
+    assert_int_equal(unsetenv("GAPLESS_OUT"), 0);
+}
+
+static void test_schedules(void **state)
+{
+    struct settings got;
+
+    (void)state;
+    assert_int_equal(read_line(FOR_TRAIN, "train --schedule cosine:0.1", &got),
+                     OPTIONS_GO);
+    assert_true(got.cosine && got.cosine_to == 0.1);
+    assert_int_equal(read_line(FOR_TRAIN, "train --schedule cosine", &got), OPTIONS_GO);
+    assert_true(got.cosine && got.cosine_to == 0.0);
+    assert_int_equal(read_line(FOR_TRAIN, "train --schedule constant", &got), OPTIONS_GO);
+    assert_false(got.cosine);
+    assert_int_equal(read_line(FOR_TRAIN, "train --horizon 0", &got), OPTIONS_GO);
+    assert_true(got.horizon_set && got.horizon == 0.0);
+}
+
+static void test_outcome_untouched(void **state)
+{
+    struct settings got;
+    char before[sizeof got];
+
+    (void)state;
+    memset(&got, 0x5a, sizeof got);
+    memcpy(before, &got, sizeof got);
+    assert_int_equal(read_line(FOR_TRAIN, "train --workers 0", &got), OPTIONS_WRONG);
+    assert_memory_equal(before, &got, sizeof got);
+}
+
+/* What is handed on says the same as what was read. */
+static void test_emit(void **state)
+{
+    static const char *const except[] = {"out", "address", NULL};
+    struct settings got, again;
+    char *argv[64] = {NULL};
+    size_t count = 1;
+
+    (void)state;
+    argv[0] = strdup("master");
+    assert_int_equal(read_line(FOR_TRAIN,
+                               "train -w 3 --rule sa --steps 10%:0.5 --gap-ref "
+                               "own_lookahead --ssgd-scale-rate --out x --no-color",
+                               &got),
+                     OPTIONS_GO);
+    assert_true(options_emit(&got, FOR_MASTER, except, argv, 63, &count));
+    for (size_t i = 0; i < count; i++)
+        assert_null(strstr(argv[i], "no-color"));
+    assert_int_equal(options_read(FOR_MASTER, (int)count, argv, &again), OPTIONS_GO);
+    assert_string_equal(again.rule, "sa");
+    assert_string_equal(again.gap_ref, "own_lookahead");
+    assert_int_equal(again.workers, 3);
+    assert_true(again.ssgd_scale_rate);
+    assert_null(again.out);
+    assert_memory_equal(&again.steps, &got.steps, sizeof got.steps);
+    assert_memory_equal(&again.warmup, &got.warmup, sizeof got.warmup);
+    for (size_t i = 0; i < count; i++)
+        free(argv[i]);
+    count = 0;
+    assert_false(options_emit(&got, FOR_MASTER, except, argv, 2, &count));
+    free(argv[0]);
+    free(argv[1]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_counts),    cmocka_unit_test(test_reals),
+        cmocka_unit_test(test_spans),     cmocka_unit_test(test_nearest),
+        cmocka_unit_test(test_sources),   cmocka_unit_test(test_schedules),
+        cmocka_unit_test(test_outcome_untouched),
+        cmocka_unit_test(test_emit),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
