@@ -12,9 +12,11 @@ const struct bench_passes *bench_passes_find(const char *compute_name)
 {
     static const struct bench_passes *const list[] = {
 #if defined(__x86_64__)
-        &bench_passes_avx512, &bench_passes_avx2,
+        &bench_passes_avx512,
+        &bench_passes_avx2,
 #endif
-        &bench_passes_generic};
+        &bench_passes_generic
+    };
 
     for (size_t i = 0; i < sizeof list / sizeof *list; i++)
         if (!strcmp(list[i]->name, compute_name))

@@ -1,21 +1,24 @@
-/* What the passes of compute.h are held against: a stream with the same reads and writes and
- * hardly any arithmetic, and the same arithmetic one operation at a time. */
+/* What the passes of compute.h are held against: a stream with the same reads and
+ * writes and hardly any arithmetic, and the same arithmetic one operation at a time. */
 #ifndef GAPLESS_BENCH_PASSES_H
 #define GAPLESS_BENCH_PASSES_H
 
 #include "engine/compute.h"
 #include "engine/element.h"
 
-enum { BENCH_SCRATCH = 3 };
+enum {
+    BENCH_SCRATCH = 3
+};
 
 struct bench_passes {
     const char *name; /* as struct compute's */
     /* In place, with the slots of the rule. Where the rule has a measure its reads are
-     * streamed first: over the whole range (RULE_GLOBAL), or, if `cached`, over tiles of
-     * 16 Ki elements (RULE_BLOCK; out of cache a block is read once). */
-    void (*stream)(const struct rule *rule, const struct arrays *at, size_t n, bool cached);
-    /* One loop over memory for each operation, in place with scratch arrays, the way one
-     * writes it with an array library. `y += s*x` counts as one operation. */
+     * streamed first: over the whole range (RULE_GLOBAL), or, if `cached`, over tiles
+     * of 16 Ki elements (RULE_BLOCK; out of cache a block is read once). */
+    void (*stream)(const struct rule *rule, const struct arrays *at, size_t n,
+                   bool cached);
+    /* One loop over memory for each operation, in place with scratch arrays, the way
+     * one writes it with an array library. `y += s*x` counts as one operation. */
     void (*separate)(const struct rule *rule, const struct arrays *at,
                      number *const *scratch, const struct knobs *k,
                      const struct blocks *blocks, size_t n);

@@ -1,5 +1,6 @@
-/* Compiled like engine/compute_cpu_isa.c: once for each instruction set, with its flags and
- * GAPLESS_ISA_NAME, so that a pass and what it is held against have the same means. */
+/* Compiled like engine/compute_cpu_isa.c: once for each instruction set, with its flags
+ * and GAPLESS_ISA_NAME, so that a pass and what it is held against have the same means.
+ */
 #include "bench_passes.h"
 
 #include "engine/compute_rules.h"
@@ -24,7 +25,8 @@ RULE_FN void read_only(const struct arrays *arrays, size_t n, unsigned reads)
     sink = (float)sum[0];
 }
 
-RULE_FN void in_place(const struct arrays *arrays, size_t n, unsigned reads, unsigned writes)
+RULE_FN void in_place(const struct arrays *arrays, size_t n, unsigned reads,
+                      unsigned writes)
 {
     const struct arrays at = *arrays;
     for (size_t i = 0; i < n; i += WIDTH) {
@@ -67,11 +69,11 @@ RULE_FN void stream_of(const struct arrays *at, size_t n, bool cached, unsigned 
     }
 }
 
-#define RULE(symbol, name, correction, momentum, extra, source)                          \
-    static void stream_##symbol(const struct arrays *at, size_t n, bool cached)          \
-    {                                                                                    \
-        stream_of(at, n, cached, rule_##symbol##_reads, rule_##symbol##_writes,          \
-                  rule_##symbol##_measure_reads, rule_##symbol##_flags);                 \
+#define RULE(symbol, name, correction, momentum, extra, source)                        \
+    static void stream_##symbol(const struct arrays *at, size_t n, bool cached)        \
+    {                                                                                  \
+        stream_of(at, n, cached, rule_##symbol##_reads, rule_##symbol##_writes,        \
+                  rule_##symbol##_measure_reads, rule_##symbol##_flags);               \
     }
 #include "engine/rules.def"
 #undef RULE
@@ -82,7 +84,8 @@ static void (*const streams[])(const struct arrays *, size_t, bool) = {
 };
 #undef RULE
 
-static void stream(const struct rule *rule, const struct arrays *at, size_t n, bool cached)
+static void stream(const struct rule *rule, const struct arrays *at, size_t n,
+                   bool cached)
 {
     streams[rule->index](at, n, cached);
 }
@@ -91,14 +94,14 @@ static void stream(const struct rule *rule, const struct arrays *at, size_t n, b
 
 static int loops; /* counted while running */
 
-#define LOOP(name, expression)                                                           \
-    static __attribute__((noinline)) void name(number *y, const number *a,               \
-                                               const number *b, number s, size_t n)      \
-    {                                                                                    \
-        loops++;                                                                         \
-        (void)b, (void)s;                                                                \
-        for (size_t i = 0; i < n; i += WIDTH)                                            \
-            lanes_store(y + i, expression);                                              \
+#define LOOP(name, expression)                                                         \
+    static __attribute__((noinline)) void name(number *y, const number *a,             \
+                                               const number *b, number s, size_t n)    \
+    {                                                                                  \
+        loops++;                                                                       \
+        (void)b, (void)s;                                                              \
+        for (size_t i = 0; i < n; i += WIDTH)                                          \
+            lanes_store(y + i, expression);                                            \
     }
 #define A lanes_load(a + i)
 #define B lanes_load(b + i)
@@ -114,7 +117,8 @@ LOOP(op_offset, A + s)
 LOOP(op_under, s / A)
 LOOP(op_axpy, A + s * B)
 
-static __attribute__((noinline)) double op_dot(const number *a, const number *b, size_t n)
+static __attribute__((noinline)) double op_dot(const number *a, const number *b,
+                                               size_t n)
 {
     struct lanes total = lanes_zero();
     loops++;
@@ -137,8 +141,8 @@ struct steps {
     const struct knobs *k;
     const struct blocks *blocks;
     size_t n;
-    const number *g;    /* the gradient as corrected so far */
-    const number *step; /* the vector that was multiplied by the rate */
+    const number *g;        /* the gradient as corrected so far */
+    const number *step;     /* the vector that was multiplied by the rate */
     const number *ahead_of; /* and its factor: the worker's part of the look-ahead */
     number ahead;
 };
@@ -299,7 +303,7 @@ static void step_shared(struct steps *s)
 }
 /* clang-format on */
 
-#define RULE(symbol, name, correction, momentum, extra, source)                          \
+#define RULE(symbol, name, correction, momentum, extra, source)                        \
     {apart_##correction, step_##momentum, behind_##correction},
 static void (*const recipes[][3])(struct steps *) = {
 #include "engine/rules.def"

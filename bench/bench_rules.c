@@ -1,17 +1,16 @@
 /* gapless bench rules: is every rule one pass over memory at the speed of memory?
  *
- * Four things alternate in one process, because only ratios taken in the same second mean
- * anything on a shared machine:
+ * Four things alternate in one process, because only ratios taken in the same second
+ * mean anything on a shared machine:
  *
- *   stream      in place, with the reads and writes of the rule and no arithmetic to speak of
- *   apply       the rule
- *   apply+gap   the rule with telemetry (WANT_GAP)
- *   separate    the same arithmetic, a loop over memory for each operation
+ *   stream      in place, with the reads and writes of the rule and no arithmetic to
+ * speak of apply       the rule apply+gap   the rule with telemetry (WANT_GAP) separate
+ * the same arithmetic, a loop over memory for each operation
  *
  * A sample is one pass of a small vector or a window of a large one, short, so that a
- * preempted one is an outlier; a round takes the median of its samples; ratios are formed in
- * a round, and what is printed is the median over rounds. Arrays are separate and staggered
- * by an odd number of cache lines. */
+ * preempted one is an outlier; a round takes the median of its samples; ratios are
+ * formed in a round, and what is printed is the median over rounds. Arrays are separate
+ * and staggered by an odd number of cache lines. */
 #include "bench.h"
 #include "bench_passes.h"
 
@@ -36,10 +35,16 @@ enum {
     WINDOW = 512 << 10,   /* 3 ms or less, a scheduler's slice */
     SLICE = 8 << 20,      /* a round's part of a large vector: no cache holds it */
     STAGGER = 11 * 16,    /* elements: 11 cache lines */
-    BLOCK = 20011         /* elements in a block of a large vector; odd, so most are ragged */
+    BLOCK = 20011 /* elements in a block of a large vector; odd, so most are ragged */
 };
 
-enum kind { STREAM, APPLY, APPLY_GAP, SEPARATE, KINDS };
+enum kind {
+    STREAM,
+    APPLY,
+    APPLY_GAP,
+    SEPARATE,
+    KINDS
+};
 
 static const size_t sizes_default[] = {50890, 1 << 20, 25 * (1 << 20) + (6 << 20) / 10};
 
@@ -140,8 +145,8 @@ static void bench_close(struct bench *b)
 
 static void knobs_of(const struct rule *rule, struct knobs *ret)
 {
-    /* A small rate and kappa keep all numbers finite and every gate open for any number of
-     * passes: numbers that shrink to denormals would take longer. */
+    /* A small rate and kappa keep all numbers finite and every gate open for any number
+     * of passes: numbers that shrink to denormals would take longer. */
     struct settings settings = {.momentum = 0.9, .rate_max = 1e-6, .kappa = 1e-12};
     struct moment moment = {.rate = 1e-6, .lag = 7, .active = 8, .samples = 1000};
     moment.global_gap = 1e-6;
@@ -150,8 +155,8 @@ static void knobs_of(const struct rule *rule, struct knobs *ret)
     rules_knobs(rule, &settings, &moment, ret);
 }
 
-static double sample(struct bench *b, const struct rule *rule, enum kind kind, size_t size,
-                     size_t from, size_t n)
+static double sample(struct bench *b, const struct rule *rule, enum kind kind,
+                     size_t size, size_t from, size_t n)
 {
     number *m = b->memory + from, *scratch[BENCH_SCRATCH];
     struct arrays at = {m,
@@ -181,9 +186,9 @@ static double sample(struct bench *b, const struct rule *rule, enum kind kind, s
     return (now() - start) / (double)n;
 }
 
-/* The median over one round's samples of one kind. A large vector is swept window by window
- * over another slice each round; a rule that goes over the whole vector twice takes the
- * slice at once, or the second pass would find a window in the cache. */
+/* The median over one round's samples of one kind. A large vector is swept window by
+ * window over another slice each round; a rule that goes over the whole vector twice
+ * takes the slice at once, or the second pass would find a window in the cache. */
 static double round_of(struct bench *b, const struct rule *rule, enum kind kind,
                        size_t size, int round)
 {
@@ -219,9 +224,9 @@ static unsigned traffic(const struct rule *rule)
                            __builtin_popcount(rule->writes));
 }
 
-/* What counts as a failure. Out of cache nothing but memory may be felt. In L2 the root and
- * the division of gap_aware and delay_comp_adaptive are: how much depends on how many arrays
- * go by meanwhile, 4 for the plain and up to 6 for dana. */
+/* What counts as a failure. Out of cache nothing but memory may be felt. In L2 the root
+ * and the division of gap_aware and delay_comp_adaptive are: how much depends on how
+ * many arrays go by meanwhile, 4 for the plain and up to 6 for dana. */
 static double floor_of(const struct rule *rule, size_t size)
 {
     bool root = rule->reads & SLOT_STAT;
@@ -232,8 +237,8 @@ static double floor_of(const struct rule *rule, size_t size)
     return rule->reads & SLOT_OWN ? 0.80 : 0.60;
 }
 
-static void measure(struct bench *b, const struct rule *rule, size_t size, double seconds,
-                    int rounds_max, struct result *ret)
+static void measure(struct bench *b, const struct rule *rule, size_t size,
+                    double seconds, int rounds_max, struct result *ret)
 {
     double t[KINDS][ROUNDS_MAX], stream[ROUNDS_MAX], separate[ROUNDS_MAX],
         extra[ROUNDS_MAX];
@@ -267,15 +272,15 @@ static void measure(struct bench *b, const struct rule *rule, size_t size, doubl
 
 static void print_head(size_t size)
 {
-    printf("\n%zu elements\n%-16s %6s %8s %7s %8s %7s %6s %10s\n", size, "rule", "B/par",
-           "ns/elem", "GB/s", "x stream", "x apart", "loops", "telemetry");
+    printf("\n%zu elements\n%-16s %6s %8s %7s %8s %7s %6s %10s\n", size, "rule",
+           "B/par", "ns/elem", "GB/s", "x stream", "x apart", "loops", "telemetry");
 }
 
 static void print_result(const struct result *r)
 {
-    printf("%-16s %6u %8.3f %7.1f %8.2f%c %6.2f %6d %+9.1f%%\n", r->rule->name, r->bytes,
-           r->seconds[APPLY] * 1e9, r->bytes * 1e-9 / r->seconds[APPLY], r->stream,
-           r->low ? '!' : ' ', r->separate, r->loops, 100.0 * r->extra);
+    printf("%-16s %6u %8.3f %7.1f %8.2f%c %6.2f %6d %+9.1f%%\n", r->rule->name,
+           r->bytes, r->seconds[APPLY] * 1e9, r->bytes * 1e-9 / r->seconds[APPLY],
+           r->stream, r->low ? '!' : ' ', r->separate, r->loops, 100.0 * r->extra);
     fflush(stdout);
 }
 
@@ -296,8 +301,8 @@ static void cpu_model(char *ret, size_t size)
         fclose(file);
 }
 
-static int write_json(const char *path, const struct bench *b, const struct result *results,
-                      int count)
+static int write_json(const char *path, const struct bench *b,
+                      const struct result *results, int count)
 {
     char model[128];
     FILE *file = fopen(path, "w");
@@ -318,12 +323,14 @@ static int write_json(const char *path, const struct bench *b, const struct resu
                 i ? "," : "", r->rule->name, r->size, r->rounds);
         fprintf(file, " \"bytes_per_element\": %u, \"ns_per_element\": %.4f,", r->bytes,
                 r->seconds[APPLY] * 1e9);
-        fprintf(file, " \"stream_ns\": %.4f, \"separate_ns\": %.4f, \"telemetry_ns\": %.4f,",
+        fprintf(file,
+                " \"stream_ns\": %.4f, \"separate_ns\": %.4f, \"telemetry_ns\": %.4f,",
                 r->seconds[STREAM] * 1e9, r->seconds[SEPARATE] * 1e9,
                 r->seconds[APPLY_GAP] * 1e9);
         fprintf(file, " \"of_stream\": %.4f, \"times_separate\": %.3f,", r->stream,
                 r->separate);
-        fprintf(file, " \"telemetry\": %.4f, \"floor\": %.2f}", r->extra, r->floor_stream);
+        fprintf(file, " \"telemetry\": %.4f, \"floor\": %.2f}", r->extra,
+                r->floor_stream);
     }
     fprintf(file, "\n  ]\n}\n");
     return fclose(file) ? -1 : 0;
@@ -332,7 +339,8 @@ static int write_json(const char *path, const struct bench *b, const struct resu
 /* ---- arguments ---- */
 
 static const char usage[] =
-    "usage: gapless bench rules [--sizes N,N] [--rules A,B] [--seconds S] [--rounds R]\n"
+    "usage: gapless bench rules [--sizes N,N] [--rules A,B] [--seconds S] [--rounds "
+    "R]\n"
     "                           [--json FILE] [--check]\n"
     "Every update rule against an in-place stream with the same reads and writes, and\n"
     "against the same arithmetic in separate loops over memory. One thread.\n"
@@ -377,11 +385,14 @@ static int parse_rules(const char *text, struct options *ret)
 /* 0: go on; 1: help was asked for; -1: wrong */
 static int parse(int argc, char **argv, struct options *ret)
 {
-    static const struct option longs[] = {
-        {"sizes", required_argument, NULL, 's'}, {"rules", required_argument, NULL, 'r'},
-        {"rounds", required_argument, NULL, 'n'}, {"seconds", required_argument, NULL, 't'},
-        {"json", required_argument, NULL, 'j'},  {"check", no_argument, NULL, 'c'},
-        {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0}};
+    static const struct option longs[] = {{"sizes", required_argument, NULL, 's'},
+                                          {"rules", required_argument, NULL, 'r'},
+                                          {"rounds", required_argument, NULL, 'n'},
+                                          {"seconds", required_argument, NULL, 't'},
+                                          {"json", required_argument, NULL, 'j'},
+                                          {"check", no_argument, NULL, 'c'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
     int c, status = 0;
 
     memset(ret, 0, sizeof *ret);
@@ -480,7 +491,8 @@ int bench_rules(int argc, char **argv)
     }
     b.passes = bench_passes_find(b.compute->name);
     if (!b.passes) {
-        fprintf(stderr, "bench rules: no streams for %s in this build\n", b.compute->name);
+        fprintf(stderr, "bench rules: no streams for %s in this build\n",
+                b.compute->name);
         return 1;
     }
     struct result *results =

@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SLICE_NS 200000000ll /* between two looks at the terminal */
 #define LINGER_S 10.0        /* after the end, for observers that stay */
@@ -27,6 +28,7 @@ struct serving {
     char folder[RESULTS_PATH_MAX];
     double start;
     bool observed; /* somebody was there to see it */
+    pid_t parent;
 };
 
 static struct gapless_master *stop_this; /* what the signals stop */
@@ -225,7 +227,8 @@ static void linger(struct serving *serving)
 
         if (gapless_master_observers(serving->master) > 0)
             serving->observed = true;
-        else if (serving->observed || !serving->settings.launched)
+        else if (serving->observed || !serving->settings.launched ||
+                 getppid() != serving->parent)
             return;
         status = gapless_master_run(serving->master, SLICE_NS / 10, NULL);
         if (status != GAPLESS_OK && status != GAPLESS_STOPPED)
@@ -264,6 +267,7 @@ int cmd_master(int argc, char **argv)
     case OPTIONS_GO:
         break;
     }
+    serving.parent = getppid();
     status = open_master(&serving, &error);
     if (status != GAPLESS_OK)
         goto close;

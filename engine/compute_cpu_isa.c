@@ -15,6 +15,20 @@
 #define GAPLESS_ISA_NAME generic
 #endif
 
+#define JOIN(a, b) JOIN_EXPANDED(a, b)
+#define JOIN_EXPANDED(a, b) a##b
+
+/* Flags that do not fit the name would cost half of the speed or more, and nothing
+ * else. */
+enum {
+    BYTES_generic = 16,
+    BYTES_avx2 = 32,
+    BYTES_avx512 = 64
+};
+_Static_assert(REAL_BYTES == sizeof(double) ||
+                   REAL_BYTES >= (int)JOIN(BYTES_, GAPLESS_ISA_NAME),
+               "compiled with the vectors of its instruction set");
+
 typedef void pass_fn(const struct arrays *at, const struct knobs *k,
                      const struct blocks *blocks, size_t n, struct sums *ret);
 typedef double measure_fn(const struct arrays *at, const struct knobs *k, size_t n);
@@ -98,9 +112,10 @@ RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measu
                                   ((correction##_reads) & SLOT_STAT) != 0,             \
                                   (want),                                              \
                                   (rule_##symbol##_flags & RULE_GLOBAL) != 0};         \
-        const struct block_plan measure = {rule_##symbol##_measure_reads,              \
-                                           ahead_of_##symbol, measure_loss_gap,        \
-                                           gate_loss_gap};                             \
+        const struct block_plan measure = {                                            \
+            rule_##symbol##_measure_reads,                                             \
+            rule_##symbol##_reads & ~rule_##symbol##_measure_reads, ahead_of_##symbol, \
+            measure_loss_gap, gate_loss_gap};                                          \
         if (rule_##symbol##_flags & RULE_BLOCK)                                        \
             sweep_gated(&plan, &measure, at, k, blocks, n, ret);                       \
         else                                                                           \
@@ -294,7 +309,6 @@ static void cpu_slim(number *grad, number *velocity, number momentum, size_t n)
     }
 }
 
-#define JOIN(a, b) a##b
 #define TABLE(isa) JOIN(compute_cpu_, isa)
 #define TEXT(x) #x
 #define NAME(isa) "cpu-" TEXT(isa)

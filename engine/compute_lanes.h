@@ -1,15 +1,16 @@
 /* Sums over an array with the same bits on every instruction set.
  *
- * Element i always goes to lane i % 16, whatever the width of the machine: a chunk of 16
- * elements is 1 vector of 16 lanes, 2 of 8 or 4 of 4. Two accumulators:
+ * Element i always goes to lane i % 16, whatever the width of the machine: a chunk of
+ * 16 elements is 1 vector of 16 lanes, 2 of 8 or 4 of 4. Two accumulators:
  *
- *   struct chunk    16 lanes of float, for at most CHUNKS_FLUSH chunks (1,024 elements), so
- *                   that each lane adds at most 64 terms: relative error below 64 half-ulps
+ *   struct chunk    16 lanes of float, for at most CHUNKS_FLUSH chunks (1,024
+ * elements), so that each lane adds at most 64 terms: relative error below 64 half-ulps
  *   struct lanes    16 lanes of double, without bound
  *
- * Sums that a gate is made of go to double every CHUNKS_EXACT chunks: each lane has then added
- * 4 squares in float, relative error below 4 half-ulps, not worse than the rounding of what
- * is squared; converting every chunk would take longer than the rest of the loop.
+ * Sums that a gate is made of go to double every CHUNKS_EXACT chunks: each lane has
+ * then added 4 squares in float, relative error below 4 half-ulps, not worse than the
+ * rounding of what is squared; converting every chunk would take longer than the rest
+ * of the loop.
  *
  * and one order at the end: lane 0 first, lane 15 last.
  */
@@ -52,14 +53,18 @@ RULE_FN struct chunk chunk_zero(void)
 
 /* Half a vector of floats is a whole vector of doubles. */
 #if defined(GAPLESS_REAL_DOUBLE)
-enum { WIDES = 1 };
+enum {
+    WIDES = 1
+};
 typedef double wide;
 RULE_FN void widen(real x, wide ret[WIDES])
 {
     ret[0] = x;
 }
 #else
-enum { WIDES = 2 };
+enum {
+    WIDES = 2
+};
 typedef double wide __attribute__((vector_size(REAL_BYTES), may_alias));
 RULE_FN void widen(real x, wide ret[WIDES])
 {

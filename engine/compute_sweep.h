@@ -1,8 +1,9 @@
 /* One pass over memory: load the lanes a rule reads, update, store what it writes.
  *
- * Everything here is inlined into one loop per rule, with the slots and the functions of the
- * rule as constants. Knobs and pointers are copied to locals whose address is not taken
- * after inlining, so that they stay in registers whatever the stores might alias. */
+ * Everything here is inlined into one loop per rule, with the slots and the functions
+ * of the rule as constants. Knobs and pointers are copied to locals whose address is
+ * not taken after inlining, so that they stay in registers whatever the stores might
+ * alias. */
 #ifndef GAPLESS_COMPUTE_SWEEP_H
 #define GAPLESS_COMPUTE_SWEEP_H
 
@@ -21,8 +22,8 @@ struct plan {
     lane_fn *correct, *move;
     unsigned reads_first; /* those the correction needs */
     bool slow;            /* the correction has a division: start it a chunk ahead */
-    bool want_gap;  /* sums.gap_sq */
-    bool want_step; /* sums.step_sq */
+    bool want_gap;        /* sums.gap_sq */
+    bool want_step;       /* sums.step_sq */
 };
 
 /* What a pass adds up. */
@@ -129,16 +130,16 @@ RULE_FN struct chunk chunk_of(number x)
     return ret;
 }
 
-/* A division and a root take longer than everything else in their loop. Started early, they
- * are done when the momentum needs them, and what waits for them does not fill the
- * processor's queues: two chunks early, or one where a chunk is several vectors. (Variables
- * and not an array of them: gcc 12 leaves an array in memory.) */
+/* A division and a root take longer than everything else in their loop. Started early,
+ * they are done when the momentum needs them, and what waits for them does not fill the
+ * processor's queues: two chunks early, or one where a chunk is several vectors.
+ * (Variables and not an array of them: gcc 12 leaves an array in memory.) */
 struct early {
     struct lane next[PARTS], then[PARTS];
 };
 
-/* The corrections of the chunk `by` chunks from i on; the last one stands in for those behind
- * the end of the array. */
+/* The corrections of the chunk `by` chunks from i on; the last one stands in for those
+ * behind the end of the array. */
 RULE_FN void early_correct(const struct plan *plan, const struct arrays *at,
                            const struct knobs *k, size_t i, size_t by, size_t n, int p,
                            struct lane *ret)

@@ -2,12 +2,11 @@
  *
  * A rule is written once, for one `real`, and compiled in three forms:
  *
- *   CPU          a vector of floats as wide as the instruction set: 4 lanes (SSE2, NEON),
- *                8 (AVX2) or 16 (AVX-512). Written so, and not as a loop over floats that
- *                the compiler is asked to vectorise, because a loop that it silently does
- *                not vectorise is 15 times slower.
- *   double       GAPLESS_REAL_DOUBLE: the test build that checks the formulas.
- *   CUDA         one float a thread.
+ *   CPU          a vector of floats as wide as the instruction set: 4 lanes (SSE2,
+ * NEON), 8 (AVX2) or 16 (AVX-512). Written so, and not as a loop over floats that the
+ * compiler is asked to vectorise, because a loop that it silently does not vectorise is
+ * 15 times slower. double       GAPLESS_REAL_DOUBLE: the test build that checks the
+ * formulas. CUDA         one float a thread.
  *
  * Rules use only + - * /, real_abs and real_sqrt. All of these are exactly rounded by
  * IEEE 754 and nothing is contracted to fused multiply-adds (-ffp-contract=off,
@@ -45,7 +44,9 @@ RULE_FN real real_sqrt(real x)
 
 typedef double scalar;
 typedef double real;
-enum { REAL_BYTES = 8 };
+enum {
+    REAL_BYTES = 8
+};
 
 RULE_FN real real_zero(void)
 {
@@ -69,19 +70,25 @@ typedef float scalar;
 /* Only the intrinsics of the width in use: <immintrin.h> is slow to read. */
 #if defined(__AVX512F__)
 #include <immintrin.h>
-enum { REAL_BYTES = 64 };
+enum {
+    REAL_BYTES = 64
+};
 typedef float real __attribute__((vector_size(64), may_alias));
 typedef int real_bits __attribute__((vector_size(64), may_alias));
 #elif defined(__AVX__)
 #include <immintrin.h>
-enum { REAL_BYTES = 32 };
+enum {
+    REAL_BYTES = 32
+};
 typedef float real __attribute__((vector_size(32), may_alias));
 typedef int real_bits __attribute__((vector_size(32), may_alias));
 #else
 #if defined(__SSE2__)
 #include <xmmintrin.h>
 #endif
-enum { REAL_BYTES = 16 };
+enum {
+    REAL_BYTES = 16
+};
 typedef float real __attribute__((vector_size(16), may_alias));
 typedef int real_bits __attribute__((vector_size(16), may_alias));
 #endif
@@ -165,7 +172,8 @@ struct knobs {
 };
 
 /* How far the parameters are from where the gradient was computed. `ahead` is 0 unless
- * the reference is the worker's own look-ahead, or the correction always asks for it. */
+ * the reference is the worker's own look-ahead, or the correction always asks for it.
+ */
 RULE_FN real gap(const struct lane *e)
 {
     return (e->theta - e->ahead) - e->sent;

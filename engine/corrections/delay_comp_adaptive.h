@@ -1,13 +1,14 @@
-/* Delay compensation whose lambda follows a running mean of squared gradients. (DC-ASGD-a:
- * Zheng et al., ICML 2017; the mean is updated before it is used, and 1e-7 is
- * inside the root, as in the authors' code for Multiverso.) One mean for all workers. */
+/* Delay compensation whose lambda follows a running mean of squared gradients.
+ * (DC-ASGD-a: Zheng et al., ICML 2017; the mean is updated before it is used, and 1e-7
+ * is inside the root, as in the authors' code for Multiverso.) One mean for all
+ * workers. */
 #ifndef GAPLESS_CORRECTIONS_DELAY_COMP_ADAPTIVE_H
 #define GAPLESS_CORRECTIONS_DELAY_COMP_ADAPTIVE_H
 
 #include "../element.h"
 #include "../rules.h"
 
-#define FORMULA_delay_comp_adaptive                                                      \
+#define FORMULA_delay_comp_adaptive                                                    \
     "ms = m*ms + (1 - m)*g*g; g = g + (lambda0/sqrt(ms + 1e-7))*g*g*gap; "
 enum {
     delay_comp_adaptive_reads = SLOT_THETA | SLOT_SENT | SLOT_STAT,

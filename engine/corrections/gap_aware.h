@@ -4,9 +4,9 @@
  *
  *   C = rate_max*(sqrt(s/(1 - rho^n)) + 1e-8)    the largest normal step
  *   G = 1 + |theta - sent|/C
- *   g = g/G                                      as g*(C/(C + |gap|)): one division, not three;
- *                                                exactly g where the gap is 0, never more
- *   s = rho*s + (1 - rho)*step^2                 after the update
+ *   g = g/G                                      as g*(C/(C + |gap|)): one division,
+ * not three; exactly g where the gap is 0, never more s = rho*s + (1 - rho)*step^2
+ * after the update
  *
  * 1e-8 keeps C above 0 where nothing ever moved. (The authors' released code.) */
 #ifndef GAPLESS_CORRECTIONS_GAP_AWARE_H
@@ -15,7 +15,7 @@
 #include "../element.h"
 #include "../rules.h"
 
-#define FORMULA_gap_aware                                                                \
+#define FORMULA_gap_aware                                                              \
     "C = rate_max*(sqrt(s/(1 - rho^n)) + 1e-8); g = g/(1 + |gap|/C); "
 enum {
     gap_aware_reads = SLOT_THETA | SLOT_SENT | SLOT_STAT,

@@ -4,15 +4,15 @@
  *   G = 1 + sqrt(mean(gap^2))/C,    C = rate_max*(sqrt(s/(1 - rho^n)) + 1e-8)
  *   s = rho*s + (1 - rho)*mean(step^2)           a scalar, kept by the master
  *
- * The sum has to be known before anything is applied: compute->measure goes over the whole
- * vector first, rules_knobs turns it into the knob `penalty` = 1/G. */
+ * The sum has to be known before anything is applied: compute->measure goes over the
+ * whole vector first, rules_knobs turns it into the knob `penalty` = 1/G. */
 #ifndef GAPLESS_CORRECTIONS_GAP_AWARE_GLOBAL_H
 #define GAPLESS_CORRECTIONS_GAP_AWARE_GLOBAL_H
 
 #include "../element.h"
 #include "../rules.h"
 
-#define FORMULA_gap_aware_global                                                         \
+#define FORMULA_gap_aware_global                                                       \
     "C = rate_max*(sqrt(s/(1 - rho^n)) + 1e-8); g = g/(1 + rms(gap)/C); "
 enum {
     gap_aware_global_reads = 0,

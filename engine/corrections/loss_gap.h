@@ -1,5 +1,5 @@
-/* Shrink a block's gradient by what the others have already taken off this batch's loss.
- * (Loss-Gap-Aware, this project.)
+/* Shrink a block's gradient by what the others have already taken off this batch's
+ * loss. (Loss-Gap-Aware, this project.)
  *
  * To first order the batch's loss has changed by q = <g, gap> since the worker read the
  * parameters, in nats; what is already done is not done again:
@@ -20,7 +20,7 @@ enum {
     loss_gap_reads = 0, /* what the measure reads is counted apart */
     loss_gap_writes = 0,
     loss_gap_flags = RULE_BLOCK,
-    loss_gap_uses_gap = 1
+    loss_gap_uses_gap = 0 /* not the one that gap_ref chooses */
 };
 
 /* The summand of q. */

@@ -5,7 +5,12 @@
 #include "../element.h"
 
 #define FORMULA_none ""
-enum { none_reads = 0, none_writes = 0, none_flags = 0, none_uses_gap = 0 };
+enum {
+    none_reads = 0,
+    none_writes = 0,
+    none_flags = 0,
+    none_uses_gap = 0
+};
 
 RULE_FN void correct_none(struct lane *e, const struct knobs *k)
 {

@@ -6,8 +6,14 @@
 #include "../element.h"
 
 #define FORMULA_staleness "g = g/max(1, lag); "
-enum { staleness_reads = 0, staleness_writes = 0, staleness_flags = 0 };
-enum { staleness_uses_gap = 0 };
+enum {
+    staleness_reads = 0,
+    staleness_writes = 0,
+    staleness_flags = 0
+};
+enum {
+    staleness_uses_gap = 0
+};
 
 RULE_FN void correct_staleness(struct lane *e, const struct knobs *k)
 {

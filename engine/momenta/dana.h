@@ -1,19 +1,19 @@
 /* A velocity per worker and their sum; look-ahead along the sum: before this worker is
  * heard again every worker will on average have moved theta by rate*gamma times its own
- * velocity. (DANA-Zero: Hakimi, Barkai, Gabel, Schuster, "Taming Momentum in a Distributed
- * Asynchronous Environment", 2019.)
+ * velocity. (DANA-Zero: Hakimi, Barkai, Gabel, Schuster, "Taming Momentum in a
+ * Distributed Asynchronous Environment", 2019.)
  *
- * The difference comes first in `all += own - old`: it is small, so little is lost. With
- * one active worker `all` is `own`, and is set to it, so that one worker is sequential
- * Nesterov momentum to the last bit. */
+ * The difference comes first in `all += own - old`: it is small, so little is lost.
+ * With one active worker `all` is `own`, and is set to it, so that one worker is
+ * sequential Nesterov momentum to the last bit. */
 #ifndef GAPLESS_MOMENTA_DANA_H
 #define GAPLESS_MOMENTA_DANA_H
 
 #include "../element.h"
 #include "../rules.h"
 
-#define FORMULA_dana \
-    "own = gamma*own + g; all = sum of own; theta -= rate*own; " \
+#define FORMULA_dana                                                                   \
+    "own = gamma*own + g; all = sum of own; theta -= rate*own; "                       \
     "send theta - rate*gamma*all"
 enum {
     dana_reads = SLOT_THETA | SLOT_OWN | SLOT_ALL | SLOT_GRAD,

@@ -1,5 +1,6 @@
 /* One velocity at the master, look-ahead over a horizon of T updates. (Linear weight
- * prediction, velocity form: Kosson et al., "Pipelined Backpropagation at Scale", 2020.) T = gamma would be nag. */
+ * prediction, velocity form: Kosson et al., "Pipelined Backpropagation at Scale",
+ * 2020.) T = gamma would be nag. */
 #ifndef GAPLESS_MOMENTA_LWP_H
 #define GAPLESS_MOMENTA_LWP_H
 

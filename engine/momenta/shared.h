@@ -1,15 +1,15 @@
-/* DANA with one velocity for all: each worker's velocity is replaced by the mean all/N, so
- * nothing is kept per worker. (This project.) N is the number of active workers; with
- * N = 1 this is nag to the last bit. One gradient still moves theta by rate/(1 - gamma) in
- * all, as under dana. */
+/* DANA with one velocity for all: each worker's velocity is replaced by the mean all/N,
+ * so nothing is kept per worker. (This project.) N is the number of active workers;
+ * with N = 1 this is nag to the last bit. One gradient still moves theta by rate/(1 -
+ * gamma) in all, as under dana. */
 #ifndef GAPLESS_MOMENTA_SHARED_H
 #define GAPLESS_MOMENTA_SHARED_H
 
 #include "../element.h"
 #include "../rules.h"
 
-#define FORMULA_shared \
-    "theta -= rate*(gamma/N*all + g); all = (1 - (1 - gamma)/N)*all + g; " \
+#define FORMULA_shared                                                                 \
+    "theta -= rate*(gamma/N*all + g); all = (1 - (1 - gamma)/N)*all + g; "             \
     "send theta - rate*gamma*all"
 enum {
     shared_reads = SLOT_THETA | SLOT_ALL | SLOT_GRAD,

@@ -1,7 +1,7 @@
 /* The worker keeps the momentum and sends u = gamma*v + g with v already updated
- * (compute->slim); the master is plain and holds the look-ahead point itself. (DANA-Slim:
- * Hakimi, Barkai, Gabel, Schuster, "Taming Momentum in a Distributed Asynchronous
- * Environment", 2019.) Equal to dana while the rate is constant. */
+ * (compute->slim); the master is plain and holds the look-ahead point itself.
+ * (DANA-Slim: Hakimi, Barkai, Gabel, Schuster, "Taming Momentum in a Distributed
+ * Asynchronous Environment", 2019.) Equal to dana while the rate is constant. */
 #ifndef GAPLESS_MOMENTA_SLIM_H
 #define GAPLESS_MOMENTA_SLIM_H
 

@@ -1,5 +1,5 @@
-/* The compute table driven as a master drives it: arrays of one small model, lags, samples,
- * and the scalars of the rules that want one number for the whole vector. */
+/* The compute table driven as a master drives it: arrays of one small model, lags,
+ * samples, and the scalars of the rules that want one number for the whole vector. */
 #ifndef GAPLESS_TESTS_DRIVE_H
 #define GAPLESS_TESTS_DRIVE_H
 
@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DRIVE_WORKERS = 32 };
+enum {
+    DRIVE_WORKERS = 32
+};
 
 struct drive {
     const struct compute *compute;
@@ -28,7 +30,8 @@ struct drive {
     struct sums sums; /* of the last update */
 };
 
-/* The tests' only source of chance: a 64-bit generator (Knuth's constants), from a seed. */
+/* The tests' only source of chance: a 64-bit generator (Knuth's constants), from a
+ * seed. */
 static uint64_t drive_random = 1;
 
 static double drive_draw(void)
@@ -146,8 +149,8 @@ static void drive_round(struct drive *d, const number *const *gradient, double r
     struct knobs knobs;
     drive_moment(d, 0, rate, &moment);
     rules_knobs(d->rule, &d->settings, &moment, &knobs);
-    d->compute->round(d->rule, &at, &knobs, gradient, d->sent, d->workers, d->n, d->want,
-                      &d->sums);
+    d->compute->round(d->rule, &at, &knobs, gradient, d->sent, d->workers, d->n,
+                      d->want, &d->sums);
     d->version++;
     for (uint32_t w = 0; w < d->workers; w++)
         d->read[w] = d->version;

@@ -1,5 +1,6 @@
-/* The dumbest possible master: scalar, in double, one element after another, every rule by
- * its name, written from the decisions in words and not from the engine. Slow on purpose. */
+/* The dumbest possible master: scalar, in double, one element after another, every rule
+ * by its name, written from the decisions in words and not from the engine. Slow on
+ * purpose. */
 #ifndef GAPLESS_TESTS_ORACLE_H
 #define GAPLESS_TESTS_ORACLE_H
 
@@ -8,7 +9,10 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { ORACLE_WORKERS = 32, ORACLE_ELEMENTS = 1100 };
+enum {
+    ORACLE_WORKERS = 32,
+    ORACLE_ELEMENTS = 1100
+};
 
 struct oracle {
     const char *rule;
@@ -122,7 +126,8 @@ static void oracle_correct(struct oracle *o, int w, double *g, double rate)
         if (oracle_is(o, "ga-global dana-ga-global") && o->samples)
             g[j] /= 1.0 + sqrt(mean) / oracle_largest(o, o->global_s);
     }
-    for (int b = 0, from = 0; b < o->blocks && oracle_is(o, "dana-lga shared-lga"); b++) {
+    for (int b = 0, from = 0; b < o->blocks && oracle_is(o, "dana-lga shared-lga");
+         b++) {
         double q = 0.0;
         int to = (int)o->ends[b];
         for (int j = from; j < to; j++)
@@ -174,7 +179,8 @@ static void oracle_push(struct oracle *o, int w, const double *gradient, double 
 }
 
 /* Synchronous: one gradient of everybody, as one update. */
-static void oracle_round(struct oracle *o, double (*gradient)[ORACLE_ELEMENTS], double rate)
+static void oracle_round(struct oracle *o, double (*gradient)[ORACLE_ELEMENTS],
+                         double rate)
 {
     for (int j = 0; j < o->k; j++) {
         double mean = 0.0;

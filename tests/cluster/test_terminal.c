@@ -1,0 +1,232 @@
+/* The live view, on a pseudo-terminal: it shows what it should, fits when the size changes, and gives the cursor back
+ * on every way out. */
+#include "run.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <pty.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SCREEN_BYTES (4u << 20)
+#define HIDE "\033[?25l"
+#define SHOW "\033[?25h"
+
+struct screen {
+    int fd;
+    pid_t pid;
+    char *text;
+    size_t used;
+};
+
+static char folder[32];
+
+static int set_up(void **state)
+{
+    (void)state;
+    run_folder(folder, sizeof folder);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    run_none_left(folder);
+    run_remove(folder);
+    return 0;
+}
+
+/* Starts a long run on a new terminal. */
+static struct screen start(const char *term, bool no_color)
+{
+    struct winsize size = {24, 90, 0, 0};
+    struct screen screen = {.text = calloc(1, SCREEN_BYTES)};
+    char socket[64];
+
+    assert_non_null(screen.text);
+    (void)snprintf(socket, sizeof socket, "shm:%s/socket", folder);
+    (void)fflush(NULL);
+    screen.pid = forkpty(&screen.fd, NULL, NULL, &size);
+    assert_true(screen.pid >= 0);
+    if (screen.pid == 0) {
+        (void)setenv("TERM", term, 1);
+        (void)setenv("LC_ALL", "C.UTF-8", 1);
+        (void)setenv("NO_COLOR", no_color ? "1" : "", 1);
+        (void)execl(run_program(), "gapless", "train", "--data", "synthetic",
+                    "--workers", "3", "--epochs", "100000", "--address", socket, "--out",
+                    folder, (char *)NULL);
+        _exit(126);
+    }
+    return screen;
+}
+
+/* Reads what is there; false at the end. */
+static bool read_more(struct screen *screen, int timeout_ms)
+{
+    struct pollfd ready = {screen->fd, POLLIN, 0};
+    ssize_t bytes;
+
+    if (poll(&ready, 1, timeout_ms) <= 0)
+        return true;
+    assert_true(screen->used < SCREEN_BYTES - 1);
+    bytes = read(screen->fd, screen->text + screen->used,
+                 SCREEN_BYTES - 1 - screen->used);
+    if (bytes <= 0)
+        return false;
+    screen->used += (size_t)bytes;
+    screen->text[screen->used] = '\0';
+    return true;
+}
+
+static void expect(struct screen *screen, size_t from, const char *text)
+{
+    double end = run_now() + 20.0;
+
+    while (strstr(screen->text + from, text) == NULL)
+        if (!read_more(screen, 50) || run_now() > end) {
+            (void)kill(screen->pid, SIGKILL);
+            fail_msg("the terminal never showed '%s', but:\n%s", text,
+                     screen->text + from);
+        }
+}
+
+/* Reads to the end and returns how it ended. */
+static int finish(struct screen *screen)
+{
+    double end = run_now() + 30.0;
+    int status = 0;
+
+    while (read_more(screen, 100))
+        if (run_now() > end) {
+            (void)kill(screen->pid, SIGKILL);
+            fail_msg("it did not end");
+        }
+    assert_int_equal(waitpid(screen->pid, &status, 0), screen->pid);
+    (void)close(screen->fd);
+    return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+static const char *last(const char *text, const char *what)
+{
+    const char *ret = NULL;
+
+    for (const char *at = text; (at = strstr(at, what)) != NULL; at++)
+        ret = at;
+    return ret;
+}
+
+static void check_cursor(const struct screen *screen)
+{
+    const char *hide = last(screen->text, HIDE), *show = last(screen->text, SHOW);
+
+    assert_non_null(hide);
+    assert_non_null(show);
+    assert_true(show > hide);
+}
+
+static void test_picture(void **state)
+{
+    static const char *const words[] = {
+        "dana-ga", "3 workers",     "synthetic",     "mlp:64",      "epoch",
+        "of 1",    "test accuracy", "training loss", "updates",     "/s",
+        "lag",     "gap",           "p99",           "dropped",     "learning rate",
+        "left",    "workers lost",  "\xe2\x96\x88",  "\033[32m",    "\033[K"};
+    struct winsize small = {12, 50, 0, 0};
+    struct screen screen = start("xterm-256color", false);
+    size_t before;
+
+    (void)state;
+    expect(&screen, 0, HIDE);
+    expect(&screen, 0, "left");
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        expect(&screen, 0, words[i]);
+    before = screen.used;
+    assert_int_equal(ioctl(screen.fd, TIOCSWINSZ, &small), 0);
+    expect(&screen, before, "\033[H\033[2J"); /* starts on a clean screen */
+    expect(&screen, before, "epoch");
+    /* Ctrl-C as it is typed: it reaches the launcher only. */
+    assert_int_equal(write(screen.fd, "\003", 1), 1);
+    assert_int_equal(finish(&screen), 128 + SIGINT);
+    check_cursor(&screen);
+    assert_non_null(strstr(last(screen.text, SHOW), "test accuracy"));
+    assert_non_null(strstr(last(screen.text, SHOW), "model.safetensors"));
+    free(screen.text);
+}
+
+static void test_ways_out(void **state)
+{
+    static const int signals[] = {SIGTERM, SIGHUP, SIGSEGV, SIGABRT, SIGQUIT};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
+        struct screen screen = start("xterm", true);
+        int code;
+
+        expect(&screen, 0, "left");
+        assert_int_equal(kill(screen.pid, signals[i]), 0);
+        code = finish(&screen);
+        if (code != -signals[i] && code != 128 + signals[i])
+            fail_msg("ended with %d", code);
+        check_cursor(&screen);
+        assert_null(strstr(screen.text, "\033[32m")); /* NO_COLOR */
+        free(screen.text);
+        run_none_left(folder);
+    }
+}
+
+static void test_suspended(void **state)
+{
+    struct screen screen = start("xterm", false);
+    size_t before;
+    int status;
+
+    (void)state;
+    expect(&screen, 0, "left");
+    before = screen.used;
+    assert_int_equal(write(screen.fd, "\032", 1), 1); /* Ctrl-Z */
+    expect(&screen, before, SHOW);
+    assert_int_equal(waitpid(screen.pid, &status, WUNTRACED), screen.pid);
+    assert_true(WIFSTOPPED(status));
+    while (screen.used > before) { /* until it is quiet */
+        before = screen.used;
+        (void)read_more(&screen, 300);
+    }
+    assert_int_equal(kill(screen.pid, SIGCONT), 0);
+    expect(&screen, before, HIDE);
+    expect(&screen, before, "left");
+    assert_int_equal(kill(screen.pid, SIGINT), 0);
+    assert_int_equal(finish(&screen), 128 + SIGINT);
+    check_cursor(&screen);
+    free(screen.text);
+}
+
+/* A terminal that can do nothing gets plain lines. */
+static void test_dumb(void **state)
+{
+    struct screen screen = start("dumb", false);
+
+    (void)state;
+    expect(&screen, 0, " s  epoch ");
+    assert_int_equal(kill(screen.pid, SIGINT), 0);
+    assert_int_equal(finish(&screen), 128 + SIGINT);
+    assert_null(strstr(screen.text, "\033"));
+    free(screen.text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_picture, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_ways_out, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_suspended, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_dumb, set_up, tear_down),
+    };
+
+    (void)run_program();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
