@@ -1,0 +1,251 @@
+/* The whole engine, live over shared memory, against the scalar double-precision
+ * master: every rule, several workers in a seeded order of arrival, a schedule with
+ * warm-up and a milestone, one range and two. A worker that has pushed pulls before the
+ * next one pushes, so the order is known. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "engine/gapless.h"
+#include "engine/schedule.h"
+#include "oracle.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define WORKERS 4
+#define COUNT 507
+#define TOTAL 240
+
+static const struct gapless_tensor tensors[] = {{"w", 1, {480}},
+                                                {"b", 1, {COUNT - 480}}};
+static const uint32_t block_ends[] = {480, COUNT};
+static const struct gapless_schedule schedule = {.rate = 0.02,
+                                                 .warmup = 40,
+                                                 .warmup_from = 0.25,
+                                                 .steps_count = 1,
+                                                 .steps = {{150, 0.1}}};
+static char address[64];
+
+static uint64_t draw(uint64_t *state, uint64_t below)
+{
+    *state = *state * 6364136223846793005ull + 1442695040888963407ull;
+    return (*state >> 33) % below;
+}
+
+/* Of a quadratic bowl around 1, with the noise of its batch. */
+static double gradient_of(double param, uint64_t batch, int i)
+{
+    uint64_t state = batch * 1000003u + (uint64_t)i;
+
+    (void)draw(&state, 2);
+    return (0.2 + 0.8 * (i % 7) / 6.0) * (param - 1) +
+           0.5 * ((double)draw(&state, 2001) / 1000 - 1);
+}
+
+/* Who pushes next: the same for the workers' process and for the oracle. */
+struct order {
+    uint64_t random, issued;
+    uint64_t ticket[WORKERS];
+    bool round;
+    int turn;
+};
+
+static void order_begin(struct order *o, bool round)
+{
+    *o = (struct order){.random = 99, .round = round};
+    for (int w = 0; w < WORKERS; w++)
+        o->ticket[w] = o->issued++;
+}
+
+static int order_next(struct order *o)
+{
+    return o->round ? o->turn++ % WORKERS : (int)draw(&o->random, WORKERS);
+}
+
+static void order_pushed(struct order *o, int w)
+{
+    o->ticket[w] = o->issued++;
+}
+
+/* ---- the live side ---- */
+
+static int pull_one(struct gapless_worker *worker, uint64_t want)
+{
+    struct gapless_error error = {0};
+    uint64_t batch = 0;
+    int status = gapless_worker_pull(worker, &batch, &error);
+
+    if (status != GAPLESS_OK || batch != want)
+        (void)fprintf(stderr, "pull: %s, batch %llu, not %llu\n", error.text,
+                      (unsigned long long)batch, (unsigned long long)want);
+    return status != GAPLESS_OK || batch != want;
+}
+
+static int push_one(struct gapless_worker *worker, uint64_t batch)
+{
+    const float *params = gapless_worker_params(worker);
+    float *grad = gapless_worker_grad(worker);
+
+    for (int i = 0; i < COUNT; i++)
+        grad[i] = (float)gradient_of((double)params[i], batch, i);
+    return gapless_worker_push(worker, 0, NULL) != GAPLESS_OK;
+}
+
+/* All workers, in one process so that their order is fixed. 0 if all went as told. */
+static int work(bool round)
+{
+    struct gapless_worker_config config = {.address = address, .model = {tensors, 2}};
+    struct gapless_worker *worker[WORKERS];
+    struct order order;
+    int i, w, failed = 0;
+
+    for (w = 0; w < WORKERS; w++)
+        if (gapless_worker_open(&config, &worker[w], NULL) != GAPLESS_OK)
+            return 1;
+    order_begin(&order, round);
+    for (w = 0; w < WORKERS; w++)
+        failed |= pull_one(worker[w], order.ticket[w]);
+    for (i = 0; i < TOTAL && !failed; i++) {
+        w = order_next(&order);
+        failed |= push_one(worker[w], order.ticket[w]);
+        order_pushed(&order, w);
+        if (!round)
+            failed |= pull_one(worker[w], order.ticket[w]);
+        for (w = 0; round && i % WORKERS == WORKERS - 1 && w < WORKERS; w++)
+            failed |= pull_one(worker[w], order.ticket[w]);
+    }
+    for (w = 0; w < WORKERS; w++)
+        gapless_worker_close(worker[w]);
+    return failed;
+}
+
+/* ---- the oracle's side ---- */
+
+static struct oracle oracle;
+static double round_gradient[ORACLE_WORKERS][ORACLE_ELEMENTS];
+
+static void oracle_run(const char *rule, bool own_lookahead, bool round)
+{
+    struct order order;
+    double rate;
+
+    memset(&oracle, 0, sizeof oracle);
+    oracle.rule = rule;
+    oracle.k = COUNT;
+    oracle.workers = oracle.active = WORKERS;
+    oracle.blocks = 2;
+    oracle.ends = block_ends;
+    oracle.gamma = 0.9, oracle.rate_max = 0.02, oracle.rho = 0.999,
+    oracle.lambda = 0.04;
+    oracle.lambda_zero = 2, oracle.m = 0.95, oracle.kappa = 10;
+    oracle.own_lookahead = own_lookahead;
+    order_begin(&order, round);
+    for (uint64_t t = 0; t < TOTAL; t++) {
+        int w = order_next(&order);
+
+        for (int i = 0; i < COUNT; i++)
+            round_gradient[w][i] = gradient_of(oracle.sent[w][i], order.ticket[w], i);
+        order_pushed(&order, w);
+        rate = schedule_rate(&schedule, 0, round ? t - t % WORKERS : t);
+        if (!round)
+            oracle_push(&oracle, w, round_gradient[w], rate);
+        else if (t % WORKERS == WORKERS - 1)
+            oracle_round(&oracle, round_gradient, rate);
+    }
+}
+
+/* ---- both ---- */
+
+static double worst_error(const struct gapless_master *m)
+{
+    double worst = 0;
+
+    for (int i = 0; i < COUNT; i++)
+        worst =
+            fmax(worst, fabs((double)gapless_master_params(m)[i] - oracle.theta[i]));
+    return worst;
+}
+
+static void compare(const char *rule, bool own_lookahead, uint64_t range_elements)
+{
+    struct gapless_master_config config = {
+        .address = address,
+        .model = {tensors, 2},
+        .rule = rule,
+        .schedule = schedule,
+        .workers_max = WORKERS,
+        .workers_wait = WORKERS,
+        .gap_ref = own_lookahead ? GAPLESS_GAP_OWN_LOOKAHEAD : GAPLESS_GAP_SENT,
+        .range_elements = range_elements,
+        .gap_every = 1,
+    };
+    bool round = strcmp(rule, "ssgd") == 0;
+    struct gapless_error error = {0};
+    struct gapless_stats stats;
+    struct gapless_master *m;
+    int status = 0, i;
+    pid_t pid;
+
+    (void)snprintf(address, sizeof address, "shm:live-%ld", (long)getpid());
+    if (gapless_master_open(&config, &m, &error) != GAPLESS_OK)
+        fail_msg("%s", error.text);
+    (void)fflush(NULL);
+    pid = fork();
+    if (pid == 0)
+        _exit(work(round));
+    for (i = 0; i < 2000 && waitpid(pid, &status, WNOHANG) != pid; i++)
+        assert_int_equal(gapless_master_run(m, 10000000, &error), GAPLESS_OK);
+    if (i == 2000)
+        (void)kill(pid, SIGKILL);
+    assert_int_equal(status, 0);
+    oracle_run(rule, own_lookahead, round);
+    gapless_master_stats(m, &stats);
+    (void)gapless_master_run(m, 1000000, NULL);
+    print_message("%-16s %s %llu  off by %.1e of steps of about 1e-2\n", rule,
+                  own_lookahead ? "own" : "sent", (unsigned long long)range_elements,
+                  worst_error(m));
+    assert_int_equal(stats.gradients, TOTAL);
+    assert_int_equal(stats.lag.count, TOTAL);
+    /* Float against double over 240 updates: rounding of 6e-8 a step on parameters of
+     * about 1. */
+    assert_true(worst_error(m) < 2e-5);
+    gapless_master_close(m);
+}
+
+static void test_every_rule(void **state)
+{
+    struct gapless_rule rule;
+    unsigned i;
+
+    (void)state;
+    for (i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++) {
+        compare(rule.name, false, 0);
+        compare(rule.name, false, 256);
+    }
+}
+
+static void test_own_look_ahead(void **state)
+{
+    (void)state;
+    compare("dana-ga", true, 0);
+    compare("dana-dc", true, 256);
+    compare("ga", true, 0);
+    compare("dana-ga-global", true, 256);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_rule),
+        cmocka_unit_test(test_own_look_ahead),
+    };
+
+    (void)alarm(100);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
