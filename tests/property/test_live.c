@@ -31,6 +31,7 @@ static const struct gapless_schedule schedule = {.rate = 0.02,
                                                  .steps_count = 1,
                                                  .steps = {{150, 0.1}}};
 static char address[64];
+static double clip_norm, weight_decay; /* of the present case; 0: none */
 
 static uint64_t draw(uint64_t *state, uint64_t below)
 {
@@ -130,6 +131,22 @@ static int work(bool round)
 static struct oracle oracle;
 static double round_gradient[ORACLE_WORKERS][ORACLE_ELEMENTS];
 
+/* What the worker does to its gradient before it hands it in: clips, then adds the
+ * decay. */
+static void oracle_prepare(double *gradient, const double *sent)
+{
+    double norm = 0;
+
+    for (int i = 0; i < COUNT; i++)
+        norm += gradient[i] * gradient[i];
+    norm = sqrt(norm);
+    for (int i = 0; i < COUNT; i++) {
+        if (clip_norm > 0 && norm > clip_norm)
+            gradient[i] *= clip_norm / norm;
+        gradient[i] += weight_decay * sent[i];
+    }
+}
+
 static void oracle_run(const char *rule, bool own_lookahead, bool round)
 {
     struct order order;
@@ -151,6 +168,7 @@ static void oracle_run(const char *rule, bool own_lookahead, bool round)
 
         for (int i = 0; i < COUNT; i++)
             round_gradient[w][i] = gradient_of(oracle.sent[w][i], order.ticket[w], i);
+        oracle_prepare(round_gradient[w], oracle.sent[w]);
         order_pushed(&order, w);
         rate = schedule_rate(&schedule, 0, round ? t - t % WORKERS : t);
         if (!round)
@@ -184,6 +202,8 @@ static void compare(const char *rule, bool own_lookahead, uint64_t range_element
         .gap_ref = own_lookahead ? GAPLESS_GAP_OWN_LOOKAHEAD : GAPLESS_GAP_SENT,
         .range_elements = range_elements,
         .gap_every = 1,
+        .clip_norm = clip_norm,
+        .weight_decay = weight_decay,
     };
     bool round = strcmp(rule, "ssgd") == 0;
     struct gapless_error error = {0};
@@ -239,11 +259,24 @@ static void test_own_look_ahead(void **state)
     compare("dana-ga-global", true, 256);
 }
 
+static void test_clipping_and_decay(void **state)
+{
+    (void)state;
+    clip_norm = 5; /* less than the gradients have at first */
+    compare("nag-asgd", false, 0);
+    weight_decay = 0.3;
+    compare("dana-ga", false, 256);
+    clip_norm = 0;
+    compare("dana-slim", false, 0);
+    weight_decay = 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_rule),
         cmocka_unit_test(test_own_look_ahead),
+        cmocka_unit_test(test_clipping_and_decay),
     };
 
     (void)alarm(100);
