@@ -7,8 +7,8 @@
 #include <string.h>
 
 static const char *const style_codes[] = {
-    [STYLE_PLAIN] = "",        [STYLE_STRONG] = "\033[1m", [STYLE_FAINT] = "\033[2m",
-    [STYLE_GOOD] = "\033[32m", [STYLE_WARN] = "\033[33m",  [STYLE_BAD] = "\033[31m",
+    [STYLE_PLAIN] = "",          [STYLE_STRONG] = "\033[1m", [STYLE_FAINT] = "\033[2m",
+    [STYLE_GOOD] = "\033[32m",   [STYLE_WARN] = "\033[33m",  [STYLE_BAD] = "\033[31m",
     [STYLE_ACCENT] = "\033[36m",
 };
 
@@ -32,7 +32,8 @@ static void append(struct canvas *canvas, const char *text, size_t bytes)
     canvas->text[canvas->used] = '\0';
 }
 
-/* Appends as many characters as fit in the line; a character is a byte with the continuation bytes behind it. */
+/* Appends as many characters as fit in the line; a character is a byte with the
+ * continuation bytes behind it. */
 static void append_clipped(struct canvas *canvas, const char *text)
 {
     while (*text != '\0' && canvas->column < canvas->width) {
@@ -116,7 +117,9 @@ void canvas_bar(struct canvas *canvas, enum canvas_style style, unsigned width,
     text[0] = '\0';
     for (unsigned i = full + (rest != 0); i < width; i++)
         used += (size_t)snprintf(text + used, sizeof text - used, "%s",
-                                 !track ? " " : canvas->utf8 ? "·" : ".");
+                                 !track         ? " "
+                                 : canvas->utf8 ? "·"
+                                                : ".");
     styled(canvas, STYLE_FAINT, text);
 }
 
@@ -159,14 +162,15 @@ void canvas_line(struct canvas *canvas)
     canvas->lines++;
 }
 
-/* ---- numbers for people ------------------------------------------------------------ */
+/* ---- numbers for people ------------------------------------------------------------
+ */
 
 struct word word_count(uint64_t count)
 {
     struct word ret = {""};
     char digits[24];
-    size_t many = (size_t)snprintf(digits, sizeof digits, "%llu",
-                                   (unsigned long long)count);
+    size_t many =
+        (size_t)snprintf(digits, sizeof digits, "%llu", (unsigned long long)count);
     size_t used = 0;
 
     for (size_t i = 0; i < many; i++) {

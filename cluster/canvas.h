@@ -1,5 +1,6 @@
-/* Text for a terminal, built line by line in memory and never wider than it: styled words, bars, small curves. What
- * would go past the right edge is cut off. Without UTF-8 or colours the same calls draw plain ASCII. */
+/* Text for a terminal, built line by line in memory and never wider than it: styled
+ * words, bars, small curves. What would go past the right edge is cut off. Without
+ * UTF-8 or colours the same calls draw plain ASCII. */
 #ifndef CLUSTER_CANVAS_H
 #define CLUSTER_CANVAS_H
 
@@ -36,10 +37,12 @@ void canvas_to(struct canvas *canvas, unsigned column);
 /* So that the text ends left of `column`. */
 void canvas_right(struct canvas *canvas, unsigned column, enum canvas_style style,
                   const char *format, ...) __attribute__((format(printf, 4, 5)));
-/* A bar of `width` columns, filled by `share` (cut to 0..1); the rest dotted if `track`. */
+/* A bar of `width` columns, filled by `share` (cut to 0..1); the rest dotted if
+ * `track`. */
 void canvas_bar(struct canvas *canvas, enum canvas_style style, unsigned width,
                 double share, bool track);
-/* A curve of `width` columns, one row high, from the least to the largest value. Nothing without UTF-8. */
+/* A curve of `width` columns, one row high, from the least to the largest value.
+ * Nothing without UTF-8. */
 void canvas_curve(struct canvas *canvas, enum canvas_style style, unsigned width,
                   const double *values, unsigned count);
 /* " · " or " - ". */
@@ -53,9 +56,9 @@ void canvas_line(struct canvas *canvas);
 struct word {
     char text[WORD_MAX];
 };
-struct word word_count(uint64_t count);      /* 1,234,567 */
-struct word word_seconds(double seconds);    /* 0:07, 12:34, 1:02:03; --:-- if unknown */
-struct word word_small(double value);        /* 0.0123, 1.2e-05, -- */
+struct word word_count(uint64_t count);   /* 1,234,567 */
+struct word word_seconds(double seconds); /* 0:07, 12:34, 1:02:03; --:-- if unknown */
+struct word word_small(double value);     /* 0.0123, 1.2e-05, -- */
 struct word word_real(double value, int digits); /* fixed point, -- if not finite */
 
 #endif

@@ -62,8 +62,8 @@ static bool folder_names(const char *path, const char *prefix, char *ret, size_t
     while ((entry = readdir(folder)) != NULL)
         if (entry->d_name[0] != '.' &&
             strncmp(entry->d_name, prefix, strlen(prefix)) == 0 && used < max)
-            used += (size_t)snprintf(ret + used, max - used, "%s%s", used > 0 ? " " : "",
-                                     entry->d_name);
+            used += (size_t)snprintf(ret + used, max - used, "%s%s",
+                                     used > 0 ? " " : "", entry->d_name);
     (void)closedir(folder);
     return used > 0;
 }
@@ -75,9 +75,11 @@ static void tell_transports(void)
     (void)printf("\ntransports\n");
     doctor_tell(FOUND, "shm", "shared memory, on one machine");
     if (folder_names("/sys/class/infiniband", "", names, sizeof names))
-        doctor_tell(NOTED, "RDMA", "devices here: %s; this version cannot use them", names);
+        doctor_tell(NOTED, "RDMA", "devices here: %s; this version cannot use them",
+                    names);
     else
-        doctor_tell(NOTED, "RDMA", "no devices here; this version has no RDMA transport");
+        doctor_tell(NOTED, "RDMA",
+                    "no devices here; this version has no RDMA transport");
     doctor_tell(NOTED, "libfabric", "this version has no libfabric transport");
 }
 
@@ -108,8 +110,8 @@ static void tell_gpu(void)
     (void)printf("\naccelerators\n");
     doctor_tell(NOTED, "GPU", "%s; this version trains on the processor",
                 device ? names : "none here");
-    doctor_tell(NOTED, "nvcc", "%s", compiler ? "found; not used by this version"
-                                              : "not found; not needed");
+    doctor_tell(NOTED, "nvcc", "%s",
+                compiler ? "found; not used by this version" : "not found; not needed");
 }
 
 static void tell_blas(void)
@@ -122,7 +124,8 @@ static void tell_blas(void)
         doctor_tell(FOUND, "BLAS", "%s", openblas_get_config());
         doctor_tell(FOUND, "BLAS core", "%s", openblas_get_corename());
     } else {
-        doctor_tell(NOTED, "BLAS", "not OpenBLAS: keep it to one thread a process yourself");
+        doctor_tell(NOTED, "BLAS",
+                    "not OpenBLAS: keep it to one thread a process yourself");
     }
     if (openblas_get_num_threads != NULL)
         doctor_tell(NOTED, "BLAS threads",
@@ -130,8 +133,9 @@ static void tell_blas(void)
                     openblas_get_num_threads(),
                     threads != NULL ? " (OPENBLAS_NUM_THREADS)" : "");
     if (core != NULL && core[0] != '\0') {
-        doctor_tell(LACKING, "", "OPENBLAS_CORETYPE=%s forces a core type: it can halve "
-                                 "the speed",
+        doctor_tell(LACKING, "",
+                    "OPENBLAS_CORETYPE=%s forces a core type: it can halve "
+                    "the speed",
                     core);
         doctor_remedy("unset OPENBLAS_CORETYPE");
     }

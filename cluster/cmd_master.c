@@ -1,5 +1,5 @@
-/* gapless master: keeps the parameters of a run, until it is over; then writes them and serves observers a little
- * longer. */
+/* gapless master: keeps the parameters of a run, until it is over; then writes them and
+ * serves observers a little longer. */
 #include "evaluate.h"
 #include "job.h"
 #include "options.h"
@@ -69,7 +69,8 @@ static void set_schedule(const struct settings *settings, double epoch, uint64_t
     ret->cosine_to = settings->cosine_to;
 }
 
-/* Settings to the engine's terms, where 0 asks for a default and exactly 0 is negative. */
+/* Settings to the engine's terms, where 0 asks for a default and exactly 0 is negative.
+ */
 static void set_config(struct serving *serving, uint64_t total, const float *initial,
                        const char *job)
 {
@@ -106,7 +107,8 @@ static void set_config(struct serving *serving, uint64_t total, const float *ini
                  total, &ret->schedule);
 }
 
-static int open_task(struct serving *serving, char *ret_job, struct gapless_error *error)
+static int open_task(struct serving *serving, char *ret_job,
+                     struct gapless_error *error)
 {
     const struct settings *settings = &serving->settings;
     char folder[4096];
@@ -133,10 +135,11 @@ static int open_master(struct serving *serving, struct gapless_error *error)
     int status = open_task(serving, job, error);
 
     if (status == GAPLESS_OK && serving->settings.out != NULL)
-        status = results_check(serving->settings.out, serving->task.model.parameters,
-                               error);
+        status =
+            results_check(serving->settings.out, serving->task.model.parameters, error);
     if (status == GAPLESS_OK)
-        status = task_gradients(&serving->task, serving->settings.epochs, &total, error);
+        status =
+            task_gradients(&serving->task, serving->settings.epochs, &total, error);
     if (status == GAPLESS_OK)
         status = task_initial(&serving->task, &initial, error);
     if (status != GAPLESS_OK)
@@ -210,14 +213,21 @@ static int serve(struct serving *serving, struct gapless_error *error)
 static int save(const struct serving *serving, struct gapless_error *error)
 {
     char path[RESULTS_PATH_MAX + 32];
+    struct gapless_stats stats;
+    int status;
 
-    if (serving->settings.out == NULL)
-        return GAPLESS_OK;
+    gapless_master_stats(serving->master, &stats);
+    if (serving->settings.out == NULL || stats.updates == 0)
+        return GAPLESS_OK; /* nothing learnt must not replace something learnt before */
     (void)snprintf(path, sizeof path, "%s/model.safetensors", serving->settings.out);
-    return gapless_master_save(serving->master, path, error);
+    status = results_set_aside(serving->settings.out, "model.safetensors",
+                               "model.previous.safetensors", error);
+    return status == GAPLESS_OK ? gapless_master_save(serving->master, path, error)
+                                : status;
 }
 
-/* Lets observers read the end. A short run may be over before its launcher has begun to observe. */
+/* Lets observers read the end. A short run may be over before its launcher has begun to
+ * observe. */
 static void linger(struct serving *serving)
 {
     double end = now_seconds() + LINGER_S;
@@ -243,13 +253,14 @@ static void report(const struct serving *serving)
     if (serving->settings.quiet)
         return;
     gapless_master_stats(serving->master, &stats);
-    (void)printf("gapless master: %s updates in %.1f s, %s gradients dropped, %u workers "
-                 "lost%s%s\n",
-                 word_count(stats.updates).text, stats.seconds,
-                 word_count(stats.dropped).text, stats.workers_lost,
-                 serving->settings.out != NULL ? "; wrote model.safetensors to "
-                                               : "; the parameters are not kept (--out)",
-                 serving->settings.out != NULL ? serving->settings.out : "");
+    (void)printf(
+        "gapless master: %s updates in %.1f s, %s gradients dropped, %u workers "
+        "lost%s%s\n",
+        word_count(stats.updates).text, stats.seconds, word_count(stats.dropped).text,
+        stats.workers_lost,
+        serving->settings.out != NULL ? "; wrote model.safetensors to "
+                                      : "; the parameters are not kept (--out)",
+        serving->settings.out != NULL ? serving->settings.out : "");
     (void)fflush(stdout);
 }
 

@@ -1,4 +1,5 @@
-/* gapless observe: statistics, accuracy and parameters of a run that somebody else started. */
+/* gapless observe: statistics, accuracy and parameters of a run that somebody else
+ * started. */
 #include "evaluate.h"
 #include "job.h"
 #include "options.h"
@@ -45,20 +46,20 @@ static int open_task(struct observing *observing, struct gapless_error *error)
     if (!settings->accuracy && settings->save == NULL)
         return GAPLESS_OK;
     if (status == GAPLESS_OK && settings->data_dir != NULL)
-        status = job_set(job->data, settings->data_dir, job->model, job->batch, job->seed,
-                         job, error);
+        status = job_set(job->data, settings->data_dir, job->model, job->batch,
+                         job->seed, job, error);
     if (status == GAPLESS_OK)
         status = task_open(job, -1, &observing->task, error);
     if (status != GAPLESS_OK)
         return status;
     observing->task_open = true;
     if (observing->task.model.parameters != gapless_observer_count(observing->observer))
-        return gapless_error_set(error, GAPLESS_MODEL, 0,
-                                 "the master has %llu parameters, its job text speaks of "
-                                 "%zu",
-                                 (unsigned long long)gapless_observer_count(
-                                     observing->observer),
-                                 observing->task.model.parameters);
+        return gapless_error_set(
+            error, GAPLESS_MODEL, 0,
+            "the master has %llu parameters, its job text speaks of "
+            "%zu",
+            (unsigned long long)gapless_observer_count(observing->observer),
+            observing->task.model.parameters);
     return evaluator_open(&observing->task, &observing->evaluator, error);
 }
 
@@ -105,20 +106,18 @@ static void print(const struct observing *observing)
         (void)printf("%s\n", text != NULL ? text : "{}");
         free(text);
     } else {
-        (void)printf("updates %s (%.0f/s)  gradients %s of %s  loss %s  rate %s  lag %s  "
-                     "gap %s  dropped %s  workers %u, %u lost",
-                     word_count(stats->updates).text, rate,
-                     word_count(stats->gradients).text,
-                     stats->gradients_total > 0 ? word_count(stats->gradients_total).text
-                                                : "no end",
-                     word_real(stats->loss, 4).text, word_small(stats->rate).text,
-                     word_real(stats->lag.count > 0 ? stats->lag.mean : (double)NAN, 2)
-                         .text,
-                     word_small(stats->gap_rms.count > 0 ? stats->gap_rms.mean
-                                                         : (double)NAN)
-                         .text,
-                     word_count(stats->dropped).text, stats->workers_active,
-                     stats->workers_lost);
+        (void)printf(
+            "updates %s (%.0f/s)  gradients %s of %s  loss %s  rate %s  lag %s  "
+            "gap %s  dropped %s  workers %u, %u lost",
+            word_count(stats->updates).text, rate, word_count(stats->gradients).text,
+            stats->gradients_total > 0 ? word_count(stats->gradients_total).text
+                                       : "no end",
+            word_real(stats->loss, 4).text, word_small(stats->rate).text,
+            word_real(stats->lag.count > 0 ? stats->lag.mean : (double)NAN, 2).text,
+            word_small(stats->gap_rms.count > 0 ? stats->gap_rms.mean : (double)NAN)
+                .text,
+            word_count(stats->dropped).text, stats->workers_active,
+            stats->workers_lost);
         if (measured)
             (void)printf("  accuracy %s %%",
                          word_real(100.0 * moment.accuracy, 2).text);
@@ -127,39 +126,41 @@ static void print(const struct observing *observing)
     (void)fflush(stdout);
 }
 
-/* In pieces, so that the end of the run is noticed soon. */
-static bool pause_for(struct observing *observing, double seconds)
+/* In pieces, so that the end of the run, or of the master, is noticed soon. */
+static int pause_for(struct observing *observing, double seconds,
+                     struct gapless_error *error)
 {
     double end = now_seconds() + seconds, left;
+    uint32_t state = observing->stats.state;
+    int status = GAPLESS_OK;
 
-    while ((left = end - now_seconds()) > 0.0 && !leave) {
+    while (status == GAPLESS_OK && (left = end - now_seconds()) > 0.0 && !leave &&
+           observing->stats.state == state) {
         struct timespec wait = {0, left < 0.1 ? (long)(left * 1e9) : 100000000};
-        struct gapless_stats stats;
 
         (void)nanosleep(&wait, NULL);
-        if (gapless_observer_stats(observing->observer, &stats, NULL) != GAPLESS_OK ||
-            stats.state != observing->stats.state)
-            break;
+        status = gapless_observer_stats(observing->observer, &observing->stats, error);
     }
-    return !leave;
+    return status;
 }
 
 static int watch(struct observing *observing, struct gapless_error *error)
 {
-    int status;
+    int status = gapless_observer_stats(observing->observer, &observing->stats, error);
 
-    do {
-        status = gapless_observer_stats(observing->observer, &observing->stats, error);
-        if (status == GAPLESS_OK)
-            status = measure(observing, error);
+    while (status == GAPLESS_OK) {
+        status = measure(observing, error);
         if (status != GAPLESS_OK)
-            return status;
+            break;
         print(observing);
         if (ferror(stdout))
             return gapless_error_set(error, GAPLESS_IO, 0, "cannot write to stdout");
-    } while (!observing->settings.once && observing->stats.state != GAPLESS_RUN_DONE &&
-             pause_for(observing, observing->settings.interval));
-    return GAPLESS_OK;
+        if (observing->settings.once || leave ||
+            observing->stats.state == GAPLESS_RUN_DONE)
+            break;
+        status = pause_for(observing, observing->settings.interval, error);
+    }
+    return status;
 }
 
 /* The header of a safetensors file: where each tensor is. */

@@ -1,4 +1,5 @@
-/* gapless train: a whole run on this machine. Checks everything that can be checked before a process is started. */
+/* gapless train: a whole run on this machine. Checks everything that can be checked
+ * before a process is started. */
 #include "train.h"
 
 #include "cluster/program.h"
@@ -16,8 +17,7 @@
 /* From here on these are waited for; see train_signals. */
 static void block_signals(struct train *train)
 {
-    static const int numbers[] = {SIGINT,  SIGTERM, SIGHUP,
-                                  SIGCHLD, SIGTSTP, SIGWINCH};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGCHLD, SIGTSTP, SIGWINCH};
 
     (void)sigemptyset(&train->signals);
     for (unsigned i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
@@ -53,7 +53,8 @@ static void choose_names(struct train *train)
                        (int)getpid(), chance);
 }
 
-/* A descriptor or more a worker, in the master: the limit is raised as far as it goes, and checked. */
+/* A descriptor or more a worker, in the master: the limit is raised as far as it goes,
+ * and checked. */
 static int raise_descriptors(const struct train *train, struct gapless_error *error)
 {
     struct rlimit limit;
@@ -66,11 +67,11 @@ static int raise_descriptors(const struct train *train, struct gapless_error *er
                          : limit.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &limit);
     if (limit.rlim_cur < 64 + 2 * (rlim_t)train->settings.workers)
-        return gapless_error_set(error, GAPLESS_SYSTEM, 0,
-                                 "%u workers need more open files than the limit of %llu "
-                                 "(ulimit -n): raise it or start fewer",
-                                 train->settings.workers,
-                                 (unsigned long long)limit.rlim_max);
+        return gapless_error_set(
+            error, GAPLESS_SYSTEM, 0,
+            "%u workers need more open files than the limit of %llu "
+            "(ulimit -n): raise it or start fewer",
+            train->settings.workers, (unsigned long long)limit.rlim_max);
     return GAPLESS_OK;
 }
 
@@ -130,12 +131,13 @@ static void open_view(struct train *train)
         .worker_count = train->worker_count,
     };
     if (!settings->quiet && train->view.terminal.fd < 0) {
-        (void)printf("gapless train: %s, %u worker%s, %s, %s (%s parameters), %g epoch%s, "
-                     "to %s\n",
-                     settings->rule, settings->workers,
-                     settings->workers == 1 ? "" : "s", settings->data, settings->model,
-                     word_count(train->task.model.parameters).text, settings->epochs,
-                     settings->epochs > 1.0 ? "s" : "", train->folder);
+        (void)printf(
+            "gapless train: %s, %u worker%s, %s, %s (%s parameters), %g epoch%s, "
+            "to %s\n",
+            settings->rule, settings->workers, settings->workers == 1 ? "" : "s",
+            settings->data, settings->model,
+            word_count(train->task.model.parameters).text, settings->epochs,
+            settings->epochs > 1.0 ? "s" : "", train->folder);
         (void)fflush(stdout);
     }
 }
@@ -165,8 +167,6 @@ static int run(struct train *train, struct gapless_error *error)
     status = train_start(train, error);
     if (status == GAPLESS_OK)
         status = train_connect(train, error);
-    if (status == GAPLESS_OK) /* not earlier: what an earlier run left is kept until this one really begins */
-        status = results_open(train->folder, &train->results, error);
     if (status == GAPLESS_OK) {
         train_watch(train);
         return train_finish(train);

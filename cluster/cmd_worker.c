@@ -1,5 +1,5 @@
-/* gapless worker: takes a batch, computes its gradient at the parameters it was given, hands it in; until the run is
- * over. */
+/* gapless worker: takes a batch, computes its gradient at the parameters it was given,
+ * hands it in; until the run is over. */
 #include "canvas.h"
 #include "evaluate.h"
 #include "fault.h"
@@ -36,7 +36,8 @@ static void on_signal(int number)
     (void)signal(number, SIG_DFL); /* the second one is not asked about */
 }
 
-/* Is what the command line says of the task all there is to know? Then nobody has to be asked. */
+/* Is what the command line says of the task all there is to know? Then nobody has to be
+ * asked. */
 static bool task_given(const struct settings *settings)
 {
     static const char *const names[] = {"data", "model", "batch", "seed"};
@@ -47,8 +48,8 @@ static bool task_given(const struct settings *settings)
     return true;
 }
 
-/* Asks the master what is trained, as an observer: a worker that has joined is given a batch at once, and one that
- * then goes to load data would hold it for too long. */
+/* Asks the master what is trained, as an observer: a worker that has joined is given a
+ * batch at once, and one that then goes to load data would hold it for too long. */
 static int ask_master(const struct settings *settings, struct job *ret,
                       struct gapless_error *error)
 {
@@ -71,7 +72,8 @@ static int ask_master(const struct settings *settings, struct job *ret,
     return status;
 }
 
-/* What was given on the command line or in the environment has to be what the master says. */
+/* What was given on the command line or in the environment has to be what the master
+ * says. */
 static int check_given(const struct settings *settings, const struct job *job,
                        struct gapless_error *error)
 {
@@ -79,18 +81,15 @@ static int check_given(const struct settings *settings, const struct job *job,
     const char *name;
     int status = GAPLESS_OK;
 
-    status = job_set(options_source(settings, "data") > OPTION_DEFAULT ? settings->data
-                                                                       : job->data,
-                     job->data_dir,
-                     options_source(settings, "model") > OPTION_DEFAULT
-                         ? settings->model
-                         : job->model,
-                     options_source(settings, "batch") > OPTION_DEFAULT
-                         ? settings->batch
-                         : job->batch,
-                     options_source(settings, "seed") > OPTION_DEFAULT ? settings->seed
-                                                                       : job->seed,
-                     &given, error);
+    status = job_set(
+        options_source(settings, "data") > OPTION_DEFAULT ? settings->data : job->data,
+        job->data_dir,
+        options_source(settings, "model") > OPTION_DEFAULT ? settings->model
+                                                           : job->model,
+        options_source(settings, "batch") > OPTION_DEFAULT ? settings->batch
+                                                           : job->batch,
+        options_source(settings, "seed") > OPTION_DEFAULT ? settings->seed : job->seed,
+        &given, error);
     if (status != GAPLESS_OK)
         return status;
     name = job_difference(&given, job);
@@ -127,8 +126,9 @@ static int open_task(struct working *working, struct gapless_error *error)
 static int open_buffers(struct working *working, struct gapless_error *error)
 {
     const struct task *task = &working->task;
-    uint32_t batch = task->sampler.batch < task->sampler.samples ? task->sampler.batch
-                                                                 : task->sampler.samples;
+    uint32_t batch = task->sampler.batch < task->sampler.samples
+                         ? task->sampler.batch
+                         : task->sampler.samples;
 
     working->index = calloc(batch, sizeof *working->index);
     working->x = calloc((size_t)batch * task->data->features, sizeof *working->x);
@@ -161,7 +161,8 @@ static int join(struct working *working, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
-static int pull(struct working *working, uint64_t *ret_batch, struct gapless_error *error)
+static int pull(struct working *working, uint64_t *ret_batch,
+                struct gapless_error *error)
 {
     double end = now_seconds() + PATIENCE_S;
     int status;
@@ -192,8 +193,9 @@ static int push(struct working *working, uint64_t batch, struct gapless_error *e
     if (status != GAPLESS_NOT_FINITE)
         return status;
     if (working->dropped++ == 0)
-        say("worker", "worker %u: gradient %llu is not finite and was dropped (others "
-                      "will be counted, not told)",
+        say("worker",
+            "worker %u: gradient %llu is not finite and was dropped (others "
+            "will be counted, not told)",
             number, (unsigned long long)working->gradients);
     return GAPLESS_OK;
 }

@@ -15,7 +15,8 @@
 
 #define WORKER_DESCRIPTORS 16 /* at the master, for each worker; generous */
 
-/* The rest of the first line of a file in /proc that begins with `key`, behind the colon. */
+/* The rest of the first line of a file in /proc that begins with `key`, behind the
+ * colon. */
 static bool proc_line(const char *path, const char *key, char *ret, size_t max)
 {
     char line[4096];
@@ -51,8 +52,11 @@ static void tell_vectors(void)
 {
     static const struct {
         const char *flag, *name;
-    } sets[] = {{"avx512f", "AVX-512"}, {"avx2", "AVX2"}, {"avx", "AVX"},
-                {"sse2", "SSE2"},       {"asimd", "NEON"}};
+    } sets[] = {{"avx512f", "AVX-512"},
+                {"avx2", "AVX2"},
+                {"avx", "AVX"},
+                {"sse2", "SSE2"},
+                {"asimd", "NEON"}};
     char flags[4096] = "";
 
     if (!proc_line("/proc/cpuinfo", "flags", flags, sizeof flags))
@@ -75,10 +79,12 @@ static void tell_processor(void)
     (void)proc_line("/proc/cpuinfo", "model name", model, sizeof model);
     if (sched_getaffinity(0, sizeof set, &set) == 0)
         ours = CPU_COUNT(&set);
-    doctor_tell(FOUND, "processor", "%s, %d core%s", model, cores, cores == 1 ? "" : "s");
+    doctor_tell(FOUND, "processor", "%s, %d core%s", model, cores,
+                cores == 1 ? "" : "s");
     if (ours < cores) {
         doctor_tell(LACKING, "", "only %d of them for this process", ours);
-        doctor_remedy("taskset, numactl, Slurm or a container restrict it: ask for more");
+        doctor_remedy(
+            "taskset, numactl, Slurm or a container restrict it: ask for more");
     }
     tell_vectors();
     if (uname(&kernel) == 0)
@@ -94,10 +100,11 @@ static void tell_memory(void)
         total = strtod(text, NULL) / 1048576.0;
     if (proc_line("/proc/meminfo", "MemAvailable", text, sizeof text))
         available = strtod(text, NULL) / 1048576.0;
-    doctor_tell(available < 0.5 ? LACKING : FOUND, "memory", "%.1f GiB, %.1f free", total,
-                available);
+    doctor_tell(available < 0.5 ? LACKING : FOUND, "memory", "%.1f GiB, %.1f free",
+                total, available);
     if (available < 0.5)
-        doctor_remedy("end other programs, or train a smaller model with fewer workers");
+        doctor_remedy(
+            "end other programs, or train a smaller model with fewer workers");
 }
 
 static void tell_memlock(void)
@@ -113,9 +120,11 @@ static void tell_memlock(void)
     doctor_tell(NOTED, "memory lock",
                 "%llu KiB; enough for shared memory, too little for RDMA",
                 (unsigned long long)limit.rlim_cur / 1024);
-    doctor_remedy("for RDMA, later: '* - memlock unlimited' in /etc/security/limits.conf "
-                  "and log in again;");
-    doctor_remedy("under Slurm also PropagateResourceLimitsExcept=MEMLOCK in slurm.conf");
+    doctor_remedy(
+        "for RDMA, later: '* - memlock unlimited' in /etc/security/limits.conf "
+        "and log in again;");
+    doctor_remedy(
+        "under Slurm also PropagateResourceLimitsExcept=MEMLOCK in slurm.conf");
 }
 
 static void tell_limits(void)
@@ -133,14 +142,16 @@ static void tell_limits(void)
                     (unsigned long long)files.rlim_max, workers > 4096 ? "all " : "",
                     workers > 4096 ? 4096 : workers);
         if (few)
-            doctor_remedy("'* - nofile 65536' in /etc/security/limits.conf, log in again");
+            doctor_remedy(
+                "'* - nofile 65536' in /etc/security/limits.conf, log in again");
     }
     if (getrlimit(RLIMIT_NPROC, &processes) == 0 &&
         processes.rlim_cur != RLIM_INFINITY) {
         doctor_tell(processes.rlim_cur < 128 ? LACKING : FOUND, "processes", "%llu",
                     (unsigned long long)processes.rlim_cur);
         if (processes.rlim_cur < 128)
-            doctor_remedy("'* - nproc 4096' in /etc/security/limits.conf, log in again");
+            doctor_remedy(
+                "'* - nproc 4096' in /etc/security/limits.conf, log in again");
     }
 }
 
@@ -174,7 +185,8 @@ static void tell_sharing(void)
     doctor_tell(os == 0 ? FOUND : MISSING, "memfd", "%s",
                 os == 0 ? "memory can be shared between processes" : strerror(os));
     if (os != 0)
-        doctor_remedy("a kernel since 3.17 has memfd_create; a container may forbid it");
+        doctor_remedy(
+            "a kernel since 3.17 has memfd_create; a container may forbid it");
     os = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0 ? 0 : errno;
     doctor_tell(os == 0 ? FOUND : MISSING, "Unix sockets", "%s",
                 os == 0 ? "work" : strerror(os));

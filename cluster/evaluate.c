@@ -6,7 +6,9 @@
 #include <string.h>
 #include <time.h>
 
-#define SLICE 250u /* test samples between two looks at the clock: under a millisecond for a small model */
+#define SLICE                                                                          \
+    250u /* test samples between two looks at the clock: under a millisecond for a     \
+            small model */
 
 double now_seconds(void)
 {
@@ -16,7 +18,8 @@ double now_seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* Processor time of this process: what the measuring takes from others, however long it has to wait for them. */
+/* Processor time of this process: what the measuring takes from others, however long it
+ * has to wait for them. */
 static double spent_seconds(void)
 {
     struct timespec spent;

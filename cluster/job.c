@@ -13,8 +13,8 @@ static int copy(const char *key, const char *text, size_t bytes, char *ret, size
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "%s is longer than %zu bytes", key, max - 1);
     if (memchr(text, '\n', bytes) != NULL)
-        return gapless_error_set(error, GAPLESS_INVALID, 0,
-                                 "%s has a line's end in it", key);
+        return gapless_error_set(error, GAPLESS_INVALID, 0, "%s has a line's end in it",
+                                 key);
     memcpy(ret, text, bytes);
     ret[bytes] = '\0';
     return GAPLESS_OK;
@@ -33,18 +33,20 @@ int job_set(const char *data, const char *data_dir, const char *model, uint32_t 
         status = copy("data-dir", data_dir, strlen(data_dir), job.data_dir,
                       sizeof job.data_dir, error);
     if (status == GAPLESS_OK)
-        status = copy("model", model, strlen(model), job.model, sizeof job.model, error);
+        status =
+            copy("model", model, strlen(model), job.model, sizeof job.model, error);
     if (status == GAPLESS_OK)
         *ret = job;
     return status;
 }
 
-int job_write(const struct job *job, char ret[GAPLESS_JOB_MAX], struct gapless_error *error)
+int job_write(const struct job *job, char ret[GAPLESS_JOB_MAX],
+              struct gapless_error *error)
 {
-    int used = snprintf(ret, GAPLESS_JOB_MAX,
-                        "data=%s\ndata_dir=%s\nmodel=%s\nbatch=%u\nseed=%llu\n",
-                        job->data, job->data_dir, job->model, job->batch,
-                        (unsigned long long)job->seed);
+    int used =
+        snprintf(ret, GAPLESS_JOB_MAX,
+                 "data=%s\ndata_dir=%s\nmodel=%s\nbatch=%u\nseed=%llu\n", job->data,
+                 job->data_dir, job->model, job->batch, (unsigned long long)job->seed);
 
     if (used < 0 || used >= GAPLESS_JOB_MAX)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
@@ -95,8 +97,8 @@ int job_read(const char *text, struct job *ret, struct gapless_error *error)
 
             memcpy(key, text, key_bytes);
             key[key_bytes] = '\0';
-            status = read_pair(key, text + key_bytes + 1, line - key_bytes - 1, &job,
-                               error);
+            status =
+                read_pair(key, text + key_bytes + 1, line - key_bytes - 1, &job, error);
             if (status != GAPLESS_OK)
                 return status;
         }

@@ -1,5 +1,6 @@
-/* The job text: what a master tells its workers and observers about what is trained. A "key=value" a line; unknown
- * keys are passed over, so that later versions can add some. */
+/* The job text: what a master tells its workers and observers about what is trained. A
+ * "key=value" a line; unknown keys are passed over, so that later versions can add
+ * some. */
 #ifndef CLUSTER_JOB_H
 #define CLUSTER_JOB_H
 
@@ -13,13 +14,16 @@ struct job {
     uint64_t seed;
 };
 
-/* GAPLESS_INVALID where a text does not fit or has a line's end in it. data_dir may be NULL. */
+/* GAPLESS_INVALID where a text does not fit or has a line's end in it. data_dir may be
+ * NULL. */
 int job_set(const char *data, const char *data_dir, const char *model, uint32_t batch,
             uint64_t seed, struct job *ret, struct gapless_error *error);
-int job_write(const struct job *job, char ret[GAPLESS_JOB_MAX], struct gapless_error *error);
+int job_write(const struct job *job, char ret[GAPLESS_JOB_MAX],
+              struct gapless_error *error);
 /* GAPLESS_PROTOCOL where a key is missing or its value is not one. */
 int job_read(const char *text, struct job *ret, struct gapless_error *error);
-/* The first key in which two jobs differ, or NULL. The folder is not compared: it may differ between machines. */
+/* The first key in which two jobs differ, or NULL. The folder is not compared: it may
+ * differ between machines. */
 const char *job_difference(const struct job *a, const struct job *b);
 
 #endif

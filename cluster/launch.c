@@ -13,7 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define KILL_WAIT_S 5.0 /* a killed process ends at once, unless the kernel holds it */
+#define KILL_WAIT_S                                                                    \
+    5.0 /* a killed process ends at once, unless the kernel holds it                   \
+         */
 
 /* In the child, until it becomes the program. Only calls that are safe after fork. */
 static void become(int log, pid_t parent, const char *program, char *const *argv)
@@ -37,7 +39,8 @@ static void become(int log, pid_t parent, const char *program, char *const *argv
     _exit(127);
 }
 
-/* The file of this program, so that processes go by its name; the link itself where the file was replaced. */
+/* The file of this program, so that processes go by its name; the link itself where the
+ * file was replaced. */
 static void program_path(char *ret, size_t max)
 {
     static const char link[] = "/proc/self/exe";
@@ -148,8 +151,8 @@ void launch_end(struct child *children, uint32_t count, double grace)
 void launch_describe(const struct child *child, char *ret, size_t max)
 {
     if (WIFSIGNALED(child->status))
-        (void)snprintf(ret, max, "was killed by signal %d (%s)", WTERMSIG(child->status),
-                       strsignal(WTERMSIG(child->status)));
+        (void)snprintf(ret, max, "was killed by signal %d (%s)",
+                       WTERMSIG(child->status), strsignal(WTERMSIG(child->status)));
     else
         (void)snprintf(ret, max, "ended with code %d", WEXITSTATUS(child->status));
 }

@@ -1,8 +1,9 @@
-/* The processes of a run: started as children of this one, watched, and never left behind.
+/* The processes of a run: started as children of this one, watched, and never left
+ * behind.
  *
- * A child is this program again, in a process group of its own (so that Ctrl-C reaches only the parent), with its
- * stderr in a file of the log folder, and gets SIGTERM when the parent dies, however that happens. Every wait has a
- * bound.
+ * A child is this program again, in a process group of its own (so that Ctrl-C reaches
+ * only the parent), with its stderr in a file of the log folder, and gets SIGTERM when
+ * the parent dies, however that happens. Every wait has a bound.
  */
 #ifndef CLUSTER_LAUNCH_H
 #define CLUSTER_LAUNCH_H
@@ -18,13 +19,14 @@
 struct child {
     pid_t pid; /* 0: never started */
     bool ended;
-    int status; /* as wait gives it, when ended */
-    bool seen;  /* for the caller: its end was noticed */
+    int status;    /* as wait gives it, when ended */
+    bool seen;     /* for the caller: its end was noticed */
     char name[24]; /* "master", "worker-03" */
     char log[LAUNCH_PATH_MAX];
 };
 
-/* Starts `argv` (argv[0] is what it is called; the program is this one). The log's folder must exist. */
+/* Starts `argv` (argv[0] is what it is called; the program is this one). The log's
+ * folder must exist. */
 int launch_child(const char *name, const char *log_folder, char *const *argv,
                  struct child *ret, struct gapless_error *error);
 /* Notices which children have ended; does not wait. True if one has. */

@@ -1,4 +1,5 @@
-/* The program `gapless`: finds the subcommand. The table at the end says which there are. */
+/* The program `gapless`: finds the subcommand. The table at the end says which there
+ * are. */
 #include "options_table.h"
 #include "parse.h"
 #include "program.h"
@@ -55,7 +56,8 @@ static void list(FILE *out)
     for (unsigned i = 0; i < commands_count; i++)
         if (commands[i].summary != NULL)
             (void)fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].summary);
-    (void)fprintf(out, "\n'gapless COMMAND --help' says more. To begin: gapless train\n");
+    (void)fprintf(out,
+                  "\n'gapless COMMAND --help' says more. To begin: gapless train\n");
 }
 
 static int unknown(const char *name)
@@ -102,7 +104,8 @@ int main(int argc, char **argv)
 {
     const struct command *command;
 
-    (void)signal(SIGXFSZ, SIG_IGN); /* a file that gets too large is an error, not an end */
+    (void)signal(SIGXFSZ,
+                 SIG_IGN); /* a file that gets too large is an error, not an end */
     if (argc < 2) {
         list(stderr);
         return EXIT_MISUSE;

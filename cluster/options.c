@@ -1,4 +1,5 @@
-/* Reads options: defaults, then the environment, then the command line, all through option_set. */
+/* Reads options: defaults, then the environment, then the command line, all through
+ * option_set. */
 #include "options_table.h"
 
 #include <getopt.h>
@@ -9,7 +10,8 @@
 static const char *const group_titles[GROUPS] = {"What is trained", "How it moves",
                                                  "The run", "Output"};
 
-/* ---- one value --------------------------------------------------------------------- */
+/* ---- one value ---------------------------------------------------------------------
+ */
 
 static const char *rule_name_at(const void *context, unsigned index)
 {
@@ -57,7 +59,8 @@ static bool choice_set(const char *text, const char *choices, const char **ret,
     size_t count = strlen(text);
 
     for (const char *at = choices; count > 0 && (at = strstr(at, text)) != NULL; at++)
-        if ((at == choices || at[-1] == ' ') && (at[count] == ',' || at[count] == '\0')) {
+        if ((at == choices || at[-1] == ' ') &&
+            (at[count] == ',' || at[count] == '\0')) {
             *ret = text;
             return true;
         }
@@ -102,35 +105,48 @@ static bool address_set(const char *text, const char **ret, struct parse_why *wh
     return false;
 }
 
+static bool count_set(const struct option_row *row, const char *text, void *at,
+                      struct parse_why *why)
+{
+    uint64_t count;
+
+    if (!parse_count(text, (uint64_t)row->bounds.low, (uint64_t)row->bounds.high,
+                     &count, why))
+        return false;
+    if (row->kind == KIND_COUNT64)
+        *(uint64_t *)at = count;
+    else if (row->kind == KIND_COUNT32)
+        *(uint32_t *)at = (uint32_t)count;
+    else
+        *(int *)at = (int)count;
+    return true;
+}
+
+static bool text_set(const char *text, const char **ret, struct parse_why *why)
+{
+    if (text[0] == '\0') {
+        (void)snprintf(why->text, sizeof why->text, "must not be empty");
+        return false;
+    }
+    *ret = text;
+    return true;
+}
+
 /* Reads one value into *ret by the kind of its row. */
 static bool value_set(const struct option_row *row, const char *text,
                       struct settings *ret, struct parse_why *why)
 {
     void *at = (char *)ret + row->offset;
-    uint64_t low = (uint64_t)row->bounds.low, high = (uint64_t)row->bounds.high, count;
 
     switch (row->kind) {
     case KIND_FLAG:
         return flag_set(text, at, why);
     case KIND_TEXT:
-        if (text[0] == '\0') {
-            (void)snprintf(why->text, sizeof why->text, "must not be empty");
-            return false;
-        }
-        *(const char **)at = text;
-        return true;
+        return text_set(text, at, why);
     case KIND_COUNT32:
-        if (!parse_count(text, low, high, &count, why))
-            return false;
-        *(uint32_t *)at = (uint32_t)count;
-        return true;
     case KIND_COUNT64:
-        return parse_count(text, low, high, at, why);
     case KIND_INT:
-        if (!parse_count(text, low, high, &count, why))
-            return false;
-        *(int *)at = (int)count;
-        return true;
+        return count_set(row, text, at, why);
     case KIND_REAL:
         return parse_real(text, row->bounds, at, why);
     case KIND_SPAN:
@@ -183,7 +199,8 @@ static bool option_set(enum option_command command, unsigned index, const char *
     return true;
 }
 
-/* ---- the three sources ------------------------------------------------------------- */
+/* ---- the three sources -------------------------------------------------------------
+ */
 
 /* GAPLESS_WORKERS_MAX for workers-max. */
 static void variable_name(const struct option_row *row, char *ret, size_t max)
@@ -280,9 +297,8 @@ static void getopt_tables(enum option_command command, struct option *ret_long,
 
         if ((row->commands & command) == 0)
             continue;
-        ret_long[used++] =
-            (struct option){row->name, takes ? required_argument : no_argument, NULL,
-                            (int)(256 + i)};
+        ret_long[used++] = (struct option){
+            row->name, takes ? required_argument : no_argument, NULL, (int)(256 + i)};
         if (row->letter != '\0')
             *ret_short++ = row->letter;
         if (row->letter != '\0' && takes)
@@ -321,8 +337,8 @@ static bool read_flags(enum option_command command, int argc, char **argv,
             return false;
         }
         if (got == '?') {
-            unknown_option(command, optopt > 0 && optopt < 256 ? letter
-                                                               : argv[optind - 1]);
+            unknown_option(command,
+                           optopt > 0 && optopt < 256 ? letter : argv[optind - 1]);
             return false;
         }
         row = got >= 256 ? (unsigned)got - 256 : row_of_letter(command, got);
@@ -367,7 +383,8 @@ static bool consistent(enum option_command command, struct settings *ret)
     return true;
 }
 
-/* ---- help -------------------------------------------------------------------------- */
+/* ---- help --------------------------------------------------------------------------
+ */
 
 const char *options_command_name(enum option_command command)
 {
@@ -381,12 +398,11 @@ static void help_row(const struct option_row *row, FILE *out)
 {
     char left[64];
 
-    (void)snprintf(left, sizeof left, "%s%c%s --%s%s%s",
-                   row->letter != '\0' ? "-" : " ",
-                   row->letter != '\0' ? row->letter : ' ',
-                   row->letter != '\0' ? "," : " ", row->name,
-                   row->argument != NULL ? " " : "",
-                   row->argument != NULL ? row->argument : "");
+    (void)snprintf(
+        left, sizeof left, "%s%c%s --%s%s%s", row->letter != '\0' ? "-" : " ",
+        row->letter != '\0' ? row->letter : ' ', row->letter != '\0' ? "," : " ",
+        row->name, row->argument != NULL ? " " : "",
+        row->argument != NULL ? row->argument : "");
     (void)fprintf(out, "  %-30s %s", left, row->help);
     if (row->choices != NULL)
         (void)fprintf(out, ": %s", row->choices);
@@ -424,15 +440,15 @@ void options_help(enum option_command command, FILE *out)
                        "line wins.\n");
 }
 
-/* ---- public ------------------------------------------------------------------------ */
+/* ---- public ------------------------------------------------------------------------
+ */
 
 enum option_source options_source(const struct settings *settings, const char *name)
 {
     enum option_source found = OPTION_UNSET;
 
     for (unsigned i = 0; i < options_count; i++)
-        if (strcmp(options_table[i].name, name) == 0 &&
-            settings->source[i] > found)
+        if (strcmp(options_table[i].name, name) == 0 && settings->source[i] > found)
             found = settings->source[i];
     return found;
 }
@@ -457,8 +473,8 @@ bool options_emit(const struct settings *settings, enum option_command command,
             continue;
         if (*count == max)
             return false;
-        if (row->kind == KIND_FLAG && !*(const bool *)((const char *)settings +
-                                                       row->offset))
+        if (row->kind == KIND_FLAG &&
+            !*(const bool *)((const char *)settings + row->offset))
             continue;
         bytes = row->kind == KIND_FLAG
                     ? asprintf(&argv[*count], "--%s", row->name)

@@ -1,10 +1,11 @@
-/* The options of every subcommand: one table drives the command line, the environment, the help text and what is said
- * of mistakes.
+/* The options of every subcommand: one table drives the command line, the environment,
+ * the help text and what is said of mistakes.
  *
- *     default in the table  <  GAPLESS_NAME in the environment  <  --name on the command line
+ *     default in the table  <  GAPLESS_NAME in the environment  <  --name on the
+ * command line
  *
- * A value goes through the same strict reader wherever it came from. Texts in `struct settings` point into the table,
- * the environment or argv.
+ * A value goes through the same strict reader wherever it came from. Texts in `struct
+ * settings` point into the table, the environment or argv.
  */
 #ifndef CLUSTER_OPTIONS_H
 #define CLUSTER_OPTIONS_H
@@ -27,7 +28,12 @@ enum option_command {
     FOR_DOCTOR = 32
 };
 
-enum option_source { OPTION_UNSET, OPTION_DEFAULT, OPTION_ENVIRONMENT, OPTION_FLAG };
+enum option_source {
+    OPTION_UNSET,
+    OPTION_DEFAULT,
+    OPTION_ENVIRONMENT,
+    OPTION_FLAG
+};
 
 struct settings {
     /* what is trained */
@@ -62,18 +68,23 @@ struct settings {
     enum option_source source[OPTIONS_MAX];
 };
 
-enum options_outcome { OPTIONS_GO, OPTIONS_HELPED, OPTIONS_WRONG };
+enum options_outcome {
+    OPTIONS_GO,
+    OPTIONS_HELPED,
+    OPTIONS_WRONG
+};
 
-/* Reads the environment and argv[1...] for one subcommand into *ret. OPTIONS_HELPED: --help was asked for and printed
- * to stdout. OPTIONS_WRONG: the mistake was printed to stderr; the caller exits with 2. argv may be permuted. */
+/* Reads the environment and argv[1...] for one subcommand into *ret. OPTIONS_HELPED:
+ * --help was asked for and printed to stdout. OPTIONS_WRONG: the mistake was printed to
+ * stderr; the caller exits with 2. argv may be permuted. */
 enum options_outcome options_read(enum option_command command, int argc, char **argv,
                                   struct settings *ret);
 /* Where the value of an option came from. The name must be in the table. */
 enum option_source options_source(const struct settings *settings, const char *name);
 
-/* Appends to argv (room for `max`, of which *count are used) "--name=value" for every option of `command` that
- * `settings` holds a value of, and that is not in the NULL-ended list `except`. The texts are malloc'ed. False: no
- * memory or no room. */
+/* Appends to argv (room for `max`, of which *count are used) "--name=value" for every
+ * option of `command` that `settings` holds a value of, and that is not in the
+ * NULL-ended list `except`. The texts are malloc'ed. False: no memory or no room. */
 bool options_emit(const struct settings *settings, enum option_command command,
                   const char *const *except, char **argv, size_t max, size_t *count);
 

@@ -1,8 +1,12 @@
-/* The table of options, and what the help says of each subcommand. Defaults are those of the flagship run. */
+/* The table of options, and what the help says of each subcommand. Defaults are those
+ * of the flagship run. */
 #include "options_table.h"
 
 #define AT(member) offsetof(struct settings, member)
-#define ANY {0, 0, false, false}
+#define ANY                                                                            \
+    {                                                                                  \
+        0, 0, false, false                                                             \
+    }
 #define RUNS (FOR_TRAIN | FOR_MASTER)
 #define TASKS (FOR_TRAIN | FOR_MASTER | FOR_WORKER)
 #define ALL (FOR_TRAIN | FOR_MASTER | FOR_WORKER | FOR_OBSERVE | FOR_RULES | FOR_DOCTOR)
@@ -102,9 +106,12 @@ _Static_assert(sizeof options_table / sizeof options_table[0] <= OPTIONS_MAX,
 const struct option_command_row options_commands[] = {
     {FOR_TRAIN, "train", "train a model on this machine and watch it",
      "gapless train [OPTION...]",
-     "Starts a master and --workers worker processes, shows how the run goes and writes\n"
-     "DIR/result.json, DIR/metrics.jsonl and DIR/model.safetensors. Ctrl-C ends the run\n"
-     "cleanly and writes the same files; a second Ctrl-C ends it at once. If files of an\n"
+     "Starts a master and --workers worker processes, shows how the run goes and "
+     "writes\n"
+     "DIR/result.json, DIR/metrics.jsonl and DIR/model.safetensors. Ctrl-C ends the "
+     "run\n"
+     "cleanly and writes the same files; a second Ctrl-C ends it at once. If files of "
+     "an\n"
      "earlier run are in DIR they are kept as *.previous.\n"
      "Exit code: 0 done, 1 failed, 2 misuse, 128 + signal if stopped by one."},
     {FOR_MASTER, "master", "only the master: keeps the parameters, applies gradients",
@@ -115,7 +122,8 @@ const struct option_command_row options_commands[] = {
      "gapless worker --master ADDRESS [OPTION...]",
      "What to train comes from the master; if given here it has to be the same.\n"
      "Set OPENBLAS_NUM_THREADS=1 where several workers share a machine.\n"
-     "For tests, GAPLESS_FAULT makes a worker misbehave: nan:K (its K-th gradient is not\n"
+     "For tests, GAPLESS_FAULT makes a worker misbehave: nan:K (its K-th gradient is "
+     "not\n"
      "a number), slow:MS (each batch takes so much longer), exit:K (it ends without a\n"
      "word before its K-th push); with @N behind it, only worker number N does."},
     {FOR_OBSERVE, "observe", "watch a running master, without slowing it",

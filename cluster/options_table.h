@@ -19,20 +19,26 @@ enum option_kind {
     KIND_ADDRESS   /* const char *, a transport and a name */
 };
 
-enum option_group { GROUP_TASK, GROUP_RULE, GROUP_RUN, GROUP_OUTPUT, GROUPS };
+enum option_group {
+    GROUP_TASK,
+    GROUP_RULE,
+    GROUP_RUN,
+    GROUP_OUTPUT,
+    GROUPS
+};
 
 struct option_row {
-    const char *name; /* without the dashes */
-    char letter;      /* '\0': none */
-    bool hidden;      /* not in the help */
+    const char *name;  /* without the dashes */
+    char letter;       /* '\0': none */
+    bool hidden;       /* not in the help */
     unsigned commands; /* enum option_command, or'ed */
     enum option_kind kind;
     enum option_group group;
-    const char *argument; /* how the value is called in the help */
-    const char *fallback; /* default; NULL: none */
-    size_t offset;        /* in struct settings */
+    const char *argument;      /* how the value is called in the help */
+    const char *fallback;      /* default; NULL: none */
+    size_t offset;             /* in struct settings */
     struct real_bounds bounds; /* counts use low and high */
-    const char *choices;  /* "a, b, c" */
+    const char *choices;       /* "a, b, c" */
     const char *help;
 };
 

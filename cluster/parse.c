@@ -28,8 +28,13 @@ static bool unit_factor(const char *text, uint64_t *ret)
         const char *name;
         uint64_t factor;
     } units[] = {
-        {"", 1},           {"k", 1000},       {"M", 1000000},     {"G", 1000000000},
-        {"Ki", 1ull << 10}, {"Mi", 1ull << 20}, {"Gi", 1ull << 30},
+        {"", 1},
+        {"k", 1000},
+        {"M", 1000000},
+        {"G", 1000000000},
+        {"Ki", 1ull << 10},
+        {"Mi", 1ull << 20},
+        {"Gi", 1ull << 30},
     };
 
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
@@ -100,16 +105,16 @@ bool parse_span(const char *text, struct span *ret, struct parse_why *why)
         enum span_unit unit;
         double scale;
     } units[] = {
-        {"", SPAN_FRACTION, 1.0},     {"%", SPAN_FRACTION, 0.01},
-        {"epoch", SPAN_EPOCHS, 1.0},  {"epochs", SPAN_EPOCHS, 1.0},
+        {"", SPAN_FRACTION, 1.0},      {"%", SPAN_FRACTION, 0.01},
+        {"epoch", SPAN_EPOCHS, 1.0},   {"epochs", SPAN_EPOCHS, 1.0},
         {"update", SPAN_UPDATES, 1.0}, {"updates", SPAN_UPDATES, 1.0},
     };
     char *end;
     double value;
 
     if (!real_prefix(text, &value, &end) || value < 0.0)
-        return refuse(why, "wants a span such as 1epoch, 500updates or 0.1, not '%.60s'",
-                      text);
+        return refuse(
+            why, "wants a span such as 1epoch, 500updates or 0.1, not '%.60s'", text);
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
         if (strcmp(end, units[i].name) != 0)
             continue;
@@ -154,7 +159,7 @@ bool parse_milestones(const char *text, struct milestones *ret, struct parse_why
     if (strlen(text) >= sizeof copy)
         return refuse(why, "is too long");
     if (text[0] != '\0' && strcmp(text, "none") != 0) {
-        strcpy(copy, text);
+        memcpy(copy, text, strlen(text) + 1);
         while (rest != NULL)
             if (!milestone(strsep(&rest, ","), &found, why))
                 return false;

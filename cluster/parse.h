@@ -1,5 +1,6 @@
-/* Text to numbers, strictly: the whole text has to be the number, and it has to be in range. What is wrong is said
- * in words, for the one who typed it. Nothing here knows an option by name. */
+/* Text to numbers, strictly: the whole text has to be the number, and it has to be in
+ * range. What is wrong is said in words, for the one who typed it. Nothing here knows
+ * an option by name. */
 #ifndef CLUSTER_PARSE_H
 #define CLUSTER_PARSE_H
 
@@ -11,13 +12,18 @@
 
 #define PARSE_WHY_MAX 200
 
-/* Why a text was refused: a clause that follows the name of the option, "must be at least 1". */
+/* Why a text was refused: a clause that follows the name of the option, "must be at
+ * least 1". */
 struct parse_why {
     char text[PARSE_WHY_MAX];
 };
 
 /* A stretch of a run, in the unit it was given in. */
-enum span_unit { SPAN_FRACTION, SPAN_EPOCHS, SPAN_UPDATES };
+enum span_unit {
+    SPAN_FRACTION,
+    SPAN_EPOCHS,
+    SPAN_UPDATES
+};
 struct span {
     enum span_unit unit;
     double amount;
@@ -31,7 +37,8 @@ struct milestones {
     } step[GAPLESS_STEPS_MAX];
 };
 
-/* Decimal, with an optional k, M or G (powers of 1000) or Ki, Mi, Gi (of 1024) behind it. */
+/* Decimal, with an optional k, M or G (powers of 1000) or Ki, Mi, Gi (of 1024) behind
+ * it. */
 bool parse_count(const char *text, uint64_t low, uint64_t high, uint64_t *ret,
                  struct parse_why *why);
 /* Finite; low <= x <= high, or low < x if `above`, x < high if `below`. */
@@ -43,14 +50,16 @@ bool parse_real(const char *text, struct real_bounds bounds, double *ret,
                 struct parse_why *why);
 /* "1epoch", "2.5epochs", "500updates", "0.1" (of the run), "10%". */
 bool parse_span(const char *text, struct span *ret, struct parse_why *why);
-/* "0.6:0.1,0.85:0.1": at which point the rate is multiplied by what. "" and "none": no step. */
+/* "0.6:0.1,0.85:0.1": at which point the rate is multiplied by what. "" and "none": no
+ * step. */
 bool parse_milestones(const char *text, struct milestones *ret, struct parse_why *why);
 
-/* Gradients in a span: of a run of `total` gradients, `epoch` of which make an epoch. */
+/* Gradients in a span: of a run of `total` gradients, `epoch` of which make an epoch.
+ */
 uint64_t span_gradients(struct span span, uint64_t total, double epoch);
 
-/* The candidate that is nearest to `text`, or NULL if none is near. `at(context, i)` gives the candidates, NULL past
- * the end. */
+/* The candidate that is nearest to `text`, or NULL if none is near. `at(context, i)`
+ * gives the candidates, NULL past the end. */
 const char *parse_nearest(const char *text, const char *(*at)(const void *, unsigned),
                           const void *context);
 

@@ -1,11 +1,15 @@
-/* The subcommands of the program, and what they share. Each gets argv from its own name on, prints for itself and
- * returns the exit code: 0 done, 1 failed, 2 misuse. */
+/* The subcommands of the program, and what they share. Each gets argv from its own name
+ * on, prints for itself and returns the exit code: 0 done, 1 failed, 2 misuse. */
 #ifndef CLUSTER_PROGRAM_H
 #define CLUSTER_PROGRAM_H
 
 #include "engine/gapless.h"
 
-enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_MISUSE = 2 };
+enum {
+    EXIT_DONE = 0,
+    EXIT_FAILED = 1,
+    EXIT_MISUSE = 2
+};
 
 int cmd_train(int argc, char **argv);
 int cmd_master(int argc, char **argv);
@@ -18,7 +22,8 @@ int cmd_bench(int argc, char **argv);
 /* "gapless train: ..." on stderr. */
 void say(const char *command, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-/* Says what an error says. Returns the exit code: 2 for GAPLESS_INVALID, which is misuse, 1 for the rest. */
+/* Says what an error says. Returns the exit code: 2 for GAPLESS_INVALID, which is
+ * misuse, 1 for the rest. */
 int say_error(const char *command, const struct gapless_error *error);
 
 #endif

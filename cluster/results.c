@@ -13,7 +13,8 @@
 
 #define ROOM_MIN (1u << 20) /* metrics, result and log of a run */
 
-/* ---- files ------------------------------------------------------------------------- */
+/* ---- files -------------------------------------------------------------------------
+ */
 
 static int path_join(const char *folder, const char *name, char ret[RESULTS_PATH_MAX],
                      struct gapless_error *error)
@@ -42,12 +43,12 @@ int results_folder(const char *path, struct gapless_error *error)
         part[i] = '\0';
         if (mkdir(part, 0777) == 0 || errno == EEXIST)
             continue;
-        return gapless_error_set(error, GAPLESS_IO, errno, "cannot make the folder %.150s",
-                                 part);
+        return gapless_error_set(error, GAPLESS_IO, errno,
+                                 "cannot make the folder %.150s", part);
     }
     if (stat(path, &info) != 0)
-        return gapless_error_set(error, GAPLESS_IO, errno, "cannot open the folder %.150s",
-                                 path);
+        return gapless_error_set(error, GAPLESS_IO, errno,
+                                 "cannot open the folder %.150s", path);
     if (!S_ISDIR(info.st_mode))
         return gapless_error_set(error, GAPLESS_IO, 0,
                                  "%.150s is a file, not a folder: choose another --out",
@@ -70,7 +71,8 @@ static bool write_all(int fd, const char *bytes, size_t count)
     return true;
 }
 
-/* So that a rename survives a crash of the machine; where a folder cannot be synced, it is as good as it gets. */
+/* So that a rename survives a crash of the machine; where a folder cannot be synced, it
+ * is as good as it gets. */
 static void sync_folder(const char *path)
 {
     char folder[RESULTS_PATH_MAX];
@@ -136,16 +138,17 @@ int results_check(const char *folder, uint64_t parameters, struct gapless_error 
         return GAPLESS_OK; /* it can be written; how much, it does not say */
     free_bytes = (uint64_t)space.f_bavail * space.f_frsize;
     if (free_bytes < need)
-        return gapless_error_set(error, GAPLESS_IO, 0,
-                                 "%.100s has room for %llu KiB, the run needs %llu: make "
-                                 "room or choose another --out",
-                                 folder, (unsigned long long)free_bytes / 1024,
-                                 (unsigned long long)need / 1024);
+        return gapless_error_set(
+            error, GAPLESS_IO, 0,
+            "%.100s has room for %llu KiB, the run needs %llu: make "
+            "room or choose another --out",
+            folder, (unsigned long long)free_bytes / 1024,
+            (unsigned long long)need / 1024);
     return GAPLESS_OK;
 }
 
-static int set_aside(const char *folder, const char *name, const char *previous,
-                     struct gapless_error *error)
+int results_set_aside(const char *folder, const char *name, const char *previous,
+                      struct gapless_error *error)
 {
     char from[RESULTS_PATH_MAX], to[RESULTS_PATH_MAX];
     int status = path_join(folder, name, from, error);
@@ -153,7 +156,8 @@ static int set_aside(const char *folder, const char *name, const char *previous,
     if (status == GAPLESS_OK)
         status = path_join(folder, previous, to, error);
     if (status == GAPLESS_OK && rename(from, to) != 0 && errno != ENOENT)
-        status = gapless_error_set(error, GAPLESS_IO, errno, "cannot rename %.150s", from);
+        status =
+            gapless_error_set(error, GAPLESS_IO, errno, "cannot rename %.150s", from);
     return status;
 }
 
@@ -164,12 +168,10 @@ int results_open(const char *folder, struct results *ret, struct gapless_error *
 
     memset(ret, 0, sizeof *ret);
     (void)snprintf(ret->folder, sizeof ret->folder, "%s", folder);
-    status = set_aside(folder, "result.json", "result.previous.json", error);
+    status = results_set_aside(folder, "result.json", "result.previous.json", error);
     if (status == GAPLESS_OK)
-        status = set_aside(folder, "metrics.jsonl", "metrics.previous.jsonl", error);
-    if (status == GAPLESS_OK)
-        status = set_aside(folder, "model.safetensors", "model.previous.safetensors",
-                           error);
+        status =
+            results_set_aside(folder, "metrics.jsonl", "metrics.previous.jsonl", error);
     if (status == GAPLESS_OK)
         status = path_join(folder, "metrics.jsonl", path, error);
     if (status != GAPLESS_OK)
@@ -187,7 +189,8 @@ void results_close(struct results *results)
     results->metrics = NULL;
 }
 
-/* ---- JSON -------------------------------------------------------------------------- */
+/* ---- JSON --------------------------------------------------------------------------
+ */
 
 static json_t *real(double value)
 {
@@ -279,12 +282,12 @@ static json_t *workers_json(const struct outcome *outcome)
         set(row, "worker", count(i));
         set(row, "gradients", count(worker->gradients));
         set(row, "dropped", count(worker->dropped));
-        set(row, "lag_mean", worker->gradients > 0
-                                 ? real(worker->lag_sum / (double)worker->gradients)
-                                 : json_null());
-        set(row, "gap_rms_mean", worker->gap_count > 0
-                                     ? real(worker->gap_sum / (double)worker->gap_count)
-                                     : json_null());
+        set(row, "lag_mean",
+            worker->gradients > 0 ? real(worker->lag_sum / (double)worker->gradients)
+                                  : json_null());
+        set(row, "gap_rms_mean",
+            worker->gap_count > 0 ? real(worker->gap_sum / (double)worker->gap_count)
+                                  : json_null());
         (void)json_array_append_new(ret, row);
     }
     return ret;
@@ -365,8 +368,7 @@ int results_write(struct results *results, const struct outcome *outcome,
     set(ret, "final_loss", real(outcome->test_loss));
     set(ret, "training_loss", real(stats->loss));
     set(ret, "updates", count(stats->updates));
-    set(ret, "updates_per_second",
-        real((double)stats->updates / stats->seconds));
+    set(ret, "updates_per_second", real((double)stats->updates / stats->seconds));
     set(ret, "seconds", real(stats->seconds));
     set(ret, "lag", summary(&stats->lag));
     set(ret, "gap_rms", summary(&stats->gap_rms));
@@ -383,7 +385,8 @@ int results_write(struct results *results, const struct outcome *outcome,
     bytes = json_dumps(ret, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     json_decref(ret);
     if (bytes == NULL)
-        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for the result");
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                 "no memory for the result");
     status = path_join(results->folder, "result.json", path, error);
     if (status == GAPLESS_OK) {
         size_t used = strlen(bytes);

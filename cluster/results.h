@@ -1,11 +1,12 @@
 /* What a run leaves behind in its folder:
  *
- *     result.json        how it went, written at the end: to a temporary file, synced, renamed
- *     metrics.jsonl      a line a second while it goes
- *     model.safetensors  the parameters, written by the master
- *     log/               what the processes had to say, if anything
+ *     result.json        how it went, written at the end: to a temporary file, synced,
+ * renamed metrics.jsonl      a line a second while it goes model.safetensors  the
+ * parameters, written by the master log/               what the processes had to say,
+ * if anything
  *
- * Files of an earlier run are kept as result.previous.json and so on. A number that is not finite is written as null.
+ * Files of an earlier run are kept as result.previous.json and so on. A number that is
+ * not finite is written as null.
  */
 #ifndef CLUSTER_RESULTS_H
 #define CLUSTER_RESULTS_H
@@ -23,7 +24,7 @@
 struct results {
     char folder[RESULTS_PATH_MAX];
     FILE *metrics;
-    bool failed;      /* a write failed: said once in `error` */
+    bool failed; /* a write failed: said once in `error` */
     struct gapless_error error;
 };
 
@@ -43,15 +44,20 @@ struct outcome {
     uint32_t worker_count, workers_lost;
     double accuracy, test_loss; /* of the final parameters; NaN: unknown */
     double parameters_rms;
-    bool stopped;               /* before its end, by a person */
-    const char *failure;        /* NULL: none */
+    bool stopped;        /* before its end, by a person */
+    const char *failure; /* NULL: none */
     int argc;
     char **argv;
 };
 
-/* Makes the folder, checks that it can be written and has room for `parameters`: before anything is computed. */
+/* Makes the folder, checks that it can be written and has room for `parameters`: before
+ * anything is computed. */
 int results_check(const char *folder, uint64_t parameters, struct gapless_error *error);
-/* Sets an earlier run's files aside and opens metrics.jsonl. */
+/* Renames a file of the folder, if there is one, to `previous`, over an older one. */
+int results_set_aside(const char *folder, const char *name, const char *previous,
+                      struct gapless_error *error);
+/* Sets result.json and metrics.jsonl of an earlier run aside and opens metrics.jsonl.
+ */
 int results_open(const char *folder, struct results *ret, struct gapless_error *error);
 /* Adds a line, flushed. On failure `failed` is set and nothing more is tried. */
 void results_metrics(struct results *results, const struct moment *moment);

@@ -32,8 +32,10 @@ static void describe(struct task *task)
     for (uint32_t i = 0; i < task->model.tensor_count; i++) {
         const struct model_tensor *from = &task->model.tensors[i];
 
-        task->tensors[i] = (struct gapless_tensor){
-            .name = from->name, .dims = from->rank, .dim = {from->dims[0], from->dims[1]}};
+        task->tensors[i] =
+            (struct gapless_tensor){.name = from->name,
+                                    .dims = from->rank,
+                                    .dim = {from->dims[0], from->dims[1]}};
     }
     task->shape.tensors = task->tensors;
     task->shape.tensors_count = task->model.tensor_count;
@@ -95,7 +97,8 @@ int task_initial(const struct task *task, float **ret, struct gapless_error *err
 
     if (theta == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
-                                 "no memory for %zu parameters", task->model.parameters);
+                                 "no memory for %zu parameters",
+                                 task->model.parameters);
     model_init(&task->model, task->job.seed, theta);
     *ret = theta;
     return GAPLESS_OK;

@@ -16,17 +16,20 @@ struct task {
     struct model model;
     struct sampler sampler;
     struct gapless_tensor tensors[2 * MODEL_LAYERS_MAX];
-    struct gapless_model shape; /* the model as the engine wants it; points into the task */
+    struct gapless_model
+        shape; /* the model as the engine wants it; points into the task */
 };
 
-/* Loads the data (from data_fd if it is not -1) and makes the model. GAPLESS_INVALID: misuse, a name that does not
- * exist; the text names the choices. Otherwise a failure, such as GAPLESS_MISSING; the text says what to do. The task
- * must not be moved afterwards. */
+/* Loads the data (from data_fd if it is not -1) and makes the model. GAPLESS_INVALID:
+ * misuse, a name that does not exist; the text names the choices. Otherwise a failure,
+ * such as GAPLESS_MISSING; the text says what to do. The task must not be moved
+ * afterwards. */
 int task_open(const struct job *job, int data_fd, struct task *ret,
               struct gapless_error *error);
 void task_close(struct task *task);
 
-/* Gradients in so many epochs; at least 1. GAPLESS_INVALID when there are more than can be counted. */
+/* Gradients in so many epochs; at least 1. GAPLESS_INVALID when there are more than can
+ * be counted. */
 int task_gradients(const struct task *task, double epochs, uint64_t *ret,
                    struct gapless_error *error);
 /* The initial parameters: malloc'ed. */

@@ -11,7 +11,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define WRITE_WAIT_MS 200 /* a terminal that is stopped (Ctrl-S) must not hold up the run */
+#define WRITE_WAIT_MS                                                                  \
+    200 /* a terminal that is stopped (Ctrl-S) must not hold up the run */
 
 static volatile sig_atomic_t hidden_on = -1; /* the descriptor of a hidden cursor */
 

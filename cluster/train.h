@@ -3,9 +3,10 @@
  *     train ── fork, exec ──> master <── shm ──> worker 0 ... N-1
  *       └────── observer ────────┘
  *
- * One thread, a tick of a tenth of a second: signals and ends of children are waited for with sigtimedwait, so nothing
- * happens asynchronously. Each step is in one of three files: train_crew.c (the processes), train_watch.c (the tick),
- * train_end.c (what is left when it is over).
+ * One thread, a tick of a tenth of a second: signals and ends of children are waited
+ * for with sigtimedwait, so nothing happens asynchronously. Each step is in one of
+ * three files: train_crew.c (the processes), train_watch.c (the tick), train_end.c
+ * (what is left when it is over).
  */
 #ifndef CLUSTER_TRAIN_H
 #define CLUSTER_TRAIN_H
@@ -37,18 +38,19 @@ struct train {
     struct gapless_observer *observer;
     struct evaluator evaluator;
     struct results results;
+    bool begun; /* there was an update: the files of an earlier run were set aside */
     struct view view;
     struct view_facts facts;
     struct gapless_worker_stats *worker;
     uint32_t worker_count;
     sigset_t signals;
     double start, view_due, metrics_due, evaluate_due;
-    double rate_from_s;      /* the stretch updates_per_second is measured over */
+    double rate_from_s; /* the stretch updates_per_second is measured over */
     uint64_t rate_from;
-    int signal;              /* that asked for the end; 0: none */
-    bool at_once;            /* a second one came */
+    int signal;   /* that asked for the end; 0: none */
+    bool at_once; /* a second one came */
     double stop_by, gone_since;
-    uint32_t lost;           /* workers of ours that died before the end */
+    uint32_t lost; /* workers of ours that died before the end */
     double parameters_rms;
     char failure[FAILURE_MAX]; /* "": none */
 };
@@ -56,7 +58,8 @@ struct train {
 /* train_crew.c */
 /* Starts the master and the workers. */
 int train_start(struct train *train, struct gapless_error *error);
-/* Connects as an observer; notices if a process dies meanwhile. GAPLESS_STOPPED: asked to end. */
+/* Connects as an observer; notices if a process dies meanwhile. GAPLESS_STOPPED: asked
+ * to end. */
 int train_connect(struct train *train, struct gapless_error *error);
 /* Notices who has ended, and says so. */
 void train_crew_check(struct train *train);
@@ -73,7 +76,8 @@ void train_watch(struct train *train);
 bool train_look(struct train *train);
 
 /* train_end.c */
-/* Reads and measures what was trained, ends the processes, writes the files, prints the table. The exit code. */
+/* Reads and measures what was trained, ends the processes, writes the files, prints the
+ * table. The exit code. */
 int train_finish(struct train *train);
 
 #endif

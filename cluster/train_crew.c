@@ -1,4 +1,5 @@
-/* The processes of a run: the master's and the workers' command lines, and what is said when one of them ends. */
+/* The processes of a run: the master's and the workers' command lines, and what is said
+ * when one of them ends. */
 #include "train.h"
 
 #include "cluster/program.h"
@@ -9,9 +10,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CONNECT_S 60.0      /* the master allocates first: large models take a while */
+#define CONNECT_S 60.0 /* the master allocates first: large models take a while */
 #define CONNECT_TRY_NS 200000000ll
-#define ARGUMENTS_MAX 72    /* every option, and the name */
+#define ARGUMENTS_MAX 72 /* every option, and the name */
 
 void train_fail(struct train *train, const char *format, ...)
 {
@@ -24,7 +25,8 @@ void train_fail(struct train *train, const char *format, ...)
     va_end(list);
 }
 
-/* ---- starting ---------------------------------------------------------------------- */
+/* ---- starting ----------------------------------------------------------------------
+ */
 
 struct arguments {
     char *text[ARGUMENTS_MAX + 1];
@@ -56,8 +58,8 @@ static void free_arguments(struct arguments *arguments)
 
 static bool master_arguments(const struct train *train, struct arguments *ret)
 {
-    static const char *const except[] = {"address",      "out",     "quiet",
-                                         "workers-wait", "data-fd", "launched", NULL};
+    static const char *const except[] = {"address", "out",      "quiet", "workers-wait",
+                                         "data-fd", "launched", NULL};
 
     return add(ret, "gapless") && add(ret, "master") &&
            options_emit(&train->settings, FOR_MASTER, except, ret->text, ARGUMENTS_MAX,
@@ -71,8 +73,8 @@ static bool master_arguments(const struct train *train, struct arguments *ret)
 
 static bool worker_arguments(const struct train *train, struct arguments *ret)
 {
-    static const char *const except[] = {"master", "quiet", "connect-timeout", "data-fd",
-                                         NULL};
+    static const char *const except[] = {"master", "quiet", "connect-timeout",
+                                         "data-fd", NULL};
 
     return add(ret, "gapless") && add(ret, "worker") &&
            options_emit(&train->settings, FOR_WORKER, except, ret->text, ARGUMENTS_MAX,
@@ -115,7 +117,8 @@ int train_start(struct train *train, struct gapless_error *error)
     return status;
 }
 
-/* ---- watching ---------------------------------------------------------------------- */
+/* ---- watching ----------------------------------------------------------------------
+ */
 
 static void describe(const struct child *child, char *ret, size_t max)
 {
@@ -123,8 +126,8 @@ static void describe(const struct child *child, char *ret, size_t max)
 
     launch_describe(child, how, sizeof how);
     launch_last_words(child, words, sizeof words);
-    (void)snprintf(ret, max, "%s (process %d) %s%s%s", child->name, (int)child->pid, how,
-                   words[0] != '\0' ? "; its last words: " : "", words);
+    (void)snprintf(ret, max, "%s (process %d) %s%s%s", child->name, (int)child->pid,
+                   how, words[0] != '\0' ? "; its last words: " : "", words);
 }
 
 static bool run_over(const struct train *train)

@@ -106,7 +106,8 @@ static void print_staleness(const struct train *train)
 static void print_table(const struct train *train)
 {
     const struct gapless_stats *stats = &train->facts.stats;
-    uint32_t lost = train->lost > stats->workers_lost ? train->lost : stats->workers_lost;
+    uint32_t lost =
+        train->lost > stats->workers_lost ? train->lost : stats->workers_lost;
 
     (void)printf("\n  %-18s %s %%   (loss %s)\n", "test accuracy",
                  word_real(100.0 * train->evaluator.accuracy, 2).text,
@@ -161,6 +162,16 @@ static void print_files(const struct train *train, bool result)
     (void)fflush(stdout);
 }
 
+/* There is nothing to write when nothing was learnt. */
+static int finish_unbegun(struct train *train)
+{
+    if (train->failure[0] != '\0')
+        say("train", "%s", train->failure);
+    else
+        say("train", "stopped before the run began");
+    return train->failure[0] != '\0' ? EXIT_FAILED : 128 + train->signal;
+}
+
 int train_finish(struct train *train)
 {
     struct gapless_error error = {0};
@@ -173,13 +184,14 @@ int train_finish(struct train *train)
     end_processes(train);
     view_leave(&train->view);
     launch_tidy(train->child, train->children, train->log_folder);
+    if (!train->begun)
+        return finish_unbegun(train);
     if (train->at_once) {
         say("train", "ended at once; metrics.jsonl is in %s", train->folder);
         return 128 + train->signal;
     }
     written = write_result(train, &error) == GAPLESS_OK;
-    if (train->facts.stats.updates > 0)
-        print_table(train);
+    print_table(train);
     print_files(train, written);
     if (!written)
         (void)say_error("train", &error);

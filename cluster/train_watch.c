@@ -8,14 +8,15 @@
 #define VIEW_EVERY_S 0.2
 #define METRICS_EVERY_S 1.0
 #define EVALUATE_EVERY_S 0.4
-#define EVALUATE_SHARE 20.0    /* at most one part in so many of a processor's time */
-#define EVALUATE_SLICE_S 0.04  /* in one tick */
-#define READ_NS 200000000ll    /* for a consistent copy of the parameters */
-#define RATE_OVER_S 2.0        /* what updates_per_second is averaged over */
-#define STOP_BY_S 20.0         /* for the master to end cleanly */
-#define GONE_S 3.0             /* without any worker, that may be just ending */
+#define EVALUATE_SHARE 20.0   /* at most one part in so many of a processor's time */
+#define EVALUATE_SLICE_S 0.04 /* in one tick */
+#define READ_NS 200000000ll   /* for a consistent copy of the parameters */
+#define RATE_OVER_S 2.0       /* what updates_per_second is averaged over */
+#define STOP_BY_S 20.0        /* for the master to end cleanly */
+#define GONE_S 3.0            /* without any worker, that may be just ending */
 
-/* ---- signals ----------------------------------------------------------------------- */
+/* ---- signals -----------------------------------------------------------------------
+ */
 
 static void ask_to_stop(struct train *train, int number)
 {
@@ -40,8 +41,7 @@ static void suspend(struct train *train)
 
 void train_signals(struct train *train, double seconds)
 {
-    struct timespec wait = {(time_t)seconds,
-                            (long)((seconds - floor(seconds)) * 1e9)};
+    struct timespec wait = {(time_t)seconds, (long)((seconds - floor(seconds)) * 1e9)};
     int number = sigtimedwait(&train->signals, NULL, &wait);
 
     switch (number) {
@@ -61,7 +61,8 @@ void train_signals(struct train *train, double seconds)
     }
 }
 
-/* ---- looking ----------------------------------------------------------------------- */
+/* ---- looking -----------------------------------------------------------------------
+ */
 
 static void measure_rate(struct train *train)
 {
@@ -122,6 +123,19 @@ static void evaluate(struct train *train)
     train->evaluate_due = now + (pause > EVALUATE_EVERY_S ? pause : EVALUATE_EVERY_S);
 }
 
+/* Not before the run has really begun: until then the folder stays as an earlier run
+ * left it. */
+static void begin(struct train *train)
+{
+    struct gapless_error error = {0};
+
+    if (train->begun || train->facts.stats.updates == 0)
+        return;
+    train->begun = true;
+    if (results_open(train->folder, &train->results, &error) != GAPLESS_OK)
+        train_fail(train, "%s", error.text);
+}
+
 static void write_metrics(struct train *train)
 {
     struct moment moment = {
@@ -160,7 +174,8 @@ static void show(struct train *train)
     }
 }
 
-/* Without workers nothing will happen any more; some may have come from elsewhere, though. */
+/* Without workers nothing will happen any more; some may have come from elsewhere,
+ * though. */
 static void check_alone(struct train *train)
 {
     bool alone = train->facts.stats.workers_active == 0;
@@ -175,12 +190,12 @@ static void check_alone(struct train *train)
         train->gone_since = now_seconds();
     if (now_seconds() - train->gone_since < GONE_S)
         return;
-    train_fail(train,
-               "all workers are gone after %llu of %llu gradients; what they said is in "
-               "%.200s",
-               (unsigned long long)train->facts.stats.gradients,
-               (unsigned long long)train->facts.stats.gradients_total,
-               train->log_folder);
+    train_fail(
+        train,
+        "all workers are gone after %llu of %llu gradients; what they said is in "
+        "%.200s",
+        (unsigned long long)train->facts.stats.gradients,
+        (unsigned long long)train->facts.stats.gradients_total, train->log_folder);
 }
 
 static bool over(struct train *train)
@@ -209,6 +224,7 @@ void train_watch(struct train *train)
         }
         if (!there)
             continue;
+        begin(train);
         evaluate(train);
         show(train);
         check_alone(train);

@@ -1,4 +1,5 @@
-/* Puts the picture on the terminal, over the last one; or a line into the log when it is time. */
+/* Puts the picture on the terminal, over the last one; or a line into the log when it
+ * is time. */
 #include "view.h"
 
 #include <stdarg.h>

@@ -1,5 +1,5 @@
-/* How a run looks while it goes: on a terminal one picture, drawn over again a few times a second; in a log a line
- * every few seconds.
+/* How a run looks while it goes: on a terminal one picture, drawn over again a few
+ * times a second; in a log a line every few seconds.
  *
  *     gapless  dana-ga · 8 workers · fashion-mnist · mlp:64
  *
@@ -23,7 +23,8 @@
 
 #define HISTORY_MAX 128
 
-/* A quantity over the whole run, in at most HISTORY_MAX points: when they are used up every other one is dropped. */
+/* A quantity over the whole run, in at most HISTORY_MAX points: when they are used up
+ * every other one is dropped. */
 struct history {
     double value[HISTORY_MAX];
     unsigned count, stride, skip;
@@ -36,7 +37,7 @@ struct view_facts {
     uint32_t workers;
     uint64_t parameters;
     double epochs, epoch_gradients;
-    double elapsed;            /* s since the start of the program */
+    double elapsed; /* s since the start of the program */
     struct gapless_stats stats;
     double updates_per_second; /* lately */
     double accuracy;           /* NaN: not measured yet */
@@ -49,9 +50,9 @@ struct view_facts {
 struct view {
     struct terminal terminal;
     bool quiet;
-    bool drawn;              /* a picture is on the screen... */
-    unsigned drawn_lines;    /* ...of so many lines, the cursor below it */
-    double line_due;         /* elapsed time of the next line in a log */
+    bool drawn;           /* a picture is on the screen... */
+    unsigned drawn_lines; /* ...of so many lines, the cursor below it */
+    double line_due;      /* elapsed time of the next line in a log */
     struct canvas canvas;
 };
 
@@ -63,10 +64,12 @@ void view_resized(struct view *view);
 /* Prints a line that stays, above the picture; to stderr in a log. */
 void view_note(struct view *view, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-/* Before the process is stopped (Ctrl-Z), and at the end: leaves the picture where it is and shows the cursor. */
+/* Before the process is stopped (Ctrl-Z), and at the end: leaves the picture where it
+ * is and shows the cursor. */
 void view_leave(struct view *view);
 
-/* The picture for a terminal of this size, into `canvas`: for the view itself and for tests. */
+/* The picture for a terminal of this size, into `canvas`: for the view itself and for
+ * tests. */
 void view_paint(struct canvas *canvas, const struct view_facts *facts, unsigned width,
                 unsigned height, bool utf8, bool color);
 /* The line for a log, without its end. */

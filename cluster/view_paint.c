@@ -99,8 +99,7 @@ static void paint_learning(struct canvas *canvas, const struct view_facts *facts
                  facts->accuracies.count);
     canvas_to(canvas, half);
     canvas_put(canvas, STYLE_FAINT, " training loss");
-    canvas_right(canvas, half + 26, STYLE_STRONG, "%s",
-                 word_real(stats->loss, 4).text);
+    canvas_right(canvas, half + 26, STYLE_STRONG, "%s", word_real(stats->loss, 4).text);
     canvas_put(canvas, STYLE_PLAIN, "  ");
     canvas_curve(canvas, STYLE_ACCENT, half - 28, facts->losses.value,
                  facts->losses.count);
@@ -196,8 +195,9 @@ static void small_bar(struct canvas *canvas, enum canvas_style style, unsigned w
     canvas_bar(canvas, style, width, most > 0.0 ? value / most : 0.0, false);
 }
 
-static void paint_worker(struct canvas *canvas, const struct gapless_worker_stats *worker,
-                         uint32_t number, const struct most *most, unsigned width)
+static void paint_worker(struct canvas *canvas,
+                         const struct gapless_worker_stats *worker, uint32_t number,
+                         const struct most *most, unsigned width)
 {
     struct columns at = columns_for(width);
     bool gone = worker->state == 0;
@@ -263,8 +263,7 @@ static void paint_heading(struct canvas *canvas, unsigned width)
 {
     struct columns at = columns_for(width);
 
-    canvas_put(canvas, STYLE_FAINT, " worker  %s",
-               at.share >= 9 ? "its share" : "");
+    canvas_put(canvas, STYLE_FAINT, " worker  %s", at.share >= 9 ? "its share" : "");
     canvas_right(canvas, at.updates, STYLE_FAINT, "updates");
     canvas_right(canvas, at.lag, STYLE_FAINT, "lag");
     canvas_right(canvas, at.gap, STYLE_FAINT, "gap");
@@ -324,20 +323,17 @@ void view_line(const struct view_facts *facts, char *ret, size_t max)
     const char *state = state_text(facts);
     int used;
 
-    used = snprintf(ret, max,
-                    "%6.1f s  epoch %.2f/%g  updates %s (%.0f/s)  loss %s  accuracy "
-                    "%s %%  rate %s  lag %s  gap %s  workers %u",
-                    facts->elapsed, epochs_done(facts), facts->epochs,
-                    word_count(stats->updates).text, facts->updates_per_second,
-                    word_real(stats->loss, 4).text,
-                    word_real(100.0 * facts->accuracy, 2).text,
-                    word_small(stats->rate).text,
-                    word_real(stats->lag.count > 0 ? stats->lag.mean : (double)NAN, 2)
-                        .text,
-                    word_small(stats->gap_rms.count > 0 ? stats->gap_rms.mean
-                                                        : (double)NAN)
-                        .text,
-                    stats->workers_active);
+    used = snprintf(
+        ret, max,
+        "%6.1f s  epoch %.2f/%g  updates %s (%.0f/s)  loss %s  accuracy "
+        "%s %%  rate %s  lag %s  gap %s  workers %u",
+        facts->elapsed, epochs_done(facts), facts->epochs,
+        word_count(stats->updates).text, facts->updates_per_second,
+        word_real(stats->loss, 4).text, word_real(100.0 * facts->accuracy, 2).text,
+        word_small(stats->rate).text,
+        word_real(stats->lag.count > 0 ? stats->lag.mean : (double)NAN, 2).text,
+        word_small(stats->gap_rms.count > 0 ? stats->gap_rms.mean : (double)NAN).text,
+        stats->workers_active);
     if (used < 0 || (size_t)used >= max)
         return;
     if (stats->dropped > 0)

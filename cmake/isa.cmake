@@ -8,6 +8,13 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND CMAKE_SIZEOF_VOID
   set(GAPLESS_ISA_FLAGS_avx512 -march=x86-64-v4 -mprefer-vector-width=512)
 endif()
 
+# These files hand no address of a local around; not watching over scopes halves the time to compile them.
+function(gapless_isa_sanitize target)
+  if(GAPLESS_SANITIZE MATCHES address)
+    target_compile_options(${target} PRIVATE -fno-sanitize-address-use-after-scope)
+  endif()
+endfunction()
+
 # gapless_isa_objects(RET SOURCE...): sets RET to the objects of each source for each instruction set.
 function(gapless_isa_objects ret)
   set(objects)
@@ -19,9 +26,7 @@ function(gapless_isa_objects ret)
       target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR})
       target_compile_definitions(${target} PRIVATE GAPLESS_ISA_NAME=${isa})
       target_compile_options(${target} PRIVATE ${GAPLESS_ISA_FLAGS_${isa}} $<$<NOT:$<CONFIG:Debug>>:-O3>)
-      if(GAPLESS_SANITIZE MATCHES address) # half the time to compile, and no local outlives its scope here
-        target_compile_options(${target} PRIVATE -fno-sanitize-address-use-after-scope)
-      endif()
+      gapless_isa_sanitize(${target})
       list(APPEND objects $<TARGET_OBJECTS:${target}>)
     endforeach()
   endforeach()

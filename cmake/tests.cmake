@@ -25,6 +25,7 @@ add_library(gapless_double STATIC EXCLUDE_FROM_ALL
   engine/rules.c engine/status.c engine/compute_cpu_isa.c)
 target_compile_definitions(gapless_double PUBLIC GAPLESS_REAL_DOUBLE)
 target_include_directories(gapless_double PUBLIC ${PROJECT_SOURCE_DIR})
+gapless_isa_sanitize(gapless_double)
 
 # Sets timeout, serial, plain and link from the "ctest:" comment of a test.
 macro(gapless_test_wishes file)
@@ -87,7 +88,7 @@ function(gapless_test_add dir file)
 
   add_test(NAME ${dir}/${name} COMMAND ${command})
   set_tests_properties(${dir}/${name} PROPERTIES
-    LABELS ${label} TIMEOUT ${timeout} RUN_SERIAL ${serial} SKIP_RETURN_CODE 77
+    LABELS ${label} TIMEOUT ${timeout} COST ${timeout} RUN_SERIAL ${serial} SKIP_RETURN_CODE 77
     WORKING_DIRECTORY ${PROJECT_BINARY_DIR}/tests/scratch
     ENVIRONMENT "GAPLESS_PROGRAM=$<TARGET_FILE:gapless_program>;GAPLESS_SOURCE_DIR=${PROJECT_SOURCE_DIR};\
 GAPLESS_BUILD_DIR=${PROJECT_BINARY_DIR};CC=${CMAKE_C_COMPILER};OPENBLAS_NUM_THREADS=1;\

@@ -116,7 +116,7 @@ static int shm_open(const struct tp_config *given, struct tp **ret,
         goto close_tp;
     }
     for (uint32_t i = 0; i < config.peers_max; i++)
-        tp->peers[i].fd = -1;
+        tp->peers[i].fd = tp->peers[i].process_fd = -1;
     status =
         shm_memory_new("gapless-bell", sizeof *tp->bell, &tp->bell_fd, &bell, error);
     if (status != GAPLESS_OK)

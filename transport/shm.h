@@ -116,6 +116,7 @@ struct shm_peer {
     uint32_t generation; /* counts uses of the slot, so that mail of an earlier one is
                             known */
     int fd;
+    int process_fd; /* readable when the process has ended; or -1 */
     struct shm_control *control;
     size_t control_bytes;
     struct bell *bell; /* theirs */
@@ -190,7 +191,7 @@ struct tp {
     uint64_t *pending; /* bit: a peer to look at */
     uint32_t *over;    /* peers whose DOWN was just delivered */
     uint32_t over_count;
-    uint64_t pumped_ns; /* client: when the sockets were last read */
+    uint64_t swept_ns; /* when all rings, and a client's sockets, were last looked at */
 
     /* The door's, or the client's own hands. */
     _Alignas(RING_LINE) uint32_t mail_posted;
@@ -232,6 +233,9 @@ int shm_listen_socket(const char *address, struct sockaddr_un *ret_address,
                       uint64_t *ret_inode, int *ret_fd, struct gapless_error *error);
 /* Is the process at the other end ours, or root's? */
 bool shm_trusted(int fd);
+/* A descriptor that becomes readable when the process at the other end ends, even if a
+ * process that it forked keeps the connection open. -1: cannot be had, do without. */
+int shm_process_open(int fd);
 
 struct shm_frame shm_frame(enum shm_frame_kind kind, uint32_t a, uint32_t b);
 /* GAPLESS_OK, GAPLESS_AGAIN, GAPLESS_PEER_LOST, or GAPLESS_SYSTEM with errno set. */

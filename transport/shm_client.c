@@ -159,6 +159,7 @@ static int client_seat(struct tp *tp, uint32_t index, int fd, struct shm_packet 
     peer->windows_max = tp->config.windows_max;
     shm_peer_rings(peer, packet->head.a, false);
     peer->fd = fd;
+    peer->process_fd = shm_process_open(fd);
     peer->up = true;
     baton_pass(&peer->state, SHM_LIVE);
     return GAPLESS_OK;

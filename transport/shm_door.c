@@ -34,6 +34,7 @@
 #define LISTEN_TAG UINT64_MAX
 #define STOP_TAG (UINT64_MAX - 1)
 #define GREETER_TAG (UINT64_C(1) << 32)
+#define PROCESS_TAG (UINT64_C(1) << 33)
 #define EVENTS_MAX 64
 /* Frames read from one peer before the next one's turn. */
 #define FRAMES_A_TURN 4
@@ -47,22 +48,23 @@ static int door_watch(struct tp *tp, int operation, int fd, uint64_t tag)
 
 /* ---- greeters ------------------------------------------------------------------- */
 
-static void greeter_close(struct shm_greeter *greeter)
+static void greeter_close(struct tp *tp, struct shm_greeter *greeter)
 {
     if (greeter->ready)
         shm_packet_close(&greeter->hello);
+    if (greeter->fd >= 0)
+        (void)door_watch(tp, EPOLL_CTL_DEL, greeter->fd, 0);
     greeter->ready = false;
-    /* Closing also takes it out of the epoll set. */
     shm_close_fd(&greeter->fd);
 }
 
-static void greeter_refuse(struct shm_greeter *greeter, enum gapless_status status,
-                           const char *text)
+static void greeter_refuse(struct tp *tp, struct shm_greeter *greeter,
+                           enum gapless_status status, const char *text)
 {
     struct shm_frame frame = shm_frame(SHM_REFUSE, (uint32_t)-status, 0);
 
     (void)shm_frame_send(greeter->fd, &frame, text, (uint32_t)strlen(text), NULL, 0);
-    greeter_close(greeter);
+    greeter_close(tp, greeter);
 }
 
 static void greeter_read(struct tp *tp, struct shm_greeter *greeter)
@@ -76,12 +78,12 @@ static void greeter_read(struct tp *tp, struct shm_greeter *greeter)
     if (status == GAPLESS_AGAIN)
         return;
     if (status == GAPLESS_PEER_LOST) {
-        greeter_close(greeter);
+        greeter_close(tp, greeter);
         return;
     }
     greeter->ready = status == GAPLESS_OK;
     if (!greeter->ready || greeter->hello.head.kind != SHM_HELLO) {
-        greeter_refuse(greeter, GAPLESS_VERSION,
+        greeter_refuse(tp, greeter, GAPLESS_VERSION,
                        "the master did not understand: what connected is not a gapless "
                        "client, or one of a very different version");
         return;
@@ -92,11 +94,12 @@ static void greeter_read(struct tp *tp, struct shm_greeter *greeter)
             "the master speaks version %d of the shared memory protocol, the "
             "client version %u; use the same gapless on both sides",
             SHM_PROTOCOL, (unsigned)greeter->hello.head.protocol);
-        greeter_refuse(greeter, GAPLESS_VERSION, text);
+        greeter_refuse(tp, greeter, GAPLESS_VERSION, text);
         return;
     }
     if (greeter->hello.fd_count != 1 || greeter->hello.head.a >= BELL_BITS) {
-        greeter_refuse(greeter, GAPLESS_PROTOCOL, "the client's greeting is malformed");
+        greeter_refuse(tp, greeter, GAPLESS_PROTOCOL,
+                       "the client's greeting is malformed");
         return;
     }
     /* Nothing more to read before it is seated; and its hang-up must not keep us awake.
@@ -122,10 +125,10 @@ static void door_accept(struct tp *tp)
         greeter->ready = false;
         greeter->deadline_ns = shm_now_ns() + GREET_NS;
         if (!shm_trusted(fd))
-            greeter_refuse(greeter, GAPLESS_REFUSED,
+            greeter_refuse(tp, greeter, GAPLESS_REFUSED,
                            "the master belongs to another user");
         else if (door_watch(tp, EPOLL_CTL_ADD, fd, GREETER_TAG | i) != 0)
-            greeter_close(greeter);
+            greeter_close(tp, greeter);
     }
     /* No free greeter, or an error: stop looking at the listening socket, which would
      * be ready all the time; door_tidy looks again after a pause. */
@@ -173,14 +176,14 @@ static void seat_take(struct tp *tp, struct shm_peer *peer, struct shm_greeter *
 
     if (shm_memory_map(greeter->hello.fds[0], sizeof(struct bell), TP_READ_WRITE, &bell,
                        &error) != GAPLESS_OK) {
-        greeter_refuse(greeter, (enum gapless_status)error.status, error.text);
+        greeter_refuse(tp, greeter, (enum gapless_status)error.status, error.text);
         return;
     }
     peer->control_bytes = shm_control_bytes(capacity);
     if (shm_memory_new("gapless-control", peer->control_bytes, &fds[0], &control,
                        &error) != GAPLESS_OK) {
         shm_memory_unmap(bell, sizeof(struct bell));
-        greeter_refuse(greeter, (enum gapless_status)error.status, error.text);
+        greeter_refuse(tp, greeter, (enum gapless_status)error.status, error.text);
         return;
     }
     fds[1] = tp->bell_fd;
@@ -193,17 +196,25 @@ static void seat_take(struct tp *tp, struct shm_peer *peer, struct shm_greeter *
     shm_peer_rings(peer, capacity, true);
     peer->fd = greeter->fd;
     greeter->fd = -1;
-    greeter_close(greeter);
+    greeter_close(tp, greeter);
+    /* WELCOME before UP, which makes the server's thread grant: the client expects it
+     * first. A note that comes before UP was polled waits in its ring. */
+    if (shm_frame_send(peer->fd, &welcome, NULL, 0, fds, 2) != GAPLESS_OK) {
+        shm_peer_clear(tp, peer);
+        goto close_control;
+    }
     baton_pass(&peer->state, SHM_LIVE);
-    /* UP before WELCOME: the client cannot send a note before its UP is in the mailbox.
-     */
     shm_mail_post(tp, TP_UP, index, 0);
-    if (shm_frame_send(peer->fd, &welcome, NULL, 0, fds, 2) != GAPLESS_OK ||
-        door_watch(tp, EPOLL_CTL_ADD, peer->fd, index) != 0) {
+    peer->process_fd = shm_process_open(peer->fd);
+    if (peer->process_fd >= 0)
+        (void)door_watch(tp, EPOLL_CTL_ADD, peer->process_fd, PROCESS_TAG | index);
+    if (door_watch(tp, EPOLL_CTL_ADD, peer->fd, index) != 0) {
         (void)shutdown(peer->fd, SHUT_RDWR);
         peer->gone = true;
         tp->gone_count++;
     }
+
+close_control:
     (void)close(fds[0]);
 }
 
@@ -227,7 +238,7 @@ static void seat_greeters(struct tp *tp)
                            "the master has room for %" PRIu32 " peers and all are "
                            "connected; start it with room for more, or end one",
                            tp->config.peers_max);
-            greeter_refuse(greeter, GAPLESS_CAPACITY, text);
+            greeter_refuse(tp, greeter, GAPLESS_CAPACITY, text);
         }
     }
 }
@@ -247,7 +258,7 @@ static bool door_tidy(struct tp *tp)
         struct shm_greeter *greeter = &tp->greeters[i];
 
         if (greeter->fd >= 0 && now >= greeter->deadline_ns)
-            greeter_refuse(greeter, GAPLESS_TIMEOUT,
+            greeter_refuse(tp, greeter, GAPLESS_TIMEOUT,
                            "the master had no seat free in time, or heard no greeting");
         again = again || greeter->fd >= 0;
     }
@@ -276,6 +287,17 @@ static void door_peer(struct tp *tp, uint32_t index)
         (void)door_watch(tp, EPOLL_CTL_DEL, peer->fd, 0);
 }
 
+/* A peer's process has ended. As a rule its socket says so too, but a process that it
+ * forked may keep that open: shut, it gives what was sent and then the end. */
+static void door_process(struct tp *tp, uint32_t index)
+{
+    struct shm_peer *peer = &tp->peers[index];
+
+    (void)door_watch(tp, EPOLL_CTL_DEL, peer->process_fd, 0);
+    if (baton_look(&peer->state) == SHM_LIVE)
+        (void)shutdown(peer->fd, SHUT_RDWR);
+}
+
 static void *door_run(void *argument)
 {
     struct tp *tp = argument;
@@ -294,6 +316,8 @@ static void *door_run(void *argument)
                 door_accept(tp);
             else if ((tag & GREETER_TAG) != 0)
                 greeter_read(tp, &tp->greeters[tag & (GREETER_TAG - 1)]);
+            else if ((tag & PROCESS_TAG) != 0)
+                door_process(tp, (uint32_t)tag);
             else
                 door_peer(tp, (uint32_t)tag);
         }
@@ -330,9 +354,9 @@ int shm_door_open(struct tp *tp, struct gapless_error *error)
     int os = 0;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
-        limit.rlim_cur < (rlim_t)tp->config.peers_max + SHM_GREETERS)
+        limit.rlim_cur < (rlim_t)tp->config.peers_max * 2 + SHM_GREETERS)
         return gapless_error_set(error, GAPLESS_CAPACITY, 0,
-                                 "%" PRIu32 " peers need as many descriptors and the "
+                                 "%" PRIu32 " peers need two descriptors each and the "
                                  "limit is %llu; raise it: ulimit -n",
                                  tp->config.peers_max,
                                  (unsigned long long)limit.rlim_cur);
@@ -368,7 +392,7 @@ void shm_door_close(struct tp *tp)
         tp->has_thread = false;
     }
     for (uint32_t i = 0; i < SHM_GREETERS; i++)
-        greeter_close(&tp->greeters[i]);
+        greeter_close(tp, &tp->greeters[i]);
     /* Only the file that we made. */
     if (tp->address_inode != 0 && lstat(tp->address.sun_path, &stat) == 0 &&
         stat.st_ino == tp->address_inode)

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -290,6 +291,16 @@ bool shm_trusted(int fd)
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &them, &bytes) != 0)
         return false;
     return them.uid == geteuid() || them.uid == 0;
+}
+
+int shm_process_open(int fd)
+{
+    struct ucred them;
+    socklen_t bytes = sizeof them;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &them, &bytes) != 0 || them.pid <= 0)
+        return -1;
+    return (int)syscall(SYS_pidfd_open, them.pid, 0);
 }
 
 /* ---- frames --------------------------------------------------------------------- */

@@ -5,6 +5,7 @@
 #include <linux/futex.h>
 #include <limits.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -95,6 +96,13 @@ void shm_peer_forget(struct shm_peer *peer)
 
 void shm_peer_clear(struct tp *tp, struct shm_peer *peer)
 {
+    /* A descriptor that a forked process holds too must be taken out of the epoll set
+     * and shut down: closing ours would do neither. */
+    if (tp->epoll_fd >= 0 && peer->process_fd >= 0)
+        (void)epoll_ctl(tp->epoll_fd, EPOLL_CTL_DEL, peer->process_fd, NULL);
+    if (peer->fd >= 0)
+        (void)shutdown(peer->fd, SHUT_RDWR);
+    shm_close_fd(&peer->process_fd);
     shm_close_fd(&peer->fd);
     shm_memory_unmap(peer->control, peer->control_bytes);
     shm_memory_unmap(peer->bell, sizeof *peer->bell);

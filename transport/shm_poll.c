@@ -10,9 +10,10 @@
  */
 #include "transport/shm.h"
 
-#include <errno.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <sched.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -45,15 +46,25 @@ static uint32_t pending_next(const struct tp *tp, uint32_t from)
     return word * 64 + (uint32_t)__builtin_ctzll(bits);
 }
 
+/* A server may have forked a process that keeps the connection open for ever: then this
+ * end is shut, and its last words are still read. */
+static void client_check(struct shm_peer *peer)
+{
+    struct pollfd ended = {.fd = peer->process_fd, .events = POLLIN};
+
+    if (peer->process_fd >= 0 && poll(&ended, 1, 0) == 1)
+        (void)shutdown(peer->fd, SHUT_RDWR);
+}
+
 /* All that the client's sockets have. */
 static void client_pump(struct tp *tp)
 {
-    tp->pumped_ns = shm_now_ns();
     for (uint32_t i = 0; i < tp->config.peers_max; i++) {
         struct shm_peer *peer = &tp->peers[i];
 
         if (baton_look(&peer->state) != SHM_LIVE)
             continue;
+        client_check(peer);
         peer->frames = baton_look(&peer->control->said);
         shm_peer_pump(tp, i, (int)tp->mail_count);
         peer->unread = shm_mail_room(tp) == 0;
@@ -229,61 +240,61 @@ static void poll_release(struct tp *tp)
     shm_release_over(tp);
 }
 
+/* Now and then, though nobody rang: whatever a ringer left undone, because it was
+ * killed or because somebody spoilt the bell, is found; and a client looks after its
+ * server. */
+static void poll_sweep(struct tp *tp, uint64_t now_ns)
+{
+    tp->swept_ns = now_ns;
+    for (uint32_t i = 0; i < tp->config.peers_max; i++) {
+        if (tp->peers[i].up)
+            pending_set(tp, i);
+    }
+    if (tp->role == SHM_CLIENT)
+        client_pump(tp);
+}
+
 /* One slice of sleep. */
 static int poll_sleep(struct tp *tp, struct tp_event *events, int max, uint64_t left_ns)
 {
     long slice = (long)(left_ns < (uint64_t)SHM_SLICE_NS ? left_ns : SHM_SLICE_NS);
     struct timespec bound = {.tv_nsec = slice};
-    bool timed_out = false;
     int count;
 
     bell_sleep(tp->bell);
     count = poll_look(tp, events, max);
     if (count == 0)
-        timed_out = syscall(SYS_futex, &tp->bell->asleep, FUTEX_WAIT, 1, &bound, NULL,
-                            0) != 0 &&
-                    errno == ETIMEDOUT;
+        (void)syscall(SYS_futex, &tp->bell->asleep, FUTEX_WAIT, 1, &bound, NULL, 0);
     bell_awake(tp->bell);
-    if (count > 0)
-        return count;
-    if (timed_out) {
-        /* Nothing for long: whatever a killed ringer left undone is found now. */
-        for (uint32_t i = 0; i < tp->config.peers_max; i++) {
-            if (tp->peers[i].up)
-                pending_set(tp, i);
-        }
-        if (tp->role == SHM_CLIENT)
-            client_pump(tp);
-    }
-    return poll_look(tp, events, max);
+    return count > 0 ? count : poll_look(tp, events, max);
 }
 
 int shm_poll(struct tp *tp, struct tp_event *events, int max, int64_t timeout_ns)
 {
     uint64_t bound = (uint64_t)(timeout_ns < 0 ? SHM_BOUND_NS : timeout_ns);
     uint64_t start;
-    uint64_t past;
+    uint64_t now;
     int count;
 
     if (max <= 0 || events == NULL)
         return GAPLESS_INVALID;
     poll_release(tp);
     count = poll_look(tp, events, max);
-    if (count > 0 || (bound == 0 && tp->role != SHM_CLIENT))
+    if (count > 0)
         return count;
     start = shm_now_ns();
-    /* A client that never sleeps has to look after its server now and then. */
-    if (tp->role == SHM_CLIENT && start - tp->pumped_ns >= (uint64_t)SHM_SLICE_NS) {
-        client_pump(tp);
-        count = poll_look(tp, events, max);
-    }
-    for (past = 0; count == 0 && past < bound; past = shm_now_ns() - start) {
-        if (past < tp->config.spin_ns) {
+    for (now = start;; now = shm_now_ns()) {
+        if (count == 0 && now - tp->swept_ns >= (uint64_t)SHM_SLICE_NS) {
+            poll_sweep(tp, now);
+            count = poll_look(tp, events, max);
+        }
+        if (count > 0 || now - start >= bound)
+            return count;
+        if (now - start < tp->config.spin_ns) {
             (void)sched_yield();
             count = poll_look(tp, events, max);
         } else {
-            count = poll_sleep(tp, events, max, bound - past);
+            count = poll_sleep(tp, events, max, bound - (now - start));
         }
     }
-    return count;
 }

@@ -154,13 +154,17 @@ void run_expect(struct run *run, const char *text, double seconds)
     double end = run_now() + seconds;
 
     for (;;) {
+        siginfo_t info = {0};
+        bool ended = run->ended || (waitid(P_PID, (id_t)run->pid, &info,
+                                           WEXITED | WNOHANG | WNOWAIT) == 0 &&
+                                    info.si_pid != 0);
         char *output = run_output(run);
         bool found = strstr(output, text) != NULL;
 
         free(output);
         if (found)
             return;
-        if (run_now() > end) {
+        if (ended || run_now() > end) {
             show_output(run);
             run_close(run);
             fail_msg("it did not print '%s' within %g s", text, seconds);
@@ -223,10 +227,12 @@ unsigned run_processes(const char *text, pid_t *ret, unsigned max)
     unsigned count = 0;
 
     assert_non_null(folder);
-    while ((entry = readdir(folder)) != NULL && count < max)
-        if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' &&
-            atoi(entry->d_name) != getpid() && has_argument(entry->d_name, text))
-            ret[count++] = (pid_t)atoi(entry->d_name);
+    while ((entry = readdir(folder)) != NULL && count < max) {
+        pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+
+        if (pid > 0 && pid != getpid() && has_argument(entry->d_name, text))
+            ret[count++] = pid;
+    }
     (void)closedir(folder);
     return count;
 }

@@ -1,4 +1,5 @@
-/* Starting the program from a test: with its output in a file, every wait bounded, and nothing left behind. */
+/* Starting the program from a test: with its output in a file, every wait bounded, and
+ * nothing left behind. */
 #ifndef TESTS_CLUSTER_RUN_H
 #define TESTS_CLUSTER_RUN_H
 
@@ -26,11 +27,12 @@ const char *run_program(void);
 void run_folder(char *ret, size_t max);
 void run_remove(const char *folder);
 
-/* Starts the program with the words of `line` as arguments (separated by single spaces). `environment`: more words,
- * NAME=VALUE, or NULL. `file_limit`: RLIMIT_FSIZE in bytes, 0: none. */
+/* Starts the program with the words of `line` as arguments (separated by single
+ * spaces). `environment`: more words, NAME=VALUE, or NULL. `file_limit`: RLIMIT_FSIZE
+ * in bytes, 0: none. */
 struct run run_start(const char *environment, long file_limit, const char *line);
-/* Waits until it ends, at most so long, and returns its exit code; minus the signal that killed it. Fails the test
- * when the time is up. */
+/* Waits until it ends, at most so long, and returns its exit code; minus the signal
+ * that killed it. Fails the test when the time is up. */
 int run_wait(struct run *run, double seconds);
 /* Its output so far; freed by the caller. */
 char *run_output(const struct run *run);
@@ -41,10 +43,11 @@ void run_whole(const char *environment, const char *line, int code, const char *
 /* Ends it if it still runs and removes its output. */
 void run_close(struct run *run);
 
-/* Processes that have `text` among their arguments: their ids in ret, how many there are. */
+/* Processes that have `text` among their arguments: their ids in ret, how many there
+ * are. */
 unsigned run_processes(const char *text, pid_t *ret, unsigned max);
-/* Waits up to 5 s for all of them to be gone; fails the test, and kills them, otherwise. Also fails if a file of
- * /dev/shm has gapless in its name. */
+/* Waits up to 5 s for all of them to be gone; fails the test, and kills them,
+ * otherwise. Also fails if a file of /dev/shm has gapless in its name. */
 void run_none_left(const char *text);
 
 /* A JSON file of a folder, checked to be valid. */

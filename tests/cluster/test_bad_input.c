@@ -1,5 +1,5 @@
-/* What a person can type wrongly: each gets an exit code, 2 for misuse and 1 for failure, and words that help.
- * ctest: timeout=60 */
+/* What a person can type wrongly: each gets an exit code, 2 for misuse and 1 for
+ * failure, and words that help. ctest: timeout=60 */
 #include "run.h"
 
 #include <stdio.h>
@@ -47,7 +47,8 @@ static const struct mistake mistakes[] = {
     {NULL, "train --steps 0.5", 2, "wants AT:FACTOR"},
     {NULL, "train --steps 0.5:0", 2, "must be above 0"},
     {NULL, "train --steps 0.5:0.1,", 2, "wants AT:FACTOR"},
-    {NULL, "train --steps .1:1,.2:1,.3:1,.4:1,.5:1,.6:1,.7:1,.8:1,.9:1", 2, "at most 8"},
+    {NULL, "train --steps .1:1,.2:1,.3:1,.4:1,.5:1,.6:1,.7:1,.8:1,.9:1", 2,
+     "at most 8"},
     {NULL, "train --schedule sine", 2, "constant, cosine"},
     {NULL, "train --schedule cosine:2", 2, "must be at most 1"},
     {NULL, "train --gap-ref here", 2, "sent, own_lookahead"},
@@ -71,7 +72,8 @@ static const struct mistake mistakes[] = {
     {NULL, "master --data-fd 1", 2, "must be at least 3"},
     {NULL, "master --data-fd 77 --data synthetic", 1, "gapless master:"},
     {NULL, "worker --master shm:nobody-there --connect-timeout 0.2", 1, "nobody-there"},
-    {NULL, "observe --master shm:nobody-there --connect-timeout 0.2", 1, "nobody-there"},
+    {NULL, "observe --master shm:nobody-there --connect-timeout 0.2", 1,
+     "nobody-there"},
     {NULL, "observe --interval 0", 2, "must be at least 0.01"},
     {NULL, "bench", 2, "usage: gapless bench"},
     {NULL, "bench everything", 2, "there is no benchmark 'everything'"},

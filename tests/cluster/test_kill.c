@@ -1,6 +1,6 @@
-/* kill -9 of a worker at 20 seeded instants of a real run: eight workers, a new one for each that was killed. The run
- * goes on, every gradient of it is consumed once, the others finish, nothing is left behind.
- * ctest: timeout=90 */
+/* kill -9 of a worker at 20 seeded instants of a real run: eight workers, a new one for
+ * each that was killed. The run goes on, every gradient of it is consumed once, the
+ * others finish, nothing is left behind. ctest: timeout=90 */
 #include "run.h"
 
 #include <signal.h>
@@ -53,8 +53,8 @@ static uint64_t gradients_now(void)
     return ret;
 }
 
-/* Kills a worker, by chance, after 5 to 65 ms, and starts another in its place. Returns whether it had joined; it may
- * be one that has just been started. */
+/* Kills a worker, by chance, after 5 to 65 ms, and starts another in its place. Returns
+ * whether it had joined; it may be one that has just been started. */
 static unsigned kill_one(struct run *workers)
 {
     uint32_t which = random_below(WORKERS);
@@ -95,11 +95,12 @@ static void test_twenty_kills(void **state)
 
     (void)state;
     run_folder(folder, sizeof folder);
-    (void)snprintf(line, sizeof line,
-                   "master --data synthetic --model mlp:128 --workers %u --workers-wait "
-                   "%u --workers-max %u --observers-max 32 --epochs %u --address "
-                   "shm:%s/socket --out %s",
-                   WORKERS, WORKERS, WORKERS + 4, EPOCHS, folder, folder);
+    (void)snprintf(
+        line, sizeof line,
+        "master --data synthetic --model mlp:128 --workers %u --workers-wait "
+        "%u --workers-max %u --observers-max 32 --epochs %u --address "
+        "shm:%s/socket --out %s",
+        WORKERS, WORKERS, WORKERS + 4, EPOCHS, folder, folder);
     master = run_start(NULL, 0, line);
     run_expect(&master, "listening at", 10.0);
     for (unsigned i = 0; i < WORKERS; i++)

@@ -1,5 +1,5 @@
-/* The live view, on a pseudo-terminal: it shows what it should, fits when the size changes, and gives the cursor back
- * on every way out. */
+/* The live view, on a pseudo-terminal: it shows what it should, fits when the size
+ * changes, and gives the cursor back on every way out. */
 #include "run.h"
 
 #include <fcntl.h>
@@ -55,11 +55,12 @@ static struct screen start(const char *term, bool no_color)
     assert_true(screen.pid >= 0);
     if (screen.pid == 0) {
         (void)setenv("TERM", term, 1);
+        (void)setenv("ASAN_OPTIONS", "handle_segv=0:handle_abort=0", 1);
         (void)setenv("LC_ALL", "C.UTF-8", 1);
         (void)setenv("NO_COLOR", no_color ? "1" : "", 1);
         (void)execl(run_program(), "gapless", "train", "--data", "synthetic",
-                    "--workers", "3", "--epochs", "100000", "--address", socket, "--out",
-                    folder, (char *)NULL);
+                    "--workers", "3", "--epochs", "100000", "--address", socket,
+                    "--out", folder, (char *)NULL);
         _exit(126);
     }
     return screen;
@@ -74,8 +75,8 @@ static bool read_more(struct screen *screen, int timeout_ms)
     if (poll(&ready, 1, timeout_ms) <= 0)
         return true;
     assert_true(screen->used < SCREEN_BYTES - 1);
-    bytes = read(screen->fd, screen->text + screen->used,
-                 SCREEN_BYTES - 1 - screen->used);
+    bytes =
+        read(screen->fd, screen->text + screen->used, SCREEN_BYTES - 1 - screen->used);
     if (bytes <= 0)
         return false;
     screen->used += (size_t)bytes;
@@ -132,10 +133,10 @@ static void check_cursor(const struct screen *screen)
 static void test_picture(void **state)
 {
     static const char *const words[] = {
-        "dana-ga", "3 workers",     "synthetic",     "mlp:64",      "epoch",
-        "of 1",    "test accuracy", "training loss", "updates",     "/s",
-        "lag",     "gap",           "p99",           "dropped",     "learning rate",
-        "left",    "workers lost",  "\xe2\x96\x88",  "\033[32m",    "\033[K"};
+        "dana-ga", "3 workers",     "synthetic",     "mlp:64",   "epoch",
+        "of 1",    "test accuracy", "training loss", "updates",  "/s",
+        "lag",     "gap",           "p99",           "dropped",  "learning rate",
+        "left",    "workers lost",  "\xe2\x96\x88",  "\033[32m", "\033[K"};
     struct winsize small = {12, 50, 0, 0};
     struct screen screen = start("xterm-256color", false);
     size_t before;

@@ -1,4 +1,5 @@
-/* What a user's program sees of an installed Gapless: the header, the functions, the errors. */
+/* What a user's program sees of an installed Gapless: the header, the functions, the
+ * errors. */
 #include <gapless/gapless.h>
 
 #include <stdio.h>

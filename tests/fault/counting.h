@@ -65,7 +65,7 @@ static inline bool counting_open(const char **ret_why)
 #include <sys/syscall.h>
 #include <ucontext.h>
 
-/* ---- allocations: the program's malloc comes before libc's ----------------------- */
+/* ---- allocations: the program's malloc comes before libc's ---------------------- */
 
 extern void *__libc_malloc(size_t bytes);
 extern void *__libc_calloc(size_t count, size_t bytes);
@@ -128,7 +128,7 @@ void free(void *memory)
     __libc_free(memory);
 }
 
-/* ---- system calls ---------------------------------------------------------------- */
+/* ---- system calls --------------------------------------------------------------- */
 
 /* The one place whose system calls the filter lets through. */
 long counting_syscall(long number, long a, long b, long c, long d, long e, long f);

@@ -138,8 +138,7 @@ void raw_ping(struct tp *server, struct tp *client, tp_peer peer)
     assert_int_equal(raw_want(client, TP_NOTE).note, note);
 }
 
-/* ---- a client in pieces
- * -------------------------------------------------------------- */
+/* ---- a client in pieces --------------------------------------------------------- */
 
 void raw_dial(struct raw *ret)
 {

@@ -44,8 +44,7 @@ struct tp *raw_good_client(struct tp *server, tp_peer *ret_peer);
 /* The server serves: a note there and a note back. */
 void raw_ping(struct tp *server, struct tp *client, tp_peer peer);
 
-/* ---- a client in pieces
- * -------------------------------------------------------------- */
+/* ---- a client in pieces --------------------------------------------------------- */
 
 struct raw {
     int fd;

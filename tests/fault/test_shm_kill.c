@@ -3,10 +3,11 @@
  * supervisor without threads forks the server, a steady client and one victim after
  * another; the server checks every note it gets.
  *
- *   supervisor ── fork ──> server         checks: each connection's notes are 0, 1, 2
- * ... and its cell says the same ├──────── fork ──> steady client  puts a note, waits
- * for its echo, for as long as victims die └──────── fork ──> victim         floods
- * puts until SIGKILL; how many it knows it made stays in shared memory
+ *   supervisor ─┬─ server   checks: the notes of each connection are 0, 1, 2 ..., and
+ *               │           the cell that a note speaks of holds its number
+ *               ├─ steady   puts a note, waits for its echo, as long as victims die
+ *               └─ victim   floods until SIGKILL; how many puts it knows of stays in
+ *                           shared memory
  */
 #include "shm_raw.h"
 
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,6 +25,7 @@
 
 /* What the processes tell each other. */
 struct board {
+    struct baton forks; /* server and steady client fork somebody who stays */
     struct baton listening;
     struct baton stop;        /* the steady client: finish */
     struct stat_word made;    /* puts that the present victim knows it made */
@@ -38,8 +41,20 @@ static void count(struct stat_word *word)
     stat_set(word, stat_get(word) + 1);
 }
 
-/* ---- children: each returns its exit status
- * ------------------------------------------ */
+/* ---- children: each returns its exit status ------------------------------------- */
+
+/* A process that inherits all descriptors and outlives the one that forked it, as the
+ * helpers of a data loader may. It ends when told to, or when the test does. */
+static void fork_heir(struct board *board)
+{
+    pid_t supervisor = getppid();
+
+    if (baton_look(&board->forks) == 0 || fork() != 0)
+        return;
+    while (baton_look(&board->stop) == 0 && kill(supervisor, 0) == 0)
+        raw_nap(5 * MS);
+    _exit(0);
+}
 
 struct seat {
     struct tp_region region;
@@ -63,6 +78,7 @@ static int server_run(struct board *board)
     }
     if (raw_t->listen(tp, raw_name, NULL) != GAPLESS_OK)
         return 3;
+    fork_heir(board);
     baton_pass(&board->listening, 1);
     while (baton_look(&board->stop) == 0 ||
            stat_get(&board->up) != stat_get(&board->down)) {
@@ -128,6 +144,7 @@ static int steady_run(struct board *board)
 
     if (client_open(&tp, &peer, &cells) != GAPLESS_OK)
         return 1;
+    fork_heir(board);
     for (uint32_t note = 0; baton_look(&board->stop) == 0; note++) {
         struct tp_event event = {.kind = TP_DONE};
 
@@ -161,8 +178,7 @@ static int victim_run(struct board *board)
     }
 }
 
-/* ---- the supervisor
- * -------------------------------------------------------------------- */
+/* ---- the supervisor ------------------------------------------------------------- */
 
 static pid_t start(int (*run)(struct board *), struct board *board)
 {
@@ -171,6 +187,7 @@ static pid_t start(int (*run)(struct board *), struct board *board)
     assert_true(pid >= 0);
     if (pid == 0) {
         (void)alarm(40);
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
         _exit(run(board));
     }
     return pid;
@@ -338,6 +355,44 @@ static void test_kill_server(void **state)
     want_end(server);
 }
 
+/* Who was killed is gone, though a process that it forked holds its connection open. */
+static void test_heirs(void **state)
+{
+    struct board *board = raw_shared(sizeof *board);
+    struct tp_event event = {.kind = TP_DONE};
+    struct tp *tp = NULL;
+    tp_peer peer;
+    uint64_t killed;
+    pid_t server;
+    pid_t client;
+
+    (void)state;
+    baton_pass(&board->forks, 1);
+    server = start(server_run, board);
+    wait_listening(board);
+    client = start(steady_run, board);
+    for (int i = 0; i < 5000 && stat_get(&board->steady) == 0; i++)
+        raw_nap(MS);
+    assert_int_equal(kill(client, SIGKILL), 0);
+    (void)end(client);
+    for (int i = 0; i < 1000 && stat_get(&board->down) == 0; i++)
+        raw_nap(MS);
+    assert_true(stat_get(&board->down) == 1);
+
+    assert_int_equal(raw_t->open(NULL, &tp, &raw_error), GAPLESS_OK);
+    assert_int_equal(raw_t->connect(tp, raw_name, LONG_NS, &peer, &raw_error),
+                     GAPLESS_OK);
+    assert_int_equal(kill(server, SIGKILL), 0);
+    (void)end(server);
+    killed = shm_now_ns();
+    while (event.kind != TP_DOWN && shm_now_ns() - killed < (uint64_t)LONG_NS)
+        (void)raw_t->poll(tp, &event, 1, LONG_NS);
+    assert_int_equal(event.kind, TP_DOWN);
+    assert_in_range(shm_now_ns() - killed, 0, 1000 * MS);
+    raw_t->close(tp);
+    baton_pass(&board->stop, 1);
+}
+
 /* A server that polls without pause, and one that is stopped: neither is mistaken for
  * the other. */
 static void test_stopped_server(void **state)
@@ -380,6 +435,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_kill_clients),
         TEST(test_kill_server),
+        TEST(test_heirs),
         TEST(test_stopped_server),
     };
 

@@ -34,13 +34,13 @@ struct drive {
  * seed. */
 static uint64_t drive_random = 1;
 
-static double drive_draw(void)
+static inline double drive_draw(void)
 {
     drive_random = drive_random * 6364136223846793005ull + 1442695040888963407ull;
     return (double)(drive_random >> 11) * 0x1p-53;
 }
 
-static number *drive_array(size_t n)
+static inline number *drive_array(size_t n)
 {
     number *ret = aligned_alloc(64, n * sizeof(number) + 64);
     if (!ret)
@@ -49,8 +49,8 @@ static number *drive_array(size_t n)
     return ret;
 }
 
-static void drive_moment(const struct drive *d, uint32_t w, double rate,
-                         struct moment *ret)
+static inline void drive_moment(const struct drive *d, uint32_t w, double rate,
+                                struct moment *ret)
 {
     memset(ret, 0, sizeof *ret);
     ret->rate = rate;
@@ -60,14 +60,14 @@ static void drive_moment(const struct drive *d, uint32_t w, double rate,
     ret->global_stat = d->global_stat;
 }
 
-static struct arrays drive_arrays(const struct drive *d, uint32_t w)
+static inline struct arrays drive_arrays(const struct drive *d, uint32_t w)
 {
     struct arrays ret = {d->theta, d->own[w], d->all, d->stat, d->sent[w], d->grad};
     return ret;
 }
 
 /* Worker w is given what the momentum would send now. */
-static void drive_give(struct drive *d, uint32_t w, double rate)
+static inline void drive_give(struct drive *d, uint32_t w, double rate)
 {
     struct arrays at = drive_arrays(d, w);
     struct moment moment;
@@ -78,8 +78,8 @@ static void drive_give(struct drive *d, uint32_t w, double rate)
     d->read[w] = d->version;
 }
 
-static void drive_open(struct drive *d, const struct compute *compute, const char *rule,
-                       size_t k, uint32_t workers)
+static inline void drive_open(struct drive *d, const struct compute *compute,
+                              const char *rule, size_t k, uint32_t workers)
 {
     memset(d, 0, sizeof *d);
     d->compute = compute;
@@ -103,7 +103,7 @@ static void drive_open(struct drive *d, const struct compute *compute, const cha
     }
 }
 
-static void drive_close(struct drive *d)
+static inline void drive_close(struct drive *d)
 {
     free(d->theta);
     free(d->all);
@@ -116,7 +116,8 @@ static void drive_close(struct drive *d)
     }
 }
 
-static void drive_push(struct drive *d, uint32_t w, const double *gradient, double rate)
+static inline void drive_push(struct drive *d, uint32_t w, const double *gradient,
+                              double rate)
 {
     struct arrays at = drive_arrays(d, w);
     struct moment moment;
@@ -142,7 +143,8 @@ static void drive_push(struct drive *d, uint32_t w, const double *gradient, doub
 }
 
 /* Synchronous: gradient[w] of every worker, one update. */
-static void drive_round(struct drive *d, const number *const *gradient, double rate)
+static inline void drive_round(struct drive *d, const number *const *gradient,
+                               double rate)
 {
     struct arrays at = {.theta = d->theta, .all = d->all};
     struct moment moment;
@@ -156,7 +158,7 @@ static void drive_round(struct drive *d, const number *const *gradient, double r
         d->read[w] = d->version;
 }
 
-static void drive_forget(struct drive *d, uint32_t w)
+static inline void drive_forget(struct drive *d, uint32_t w)
 {
     struct arrays at = drive_arrays(d, w);
     d->compute->forget(d->rule, &at, d->n);
@@ -165,7 +167,7 @@ static void drive_forget(struct drive *d, uint32_t w)
 }
 
 /* As the master does when the rate changes. */
-static void drive_resum(struct drive *d)
+static inline void drive_resum(struct drive *d)
 {
     if (d->rule->flags & RULE_SUM)
         d->compute->resum(d->all, (const number *const *)d->own, d->workers, d->n);

@@ -11,7 +11,7 @@
 
 enum {
     ORACLE_WORKERS = 32,
-    ORACLE_ELEMENTS = 1100
+    ORACLE_ELEMENTS = 512
 };
 
 struct oracle {

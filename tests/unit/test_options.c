@@ -1,4 +1,5 @@
-/* The options: numbers read strictly, spans, the three sources and who wins, what is handed on to the processes. */
+/* The options: numbers read strictly, spans, the three sources and who wins, what is
+ * handed on to the processes. */
 #include "cluster/options.h"
 #include "cluster/parse.h"
 
@@ -49,7 +50,7 @@ static void test_counts(void **state)
 
 static void test_reals(void **state)
 {
-    static const char *const wrong[] = {"",    "x",    "nan",  "inf", "-inf", "1e400",
+    static const char *const wrong[] = {"",     "x",     "nan", "inf", "-inf", "1e400",
                                         "1.2x", "0x1p1", " 1",  "1 ",  "--1",  "1,5"};
     const struct real_bounds bounds = {0.0, 2.0, true, true};
     struct parse_why why;
@@ -124,7 +125,7 @@ static enum options_outcome read_line(enum option_command command, const char *l
     int argc = 0;
 
     assert_true(strlen(line) < sizeof copy);
-    strcpy(copy, line);
+    memcpy(copy, line, strlen(line) + 1);
     while (rest != NULL && argc < WORDS_MAX)
         argv[argc++] = strsep(&rest, " ");
     return options_read(command, argc, argv, ret);
@@ -153,7 +154,8 @@ static void test_sources(void **state)
     assert_true(got.ssgd_scale_rate);
     assert_null(got.out);
     assert_int_equal(options_source(&got, "workers"), OPTION_ENVIRONMENT);
-    assert_int_equal(read_line(FOR_TRAIN, "train -w 5 --lr=0.1 -r sa", &got), OPTIONS_GO);
+    assert_int_equal(read_line(FOR_TRAIN, "train -w 5 --lr=0.1 -r sa", &got),
+                     OPTIONS_GO);
     assert_int_equal(got.workers, 5);
     assert_true(got.lr == 0.1);
     assert_string_equal(got.rule, "sa");
@@ -173,7 +175,8 @@ static void test_schedules(void **state)
     assert_true(got.cosine && got.cosine_to == 0.1);
     assert_int_equal(read_line(FOR_TRAIN, "train --schedule cosine", &got), OPTIONS_GO);
     assert_true(got.cosine && got.cosine_to == 0.0);
-    assert_int_equal(read_line(FOR_TRAIN, "train --schedule constant", &got), OPTIONS_GO);
+    assert_int_equal(read_line(FOR_TRAIN, "train --schedule constant", &got),
+                     OPTIONS_GO);
     assert_false(got.cosine);
     assert_int_equal(read_line(FOR_TRAIN, "train --horizon 0", &got), OPTIONS_GO);
     assert_true(got.horizon_set && got.horizon == 0.0);
@@ -228,9 +231,12 @@ static void test_emit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_counts),    cmocka_unit_test(test_reals),
-        cmocka_unit_test(test_spans),     cmocka_unit_test(test_nearest),
-        cmocka_unit_test(test_sources),   cmocka_unit_test(test_schedules),
+        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_reals),
+        cmocka_unit_test(test_spans),
+        cmocka_unit_test(test_nearest),
+        cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_schedules),
         cmocka_unit_test(test_outcome_untouched),
         cmocka_unit_test(test_emit),
     };

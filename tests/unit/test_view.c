@@ -1,5 +1,5 @@
-/* The picture and the line of a run: whatever the numbers and the size of the terminal, nothing is wider or higher
- * than it, and without UTF-8 or colours there is none. */
+/* The picture and the line of a run: whatever the numbers and the size of the terminal,
+ * nothing is wider or higher than it, and without UTF-8 or colours there is none. */
 #include "cluster/job.h"
 #include "cluster/view.h"
 
@@ -118,8 +118,8 @@ static void test_odd_numbers(void **state)
     facts.stats.lag = facts.stats.gap_rms = (struct gapless_summary){0};
     facts.stats.dropped = UINT64_MAX;
     workers[0] = (struct gapless_worker_stats){.state = 1};
-    workers[1] = (struct gapless_worker_stats){.gradients = UINT64_MAX, .gap_count = 1,
-                                               .gap_sum = (double)INFINITY};
+    workers[1] = (struct gapless_worker_stats){
+        .gradients = UINT64_MAX, .gap_count = 1, .gap_sum = (double)INFINITY};
     check_size(&facts, 80, 24, true);
     assert_null(strstr(canvas.text, "nan"));
     assert_null(strstr(canvas.text, "inf"));
@@ -178,8 +178,8 @@ static void test_job(void **state)
     struct gapless_error error;
 
     (void)state;
-    assert_int_equal(job_set("mnist", "/some where", "mlp:64", 32, 18446744073709551615u,
-                             &job, &error),
+    assert_int_equal(job_set("mnist", "/some where", "mlp:64", 32,
+                             18446744073709551615u, &job, &error),
                      GAPLESS_OK);
     assert_int_equal(job_write(&job, text, &error), GAPLESS_OK);
     assert_int_equal(job_read(text, &again, &error), GAPLESS_OK);
@@ -204,8 +204,8 @@ static void test_job(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fits),    cmocka_unit_test(test_odd_numbers),
-        cmocka_unit_test(test_words),   cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_fits),  cmocka_unit_test(test_odd_numbers),
+        cmocka_unit_test(test_words), cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_job),
     };
 

@@ -1,0 +1,244 @@
+/* Master, workers and observers started one by one, as by people who start processes
+ * themselves. ctest: timeout=90 */
+#include "run.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static char folder[32];
+
+static int set_up(void **state)
+{
+    (void)state;
+    run_folder(folder, sizeof folder);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    run_none_left(folder);
+    run_remove(folder);
+    return 0;
+}
+
+/* `command` with the address of this test's master behind it, and more options. */
+static struct run start(const char *environment, const char *command, const char *more)
+{
+    char line[400];
+
+    (void)snprintf(line, sizeof line, "%s shm:%s/socket%s%s", command, folder,
+                   more[0] != '\0' ? " " : "", more);
+    return run_start(environment, 0, line);
+}
+
+static struct run start_master(const char *more)
+{
+    struct run master = start(NULL, "master --data synthetic --address", more);
+
+    run_expect(&master, "listening at", 10.0);
+    return master;
+}
+
+static void end(struct run *run, int number, int code)
+{
+    if (number != 0)
+        assert_int_equal(kill(run->pid, number), 0);
+    assert_int_equal(run_wait(run, 30.0), code);
+}
+
+static void expect_end(struct run *run, int code, const char *text)
+{
+    end(run, 0, code);
+    run_expect(run, text, 1.0);
+    run_close(run);
+}
+
+static json_t *observe_once(const char *more)
+{
+    struct run run = start(NULL, "observe --once --json --master", more);
+    char *text;
+    json_t *row;
+
+    end(&run, 0, 0);
+    text = run_output(&run);
+    row = json_loads(text, 0, NULL);
+    assert_non_null(row);
+    free(text);
+    run_close(&run);
+    return row;
+}
+
+static void wait_for_workers(double many)
+{
+    double until = run_now() + 20.0, seen;
+
+    do {
+        json_t *row = observe_once("");
+
+        seen = run_number(row, "workers");
+        json_decref(row);
+        if (run_now() > until)
+            fail_msg("%g workers, not %g", seen, many);
+    } while (seen != many);
+}
+
+static void test_joining_late(void **state)
+{
+    struct run master = start_master("--workers 2 --epochs 100000");
+    struct run first, second;
+    json_t *row;
+
+    (void)state;
+    wait_for_workers(0.0);
+    first = start(NULL, "worker --master", "");
+    wait_for_workers(1.0);
+    second = start(NULL, "worker --master", "");
+    wait_for_workers(2.0);
+    run_expect(&second, "as worker 1", 1.0);
+    row = observe_once("--accuracy");
+    assert_true(run_number(row, "accuracy") > 0.05);
+    assert_true(run_number(row, "gradients") > 0.0);
+    json_decref(row);
+    end(&first, SIGINT, 0); /* leaves politely */
+    run_expect(&first, "gradients", 1.0);
+    run_close(&first);
+    wait_for_workers(1.0);
+    end(&master, SIGTERM, 0);
+    run_expect(&master, "the parameters are not kept", 1.0);
+    run_close(&master);
+    end(&second, 0, 0);
+    run_close(&second);
+}
+
+static void test_whole_run(void **state)
+{
+    char more[128];
+    struct run master, worker, observer;
+    struct stat info;
+    char *text;
+
+    (void)state;
+    (void)snprintf(more, sizeof more, "--workers 1 --epochs 20 --out %s", folder);
+    master = start_master(more);
+    observer = start(NULL, "observe --interval 0.2 --accuracy --master", "");
+    worker = start(NULL, "worker --master", "--data synthetic --batch 32");
+    end(&worker, 0, 0);
+    end(&observer, 0, 0);
+    run_expect(&observer, "accuracy ", 1.0);
+    run_expect(&observer, "gradients 7,500 of 7,500", 1.0);
+    end(&master, 0, 0);
+    run_expect(&master, "7,500 updates", 1.0);
+    (void)snprintf(more, sizeof more, "%s/model.safetensors", folder);
+    assert_int_equal(stat(more, &info), 0);
+    assert_true(info.st_size > 4810 * 4);
+    text = run_output(&worker);
+    assert_non_null(strstr(text, "7,500 gradients, 0 of them"));
+    free(text);
+    run_close(&worker);
+    run_close(&observer);
+    run_close(&master);
+}
+
+/* What an observer saves has the same shape as what the master writes. */
+static void test_save(void **state)
+{
+    struct run master = start_master("--workers 1 --epochs 100000"), run;
+    char more[128];
+    unsigned char head[8];
+    struct stat info;
+    uint64_t bytes = 0;
+    char *header;
+    json_t *tensors;
+    FILE *file;
+
+    (void)state;
+    (void)snprintf(more, sizeof more, "--once --save %s/live.safetensors", folder);
+    run = start(NULL, "observe --master", more);
+    expect_end(&run, 0, "updates");
+    (void)snprintf(more, sizeof more, "%s/live.safetensors", folder);
+    assert_int_equal(stat(more, &info), 0);
+    file = fopen(more, "re");
+    assert_non_null(file);
+    assert_int_equal(fread(head, 1, 8, file), 8);
+    for (unsigned i = 0; i < 8; i++)
+        bytes |= (uint64_t)head[i] << (8 * i);
+    assert_int_equal(info.st_size, 8 + (long)bytes + 4810 * 4);
+    header = calloc(1, bytes + 1);
+    assert_non_null(header);
+    assert_int_equal(fread(header, 1, bytes, file), bytes);
+    (void)fclose(file);
+    tensors = json_loads(header, 0, NULL);
+    assert_int_equal(json_object_size(tensors), 4);
+    assert_non_null(json_object_get(tensors, "layer1.weight"));
+    json_decref(tensors);
+    free(header);
+    end(&master, SIGINT, 0);
+    run_close(&master);
+}
+
+static void test_refusals(void **state)
+{
+    struct run master = start_master("--workers 1 --workers-max 1 --epochs 100000"),
+               run;
+    struct run worker = start(NULL, "worker --master", "");
+
+    (void)state;
+    run_expect(&worker, "joined", 10.0);
+    run = start(NULL, "worker --master", "--connect-timeout 1");
+    expect_end(&run, 1, "gapless worker: ");
+    run = start(NULL, "worker --master", "--batch 31");
+    expect_end(&run, 2, "--batch is not what the master");
+    run = start("GAPLESS_MODEL=mlp:65", "worker --master", "");
+    expect_end(&run, 2, "--model is not what the master");
+    /* All is said, so nobody is asked: the model is refused when it shakes hands. */
+    run = start(NULL, "worker --master",
+                "--data synthetic --model mlp:65 --batch 32 --seed 1");
+    expect_end(&run, 1, "gapless worker: ");
+    end(&master, SIGTERM, 0);
+    run_close(&master);
+    end(&worker, 0, 0);
+    run_close(&worker);
+}
+
+/* A second master at the same address; and then the first one dies. */
+static void test_master_gone(void **state)
+{
+    struct run master = start_master("--workers 1 --epochs 100000"), run;
+    struct run worker = start(NULL, "worker --master", "");
+    struct run observer = start(NULL, "observe --interval 60 --master", "");
+
+    (void)state;
+    run_expect(&worker, "joined", 10.0);
+    run_expect(&observer, "updates", 10.0);
+    run = start(NULL, "master --data synthetic --address", "");
+    expect_end(&run, 1, "gapless master: ");
+    end(&master, SIGKILL, -SIGKILL);
+    run_close(&master);
+    expect_end(&worker, 1, "gapless worker: ");
+    expect_end(&observer, 1, "gapless observe: ");
+    /* The address is free again. */
+    master = start_master("--workers 1 --epochs 0.1");
+    worker = start(NULL, "worker --master", "");
+    end(&worker, 0, 0);
+    end(&master, 0, 0);
+    run_close(&worker);
+    run_close(&master);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_joining_late, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_whole_run, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_save, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_refusals, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_master_gone, set_up, tear_down),
+    };
+
+    (void)run_program();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,344 @@
+/* What must be equal to what, and the closed forms that the papers' ideas lead to.
+ * E1..E17 are the numbers of the list in the notes on algorithms that these tests
+ * follow. Built twice: test_equivalences.c (float) and test_equivalences_double.c.
+ *
+ * "bits": equal to the last bit, which holds because the operations are the same ones.
+ */
+#ifndef GAPLESS_TESTS_EQUIVALENCE_CASES_H
+#define GAPLESS_TESTS_EQUIVALENCE_CASES_H
+
+#include "drive.h"
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <cmocka.h>
+
+enum {
+    K = 100,
+    STEPS = 120
+};
+
+static const struct compute *under_test;
+static const uint32_t ends[] = {7, 32, 61, 100};
+static const double tolerance = sizeof(number) == sizeof(double) ? 1e-12 : 2e-5;
+
+static void open_with(struct drive *d, const char *rule, uint32_t workers, double rate)
+{
+    drive_open(d, under_test, rule, K, workers);
+    d->blocks.ends = ends;
+    d->blocks.count = sizeof ends / sizeof *ends;
+    for (size_t j = 0; j < K; j++)
+        d->theta[j] = (number)(0.01 * (double)j - 0.5);
+    for (uint32_t w = 0; w < workers; w++)
+        drive_give(d, w, rate);
+}
+
+/* Gradient number `step` at the parameters x; the same for the same arguments. */
+static void gradient(const number *x, int step, double *ret)
+{
+    drive_random = (uint64_t)step * 2654435761u + 99;
+    for (int j = 0; j < K; j++) {
+        double g = (0.1 + 0.005 * j) * (double)x[j] + 0.3 * (drive_draw() - 0.5);
+        ret[j] = (double)(number)g;
+    }
+}
+
+static uint32_t pick(int step, uint32_t workers)
+{
+    drive_random = (uint64_t)step * 40503u + 7;
+    drive_draw();
+    return (uint32_t)(drive_draw() * workers);
+}
+
+static double distance(const number *a, const number *b)
+{
+    double worst = 0.0;
+    for (size_t j = 0; j < K; j++)
+        worst = fmax(worst, fabs((double)a[j] - (double)b[j]));
+    return worst;
+}
+
+#define AS_IT_IS (-1e300)
+
+struct setup {
+    const char *rule;
+    bool own_lookahead;
+    double momentum, lambda, kappa, horizon, rate_max; /* or AS_IT_IS */
+};
+
+#define RULE_AS_IS                                                                     \
+    .momentum = AS_IT_IS, .lambda = AS_IT_IS, .kappa = AS_IT_IS, .horizon = AS_IT_IS,  \
+    .rate_max = AS_IT_IS
+
+static void set(double *setting, double value)
+{
+    if (value > AS_IT_IS)
+        *setting = value;
+}
+
+static void open_setup(struct drive *d, const struct setup *s, uint32_t workers)
+{
+    open_with(d, s->rule, workers, 0.0); /* at first nothing is ahead */
+    set(&d->settings.momentum, s->momentum);
+    set(&d->settings.lambda, s->lambda);
+    set(&d->settings.kappa, s->kappa);
+    set(&d->settings.horizon, s->horizon);
+    set(&d->settings.rate_max, s->rate_max);
+    d->settings.gap_ref = s->own_lookahead ? GAP_REF_OWN_LOOKAHEAD : GAP_REF_SENT;
+}
+
+/* Both runs see the same order of workers, each its own gradients; all that is given
+ * out must be as near as `within`. */
+static void same_runs(const struct setup *a, const struct setup *b, uint32_t workers,
+                      bool round_robin, bool rate_changes, double within)
+{
+    struct drive x, y;
+    double g[K];
+    open_setup(&x, a, workers);
+    open_setup(&y, b, workers);
+    for (int step = 0; step < STEPS; step++) {
+        uint32_t w = round_robin ? (uint32_t)step % workers : pick(step, workers);
+        double rate = rate_changes && step > 60 ? 0.005 : 0.05;
+        gradient(x.sent[w], step, g);
+        drive_push(&x, w, g, rate);
+        gradient(y.sent[w], step, g);
+        drive_push(&y, w, g, rate);
+        double off = distance(x.sent[w], y.sent[w]);
+        if (!(off <= within))
+            fail_msg("%s and %s, %u workers, step %d: off by %g", a->rule, b->rule,
+                     (unsigned)workers, step, off);
+    }
+    drive_close(&x);
+    drive_close(&y);
+}
+
+#define AS_IS(name) ((struct setup){.rule = (name), RULE_AS_IS})
+
+static void slim_is_zero_while_the_rate_is_constant(void **state) /* E1 */
+{
+    struct setup zero = AS_IS("dana-zero"), slim = AS_IS("dana-slim");
+    (void)state;
+    for (uint32_t workers = 1; workers <= 8; workers++) {
+        same_runs(&zero, &slim, workers, false, false, tolerance);
+        same_runs(&zero, &slim, workers, true, false, tolerance);
+    }
+}
+
+/* E2, E9: with one worker every look-ahead rule is sequential Nesterov momentum, to the
+ * last bit, also when the rate changes for those that do not look at the gap. */
+static void one_worker_is_nesterov(void **state)
+{
+    static const char *const blind[] = {"dana-zero",   "dana-sa",    "dana-lga",
+                                        "dana-shared", "shared-lga", "nag-asgd",
+                                        "sa",          "ssgd"};
+    static const char *const gapped[] = {"ga",        "ga-global",     "dc-asgd",
+                                         "dc-asgd-a", "dana-ga",       "dana-dc",
+                                         "dana-dc-a", "dana-ga-global"};
+    (void)state;
+    for (size_t i = 0;
+         i < sizeof blind / sizeof *blind + sizeof gapped / sizeof *gapped; i++) {
+        bool gaps = i >= sizeof blind / sizeof *blind;
+        struct drive d;
+        number theta[K], v[K] = {0}, sent[K];
+        double g[K];
+        const char *rule = gaps ? gapped[i - sizeof blind / sizeof *blind] : blind[i];
+        struct setup s = {.rule = rule, .own_lookahead = true, RULE_AS_IS};
+        open_setup(&d, &s, 1);
+        memcpy(theta, d.theta, sizeof theta);
+        memcpy(sent, d.sent[0], sizeof sent);
+        for (int step = 0; step < STEPS; step++) {
+            double rate = !gaps && step > 60 ? 0.005 : 0.05;
+            gradient(sent, step, g);
+            drive_push(&d, 0, g, rate);
+            for (int j = 0; j < K; j++) {
+                v[j] = (number)0.9 * v[j] + (number)g[j];
+                theta[j] = theta[j] - (number)rate * v[j];
+                sent[j] = theta[j] - (number)(rate * 0.9) * v[j];
+            }
+            if (memcmp(sent, d.sent[0], sizeof sent) ||
+                memcmp(theta, d.theta, sizeof theta))
+                fail_msg("%s with one worker is not Nesterov, step %d", rule, step);
+        }
+        drive_close(&d);
+    }
+}
+
+/* E3: PyTorch's SGD(nesterov=True) holds the look-ahead point, and so does DANA-Slim.
+ */
+static void slim_with_one_worker_is_nesterov_as_pytorch_has_it(void **state)
+{
+    struct drive d;
+    number theta[K], v[K] = {0};
+    double g[K];
+    (void)state;
+    open_with(&d, "dana-slim", 1, 0.1);
+    memcpy(theta, d.theta, sizeof theta);
+    for (int step = 0; step < STEPS; step++) {
+        double rate = step > 60 ? 0.005 : 0.05;
+        gradient(theta, step, g);
+        drive_push(&d, 0, g, rate);
+        for (int j = 0; j < K; j++) {
+            v[j] = (number)0.9 * v[j] + (number)g[j];
+            theta[j] = theta[j] - (number)rate * ((number)0.9 * v[j] + (number)g[j]);
+        }
+        assert_memory_equal(theta, d.sent[0], sizeof theta);
+    }
+    drive_close(&d);
+}
+
+static void
+limits_are_their_base_rules_to_the_bit(void **state) /* E4, E5, E9, E10, E11 */
+{
+    struct setup without = {RULE_AS_IS}, base;
+    static const char *const flat[] = {"dana-zero",  "dana-slim", "multi-asgd",
+                                       "nag-asgd",   "hb-asgd",   "lwp",
+                                       "dana-shared"};
+    static const char *const tau0[] = {"sa-plain", "ga-plain", "dc-plain"};
+    (void)state;
+    base = AS_IS("hb-asgd");
+    same_runs(&(struct setup){.rule = "multi-asgd", RULE_AS_IS}, &base, 1, true, true,
+              0);
+    without.rule = "lwp", without.horizon = -1.0;
+    same_runs(&without, &base, 5, false, true, 0);
+    base = AS_IS("nag-asgd");
+    without.horizon = 0.9;
+    same_runs(&without, &base, 5, false, true, 0);
+    same_runs(&(struct setup){.rule = "sa", RULE_AS_IS}, &base, 2, true, true, 0);
+
+    base = AS_IS("asgd");
+    for (size_t i = 0; i < sizeof flat / sizeof *flat; i++) {
+        without = AS_IS(flat[i]), without.momentum = 0.0;
+        without.horizon = -1.0;
+        same_runs(&without, &base, 4, false, true, 0);
+    }
+    for (size_t i = 0; i < sizeof tau0 / sizeof *tau0; i++) {
+        without = AS_IS(tau0[i]);
+        same_runs(&without, &base, 1, true, true, 0);
+    }
+}
+
+static void switched_off_is_the_base_rule_to_the_bit(void **state) /* E10 */
+{
+    static const struct {
+        const char *rule, *base;
+    } off[] = {{"dc-asgd", "nag-asgd"},   {"dc-plain", "asgd"},
+               {"dana-dc", "dana-zero"},  {"dana-lga", "dana-zero"},
+               {"ga", "nag-asgd"},        {"ga-plain", "asgd"},
+               {"ga-global", "nag-asgd"}, {"dana-ga-global", "dana-zero"},
+               {"dana-ga", "dana-zero"},  {"shared-lga", "dana-shared"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof off / sizeof *off; i++)
+        for (int own = 0; own < 2; own++) {
+            struct setup none = {.rule = off[i].rule, .own_lookahead = own, RULE_AS_IS};
+            struct setup base = AS_IS(off[i].base);
+            none.lambda = none.kappa = 0.0;
+            none.rate_max = 1e25; /* of Gap-Aware: no gap counts against such a step */
+            same_runs(&none, &base, 6, false, true, 0);
+        }
+}
+
+static void sum_of_owns(void **state) /* E6 */
+{
+    struct drive d;
+    double g[K];
+    number sum[K];
+    (void)state;
+    open_with(&d, "dana-zero", 7, 0.05);
+    for (int step = 0; step < 20 * STEPS; step++) {
+        uint32_t w = pick(step, 7);
+        gradient(d.sent[w], step, g);
+        drive_push(&d, w, g, 0.05);
+    }
+    memset(sum, 0, sizeof sum);
+    for (uint32_t w = 0; w < 7; w++)
+        for (int j = 0; j < K; j++)
+            sum[j] += d.own[w][j];
+    assert_true(distance(sum, d.all) < 10 * tolerance);
+    drive_resum(&d);
+    assert_memory_equal(sum, d.all, sizeof sum);
+    drive_close(&d);
+}
+
+/* E7, E8: round robin, constant rate. Seen from its look-ahead, a worker's parameters
+ * have moved by the N gradients in between and nothing else; just before its own update
+ * by those of the others, and its own velocity's part of the look-ahead. */
+static void the_look_ahead_cancels_momentum(void **state)
+{
+    enum {
+        N = 5
+    };
+    struct drive d;
+    double g[K], in_flight[STEPS][K], given[N][K] = {{0}};
+    (void)state;
+    open_with(&d, "dana-zero", N, 0.05);
+    for (int step = 0; step < STEPS; step++) {
+        uint32_t w = (uint32_t)step % N;
+        gradient(d.sent[w], step, g);
+        memcpy(in_flight[step], g, sizeof g);
+        for (int j = 0; j < K && step >= N; j++) {
+            double others = 0.0, v = (double)d.own[w][j], before = (double)d.theta[j];
+            for (int s = step - N + 1; s < step; s++)
+                others += in_flight[s][j];
+            double gap = before - (double)d.sent[w][j];
+            assert_true(fabs(gap - (-0.05 * others + 0.05 * 0.9 * v)) < tolerance);
+        }
+        for (int j = 0; j < K; j++)
+            given[w][j] = (double)d.sent[w][j];
+        drive_push(&d, w, g, 0.05);
+        for (int j = 0; j < K && step >= N; j++) {
+            double all = 0.0;
+            for (int s = step - N + 1; s <= step; s++)
+                all += in_flight[s][j];
+            assert_true(fabs((double)d.theta[j] - given[w][j] + 0.05 * all) <
+                        tolerance);
+        }
+    }
+    drive_close(&d);
+}
+
+static void ids_do_not_matter(void **state) /* E14 */
+{
+    enum {
+        N = 4
+    };
+    static const uint32_t other[N] = {2, 0, 3, 1};
+    (void)state;
+    for (int i = 0; i < rules_count; i++) {
+        struct drive x, y;
+        double g[K];
+        open_with(&x, rules[i].name, N, 0.0);
+        open_with(&y, rules[i].name, N, 0.0);
+        for (int step = 0; step < STEPS; step++) {
+            uint32_t w = pick(step, N);
+            gradient(x.sent[w], step, g);
+            drive_push(&x, w, g, 0.05);
+            drive_push(&y, other[w], g, 0.05);
+            assert_memory_equal(x.theta, y.theta, sizeof(number) * K);
+            assert_memory_equal(x.sent[w], y.sent[other[w]], sizeof(number) * K);
+            assert_memory_equal(x.own[w], y.own[other[w]], sizeof(number) * K);
+        }
+        drive_close(&x);
+        drive_close(&y);
+    }
+}
+
+static int equivalence_cases(const struct compute *compute)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(slim_is_zero_while_the_rate_is_constant),
+        cmocka_unit_test(one_worker_is_nesterov),
+        cmocka_unit_test(slim_with_one_worker_is_nesterov_as_pytorch_has_it),
+        cmocka_unit_test(limits_are_their_base_rules_to_the_bit),
+        cmocka_unit_test(switched_off_is_the_base_rule_to_the_bit),
+        cmocka_unit_test(sum_of_owns),
+        cmocka_unit_test(the_look_ahead_cancels_momentum),
+        cmocka_unit_test(ids_do_not_matter),
+    };
+    under_test = compute;
+    return cmocka_run_group_tests_name(compute->name, tests, NULL, NULL);
+}
+
+#endif

@@ -1,0 +1,9 @@
+/* Equivalences between rules, in double. */
+#include "equivalence_cases.h"
+
+extern const struct compute compute_cpu_generic; /* the double build has one */
+
+int main(void)
+{
+    return equivalence_cases(&compute_cpu_generic);
+}

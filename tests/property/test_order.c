@@ -1,0 +1,220 @@
+/* The order of operations, to the bit: one update of each half of a rule, in scalar
+ * float written out as decided. Another order of the same formula has other last bits,
+ * and then machines that should agree do not. */
+#include "drive.h"
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <cmocka.h>
+
+enum {
+    N = 496,
+    WORKERS = 5,
+    LAG = 4
+};
+
+struct element {
+    float theta, own, all, stat, sent, grad;
+};
+
+static const float rate = 0.05f, momentum = 0.9f, rate_momentum = (float)(0.05 * 0.9);
+
+/* ---- corrections: return what enters the momentum ---- */
+
+static float staleness(struct element *e)
+{
+    return e->grad * (float)(1.0 / LAG);
+}
+
+static float delay_comp(struct element *e)
+{
+    float square = e->grad * e->grad, product = square * (e->theta - e->sent);
+    float more = 0.04f * product;
+    return e->grad + more;
+}
+
+static float delay_comp_adaptive(struct element *e)
+{
+    float square = e->grad * e->grad;
+    float old = 0.95f * e->stat, new = (float)(1.0 - 0.95) * square;
+    e->stat = old + new;
+    float lambda = 2.0f / sqrtf(e->stat + 1e-7f);
+    float product = square * (e->theta - e->sent), more = lambda * product;
+    return e->grad + more;
+}
+
+static float gap_aware(struct element *e)
+{
+    double power = 1.0;
+    for (int i = 0; i < 30; i++)
+        power *= 0.999;
+    float root = sqrtf(e->stat * (float)(1.0 / (1.0 - power)));
+    float largest = 0.1f * (root + 1e-8f), gap = fabsf(e->theta - e->sent);
+    float share = largest / (largest + gap);
+    return e->grad * share;
+}
+
+static float none(struct element *e)
+{
+    return e->grad;
+}
+
+/* ---- momenta: return the vector that was multiplied by the rate ---- */
+
+static float move(struct element *e, float step)
+{
+    float way = rate * step;
+    e->theta = e->theta - way;
+    return step;
+}
+
+static float plain(struct element *e, float g)
+{
+    move(e, g);
+    e->sent = e->theta;
+    return g;
+}
+
+static float velocity(float *v, float g)
+{
+    float old = momentum * *v;
+    return *v = old + g;
+}
+
+static float nag(struct element *e, float g)
+{
+    float v = move(e, velocity(&e->all, g)), ahead = rate_momentum * v;
+    e->sent = e->theta - ahead;
+    return v;
+}
+
+static float heavy_ball(struct element *e, float g)
+{
+    float v = move(e, velocity(&e->all, g));
+    e->sent = e->theta;
+    return v;
+}
+
+static float lwp(struct element *e, float g)
+{
+    float v = move(e, velocity(&e->all, g)), ahead = (float)(0.05 * (WORKERS - 1)) * v;
+    e->sent = e->theta - ahead;
+    return v;
+}
+
+static float multi(struct element *e, float g)
+{
+    float v = move(e, velocity(&e->own, g));
+    e->sent = e->theta;
+    return v;
+}
+
+static float dana(struct element *e, float g)
+{
+    float old = e->own, new = velocity(&e->own, g), difference = new - old, ahead;
+    e->all = e->all + difference;
+    move(e, new);
+    ahead = rate_momentum * e->all;
+    e->sent = e->theta - ahead;
+    return new;
+}
+
+static float shared(struct element *e, float g)
+{
+    float mine = (float)(0.9 / WORKERS) * e->all, step = mine + g;
+    float kept = (float)(((WORKERS - 1) + 0.9) / WORKERS) * e->all, ahead;
+    move(e, step);
+    e->all = kept + g;
+    ahead = rate_momentum * e->all;
+    e->sent = e->theta - ahead;
+    return step;
+}
+
+static const struct {
+    const char *rule;
+    float (*correct)(struct element *e);
+    float (*step)(struct element *e, float g);
+} rows[] = {
+    {"asgd", none, plain},
+    {"dana-slim", none, plain},
+    {"nag-asgd", none, nag},
+    {"ssgd", none, nag},
+    {"hb-asgd", none, heavy_ball},
+    {"lwp", none, lwp},
+    {"multi-asgd", none, multi},
+    {"dana-zero", none, dana},
+    {"dana-shared", none, shared},
+    {"sa", staleness, nag},
+    {"sa-plain", staleness, plain},
+    {"dana-sa", staleness, dana},
+    {"dc-asgd", delay_comp, nag},
+    {"dc-plain", delay_comp, plain},
+    {"dana-dc", delay_comp, dana},
+    {"dc-asgd-a", delay_comp_adaptive, nag},
+    {"dana-dc-a", delay_comp_adaptive, dana},
+    {"ga", gap_aware, nag},
+    {"ga-plain", gap_aware, plain},
+    {"dana-ga", gap_aware, dana},
+};
+
+static void expect(const char *rule, const char *what, size_t j, float x, float y)
+{
+    if (memcmp(&x, &y, sizeof x))
+        fail_msg("%s, %s of element %zu: %.9g, not %.9g", rule, what, j, (double)x,
+                 (double)y);
+}
+
+static void check(size_t row, uint64_t samples)
+{
+    struct settings settings = {.momentum = 0.9, .rate_max = 0.1};
+    struct moment moment = {
+        .rate = 0.05, .lag = LAG, .active = WORKERS, .samples = samples};
+    static _Alignas(64) float x[6][N];
+    struct element e[N];
+    struct arrays at = {x[0], x[1], x[2], x[3], x[4], x[5]};
+    const struct rule *rule = rules_find(rows[row].rule);
+    float (*correct)(struct element *) = rows[row].correct;
+    struct knobs knobs;
+    struct sums sums;
+
+    settings_default(&settings);
+    rules_knobs(rule, &settings, &moment, &knobs);
+    for (size_t j = 0; j < N; j++) {
+        for (int a = 0; a < 6; a++)
+            x[a][j] = (float)((drive_draw() - 0.5) * exp2(4.0 * drive_draw()));
+        x[3][j] *= x[3][j];
+        e[j] = (struct element){x[0][j], x[1][j], x[2][j], x[3][j], x[4][j], x[5][j]};
+    }
+    compute_cpu()->apply(rule, &at, &knobs, NULL, N, 0, &sums);
+    if (!samples && correct == gap_aware)
+        correct = none; /* no step was seen yet: nothing to hold the gap against */
+    for (size_t j = 0; j < N; j++) {
+        float step = rows[row].step(&e[j], correct(&e[j]));
+        if (rows[row].correct == gap_aware) {
+            float square = step * step, new = (float)(1.0 - 0.999) * square;
+            e[j].stat = 0.999f * e[j].stat + new;
+        }
+        expect(rule->name, "theta", j, x[0][j], e[j].theta);
+        expect(rule->name, "own", j, x[1][j], e[j].own);
+        expect(rule->name, "all", j, x[2][j], e[j].all);
+        expect(rule->name, "stat", j, x[3][j], e[j].stat);
+        expect(rule->name, "sent", j, x[4][j], e[j].sent);
+    }
+}
+
+static void as_decided(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 20; i++)
+        for (size_t row = 0; row < sizeof rows / sizeof *rows; row++)
+            check(row, i % 2 ? 30 : 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(as_decided)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

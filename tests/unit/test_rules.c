@@ -1,0 +1,159 @@
+/* The table of rules: names, arrays, traffic; and the scalars of one update. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "engine/element.h"
+#include "engine/rules.h"
+
+#include <math.h>
+#include <string.h>
+
+#define same(x, y) same_number((double)(x), (double)(y))
+
+static void same_number(double x, double y)
+{
+    if (!(fabs(x - y) <= 1e-7 * fabs(y)))
+        fail_msg("%.12g is not %.12g", x, y);
+}
+
+static void names_are_found_and_unique(void **state)
+{
+    (void)state;
+    assert_int_equal(rules_count, 24);
+    for (int i = 0; i < rules_count; i++) {
+        assert_int_equal(rules[i].index, i);
+        assert_ptr_equal(rules_find(rules[i].name), &rules[i]);
+        assert_true(strlen(rules[i].formula) > 10 && strlen(rules[i].source) > 5);
+    }
+    assert_null(rules_find("dana"));
+    assert_null(rules_find(""));
+    assert_null(rules_find(NULL));
+}
+
+static void every_rule_reads_and_writes_what_it_must(void **state)
+{
+    (void)state;
+    for (int i = 0; i < rules_count; i++) {
+        const struct rule *r = &rules[i];
+        unsigned state_slots = SLOT_OWN | SLOT_ALL | SLOT_STAT;
+        assert_true(r->reads & SLOT_GRAD && r->reads & SLOT_THETA);
+        assert_true(r->writes & SLOT_THETA && r->writes & SLOT_SENT);
+        assert_false(r->writes & SLOT_GRAD);
+        assert_int_equal(r->reads & state_slots, r->writes & state_slots);
+        assert_int_equal(r->measure_reads != 0,
+                         (r->flags & (RULE_BLOCK | RULE_GLOBAL)) != 0);
+        assert_int_equal((r->flags & RULE_SUM) != 0,
+                         (r->reads & SLOT_OWN) && (r->reads & SLOT_ALL));
+    }
+    assert_int_equal(rules_find("ssgd")->flags, RULE_ROUND);
+    assert_int_equal(rules_find("dana-slim")->flags, RULE_WORKER_SLIM);
+    assert_int_equal(rules_find("dana-lga")->flags, RULE_BLOCK | RULE_SUM);
+    assert_int_equal(rules_find("ga-global")->flags, RULE_GLOBAL);
+}
+
+/* Reads and writes of one pass, each array counted once (four bytes an element). */
+static void traffic_is_that_of_one_pass(void **state)
+{
+    static const struct {
+        const char *name;
+        unsigned vectors;
+    } rows[] = {
+        {"asgd", 4},      {"sa-plain", 4},   {"dana-slim", 4},  {"dc-plain", 5},
+        {"nag-asgd", 6},  {"sa", 6},         {"lwp", 6},        {"multi-asgd", 6},
+        {"dc-asgd", 7},   {"ga-plain", 7},   {"dc-asgd-a", 9},  {"ga", 9},
+        {"dana-zero", 8}, {"dana-dc", 9},    {"dana-ga", 11},   {"dana-dc-a", 11},
+        {"dana-lga", 8},  {"shared-lga", 6}, {"dana-shared", 6}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        assert_int_equal(rules_bytes(rules_find(rows[i].name)), 4 * rows[i].vectors);
+}
+
+static void zero_means_the_default(void **state)
+{
+    struct settings s = {.lambda = 0.5, .horizon = -1.0};
+    (void)state;
+    settings_default(&s);
+    same(s.rho, 0.999);
+    same(s.lambda, 0.5);
+    same(s.lambda_zero, 2.0);
+    same(s.mean_square, 0.95);
+    same(s.kappa, 10.0);
+    same(s.horizon, -1.0);
+    assert_true(s.momentum >= 0.0 && s.momentum <= 0.0); /* taken as it is */
+    assert_int_equal(s.gap_ref, GAP_REF_SENT);
+}
+
+static void knobs_are_the_scalars_of_the_formulas(void **state)
+{
+    struct settings s = {.momentum = 0.9, .rate_max = 0.2};
+    struct moment m = {.rate = 0.1, .lag = 5, .active = 4, .samples = 3};
+    struct knobs k;
+    (void)state;
+    settings_default(&s);
+    m.global_gap = 0.3;
+    m.global_stat = 0.01;
+    rules_knobs(rules_find("dana-ga"), &s, &m, &k);
+    same(k.rate, 0.1f);
+    same(k.momentum, 0.9f);
+    same(k.rate_momentum, 0.09f);
+    same(k.rate_horizon, 0.3f); /* T = N - 1 */
+    same(k.share, 0.225f);
+    same(k.keep, 0.975f);
+    same(k.rate_share, 0.0225f);
+    same(k.freshness, 0.2f);
+    same(k.rate_max, 0.2f);
+    same(k.bias, (float)(1.0 / (1.0 - 0.999 * 0.999 * 0.999)));
+    same(k.rho, 0.999f);
+    same(k.rho_rest, 0.001f);
+    same(k.mean_square_rest, 0.05f);
+    same(k.penalty,
+         (float)(1.0 /
+                 (1.0 + 0.3 / (0.2 * (sqrt(0.01 / (1.0 - pow(0.999, 3))) + 1e-8)))));
+    assert_true(k.penalised && k.lagging && !k.alone && !k.gap_ref);
+}
+
+static void edges_of_the_knobs(void **state)
+{
+    struct settings s = {.momentum = 0.9, .rate_max = 0.2, .horizon = 7.0};
+    struct moment m = {.rate = 0.1, .lag = 0, .active = 1};
+    struct knobs k;
+    (void)state;
+    settings_default(&s);
+    s.gap_ref = GAP_REF_OWN_LOOKAHEAD;
+    rules_knobs(rules_find("lwp"), &s, &m, &k);
+    same(k.freshness, 1.0);
+    same(k.penalty, 1.0);
+    same(k.rate_horizon, 0.7f);
+    assert_true(!k.penalised && !k.lagging && k.alone && k.gap_ref);
+    /* one worker: the shared velocity is the worker's, to the bit */
+    assert_memory_equal(&k.share, &k.momentum, sizeof k.share);
+    assert_memory_equal(&k.keep, &k.momentum, sizeof k.keep);
+    assert_memory_equal(&k.rate_share, &k.rate_momentum, sizeof k.rate_share);
+
+    s.horizon = -1.0;
+    s.rate_max =
+        0.0; /* no step to measure by: Gap-Aware stays out, and divides by nothing */
+    m.samples = 1000000000000ull;
+    rules_knobs(rules_find("ga"), &s, &m, &k);
+    assert_true(!k.penalised && k.rate_horizon >= 0 && k.rate_horizon <= 0);
+    same(k.bias, 1.0);
+    m.active = 0; /* nobody yet: as one */
+    rules_knobs(rules_find("dana-shared"), &s, &m, &k);
+    same(k.share, 0.9f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(names_are_found_and_unique),
+        cmocka_unit_test(every_rule_reads_and_writes_what_it_must),
+        cmocka_unit_test(traffic_is_that_of_one_pass),
+        cmocka_unit_test(zero_means_the_default),
+        cmocka_unit_test(knobs_are_the_scalars_of_the_formulas),
+        cmocka_unit_test(edges_of_the_knobs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
