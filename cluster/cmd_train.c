@@ -160,8 +160,13 @@ static int run(struct train *train, struct gapless_error *error)
 {
     int status = prepare(train, error), code;
 
-    if (status != GAPLESS_OK)
-        return say_error("train", error);
+    if (status != GAPLESS_OK) {
+        code = say_error("train", error);
+        if (status == GAPLESS_MISSING)
+            say("train", "what is here: gapless doctor; without any files: gapless "
+                         "train --data synthetic");
+        return code;
+    }
     open_view(train);
     train->start = now_seconds();
     status = train_start(train, error);

@@ -71,7 +71,8 @@ extern const int rules_count;
 
 /* NULL when there is none of that name. */
 const struct rule *rules_find(const char *name);
-/* Puts the default where a field is 0. `momentum`, `rate_max` and `horizon` are taken as they are. */
+/* Puts the default where a field is 0. `momentum`, `rate_max` and `horizon` are taken
+ * as they are. */
 void settings_default(struct settings *settings);
 /* The scalars of one update, computed in double, then rounded once. */
 void rules_knobs(const struct rule *rule, const struct settings *settings,

@@ -61,6 +61,7 @@ static const struct mistake mistakes[] = {
     {NULL, "train --data synthetic --model mlp:0", 2, "mlp:"},
     {NULL, "train --data synthetic --model mlp:99999999", 2, "mlp:"},
     {NULL, "train --data mnist --data-dir /nowhere", 1, "/nowhere"},
+    {NULL, "train --data mnist --data-dir /nowhere", 1, "train --data synthetic"},
     {NULL, "train --data synthetic --out /proc/nowhere", 1, "/proc/nowhere"},
     {NULL, "train --data synthetic --out /dev/null", 1, "/dev/null"},
     {NULL, "train --data synthetic --out", 2, "needs a value"},
