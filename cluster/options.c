@@ -238,6 +238,10 @@ static bool read_environment(enum option_command command, struct settings *ret)
             continue;
         variable_name(row, variable, sizeof variable);
         text = getenv(variable);
+        /* GAPLESS_DATA may also be the folder of the data sets
+         * (bench/workloads/data.h). */
+        if (text != NULL && strcmp(row->name, "data") == 0 && strchr(text, '/') != NULL)
+            continue;
         if (text != NULL && text[0] != '\0' &&
             !option_set(command, i, text, OPTION_ENVIRONMENT, variable, ret))
             return false;

@@ -29,6 +29,15 @@ static void on_text(struct client *c, const void *data, uint32_t bytes)
     }
 }
 
+static int lost(const struct client *c, struct gapless_error *error)
+{
+    return gapless_error_set(
+        error, GAPLESS_PEER_LOST, 0,
+        "the master at %s is gone: look at its last messages, start "
+        "it again, then the workers",
+        c->address);
+}
+
 int client_poll(struct client *c, int64_t timeout_ns,
                 void (*on_note)(void *user, uint32_t note), void *user,
                 struct gapless_error *error)
@@ -37,6 +46,8 @@ int client_poll(struct client *c, int64_t timeout_ns,
     bool down = false;
     int n, i;
 
+    if (!c->connected)
+        return lost(c, error);
     n = c->transport->poll(c->tp, events, CLIENT_EVENTS, timeout_ns);
     if (n < 0)
         return gapless_error_set(error, n, 0,
@@ -59,11 +70,7 @@ int client_poll(struct client *c, int64_t timeout_ns,
     }
     if (down) {
         c->connected = false;
-        return gapless_error_set(
-            error, GAPLESS_PEER_LOST, 0,
-            "the master at %s is gone: look at its last messages, start "
-            "it again, then the workers",
-            c->address);
+        return lost(c, error);
     }
     return GAPLESS_OK;
 }

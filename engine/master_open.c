@@ -141,7 +141,7 @@ static int make_core(struct gapless_master *m, const struct gapless_master_confi
             "%u workers times %u ranges is beyond the limit of %llu: use "
             "larger ranges or a smaller capacity",
             config.workers_max, config.ranges, CORE_CELLS_MAX);
-    m->core = malloc(bytes);
+    m->core = calloc(1, bytes);
     m->slot = calloc(config.workers_max, sizeof *m->slot);
     m->peer = calloc(m->peers_max, sizeof *m->peer);
     m->range_stage = calloc(m->layout.ranges_count, sizeof *m->range_stage);

@@ -1,6 +1,7 @@
 /* The master's passes over memory: which arrays, which scalars, what is counted. */
 #include "master.h"
 
+#include <assert.h>
 #include <math.h>
 
 static struct arrays arrays_at(const struct gapless_master *m,
@@ -254,6 +255,7 @@ static void round_range(struct gapless_master *m, uint32_t range, uint32_t membe
             m->round_grad[n] = m->slot[w].grad + at;
             m->round_sent[n++] = m->slot[w].sent + at;
         }
+    assert(first != NULL && n == members); /* a round has members */
     arrays = arrays_at(m, first, range);
     knobs_of(m, range, 0, rate, 0, &knobs);
     seq_write_begin(&board_versions(m->board)[range]);

@@ -77,7 +77,7 @@ static int check_master(struct gapless_observer *o, struct gapless_error *error)
 {
     uint64_t now = o->client.transport->now_ns(o->client.tp);
 
-    if (now - o->checked_ns < CHECK_NS)
+    if (o->client.connected && now - o->checked_ns < CHECK_NS)
         return GAPLESS_OK;
     o->checked_ns = now;
     return client_poll(&o->client, 0, ignore_note, NULL, error);

@@ -28,13 +28,17 @@ struct kind {
 static const struct kind kinds[] = {
     {"fashion-mnist", data_read_idx, data_has_idx,
      "apt-get install dataset-fashion-mnist (or put the four IDX files in "
-     "$GAPLESS_DATA/fashion-mnist)"},
+     "$GAPLESS_DATA_DIR/fashion-mnist)"},
     {"mnist", data_read_idx, data_has_idx,
-     "put train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte "
-     "and t10k-labels-idx1-ubyte (plain or .gz) in $GAPLESS_DATA/mnist"},
+     "cluster/fetch-data mnist (or put train-images-idx3-ubyte, "
+     "train-labels-idx1-ubyte, "
+     "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, plain or .gz, in "
+     "$GAPLESS_DATA_DIR/mnist)"},
     {"cifar-10", data_read_cifar, data_has_cifar,
-     "put data_batch_1.bin to data_batch_5.bin and test_batch.bin of the official "
-     "binary version in $GAPLESS_DATA/cifar-10"},
+     "mkdir -p ~/.cache/gapless/cifar-10 && curl -L "
+     "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz | tar xz -C "
+     "~/.cache/gapless/cifar-10 (or put data_batch_1.bin to data_batch_5.bin and "
+     "test_batch.bin in $GAPLESS_DATA_DIR/cifar-10)"},
     {"synthetic", read_synthetic, NULL, NULL},
 };
 
@@ -68,14 +72,18 @@ static bool join(char ret[PATH_MAX], const char *base, const char *tail1,
 static bool find_folder(const struct kind *kind, const char *data_dir,
                         char ret[PATH_MAX])
 {
-    const char *env = getenv("GAPLESS_DATA");
+    const char *dir = getenv("GAPLESS_DATA_DIR"), *env = getenv("GAPLESS_DATA");
     const char *cache = getenv("XDG_CACHE_HOME");
     const char *name = kind->name;
 
     if (data_dir != NULL)
         return (join(ret, data_dir, "", "") && kind->has(ret)) ||
                (join(ret, data_dir, name, "") && kind->has(ret));
-    if ((join(ret, env, name, "") && kind->has(ret)) ||
+    if (env != NULL && strchr(env, '/') == NULL)
+        env = NULL; /* the name of a set: the program's --data */
+    if ((join(ret, dir, name, "") && kind->has(ret)) ||
+        (join(ret, dir, "", "") && kind->has(ret)) ||
+        (join(ret, env, name, "") && kind->has(ret)) ||
         (join(ret, env, "", "") && kind->has(ret)))
         return true;
     if (cache != NULL && cache[0] != '\0') {

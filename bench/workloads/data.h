@@ -16,7 +16,8 @@
  * files must have them all):
  *
  *     the folder given (then <folder>/<name>; if given, nowhere else)
- *     $GAPLESS_DATA/<name>, $GAPLESS_DATA
+ *     $GAPLESS_DATA_DIR/<name>, $GAPLESS_DATA_DIR
+ *     the same of $GAPLESS_DATA where that is a path (has a '/')
  *     $XDG_CACHE_HOME/gapless/<name>, or ~/.cache/gapless/<name>
  *     /usr/share/datasets/<name>
  *

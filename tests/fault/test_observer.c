@@ -144,11 +144,55 @@ static void test_copy_when_reads_are_torn(void **state)
     gapless_master_close(m);
 }
 
+/* Once the master is gone every call says so, and what is mapped is still there to
+ * read. */
+static void test_lost_master_stays_lost(void **state)
+{
+    struct gapless_master_config config = engine_config("asgd", 0);
+    struct gapless_observer_config observer = {.address = engine_address};
+    struct gapless_master *m = open_master(&config);
+    static float params[ENGINE_COUNT];
+    struct gapless_observer *o;
+    struct gapless_stats stats;
+    int fd[2], i, status = 0;
+    pid_t pid;
+    char go;
+
+    (void)state;
+    assert_int_equal(pipe(fd), 0);
+    pid = fork();
+    if (pid == 0) {
+        if (gapless_observer_open(&observer, &o, NULL) != GAPLESS_OK ||
+            gapless_observer_stats(o, &stats, NULL) != GAPLESS_OK ||
+            read(fd[0], &go, 1) != 1)
+            _exit(1);
+        for (i = 0; i < 300 && gapless_observer_stats(o, &stats, NULL) == GAPLESS_OK;
+             i++)
+            engine_sleep(10000);
+        for (i = 0; i < 3; i++)
+            if (gapless_observer_stats(o, &stats, NULL) != GAPLESS_PEER_LOST ||
+                gapless_observer_read(o, params, 0, NULL, NULL) != GAPLESS_PEER_LOST)
+                _exit(2);
+        gapless_observer_close(o);
+        _exit(0);
+    }
+    for (i = 0; i < 200 && gapless_master_observers(m) == 0; i++)
+        (void)gapless_master_run(m, 10000000, NULL);
+    (void)gapless_master_run(m, 50000000, NULL);
+    gapless_master_close(m);
+    assert_int_equal(write(fd[1], "g", 1), 1);
+    (void)waitpid(pid, &status, 0);
+    assert_int_equal(status, 0);
+    (void)close(fd[0]);
+    (void)close(fd[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reads_are_never_torn),
         cmocka_unit_test(test_copy_when_reads_are_torn),
+        cmocka_unit_test(test_lost_master_stays_lost),
     };
 
     (void)alarm(100);

@@ -191,7 +191,7 @@ static inline int set_up(void **state)
     make_idx();
     make_cifar();
     return setenv("HOME", home, 1) | unsetenv("XDG_CACHE_HOME") |
-           unsetenv("GAPLESS_DATA");
+           unsetenv("GAPLESS_DATA") | unsetenv("GAPLESS_DATA_DIR");
 }
 
 static inline int tear_down(void **state)

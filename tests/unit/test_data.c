@@ -203,10 +203,10 @@ static void missing_sets_say_what_to_do(void **state)
     (void)state;
     make_folder(dir, "empty");
     if (access("/usr/share/datasets/mnist", F_OK) != 0)
-        refused("mnist", NULL, GAPLESS_MISSING, "$GAPLESS_DATA/mnist",
+        refused("mnist", NULL, GAPLESS_MISSING, "$GAPLESS_DATA_DIR/mnist",
                 "train-images-idx3-ubyte");
     if (access("/usr/share/datasets/cifar-10", F_OK) != 0)
-        refused("cifar-10", NULL, GAPLESS_MISSING, "$GAPLESS_DATA/cifar-10",
+        refused("cifar-10", NULL, GAPLESS_MISSING, "$GAPLESS_DATA_DIR/cifar-10",
                 "data_batch_1.bin");
     if (access("/usr/share/datasets/fashion-mnist", F_OK) != 0)
         refused("fashion-mnist", NULL, GAPLESS_MISSING,
@@ -238,6 +238,10 @@ static void folders_are_searched_in_order(void **state)
     assert_int_equal(setenv("GAPLESS_DATA", env, 1), 0);
     assert_int_equal(setenv("XDG_CACHE_HOME", cache, 1), 0);
     for (int i = 0; i < 3; i++) {
+        if (i == 1) { /* the same folder by its other name */
+            assert_int_equal(setenv("GAPLESS_DATA_DIR", env, 1), 0);
+            assert_int_equal(setenv("GAPLESS_DATA", "mnist", 1), 0);
+        }
         d = loaded("mnist", NULL);
         path_of(dir, root, order[i]);
         assert_string_equal(d->source, dir);
@@ -245,6 +249,7 @@ static void folders_are_searched_in_order(void **state)
         for (int j = 0; j < 4; j++)
             remove_file(dir, &idx[j]);
     }
+    assert_int_equal(unsetenv("GAPLESS_DATA_DIR"), 0);
     make_folder(dir, "given");
     make_folder(dir, "given/mnist");
     write_files(dir, idx, 4);
