@@ -1,10 +1,10 @@
 /* gapless bench update: what one round trip costs beside the arithmetic.
  *
- *   worker (other core)                     master
+ *   worker (other core)                    master
  *   t0  push: norm over the gradient
- *       note ──────────────────────────────> check: is the gradient finite?
- *                                            pass: the rule, in one pass over memory
- *   t1  pulled <──────────────────────────── note
+ *       note -----------------------------> check: is the gradient finite?
+ *                                           pass: the rule, in one pass over memory
+ *   t1  pulled <--------------------------- note
  *
  * rest = (t1 - t0) - norm - check - pass: the protocol, both notes, the bookkeeping of
  * the master. Both sides poll, as they do under load; --sleep lets them sleep at once

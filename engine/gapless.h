@@ -1,13 +1,12 @@
 /* Gapless: asynchronous distributed training. The only header a user includes.
  *
- *   worker process                              master process
- *   ┌──────────────────────┐   put: one-sided
- * ┌────────────────────────────────────────┐ │ backward -> grad
- * ────┼────────────────────┼─> slot[w].grad                         │ │ │ │      │ one
- * fused pass over memory:     │ │                      │   "ready"          │      v
- * gap, penalty, momentum, send    │ │ forward  <- params <─┼────────────────────┼──
- * slot[w].sent   theta   own[w]   all  │ └──────────────────────┘   get: one-sided
- * └────────────────────────────────────────┘
+ *   worker process                     master process
+ *   +-------------------+  put           +-----------------------------------------+
+ *   | backward -> grad -+----------------+-> slot[w].grad                          |
+ *   |                   |                |     | one fused pass over memory:        |
+ *   |                   |  "ready"       |     v gap, penalty, momentum, look-ahead |
+ *   | forward <- params-+----------------+-- slot[w].sent  theta  own[w]  all      |
+ *   +-------------------+  get           +-----------------------------------------+
  *
  * A master keeps the parameters. A worker computes a gradient at the parameters it was
  * given (`sent`), writes it into its slot (`grad`) and says so; the master applies it
@@ -167,7 +166,7 @@ struct gapless_worker_stats {
     double gap_sum;     /* of gap_rms over gap_count of its gradients */
     uint64_t gap_count;
     double loss;      /* as it last told */
-    uint64_t seen_ns; /* CLOCK_MONOTONIC of its last message */
+    uint64_t seen_ns; /* CLOCK_MONOTONIC of its last gradient */
 };
 
 enum gapless_run_state {
@@ -239,6 +238,8 @@ struct gapless_worker_config {
     int64_t connect_ns;         /* bound on finding the master; 0: 10 s */
     int64_t wait_ns;            /* bound on each pull; 0: 60 s */
     int64_t spin_ns;            /* polling before sleeping; 0: 50,000 */
+    bool
+        by_range; /* push range by range, as over a network, even if memory is mapped */
 };
 
 struct gapless_worker;

@@ -1,10 +1,10 @@
 /* Layout: how a model's tensors become one vector, its blocks and its ranges.
  *
- *   tensors   |----- w1 (50,176) -----------------|-b1-|--- w2 ---|b2|       one after
- * another, no padding blocks    |-- piece --|-- piece --|-- piece
- * --|----|----------|--|       a tensor, or a piece of >= 16 Ki of one ranges
- * |--------------------------- range 0 ----------------------|   whole blocks, about
- * range_elements
+ *   tensors  |----------- w1 -----------|-b1-|--- w2 ---|b2|   one after another
+ *   blocks   |-- piece --|---- piece ---|----|----------|--|   a tensor, or a piece of
+ *                                                              16 Ki and more of one
+ *   ranges   |------------------ range 0 ------------------|   whole blocks, about
+ *                                                              range_elements
  *
  * A range starts at a multiple of 16 elements, so that a pass over it never shares a
  * vector lane or a cache line with its neighbour. The whole vector is padded with zeros

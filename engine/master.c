@@ -26,6 +26,8 @@ static void ready_one(struct gapless_master *m, uint32_t w, uint32_t range)
         pass_look_ahead(m, w, range);
     slot->head->ticket = cw->ticket;
     slot->head->stop = cw->stop ? 1 : 0;
+    slot->head->check_ns = slot->check_ns;
+    slot->head->pass_ns = slot->pass_ns;
     board_workers(m->board)[w].state = 2;
     cw->ready = cw->refresh = false;
     status = m->transport->notify(
@@ -48,21 +50,33 @@ static void ready(struct gapless_master *m, uint32_t w, uint32_t range)
             ready_one(m, w, CORE_ALL);
 }
 
+static void feed(struct gapless_master *m, const struct core_event *event);
+
+static void apply(struct gapless_master *m, uint32_t worker, uint32_t range)
+{
+    uint32_t ranges = range == CORE_ALL ? m->layout.ranges_count : 1;
+    uint32_t applied = pass_apply(m, worker, range);
+
+    feed(m, &(struct core_event){.kind = CORE_APPLIED,
+                                 .worker = worker,
+                                 .range = range,
+                                 .finite = applied == ranges,
+                                 .now_ns = m->transport->now_ns(m->tp),
+                                 .applied = applied});
+    pass_record(m, worker);
+}
+
 static void perform(struct gapless_master *m, const struct core_action *action)
 {
-    bool applied;
-
     switch (action->kind) {
     case CORE_WELCOME:
         door_welcome(m, action->worker);
         break;
     case CORE_APPLY:
-        applied = pass_apply(m, action->worker, action->range);
-        master_event(m, CORE_APPLIED, action->worker, action->range, applied);
+        apply(m, action->worker, action->range);
         break;
     case CORE_ROUND:
-        applied = pass_round(m);
-        master_event(m, CORE_APPLIED, CORE_ALL, CORE_ALL, applied);
+        master_event(m, CORE_APPLIED, CORE_ALL, CORE_ALL, pass_round(m));
         break;
     case CORE_READY:
         ready(m, action->worker, action->range);
@@ -99,22 +113,29 @@ static void publish(struct gapless_master *m)
     s->state = state[m->core->phase];
 }
 
-void master_event(struct gapless_master *m, enum core_event_kind kind, uint32_t worker,
-                  uint32_t range, bool finite)
+static void feed(struct gapless_master *m, const struct core_event *event)
 {
-    struct core_event event = {kind, worker, range, finite,
-                               m->transport->now_ns(m->tp)};
+    uint32_t worker = event->worker;
     uint64_t dropped = m->core->dropped;
     struct todo todo;
     uint32_t i;
 
-    if (core_step(m->core, &event, &todo) != 0)
+    if (core_step(m->core, event, &todo) != 0)
         return;
     if (worker < m->core->config.workers_max && m->core->dropped > dropped)
         board_workers(m->board)[worker].dropped += m->core->dropped - dropped;
-    publish(m);
     for (i = 0; i < todo.count; i++)
         perform(m, &todo.action[i]);
+}
+
+void master_event(struct gapless_master *m, enum core_event_kind kind, uint32_t worker,
+                  uint32_t range, bool finite)
+{
+    feed(m, &(struct core_event){.kind = kind,
+                                 .worker = worker,
+                                 .range = range,
+                                 .finite = finite,
+                                 .now_ns = m->transport->now_ns(m->tp)});
 }
 
 /* An observer found every read torn: one copy, between two updates. Seldom, so that
@@ -141,8 +162,10 @@ static void on_note(struct gapless_master *m, tp_peer peer, uint32_t note)
         copy_for_observer(m);
     if (who->role != ROLE_WORKER)
         return;
-    board_workers(m->board)[who->worker].seen_ns = m->transport->now_ns(m->tp);
-    if (NOTE_WHAT(note) == NOTE_PUSH && range < m->layout.ranges_count)
+
+    if (NOTE_WHAT(note) == NOTE_PUSH && range == NOTE_ALL_RANGES)
+        master_event(m, CORE_GRADIENT, who->worker, CORE_ALL, true);
+    else if (NOTE_WHAT(note) == NOTE_PUSH && range < m->layout.ranges_count)
         master_event(m, CORE_GRADIENT, who->worker, range, true);
     else if (NOTE_WHAT(note) == NOTE_BAD)
         master_event(m, CORE_GRADIENT, who->worker, 0, false);
@@ -214,6 +237,7 @@ int gapless_master_run(struct gapless_master *m, int64_t timeout_ns,
         now = m->transport->now_ns(m->tp);
         now += now == began ? 1 : 0;
         tick(m, now);
+        publish(m);
     }
 }
 

@@ -48,6 +48,8 @@ struct master_slot {
         gap_sq; /* of the present message, over its ranges so far; < 0: not measured */
     double lag_sum;
     uint64_t check_ns, pass_ns;
+    double loss;   /* that came with it */
+    bool complete; /* applied in all ranges; pass_record has not counted it yet */
 };
 
 struct gapless_master {
@@ -99,9 +101,12 @@ void master_event(struct gapless_master *m, enum core_event_kind kind, uint32_t 
                   uint32_t range, bool finite);
 
 /* ---- master_pass.c ---- */
-/* One gradient of a worker in a range (CORE_ALL: in all). False: it is not finite and
- * was not applied. */
-bool pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range);
+/* One gradient of a worker in a range (CORE_ALL: in all, one after another). Returns
+ * the number of ranges applied; where it is too small, the next one is not finite. */
+uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range);
+/* Counts the gradient that pass_apply has completed, if it has. Apart from it, so that
+ * the worker is told first: after a large vector all of this is out of the cache. */
+void pass_record(struct gapless_master *m, uint32_t worker);
 /* A synchronous round of all workers that have pushed. False: none of their gradients
  * was finite. */
 bool pass_round(struct gapless_master *m);

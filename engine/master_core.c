@@ -280,8 +280,9 @@ static void on_gradient(struct master_core *core, const struct core_event *e,
     if (core->phase == CORE_OVER_NOW)
         return; /* too late: the parameters are final, the worker has been told to stop
                  */
-    if (worker->state != CORE_COMPUTING || (!e->finite && worker->pushed > 0) ||
-        (e->finite && landed[e->range] != 0)) {
+    if (worker->state != CORE_COMPUTING ||
+        ((!e->finite || e->range == CORE_ALL) && worker->pushed > 0) ||
+        (e->finite && e->range != CORE_ALL && landed[e->range] != 0)) {
         act(todo, CORE_DROP, e->worker, CORE_ALL, CORE_BROKE_PROTOCOL);
         return;
     }
@@ -290,9 +291,14 @@ static void on_gradient(struct master_core *core, const struct core_event *e,
         message_done(core, e->worker, CORE_ALL, e->now_ns, todo);
         return;
     }
-    landed[e->range] = 1;
-    worker->pushed++;
-    if (!core->config.whole)
+    if (e->range == CORE_ALL) {
+        memset(landed, 1, core->config.ranges);
+        worker->pushed = core->config.ranges;
+    } else {
+        landed[e->range] = 1;
+        worker->pushed++;
+    }
+    if (!core->config.whole && e->range != CORE_ALL)
         act(todo, CORE_APPLY, e->worker, e->range, CORE_OVER);
     else if (worker->pushed == core->config.ranges)
         message_landed(core, e->worker, todo);
@@ -342,7 +348,7 @@ static void on_applied(struct master_core *core, const struct core_event *e,
                        struct todo *todo)
 {
     struct core_worker *worker;
-    uint32_t first, end;
+    uint32_t first, end, done;
 
     if (e->worker == CORE_ALL) {
         round_applied(core, e, todo);
@@ -351,7 +357,9 @@ static void on_applied(struct master_core *core, const struct core_event *e,
     worker = &core->worker[e->worker];
     first = e->range == CORE_ALL ? 0 : e->range;
     end = e->range == CORE_ALL ? core->config.ranges : e->range + 1;
-    count_update(core, e->worker, first, end, e->finite, 1);
+    done = e->finite ? end : e->range == CORE_ALL ? e->applied : first;
+    count_update(core, e->worker, first, done, true, 1);
+    count_update(core, e->worker, done, end, false, 1);
     worker->spoilt |= !e->finite;
     worker->applied += end - first;
     if (e->range != CORE_ALL)
@@ -446,7 +454,7 @@ int core_step(struct master_core *core, const struct core_event *event,
     bool of_worker = event->kind == CORE_GRADIENT || event->kind == CORE_APPLIED ||
                      event->kind == CORE_GONE;
     bool all_workers = event->kind == CORE_APPLIED && event->worker == CORE_ALL;
-    bool all_ranges = event->kind == CORE_APPLIED && event->range == CORE_ALL;
+    bool all_ranges = event->range == CORE_ALL;
 
     ret->count = 0;
     if ((unsigned)event->kind > CORE_STOP)
@@ -455,6 +463,8 @@ int core_step(struct master_core *core, const struct core_event *event,
         return -1;
     if (of_worker && event->kind != CORE_GONE && !all_ranges &&
         event->range >= core->config.ranges)
+        return -1;
+    if (event->kind == CORE_APPLIED && event->applied > core->config.ranges)
         return -1;
     step[event->kind](core, event, ret);
     return 0;

@@ -6,15 +6,14 @@
  * test can copy it and a seed can replay it. The loop in master.c (or the simulator)
  * performs the actions and reports back with CORE_APPLIED.
  *
- *   FREE --HELLO--> WAITING --ticket--> COMPUTING --last range in--> COMPUTING
- * (applied, next ticket)
- *                      ^                    |                 \
- *                      |                    | no ticket left   `--(synchronous rule)-->
- * PUSHED --round--> COMPUTING
- *                      `--------------------'
+ *   FREE --HELLO--> WAITING --a ticket--> COMPUTING --gradient in--> a new ticket:
+ *                      ^                       |                      COMPUTING
+ *                      `--- no ticket left ----+
+ *                                              | synchronous rule
+ *                                              `----> PUSHED --round--> COMPUTING
  *
  * Tickets. Every gradient of the run has a number, the batch it is computed on. A
- * worker gets a ticket with its look- ahead. When it dies before any of its gradient
+ * worker gets a ticket with its look-ahead. When it dies before any of its gradient
  * was applied, its ticket goes to the next worker; a worker without a ticket waits
  * until none is under way, so that no batch is lost and none is applied twice.
  *
@@ -36,8 +35,8 @@
 
 enum core_event_kind {
     CORE_HELLO,    /* somebody wants to join */
-    CORE_GRADIENT, /* worker, range: it has landed; or finite = false: the worker found
-                      it not finite and sends none */
+    CORE_GRADIENT, /* worker, range (CORE_ALL: all at once): it has landed; or finite =
+                      false: the worker found it not finite and sends none */
     CORE_APPLIED,  /* worker, range: the APPLY or ROUND is done; finite = false: it was
                       not applied */
     CORE_GONE,     /* worker: it left (finite = true) or was lost (finite = false) */
@@ -51,6 +50,8 @@ struct core_event {
     uint32_t range;
     bool finite;
     uint64_t now_ns;
+    uint32_t
+        applied; /* CORE_APPLIED of all ranges, not finite: those below were applied */
 };
 
 enum core_action_kind {

@@ -124,19 +124,17 @@ static double apply_range(struct gapless_master *m, uint32_t worker, uint32_t ra
     struct master_slot *slot = &m->slot[worker];
     struct arrays at = arrays_at(m, slot, range);
     struct blocks blocks = blocks_of(m, range);
-    uint64_t lag = core_lag(m->core, worker, range), began;
+    uint64_t lag = core_lag(m->core, worker, range);
     double rate = rate_of(m, range);
     struct knobs knobs;
     struct sums sums;
 
     resum_if_due(m, range);
     knobs_of(m, range, lag, rate, global_gap, &knobs);
-    began = clock_of(m);
     seq_write_begin(&board_versions(m->board)[range]);
     m->compute->apply(m->rule, &at, &knobs, &blocks, range_elements(m, range),
                       slot->gap_sq >= 0 ? WANT_GAP : 0, &sums);
     seq_write_end(&board_versions(m->board)[range]);
-    slot->pass_ns += clock_of(m) - began;
     if (slot->gap_sq >= 0)
         slot->gap_sq += sums.gap_sq;
     slot->lag_sum += (double)lag;
@@ -149,7 +147,6 @@ static double apply_range(struct gapless_master *m, uint32_t worker, uint32_t ra
 static double measure_all(struct gapless_master *m, uint32_t worker)
 {
     struct master_slot *slot = &m->slot[worker];
-    uint64_t began = clock_of(m);
     double sum = 0;
     uint32_t r;
 
@@ -162,7 +159,6 @@ static double measure_all(struct gapless_master *m, uint32_t worker)
         knobs_of(m, r, core_lag(m->core, worker, r), rate_of(m, r), 0, &knobs);
         sum += m->compute->measure(m->rule, &at, &knobs, range_elements(m, r));
     }
-    slot->pass_ns += clock_of(m) - began;
     return sqrt(sum / (double)m->layout.count);
 }
 
@@ -184,10 +180,15 @@ static void record(struct gapless_master *m, uint32_t worker)
     double lag = slot->lag_sum / m->layout.ranges_count;
 
     telemetry_gradient(m->telemetry, &board_workers(m->board)[worker], lag, gap,
-                       slot->push->loss, clock_of(m));
+                       slot->loss, clock_of(m));
     m->telemetry->stats.pass_ns += slot->pass_ns;
-    slot->head->check_ns = slot->check_ns;
-    slot->head->pass_ns = slot->pass_ns;
+}
+
+void pass_record(struct gapless_master *m, uint32_t worker)
+{
+    if (m->slot[worker].complete)
+        record(m, worker);
+    m->slot[worker].complete = false;
 }
 
 static void message_begins(struct gapless_master *m, uint32_t worker)
@@ -195,28 +196,40 @@ static void message_begins(struct gapless_master *m, uint32_t worker)
     struct master_slot *slot = &m->slot[worker];
 
     slot->gap_sq = gap_is_due(m, worker) ? 0 : -1;
+    slot->loss = slot->push->loss;
+    slot->complete = false;
     slot->lag_sum = 0;
     slot->check_ns = slot->pass_ns = 0;
 }
 
-bool pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
+uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
 {
     const struct core_worker *cw = &m->core->worker[worker];
+    struct master_slot *slot = &m->slot[worker];
     uint32_t first = range == CORE_ALL ? 0 : range, r;
     uint32_t end = range == CORE_ALL ? m->layout.ranges_count : range + 1;
+    bool global = (m->rule->flags & RULE_GLOBAL) != 0;
+    uint64_t began = clock_of(m), checked = slot->check_ns;
     double step_sq = 0, global_gap;
 
     if (cw->applied == 0)
-        message_begins(m, worker);
-    if (!grad_is_finite(m, &m->slot[worker], first, end))
-        return false;
+        message_begins(m, worker), checked = 0;
+    /* A global rule needs all of the gradient first. Otherwise each range is checked
+     * just before it is applied: that brings it into the cache, so the check costs no
+     * trip to memory. */
+    if (global && !grad_is_finite(m, slot, first, end))
+        return 0;
     global_gap = measure_all(m, worker);
-    for (r = first; r < end; r++)
+    for (r = first; r < end; r++) {
+        if (!global && !grad_is_finite(m, slot, r, r + 1))
+            break;
         step_sq += apply_range(m, worker, r, global_gap);
+    }
     global_sample(m, step_sq);
-    if (!cw->spoilt && cw->applied + (end - first) == m->layout.ranges_count)
-        record(m, worker);
-    return true;
+    slot->pass_ns += clock_of(m) - began - (slot->check_ns - checked);
+    slot->complete = r == end && !cw->spoilt &&
+                     cw->applied + (end - first) == m->layout.ranges_count;
+    return r - first;
 }
 
 /* Workers of the round whose gradient is finite; the others are left out and told so to
@@ -277,12 +290,13 @@ bool pass_round(struct gapless_master *m)
     for (w = core_next(m->core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
          w = core_next(m->core, CORE_PUSHED, w)) {
         if (m->core->worker[w].spoilt) {
+            board_workers(m->board)[w].dropped++;
             pass_look_ahead(m, w, CORE_ALL);
             continue;
         }
         first = first == NULL ? &m->slot[w] : first;
         m->slot[w].gap_sq = first->gap_sq; /* all of a round read the same parameters */
-        m->slot[w].head->pass_ns = first->pass_ns;
+
         record(m, w);
     }
     return members > 0;

@@ -86,6 +86,7 @@ void telemetry_gradient(struct telemetry *t, struct gapless_worker_stats *worker
     t->ended_ns = now_ns;
     histogram_add(&t->lag, lag);
     worker->gradients++;
+    worker->seen_ns = now_ns;
     worker->lag_sum += lag;
     if (gap_rms >= 0) {
         histogram_add(&t->gap, gap_rms);

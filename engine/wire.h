@@ -1,15 +1,14 @@
 /* What master, workers and observers say to each other: control messages, notes, and
  * the memory they share.
  *
- *   client                                        master
- *   HELLO (role, version, model) ──────────────>  refuse, or:
- *        <───────────── grants of windows, WELCOME
- *   note READY(range) <─────────────────────────  the look-ahead of a range is in its
- * slot put of a range, note PUSH(range) ──────────>  the gradient of a range has landed
- *   note BAD ──────────────────────────────────>  the gradient was not finite; nothing
- * was put note COPY (observer) ───────────────────────>  a copy of the parameters,
- * please: they change too fast to be read BYE ───────────────────────────────────────>
- * leaves in order
+ *   client                                 master
+ *   HELLO (role, version, model) --------->  refuse, or:
+ *        <------------ grants of windows, WELCOME
+ *   note READY(range) <--------------------  a look-ahead is in the slot
+ *   put, note PUSH(range or all) --------->  a gradient has landed
+ *   note BAD ----------------------------->  it was not finite; nothing was put
+ *   note COPY (observer) ----------------->  make me a copy: every read was torn
+ *   BYE ---------------------------------->  leaves in order
  *
  * All numbers are little-endian. Everything read from a peer is checked before it is
  * used.

@@ -27,6 +27,7 @@ struct gapless_worker {
     size_t padded;
     uint32_t ready; /* ranges whose look-ahead is there */
     bool all_ready;
+    bool by_range;
     bool has_params; /* pulled and not pushed yet */
     uint64_t norm_ns;
 };
@@ -114,6 +115,7 @@ int gapless_worker_open(const struct gapless_worker_config *config,
     if (w == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a worker");
     w->compute = compute_cpu();
+    w->by_range = config->by_range;
     w->wait_ns = config->wait_ns > 0 ? config->wait_ns : WAIT_NS;
     status = client_open(&w->client, config->address, &hello, config->connect_ns,
                          config->spin_ns, 0, on_note, w, error);
@@ -293,12 +295,17 @@ static int put(struct gapless_worker *w, size_t at, size_t bytes, uint32_t note,
     return GAPLESS_OK;
 }
 
+/* Range by range, so that the wire and the master's arithmetic overlap; where nothing
+ * is moved, at once. */
 static int put_ranges(struct gapless_worker *w, struct gapless_error *error)
 {
     uint64_t base = w->client.welcome.grad_at;
     uint32_t r;
     int status;
 
+    if (w->client.transport->mapped && !w->by_range)
+        return put(w, (size_t)base, w->padded * sizeof(float),
+                   NOTE(NOTE_PUSH, NOTE_ALL_RANGES), error);
     for (r = 0; r < w->client.welcome.ranges; r++) {
         size_t from = (size_t)w->starts[r], to = (size_t)w->starts[r + 1];
 

@@ -406,6 +406,7 @@ static uint64_t shm_now(struct tp *tp)
 
 const struct transport transport_shm = {
     .name = "shm",
+    .mapped = true,
     .open = shm_open,
     .close = shm_close,
     .region_new = shm_region_new,

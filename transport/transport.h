@@ -36,6 +36,7 @@
 
 #include "engine/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -86,6 +87,7 @@ struct tp; /* one endpoint */
 
 struct transport {
     const char *name; /* "shm"; the part of an address before ':' */
+    bool mapped; /* windows are the server's own memory: put and get move nothing */
 
     int (*open)(const struct tp_config *config, struct tp **ret,
                 struct gapless_error *error);

@@ -71,6 +71,7 @@ static inline double engine_gradient(const float *params, uint64_t batch, float 
 struct engine_fault {
     uint64_t nan_every; /* each so many batches: a gradient that is not finite */
     long sleep_us;      /* per batch */
+    bool by_range;      /* pushes range by range */
     int64_t spin_ns;    /* polls so long before it sleeps */
     uint64_t hang_at;   /* never pushes this batch (and sleeps for long) */
 };
@@ -81,6 +82,7 @@ static inline int engine_work(const struct engine_fault *fault)
     struct gapless_worker_config config = {.address = engine_address,
                                            .model = {engine_tensors, 2},
                                            .spin_ns = fault->spin_ns,
+                                           .by_range = fault->by_range,
                                            .wait_ns = 20000000000};
     struct gapless_worker *worker;
     struct gapless_error error = {0};

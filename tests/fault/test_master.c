@@ -48,8 +48,10 @@ static void check_learned(const struct gapless_master *m)
     assert_true(off / ENGINE_COUNT < 0.2);
 }
 
-static void train(const char *rule, uint32_t workers, uint64_t range_elements)
+static void train(const char *rule, uint32_t workers, uint64_t range_elements,
+                  bool by_range)
 {
+    const struct engine_fault fault = {.by_range = by_range};
     struct gapless_master_config config = engine_config(rule, 1500);
     struct gapless_master *m;
     struct gapless_stats s;
@@ -60,7 +62,7 @@ static void train(const char *rule, uint32_t workers, uint64_t range_elements)
     config.range_elements = range_elements;
     m = open_master(&config);
     for (w = 0; w < workers; w++)
-        pid[w] = engine_start(&no_fault);
+        pid[w] = engine_start(&fault);
     run_to_end(m);
     for (w = 0; w < workers; w++)
         assert_int_equal(engine_wait(pid[w]), 0);
@@ -80,7 +82,7 @@ static void test_every_rule_trains(void **state)
     (void)state;
     for (i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++) {
         print_message("%s\n", rule.name);
-        train(rule.name, 3, 0);
+        train(rule.name, 3, 0, false);
     }
     assert_true(i >= 24);
 }
@@ -88,10 +90,14 @@ static void test_every_rule_trains(void **state)
 static void test_ranges(void **state)
 {
     (void)state;
-    train("dana-ga", 3, 512);
-    train("dana-lga", 3, 512);
-    train("ga-global", 3, 512);
-    train("ssgd", 3, 512);
+    train("dana-ga", 3, 512, false);
+    train("dana-ga", 3, 512, true);
+    train("dana-lga", 3, 512, false);
+    train("dana-lga", 3, 512, true);
+    train("ga-global", 3, 512, false);
+    train("ga-global", 3, 512, true);
+    train("ssgd", 3, 512, false);
+    train("ssgd", 3, 512, true);
 }
 
 /* ---- hello ---- */
@@ -297,10 +303,10 @@ static void test_master_finds_nan(void **state)
 
 /* ---- workers that come, go, die and hang ---- */
 
-static void kill_twenty(const char *rule, uint64_t range_elements)
+static void kill_twenty(const char *rule, uint64_t range_elements, bool by_range)
 {
     struct gapless_master_config config = engine_config(rule, 12000);
-    const struct engine_fault steady = {.sleep_us = 200};
+    const struct engine_fault steady = {.sleep_us = 200, .by_range = by_range};
     struct gapless_master *m;
     pid_t pid[4];
     uint64_t random = 42;
@@ -333,9 +339,9 @@ static void kill_twenty(const char *rule, uint64_t range_elements)
 static void test_kill_at_twenty_instants(void **state)
 {
     (void)state;
-    kill_twenty("dana-ga", 0);
-    kill_twenty("dana-zero", 512);
-    kill_twenty("ssgd", 0);
+    kill_twenty("dana-ga", 0, false);
+    kill_twenty("dana-zero", 512, true);
+    kill_twenty("ssgd", 0, false);
 }
 
 static void test_hung_worker_is_dropped(void **state)

@@ -25,7 +25,7 @@ enum {
 /* Runs in a child process, which is left with a filter on its system calls. */
 static int count_run(const char *rule, uint64_t range_elements)
 {
-    const struct engine_fault polls = {.spin_ns = 5000000000};
+    const struct engine_fault polls = {.spin_ns = 5000000000, .by_range = true};
     struct gapless_master_config config = engine_config(rule, 0);
     struct gapless_stats before = {0}, after;
     struct gapless_master *m;

@@ -99,9 +99,10 @@ static int push_one(struct gapless_worker *worker, uint64_t batch)
 }
 
 /* All workers, in one process so that their order is fixed. 0 if all went as told. */
-static int work(bool round)
+static int work(bool round, bool by_range)
 {
-    struct gapless_worker_config config = {.address = address, .model = {tensors, 2}};
+    struct gapless_worker_config config = {
+        .address = address, .model = {tensors, 2}, .by_range = by_range};
     struct gapless_worker *worker[WORKERS];
     struct order order;
     int i, w, failed = 0;
@@ -190,7 +191,8 @@ static double worst_error(const struct gapless_master *m)
     return worst;
 }
 
-static void compare(const char *rule, bool own_lookahead, uint64_t range_elements)
+static void compare(const char *rule, bool own_lookahead, uint64_t range_elements,
+                    bool by_range)
 {
     struct gapless_master_config config = {
         .address = address,
@@ -218,7 +220,7 @@ static void compare(const char *rule, bool own_lookahead, uint64_t range_element
     (void)fflush(NULL);
     pid = fork();
     if (pid == 0)
-        _exit(work(round));
+        _exit(work(round, by_range));
     for (i = 0; i < 2000 && waitpid(pid, &status, WNOHANG) != pid; i++)
         assert_int_equal(gapless_master_run(m, 10000000, &error), GAPLESS_OK);
     if (i == 2000)
@@ -245,29 +247,30 @@ static void test_every_rule(void **state)
 
     (void)state;
     for (i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++) {
-        compare(rule.name, false, 0);
-        compare(rule.name, false, 256);
+        compare(rule.name, false, 0, false);
+        compare(rule.name, false, 256, false);
+        compare(rule.name, false, 256, true);
     }
 }
 
 static void test_own_look_ahead(void **state)
 {
     (void)state;
-    compare("dana-ga", true, 0);
-    compare("dana-dc", true, 256);
-    compare("ga", true, 0);
-    compare("dana-ga-global", true, 256);
+    compare("dana-ga", true, 0, false);
+    compare("dana-dc", true, 256, true);
+    compare("ga", true, 0, false);
+    compare("dana-ga-global", true, 256, true);
 }
 
 static void test_clipping_and_decay(void **state)
 {
     (void)state;
     clip_norm = 5; /* less than the gradients have at first */
-    compare("nag-asgd", false, 0);
+    compare("nag-asgd", false, 0, false);
     weight_decay = 0.3;
-    compare("dana-ga", false, 256);
+    compare("dana-ga", false, 256, true);
     clip_norm = 0;
-    compare("dana-slim", false, 0);
+    compare("dana-slim", false, 0, false);
     weight_decay = 0;
 }
 

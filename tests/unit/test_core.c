@@ -38,6 +38,9 @@ static uint64_t draw(struct world *w, uint64_t below)
 
 static void feed(struct world *w, enum core_event_kind kind, uint32_t worker,
                  uint32_t range, bool finite);
+static void feed_applied(struct world *w, uint32_t worker, uint32_t range, bool finite,
+                         uint32_t applied);
+static void feed_event(struct world *w, const struct core_event *e);
 
 static void begin(struct world *w, const struct core_config *config, uint64_t seed)
 {
@@ -76,8 +79,10 @@ static void ready_one(struct world *w, uint32_t worker, uint32_t range)
     cw->ready = cw->refresh = false;
 }
 
-/* The truth about what an update does, kept apart from the core. */
-static void note_applied(struct world *w, uint32_t worker, uint32_t range, bool finite)
+/* The truth about what an update does, kept apart from the core. Of all ranges that are
+ * not finite, those below `applied` were applied. */
+static void note_applied(struct world *w, uint32_t worker, uint32_t range, bool finite,
+                         uint32_t applied)
 {
     uint64_t t = w->core->worker[worker].ticket;
     uint32_t r;
@@ -88,7 +93,8 @@ static void note_applied(struct world *w, uint32_t worker, uint32_t range, bool 
                 assert_int_equal(core_lag(w->core, worker, r),
                                  w->version[r] - w->read[worker][r]);
             w->applied[t][r]++;
-            if (finite && !w->core->config.round)
+            if ((finite || (range == CORE_ALL && r < applied)) &&
+                !w->core->config.round)
                 w->version[r]++;
             w->read[worker][r] = w->version[r];
         }
@@ -109,14 +115,14 @@ static void do_round(struct world *w, bool finite)
 
         if (bad)
             core_spoil(w->core, i);
-        note_applied(w, i, CORE_ALL, finite && !bad);
+        note_applied(w, i, CORE_ALL, finite && !bad, 0);
     }
 }
 
 static void perform(struct world *w, const struct core_action *a)
 {
     bool finite = draw(w, 1024) >= w->bad_share;
-    uint32_t i, r;
+    uint32_t i, r, applied;
 
     switch (a->kind) {
     case CORE_WELCOME:
@@ -127,8 +133,11 @@ static void perform(struct world *w, const struct core_action *a)
         w->told_to_stop[a->worker] = false;
         break;
     case CORE_APPLY:
-        note_applied(w, a->worker, a->range, finite);
-        feed(w, CORE_APPLIED, a->worker, a->range, finite);
+        applied = a->range == CORE_ALL && !w->core->config.whole
+                      ? (uint32_t)draw(w, ranges_of(w))
+                      : 0;
+        note_applied(w, a->worker, a->range, finite, applied);
+        feed_applied(w, a->worker, a->range, finite, applied);
         break;
     case CORE_ROUND:
         do_round(w, finite);
@@ -155,11 +164,22 @@ static void perform(struct world *w, const struct core_action *a)
 static void feed(struct world *w, enum core_event_kind kind, uint32_t worker,
                  uint32_t range, bool finite)
 {
-    struct core_event e = {kind, worker, range, finite, w->now_ns};
+    feed_event(w, &(struct core_event){kind, worker, range, finite, w->now_ns, 0});
+}
+
+static void feed_applied(struct world *w, uint32_t worker, uint32_t range, bool finite,
+                         uint32_t applied)
+{
+    feed_event(w, &(struct core_event){CORE_APPLIED, worker, range, finite, w->now_ns,
+                                       finite ? 0 : applied});
+}
+
+static void feed_event(struct world *w, const struct core_event *e)
+{
     struct todo todo;
     uint32_t i;
 
-    assert_int_equal(core_step(w->core, &e, &todo), 0);
+    assert_int_equal(core_step(w->core, e, &todo), 0);
     assert_true(todo.count <= CORE_ACTIONS_MAX);
     if (todo.count > w->most_actions)
         w->most_actions = todo.count;
@@ -193,6 +213,12 @@ static int push(struct world *w, uint32_t worker, bool finite)
         for (r = 0; r < ranges_of(w); r++)
             w->waits_for_ready[worker][r] = true;
         feed(w, CORE_GRADIENT, worker, 0, false);
+        return 0;
+    }
+    if (cw->pushed == 0 && draw(w, 2) == 0) { /* all ranges at once */
+        for (r = 0; r < ranges_of(w); r++)
+            w->sent[worker][r] = w->waits_for_ready[worker][r] = true;
+        feed(w, CORE_GRADIENT, worker, CORE_ALL, true);
         return 0;
     }
     skip = (uint32_t)draw(w, ranges_of(w));
@@ -238,7 +264,7 @@ static void test_one_worker_has_no_lag(void **state)
     (void)state;
     begin(&w, &config, 1);
     hello(&w);
-    for (i = 0; i < 30; i++) {
+    for (i = 0; i < 30 && w.core->phase == CORE_RUNNING; i++) {
         assert_int_equal(core_lag(w.core, 0, i % 3), 0);
         assert_int_equal(push(&w, 0, true), 0);
     }
@@ -356,7 +382,7 @@ static void test_broken_protocol(void **state)
 static void test_impossible_numbers(void **state)
 {
     struct core_config config = config_of(2, 2, 0);
-    struct core_event e = {CORE_GRADIENT, 2, 0, true, 0};
+    struct core_event e = {.kind = CORE_GRADIENT, .worker = 2, .finite = true};
     struct world w;
     struct todo todo;
 
@@ -366,7 +392,7 @@ static void test_impossible_numbers(void **state)
     e.worker = 0;
     e.range = 2;
     assert_int_equal(core_step(w.core, &e, &todo), -1);
-    e.range = CORE_ALL;
+    e = (struct core_event){.kind = CORE_APPLIED, .range = CORE_ALL, .applied = 3};
     assert_int_equal(core_step(w.core, &e, &todo), -1);
     config.workers_max = 1u << 20;
     config.ranges = 1u << 20;
@@ -508,17 +534,24 @@ static void test_any_event_order(void **state)
     (void)state;
     begin(&w, &config, 77);
     for (i = 0; i < 300000; i++) {
-        e = (struct core_event){(enum core_event_kind)draw(&w, CORE_TICK + 1),
-                                (uint32_t)draw(&w, 6), (uint32_t)draw(&w, 4),
-                                draw(&w, 8) != 0, i};
+        e = (struct core_event){.kind = (enum core_event_kind)draw(&w, CORE_TICK + 1),
+                                .worker = (uint32_t)draw(&w, 6),
+                                .range = (uint32_t)draw(&w, 5),
+                                .finite = draw(&w, 8) != 0,
+                                .now_ns = i};
+        if (e.range == 4)
+            e.range = CORE_ALL;
         if (e.kind == CORE_APPLIED)
             continue; /* only ever the answer to an action */
         if (core_step(w.core, &e, &todo) != 0)
             continue;
         for (uint32_t a = 0; a < todo.count; a++)
             if (todo.action[a].kind == CORE_APPLY) {
-                struct core_event applied = {CORE_APPLIED, todo.action[a].worker,
-                                             todo.action[a].range, true, i};
+                struct core_event applied = {.kind = CORE_APPLIED,
+                                             .worker = todo.action[a].worker,
+                                             .range = todo.action[a].range,
+                                             .finite = true,
+                                             .now_ns = i};
                 struct todo more;
 
                 assert_int_equal(core_step(w.core, &applied, &more), 0);
