@@ -116,7 +116,7 @@ RULE_FN struct chunk measure_chunk(const struct block_plan *plan,
 RULE_FN void measure_ragged(struct cursors *c, const struct block_plan *plan,
                             const struct arrays *at, const struct knobs *k)
 {
-    _Alignas(64) number all[LANES], some[LANES];
+    _Alignas(64) number all[LANES] = {0}, some[LANES] = {0};
     size_t begin = c->m * LANES, end = begin + LANES;
     struct chunk product = measure_chunk(plan, at, k, begin);
     __builtin_memcpy(all, &product, sizeof all);

@@ -186,7 +186,7 @@ static int client_try(struct tp *tp, uint32_t index, const char *address,
                       const struct sockaddr_un *to, socklen_t bytes, uint64_t deadline,
                       int *ret_os, struct gapless_error *error)
 {
-    struct shm_packet packet;
+    struct shm_packet packet = {0};
     int status;
     int fd = -1;
 

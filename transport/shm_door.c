@@ -139,9 +139,9 @@ static void door_accept(struct tp *tp)
 
 /* ---- seats ---------------------------------------------------------------------- */
 
-/* A free slot, or NULL. Slots that are over are cleared on the way. *ret_leaving: one
- * will be free soon. */
-static struct shm_peer *seat_find(struct tp *tp, bool *ret_leaving)
+/* The index of a free slot, or peers_max. Slots that are over are cleared on the way.
+ * *ret_leaving: one will be free soon. */
+static uint32_t seat_find(struct tp *tp, bool *ret_leaving)
 {
     *ret_leaving = false;
     for (uint32_t i = 0; i < tp->config.peers_max; i++) {
@@ -150,9 +150,9 @@ static struct shm_peer *seat_find(struct tp *tp, bool *ret_leaving)
         switch ((enum shm_state)baton_look(&peer->state)) {
         case SHM_OVER:
             shm_peer_clear(tp, peer);
-            return peer;
+            return i;
         case SHM_FREE:
-            return peer;
+            return i;
         case SHM_LIVE:
             *ret_leaving = *ret_leaving || peer->gone;
             break;
@@ -161,7 +161,7 @@ static struct shm_peer *seat_find(struct tp *tp, bool *ret_leaving)
             break;
         }
     }
-    return NULL;
+    return tp->config.peers_max;
 }
 
 static void seat_take(struct tp *tp, struct shm_peer *peer, struct shm_greeter *greeter)
@@ -225,14 +225,14 @@ static void seat_greeters(struct tp *tp)
 
     for (uint32_t i = 0; i < SHM_GREETERS; i++) {
         struct shm_greeter *greeter = &tp->greeters[i];
-        struct shm_peer *peer;
+        uint32_t index;
         bool leaving;
 
         if (greeter->fd < 0 || !greeter->ready || shm_mail_room(tp) == 0)
             continue;
-        peer = seat_find(tp, &leaving);
-        if (peer != NULL) {
-            seat_take(tp, peer, greeter);
+        index = seat_find(tp, &leaving);
+        if (index < tp->config.peers_max) {
+            seat_take(tp, &tp->peers[index], greeter);
         } else if (!leaving) {
             (void)snprintf(text, sizeof text,
                            "the master has room for %" PRIu32 " peers and all are "

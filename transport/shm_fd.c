@@ -245,7 +245,7 @@ int shm_listen_socket(const char *address, struct sockaddr_un *ret_address,
 {
     struct sockaddr_un to;
     struct stat stat = {0};
-    socklen_t bytes;
+    socklen_t bytes = 0;
     int status;
     int os;
     int fd;
