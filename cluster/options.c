@@ -490,6 +490,15 @@ bool options_emit(const struct settings *settings, enum option_command command,
     return true;
 }
 
+/* Who asks for a cosine wants no milestones but those asked for. */
+static void leave_out_steps(enum option_command command, struct settings *ret)
+{
+    for (unsigned i = 0; i < options_count; i++)
+        if (strcmp(options_table[i].name, "steps") == 0 &&
+            (options_table[i].commands & command) != 0)
+            (void)option_set(command, i, "none", OPTION_DEFAULT, "", ret);
+}
+
 enum options_outcome options_read(enum option_command command, int argc, char **argv,
                                   struct settings *ret)
 {
@@ -503,6 +512,8 @@ enum options_outcome options_read(enum option_command command, int argc, char **
     if (!read_defaults(command, &found) || !read_environment(command, &found) ||
         !read_flags(command, argc, argv, &found) || !consistent(command, &found))
         return OPTIONS_WRONG;
+    if (found.cosine && options_source(&found, "steps") == OPTION_DEFAULT)
+        leave_out_steps(command, &found);
     if (found.help) {
         options_help(command, stdout);
         return OPTIONS_HELPED;

@@ -35,7 +35,7 @@ const struct option_row options_table[] = {
     {"steps", 0, false, RUNS, KIND_STEPS, GROUP_RULE, "LIST", "0.6:0.1,0.85:0.1", AT(steps), ANY, NULL,
      "SPAN:FACTOR,...: from there on the rate is multiplied by FACTOR; none: no steps"},
     {"schedule", 0, false, RUNS, KIND_SCHEDULE, GROUP_RULE, "KIND", "constant", AT(cosine), ANY, NULL,
-     "constant, or cosine[:TO] (falls to the share TO of the peak at the end, 0 unless said)"},
+     "constant, or cosine[:TO] (falls to the share TO of the peak at the end, 0 unless said; no steps unless given)"},
     {"kappa", 0, false, RUNS, KIND_REAL, GROUP_RULE, "K", "10", AT(kappa), {0, 1e9, true, false}, NULL,
      "dana-lga and shared-lga: how strongly, per nat"},
     {"lambda", 0, false, RUNS, KIND_REAL, GROUP_RULE, "L", NULL, AT(lambda), {0, 1e9, true, false}, NULL,

@@ -72,6 +72,8 @@ void train_fail(struct train *train, const char *format, ...)
 void train_signals(struct train *train, double seconds);
 /* Until the run is over, failed, or ended by a person. */
 void train_watch(struct train *train);
+/* A line of metrics.jsonl; nothing before the first update. */
+void train_metrics(struct train *train);
 /* Statistics as they are now. False: the master is gone. */
 bool train_look(struct train *train);
 

@@ -179,6 +179,7 @@ int train_finish(struct train *train)
 
     (void)train_look(train);
     measure(train);
+    train_metrics(train); /* the last line has what was measured last */
     if (train->view.drawn && !train->at_once)
         view_show(&train->view, &train->facts);
     end_processes(train);

@@ -136,7 +136,7 @@ static void begin(struct train *train)
         train_fail(train, "%s", error.text);
 }
 
-static void write_metrics(struct train *train)
+void train_metrics(struct train *train)
 {
     struct moment moment = {
         .elapsed = train->facts.elapsed,
@@ -147,7 +147,7 @@ static void write_metrics(struct train *train)
         .stats = &train->facts.stats,
     };
 
-    if (train->results.failed)
+    if (!train->begun || train->results.failed)
         return;
     results_metrics(&train->results, &moment);
     if (train->results.failed)
@@ -164,7 +164,7 @@ static void show(struct train *train)
         return; /* nothing yet to put into a log */
     if (now >= train->metrics_due && train->facts.stats.state != GAPLESS_RUN_WAITING) {
         train->metrics_due = now + METRICS_EVERY_S;
-        write_metrics(train);
+        train_metrics(train);
     }
     if (now >= train->view_due) {
         train->view_due = now + VIEW_EVERY_S;
@@ -229,8 +229,6 @@ void train_watch(struct train *train)
         show(train);
         check_alone(train);
     }
-    if (train->facts.stats.updates > 0)
-        write_metrics(train);
     if (train->facts.stats.updates > 0 && train->view.terminal.fd >= 0)
         view_show(&train->view, &train->facts);
 }

@@ -59,11 +59,11 @@ static void check_summary(const json_t *result, const char *key)
 }
 
 /* Every line of metrics.jsonl is JSON, and gradients never go back; but for the last,
- * where the disk was full. */
-static void check_lines(bool full)
+ * where the disk was full. Returns the last accuracy. */
+static double check_lines(bool full)
 {
     char path[256], line[4096];
-    double before = 0.0;
+    double before = 0.0, accuracy = -1.0;
     unsigned lines = 0;
     FILE *file;
 
@@ -78,21 +78,24 @@ static void check_lines(bool full)
         assert_non_null(row);
         assert_true(run_number(row, "gradients") >= before);
         before = run_number(row, "gradients");
+        if (json_is_number(json_object_get(row, "accuracy")))
+            accuracy = run_number(row, "accuracy");
         json_decref(row);
         lines++;
     }
     (void)fclose(file);
     assert_true(lines >= 1);
+    return accuracy;
 }
 
 static void check_metrics(void)
 {
-    check_lines(false);
+    (void)check_lines(false);
 }
 
 static void check_metrics_until_full(void)
 {
-    check_lines(true);
+    (void)check_lines(true);
 }
 
 /* result.json of a run that was not disturbed: `gradients` by `workers` workers. */
@@ -120,6 +123,9 @@ static void check_result(const char *rule, double gradients, double workers)
     for (size_t i = 0; i < json_array_size(each); i++)
         sum += run_number(json_array_get(each, i), "gradients");
     assert_true(sum == gradients);
+    /* The last line of the metrics is of the end. */
+    sum = check_lines(false) - run_number(result, "final_accuracy");
+    assert_true(sum < 1e-6 && sum > -1e-6);
     json_decref(result);
 }
 

@@ -146,6 +146,14 @@ static void test_sources(void **state)
     assert_int_equal(options_source(&got, "workers"), OPTION_DEFAULT);
     assert_int_equal(options_source(&got, "out"), OPTION_UNSET);
 
+    assert_int_equal(read_line(FOR_TRAIN, "train --schedule cosine:0.1", &got),
+                     OPTIONS_GO);
+    assert_true(got.cosine && got.steps.count == 0); /* none but those asked for */
+    assert_int_equal(
+        read_line(FOR_TRAIN, "train --schedule cosine --steps 0.5:0.5", &got),
+        OPTIONS_GO);
+    assert_true(got.cosine && got.steps.count == 1);
+
     assert_int_equal(setenv("GAPLESS_WORKERS", "3", 1), 0);
     assert_int_equal(setenv("GAPLESS_SSGD_SCALE_RATE", "yes", 1), 0);
     assert_int_equal(setenv("GAPLESS_OUT", "", 1), 0);
