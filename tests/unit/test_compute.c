@@ -110,7 +110,8 @@ static void the_small_passes(void **state)
     }
 }
 
-/* Lane 0 first: 2^54 swallows each 1 that comes after it, but not 15 of them at once. */
+/* Lane 0 first: 2^54 swallows each 1 that comes after it, but not 15 of them at once.
+ */
 static void lanes_are_added_in_order(void **state)
 {
     (void)state;
