@@ -198,7 +198,8 @@ struct gapless_stats {
 
 struct gapless_master;
 
-/* Takes all memory, listens. After this the master neither allocates nor frees. */
+/* Takes memory, listens. After this the master allocates nothing but the memory of a
+ * slot when a worker first takes it. */
 int gapless_master_open(const struct gapless_master_config *config,
                         struct gapless_master **ret, struct gapless_error *error);
 /* Serves for at most timeout_ns (negative: until the run is over). GAPLESS_OK: the time

@@ -39,8 +39,12 @@ const struct rule *rules_find(const char *name)
 
 unsigned rules_bytes(const struct rule *rule)
 {
-    return 4u * (unsigned)(__builtin_popcount(rule->reads) +
-                           __builtin_popcount(rule->writes));
+    int accesses = __builtin_popcount(rule->reads) + __builtin_popcount(rule->writes);
+
+    /* A global rule measures in a pass of its own; a block is measured in the cache. */
+    if (rule->flags & RULE_GLOBAL)
+        accesses += __builtin_popcount(rule->measure_reads);
+    return 4u * (unsigned)accesses;
 }
 
 static void default_to(double *setting, double value)

@@ -77,7 +77,8 @@ void settings_default(struct settings *settings);
 /* The scalars of one update, computed in double, then rounded once. */
 void rules_knobs(const struct rule *rule, const struct settings *settings,
                  const struct moment *moment, struct knobs *ret);
-/* Bytes moved per parameter and gradient by the update: 4 * (reads + writes). */
+/* Bytes moved to and from memory per parameter and gradient: 4 * (reads + writes), with
+ * the reads of the separate measure of a RULE_GLOBAL rule. */
 unsigned rules_bytes(const struct rule *rule);
 
 #endif
