@@ -160,7 +160,7 @@ static void on_note(struct gapless_master *m, tp_peer peer, uint32_t note)
 
     if (who->role == ROLE_OBSERVER && NOTE_WHAT(note) == NOTE_COPY)
         copy_for_observer(m);
-    if (who->role != ROLE_WORKER)
+    if (who->role != ROLE_WORKER || NOTE_WHAT(note) == NOTE_SOON)
         return;
 
     if (NOTE_WHAT(note) == NOTE_PUSH && range == NOTE_ALL_RANGES)

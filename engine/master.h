@@ -66,6 +66,8 @@ struct gapless_master {
     bool ssgd_scale_rate;
     uint32_t gap_every;
     struct master_core *core;
+    struct master_core
+        *rehearsal; /* a copy to try a step on; NULL if it would be large */
 
     struct tp_region board_region, theta_region, copy_region;
     uint64_t copied_ns; /* when an observer last had a copy made */

@@ -19,6 +19,8 @@
  * for the same sets of the cache (measured: 4 to 12 %). */
 #define STAGGER(k) ((size_t)(k)*11 * 64)
 #define PAGE 4096u
+/* A core of more bytes takes longer to copy than the rehearsal gains (tell_soon). */
+#define REHEARSAL_MAX (64u << 10)
 
 enum {
     ARRAY_THETA,
@@ -156,6 +158,8 @@ static int make_core(struct gapless_master *m, const struct gapless_master_confi
                                  "no memory for the state of %u workers",
                                  config.workers_max);
     core_init(m->core, &config);
+    if (bytes <= REHEARSAL_MAX)
+        m->rehearsal = calloc(1, bytes); /* without it all is well, a little slower */
     return GAPLESS_OK;
 }
 
@@ -316,6 +320,7 @@ void gapless_master_close(struct gapless_master *m)
         (void)munmap(m->private_memory, m->private_bytes);
     layout_free(&m->layout);
     free(m->core);
+    free(m->rehearsal);
     free(m->slot);
     free(m->peer);
     free(m->range_stage);

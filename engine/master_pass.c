@@ -3,20 +3,28 @@
 
 #include <assert.h>
 #include <math.h>
+#include <string.h>
+
+/* The same arrays from element n on. */
+static struct arrays arrays_from(const struct arrays *at, size_t n)
+{
+    return (struct arrays){
+        .theta = at->theta + n,
+        .own = at->own == NULL ? NULL : at->own + n,
+        .all = at->all == NULL ? NULL : at->all + n,
+        .stat = at->stat == NULL ? NULL : at->stat + n,
+        .sent = at->sent + n,
+        .grad = at->grad + n,
+    };
+}
 
 static struct arrays arrays_at(const struct gapless_master *m,
                                const struct master_slot *slot, uint32_t range)
 {
-    size_t at = (size_t)m->layout.range_start[range];
+    struct arrays whole = {m->theta, slot->own,  m->all,
+                           m->stat,  slot->sent, slot->grad};
 
-    return (struct arrays){
-        .theta = m->theta + at,
-        .own = slot->own == NULL ? NULL : slot->own + at,
-        .all = m->all == NULL ? NULL : m->all + at,
-        .stat = m->stat == NULL ? NULL : m->stat + at,
-        .sent = slot->sent + at,
-        .grad = slot->grad + at,
-    };
+    return arrays_from(&whole, (size_t)m->layout.range_start[range]);
 }
 
 static size_t range_elements(const struct gapless_master *m, uint32_t range)
@@ -117,13 +125,72 @@ static void count_gate(struct gapless_master *m, const struct sums *sums,
     s->gate += (mean - s->gate) / (double)n;
 }
 
-/* Applies one range. Returns the sum of squared steps (RULE_GLOBAL). */
-static double apply_range(struct gapless_master *m, uint32_t worker, uint32_t range,
-                          double global_gap)
+/* Shortly before a large vector is done: see NOTE_SOON. The protocol step that will
+ * follow is rehearsed on a copy, which a pure step allows, so that it runs from the
+ * caches when it counts. */
+static void tell_soon(struct gapless_master *m, uint32_t worker)
 {
-    struct master_slot *slot = &m->slot[worker];
+    const struct master_slot *slot = &m->slot[worker];
+    const struct core_event applied = {
+        .kind = CORE_APPLIED, .worker = worker, .range = CORE_ALL, .finite = true};
+    struct todo todo;
+    volatile uint64_t sink = slot->head->ticket + board_workers(m->board)[worker].state;
+
+    (void)sink;
+    if (m->rehearsal != NULL) {
+        memcpy(m->rehearsal, m->core, m->core->bytes);
+        (void)core_step(m->rehearsal, &applied, &todo);
+    }
+    if (slot->peer != MASTER_NO_PEER)
+        (void)m->transport->notify(m->tp, slot->peer, NOTE(NOTE_SOON, 0));
+}
+
+/* Where the last part of a range starts: some thousand elements before its end, or with
+ * its last block if the rule asks for blocks; 0 where there is no such place. */
+static size_t tail_of(const struct gapless_master *m, const struct blocks *blocks,
+                      size_t n)
+{
+    uint32_t start = blocks->count < 2 ? 0 : blocks->ends[blocks->count - 2];
+
+    if (!(m->rule->flags & RULE_BLOCK))
+        return n - WIRE_SOON_REST;
+    return start % LAYOUT_LANES == 0 ? start : 0;
+}
+
+/* One range, in two parts if `soon`: all but its last block, then that. The same bits:
+ * only sums for the statistics are cut elsewhere. */
+static void apply_parts(struct gapless_master *m, uint32_t worker, uint32_t range,
+                        const struct knobs *knobs, bool soon, struct sums *ret)
+{
+    const struct master_slot *slot = &m->slot[worker];
     struct arrays at = arrays_at(m, slot, range);
     struct blocks blocks = blocks_of(m, range);
+    size_t n = range_elements(m, range);
+    size_t tail = soon && n > WIRE_SOON_ABOVE ? tail_of(m, &blocks, n) : 0;
+    unsigned want = slot->gap_sq >= 0 ? WANT_GAP : 0;
+    uint32_t end;
+    struct sums part;
+
+    if (tail == 0) {
+        m->compute->apply(m->rule, &at, knobs, &blocks, n, want, ret);
+        return;
+    }
+    end = blocks.ends[blocks.count - 1] - (uint32_t)tail;
+    blocks.count--; /* the last one is the second part's; rules without do not look */
+    m->compute->apply(m->rule, &at, knobs, &blocks, tail, want, ret);
+    tell_soon(m, worker);
+    at = arrays_from(&at, tail);
+    blocks = (struct blocks){.ends = &end, .count = 1};
+    m->compute->apply(m->rule, &at, knobs, &blocks, n - tail, want, &part);
+    ret->gap_sq += part.gap_sq;
+    ret->gate_sum += part.gate_sum;
+}
+
+/* Applies one range. Returns the sum of squared steps (RULE_GLOBAL). */
+static double apply_range(struct gapless_master *m, uint32_t worker, uint32_t range,
+                          double global_gap, bool soon)
+{
+    struct master_slot *slot = &m->slot[worker];
     uint64_t lag = core_lag(m->core, worker, range);
     double rate = rate_of(m, range);
     struct knobs knobs;
@@ -132,14 +199,13 @@ static double apply_range(struct gapless_master *m, uint32_t worker, uint32_t ra
     resum_if_due(m, range);
     knobs_of(m, range, lag, rate, global_gap, &knobs);
     seq_write_begin(&board_versions(m->board)[range]);
-    m->compute->apply(m->rule, &at, &knobs, &blocks, range_elements(m, range),
-                      slot->gap_sq >= 0 ? WANT_GAP : 0, &sums);
+    apply_parts(m, worker, range, &knobs, soon, &sums);
     seq_write_end(&board_versions(m->board)[range]);
     if (slot->gap_sq >= 0)
         slot->gap_sq += sums.gap_sq;
     slot->lag_sum += (double)lag;
     m->telemetry->stats.rate = rate;
-    count_gate(m, &sums, blocks.count);
+    count_gate(m, &sums, blocks_of(m, range).count);
     return sums.step_sq;
 }
 
@@ -209,6 +275,7 @@ uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
     uint32_t first = range == CORE_ALL ? 0 : range, r;
     uint32_t end = range == CORE_ALL ? m->layout.ranges_count : range + 1;
     bool global = (m->rule->flags & RULE_GLOBAL) != 0;
+    bool last = cw->applied + (end - first) == m->layout.ranges_count;
     uint64_t began = clock_of(m), checked = slot->check_ns;
     double step_sq = 0, global_gap;
 
@@ -223,12 +290,12 @@ uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
     for (r = first; r < end; r++) {
         if (!global && !grad_is_finite(m, slot, r, r + 1))
             break;
-        step_sq += apply_range(m, worker, r, global_gap);
+        step_sq +=
+            apply_range(m, worker, r, global_gap, last && r + 1 == end && !global);
     }
     global_sample(m, step_sq);
     slot->pass_ns += clock_of(m) - began - (slot->check_ns - checked);
-    slot->complete = r == end && !cw->spoilt &&
-                     cw->applied + (end - first) == m->layout.ranges_count;
+    slot->complete = r == end && last && !cw->spoilt;
     return r - first;
 }
 

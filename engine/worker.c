@@ -241,12 +241,26 @@ int gapless_worker_pull(struct gapless_worker *w, uint64_t *ret_batch,
     return GAPLESS_OK;
 }
 
+/* The sum of squares of the gradient; tells the master when it is nearly there. */
+static double norm_sq(struct gapless_worker *w)
+{
+    size_t most = w->padded > WIRE_SOON_ABOVE ? w->padded - WIRE_SOON_REST : 0;
+    double sum = 0;
+
+    if (most > 0) {
+        sum = w->compute->norm_sq(w->grad, most);
+        (void)w->client.transport->put(w->client.tp, w->client.peer, &w->slot, 0, 0,
+                                       NOTE(NOTE_SOON, 0));
+    }
+    return sum + w->compute->norm_sq(w->grad + most, w->padded - most);
+}
+
 /* Norm, clipping, decay: what is a function of the worker's own vectors alone. False:
  * not finite. */
 static bool prepare(struct gapless_worker *w, double *ret_norm)
 {
     const struct wire_welcome *welcome = &w->client.welcome;
-    double norm = sqrt(w->compute->norm_sq(w->grad, w->padded));
+    double norm = sqrt(norm_sq(w));
 
     if (!isfinite(norm))
         return false;
