@@ -186,7 +186,7 @@ void run_close(struct run *run)
 void run_whole(const char *environment, const char *line, int code, const char *text)
 {
     struct run run = run_start(environment, 0, line);
-    int got = run_wait(&run, 60.0);
+    int got = run_wait(&run, 120.0);
     char *output = run_output(&run);
     bool found = strstr(output, text) != NULL;
 

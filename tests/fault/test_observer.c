@@ -1,5 +1,5 @@
 /* Observers: one-sided reads that are never torn, and a copy where the parameters
- * change too fast to be read. */
+ * change too fast to be read. ctest: timeout=120 */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

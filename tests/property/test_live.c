@@ -1,7 +1,7 @@
 /* The whole engine, live over shared memory, against the scalar double-precision
  * master: every rule, several workers in a seeded order of arrival, a schedule with
  * warm-up and a milestone, one range and two. A worker that has pushed pulls before the
- * next one pushes, so the order is known. */
+ * next one pushes, so the order is known. ctest: timeout=120 */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
