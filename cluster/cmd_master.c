@@ -8,7 +8,6 @@
 #include "task.h"
 #include "view.h"
 
-#include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,18 +160,10 @@ static void open_view(struct serving *serving)
 
     view_open(&serving->view, settings->quiet, settings->no_color);
     serving->start = now_seconds();
-    serving->facts = (struct view_facts){
-        .rule = settings->rule,
-        .data = settings->data,
-        .model = settings->model,
-        .workers = settings->workers,
-        .parameters = serving->task.model.parameters,
-        .epochs = settings->epochs,
-        .epoch_gradients = (double)sampler_batches_per_epoch(&serving->task.sampler),
-        .accuracy = (double)NAN,
-        .worker = serving->worker,
-        .worker_count = serving->config.workers_max,
-    };
+    serving->facts =
+        view_facts_of(settings, serving->task.model.parameters,
+                      (double)sampler_batches_per_epoch(&serving->task.sampler),
+                      serving->worker, serving->config.workers_max);
     if (!settings->quiet)
         view_note(&serving->view,
                   "gapless master: listening at %s; workers join by: gapless worker "

@@ -118,18 +118,10 @@ static void open_view(struct train *train)
     const struct settings *settings = &train->settings;
 
     view_open(&train->view, settings->quiet, settings->no_color);
-    train->facts = (struct view_facts){
-        .rule = settings->rule,
-        .data = settings->data,
-        .model = settings->model,
-        .workers = settings->workers,
-        .parameters = train->task.model.parameters,
-        .epochs = settings->epochs,
-        .epoch_gradients = (double)sampler_batches_per_epoch(&train->task.sampler),
-        .accuracy = (double)NAN,
-        .worker = train->worker,
-        .worker_count = train->worker_count,
-    };
+    train->facts =
+        view_facts_of(settings, train->task.model.parameters,
+                      (double)sampler_batches_per_epoch(&train->task.sampler),
+                      train->worker, train->worker_count);
     if (!settings->quiet && train->view.terminal.fd < 0) {
         (void)printf(
             "gapless train: %s, %u worker%s, %s, %s (%s parameters), %g epoch%s, "

@@ -2,6 +2,9 @@
  * is time. */
 #include "view.h"
 
+#include "options.h"
+
+#include <math.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -22,6 +25,25 @@ void history_add(struct history *history, double value)
         history->stride *= 2;
     }
     history->value[history->count++] = value;
+}
+
+struct view_facts view_facts_of(const struct settings *settings, uint64_t parameters,
+                                double epoch_gradients,
+                                const struct gapless_worker_stats *workers,
+                                uint32_t worker_count)
+{
+    return (struct view_facts){
+        .rule = settings->rule,
+        .data = settings->data,
+        .model = settings->model,
+        .workers = settings->workers,
+        .parameters = parameters,
+        .epochs = settings->epochs,
+        .epoch_gradients = epoch_gradients,
+        .accuracy = (double)NAN,
+        .worker = workers,
+        .worker_count = worker_count,
+    };
 }
 
 void view_open(struct view *view, bool quiet, bool no_color)

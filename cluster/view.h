@@ -47,6 +47,15 @@ struct view_facts {
     bool stopping;
 };
 
+struct settings;
+
+/* What is known before a run starts; the rest of the facts is empty. `workers` has
+ * `worker_count` entries and is read whenever something is shown. */
+struct view_facts view_facts_of(const struct settings *settings, uint64_t parameters,
+                                double epoch_gradients,
+                                const struct gapless_worker_stats *workers,
+                                uint32_t worker_count);
+
 struct view {
     struct terminal terminal;
     bool quiet;

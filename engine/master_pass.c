@@ -157,8 +157,8 @@ static size_t tail_of(const struct gapless_master *m, const struct blocks *block
     return start % LAYOUT_LANES == 0 ? start : 0;
 }
 
-/* One range, in two parts if `soon`: all but its last block, then that. The same bits:
- * only sums for the statistics are cut elsewhere. */
+/* One range, in two parts if `soon`, the second from tail_of on. The same bits: only
+ * sums for the statistics are cut elsewhere. */
 static void apply_parts(struct gapless_master *m, uint32_t worker, uint32_t range,
                         const struct knobs *knobs, bool soon, struct sums *ret)
 {
