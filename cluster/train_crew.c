@@ -144,12 +144,29 @@ static uint32_t workers_running(const struct train *train)
     return count;
 }
 
+static int open_observer(struct train *train, struct gapless_error *error)
+{
+    struct gapless_observer_config config = {
+        .address = train->address,
+        .connect_ns = CONNECT_TRY_NS,
+    };
+
+    if (train->observer != NULL)
+        return GAPLESS_OK;
+    return gapless_observer_open(&config, &train->observer, error);
+}
+
 static void worker_ended(struct train *train, struct child *child)
 {
     char what[560];
 
     if (WIFEXITED(child->status) && WEXITSTATUS(child->status) == EXIT_DONE)
         return; /* it was told that the run is over */
+    /* The statistics may be older than the death: a worker can join, work and die
+     * between two looks, or before the first. */
+    if (train->facts.stats.state == GAPLESS_RUN_WAITING &&
+        open_observer(train, NULL) == GAPLESS_OK)
+        (void)train_look(train);
     if (run_over(train) || train->failure[0] != '\0')
         return;
     describe(child, what, sizeof what);
@@ -181,10 +198,6 @@ void train_crew_check(struct train *train)
 
 int train_connect(struct train *train, struct gapless_error *error)
 {
-    struct gapless_observer_config config = {
-        .address = train->address,
-        .connect_ns = CONNECT_TRY_NS,
-    };
     double end = now_seconds() + CONNECT_S;
     int status;
 
@@ -196,7 +209,7 @@ int train_connect(struct train *train, struct gapless_error *error)
                                      train->failure);
         if (train->signal != 0)
             return gapless_error_set(error, GAPLESS_STOPPED, 0, "stopped");
-        status = gapless_observer_open(&config, &train->observer, error);
+        status = open_observer(train, error);
     } while (status != GAPLESS_OK && now_seconds() < end);
     return status;
 }
