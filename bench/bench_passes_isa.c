@@ -221,11 +221,26 @@ static void apart_loss_gap(struct steps *s)
     s->g = s->t[0];
 }
 
+/* What the worker has summed up makes no difference to the time. */
+static void apart_loss_gap_dot(struct steps *s)
+{
+    size_t from = 0;
+    op_axpy(s->t[1], s->at->theta, s->ahead_of, -s->ahead, s->n);
+    for (uint32_t b = 0; b < s->blocks->count; b++) {
+        size_t to = (s->blocks->ends[b] + LANES - 1) / LANES * LANES;
+        double q = op_dot(s->g + from, s->t[1] + from, to - from);
+        op_scale(s->t[0] + from, s->g + from, NULL, gate_loss_gap(q, s->k), to - from);
+        from = to;
+    }
+    s->g = s->t[0];
+}
+
 static void behind_none(struct steps *s) { (void)s; }
 static void behind_staleness(struct steps *s) { (void)s; }
 static void behind_delay_comp(struct steps *s) { (void)s; }
 static void behind_delay_comp_adaptive(struct steps *s) { (void)s; }
 static void behind_loss_gap(struct steps *s) { (void)s; }
+static void behind_loss_gap_dot(struct steps *s) { (void)s; }
 
 static void behind_gap_aware(struct steps *s)
 {
@@ -301,6 +316,19 @@ static void step_shared(struct steps *s)
     op_add(s->at->all, s->at->all, s->g, 0, s->n);
     op_axpy(s->at->sent, s->at->theta, s->at->all, -s->k->rate_momentum, s->n);
 }
+
+static void step_elastic(struct steps *s)
+{
+    op_sub(s->t[1], s->g, s->at->theta, 0, s->n);
+    op_copy(s->at->sent, s->at->theta, NULL, 0, s->n);
+    op_axpy(s->at->theta, s->at->theta, s->t[1], s->k->elastic, s->n);
+    s->step = s->t[1];
+}
+
+static void step_elastic_nesterov(struct steps *s)
+{
+    step_elastic(s);
+}
 /* clang-format on */
 
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
@@ -329,7 +357,7 @@ static int separate_count(const struct rule *rule)
     struct arrays at = {x[0], x[1], x[2], x[3], x[4], x[5]};
     struct knobs k = {.penalised = 0};
     uint32_t end = LANES;
-    struct blocks blocks = {&end, 1};
+    struct blocks blocks = {.ends = &end, .count = 1};
 
     loops = 0;
     separate(rule, &at, scratch, &k, &blocks, LANES);

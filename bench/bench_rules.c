@@ -104,7 +104,7 @@ static double median(double *x, int n)
 static struct blocks blocks_of(struct bench *b, size_t size, size_t n)
 {
     static const uint32_t mlp[] = {16726, 33451, 50176, 50240, 50880, 50890};
-    struct blocks ret = {mlp, 6};
+    struct blocks ret = {.ends = mlp, .count = 6};
     if (size == 50890)
         return ret;
     ret.ends = b->ends;

@@ -1,5 +1,6 @@
 /* gapless master: keeps the parameters of a run, until it is over; then writes them and
  * serves observers a little longer. */
+#include "config.h"
 #include "evaluate.h"
 #include "job.h"
 #include "options.h"
@@ -54,58 +55,6 @@ static void catch_signals(void)
         (void)sigaction(numbers[i], &action, NULL);
 }
 
-static void set_schedule(const struct settings *settings, double epoch, uint64_t total,
-                         struct gapless_schedule *ret)
-{
-    ret->rate = settings->lr;
-    ret->warmup = span_gradients(settings->warmup, total, epoch);
-    ret->steps_count = settings->steps.count;
-    for (uint32_t i = 0; i < settings->steps.count; i++) {
-        ret->steps[i].at = span_gradients(settings->steps.step[i].at, total, epoch);
-        ret->steps[i].factor = settings->steps.step[i].factor;
-    }
-    ret->cosine = settings->cosine;
-    ret->cosine_to = settings->cosine_to;
-}
-
-/* Settings to the engine's terms, where 0 asks for a default and exactly 0 is negative.
- */
-static void set_config(struct serving *serving, uint64_t total, const float *initial,
-                       const char *job)
-{
-    const struct settings *settings = &serving->settings;
-    struct gapless_master_config *ret = &serving->config;
-
-    *ret = (struct gapless_master_config){
-        .address = settings->address != NULL ? settings->address : "shm:gapless",
-        .model = serving->task.shape,
-        .initial = initial,
-        .rule = settings->rule,
-        .gradients = total,
-        .workers_max = settings->workers_max,
-        .workers_expected = settings->workers,
-        .workers_wait = settings->workers_wait,
-        .observers_max = settings->observers_max,
-        .momentum = settings->momentum > 0.0 ? settings->momentum : -1.0,
-        .kappa = settings->kappa,
-        .lambda = settings->lambda,
-        .horizon = settings->horizon_set && !(settings->horizon > 0.0)
-                       ? -1.0
-                       : settings->horizon,
-        .gap_ref = strcmp(settings->gap_ref, "sent") == 0 ? GAPLESS_GAP_SENT
-                                                          : GAPLESS_GAP_OWN_LOOKAHEAD,
-        .ssgd_scale_rate = settings->ssgd_scale_rate,
-        .clip_norm = settings->clip_norm,
-        .weight_decay = settings->weight_decay,
-        .range_elements = settings->range_elements,
-        .gap_every = settings->gap_every,
-        .worker_timeout_ns = (int64_t)(settings->worker_timeout * 1e9),
-        .job = job,
-    };
-    set_schedule(settings, (double)sampler_batches_per_epoch(&serving->task.sampler),
-                 total, &ret->schedule);
-}
-
 static int open_task(struct serving *serving, char *ret_job,
                      struct gapless_error *error)
 {
@@ -129,6 +78,7 @@ static int open_task(struct serving *serving, char *ret_job,
 static int open_master(struct serving *serving, struct gapless_error *error)
 {
     static char job[GAPLESS_JOB_MAX];
+    char *note = NULL;
     float *initial = NULL;
     uint64_t total = 0;
     int status = open_task(serving, job, error);
@@ -141,11 +91,20 @@ static int open_master(struct serving *serving, struct gapless_error *error)
             task_gradients(&serving->task, serving->settings.epochs, &total, error);
     if (status == GAPLESS_OK)
         status = task_initial(&serving->task, &initial, error);
-    if (status != GAPLESS_OK)
+    if (status == GAPLESS_OK && serving->settings.record != NULL &&
+        (note = config_note(&serving->settings)) == NULL)
+        status = gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
+    if (status != GAPLESS_OK) {
+        free(initial);
         return status;
-    set_config(serving, total, initial, job);
+    }
+    config_set(&serving->settings, &serving->task, total, initial, job, note,
+               &serving->config);
+    if (serving->config.address == NULL)
+        serving->config.address = "shm:gapless";
     status = gapless_master_open(&serving->config, &serving->master, error);
     free(initial);
+    free(note);
     if (status != GAPLESS_OK)
         return status;
     serving->worker = calloc(serving->config.workers_max, sizeof *serving->worker);
@@ -199,6 +158,20 @@ static int serve(struct serving *serving, struct gapless_error *error)
     } while (status == GAPLESS_OK);
     view_leave(&serving->view);
     return status == GAPLESS_STOPPED ? GAPLESS_OK : status;
+}
+
+/* A record that ends early repeats only a part of the run: better said than found. */
+static int check_record(const struct serving *serving, struct gapless_error *error)
+{
+    struct gapless_stats stats;
+
+    gapless_master_stats(serving->master, &stats);
+    if (!stats.record_failed)
+        return GAPLESS_OK;
+    return gapless_error_set(error, GAPLESS_IO, 0,
+                             "the record %.150s could not be written to its end: is "
+                             "the disk full? The run itself is complete",
+                             serving->settings.record);
 }
 
 static int save(const struct serving *serving, struct gapless_error *error)
@@ -278,6 +251,8 @@ int cmd_master(int argc, char **argv)
     open_view(&serving);
     status = serve(&serving, &error);
     saved = save(&serving, status == GAPLESS_OK ? &error : NULL);
+    if (status == GAPLESS_OK && saved == GAPLESS_OK)
+        saved = check_record(&serving, &error);
     if (status == GAPLESS_OK && saved == GAPLESS_OK)
         report(&serving);
     else if (status == GAPLESS_OK)

@@ -4,6 +4,8 @@
 
 #include "cluster/program.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,22 +32,12 @@ static void choose_names(struct train *train)
 {
     const struct settings *settings = &train->settings;
     unsigned chance = 0;
-    char date[32] = "";
-    time_t now = time(NULL);
-    struct tm local;
 
-    if (settings->out != NULL) {
-        (void)snprintf(train->folder, sizeof train->folder, "%s", settings->out);
-    } else {
-        if (localtime_r(&now, &local) != NULL)
-            (void)strftime(date, sizeof date, "%Y%m%d-%H%M%S", &local);
-        (void)snprintf(train->folder, sizeof train->folder, "runs/%s-%s", date,
-                       settings->rule);
-    }
+    results_choose(settings->out, settings->rule, train->folder);
     (void)snprintf(train->log_folder, sizeof train->log_folder, "%.1000s/log",
                    train->folder);
     if (getrandom(&chance, sizeof chance, GRND_NONBLOCK) < 0)
-        chance = (unsigned)now;
+        chance = (unsigned)time(NULL);
     if (settings->address != NULL)
         (void)snprintf(train->address, sizeof train->address, "%s", settings->address);
     else
@@ -72,6 +64,21 @@ static int raise_descriptors(const struct train *train, struct gapless_error *er
             "%u workers need more open files than the limit of %llu "
             "(ulimit -n): raise it or start fewer",
             train->settings.workers, (unsigned long long)limit.rlim_max);
+    return GAPLESS_OK;
+}
+
+/* The master opens it, which is a process later. */
+static int check_record(const char *path, struct gapless_error *error)
+{
+    int fd;
+
+    if (path == NULL)
+        return GAPLESS_OK;
+    fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return gapless_error_set(error, GAPLESS_IO, errno,
+                                 "cannot write the record %.150s", path);
+    (void)close(fd);
     return GAPLESS_OK;
 }
 
@@ -102,6 +109,8 @@ static int prepare(struct train *train, struct gapless_error *error)
         status = evaluator_open(&train->task, &train->evaluator, error);
     if (status == GAPLESS_OK)
         status = results_check(train->folder, train->task.model.parameters, error);
+    if (status == GAPLESS_OK)
+        status = check_record(settings->record, error);
     if (status != GAPLESS_OK)
         return status;
     train->children = settings->workers + 1;

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const group_titles[GROUPS] = {"What is trained", "How it moves",
-                                                 "The run", "Output"};
+/* Commands that are told what to work on without a dash. */
+#define TAKES_OPERANDS (FOR_STUDY | FOR_REPORT)
 
 /* ---- one value ---------------------------------------------------------------------
  */
@@ -350,21 +350,24 @@ static bool read_flags(enum option_command command, int argc, char **argv,
                         ret))
             return false;
     }
-    if (optind < argc) {
+    if (optind < argc && (command & TAKES_OPERANDS) == 0) {
         (void)fprintf(stderr,
                       "gapless %s: '%s' is not an option; values go behind options, "
                       "as in --workers 4\n",
                       options_command_name(command), argv[optind]);
         return false;
     }
+    ret->operand = argv + optind;
+    ret->operands = argc - optind;
     return true;
 }
 
 /* What no single option can know. */
 static bool consistent(enum option_command command, struct settings *ret)
 {
-    if ((command & (FOR_TRAIN | FOR_MASTER)) == 0)
+    if ((command & (FOR_TRAIN | FOR_MASTER | FOR_SIMULATE)) == 0)
         return true;
+    ret->horizon_set = options_source(ret, "horizon") != OPTION_UNSET;
     if (ret->workers_max != 0 && ret->workers > ret->workers_max) {
         (void)fprintf(stderr,
                       "gapless %s: --workers %u is more than the capacity, "
@@ -372,6 +375,8 @@ static bool consistent(enum option_command command, struct settings *ret)
                       options_command_name(command), ret->workers, ret->workers_max);
         return false;
     }
+    if (command == FOR_SIMULATE)
+        return true; /* who joins is in --events */
     if (ret->workers_max == 0)
         ret->workers_max = ret->workers + 8 < GAPLESS_WORKERS_MAX ? ret->workers + 8
                                                                   : GAPLESS_WORKERS_MAX;
@@ -383,111 +388,39 @@ static bool consistent(enum option_command command, struct settings *ret)
                       ret->workers_max);
         return false;
     }
-    ret->horizon_set = options_source(ret, "horizon") != OPTION_UNSET;
     return true;
-}
-
-/* ---- help --------------------------------------------------------------------------
- */
-
-const char *options_command_name(enum option_command command)
-{
-    for (unsigned i = 0; i < options_commands_count; i++)
-        if (options_commands[i].command == command)
-            return options_commands[i].name;
-    return "";
-}
-
-static void help_row(const struct option_row *row, FILE *out)
-{
-    char left[64];
-
-    (void)snprintf(
-        left, sizeof left, "%s%c%s --%s%s%s", row->letter != '\0' ? "-" : " ",
-        row->letter != '\0' ? row->letter : ' ', row->letter != '\0' ? "," : " ",
-        row->name, row->argument != NULL ? " " : "",
-        row->argument != NULL ? row->argument : "");
-    (void)fprintf(out, "  %-30s %s", left, row->help);
-    if (row->choices != NULL)
-        (void)fprintf(out, ": %s", row->choices);
-    if (row->fallback != NULL)
-        (void)fprintf(out, " [%s]", row->fallback);
-    (void)fprintf(out, "\n");
-}
-
-void options_help(enum option_command command, FILE *out)
-{
-    const struct option_command_row *about = options_commands;
-
-    while (about->command != command)
-        about++;
-    (void)fprintf(out, "usage: %s\n\n%s\n", about->usage, about->summary);
-    if (about->more != NULL)
-        (void)fprintf(out, "\n%s\n", about->more);
-    for (int group = 0; group < GROUPS; group++) {
-        bool titled = false;
-
-        for (unsigned i = 0; i < options_count; i++) {
-            const struct option_row *row = &options_table[i];
-
-            if ((row->commands & command) == 0 || row->hidden ||
-                row->group != (enum option_group)group)
-                continue;
-            if (!titled)
-                (void)fprintf(out, "\n%s\n", group_titles[group]);
-            titled = true;
-            help_row(row, out);
-        }
-    }
-    (void)fprintf(out, "\nDefaults are in [brackets]. Each option can be set in the "
-                       "environment: GAPLESS_OUT for --out,\nand so on; the command "
-                       "line wins.\n");
 }
 
 /* ---- public ------------------------------------------------------------------------
  */
 
-enum option_source options_source(const struct settings *settings, const char *name)
+void options_defaults(enum option_command command, struct settings *ret)
 {
-    enum option_source found = OPTION_UNSET;
-
-    for (unsigned i = 0; i < options_count; i++)
-        if (strcmp(options_table[i].name, name) == 0 && settings->source[i] > found)
-            found = settings->source[i];
-    return found;
+    *ret = (struct settings){.data_fd = -1};
+    (void)read_defaults(command, ret); /* the table's own values are valid */
 }
 
-static bool listed(const char *name, const char *const *list)
+bool options_set(enum option_command command, const char *name, const char *text,
+                 struct settings *ret, struct parse_why *why)
 {
-    for (; *list != NULL; list++)
-        if (strcmp(name, *list) == 0)
-            return true;
-    return false;
-}
+    struct command_options of = {command};
+    const char *near;
 
-bool options_emit(const struct settings *settings, enum option_command command,
-                  const char *const *except, char **argv, size_t max, size_t *count)
-{
     for (unsigned i = 0; i < options_count; i++) {
-        const struct option_row *row = &options_table[i];
-        int bytes;
-
-        if ((row->commands & command) == 0 || settings->text[i] == NULL ||
-            listed(row->name, except))
+        if ((options_table[i].commands & command) == 0 ||
+            strcmp(options_table[i].name, name) != 0)
             continue;
-        if (*count == max)
+        if (!value_set(&options_table[i], text, ret, why))
             return false;
-        if (row->kind == KIND_FLAG &&
-            !*(const bool *)((const char *)settings + row->offset))
-            continue;
-        bytes = row->kind == KIND_FLAG
-                    ? asprintf(&argv[*count], "--%s", row->name)
-                    : asprintf(&argv[*count], "--%s=%s", row->name, settings->text[i]);
-        if (bytes < 0)
-            return false;
-        ++*count;
+        ret->text[i] = text;
+        ret->source[i] = OPTION_FLAG;
+        return true;
     }
-    return true;
+    near = parse_nearest(name, option_name_at, &of);
+    (void)snprintf(why->text, sizeof why->text, "is no option of gapless %s%s%s%s",
+                   options_command_name(command), near != NULL ? "; did you mean " : "",
+                   near != NULL ? near : "", near != NULL ? "?" : "");
+    return false;
 }
 
 /* Who asks for a cosine wants no milestones but those asked for. */

@@ -7,18 +7,19 @@
     {                                                                                  \
         0, 0, false, false                                                             \
     }
-#define RUNS (FOR_TRAIN | FOR_MASTER)
-#define TASKS (FOR_TRAIN | FOR_MASTER | FOR_WORKER)
-#define ALL (FOR_TRAIN | FOR_MASTER | FOR_WORKER | FOR_OBSERVE | FOR_RULES | FOR_DOCTOR)
+#define LIVE (FOR_TRAIN | FOR_MASTER)
+#define RUNS (LIVE | FOR_SIMULATE)
+#define TASKS (RUNS | FOR_WORKER)
+#define ALL (TASKS | FOR_OBSERVE | FOR_RULES | FOR_DOCTOR | FOR_STUDY | FOR_REPORT)
 
 /* clang-format off */
 const struct option_row options_table[] = {
     {"data", 'd', false, TASKS, KIND_TEXT, GROUP_TASK, "NAME", "fashion-mnist", AT(data), ANY, NULL,
      "fashion-mnist, mnist, cifar-10, or synthetic[:COUNTxFEATURESxCLASSES[:SEED]]"},
-    {"data-dir", 0, false, TASKS | FOR_OBSERVE | FOR_DOCTOR, KIND_TEXT, GROUP_TASK, "DIR", NULL, AT(data_dir), ANY, NULL,
+    {"data-dir", 0, false, TASKS | FOR_OBSERVE | FOR_DOCTOR | FOR_STUDY, KIND_TEXT, GROUP_TASK, "DIR", NULL, AT(data_dir), ANY, NULL,
      "where the data set's files are (default: the usual places; see gapless doctor)"},
     {"model", 'm', false, TASKS, KIND_TEXT, GROUP_TASK, "NAME", "mlp:64", AT(model), ANY, NULL,
-     "softmax, or mlp:WIDTH[,WIDTH...]"},
+     "softmax, mlp:WIDTH[,WIDTH...], cnn:CHANNELS[,CHANNELS...], or a test function (quadratic, valley)"},
     {"batch", 'b', false, TASKS, KIND_COUNT32, GROUP_TASK, "N", "32", AT(batch), {1, 65536, false, false}, NULL,
      "samples in a gradient"},
     {"seed", 's', false, TASKS, KIND_COUNT64, GROUP_TASK, "N", "1", AT(seed), {0, 9e18, false, false}, NULL,
@@ -26,7 +27,7 @@ const struct option_row options_table[] = {
 
     {"rule", 'r', false, RUNS, KIND_RULE, GROUP_RULE, "NAME", "dana-ga", AT(rule), ANY, NULL,
      "how a gradient becomes an update; gapless rules lists them"},
-    {"lr", 'l', false, RUNS, KIND_REAL, GROUP_RULE, "RATE", "0.005", AT(lr), {0, 1e6, true, false}, NULL,
+    {"lr", 'l', false, RUNS, KIND_REAL, GROUP_RULE, "RATE", "0.005", AT(lr), {0, 1e6, true, true}, NULL,
      "peak learning rate"},
     {"momentum", 0, false, RUNS, KIND_REAL, GROUP_RULE, "M", "0.9", AT(momentum), {0, 1, false, true}, NULL,
      "0 <= M < 1"},
@@ -50,13 +51,19 @@ const struct option_row options_table[] = {
      "added to the gradient: W times the parameters"},
     {"ssgd-scale-rate", 0, false, RUNS, KIND_FLAG, GROUP_RULE, NULL, NULL, AT(ssgd_scale_rate), ANY, NULL,
      "ssgd: the rate times the number of workers"},
+    {"elastic", 0, false, RUNS, KIND_REAL, GROUP_RULE, "ALPHA", NULL, AT(elastic), {0, 1, true, false}, NULL,
+     "easgd, eamsgd: how far worker and master move towards each other (default: 0.9 / workers)"},
+    {"period", 0, false, RUNS, KIND_COUNT32, GROUP_RULE, "P", "4", AT(period), {1, 1000000, false, false}, NULL,
+     "easgd, eamsgd: a worker's gradients from one exchange to the next"},
+    {"block-elements", 0, false, RUNS, KIND_COUNT64, GROUP_RULE, "N", "16Ki", AT(block_elements), {16, 1e15, false, false}, NULL,
+     "dana-lga, shared-lga: the smallest piece of a large tensor that has a factor of its own"},
 
     {"epochs", 'e', false, RUNS, KIND_REAL, GROUP_RUN, "X", "5", AT(epochs), {0, 1e6, true, false}, NULL,
      "length of the run: each sample is seen once an epoch, over all workers; fractions are fine"},
     {"workers", 'w', false, RUNS, KIND_COUNT32, GROUP_RUN, "N", "8", AT(workers), {1, GAPLESS_WORKERS_MAX, false, false}, NULL,
      "worker processes (master: how many are expected, for the warm-up)"},
     {"workers-max", 0, false, RUNS, KIND_COUNT32, GROUP_RUN, "N", NULL, AT(workers_max), {1, GAPLESS_WORKERS_MAX, false, false}, NULL,
-     "room for workers that join later (default: workers + 8)"},
+     "room for workers that join later (default: workers + 8; simulate: as many as --events has join)"},
     {"workers-wait", 0, false, FOR_MASTER, KIND_COUNT32, GROUP_RUN, "N", "0", AT(workers_wait), {0, GAPLESS_WORKERS_MAX, false, false}, NULL,
      "hold the first update until so many workers have joined"},
     {"observers-max", 0, false, FOR_MASTER, KIND_COUNT32, GROUP_RUN, "N", "8", AT(observers_max), {1, 1024, false, false}, NULL,
@@ -65,21 +72,55 @@ const struct option_row options_table[] = {
      "parameters that travel and are applied together"},
     {"gap-every", 0, false, RUNS, KIND_COUNT32, GROUP_RUN, "N", "8", AT(gap_every), {1, 1000000, false, false}, NULL,
      "measure the gap at one update in N"},
-    {"worker-timeout", 0, false, RUNS, KIND_REAL, GROUP_RUN, "SECONDS", "0", AT(worker_timeout), {0, 1e6, false, false}, NULL,
+    {"worker-timeout", 0, false, LIVE, KIND_REAL, GROUP_RUN, "SECONDS", "0", AT(worker_timeout), {0, 1e6, false, false}, NULL,
      "drop a worker that holds a batch longer; 0: never"},
-    {"address", 'a', false, RUNS, KIND_ADDRESS, GROUP_RUN, "ADDRESS", NULL, AT(address), ANY, NULL,
+    {"address", 'a', false, LIVE, KIND_ADDRESS, GROUP_RUN, "ADDRESS", NULL, AT(address), ANY, NULL,
      "where the master listens: shm:NAME or shm:/path/of/socket (default: shm:gapless; train: a new one)"},
     {"master", 'a', false, FOR_WORKER | FOR_OBSERVE, KIND_ADDRESS, GROUP_RUN, "ADDRESS", "shm:gapless", AT(address), ANY, NULL,
      "where the master listens"},
+    {"record", 0, false, LIVE, KIND_TEXT, GROUP_RUN, "FILE", NULL, AT(record), ANY, NULL,
+     "write down the order in which everything arrives, for simulate --replay"},
     {"connect-timeout", 0, false, FOR_WORKER | FOR_OBSERVE, KIND_REAL, GROUP_RUN, "SECONDS", "10", AT(connect_timeout), {0, 1e6, true, false}, NULL,
      "how long to look for the master"},
-    {"data-fd", 0, true, FOR_MASTER | FOR_WORKER, KIND_INT, GROUP_RUN, "FD", NULL, AT(data_fd), {3, 1e6, false, false}, NULL,
+    {"data-fd", 0, true, FOR_MASTER | FOR_WORKER | FOR_SIMULATE, KIND_INT, GROUP_RUN, "FD", NULL, AT(data_fd), {3, 1e6, false, false}, NULL,
      "an inherited descriptor that holds the data set"},
     {"launched", 0, true, FOR_MASTER, KIND_FLAG, GROUP_RUN, NULL, NULL, AT(launched), ANY, NULL,
      "the launcher observes: at the end wait until it has come and gone"},
 
-    {"out", 'o', false, RUNS, KIND_TEXT, GROUP_OUTPUT, "DIR", NULL, AT(out), ANY, NULL,
-     "where the files go (default: train: runs/DATE-TIME-RULE; master: nothing is written)"},
+    {"clock", 'c', false, FOR_SIMULATE, KIND_TEXT, GROUP_SIMULATION, "KIND", "homogeneous", AT(clock), ANY, NULL,
+     "how long batches take: homogeneous, heterogeneous, round-robin, or a FILE of lines: WORKER SECONDS"},
+    {"batch-time", 0, false, FOR_SIMULATE, KIND_REAL, GROUP_SIMULATION, "SECONDS", NULL, AT(batch_time), {1e-9, 1e6, false, false}, NULL,
+     "mean time of a batch (default: 1 ms a sample)"},
+    {"latency", 0, false, FOR_SIMULATE, KIND_REAL, GROUP_SIMULATION, "SECONDS", "0", AT(latency), {0, 1e3, false, false}, NULL,
+     "of the link, each way"},
+    {"bandwidth", 0, false, FOR_SIMULATE, KIND_REAL, GROUP_SIMULATION, "GBIT", "0", AT(bandwidth), {0, 1e6, false, false}, NULL,
+     "of the master's port in Gbit/s, each way, shared by all workers; 0: no limit"},
+    {"pass-time", 0, false, FOR_SIMULATE, KIND_REAL, GROUP_SIMULATION, "SECONDS", "0", AT(pass_time), {0, 1e3, false, false}, NULL,
+     "the master's time for an update"},
+    {"events", 0, false, FOR_SIMULATE, KIND_TEXT, GROUP_SIMULATION, "LIST", NULL, AT(events), ANY, NULL,
+     "what happens to workers: \"40s kill 3; 50s leave 2; 60s join; 70s stall 5 for 10s\""},
+    {"replay", 0, false, FOR_SIMULATE, KIND_TEXT, GROUP_SIMULATION, "FILE", NULL, AT(replay), ANY, NULL,
+     "repeat the run that train --record wrote down, with its settings"},
+    {"gradients", 0, false, FOR_SIMULATE, KIND_CHOICE, GROUP_SIMULATION, "HOW", "blas", AT(gradients), ANY, "blas, reference",
+     "blas: fast; reference: plain C, the same bits on every machine"},
+    {"threads", 't', false, FOR_SIMULATE, KIND_COUNT32, GROUP_SIMULATION, "N", "0", AT(threads), {0, 1024, false, false}, NULL,
+     "that compute gradients; 0: one a processor. The result does not depend on it"},
+    {"evaluate-every", 0, false, FOR_SIMULATE, KIND_SPAN, GROUP_SIMULATION, "SPAN", "1epoch", AT(evaluate_every), ANY, NULL,
+     "measure the test accuracy so often, and write a line of metrics.jsonl; 0: only at the end"},
+
+    {"jobs", 'j', false, FOR_STUDY, KIND_COUNT32, GROUP_RUN, "N", "0", AT(jobs), {0, 1024, false, false}, NULL,
+     "runs at the same time; 0: one a processor, or what the study says"},
+    {"dry-run", 'n', false, FOR_STUDY, KIND_FLAG, GROUP_RUN, NULL, NULL, AT(dry_run), ANY, NULL,
+     "only list the runs and what of them is done"},
+    {"target", 0, false, FOR_STUDY | FOR_REPORT, KIND_REAL, GROUP_OUTPUT, "SHARE", NULL, AT(target), {0, 1, true, true}, NULL,
+     "the accuracy that time_to_target counts up to (default: what the study says, or 0.85)"},
+    {"title", 0, false, FOR_REPORT, KIND_TEXT, GROUP_OUTPUT, "TEXT", NULL, AT(title), ANY, NULL,
+     "of the page (default: that of the study)"},
+    {"csv", 0, false, FOR_REPORT, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(csv), ANY, NULL,
+     "no page: print one row a run as CSV"},
+
+    {"out", 'o', false, RUNS | FOR_STUDY | FOR_REPORT, KIND_TEXT, GROUP_OUTPUT, "DIR", NULL, AT(out), ANY, NULL,
+     "where the files go (default: train, simulate: runs/DATE-TIME-RULE; master: nothing is written; study: runs/NAME; report: beside what it reports)"},
     {"json", 0, false, FOR_OBSERVE | FOR_RULES, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(json), ANY, NULL,
      "print JSON"},
     {"once", 0, false, FOR_OBSERVE, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(once), ANY, NULL,
@@ -90,9 +131,9 @@ const struct option_row options_table[] = {
      "measure the test accuracy for each line"},
     {"save", 0, false, FOR_OBSERVE, KIND_TEXT, GROUP_OUTPUT, "FILE", NULL, AT(save), ANY, NULL,
      "write the parameters as they are when leaving, as safetensors"},
-    {"quiet", 'q', false, TASKS, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(quiet), ANY, NULL,
+    {"quiet", 'q', false, TASKS | FOR_STUDY | FOR_REPORT, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(quiet), ANY, NULL,
      "no progress, only the end and what goes wrong"},
-    {"no-color", 0, false, FOR_TRAIN, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(no_color), ANY, NULL,
+    {"no-color", 0, false, FOR_TRAIN | FOR_SIMULATE | FOR_STUDY, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(no_color), ANY, NULL,
      "no colours (NO_COLOR in the environment does the same)"},
     {"help", 'h', false, ALL, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(help), ANY, NULL,
      "this text"},
@@ -131,6 +172,26 @@ const struct option_command_row options_commands[] = {
      "Prints a line every --interval until the run ends."},
     {FOR_RULES, "rules", "the update rules, their formulas and what they cost",
      "gapless rules [OPTION...]", NULL},
+    {FOR_SIMULATE, "simulate", "many workers in virtual time, repeatable to the bit",
+     "gapless simulate [OPTION...]",
+     "The real master, rules and workers in one process, under a clock that is "
+     "computed.\n"
+     "Writes DIR/result.json, DIR/metrics.jsonl and DIR/model.safetensors, the same "
+     "bytes\n"
+     "for the same seed, and DIR/run.json: the command, and what it cost in real "
+     "time."},
+    {FOR_STUDY, "study", "a grid of simulated runs, on all processors, resumable",
+     "gapless study FILE.ini [OPTION...]",
+     "Each run of the grid is a 'gapless simulate'; one that is done is never run "
+     "again, so\n"
+     "a study that was stopped goes on where it was. Writes DIR/study.csv, a row a "
+     "run, and\n"
+     "DIR/report.html. Studies that come with Gapless are in bench/studies."},
+    {FOR_REPORT, "report", "a page with curves and tables of runs and studies",
+     "gapless report DIR... [OPTION...]",
+     "DIR is what train, simulate or study wrote. The page is one file, needs no "
+     "network and\n"
+     "no script, and reads well in a text browser. Beside it: data for gnuplot."},
     {FOR_DOCTOR, "doctor", "what this machine offers, and what to do about each lack",
      "gapless doctor [OPTION...]",
      "Exit code: 0, or 1 if something is missing that every run needs."},

@@ -23,6 +23,7 @@ enum option_group {
     GROUP_TASK,
     GROUP_RULE,
     GROUP_RUN,
+    GROUP_SIMULATION,
     GROUP_OUTPUT,
     GROUPS
 };

@@ -132,6 +132,29 @@ bool parse_span(const char *text, struct span *ret, struct parse_why *why)
     return refuse(why, "knows the units epochs and updates, not '%.60s'", end);
 }
 
+bool parse_time(const char *text, double *ret, struct parse_why *why)
+{
+    static const struct {
+        const char *name;
+        double scale;
+    } units[] = {{"", 1.0}, {"s", 1.0}, {"ms", 1e-3}, {"m", 60.0}};
+    char *end;
+    double value;
+
+    if (!real_prefix(text, &value, &end) || value < 0.0)
+        return refuse(why, "wants a time such as 40s, 1.5m or 250ms, not '%.40s'",
+                      text);
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        if (strcmp(end, units[i].name) != 0)
+            continue;
+        if (value * units[i].scale > PARSE_TIME_MAX)
+            return refuse(why, "is too long a time: '%.40s'", text);
+        *ret = value * units[i].scale;
+        return true;
+    }
+    return refuse(why, "knows the units s, ms and m, not '%.40s'", end);
+}
+
 static bool milestone(char *text, struct milestones *ret, struct parse_why *why)
 {
     static const struct real_bounds positive = {0.0, 1e6, true, false};

@@ -50,6 +50,9 @@ bool parse_real(const char *text, struct real_bounds bounds, double *ret,
                 struct parse_why *why);
 /* "1epoch", "2.5epochs", "500updates", "0.1" (of the run), "10%". */
 bool parse_span(const char *text, struct span *ret, struct parse_why *why);
+/* Seconds, of at most PARSE_TIME_MAX: "40s", "250ms", "1.5m" (minutes), "40". */
+#define PARSE_TIME_MAX 1e9
+bool parse_time(const char *text, double *ret, struct parse_why *why);
 /* "0.6:0.1,0.85:0.1": at which point the rate is multiplied by what. "" and "none": no
  * step. */
 bool parse_milestones(const char *text, struct milestones *ret, struct parse_why *why);

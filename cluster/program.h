@@ -14,6 +14,9 @@ enum {
 int cmd_train(int argc, char **argv);
 int cmd_master(int argc, char **argv);
 int cmd_worker(int argc, char **argv);
+int cmd_simulate(int argc, char **argv);
+int cmd_study(int argc, char **argv);
+int cmd_report(int argc, char **argv);
 int cmd_observe(int argc, char **argv);
 int cmd_rules(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);

@@ -33,9 +33,9 @@ static void describe(struct task *task)
         const struct model_tensor *from = &task->model.tensors[i];
 
         task->tensors[i] =
-            (struct gapless_tensor){.name = from->name,
-                                    .dims = from->rank,
-                                    .dim = {from->dims[0], from->dims[1]}};
+            (struct gapless_tensor){.name = from->name, .dims = from->rank};
+        for (uint32_t d = 0; d < from->rank; d++)
+            task->tensors[i].dim[d] = from->dims[d];
     }
     task->shape.tensors = task->tensors;
     task->shape.tensors_count = task->model.tensor_count;
@@ -48,6 +48,12 @@ int task_open(const struct job *job, int data_fd, struct task *ret,
     int status;
 
     memset(ret, 0, sizeof *ret);
+    if (toy_is(job->model))
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "--model %.60s is a test function, which only gapless simulate has; here "
+            "choose one of: " MODEL_CHOICES,
+            job->model);
     ret->job = *job;
     if (data_fd >= 0)
         status = data_open_fd(data_fd, &ret->data, &why);
@@ -72,16 +78,39 @@ int task_open(const struct job *job, int data_fd, struct task *ret,
     return GAPLESS_OK;
 }
 
+int task_open_toy(const struct job *job, struct task *ret, struct gapless_error *error)
+{
+    struct toy toy;
+    int status = toy_parse(job->model, &toy, error);
+
+    if (status != GAPLESS_OK)
+        return status;
+    memset(ret, 0, sizeof *ret);
+    ret->job = *job;
+    ret->has_toy = true;
+    ret->toy = toy;
+    ret->model.parameters = toy.dim;
+    ret->tensors[0] = (struct gapless_tensor){.name = "x", .dims = 1, .dim = {toy.dim}};
+    ret->shape.tensors = ret->tensors;
+    ret->shape.tensors_count = 1;
+    return GAPLESS_OK;
+}
+
 void task_close(struct task *task)
 {
     data_free(task->data);
     task->data = NULL;
 }
 
+uint64_t task_epoch(const struct task *task)
+{
+    return task->has_toy ? TASK_TOY_EPOCH : sampler_batches_per_epoch(&task->sampler);
+}
+
 int task_gradients(const struct task *task, double epochs, uint64_t *ret,
                    struct gapless_error *error)
 {
-    double count = epochs * (double)sampler_batches_per_epoch(&task->sampler);
+    double count = epochs * (double)task_epoch(task);
 
     if (count > 1e15)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
@@ -99,7 +128,10 @@ int task_initial(const struct task *task, float **ret, struct gapless_error *err
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory for %zu parameters",
                                  task->model.parameters);
-    model_init(&task->model, task->job.seed, theta);
+    if (task->has_toy)
+        toy_init(&task->toy, task->job.seed, theta);
+    else
+        model_init(&task->model, task->job.seed, theta);
     *ret = theta;
     return GAPLESS_OK;
 }

@@ -70,67 +70,13 @@ static void end_processes(struct train *train)
     }
 }
 
-static void line_of(const char *name, const struct gapless_summary *of, bool small)
-{
-    if (of->count == 0)
-        (void)printf("  %-18s not measured\n", name);
-    else if (small)
-        (void)printf("  %-18s mean %s   p50 %s   p99 %s   max %s\n", name,
-                     word_small(of->mean).text, word_small(of->p50).text,
-                     word_small(of->p99).text, word_small(of->max).text);
-    else
-        (void)printf("  %-18s mean %s   p50 %.0f   p99 %.0f   max %.0f\n", name,
-                     word_real(of->mean, 2).text, of->p50, of->p99, of->max);
-}
-
-/* How far staleness was tamed, in measured numbers only. */
-static void print_staleness(const struct train *train)
-{
-    const struct gapless_stats *stats = &train->facts.stats;
-    double share = 100.0 * stats->gap_rms.mean / train->parameters_rms;
-
-    if (stats->gap_rms.count == 0 || stats->lag.count == 0)
-        return;
-    (void)printf("\n  While a gradient was under way, %s other updates were applied on "
-                 "average.\n  When it arrived, the parameters were %s (rms, each) from "
-                 "where it had been computed",
-                 word_real(stats->lag.mean, 2).text,
-                 word_small(stats->gap_rms.mean).text);
-    if (isfinite(share))
-        (void)printf(":\n  %.2g %% of their own size, %s.\n", share,
-                     word_small(train->parameters_rms).text);
-    else
-        (void)printf(".\n");
-}
-
-static void print_table(const struct train *train)
-{
-    const struct gapless_stats *stats = &train->facts.stats;
-    uint32_t lost =
-        train->lost > stats->workers_lost ? train->lost : stats->workers_lost;
-
-    (void)printf("\n  %-18s %s %%   (loss %s)\n", "test accuracy",
-                 word_real(100.0 * train->evaluator.accuracy, 2).text,
-                 word_real(train->evaluator.mean_loss, 4).text);
-    (void)printf("  %-18s %s\n", "training loss", word_real(stats->loss, 4).text);
-    (void)printf("  %-18s %s in %.1f s, %.0f a second\n", "updates",
-                 word_count(stats->updates).text, stats->seconds,
-                 stats->seconds > 0.0 ? (double)stats->updates / stats->seconds : 0.0);
-    line_of("lag", &stats->lag, false);
-    line_of("gap (rms)", &stats->gap_rms, true);
-    (void)printf("  %-18s %s not finite, %s cut short\n", "dropped",
-                 word_count(stats->dropped).text, word_count(stats->partial).text);
-    (void)printf("  %-18s %u, %u lost\n", "workers", train->settings.workers, lost);
-    print_staleness(train);
-    (void)fflush(stdout);
-}
-
-static int write_result(struct train *train, struct gapless_error *error)
+static struct outcome outcome_of(struct train *train)
 {
     uint32_t lost = train->lost > train->facts.stats.workers_lost
                         ? train->lost
                         : train->facts.stats.workers_lost;
-    struct outcome outcome = {
+
+    return (struct outcome){
         .settings = &train->settings,
         .task = &train->task,
         .stats = &train->facts.stats,
@@ -145,8 +91,6 @@ static int write_result(struct train *train, struct gapless_error *error)
         .argc = train->argc,
         .argv = train->argv,
     };
-
-    return results_write(&train->results, &outcome, error);
 }
 
 static void print_files(const struct train *train, bool result)
@@ -175,6 +119,7 @@ static int finish_unbegun(struct train *train)
 int train_finish(struct train *train)
 {
     struct gapless_error error = {0};
+    struct outcome outcome;
     bool written, failed;
 
     (void)train_look(train);
@@ -191,8 +136,9 @@ int train_finish(struct train *train)
         say("train", "ended at once; metrics.jsonl is in %s", train->folder);
         return 128 + train->signal;
     }
-    written = write_result(train, &error) == GAPLESS_OK;
-    print_table(train);
+    outcome = outcome_of(train);
+    written = results_write(&train->results, &outcome, &error) == GAPLESS_OK;
+    results_print(&outcome);
     print_files(train, written);
     if (!written)
         (void)say_error("train", &error);

@@ -148,7 +148,7 @@ static void paint_staleness(struct canvas *canvas, const struct view_facts *fact
 
 static double worker_lag(const struct gapless_worker_stats *worker)
 {
-    return worker->gradients > 0 ? worker->lag_sum / (double)worker->gradients
+    return worker->lag_count > 0 ? worker->lag_sum / (double)worker->lag_count
                                  : (double)NAN;
 }
 

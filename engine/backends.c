@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-static const struct transport *const transports[] = {&transport_shm};
+static const struct transport *const transports[] = {&transport_shm, &transport_sim};
 
 int backend_find(const char *address, const struct transport **ret,
                  const char **ret_rest, struct gapless_error *error)
@@ -25,6 +25,6 @@ int backend_find(const char *address, const struct transport **ret,
             return GAPLESS_OK;
         }
     return gapless_error_set(error, GAPLESS_INVALID, 0,
-                             "no transport '%.*s' in this build: shm is there",
+                             "no transport '%.*s' in this build, which has: shm, sim",
                              (int)(colon - address), address);
 }

@@ -108,7 +108,9 @@ int client_open(struct client *ret, const char *address, const struct wire_hello
                 void (*on_note)(void *user, uint32_t note), void *user,
                 struct gapless_error *error)
 {
-    struct tp_config config = {.notes_max = notes_max, .spin_ns = (uint64_t)spin_ns};
+    struct tp_config config = {.notes_max = notes_max,
+                               .windows_max = WIRE_WINDOWS,
+                               .spin_ns = (uint64_t)spin_ns};
     int64_t bound = connect_ns > 0 ? connect_ns : CLIENT_CONNECT_NS;
     const char *place;
     int status;

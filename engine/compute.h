@@ -37,6 +37,9 @@ struct arrays {
 struct blocks {
     const uint32_t *ends;
     uint32_t count;
+    const double *dots; /* RULE_PUBLISHED: of each block, from the worker; NULL: 0 */
+    const uint32_t *pieces; /* of each block: how many its tensor was cut into; NULL: 1.
+                               What is measured on one of them stands for all */
 };
 
 enum {
@@ -88,6 +91,17 @@ struct compute {
     double (*decay)(number *grad, const number *params, number decay, size_t n);
     /* DANA-Slim at the worker: v = momentum*v + grad; grad = momentum*v + grad. */
     void (*slim)(number *grad, number *velocity, number momentum, size_t n);
+    /* RULE_PUBLISHED at the worker: of each block of a range, the sum of grad*params,
+     * by the same lanes as the sum it is subtracted from. */
+    void (*dots)(const number *grad, const number *params, const struct blocks *blocks,
+                 size_t n, double *ret);
+    /* EASGD at the worker: params -= rate*grad; where there is a velocity, v =
+     * momentum*v + grad; params -= rate*(grad + momentum*v). False: what came out is
+     * not finite. */
+    bool (*local)(number *params, const number *grad, number *velocity, number rate,
+                  number momentum, size_t n);
+    /* EASGD at the worker: params -= elastic*(params - sent) */
+    void (*approach)(number *params, const number *sent, number elastic, size_t n);
 };
 
 /* The best of this machine, chosen once; GAPLESS_ISA=generic|avx2|avx512 narrows it. */

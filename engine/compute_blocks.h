@@ -7,7 +7,8 @@
  *
  * Two cursors go over the range in turn: the measure takes whole blocks, at least
  * GROUP_CHUNKS, from memory; then the update takes what is gated from the cache. Blocks
- * of at most 32 Ki elements keep that (five arrays of 128 KiB) in a cache of 1 MiB.
+ * of at most 32 Ki elements keep that (five arrays of 128 KiB) in a cache of 1 MiB;
+ * larger ones, which a run may ask for, come from memory twice.
  *
  * One loop that measures a block while it updates the one before was tried: it is
  * slower (by 1.15 to 1.2 on Zen 4, out of cache). What one core can ask of memory is
@@ -39,6 +40,8 @@ struct block_plan {
     lane_fn *ahead;
     real (*measure)(const struct lane *e);
     scalar (*gate)(double sum, const struct knobs *k);
+    bool less_dots; /* of the sum is taken what the worker has summed up */
+    bool only_sums; /* the sums are what is wanted */
 };
 
 struct cursors {
@@ -53,6 +56,9 @@ struct cursors {
     struct chunk some; /* the sum of block mb: its last chunks, and the rest */
     struct lanes sum;
     double gate_sum;
+    const double *dots; /* from the worker, or NULL */
+    const uint32_t *pieces;
+    double *sums; /* only_sums */
 
     size_t u;           /* the next chunk to update */
     uint32_t ub;        /* the first block that ends behind its start */
@@ -77,7 +83,14 @@ RULE_FN void block_close(struct cursors *c, const struct block_plan *plan,
                          const struct knobs *k)
 {
     lanes_flush(&c->sum, &c->some);
-    number gate = plan->gate(lanes_total(&c->sum), k);
+    double sum = lanes_total(&c->sum);
+    if (plan->less_dots && c->dots)
+        sum -= c->dots[c->mb];
+    if (plan->only_sums)
+        c->sums[c->mb] = sum;
+    else if (c->pieces)
+        sum *= (double)c->pieces[c->mb];
+    number gate = plan->only_sums ? 1 : plan->gate(sum, k);
     if (c->ends[c->mb] > block_begin(c, c->mb))
         c->gate[c->gates_in++ % GATES] = gate;
     c->gate_sum += (double)gate;
@@ -106,7 +119,8 @@ RULE_FN struct chunk measure_chunk(const struct block_plan *plan,
     struct chunk ret;
     for (int p = 0; p < PARTS; p++, i += WIDTH) {
         struct lane e = lane_load(at, i, plan->reads);
-        plan->ahead(&e, k);
+        if (plan->ahead)
+            plan->ahead(&e, k);
         ret.part[p] = plan->measure(&e);
     }
     return ret;
@@ -204,7 +218,8 @@ RULE_FN void prefetch_chunk(const struct block_plan *plan, const struct arrays *
         INTO_L2 = 2
     };
     __builtin_prefetch(at->theta + i, TO_READ, INTO_L2);
-    __builtin_prefetch(at->sent + i, TO_READ, INTO_L2);
+    if (plan->reads & SLOT_SENT)
+        __builtin_prefetch(at->sent + i, TO_READ, INTO_L2);
     __builtin_prefetch(at->grad + i, TO_READ, INTO_L2);
     if (plan->reads & SLOT_OWN)
         __builtin_prefetch(at->own + i, TO_READ, INTO_L2);
@@ -245,6 +260,28 @@ RULE_FN void update_block(struct cursors *c, const struct plan *plan,
         lanes_flush(&tally->gap_sq_all, &tally->gap_sq);
 }
 
+RULE_FN void cursors_begin(struct cursors *c, const struct blocks *blocks, size_t n,
+                           double *sums)
+{
+    c->ends = blocks->ends, c->count = blocks->count, c->chunks = n / LANES;
+    c->m = c->u = 0, c->mb = c->ub = c->gates_in = c->gates_out = 0, c->fill = 0;
+    c->some = chunk_zero(), c->sum = lanes_zero(), c->gate_sum = 0.0;
+    c->dots = blocks->dots, c->pieces = blocks->pieces, c->sums = sums;
+}
+
+/* The sums alone, of each block. */
+RULE_FN void sweep_sums(const struct block_plan *plan, const struct arrays *arrays,
+                        const struct blocks *blocks, size_t n, double *ret)
+{
+    const struct arrays at = *arrays;
+    const struct knobs k = {0};
+    struct cursors c;
+
+    cursors_begin(&c, blocks, n, ret);
+    while (c.mb < c.count)
+        measure_block(&c, plan, &at, &k);
+}
+
 RULE_FN void sweep_blocks(const struct plan *plan, const struct block_plan *measure,
                           const struct arrays *arrays, const struct knobs *knobs,
                           const struct blocks *blocks, size_t n, struct sums *ret)
@@ -254,10 +291,7 @@ RULE_FN void sweep_blocks(const struct plan *plan, const struct block_plan *meas
     struct tally tally = tally_zero();
     struct cursors c;
 
-    c.ends = blocks->ends, c.count = blocks->count, c.chunks = n / LANES;
-    c.m = c.u = 0, c.mb = c.ub = c.gates_in = c.gates_out = 0, c.fill = 0;
-    c.some = chunk_zero(), c.sum = lanes_zero(), c.gate_sum = 0.0;
-
+    cursors_begin(&c, blocks, n, NULL);
     while (c.u < c.chunks) {
         size_t ready = 0, next;
         while (c.mb < c.count && c.gates_in - c.gates_out <= GATES - GATES_FREE &&

@@ -82,7 +82,7 @@ RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measu
                          const struct blocks *blocks, size_t n, struct sums *ret)
 {
     uint32_t end = (uint32_t)n;
-    struct blocks whole = {&end, 1};
+    struct blocks whole = {.ends = &end, .count = 1};
 
     if (!blocks || !blocks->count)
         blocks = &whole;
@@ -114,8 +114,13 @@ RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measu
                                   (rule_##symbol##_flags & RULE_GLOBAL) != 0};         \
         const struct block_plan measure = {                                            \
             rule_##symbol##_measure_reads,                                             \
-            rule_##symbol##_reads & ~rule_##symbol##_measure_reads, ahead_of_##symbol, \
-            measure_loss_gap, gate_loss_gap};                                          \
+            rule_##symbol##_reads & ~rule_##symbol##_measure_reads,                    \
+            ahead_of_##symbol,                                                         \
+            (rule_##symbol##_flags & RULE_PUBLISHED) ? measure_loss_gap_dot            \
+                                                     : measure_loss_gap,               \
+            gate_loss_gap,                                                             \
+            (rule_##symbol##_flags & RULE_PUBLISHED) != 0,                             \
+            false};                                                                    \
         if (rule_##symbol##_flags & RULE_BLOCK)                                        \
             sweep_gated(&plan, &measure, at, k, blocks, n, ret);                       \
         else                                                                           \
@@ -309,6 +314,46 @@ static void cpu_slim(number *grad, number *velocity, number momentum, size_t n)
     }
 }
 
+static void cpu_dots(const number *grad, const number *params,
+                     const struct blocks *blocks, size_t n, double *ret)
+{
+    const struct block_plan plan = {
+        .reads = SLOT_GRAD | SLOT_SENT, .measure = measure_dot, .only_sums = true};
+    const struct arrays at = {.grad = grad, .sent = (number *)(uintptr_t)params};
+    sweep_sums(&plan, &at, blocks, n, ret);
+}
+
+static bool cpu_local(number *params, const number *grad, number *velocity, number rate,
+                      number momentum, size_t n)
+{
+    struct chunk sum = chunk_zero();
+    struct lanes total = lanes_zero();
+    for (size_t i = 0; i < n; i += LANES)
+        for (int p = 0; p < PARTS; p++) {
+            size_t at = i + (size_t)(p * WIDTH);
+            real step = lanes_load(grad + at);
+            if (velocity) {
+                real v = momentum * lanes_load(velocity + at) + step;
+                lanes_store(velocity + at, v);
+                step = step + momentum * v;
+            }
+            real x = lanes_load(params + at) - rate * step;
+            lanes_store(params + at, x);
+            sum.part[p] += x * (number)0; /* see cpu_finite */
+        }
+    lanes_flush(&total, &sum);
+    double zero = lanes_total(&total);
+    return zero >= 0.0 && zero <= 0.0;
+}
+
+static void cpu_approach(number *params, const number *sent, number elastic, size_t n)
+{
+    for (size_t i = 0; i < n; i += WIDTH) {
+        real x = lanes_load(params + i);
+        lanes_store(params + i, x - elastic * (x - lanes_load(sent + i)));
+    }
+}
+
 #define TABLE(isa) JOIN(compute_cpu_, isa)
 #define TEXT(x) #x
 #define NAME(isa) "cpu-" TEXT(isa)
@@ -327,4 +372,7 @@ const struct compute TABLE(GAPLESS_ISA_NAME) = {
     .scale = cpu_scale,
     .decay = cpu_decay,
     .slim = cpu_slim,
+    .dots = cpu_dots,
+    .local = cpu_local,
+    .approach = cpu_approach,
 };

@@ -8,9 +8,12 @@
 #include "corrections/gap_aware.h"
 #include "corrections/gap_aware_global.h"
 #include "corrections/loss_gap.h"
+#include "corrections/loss_gap_dot.h"
 #include "corrections/none.h"
 #include "corrections/staleness.h"
 #include "momenta/dana.h"
+#include "momenta/elastic.h"
+#include "momenta/elastic_nesterov.h"
 #include "momenta/heavy_ball.h"
 #include "momenta/lwp.h"
 #include "momenta/multi.h"
@@ -33,7 +36,8 @@
             correction##_uses_gap && momentum##_ahead_reads != 0,                      \
         rule_##symbol##_measure_reads =                                                \
             (rule_##symbol##_flags & RULE_BLOCK)                                       \
-                ? SLOT_THETA | SLOT_SENT | SLOT_GRAD | momentum##_ahead_reads          \
+                ? SLOT_THETA | SLOT_GRAD | momentum##_ahead_reads |                    \
+                      ((rule_##symbol##_flags & RULE_PUBLISHED) ? 0 : SLOT_SENT)       \
             : (rule_##symbol##_flags & RULE_GLOBAL) ? SLOT_THETA | SLOT_SENT           \
                                                     : 0                                \
     };

@@ -151,6 +151,7 @@ struct knobs {
     scalar share;         /* gamma/N, shared */
     scalar keep;          /* 1 - (1 - gamma)/N, shared */
     scalar rate_share;    /* rate*gamma/N, shared */
+    scalar elastic;       /* alpha, elastic */
 
     /* corrections */
     scalar freshness;        /* 1/max(1, lag), staleness */

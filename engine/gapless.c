@@ -13,13 +13,15 @@ const char *gapless_version(void)
 static void describe(const struct rule *rule, struct gapless_rule *ret)
 {
     unsigned used = rule->reads | rule->writes;
+    bool published = (rule->flags & RULE_PUBLISHED) != 0; /* in two places in turn */
 
     *ret = (struct gapless_rule){
         .name = rule->name,
         .formula = rule->formula,
         .source = rule->source,
-        .vectors_shared = (used & SLOT_ALL ? 1u : 0u) + (used & SLOT_STAT ? 1u : 0u),
-        .vectors_per_worker = 1u + (used & SLOT_OWN ? 1u : 0u),
+        .vectors_shared = (used & SLOT_ALL ? 1u : 0u) + (used & SLOT_STAT ? 1u : 0u) +
+                          (published ? 2u : 0u),
+        .vectors_per_worker = (published ? 0u : 1u) + (used & SLOT_OWN ? 1u : 0u),
         .bytes_per_parameter = rules_bytes(rule),
     };
 }

@@ -50,6 +50,7 @@ extern "C" {
 #define GAPLESS_STEPS_MAX 8  /* milestones of a schedule */
 #define GAPLESS_NAME_MAX 64  /* bytes of a tensor's or worker's name, with its end */
 #define GAPLESS_JOB_MAX 1024 /* bytes of the job text, with its end */
+#define GAPLESS_BINS 48      /* of a worker's small histograms */
 
 /* The version of the library, "0.1.0". */
 const char *gapless_version(void);
@@ -143,6 +144,12 @@ struct gapless_master_config {
     double
         weight_decay; /* workers add weight_decay * params to the gradient; 0: none */
     uint64_t range_elements; /* about this many a range; 0: 1 Mi */
+    uint64_t block_elements; /* smallest piece of a large tensor, for rules with a
+                                number per block; 0: 16 Ki */
+    double elastic;          /* easgd: alpha, how far worker and master move towards
+                                each other; 0: 0.9 / workers_expected */
+    uint32_t elastic_period; /* easgd: gradients of a worker from one exchange to the
+                                next; 0: 4 */
     uint32_t gap_every; /* the gap is measured at about one update in so many; 0: 8; 1:
                            always */
     int64_t
@@ -150,6 +157,9 @@ struct gapless_master_config {
     int64_t spin_ns;       /* polling before sleeping; 0: 50,000 */
     const char
         *job; /* handed to every worker as it is: data, model, batch, seed; NULL: "" */
+    const char *record; /* a file that gets the order in which everything arrives, for
+                           gapless_simulation_open to repeat; NULL: none */
+    const char *record_note; /* text kept at its start, lines of key=value; NULL: "" */
 };
 
 struct gapless_summary { /* of a histogram */
@@ -162,12 +172,22 @@ struct gapless_worker_stats {
     uint32_t pid;       /* 0: unknown */
     uint64_t gradients; /* applied */
     uint64_t dropped;   /* not finite */
-    double lag_sum;     /* over its gradients */
-    double gap_sum;     /* of gap_rms over gap_count of its gradients */
+    double lag_sum;     /* over lag_count of its gradients: easgd has a lag where worker
+                           and master exchange */
+    uint64_t lag_count;
+    double gap_sum; /* of gap_rms over gap_count of its gradients */
     uint64_t gap_count;
-    double loss;      /* as it last told */
-    uint64_t seen_ns; /* CLOCK_MONOTONIC of its last gradient */
+    double loss;                     /* as it last told */
+    uint64_t seen_ns;                /* CLOCK_MONOTONIC of its last gradient */
+    uint32_t lag_bins[GAPLESS_BINS]; /* see gapless_lag_edge */
+    uint32_t gap_bins[GAPLESS_BINS];
 };
+
+/* Lower edge of a bin of the small histograms; the bin ends where the next begins, the
+ * last has no end. Lags: 0, 1, ... 7 have a bin each, then four an octave. Gaps: bin 0
+ * holds all below its upper edge, 2^-20; then two an octave. */
+double gapless_lag_edge(unsigned bin);
+double gapless_gap_edge(unsigned bin);
 
 enum gapless_run_state {
     GAPLESS_RUN_WAITING,
@@ -194,6 +214,7 @@ struct gapless_stats {
     uint64_t pass_ns; /* time in passes over memory, in all */
     struct gapless_summary lag;
     struct gapless_summary gap_rms;
+    bool record_failed; /* the record could not be written to its end */
 };
 
 struct gapless_master;
@@ -279,6 +300,100 @@ struct gapless_trip {
     uint64_t norm_ns, check_ns, pass_ns;
 };
 void gapless_worker_trip(const struct gapless_worker *worker, struct gapless_trip *ret);
+
+/* ---- simulation
+ * --------------------------------------------------------------------------------------------
+ */
+
+/* How long workers take over a batch (Ali et al., 2000: gamma distributions by
+ * coefficient of variation V). */
+enum gapless_clock {
+    GAPLESS_CLOCK_HOMOGENEOUS,   /* all alike, V = 0.1 from batch to batch */
+    GAPLESS_CLOCK_HETEROGENEOUS, /* V = 0.6 from worker to worker, 0.1 within one */
+    GAPLESS_CLOCK_ROUND_ROBIN,   /* always batch_ns: in turn, lag N - 1 */
+    GAPLESS_CLOCK_TIMES          /* as listed in `times` */
+};
+
+struct gapless_batch_time {
+    uint32_t worker;
+    uint64_t ns;
+};
+
+enum gapless_incident_kind {
+    GAPLESS_JOIN,  /* one more worker */
+    GAPLESS_LEAVE, /* `worker` says goodbye; its batch is computed by another */
+    GAPLESS_KILL,  /* `worker` is gone without a word */
+    GAPLESS_STALL  /* `worker` does nothing for `ns`: its present batch takes so much
+                      longer */
+};
+
+struct gapless_incident {
+    uint64_t at_ns;
+    enum gapless_incident_kind kind;
+    uint32_t worker;
+    uint64_t ns;
+};
+
+struct gapless_simulation_config {
+    struct gapless_master_config master; /* address is not used */
+    uint32_t workers;                    /* at the start; at least 1 */
+    uint32_t threads; /* that compute gradients, the caller's among them; 0: 1. The
+                         result does not depend on it */
+    uint64_t seed;    /* of the batch times */
+    enum gapless_clock clock;
+    uint64_t batch_ns;                      /* mean time of a batch; 0: 1 s */
+    const struct gapless_batch_time *times; /* GAPLESS_CLOCK_TIMES: a worker's in this
+                                               order, and again from the first */
+    size_t times_count;
+    uint64_t latency_ns; /* of the link, each way */
+    double bandwidth;    /* bytes a second through the master's port, each way, shared
+                            by all; 0: no limit */
+    uint64_t pass_ns;    /* the master's time for an update */
+    const struct gapless_incident *incidents; /* in order of time */
+    size_t incidents_count;
+    const char *replay; /* path of a record: repeats it; clock, seed, link and
+                           incidents are not used; NULL: none */
+    /* The gradient of batch number `batch` at params, into grad: count floats each;
+     * returns the loss. Called by several threads at once, with `thread` below
+       `threads`, between two calls of gapless_simulation_run, too; must depend on
+       nothing but batch and params. */
+    double (*gradient)(void *context, uint32_t thread, uint64_t batch,
+                       const float *params, float *grad);
+    void *context;
+};
+
+struct gapless_simulation_stats {
+    uint64_t virtual_ns;   /* the clock now */
+    double seconds;        /* real time spent in gapless_simulation_run */
+    double gradient_s;     /* real time spent in gradients, over all threads */
+    double master_s;       /* real time spent in the master */
+    uint64_t master_bytes; /* state of the master now: parameters, velocities, slots */
+    uint64_t worker_bytes; /* what the modelled workers hold themselves */
+    uint64_t buffer_bytes; /* gradients under way, by thread */
+};
+
+struct gapless_simulation;
+
+/* Many workers in one process and in virtual time, with the real master and the real
+ * workers' code. The same configuration gives the same bits on every run. */
+int gapless_simulation_open(const struct gapless_simulation_config *config,
+                            struct gapless_simulation **ret,
+                            struct gapless_error *error);
+/* Goes on until `gradients` have been consumed in all, or to the end of the run (then
+ * GAPLESS_STOPPED). GAPLESS_OK: there is more to come. Otherwise a failure. */
+int gapless_simulation_run(struct gapless_simulation *simulation, uint64_t gradients,
+                           struct gapless_error *error);
+/* The master inside, for its statistics, parameters and gapless_master_save; times in
+ * its statistics are virtual. Never run or close it. */
+struct gapless_master *
+gapless_simulation_master(const struct gapless_simulation *simulation);
+void gapless_simulation_stats(const struct gapless_simulation *simulation,
+                              struct gapless_simulation_stats *ret);
+/* NULL is a no-op. */
+void gapless_simulation_close(struct gapless_simulation *simulation);
+
+/* The note at the start of a record, malloc'ed. */
+int gapless_record_note(const char *path, char **ret, struct gapless_error *error);
 
 /* ---- observer
  * ----------------------------------------------------------------------------------------------

@@ -94,18 +94,19 @@ static uint64_t round_up(uint64_t x, uint64_t unit)
     return (x + unit - 1) / unit * unit;
 }
 
-/* Pieces of a tensor: as many as leave each at least LAYOUT_BLOCK_MIN after its cut
- * moved to a multiple of 16. */
-static uint64_t pieces_of(uint64_t elements)
+/* Pieces of a tensor: as many as leave each at least block_elements after its cut moved
+ * to a multiple of 16. */
+static uint64_t pieces_of(uint64_t elements, uint64_t block_elements)
 {
-    uint64_t pieces = elements / (LAYOUT_BLOCK_MIN + LAYOUT_LANES);
-
-    return pieces < 1 ? 1 : pieces;
+    if (elements < block_elements || elements - block_elements < LAYOUT_LANES)
+        return 1;
+    return elements / (block_elements + LAYOUT_LANES);
 }
 
 /* Walks the blocks; with `ret` filled in far enough it also writes them. A range ends
  * at the first block end that is a multiple of 16 once it has range_elements. */
-static int cut(struct layout *ret, uint64_t range_elements, bool write)
+static int cut(struct layout *ret, uint64_t range_elements, uint64_t block_elements,
+               bool write)
 {
     uint64_t at = 0, start = 0;
     uint32_t blocks = 0, ranges = 0, i;
@@ -117,7 +118,7 @@ static int cut(struct layout *ret, uint64_t range_elements, bool write)
 
         for (d = 0; d < t->dims; d++)
             elements *= t->dim[d];
-        pieces = pieces_of(elements);
+        pieces = pieces_of(elements, block_elements);
         for (p = 1; p <= pieces; p++) {
             uint64_t end = p == pieces
                                ? at + elements
@@ -125,8 +126,10 @@ static int cut(struct layout *ret, uint64_t range_elements, bool write)
 
             if (end - start > UINT32_MAX - LAYOUT_LANES || blocks == UINT32_MAX)
                 return GAPLESS_CAPACITY;
-            if (write)
+            if (write) {
                 ret->block_ends[blocks] = (uint32_t)(end - start);
+                ret->block_pieces[blocks] = (uint32_t)pieces;
+            }
             blocks++;
             if ((end - start >= range_elements && end % LAYOUT_LANES == 0) ||
                 end == ret->count) {
@@ -165,11 +168,18 @@ static int copy_tensors(struct layout *ret, const struct gapless_model *model)
 }
 
 int layout_init(struct layout *ret, const struct gapless_model *model,
-                uint64_t range_elements, struct gapless_error *error)
+                uint64_t range_elements, uint64_t block_elements,
+                struct gapless_error *error)
 {
     struct layout l = {0};
     int status;
 
+    if (block_elements != 0 && block_elements < LAYOUT_BLOCK_MIN)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "blocks of %llu elements are too small; %u is the "
+                                 "least, and 0 means %u",
+                                 (unsigned long long)block_elements, LAYOUT_BLOCK_MIN,
+                                 LAYOUT_BLOCK_DEFAULT);
     status = layout_measure(model, &l.count, &l.hash, error);
     if (status != GAPLESS_OK)
         return status;
@@ -179,22 +189,27 @@ int layout_init(struct layout *ret, const struct gapless_model *model,
         goto no_memory;
     if (range_elements == 0)
         range_elements = LAYOUT_RANGE_DEFAULT;
-    status = cut(&l, range_elements, false);
+    if (block_elements == 0)
+        block_elements = LAYOUT_BLOCK_DEFAULT;
+    status = cut(&l, range_elements, block_elements, false);
     if (status != GAPLESS_OK || l.ranges_count >= GAPLESS_RANGES_MAX) {
         status = gapless_error_set(
             error, GAPLESS_CAPACITY, 0,
-            "ranges of about %llu elements do not fit this model: "
-            "at most %u ranges of at most %u elements; choose "
-            "another range size",
-            (unsigned long long)range_elements, GAPLESS_RANGES_MAX - 1, UINT32_MAX);
+            "ranges of about %llu elements, in whole blocks of at least %llu, do not "
+            "fit this model: at most %u ranges of at most %u elements; choose another "
+            "range size or smaller blocks",
+            (unsigned long long)range_elements, (unsigned long long)block_elements,
+            GAPLESS_RANGES_MAX - 1, UINT32_MAX);
         goto free_layout;
     }
     l.range_start = calloc(l.ranges_count + 1u, sizeof *l.range_start);
     l.block_first = calloc(l.ranges_count + 1u, sizeof *l.block_first);
     l.block_ends = calloc(l.blocks_count, sizeof *l.block_ends);
-    if (l.range_start == NULL || l.block_first == NULL || l.block_ends == NULL)
+    l.block_pieces = calloc(l.blocks_count, sizeof *l.block_pieces);
+    if (l.range_start == NULL || l.block_first == NULL || l.block_ends == NULL ||
+        l.block_pieces == NULL)
         goto no_memory;
-    (void)cut(&l, range_elements, true);
+    (void)cut(&l, range_elements, block_elements, true);
     l.range_start[l.ranges_count] = l.padded;
     *ret = l;
     return GAPLESS_OK;
@@ -213,6 +228,7 @@ void layout_free(struct layout *layout)
     free(layout->range_start);
     free(layout->block_first);
     free(layout->block_ends);
+    free(layout->block_pieces);
     free(layout->tensors);
     free(layout->names);
     *layout = (struct layout){0};

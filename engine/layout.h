@@ -2,7 +2,7 @@
  *
  *   tensors  |----------- w1 -----------|-b1-|--- w2 ---|b2|   one after another
  *   blocks   |-- piece --|---- piece ---|----|----------|--|   a tensor, or a piece of
- *                                                              16 Ki and more of one
+ *                                                              a large one
  *   ranges   |------------------ range 0 ------------------|   whole blocks, about
  *                                                              range_elements
  *
@@ -16,9 +16,10 @@
 #include "gapless.h"
 
 #define LAYOUT_LANES 16u
-/* Smallest piece of a large tensor: smaller ones lose the effect of a block rule
- * (algorithms, section 8). */
-#define LAYOUT_BLOCK_MIN 16384u
+/* Smallest piece of a large tensor unless told: smaller ones lose the effect of a block
+ * rule (algorithms, section 8). */
+#define LAYOUT_BLOCK_DEFAULT 16384u
+#define LAYOUT_BLOCK_MIN LAYOUT_LANES
 #define LAYOUT_RANGE_DEFAULT (1u << 20)
 
 struct layout {
@@ -26,19 +27,24 @@ struct layout {
     uint64_t padded; /* the same, rounded up to a multiple of 16 */
     uint32_t ranges_count;
     uint32_t blocks_count;
-    uint64_t *range_start; /* ranges_count + 1 entries; the last is padded */
-    uint32_t *block_first; /* ranges_count + 1 entries: first block of each range */
-    uint32_t *block_ends;  /* blocks_count entries: end of each block, from its range's
-                              start */
-    uint64_t hash;         /* of the tensors' names and sizes */
+    uint64_t *range_start;  /* ranges_count + 1 entries; the last is padded */
+    uint32_t *block_first;  /* ranges_count + 1 entries: first block of each range */
+    uint32_t *block_ends;   /* blocks_count entries: end of each block, from its range's
+                               start */
+    uint32_t *block_pieces; /* blocks_count entries: how many its tensor was cut into */
+    uint64_t hash;          /* of the tensors' names and sizes */
     struct gapless_tensor *tensors; /* a copy */
     uint32_t tensors_count;
     char *names;
 };
 
-/* GAPLESS_INVALID names the tensor that is wrong. range_elements 0: the default. */
+/* GAPLESS_INVALID names the tensor that is wrong. range_elements 0: the default.
+ * block_elements is the smallest piece of a large tensor, at least 16: a tensor that
+ * has not twice as many is one block; 0: LAYOUT_BLOCK_DEFAULT. The hash depends on
+ * neither. GAPLESS_CAPACITY: the ranges would be too many or too long. */
 int layout_init(struct layout *ret, const struct gapless_model *model,
-                uint64_t range_elements, struct gapless_error *error);
+                uint64_t range_elements, uint64_t block_elements,
+                struct gapless_error *error);
 void layout_free(struct layout *layout);
 /* Elements of a model, and its hash, without building a layout; checks the same things.
  */

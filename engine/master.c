@@ -28,6 +28,7 @@ static void ready_one(struct gapless_master *m, uint32_t w, uint32_t range)
     slot->head->stop = cw->stop ? 1 : 0;
     slot->head->check_ns = slot->check_ns;
     slot->head->pass_ns = slot->pass_ns;
+    slot->head->rate = pass_rate(m);
     board_workers(m->board)[w].state = 2;
     cw->ready = cw->refresh = false;
     status = m->transport->notify(
@@ -87,8 +88,9 @@ static void perform(struct gapless_master *m, const struct core_action *action)
     case CORE_DROP:
         door_drop(m, action->worker, action->reason);
         break;
-    case CORE_FINISH:
-        break; /* publish() says so */
+    case CORE_FINISH: /* publish() says so */
+        m->telemetry->stats.record_failed = !record_good(m->record);
+        break;
     }
 }
 
@@ -113,15 +115,82 @@ static void publish(struct gapless_master *m)
     s->state = state[m->core->phase];
 }
 
+/* What kind of line an event makes in a record; false: none. */
+static bool record_kind_of(const struct core_event *event, enum record_kind *ret)
+{
+    switch (event->kind) {
+    case CORE_GRADIENT:
+        *ret = event->finite ? RECORD_GRADIENT : RECORD_BAD;
+        return true;
+    case CORE_LOCAL:
+        *ret = RECORD_GRADIENT;
+        return true;
+    case CORE_GONE:
+        *ret = event->finite ? RECORD_LEFT : RECORD_LOST;
+        return true;
+    case CORE_TICK:
+        *ret = RECORD_TICK;
+        return true;
+    case CORE_STOP:
+        *ret = RECORD_STOP;
+        return true;
+    case CORE_HELLO:
+        *ret = RECORD_HELLO;
+        return true;
+    case CORE_APPLIED:
+        return false; /* follows from the others */
+    }
+    return false;
+}
+
+/* A line of the record, for an event that changed something: `was` is its worker, and
+ * `phase` the run's, before it; `read` the version that it had read. A gradient that
+ * arrives in ranges makes a line with the first of them. */
+static void record_event(struct gapless_master *m, const struct core_event *event,
+                         const struct core_worker *was, enum core_phase phase,
+                         uint64_t read, const struct todo *todo)
+{
+    struct record_event line = {.at_ns = event->now_ns - m->opened_ns,
+                                .worker = event->worker,
+                                .batch = was->ticket,
+                                .version = read};
+
+    if (!record_kind_of(event, &line.kind))
+        return;
+    if (event->kind == CORE_HELLO) {
+        if (todo->count == 0 || todo->action[0].kind != CORE_WELCOME)
+            return;
+        line.worker = todo->action[0].worker;
+    } else if (event->kind == CORE_TICK || event->kind == CORE_STOP) {
+        if (m->core->phase == phase)
+            return;
+        line.worker = 0;
+    } else if (was->state == CORE_FREE ||
+               ((event->kind == CORE_GRADIENT || event->kind == CORE_LOCAL) &&
+                (was->state != CORE_COMPUTING || was->pushed > 0))) {
+        return;
+    }
+    record_add(m->record, &line);
+}
+
 static void feed(struct gapless_master *m, const struct core_event *event)
 {
     uint32_t worker = event->worker;
     uint64_t dropped = m->core->dropped;
+    enum core_phase phase = m->core->phase;
+    struct core_worker was = {0};
+    uint64_t read = 0;
     struct todo todo;
     uint32_t i;
 
+    if (m->record != NULL && worker < m->core->config.workers_max) {
+        was = m->core->worker[worker];
+        read = core_version(m->core, 0) - core_lag(m->core, worker, 0);
+    }
     if (core_step(m->core, event, &todo) != 0)
         return;
+    if (m->record != NULL)
+        record_event(m, event, &was, phase, read, &todo);
     if (worker < m->core->config.workers_max && m->core->dropped > dropped)
         board_workers(m->board)[worker].dropped += m->core->dropped - dropped;
     for (i = 0; i < todo.count; i++)
@@ -163,12 +232,16 @@ static void on_note(struct gapless_master *m, tp_peer peer, uint32_t note)
     if (who->role != ROLE_WORKER || NOTE_WHAT(note) == NOTE_SOON)
         return;
 
+    if (NOTE_WHAT(note) == NOTE_PUSH)
+        pass_told(m, who->worker);
     if (NOTE_WHAT(note) == NOTE_PUSH && range == NOTE_ALL_RANGES)
         master_event(m, CORE_GRADIENT, who->worker, CORE_ALL, true);
     else if (NOTE_WHAT(note) == NOTE_PUSH && range < m->layout.ranges_count)
         master_event(m, CORE_GRADIENT, who->worker, range, true);
     else if (NOTE_WHAT(note) == NOTE_BAD)
         master_event(m, CORE_GRADIENT, who->worker, 0, false);
+    else if (NOTE_WHAT(note) == NOTE_LOCAL)
+        pass_local(m, who->worker);
     else
         door_drop(m, who->worker, CORE_BROKE_PROTOCOL);
 }
@@ -199,7 +272,7 @@ static void tick(struct gapless_master *m, uint64_t now_ns)
 {
     if (baton_look(&m->stop) != 0)
         master_event(m, CORE_STOP, 0, 0, true);
-    if (now_ns - m->ticked_ns < TICK_NS)
+    if (now_ns - m->ticked_ns < TICK_NS || m->untimed)
         return;
     m->ticked_ns = now_ns;
     door_tick(m, now_ns);

@@ -9,6 +9,7 @@
 #include "element.h"
 #include "layout.h"
 #include "master_core.h"
+#include "record.h"
 #include "schedule.h"
 #include "wire.h"
 
@@ -39,7 +40,9 @@ struct master_slot {
         region; /* head, sent, grad: what the worker maps; made at the first use */
     struct slot_head *head;
     const struct slot_push *push;
-    float *sent;
+    const uint64_t *told; /* RULE_PUBLISHED: versions that the worker copied */
+    const double *dots;   /* and of each block <grad, what it copied> */
+    float *sent;          /* NULL under RULE_PUBLISHED */
     const float *grad;
     float *own;   /* NULL if the rule has none */
     tp_peer peer; /* MASTER_NO_PEER: nobody */
@@ -63,14 +66,17 @@ struct gapless_master {
     struct layout layout;
     char *job;
     double clip_norm, weight_decay;
+    uint32_t elastic_period;
     bool ssgd_scale_rate;
     uint32_t gap_every;
     struct master_core *core;
     struct master_core
         *rehearsal; /* a copy to try a step on; NULL if it would be large */
 
-    struct tp_region board_region, theta_region, copy_region;
-    uint64_t copied_ns; /* when an observer last had a copy made */
+    struct tp_region board_region, theta_region, copy_region, published_region;
+    float *published[2]; /* RULE_PUBLISHED: what is sent, of version v in place v % 2 */
+    size_t second_at;    /* of the second place in the region */
+    uint64_t copied_ns;  /* when an observer last had a copy made */
     struct board *board;
     struct telemetry *telemetry;
     float *theta, *all, *stat;
@@ -84,7 +90,7 @@ struct gapless_master {
     uint32_t peers_max, observers_max, observers;
     tp_peer hello_peer; /* who said hello, while the core decides */
     uint32_t hello_pid;
-    size_t slot_bytes, sent_at, grad_at; /* of every slot region */
+    size_t slot_bytes, sent_at, told_at, grad_at; /* of every slot region */
     uint32_t *range_stage;    /* schedule stage of the last update of each range */
     const float **round_grad; /* of a round, workers_max */
     float **round_sent;
@@ -96,19 +102,36 @@ struct gapless_master {
     struct tp_event events[MASTER_EVENTS];
     uint64_t ticked_ns;
     struct baton stop; /* from signal handlers and other threads */
+
+    bool lent; /* gradients lie outside of the slots: whoever delivers one says where,
+                  in slot.grad (the simulator) */
+    bool untimed; /* time by itself does nothing: a record says when it did */
+    struct record_writer *record; /* NULL: none */
+    uint64_t opened_ns;
 };
+
+/* ---- master_open.c ---- */
+/* gapless_master_open with `lent`: the slots take no memory for gradients. */
+int master_open_lent(const struct gapless_master_config *config,
+                     struct gapless_master **ret, struct gapless_error *error);
 
 /* ---- master.c: feeds the core and performs what it says ---- */
 void master_event(struct gapless_master *m, enum core_event_kind kind, uint32_t worker,
                   uint32_t range, bool finite);
 
 /* ---- master_pass.c ---- */
+/* RULE_PUBLISHED: takes over what the worker tells of its next gradient. */
+void pass_told(struct gapless_master *m, uint32_t worker);
 /* One gradient of a worker in a range (CORE_ALL: in all, one after another). Returns
  * the number of ranges applied; where it is too small, the next one is not finite. */
 uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range);
 /* Counts the gradient that pass_apply has completed, if it has. Apart from it, so that
  * the worker is told first: after a large vector all of this is out of the cache. */
 void pass_record(struct gapless_master *m, uint32_t worker);
+/* The rate of the next gradient, for workers that move parameters of their own. */
+double pass_rate(const struct gapless_master *m);
+/* A worker has used a gradient itself: there is nothing to apply, only to count. */
+void pass_local(struct gapless_master *m, uint32_t worker);
 /* A synchronous round of all workers that have pushed. False: none of their gradients
  * was finite. */
 bool pass_round(struct gapless_master *m);

@@ -59,6 +59,14 @@ uint64_t core_lag(const struct master_core *core, uint32_t worker, uint32_t rang
            read[(size_t)worker * core->config.ranges + range];
 }
 
+void core_read_at(struct master_core *core, uint32_t worker, uint32_t range,
+                  uint64_t version)
+{
+    uint64_t now = versions_of(core)[range];
+
+    read_of(core, worker)[range] = version < now ? version : now;
+}
+
 uint32_t core_next(const struct master_core *core, enum core_worker_state state,
                    uint32_t worker)
 {
@@ -159,7 +167,8 @@ static bool assign_waiting(struct master_core *core, uint64_t now_ns)
          w = core_next(core, CORE_WAITING, w)) {
         if (!assign(core, w, now_ns))
             break;
-        renew(core, w, 0, core->config.ranges);
+        if (!core->config.local || core->worker[w].refresh)
+            renew(core, w, 0, core->config.ranges);
         any = true;
     }
     return any;
@@ -319,6 +328,21 @@ static void count_update(struct master_core *core, uint32_t w, uint32_t first,
     }
 }
 
+static void on_local(struct master_core *core, const struct core_event *e,
+                     struct todo *todo)
+{
+    struct core_worker *worker = &core->worker[e->worker];
+
+    if (core->phase == CORE_OVER_NOW)
+        return; /* too late, as for a gradient */
+    if (!core->config.local || worker->state != CORE_COMPUTING || worker->pushed > 0) {
+        act(todo, CORE_DROP, e->worker, CORE_ALL, CORE_BROKE_PROTOCOL);
+        return;
+    }
+    count_update(core, e->worker, 0, core->config.ranges, false, 1);
+    message_done(core, e->worker, CORE_ALL, e->now_ns, todo);
+}
+
 static void round_applied(struct master_core *core, const struct core_event *e,
                           struct todo *todo)
 {
@@ -450,9 +474,10 @@ int core_step(struct master_core *core, const struct core_event *event,
         [CORE_HELLO] = on_hello,     [CORE_GRADIENT] = on_gradient,
         [CORE_APPLIED] = on_applied, [CORE_GONE] = on_gone,
         [CORE_TICK] = on_tick,       [CORE_STOP] = on_stop,
+        [CORE_LOCAL] = on_local,
     };
     bool of_worker = event->kind == CORE_GRADIENT || event->kind == CORE_APPLIED ||
-                     event->kind == CORE_GONE;
+                     event->kind == CORE_GONE || event->kind == CORE_LOCAL;
     bool all_workers = event->kind == CORE_APPLIED && event->worker == CORE_ALL;
     bool all_ranges = event->range == CORE_ALL;
 
@@ -461,8 +486,8 @@ int core_step(struct master_core *core, const struct core_event *event,
         return -1;
     if (of_worker && !all_workers && event->worker >= core->config.workers_max)
         return -1;
-    if (of_worker && event->kind != CORE_GONE && !all_ranges &&
-        event->range >= core->config.ranges)
+    if (of_worker && event->kind != CORE_GONE && event->kind != CORE_LOCAL &&
+        !all_ranges && event->range >= core->config.ranges)
         return -1;
     if (event->kind == CORE_APPLIED && event->applied > core->config.ranges)
         return -1;

@@ -37,6 +37,7 @@ enum core_event_kind {
     CORE_HELLO,    /* somebody wants to join */
     CORE_GRADIENT, /* worker, range (CORE_ALL: all at once): it has landed; or finite =
                       false: the worker found it not finite and sends none */
+    CORE_LOCAL,    /* worker: it used its gradient itself, there is nothing to apply */
     CORE_APPLIED,  /* worker, range: the APPLY or ROUND is done; finite = false: it was
                       not applied */
     CORE_GONE,     /* worker: it left (finite = true) or was lost (finite = false) */
@@ -117,6 +118,8 @@ struct core_config {
     uint64_t timeout_ns;   /* a worker that computes longer is dropped; 0: never */
     bool whole; /* a message is applied as one: global rules, deterministic modes */
     bool round; /* synchronous */
+    bool local; /* workers may use gradients themselves (EASGD): then what a worker was
+                   given stays as it is until its next exchange */
 };
 
 enum core_phase {
@@ -160,6 +163,11 @@ int core_step(struct master_core *core, const struct core_event *event,
 /* Before CORE_APPLIED of a round: this worker's gradient was not finite and was left
  * out of it. */
 void core_spoil(struct master_core *core, uint32_t worker);
+
+/* Before the gradient of a worker that chose itself when to read: the version of a
+ * range that it tells. One that cannot be is taken as the present one. */
+void core_read_at(struct master_core *core, uint32_t worker, uint32_t range,
+                  uint64_t version);
 
 /* Updates of a range so far; gradients consumed by it (the schedule's t); lag of a
  * worker's gradient in it. */

@@ -60,6 +60,13 @@ static int check_hello(const struct gapless_master *m, const struct wire_hello *
     return GAPLESS_OK;
 }
 
+static uint32_t elastic_kind(const struct gapless_master *m)
+{
+    if (!(m->rule->flags & RULE_WORKER_ELASTIC))
+        return WIRE_NOT_ELASTIC;
+    return m->rule->flags & RULE_WORKER_NESTEROV ? WIRE_ELASTIC_NESTEROV : WIRE_ELASTIC;
+}
+
 static void fill_welcome(const struct gapless_master *m, uint32_t worker,
                          struct wire_welcome *ret)
 {
@@ -72,6 +79,9 @@ static void fill_welcome(const struct gapless_master *m, uint32_t worker,
         .weight_decay = m->weight_decay,
         .clip_norm = m->clip_norm,
         .slim = m->rule->flags & RULE_WORKER_SLIM ? 1 : 0,
+        .elastic = elastic_kind(m),
+        .alpha = m->settings.elastic,
+        .period = m->elastic_period,
     };
     memcpy(ret->job, m->job, strlen(m->job) + 1);
 }
@@ -140,10 +150,15 @@ static int slot_memory(struct gapless_master *m, struct master_slot *slot,
             return status;
     }
     base = slot->region.base;
-    memset(base, 0, m->slot_bytes);
+    memset(base, 0, m->lent ? m->grad_at : m->slot_bytes);
     slot->head = (struct slot_head *)(void *)base;
     slot->push = (const struct slot_push *)(const void *)(base + SLOT_PUSH_AT);
-    slot->sent = (float *)(void *)(base + m->sent_at);
+    if (m->rule->flags & RULE_PUBLISHED) {
+        slot->told = (const uint64_t *)(const void *)(base + m->told_at);
+        slot->dots = (const double *)(slot->told + m->layout.ranges_count);
+    } else {
+        slot->sent = (float *)(void *)(base + m->sent_at);
+    }
     slot->grad = (const float *)(const void *)(base + m->grad_at);
     return GAPLESS_OK;
 }
@@ -170,10 +185,14 @@ void door_welcome(struct gapless_master *m, uint32_t worker)
     fill_welcome(m, worker, &welcome);
     welcome.sent_at = m->sent_at;
     welcome.grad_at = m->grad_at;
+    welcome.told_at = m->told_at;
+    welcome.second_at = m->second_at;
     if (m->transport->grant(m->tp, peer, &slot->region, WIRE_SLOT, TP_READ_WRITE,
                             NULL) != 0 ||
         m->transport->grant(m->tp, peer, &m->board_region, WIRE_BOARD, TP_READ, NULL) !=
             0 ||
+        (m->told_at != 0 && m->transport->grant(m->tp, peer, &m->published_region,
+                                                WIRE_PUBLISHED, TP_READ, NULL) != 0) ||
         m->transport->say(m->tp, peer, &welcome, sizeof welcome, NULL) != 0) {
         m->transport->drop(m->tp, peer);
         door_down(m, peer);

@@ -12,6 +12,9 @@
 /* Connections that have not said hello yet. */
 #define PEERS_SPARE 4u
 #define GAP_EVERY_DEFAULT 8u
+/* EASGD: alpha times the number of workers, and the period (Zhang et al. 2015). */
+#define ELASTIC_ALL 0.9
+#define ELASTIC_PERIOD 4u
 /* Once the first worker is there, the others that were announced have so long to come.
  */
 #define GATHER_BOUND_NS 30000000000ull
@@ -73,6 +76,9 @@ static int check_numbers(const struct gapless_master_config *c,
     if (!(c->weight_decay >= 0) || !isfinite(c->weight_decay))
         return wrong(error, "the weight decay", c->weight_decay,
                      "it must not be negative");
+    if (!(c->elastic >= 0 && c->elastic <= 1))
+        return wrong(error, "the elastic share of easgd", c->elastic,
+                     "it must be above 0 and at most 1; 0 means 0.9 / workers");
     if (c->worker_timeout_ns < 0 || c->spin_ns < 0)
         return wrong(error, "a time", -1, "it must not be negative");
     if (c->job != NULL && strlen(c->job) >= GAPLESS_JOB_MAX)
@@ -108,6 +114,8 @@ static void take_settings(struct gapless_master *m,
     if (c->lambda > 0)
         m->settings.lambda = m->settings.lambda_zero = c->lambda;
     m->settings.horizon = c->horizon;
+    m->settings.elastic = c->elastic > 0 ? c->elastic : ELASTIC_ALL / expected;
+    m->elastic_period = c->elastic_period == 0 ? ELASTIC_PERIOD : c->elastic_period;
     m->settings.gap_ref =
         c->gap_ref == GAPLESS_GAP_OWN_LOOKAHEAD ? GAP_REF_OWN_LOOKAHEAD : GAP_REF_SENT;
     m->schedule = c->schedule;
@@ -134,6 +142,7 @@ static int make_core(struct gapless_master *m, const struct gapless_master_confi
         .timeout_ns = (uint64_t)c->worker_timeout_ns,
         .whole = (m->rule->flags & (RULE_GLOBAL | RULE_ROUND)) != 0,
         .round = (m->rule->flags & RULE_ROUND) != 0,
+        .local = (m->rule->flags & RULE_WORKER_ELASTIC) != 0,
     };
     size_t bytes = core_bytes(&config);
 
@@ -176,6 +185,23 @@ static void *reserve(size_t bytes)
     return p;
 }
 
+/* Where everything is in a slot, and in the region of what is published. */
+static void place_slots(struct gapless_master *m, size_t vector)
+{
+    size_t told = ((size_t)m->layout.ranges_count + m->layout.blocks_count) * 8;
+
+    if (m->rule->flags & RULE_PUBLISHED) {
+        m->sent_at = STAGGER(ARRAY_SENT);
+        m->second_at = pages(m->sent_at + vector) + STAGGER(ARRAY_SENT);
+        m->told_at = SLOT_SENT_AT;
+        m->grad_at = pages(m->told_at + told) + STAGGER(ARRAY_GRAD);
+    } else {
+        m->sent_at = SLOT_SENT_AT + STAGGER(ARRAY_SENT);
+        m->grad_at = pages(m->sent_at + vector) + STAGGER(ARRAY_GRAD);
+    }
+    m->slot_bytes = pages(m->grad_at + vector);
+}
+
 static int make_vectors(struct gapless_master *m, struct gapless_error *error)
 {
     size_t vector = pages((size_t)m->layout.padded * sizeof(float));
@@ -207,9 +233,35 @@ static int make_vectors(struct gapless_master *m, struct gapless_error *error)
             m->slot[w].own = (float *)(void *)((char *)m->own_memory + w * own_stride +
                                                STAGGER(ARRAY_OWN));
     }
-    m->sent_at = SLOT_SENT_AT + STAGGER(ARRAY_SENT);
-    m->grad_at = pages(m->sent_at + vector) + STAGGER(ARRAY_GRAD);
-    m->slot_bytes = pages(m->grad_at + vector);
+    place_slots(m, vector);
+    return GAPLESS_OK;
+}
+
+/* RULE_PUBLISHED: which elements are a block, for the workers. */
+static void publish_blocks(struct gapless_master *m)
+{
+    uint32_t *to = (uint32_t *)(uintptr_t)board_blocks(m->board);
+    uint32_t ranges = m->layout.ranges_count;
+
+    memcpy(to, m->layout.block_first, (ranges + 1u) * sizeof *to);
+    memcpy(to + ranges + 1, m->layout.block_ends,
+           (size_t)m->layout.blocks_count * sizeof *to);
+}
+
+/* RULE_PUBLISHED: before the first update the look-ahead is the parameters. */
+static int make_published(struct gapless_master *m, struct gapless_error *error)
+{
+    size_t vector = (size_t)m->layout.padded * sizeof(float);
+    int status = m->transport->region_new(m->tp, pages(m->second_at + vector),
+                                          &m->published_region, error);
+
+    if (status != GAPLESS_OK)
+        return status;
+    m->published[0] = (float *)(void *)((char *)m->published_region.base + m->sent_at);
+    m->published[1] =
+        (float *)(void *)((char *)m->published_region.base + m->second_at);
+    memcpy(m->published[0], m->theta, vector);
+    publish_blocks(m);
     return GAPLESS_OK;
 }
 
@@ -226,8 +278,10 @@ static int make_board(struct gapless_master *m, const float *initial,
     board.starts_at = (sizeof board + 63) / 64 * 64;
     board.versions_at = board.starts_at + (ranges + 1ull) * sizeof(uint64_t);
     board.workers_at = board.versions_at + ranges * sizeof(struct seq_word);
+    board.blocks_at = board.workers_at + workers * sizeof(struct gapless_worker_stats);
+    board.blocks = m->rule->flags & RULE_PUBLISHED ? m->layout.blocks_count : 0;
     board.bytes =
-        pages(board.workers_at + workers * sizeof(struct gapless_worker_stats));
+        pages(board.blocks_at + (ranges + 1u + board.blocks) * sizeof(uint32_t));
     status = m->transport->region_new(m->tp, board.bytes, &m->board_region, error);
     if (status != GAPLESS_OK)
         return status;
@@ -258,18 +312,40 @@ static int go_public(struct gapless_master *m, const struct gapless_master_confi
 {
     struct tp_config config = {.peers_max = m->peers_max,
                                .notes_max = 2 * m->layout.ranges_count + 16,
+                               .windows_max = WIRE_WINDOWS,
                                .spin_ns = (uint64_t)c->spin_ns};
     int status = m->transport->open(&config, &m->tp, error);
 
     if (status == GAPLESS_OK)
         status = make_board(m, c->initial, error);
+    if (status == GAPLESS_OK && (m->rule->flags & RULE_PUBLISHED))
+        status = make_published(m, error);
     if (status == GAPLESS_OK)
         status = m->transport->listen(m->tp, place, error);
     return status;
 }
 
-int gapless_master_open(const struct gapless_master_config *config,
-                        struct gapless_master **ret, struct gapless_error *error)
+static int open_record(struct gapless_master *m, const struct gapless_master_config *c,
+                       struct gapless_error *error)
+{
+    struct record_facts facts = {
+        .count = m->layout.count,
+        .hash = m->layout.hash,
+        .tensors = m->layout.tensors_count,
+        .gradients = m->gradients,
+        .workers_max = m->core->config.workers_max,
+        .workers_wait = m->core->config.workers_wait,
+        .ranges = m->layout.ranges_count,
+    };
+
+    m->opened_ns = m->transport->now_ns(m->tp);
+    return c->record == NULL
+               ? GAPLESS_OK
+               : record_create(c->record, &facts, c->record_note, &m->record, error);
+}
+
+static int open_master(const struct gapless_master_config *config, bool lent,
+                       struct gapless_master **ret, struct gapless_error *error)
 {
     const char *rule = config->rule == NULL ? "dana-ga" : config->rule, *place = NULL;
     struct gapless_rule found;
@@ -283,13 +359,15 @@ int gapless_master_open(const struct gapless_master_config *config,
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a master");
     m->rule = rules_find(rule);
     m->compute = compute_cpu();
+    m->lent = lent;
     status = backend_find(config->address, &m->transport, &place, error);
     if (status == GAPLESS_OK)
         status = check_numbers(config, error);
     if (status == GAPLESS_OK)
         status = schedule_check(&config->schedule, config->gradients, error);
     if (status == GAPLESS_OK)
-        status = layout_init(&m->layout, &config->model, config->range_elements, error);
+        status = layout_init(&m->layout, &config->model, config->range_elements,
+                             config->block_elements, error);
     if (status == GAPLESS_OK)
         status = check_initial(m, config->initial, error);
     if (status == GAPLESS_OK)
@@ -300,12 +378,26 @@ int gapless_master_open(const struct gapless_master_config *config,
         status = make_vectors(m, error);
     if (status == GAPLESS_OK)
         status = go_public(m, config, place, error);
+    if (status == GAPLESS_OK)
+        status = open_record(m, config, error);
     if (status != GAPLESS_OK) {
         gapless_master_close(m);
         return status;
     }
     *ret = m;
     return GAPLESS_OK;
+}
+
+int gapless_master_open(const struct gapless_master_config *config,
+                        struct gapless_master **ret, struct gapless_error *error)
+{
+    return open_master(config, false, ret, error);
+}
+
+int master_open_lent(const struct gapless_master_config *config,
+                     struct gapless_master **ret, struct gapless_error *error)
+{
+    return open_master(config, true, ret, error);
 }
 
 void gapless_master_close(struct gapless_master *m)
@@ -318,6 +410,7 @@ void gapless_master_close(struct gapless_master *m)
         (void)munmap(m->own_memory, m->own_bytes);
     if (m->private_memory != NULL)
         (void)munmap(m->private_memory, m->private_bytes);
+    record_finish(m->record);
     layout_free(&m->layout);
     free(m->core);
     free(m->rehearsal);

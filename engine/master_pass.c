@@ -24,6 +24,8 @@ static struct arrays arrays_at(const struct gapless_master *m,
     struct arrays whole = {m->theta, slot->own,  m->all,
                            m->stat,  slot->sent, slot->grad};
 
+    if (m->rule->flags & RULE_PUBLISHED) /* the next version's place */
+        whole.sent = m->published[(core_version(m->core, range) + 1) % 2];
     return arrays_from(&whole, (size_t)m->layout.range_start[range]);
 }
 
@@ -32,12 +34,15 @@ static size_t range_elements(const struct gapless_master *m, uint32_t range)
     return (size_t)(m->layout.range_start[range + 1] - m->layout.range_start[range]);
 }
 
-static struct blocks blocks_of(const struct gapless_master *m, uint32_t range)
+static struct blocks blocks_of(const struct gapless_master *m,
+                               const struct master_slot *slot, uint32_t range)
 {
     uint32_t first = m->layout.block_first[range];
 
     return (struct blocks){.ends = m->layout.block_ends + first,
-                           .count = m->layout.block_first[range + 1] - first};
+                           .count = m->layout.block_first[range + 1] - first,
+                           .pieces = m->layout.block_pieces + first,
+                           .dots = slot->dots == NULL ? NULL : slot->dots + first};
 }
 
 static double rate_of(const struct gapless_master *m, uint32_t range)
@@ -108,6 +113,8 @@ static bool gap_is_due(const struct gapless_master *m, uint32_t worker)
     uint64_t x =
         (m->core->consumed * GAPLESS_WORKERS_MAX + worker) * 0x9e3779b97f4a7c15ull;
 
+    if (m->rule->flags & RULE_PUBLISHED)
+        return false; /* where the worker is, only the worker knows */
     return m->gap_every <= 1 || (x >> 32) % m->gap_every == 0;
 }
 
@@ -164,7 +171,7 @@ static void apply_parts(struct gapless_master *m, uint32_t worker, uint32_t rang
 {
     const struct master_slot *slot = &m->slot[worker];
     struct arrays at = arrays_at(m, slot, range);
-    struct blocks blocks = blocks_of(m, range);
+    struct blocks blocks = blocks_of(m, slot, range);
     size_t n = range_elements(m, range);
     size_t tail = soon && n > WIRE_SOON_ABOVE ? tail_of(m, &blocks, n) : 0;
     unsigned want = slot->gap_sq >= 0 ? WANT_GAP : 0;
@@ -180,7 +187,9 @@ static void apply_parts(struct gapless_master *m, uint32_t worker, uint32_t rang
     m->compute->apply(m->rule, &at, knobs, &blocks, tail, want, ret);
     tell_soon(m, worker);
     at = arrays_from(&at, tail);
-    blocks = (struct blocks){.ends = &end, .count = 1};
+    blocks.dots = blocks.dots == NULL ? NULL : blocks.dots + blocks.count;
+    blocks.pieces += blocks.count;
+    blocks.ends = &end, blocks.count = 1;
     m->compute->apply(m->rule, &at, knobs, &blocks, n - tail, want, &part);
     ret->gap_sq += part.gap_sq;
     ret->gate_sum += part.gate_sum;
@@ -205,7 +214,8 @@ static double apply_range(struct gapless_master *m, uint32_t worker, uint32_t ra
         slot->gap_sq += sums.gap_sq;
     slot->lag_sum += (double)lag;
     m->telemetry->stats.rate = rate;
-    count_gate(m, &sums, blocks_of(m, range).count);
+    count_gate(m, &sums,
+               m->layout.block_first[range + 1] - m->layout.block_first[range]);
     return sums.step_sq;
 }
 
@@ -255,6 +265,38 @@ void pass_record(struct gapless_master *m, uint32_t worker)
     if (m->slot[worker].complete)
         record(m, worker);
     m->slot[worker].complete = false;
+}
+
+double pass_rate(const struct gapless_master *m)
+{
+    return rate_of(m, 0);
+}
+
+void pass_local(struct gapless_master *m, uint32_t worker)
+{
+    struct master_slot *slot = &m->slot[worker];
+    uint64_t consumed = m->core->consumed;
+    double rate = rate_of(m, 0);
+
+    slot->check_ns = slot->pass_ns = 0;
+    master_event(m, CORE_LOCAL, worker, 0, true);
+    if (m->core->consumed == consumed)
+        return; /* it was not its turn, or too late */
+    m->telemetry->stats.rate = rate;
+    telemetry_gradient(m->telemetry, &board_workers(m->board)[worker], -1, -1,
+                       slot->push->loss, clock_of(m));
+}
+
+void pass_told(struct gapless_master *m, uint32_t worker)
+{
+    const struct core_worker *cw = &m->core->worker[worker];
+    uint32_t r;
+
+    if (!(m->rule->flags & RULE_PUBLISHED) || cw->state != CORE_COMPUTING ||
+        cw->pushed > 0)
+        return;
+    for (r = 0; r < m->layout.ranges_count; r++)
+        core_read_at(m->core, worker, r, m->slot[worker].told[r]);
 }
 
 static void message_begins(struct gapless_master *m, uint32_t worker)
@@ -374,6 +416,8 @@ void pass_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range)
     uint32_t first = range == CORE_ALL ? 0 : range, r;
     uint32_t end = range == CORE_ALL ? m->layout.ranges_count : range + 1;
 
+    if (m->rule->flags & RULE_PUBLISHED)
+        return; /* it is there, for all */
     for (r = first; r < end; r++) {
         struct arrays at = arrays_at(m, &m->slot[worker], r);
         struct knobs knobs;

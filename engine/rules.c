@@ -114,6 +114,7 @@ void rules_knobs(const struct rule *rule, const struct settings *settings,
     /* 1 - (1 - gamma)/N, written so that N = 1 gives gamma to the last bit */
     ret->keep = (scalar)(((workers - 1.0) + gamma) / workers);
     ret->rate_share = (scalar)(rate * gamma / workers);
+    ret->elastic = (scalar)settings->elastic;
 
     ret->freshness = (scalar)(1.0 / (moment->lag > 1 ? (double)moment->lag : 1.0));
     ret->lambda = (scalar)settings->lambda;

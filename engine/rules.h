@@ -21,7 +21,11 @@ enum rule_flag {
                        in cache */
     RULE_GLOBAL = 4, /* one number for the whole vector before anything is applied */
     RULE_ROUND = 8,  /* synchronous: one update for a gradient of every worker */
-    RULE_WORKER_SLIM = 16 /* the worker keeps the momentum (DANA-Slim) */
+    RULE_WORKER_SLIM = 16,     /* the worker keeps the momentum (DANA-Slim) */
+    RULE_WORKER_ELASTIC = 32,  /* the worker moves parameters of its own (EASGD) */
+    RULE_WORKER_NESTEROV = 64, /* with momentum (EAMSGD) */
+    RULE_PUBLISHED = 128 /* what is sent is one vector for all; the worker tells of each
+                            block <grad, what it read> */
 };
 
 struct rule {
@@ -50,6 +54,7 @@ struct settings {
     double mean_square; /* 0.95, DC-ASGD-a */
     double kappa;       /* 10 per nat, Loss-Gap-Aware */
     double horizon;     /* T of lwp, in updates; 0: workers - 1; negative: exactly 0 */
+    double elastic;     /* alpha of EASGD; taken as it is */
     enum gap_ref gap_ref;
 };
 
@@ -71,8 +76,8 @@ extern const int rules_count;
 
 /* NULL when there is none of that name. */
 const struct rule *rules_find(const char *name);
-/* Puts the default where a field is 0. `momentum`, `rate_max` and `horizon` are taken
- * as they are. */
+/* Puts the default where a field is 0. `momentum`, `rate_max`, `horizon` and
+ * `elastic` are taken as they are. */
 void settings_default(struct settings *settings);
 /* The scalars of one update, computed in double, then rounded once. */
 void rules_knobs(const struct rule *rule, const struct settings *settings,

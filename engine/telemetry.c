@@ -75,6 +75,33 @@ void histogram_summary(const struct histogram *h, bool whole,
     ret->p99 = quantile(h, 0.99, h->count, whole);
 }
 
+/* 0..7, then four bins an octave. */
+double gapless_lag_edge(unsigned bin)
+{
+    return bin < 8 ? (double)bin : ldexp(4.0 + bin % 4, (int)(bin / 4) - 1);
+}
+
+double gapless_gap_edge(unsigned bin)
+{
+    return bin == 0 ? 0.0
+                    : ldexp(bin % 2 == 1 ? 1.0 : M_SQRT2, (int)((bin - 1) / 2) - 20);
+}
+
+static void bin_add(uint32_t *bins, double (*edge)(unsigned), double value)
+{
+    unsigned low = 0, high = GAPLESS_BINS;
+
+    while (high - low > 1) {
+        unsigned middle = (low + high) / 2;
+
+        if (value >= edge(middle))
+            low = middle;
+        else
+            high = middle;
+    }
+    bins[low]++;
+}
+
 void telemetry_gradient(struct telemetry *t, struct gapless_worker_stats *worker,
                         double lag, double gap_rms, double loss, uint64_t now_ns)
 {
@@ -84,17 +111,22 @@ void telemetry_gradient(struct telemetry *t, struct gapless_worker_stats *worker
     if (t->started_ns == 0)
         t->started_ns = now_ns;
     t->ended_ns = now_ns;
-    histogram_add(&t->lag, lag);
     worker->gradients++;
     worker->seen_ns = now_ns;
-    worker->lag_sum += lag;
+    if (lag >= 0) {
+        histogram_add(&t->lag, lag);
+        worker->lag_sum += lag;
+        worker->lag_count++;
+        bin_add(worker->lag_bins, gapless_lag_edge, lag);
+    }
     if (gap_rms >= 0) {
         histogram_add(&t->gap, gap_rms);
         worker->gap_sum += gap_rms;
         worker->gap_count++;
+        bin_add(worker->gap_bins, gapless_gap_edge, gap_rms);
     }
     if (isfinite(loss)) {
-        n = t->lag.count < 100 ? t->lag.count : 100;
+        n = ++t->losses < 100 ? t->losses : 100;
         s->loss += (loss - s->loss) / (double)n;
         worker->loss = loss;
     }

@@ -7,6 +7,7 @@
  *   note READY(range) <--------------------  a look-ahead is in the slot
  *   put, note PUSH(range or all) --------->  a gradient has landed
  *   note BAD ----------------------------->  it was not finite; nothing was put
+ *   note LOCAL --------------------------->  the worker used it itself (EASGD)
  *   note COPY (observer) ----------------->  make me a copy: every read was torn
  *   BYE ---------------------------------->  leaves in order
  *
@@ -20,7 +21,7 @@
 #include "transport/ring.h"
 
 #define WIRE_MAGIC 0x53504147u /* "GAPS" */
-#define WIRE_PROTOCOL 1u
+#define WIRE_PROTOCOL 2u
 
 enum wire_kind {
     WIRE_HELLO = 1,
@@ -31,6 +32,13 @@ enum wire_kind {
 enum wire_role {
     WIRE_WORKER = 1,
     WIRE_OBSERVER
+};
+
+/* What a worker does with its gradients. */
+enum wire_elastic {
+    WIRE_NOT_ELASTIC,     /* puts them into its slot */
+    WIRE_ELASTIC,         /* moves its own parameters; puts those there, now and then */
+    WIRE_ELASTIC_NESTEROV /* the same, with momentum */
 };
 
 struct wire_head {
@@ -54,12 +62,19 @@ struct wire_welcome {
     uint32_t number; /* the worker's */
     uint32_t ranges;
     uint64_t count;
-    uint64_t sent_at; /* offsets in the slot window */
-    uint64_t grad_at;
+    uint64_t sent_at; /* offset in the slot window; or of the first place in the window
+                         of what is published */
+    uint64_t grad_at; /* in the slot window */
+    uint64_t told_at; /* in the slot window: what the worker tells beside its gradient;
+                         0: it reads its slot, and nothing is published */
+    uint64_t second_at; /* of the second place of what is published */
     double momentum;
     double weight_decay;
     double clip_norm;
-    uint32_t slim; /* the worker keeps the momentum (DANA-Slim) */
+    uint32_t slim;    /* the worker keeps the momentum (DANA-Slim) */
+    uint32_t elastic; /* enum wire_elastic */
+    double alpha;     /* EASGD: how far an exchange moves both sides */
+    uint32_t period;  /* EASGD: gradients from one exchange to the next */
     uint32_t spare;
     char job[GAPLESS_JOB_MAX];
 };
@@ -75,7 +90,9 @@ enum wire_window {
     WIRE_SLOT,
     WIRE_BOARD,
     WIRE_THETA,
-    WIRE_COPY
+    WIRE_COPY,
+    WIRE_PUBLISHED, /* what is sent to all workers, of version v in place v % 2 */
+    WIRE_WINDOWS
 };
 
 /* A note: what in the upper half, a range in the lower.
@@ -90,7 +107,8 @@ enum wire_note {
     NOTE_BAD = 2,
     NOTE_READY = 3,
     NOTE_COPY = 4,
-    NOTE_SOON = 5
+    NOTE_SOON = 5,
+    NOTE_LOCAL = 6
 };
 /* Vectors, or ranges, of more elements than this leave nothing else in a core's caches.
  */
@@ -109,7 +127,8 @@ struct slot_head {
     uint64_t stop;     /* 1: the run is over */
     uint64_t check_ns; /* cost of the last gradient at the master */
     uint64_t pass_ns;
-    uint64_t spare[4];
+    double rate; /* of this batch, for a worker that moves its own parameters */
+    uint64_t spare[3];
 };
 
 struct slot_push {
@@ -118,6 +137,8 @@ struct slot_push {
     uint64_t spare[6];
 };
 
+/* Under a rule with RULE_PUBLISHED the worker tells at told_at: the version of each
+ * range that it copied (uint64_t), then <grad, copy> of each block (double). */
 #define SLOT_PUSH_AT 256u
 #define SLOT_SENT_AT 4096u
 
@@ -130,6 +151,9 @@ struct board {
     uint32_t workers_max;
     uint64_t count;
     uint64_t starts_at, versions_at, workers_at, bytes;
+    /* RULE_PUBLISHED: the number of blocks; ranges + 1 first blocks of a range
+     * (uint32_t), then the end of each block from the start of its range (uint32_t). */
+    uint64_t blocks, blocks_at;
     struct seq_word copy;  /* of the copy made on request (window WIRE_COPY) */
     uint64_t copy_version; /* updates of the first range when it was made */
     struct telemetry telemetry;
@@ -138,6 +162,11 @@ struct board {
 static inline const uint64_t *board_starts(const struct board *b)
 {
     return (const uint64_t *)(const void *)((const char *)b + b->starts_at);
+}
+
+static inline const uint32_t *board_blocks(const struct board *b)
+{
+    return (const uint32_t *)(const void *)((const char *)b + b->blocks_at);
 }
 
 static inline struct seq_word *board_versions(const struct board *b)

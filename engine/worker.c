@@ -1,9 +1,10 @@
 /* A worker: open, pull, push. */
-#include "client.h"
-#include "compute.h"
+#include "worker.h"
+
 #include "layout.h"
 
 #include <math.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,25 +13,6 @@
 #define WAIT_NS 60000000000ll
 /* Look at the clock so often while waiting. */
 #define SLICE_NS 100000000ll
-
-struct gapless_worker {
-    struct client client;
-    const struct compute *compute;
-    int64_t wait_ns;
-    struct tp_region slot;
-    const struct slot_head *head;
-    struct slot_push *push;
-    const float *params;
-    float *grad;
-    float *velocity;        /* DANA-Slim */
-    const uint64_t *starts; /* of ranges, and the end */
-    size_t padded;
-    uint32_t ready; /* ranges whose look-ahead is there */
-    bool all_ready;
-    bool by_range;
-    bool has_params; /* pulled and not pushed yet */
-    uint64_t norm_ns;
-};
 
 static void on_note(void *user, uint32_t note)
 {
@@ -59,45 +41,6 @@ static void fill_hello(const struct gapless_worker_config *config,
         (void)snprintf(ret->name, sizeof ret->name, "%ld@%s", (long)getpid(), host);
 }
 
-/* Where everything is in the slot; the offsets come from the master and are checked. */
-static int map_slot(struct gapless_worker *w, struct gapless_error *error)
-{
-    const struct wire_welcome *welcome = &w->client.welcome;
-    uint64_t bytes, at_sent = welcome->sent_at, at_grad = welcome->grad_at;
-    char *base;
-    int status = client_board(&w->client, error);
-
-    if (status != GAPLESS_OK)
-        return status;
-    w->starts = board_starts(w->client.board);
-    w->padded = (size_t)w->starts[w->client.board->ranges];
-    bytes = w->padded * sizeof(float);
-    if (at_sent % 64 != 0 || at_grad % 64 != 0 ||
-        at_sent < SLOT_PUSH_AT + sizeof *w->push || at_sent > UINT64_MAX / 4 ||
-        at_grad > UINT64_MAX / 4 || at_grad < at_sent + bytes)
-        return gapless_error_set(error, GAPLESS_PROTOCOL, 0,
-                                 "the slot layout of the master at %s makes no sense",
-                                 w->client.address);
-    status = client_window(&w->client, WIRE_SLOT, (size_t)(at_grad + bytes), &w->slot,
-                           error);
-    if (status != GAPLESS_OK)
-        return status;
-    base = w->slot.base;
-    w->head = (const struct slot_head *)(const void *)base;
-    w->push = (struct slot_push *)(void *)(base + SLOT_PUSH_AT);
-    w->params = (const float *)(const void *)(base + at_sent);
-    w->grad = (float *)(void *)(base + at_grad);
-    if (welcome->slim != 0) {
-        w->velocity = aligned_alloc(64, bytes);
-        if (w->velocity == NULL)
-            return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
-                                     "no memory for the worker's momentum: %llu MiB",
-                                     (unsigned long long)bytes >> 20);
-        memset(w->velocity, 0, bytes);
-    }
-    return GAPLESS_OK;
-}
-
 int gapless_worker_open(const struct gapless_worker_config *config,
                         struct gapless_worker **ret, struct gapless_error *error)
 {
@@ -120,7 +63,7 @@ int gapless_worker_open(const struct gapless_worker_config *config,
     status = client_open(&w->client, config->address, &hello, config->connect_ns,
                          config->spin_ns, 0, on_note, w, error);
     if (status == GAPLESS_OK)
-        status = map_slot(w, error);
+        status = worker_map(w, error);
     if (status != GAPLESS_OK) {
         gapless_worker_close(w);
         return status;
@@ -213,6 +156,76 @@ static int fetch(struct gapless_worker *w, size_t at, size_t bytes, uint64_t beg
     return GAPLESS_OK;
 }
 
+/* RULE_PUBLISHED: a range of what is published, whole. The master writes the next
+ * version in the other place, so only one that is two versions on spoils the copy. */
+static int copy_range(struct gapless_worker *w, uint32_t r, uint64_t began_ns,
+                      struct gapless_error *error)
+{
+    const struct seq_word *word = &board_versions(w->client.board)[r];
+    size_t from = (size_t)w->starts[r], n = (size_t)w->starts[r + 1] - from;
+
+    for (;;) {
+        uint64_t begin = seq_read_begin(word), version = begin / 2;
+
+        memcpy(w->copy + from, w->place[version % 2] + from, n * sizeof(float));
+        if (!seq_read_lapped(word, begin)) {
+            w->told[r] = version;
+            return GAPLESS_OK;
+        }
+        if (left_of(w, began_ns) <= 0)
+            return gapless_error_set(
+                error, GAPLESS_TORN, 0,
+                "the master at %s changed its parameters twice during every read of "
+                "worker %u for %.1f s: smaller ranges help",
+                w->client.address, w->client.welcome.number, 1e-9 * (double)w->wait_ns);
+        (void)sched_yield();
+    }
+}
+
+static int copy_published(struct gapless_worker *w, uint64_t began_ns,
+                          struct gapless_error *error)
+{
+    int status = GAPLESS_OK;
+    uint32_t r;
+
+    for (r = 0; status == GAPLESS_OK && r < w->client.welcome.ranges; r++)
+        status = copy_range(w, r, began_ns, error);
+    return status;
+}
+
+/* RULE_PUBLISHED: what tells the master where this gradient was computed. */
+static void tell_dots(struct gapless_worker *w)
+{
+    const uint32_t *first = board_blocks(w->client.board);
+    const uint32_t *ends = first + w->client.welcome.ranges + 1;
+    uint32_t r;
+
+    for (r = 0; r < w->client.welcome.ranges; r++) {
+        const struct blocks blocks = {.ends = ends + first[r],
+                                      .count = first[r + 1] - first[r]};
+        size_t from = (size_t)w->starts[r];
+
+        w->compute->dots(w->grad + from, w->copy + from, &blocks,
+                         (size_t)w->starts[r + 1] - from, w->dots + first[r]);
+    }
+}
+
+/* EASGD: the worker's half of an exchange, or where it starts from. */
+static void meet(struct gapless_worker *w)
+{
+    size_t bytes = w->padded * sizeof(float);
+
+    if (w->fresh) {
+        memcpy(w->own, w->given, bytes);
+        if (w->velocity != NULL)
+            memset(w->velocity, 0, bytes);
+    } else if (w->exchanged) {
+        w->compute->approach(w->own, w->given, (float)w->client.welcome.alpha,
+                             w->padded);
+    }
+    w->fresh = w->exchanged = false;
+}
+
 int gapless_worker_pull(struct gapless_worker *w, uint64_t *ret_batch,
                         struct gapless_error *error)
 {
@@ -225,17 +238,25 @@ int gapless_worker_pull(struct gapless_worker *w, uint64_t *ret_batch,
             "pull before the gradient of the last pull was pushed");
     while (status == GAPLESS_OK && !w->all_ready && w->ready < w->client.welcome.ranges)
         status = wait_some(w, began, error);
-    if (status == GAPLESS_OK)
+    if (status == GAPLESS_OK && w->given != NULL &&
+        (w->own == NULL || w->fresh || w->exchanged))
         status = fetch(w, (size_t)w->client.welcome.sent_at, w->padded * sizeof(float),
                        began, error);
     if (status == GAPLESS_OK)
         status = fetch(w, 0, sizeof *w->head, began, error);
     if (status != GAPLESS_OK)
         return status;
-    w->all_ready = false;
-    w->ready = 0;
     if (w->head->stop != 0)
         return gapless_error_set(error, GAPLESS_STOPPED, 0, "the run is over");
+    if (w->copy != NULL)
+        status = copy_published(w, began, error);
+    if (status != GAPLESS_OK)
+        return status;
+    w->all_ready = false;
+    w->ready = 0;
+    w->rate = w->head->rate;
+    if (w->own != NULL)
+        meet(w);
     w->has_params = true;
     *ret_batch = w->head->ticket;
     return GAPLESS_OK;
@@ -273,9 +294,31 @@ static bool prepare(struct gapless_worker *w, double *ret_norm)
                                       w->padded));
     if (!isfinite(norm))
         return false;
-    if (w->velocity != NULL)
+    if (w->copy != NULL)
+        tell_dots(w);
+    if (welcome->slim != 0)
         w->compute->slim(w->grad, w->velocity, (float)welcome->momentum, w->padded);
     *ret_norm = norm;
+    return true;
+}
+
+/* EASGD: one step of the worker's own; at the end of a period the parameters take the
+ * gradient's place and are what is pushed. False: it led to what is not finite, and the
+ * worker will start again from what it is given. */
+static bool step(struct gapless_worker *w)
+{
+    const struct wire_welcome *welcome = &w->client.welcome;
+
+    if (!w->compute->local(w->own, w->grad,
+                           welcome->elastic == WIRE_ELASTIC_NESTEROV ? w->velocity
+                                                                     : NULL,
+                           (float)w->rate, (float)welcome->momentum, w->padded)) {
+        w->fresh = true;
+        return false;
+    }
+    w->exchanged = ++w->steps % welcome->period == 0;
+    if (w->exchanged)
+        memcpy(w->grad, w->own, w->padded * sizeof(float));
     return true;
 }
 
@@ -343,10 +386,12 @@ int gapless_worker_push(struct gapless_worker *w, double loss,
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "push without a pull before it");
     w->has_params = false;
-    finite = prepare(w, &norm);
+    finite = prepare(w, &norm) && (w->own == NULL || step(w));
     w->norm_ns = w->client.transport->now_ns(w->client.tp) - began;
     w->push->loss = loss;
     w->push->norm = norm;
+    if (finite && w->own != NULL && !w->exchanged)
+        return put(w, SLOT_PUSH_AT, sizeof *w->push, NOTE(NOTE_LOCAL, 0), error);
     if (finite)
         return put_ranges(w, error);
     status = put(w, SLOT_PUSH_AT, sizeof *w->push, NOTE(NOTE_BAD, 0), error);
@@ -359,6 +404,40 @@ int gapless_worker_push(struct gapless_worker *w, double loss,
         w->client.welcome.number, (unsigned long long)w->head->ticket);
 }
 
+void worker_lend(struct gapless_worker *w, float *grad)
+{
+    w->grad = grad;
+}
+
+int worker_look(struct gapless_worker *w, bool *ret_ready, struct gapless_error *error)
+{
+    int status = client_poll(&w->client, 0, on_note, w, error);
+
+    if (status == GAPLESS_OK)
+        *ret_ready =
+            !w->has_params && (w->all_ready || w->ready >= w->client.welcome.ranges);
+    return status;
+}
+
+uint64_t worker_bytes(const struct gapless_worker *w)
+{
+    uint64_t vectors = (w->velocity != NULL ? 1u : 0u) + (w->own != NULL ? 1u : 0u) +
+                       (w->copy != NULL ? 1u : 0u);
+
+    return sizeof *w + vectors * w->padded * sizeof(float);
+}
+
+void worker_abandon(struct gapless_worker *w)
+{
+    if (w == NULL)
+        return;
+    client_close(&w->client);
+    free(w->velocity);
+    free(w->own);
+    free(w->copy);
+    free(w);
+}
+
 void gapless_worker_close(struct gapless_worker *w)
 {
     struct wire_head bye = wire_head(WIRE_BYE);
@@ -368,7 +447,5 @@ void gapless_worker_close(struct gapless_worker *w)
     if (w->client.connected)
         (void)w->client.transport->say(w->client.tp, w->client.peer, &bye, sizeof bye,
                                        NULL);
-    client_close(&w->client);
-    free(w->velocity);
-    free(w);
+    worker_abandon(w);
 }

@@ -243,6 +243,16 @@ static inline bool seq_read_retry(const struct seq_word *word, uint64_t begin)
            atomic_load_explicit(&word->value, memory_order_relaxed) != begin;
 }
 
+/* For data that the writer keeps in two places in turn: version v is in place v % 2, so
+ * that it stays whole while version v + 1 is written. True: of what was read since
+ * seq_read_begin returned `begin`, which is version begin / 2, some may be two versions
+ * younger. Pairs as seq_read_retry does. */
+static inline bool seq_read_lapped(const struct seq_word *word, uint64_t begin)
+{
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(&word->value, memory_order_relaxed) >= (begin | 1) + 2;
+}
+
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop
 #endif

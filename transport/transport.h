@@ -86,7 +86,7 @@ struct tp_config {
 struct tp; /* one endpoint */
 
 struct transport {
-    const char *name; /* "shm"; the part of an address before ':' */
+    const char *name; /* "shm", "sim"; the part of an address before ':' */
     bool mapped; /* windows are the server's own memory: put and get move nothing */
 
     int (*open)(const struct tp_config *config, struct tp **ret,
@@ -148,5 +148,6 @@ struct transport {
 };
 
 extern const struct transport transport_shm;
+extern const struct transport transport_sim;
 
 #endif

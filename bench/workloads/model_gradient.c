@@ -3,13 +3,17 @@
  *     x ──> z1 ─ReLU─> a1 ──> z2 ─ReLU─> a2 ──> z3 = logits ──> loss
  *           <── dz1 <─mask──      dz2 <─mask──      dz3 = (softmax - one hot) / batch
  *
+ * In a cnn, x is what the convolutional stages leave (conv.h), and its gradient goes
+ * back to them.
+ *
  * ReLU and its mask are written so that NaN passes through them: max(0, NaN) would turn
  * a broken model into a plausible one.
  */
 #include "bench/workloads/model.h"
 
+#include "bench/workloads/conv.h"
 #include "bench/workloads/model_ops.h"
-#include "bench/workloads/portable.h"
+#include "engine/portable.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -26,6 +30,7 @@ struct model_scratch {
     float
         *outputs[MODEL_LAYERS_MAX]; /* of each layer, after ReLU; logits of the last */
     float *delta[2];                /* of the layer at hand and of the one before */
+    struct conv *conv;              /* NULL where there are no stages */
     float *x;                       /* a gathered batch, for evaluation */
     uint32_t *indices;
     uint8_t *labels;
@@ -60,6 +65,11 @@ int model_scratch_new(const struct model *model, uint32_t batch_max, enum model_
     s->indices = take(batch, sizeof *s->indices);
     s->labels = take(batch, sizeof *s->labels);
     complete = s->x != NULL && s->indices != NULL && s->labels != NULL;
+    if (model->convs > 0) {
+        s->conv = conv_new(model, batch_max, s->ops);
+        complete = complete && s->conv != NULL;
+        widest = model->widths[0];
+    }
     for (uint32_t l = 0; l < model->layers; l++) {
         size_t width = model->widths[l + 1];
 
@@ -90,6 +100,7 @@ void model_scratch_free(struct model_scratch *scratch)
         free(scratch->outputs[l]);
     free(scratch->delta[0]);
     free(scratch->delta[1]);
+    conv_free(scratch->conv);
     free(scratch->x);
     free(scratch->indices);
     free(scratch->labels);
@@ -103,12 +114,12 @@ static struct layer_size size_of(const struct model *m, uint32_t layer, uint32_t
 
 static const struct model_tensor *weight_of(const struct model *m, uint32_t layer)
 {
-    return &m->tensors[2 * (size_t)layer];
+    return &m->tensors[2 * ((size_t)m->convs + layer)];
 }
 
 static const struct model_tensor *bias_of(const struct model *m, uint32_t layer)
 {
-    return &m->tensors[2 * (size_t)layer + 1];
+    return &m->tensors[2 * ((size_t)m->convs + layer) + 1];
 }
 
 static void relu(float *z, size_t n)
@@ -124,11 +135,15 @@ static void mask(float *restrict dz, const float *restrict a, size_t n)
         dz[i] = a[i] <= 0.0F ? 0.0F : dz[i];
 }
 
-/* Fills scratch->outputs; returns the logits. */
+/* Fills scratch->outputs; returns the logits. *x becomes the first layer's input. */
 static const float *forward(const struct model *m, struct model_scratch *s,
-                            const float *theta, const float *x, uint32_t batch)
+                            const float *theta, const float **x, uint32_t batch)
 {
-    const float *a = x;
+    const float *a;
+
+    if (s->conv != NULL)
+        *x = conv_forward(m, s->conv, theta, *x, batch);
+    a = *x;
 
     for (uint32_t l = 0; l < m->layers; l++) {
         struct layer_size n = size_of(m, l, batch);
@@ -205,7 +220,7 @@ double model_gradient(const struct model *model, struct model_scratch *scratch,
     for (uint32_t b = 0; b < batch; b++)
         if (labels[b] >= model->classes)
             return (double)NAN;
-    logits = forward(model, scratch, theta, x, batch);
+    logits = forward(model, scratch, theta, &x, batch);
     loss = loss_gradient(model, logits, labels, batch, dz);
     for (uint32_t l = model->layers; l-- > 0;) {
         struct layer_size n = size_of(model, l, batch);
@@ -213,9 +228,13 @@ double model_gradient(const struct model *model, struct model_scratch *scratch,
 
         sum_rows(dz, batch, n.outputs, ret_grad + bias_of(model, l)->offset);
         scratch->ops->weight(n, dz, a, ret_grad + weight_of(model, l)->offset);
-        if (l == 0)
+        if (l == 0 && scratch->conv == NULL)
             break; /* nobody needs the gradient of the pixels */
         scratch->ops->input(n, dz, theta + weight_of(model, l)->offset, da);
+        if (l == 0) {
+            conv_backward(model, scratch->conv, da, batch, ret_grad);
+            break;
+        }
         mask(da, a, (size_t)batch * n.inputs);
         swap = dz;
         dz = da;
@@ -249,13 +268,13 @@ int model_evaluate(const struct model *model, struct model_scratch *scratch,
                                  model->spec, model->features, model->classes,
                                  data->name, data->features, data->classes);
     for (uint32_t first = 0; first < count; first += batch) {
-        const float *logits;
+        const float *logits, *x = scratch->x;
 
         batch = count - first < scratch->batch_max ? count - first : scratch->batch_max;
         for (uint32_t b = 0; b < batch; b++)
             scratch->indices[b] = first + b;
         data_gather(data, part, scratch->indices, batch, scratch->x, scratch->labels);
-        logits = forward(model, scratch, theta, scratch->x, batch);
+        logits = forward(model, scratch, theta, &x, batch);
         for (uint32_t b = 0; b < batch; b++) {
             const float *z = logits + (size_t)b * model->classes;
 

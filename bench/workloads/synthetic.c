@@ -7,7 +7,7 @@
  * noise.
  */
 #include "bench/workloads/data_image.h"
-#include "bench/workloads/rng.h"
+#include "engine/rng.h"
 
 #include <errno.h>
 #include <stdbool.h>

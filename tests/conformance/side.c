@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 /* The transports of this build. */
-static const struct transport *const subjects[] = {&transport_shm};
+static const struct transport *const subjects[] = {&transport_shm, &transport_sim};
 #define SUBJECTS (sizeof subjects / sizeof subjects[0])
 
 struct gapless_error side_error;

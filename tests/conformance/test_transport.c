@@ -352,7 +352,8 @@ static void test_would_block(void **state)
 
 /* Each client writes a cell, then puts it; the server finds in the cell what the note
  * says, and every client's notes in order. There are twice as many cells as notes can
- * wait. */
+ * wait, but a cell may be written again while the server still has its note in hand:
+ * hence atomic, for where both sides have the memory at the same address. */
 #define WRITERS 3
 #define PUTS 20000u
 #define CELLS 128u
@@ -378,7 +379,7 @@ static void *writer_run(void *argument)
         size_t at = i % CELLS * sizeof(uint32_t);
         int status;
 
-        memcpy((char *)cells.base + at, &i, sizeof i);
+        __atomic_store_n((uint32_t *)cells.base + i % CELLS, i, __ATOMIC_RELAXED);
         while ((status = side_put(&me->side, me->to_server, &cells, at, sizeof i, i)) ==
                GAPLESS_AGAIN) {
             struct tp_event event;
@@ -426,10 +427,9 @@ static void test_order(void **state)
 
         assert_int_equal(event.note, next[event.peer]);
         next[event.peer]++;
-        memcpy(&cell,
-               (char *)by_peer[event.peer]->region.base +
-                   event.note % CELLS * sizeof cell,
-               sizeof cell);
+        cell = __atomic_load_n((uint32_t *)by_peer[event.peer]->region.base +
+                                   event.note % CELLS,
+                               __ATOMIC_RELAXED);
         assert_true(cell == event.note || cell == event.note + CELLS);
     }
     for (int i = 0; i < WRITERS; i++) {

@@ -213,6 +213,7 @@ static void test_two_servers(void **state)
     side_close(&second);
 }
 
+/* By the transport's own clock, which is virtual in a simulation. */
 static void test_timeouts(void **state)
 {
     struct tp_event event;
@@ -227,12 +228,14 @@ static void test_timeouts(void **state)
         assert_int_equal(side_poll(&pair.server, &event, 1, 0), 0);
     assert_in_range(side_clock_ns() - start, 0, 1000 * MS);
     for (int64_t wait = 10 * MS / 1000; wait <= 150 * MS; wait *= 25) {
-        start = side_clock_ns();
+        start = pair.server.t->now_ns(pair.server.tp);
         assert_int_equal(side_poll(&pair.server, &event, 1, wait), 0);
-        assert_in_range(side_clock_ns() - start, wait, wait + 1000 * MS);
-        start = side_clock_ns();
+        assert_in_range(pair.server.t->now_ns(pair.server.tp) - start, wait,
+                        wait + 1000 * MS);
+        start = pair.client.t->now_ns(pair.client.tp);
         assert_int_equal(side_poll(&pair.client, &event, 1, wait), 0);
-        assert_in_range(side_clock_ns() - start, wait, wait + 1000 * MS);
+        assert_in_range(pair.client.t->now_ns(pair.client.tp) - start, wait,
+                        wait + 1000 * MS);
     }
     /* One event at a time: all of them come. */
     for (uint32_t i = 0; i < 10; i++) {
@@ -336,10 +339,12 @@ static void test_many(void **state)
     }
 }
 
-/* Who floods does not keep others waiting. */
+/* Who floods does not keep others waiting. A simulation delivers in the order of
+ * sending: there it is what was sent before that comes before, and no more. */
 static void test_fair(void **state)
 {
     struct tp_config config = {.peers_max = 2, .notes_max = 64};
+    uint32_t most = *state == &transport_sim ? config.notes_max : 48;
     struct side server;
     struct side clients[2];
     tp_peer to_server[2];
@@ -359,7 +364,7 @@ static void test_fair(void **state)
         before++;
         (void)side_notify(&clients[0], to_server[0], 0);
     }
-    assert_in_range(before, 0, 48);
+    assert_in_range(before, 0, most);
     for (int i = 0; i < 2; i++)
         side_close(&clients[i]);
     side_close(&server);

@@ -22,8 +22,12 @@ struct drive {
     struct blocks blocks;
     size_t k, n; /* elements, and padded */
     uint32_t workers, active;
-    number *theta, *all, *stat, *grad;
-    number *own[DRIVE_WORKERS], *sent[DRIVE_WORKERS], *slim[DRIVE_WORKERS];
+    number *theta, *all, *stat, *grad, *published;
+    double *dots;
+    number *own[DRIVE_WORKERS], *sent[DRIVE_WORKERS];
+    number *slim[DRIVE_WORKERS]; /* velocity at the worker */
+    number *x[DRIVE_WORKERS];    /* easgd: parameters of the worker's own */
+    uint64_t steps[DRIVE_WORKERS], period;
     uint64_t version, read[DRIVE_WORKERS], samples;
     double global_stat;
     unsigned want;
@@ -63,7 +67,15 @@ static inline void drive_moment(const struct drive *d, uint32_t w, double rate,
 static inline struct arrays drive_arrays(const struct drive *d, uint32_t w)
 {
     struct arrays ret = {d->theta, d->own[w], d->all, d->stat, d->sent[w], d->grad};
+    if (d->rule->flags & RULE_PUBLISHED)
+        ret.sent = d->published; /* and sent[w] is what the worker copied */
     return ret;
+}
+
+static inline void drive_copy(struct drive *d, uint32_t w)
+{
+    if (d->rule->flags & RULE_PUBLISHED)
+        memcpy(d->sent[w], d->published, d->n * sizeof(number));
 }
 
 /* Worker w is given what the momentum would send now. */
@@ -75,7 +87,15 @@ static inline void drive_give(struct drive *d, uint32_t w, double rate)
     drive_moment(d, w, rate, &moment);
     rules_knobs(d->rule, &d->settings, &moment, &knobs);
     d->compute->look_ahead(d->rule, &at, &knobs, d->n);
+    drive_copy(d, w);
+    memcpy(d->x[w], d->sent[w], d->n * sizeof(number));
     d->read[w] = d->version;
+}
+
+/* Where worker w computes its gradient. */
+static inline const number *drive_params(const struct drive *d, uint32_t w)
+{
+    return d->rule->flags & RULE_WORKER_ELASTIC ? d->x[w] : d->sent[w];
 }
 
 static inline void drive_open(struct drive *d, const struct compute *compute,
@@ -91,15 +111,20 @@ static inline void drive_open(struct drive *d, const struct compute *compute,
     d->workers = d->active = workers;
     d->settings.momentum = 0.9;
     d->settings.rate_max = 0.1;
+    d->settings.elastic = 0.9 / workers;
+    d->period = 3;
     settings_default(&d->settings);
     d->theta = drive_array(d->n);
     d->all = drive_array(d->n);
     d->stat = drive_array(d->n);
     d->grad = drive_array(d->n);
+    d->published = drive_array(d->n);
+    d->dots = calloc(d->n + 1, sizeof *d->dots);
     for (uint32_t w = 0; w < workers; w++) {
         d->own[w] = drive_array(d->n);
         d->sent[w] = drive_array(d->n);
         d->slim[w] = drive_array(d->n);
+        d->x[w] = drive_array(d->n);
     }
 }
 
@@ -109,11 +134,26 @@ static inline void drive_close(struct drive *d)
     free(d->all);
     free(d->stat);
     free(d->grad);
+    free(d->published);
+    free(d->dots);
     for (uint32_t w = 0; w < d->workers; w++) {
         free(d->own[w]);
         free(d->sent[w]);
         free(d->slim[w]);
+        free(d->x[w]);
     }
+}
+
+/* EASGD at the worker, before an exchange; false: there is none this time. */
+static inline bool drive_step(struct drive *d, uint32_t w, double rate)
+{
+    bool nesterov = (d->rule->flags & RULE_WORKER_NESTEROV) != 0;
+    if (!d->compute->local(d->x[w], d->grad, nesterov ? d->slim[w] : NULL, (number)rate,
+                           (number)d->settings.momentum, d->n))
+        abort();
+    memcpy(d->grad, d->x[w], d->n * sizeof(number));
+    memset(&d->sums, 0, sizeof d->sums);
+    return ++d->steps[w] % d->period == 0;
 }
 
 static inline void drive_push(struct drive *d, uint32_t w, const double *gradient,
@@ -127,6 +167,12 @@ static inline void drive_push(struct drive *d, uint32_t w, const double *gradien
         d->grad[j] = (number)gradient[j];
     if (d->rule->flags & RULE_WORKER_SLIM)
         d->compute->slim(d->grad, d->slim[w], (number)d->settings.momentum, d->n);
+    if (d->rule->flags & RULE_WORKER_ELASTIC && !drive_step(d, w, rate))
+        return;
+    if (d->rule->flags & RULE_PUBLISHED) {
+        d->compute->dots(d->grad, d->sent[w], &d->blocks, d->n, d->dots);
+        d->blocks.dots = d->dots;
+    }
     drive_moment(d, w, rate, &moment);
     rules_knobs(d->rule, &d->settings, &moment, &knobs);
     if (d->rule->flags & RULE_GLOBAL) {
@@ -140,6 +186,9 @@ static inline void drive_push(struct drive *d, uint32_t w, const double *gradien
     d->samples++;
     d->version++;
     d->read[w] = d->version;
+    drive_copy(d, w);
+    if (d->rule->flags & RULE_WORKER_ELASTIC)
+        d->compute->approach(d->x[w], d->sent[w], knobs.elastic, d->n);
 }
 
 /* Synchronous: gradient[w] of every worker, one update. */

@@ -102,11 +102,11 @@ static void same_runs(const struct setup *a, const struct setup *b, uint32_t wor
     for (int step = 0; step < STEPS; step++) {
         uint32_t w = round_robin ? (uint32_t)step % workers : pick(step, workers);
         double rate = rate_changes && step > 60 ? 0.005 : 0.05;
-        gradient(x.sent[w], step, g);
+        gradient(drive_params(&x, w), step, g);
         drive_push(&x, w, g, rate);
-        gradient(y.sent[w], step, g);
+        gradient(drive_params(&y, w), step, g);
         drive_push(&y, w, g, rate);
-        double off = distance(x.sent[w], y.sent[w]);
+        double off = distance(drive_params(&x, w), drive_params(&y, w));
         if (!(off <= within))
             fail_msg("%s and %s, %u workers, step %d: off by %g", a->rule, b->rule,
                      (unsigned)workers, step, off);
@@ -132,8 +132,8 @@ static void slim_is_zero_while_the_rate_is_constant(void **state) /* E1 */
 static void one_worker_is_nesterov(void **state)
 {
     static const char *const blind[] = {"dana-zero",   "dana-sa",    "dana-lga",
-                                        "dana-shared", "shared-lga", "nag-asgd",
-                                        "sa",          "ssgd"};
+                                        "dana-shared", "shared-lga", "shared-lga-dot",
+                                        "nag-asgd",    "sa",         "ssgd"};
     static const char *const gapped[] = {"ga",        "ga-global",     "dc-asgd",
                                          "dc-asgd-a", "dana-ga",       "dana-dc",
                                          "dana-dc-a", "dana-ga-global"};
@@ -224,11 +224,17 @@ static void switched_off_is_the_base_rule_to_the_bit(void **state) /* E10 */
 {
     static const struct {
         const char *rule, *base;
-    } off[] = {{"dc-asgd", "nag-asgd"},   {"dc-plain", "asgd"},
-               {"dana-dc", "dana-zero"},  {"dana-lga", "dana-zero"},
-               {"ga", "nag-asgd"},        {"ga-plain", "asgd"},
-               {"ga-global", "nag-asgd"}, {"dana-ga-global", "dana-zero"},
-               {"dana-ga", "dana-zero"},  {"shared-lga", "dana-shared"}};
+    } off[] = {{"dc-asgd", "nag-asgd"},
+               {"dc-plain", "asgd"},
+               {"dana-dc", "dana-zero"},
+               {"dana-lga", "dana-zero"},
+               {"ga", "nag-asgd"},
+               {"ga-plain", "asgd"},
+               {"ga-global", "nag-asgd"},
+               {"dana-ga-global", "dana-zero"},
+               {"dana-ga", "dana-zero"},
+               {"shared-lga", "dana-shared"},
+               {"shared-lga-dot", "dana-shared"}};
     (void)state;
     for (size_t i = 0; i < sizeof off / sizeof *off; i++)
         for (int own = 0; own < 2; own++) {
@@ -313,7 +319,7 @@ static void ids_do_not_matter(void **state) /* E14 */
         open_with(&y, rules[i].name, N, 0.0);
         for (int step = 0; step < STEPS; step++) {
             uint32_t w = pick(step, N);
-            gradient(x.sent[w], step, g);
+            gradient(drive_params(&x, w), step, g);
             drive_push(&x, w, g, 0.05);
             drive_push(&y, other[w], g, 0.05);
             assert_memory_equal(x.theta, y.theta, sizeof(number) * K);
@@ -323,6 +329,141 @@ static void ids_do_not_matter(void **state) /* E14 */
         drive_close(&x);
         drive_close(&y);
     }
+}
+
+/* E15: an exchange takes from one side what it gives to the other. With numbers that
+ * have room for it nothing is rounded and the sum stays as it is to the bit. */
+static void an_exchange_conserves(void **state)
+{
+    struct drive d;
+    double g[K];
+    (void)state;
+    open_with(&d, "easgd", 2, 0.0);
+    d.period = 1, d.settings.elastic = 0.25;
+    for (int step = 0; step < STEPS; step++) {
+        double before[K];
+        uint32_t w = pick(step, 2);
+        gradient(d.x[w], step, g);
+        for (int j = 0; j < K; j++)
+            before[j] = (double)(number)((double)d.x[w][j] -
+                                         (double)((number)0.05 * (number)g[j])) +
+                        (double)d.theta[j];
+        drive_push(&d, w, g, 0.05);
+        for (int j = 0; j < K; j++)
+            assert_true(fabs((double)d.x[w][j] + (double)d.theta[j] - before[j]) <
+                        tolerance / 50);
+    }
+    for (int j = 0; j < K; j++) {
+        d.theta[j] = (number)(j - 50) / 64;
+        d.x[0][j] = (number)(j * j % 101) / 64;
+        g[j] = 0.0;
+    }
+    drive_push(&d, 0, g, 0.0);
+    for (int j = 0; j < K; j++) {
+        double kept = (j - 50) / 64.0 + j * j % 101 / 64.0;
+        double sum = (double)d.x[0][j] + (double)d.theta[j];
+        assert_true(sum >= kept && sum <= kept);
+        assert_true(fabs((double)d.theta[j] - (double)(j - 50) / 64) > 0 ||
+                    j * j % 101 == j - 50);
+    }
+    drive_close(&d);
+}
+
+/* The gradients between two exchanges are the worker's own affair: easgd walks as SGD
+ * does, eamsgd as PyTorch's Nesterov does, and the master stays where it is. */
+static void between_exchanges_a_worker_is_alone(void **state)
+{
+    (void)state;
+    for (int nesterov = 0; nesterov < 2; nesterov++) {
+        struct drive d;
+        number x[K], theta[K], v[K] = {0};
+        double g[K];
+        open_with(&d, nesterov ? "eamsgd" : "easgd", 3, 0.0);
+        d.period = STEPS + 1;
+        memcpy(x, d.x[1], sizeof x);
+        memcpy(theta, d.theta, sizeof theta);
+        for (int step = 0; step < STEPS; step++) {
+            double rate = step > 60 ? 0.005 : 0.05;
+            gradient(d.x[1], step, g);
+            drive_push(&d, 1, g, rate);
+            for (int j = 0; j < K; j++) {
+                number by = (number)g[j];
+                v[j] = (number)0.9 * v[j] + (number)g[j];
+                if (nesterov)
+                    by = (number)g[j] + (number)0.9 * v[j];
+                x[j] = x[j] - (number)rate * by;
+            }
+            assert_memory_equal(x, d.x[1], sizeof x);
+            assert_memory_equal(theta, d.theta, sizeof theta);
+        }
+        assert_int_equal(d.version, 0);
+        drive_close(&d);
+    }
+}
+
+/* With one worker, alpha = 1 and an exchange after every gradient, worker and master
+ * change places each time: two independent walks, one gradient in two each. */
+static void one_elastic_worker_with_alpha_one_changes_places(void **state)
+{
+    struct drive d;
+    number theta[K], x[K];
+    double g[K];
+    (void)state;
+    open_with(&d, "easgd", 1, 0.0);
+    d.period = 1, d.settings.elastic = 1.0;
+    for (int j = 0; j < K; j++)
+        d.x[0][j] = theta[j] = (number)(j % 7) / 8, d.theta[j] = x[j] = (number)-1;
+    for (int step = 0; step < STEPS; step++) {
+        for (int j = 0; j < K; j++)
+            g[j] = (step + j) % 5 - 2;
+        drive_push(&d, 0, g, 0.125);
+        for (int j = 0; j < K; j++) {
+            number walked = theta[j] - (number)0.125 * (number)g[j];
+            theta[j] = x[j], x[j] = walked;
+        }
+        assert_memory_equal(theta, d.x[0], sizeof theta);
+        assert_memory_equal(x, d.theta, sizeof x);
+    }
+    drive_close(&d);
+}
+
+/* The gate from dot products, with nothing kept per worker, is the gate from the gap:
+ * the same walk, and at every step the same gates. */
+static void dots_are_as_good_as_the_gap(void **state)
+{
+    static const double kappas[] = {0.5, 10, 60};
+    const double per_gate = sizeof(number) == sizeof(double) ? 1e-12 : 2e-5;
+    struct setup gap = AS_IS("shared-lga"), dot = AS_IS("shared-lga-dot");
+    double closed = 0.0;
+    (void)state;
+    for (size_t i = 0; i < sizeof kappas / sizeof *kappas; i++)
+        for (uint32_t workers = 1; workers <= 16; workers *= 2) {
+            struct drive x, y;
+            double g[K];
+            gap.kappa = dot.kappa = kappas[i];
+            same_runs(&gap, &dot, workers, false, true, 5 * tolerance);
+            open_setup(&x, &gap, workers);
+            open_setup(&y, &dot, workers);
+            for (int step = 0; step < STEPS; step++) {
+                uint32_t w = pick(step, workers);
+                memcpy(y.theta, x.theta, sizeof(number) * K); /* step by step */
+                memcpy(y.all, x.all, sizeof(number) * K);
+                for (uint32_t other = 0; other < workers; other++)
+                    memcpy(y.sent[other], x.sent[other], sizeof(number) * K);
+                gradient(x.sent[w], step, g);
+                drive_push(&x, w, g, 0.05);
+                drive_push(&y, w, g, 0.05);
+                closed += x.blocks.count - x.sums.gate_sum;
+                if (!(fabs(x.sums.gate_sum - y.sums.gate_sum) <=
+                      per_gate * fmax(1, kappas[i] / 10) * x.blocks.count))
+                    fail_msg("kappa %g, %u workers, step %d: gates %.9g and %.9g",
+                             kappas[i], (unsigned)workers, step, x.sums.gate_sum,
+                             y.sums.gate_sum);
+            }
+            drive_close(&x);
+            drive_close(&y);
+        }
+    assert_true(closed > 10); /* there were gates to compare */
 }
 
 static int equivalence_cases(const struct compute *compute)
@@ -336,6 +477,10 @@ static int equivalence_cases(const struct compute *compute)
         cmocka_unit_test(sum_of_owns),
         cmocka_unit_test(the_look_ahead_cancels_momentum),
         cmocka_unit_test(ids_do_not_matter),
+        cmocka_unit_test(dots_are_as_good_as_the_gap),
+        cmocka_unit_test(an_exchange_conserves),
+        cmocka_unit_test(between_exchanges_a_worker_is_alone),
+        cmocka_unit_test(one_elastic_worker_with_alpha_one_changes_places),
     };
     under_test = compute;
     return cmocka_run_group_tests_name(compute->name, tests, NULL, NULL);

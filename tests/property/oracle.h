@@ -18,11 +18,13 @@ struct oracle {
     const char *rule;
     int k, workers, active, blocks;
     const uint32_t *ends;
-    double gamma, rate_max, rho, lambda, lambda_zero, m, kappa, horizon;
+    double gamma, rate_max, rho, lambda, lambda_zero, m, kappa, horizon, elastic;
+    long period, steps[ORACLE_WORKERS];
     bool own_lookahead;
     double theta[ORACLE_ELEMENTS], v[ORACLE_ELEMENTS], s[ORACLE_ELEMENTS];
     double own[ORACLE_WORKERS][ORACLE_ELEMENTS], sent[ORACLE_WORKERS][ORACLE_ELEMENTS];
     double slim[ORACLE_WORKERS][ORACLE_ELEMENTS]; /* at the worker */
+    double x[ORACLE_WORKERS][ORACLE_ELEMENTS];    /* at the worker: where it is */
     double global_s, gap_sq;
     long version, read[ORACLE_WORKERS], samples;
 };
@@ -44,7 +46,7 @@ static bool oracle_dana(const struct oracle *o)
 
 static bool oracle_shared(const struct oracle *o)
 {
-    return oracle_is(o, "dana-shared shared-lga");
+    return oracle_is(o, "dana-shared shared-lga shared-lga-dot");
 }
 
 static bool oracle_nag(const struct oracle *o)
@@ -79,7 +81,7 @@ static double oracle_given(const struct oracle *o, int j, double rate)
 static void oracle_give(struct oracle *o, int w, double rate)
 {
     for (int j = 0; j < o->k; j++)
-        o->sent[w][j] = oracle_given(o, j, rate);
+        o->x[w][j] = o->sent[w][j] = oracle_given(o, j, rate);
     o->read[w] = o->version;
 }
 
@@ -126,8 +128,8 @@ static void oracle_correct(struct oracle *o, int w, double *g, double rate)
         if (oracle_is(o, "ga-global dana-ga-global") && o->samples)
             g[j] /= 1.0 + sqrt(mean) / oracle_largest(o, o->global_s);
     }
-    for (int b = 0, from = 0; b < o->blocks && oracle_is(o, "dana-lga shared-lga");
-         b++) {
+    for (int b = 0, from = 0;
+         b < o->blocks && oracle_is(o, "dana-lga shared-lga shared-lga-dot"); b++) {
         double q = 0.0;
         int to = (int)o->ends[b];
         for (int j = from; j < to; j++)
@@ -156,9 +158,36 @@ static double oracle_step(struct oracle *o, int w, int j, double g)
     return g;
 }
 
-/* One gradient of worker w, computed at sent[w]. */
+/* Worker w moves by itself; now and then worker and master move towards each other. */
+static void oracle_elastic(struct oracle *o, int w, const double *gradient, double rate)
+{
+    bool nesterov = oracle_is(o, "eamsgd"), meet = ++o->steps[w] % o->period == 0;
+
+    o->gap_sq = 0.0;
+    for (int j = 0; j < o->k; j++) {
+        double *x = &o->x[w][j], *v = &o->slim[w][j], between;
+        *v = o->gamma * *v + gradient[j];
+        *x -= rate * (nesterov ? gradient[j] + o->gamma * *v : gradient[j]);
+        between = *x - o->theta[j];
+        if (!meet)
+            continue;
+        o->gap_sq += pow(o->theta[j] - o->sent[w][j], 2);
+        o->sent[w][j] = o->theta[j];
+        o->theta[j] += o->elastic * between;
+        *x -= o->elastic * between;
+    }
+    o->version += meet;
+    if (meet)
+        o->read[w] = o->version;
+}
+
+/* One gradient of worker w, computed at x[w]. */
 static void oracle_push(struct oracle *o, int w, const double *gradient, double rate)
 {
+    if (oracle_is(o, "easgd eamsgd")) {
+        oracle_elastic(o, w, gradient, rate);
+        return;
+    }
     double g[ORACLE_ELEMENTS], squares = 0.0;
     memcpy(g, gradient, sizeof(double) * (size_t)o->k);
     o->gap_sq = 0.0;

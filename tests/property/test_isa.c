@@ -28,6 +28,7 @@ struct state {
     _Alignas(64) number extra[WORKERS][N_MAX];
     struct sums sums;
     double returned;
+    double dots[32];
 };
 
 static struct arrays arrays_of(struct state *s)
@@ -54,7 +55,7 @@ static void fill(struct state *s, size_t n, uint64_t seed)
 
 static struct blocks blocks_of(uint32_t *ends, size_t n)
 {
-    struct blocks ret = {ends, 0};
+    struct blocks ret = {.ends = ends};
     for (size_t i = 0; i < sizeof ends_all / sizeof *ends_all; i++)
         if (ends_all[i] < n - 5)
             ends[ret.count++] = ends_all[i];
@@ -64,7 +65,8 @@ static struct blocks blocks_of(uint32_t *ends, size_t n)
 
 static void knobs_of(const struct rule *rule, int variant, struct knobs *ret)
 {
-    struct settings settings = {.momentum = 0.9, .rate_max = 0.1, .kappa = 0.02};
+    struct settings settings = {
+        .momentum = 0.9, .rate_max = 0.1, .kappa = 0.02, .elastic = 0.3};
     struct moment moment = {.rate = 0.05, .lag = 7, .active = 8, .samples = 30};
     settings.gap_ref = variant & 1 ? GAP_REF_OWN_LOOKAHEAD : GAP_REF_SENT;
     moment.global_gap = 0.3;
@@ -86,6 +88,8 @@ static void apply(const struct compute *c, const struct rule *rule, int variant,
     struct knobs knobs;
     knobs_of(rule, variant, &knobs);
     s->returned = c->measure(rule, &at, &knobs, n);
+    c->dots(at.grad, at.sent, &blocks, n, s->dots);
+    blocks.dots = s->dots;
     c->apply(rule, &at, &knobs, &blocks, n, want, &s->sums);
 }
 
@@ -131,6 +135,10 @@ static void others(const struct compute *c, const struct rule *rule, size_t n,
     s->returned += c->norm_sq(s->extra[0], n);
     c->scale(s->extra[0], (number)0.7, n);
     c->slim(s->extra[1], s->extra[2], (number)0.9, n);
+    s->returned += c->local(s->extra[0], s->extra[1], NULL, (number)0.1, 0, n);
+    s->returned +=
+        c->local(s->extra[0], s->extra[1], s->extra[2], (number)0.1, (number)0.9, n);
+    c->approach(s->extra[0], s->extra[2], (number)0.3, n);
     s->returned += c->finite(s->extra[1], n);
     c->forget(rule, &at, n);
     c->resum(s->array[2], grad, WORKERS, n);

@@ -65,10 +65,10 @@ function exists(path) { return path in known }
 # May a file of folder `from` include `path`? The table of the architecture, as a list of patterns.
 function allowed(path) {
     if (top == "transport") return path ~ /^transport\// || path == "engine/status.h"
-    if (top == "engine") return path ~ /^engine\// || path ~ /^transport\/(transport|ring)\.h$/
+    if (top == "engine") return path ~ /^engine\// || path ~ /^transport\/(transport|ring|sim)\.h$/
     if (top == "gpu") return path ~ /^gpu\// || path ~ /^engine\/(status|element|rules|compute|compute_rules)\.h$/ \
         || path ~ /^engine\/(rules\.def|corrections\/|momenta\/)/
-    if (top == "bench") return path ~ /^bench\// || path ~ /^engine\/(gapless|status|element|rules|compute[a-z_]*)\.h$/ \
+    if (top == "bench") return path ~ /^bench\// || path ~ /^engine\/(gapless|status|element|rules|rng|portable|compute[a-z_]*)\.h$/ \
         || path == "engine/rules.def"
     if (top == "cluster") return path ~ /^(cluster|bench)\// || path ~ /^engine\/(gapless|status)\.h$/
     return 1

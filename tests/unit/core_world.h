@@ -189,6 +189,26 @@ static inline void hello(struct world *w)
     feed(w, CORE_HELLO, 0, 0, true);
 }
 
+/* A gradient that its worker used itself: consumed, and nothing else changes. */
+static inline void local(struct world *w, uint32_t worker)
+{
+    uint64_t t = w->core->worker[worker].ticket, position[RANGES_MAX] = {0};
+    uint32_t r;
+
+    for (r = 0; r < ranges_of(w); r++) {
+        w->applied[t][r]++;
+        w->waits_for_ready[worker][r] = true;
+        position[r] = core_position(w->core, r);
+    }
+    feed(w, CORE_LOCAL, worker, 0, true);
+    for (r = 0; r < ranges_of(w); r++) {
+        assert_int_equal(core_version(w->core, r), w->version[r]);
+        assert_int_equal(core_position(w->core, r), position[r] + 1);
+        assert_int_equal(core_lag(w->core, worker, r),
+                         w->version[r] - w->read[worker][r]);
+    }
+}
+
 /* One range of a worker that computes; -1: it has none to push. */
 static inline int push(struct world *w, uint32_t worker, bool finite)
 {
@@ -210,6 +230,10 @@ static inline int push(struct world *w, uint32_t worker, bool finite)
         for (r = 0; r < ranges_of(w); r++)
             w->waits_for_ready[worker][r] = true;
         feed(w, CORE_GRADIENT, worker, 0, false);
+        return 0;
+    }
+    if (w->core->config.local && cw->pushed == 0 && draw(w, 4) != 0) {
+        local(w, worker);
         return 0;
     }
     if (cw->pushed == 0 && draw(w, 2) == 0) { /* all ranges at once */

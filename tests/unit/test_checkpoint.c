@@ -53,7 +53,7 @@ static void test_reads_back(void **state)
 
     (void)state;
     fill(theta, 1);
-    assert_int_equal(layout_init(&l, &model, 0, NULL), 0);
+    assert_int_equal(layout_init(&l, &model, 0, 0, NULL), 0);
     assert_int_equal(checkpoint_save(&l, theta, path, metadata, NULL), 0);
     data = slurp(path, &bytes);
     memcpy(&length, data, 8);
@@ -90,7 +90,7 @@ static void test_full_disk_keeps_the_old(void **state)
     (void)state;
     fill(theta, 100);
     old = slurp(path, &before);
-    assert_int_equal(layout_init(&l, &model, 0, NULL), 0);
+    assert_int_equal(layout_init(&l, &model, 0, 0, NULL), 0);
     (void)signal(SIGXFSZ, SIG_IGN);
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &was), 0);
     small.rlim_max = was.rlim_max;
@@ -113,7 +113,7 @@ static void test_no_such_folder(void **state)
     struct layout l;
 
     (void)state;
-    assert_int_equal(layout_init(&l, &model, 0, NULL), 0);
+    assert_int_equal(layout_init(&l, &model, 0, 0, NULL), 0);
     assert_int_equal(checkpoint_save(&l, theta, "/nowhere/x.safetensors", NULL, &e),
                      GAPLESS_IO);
     assert_non_null(strstr(e.text, "/nowhere/x.safetensors"));

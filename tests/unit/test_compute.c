@@ -107,6 +107,34 @@ static void the_small_passes(void **state)
             equal((double)c[i], v);
             equal((double)a[i], 0.5 * v + g);
         }
+        fill(a, N, 1), fill(b, N, 2), fill(c, N, 3);
+        assert_true(compute->local(a, b, NULL, (number)0.25, 7, N));
+        for (int i = 0; i < N; i++)
+            equal((double)a[i], (i * 7 + 13) % 31 - 15 - 0.25 * (double)b[i]);
+        fill(a, N, 1); /* v = v/2 + g; x = x - (g + v/2)/4 */
+        assert_true(compute->local(a, b, c, (number)0.25, (number)0.5, N));
+        for (int i = 0; i < N; i++) {
+            double v = 0.5 * ((i * 7 + 39) % 31 - 15) + (double)b[i];
+            equal((double)c[i], v);
+            equal((double)a[i],
+                  (i * 7 + 13) % 31 - 15 - 0.25 * ((double)b[i] + 0.5 * v));
+        }
+        fill(a, N, 1);
+        compute->approach(a, b, (number)0.25, N);
+        for (int i = 0; i < N; i++) {
+            double x = (i * 7 + 13) % 31 - 15;
+            equal((double)a[i], x - 0.25 * (x - (double)b[i]));
+        }
+        for (int i = 0; i < 40; i++) { /* every lane is looked at */
+            fill(a, N, 1), fill(b, N, 2), fill(c, N, 3);
+            a[i * 37] = (number)3e38, b[i * 37] = (number)-3e38;
+            assert_false(
+                compute->local(a, b, i % 2 ? c : NULL, (number)0.25, (number)0.5, N));
+            fill(a, N, 1), fill(c, N, 3);
+            b[i * 37] = (number)NAN;
+            assert_false(
+                compute->local(a, b, i % 2 ? c : NULL, (number)0.25, (number)0.5, N));
+        }
     }
 }
 
@@ -158,10 +186,11 @@ static void look_aheads(void **state)
     static const struct {
         const char *rule;
         double ahead; /* of `all` */
-    } rows[] = {{"asgd", 0},      {"nag-asgd", 0.125},    {"hb-asgd", 0},
-                {"lwp", 0.5},     {"multi-asgd", 0},      {"dana-zero", 0.125},
-                {"dana-slim", 0}, {"dana-shared", 0.125}, {"dana-lga", 0.125},
-                {"ga-plain", 0},  {"dana-ga", 0.125}};
+    } rows[] = {{"asgd", 0},      {"nag-asgd", 0.125},      {"hb-asgd", 0},
+                {"lwp", 0.5},     {"multi-asgd", 0},        {"dana-zero", 0.125},
+                {"dana-slim", 0}, {"dana-shared", 0.125},   {"dana-lga", 0.125},
+                {"ga-plain", 0},  {"dana-ga", 0.125},       {"easgd", 0},
+                {"eamsgd", 0},    {"shared-lga-dot", 0.125}};
     (void)state;
     settings_default(&settings);
     EACH(compute)
@@ -192,25 +221,36 @@ static number *big(number value)
 }
 
 /* theta - sent is -1/1024 everywhere, so a block of n elements has q = -n/1024, and
- * with kappa = 1/64 the gate is max(0, 1 - n/65536): exact. */
-static void gates_of(const struct compute *compute, const uint32_t *ends,
-                     uint32_t count)
+ * with kappa = 1/64 the gate is max(0, 1 - n/65536): exact. Every third block is one of
+ * three pieces, and counts for all of them. */
+static void gates_of_rule(const struct compute *compute, const char *name,
+                          const uint32_t *ends, uint32_t count, bool cut)
 {
-    const struct rule *rule = rules_find("shared-lga");
+    const struct rule *rule = rules_find(name);
+    double *dots = calloc(count, sizeof *dots);
+    uint32_t *pieces = calloc(count, sizeof *pieces);
     struct settings settings = {.kappa = 1.0 / 64.0};
     struct moment moment = {.rate = 1.0, .lag = 1, .active = 2};
-    struct blocks blocks = {ends, count};
+    struct blocks blocks = {.ends = ends, .count = count};
     struct arrays at = {.theta = big(0), .all = big(0), .grad = big(1)};
     number *sent = at.sent = big((number)(1.0 / 1024.0));
     struct knobs knobs;
     struct sums sums;
     double sum = 0.0;
 
+    assert_non_null(dots);
+    assert_non_null(pieces);
+    for (uint32_t block = 0; block < count; block++)
+        pieces[block] = cut && block % 3 == 0 ? 3 : 1;
+    blocks.pieces = cut ? pieces : NULL;
     settings_default(&settings);
     rules_knobs(rule, &settings, &moment, &knobs);
+    compute->dots(at.grad, at.sent, &blocks, BIG, dots);
+    if (rule->flags & RULE_PUBLISHED)
+        blocks.dots = dots;
     compute->apply(rule, &at, &knobs, &blocks, BIG, WANT_GAP, &sums);
     for (uint32_t block = 0, from = 0; block < count; from = ends[block++]) {
-        double gate = fmax(0.0, 1.0 - (ends[block] - from) / 65536.0);
+        double gate = fmax(0.0, 1.0 - pieces[block] * (ends[block] - from) / 65536.0);
         sum += gate;
         for (uint32_t i = from; i < ends[block]; i++)
             if (!((double)at.theta[i] >= -gate && (double)at.theta[i] <= -gate))
@@ -223,6 +263,43 @@ static void gates_of(const struct compute *compute, const uint32_t *ends,
     free(at.all);
     free(sent);
     free((number *)(uintptr_t)at.grad);
+    free(dots);
+    free(pieces);
+}
+
+static void gates_of(const struct compute *compute, const uint32_t *ends,
+                     uint32_t count)
+{
+    for (int cut = 0; cut < 2; cut++) {
+        gates_of_rule(compute, "shared-lga", ends, count, cut != 0);
+        gates_of_rule(compute, "shared-lga-dot", ends, count, cut != 0);
+    }
+}
+
+/* Blocks that end anywhere, single elements, empty ones; sums that are exact. */
+static void dots_of_blocks(void **state)
+{
+    static const uint32_t ends[] = {0,  1,   2,    16,   16,   17,   40,  64,
+                                    64, 700, 1024, 1031, 2000, 2049, 3003};
+    enum {
+        BLOCKS = sizeof ends / sizeof *ends
+    };
+    const struct blocks blocks = {.ends = ends, .count = BLOCKS};
+    double dots[BLOCKS];
+    (void)state;
+    EACH(compute)
+    {
+        fill(a, N, 1), fill(b, N, 2);
+        for (uint32_t i = 0; i < BLOCKS; i++)
+            dots[i] = -1;
+        compute->dots(a, b, &blocks, N, dots);
+        for (uint32_t block = 0, i = 0; block < BLOCKS; block++) {
+            double sum = 0;
+            for (; i < ends[block]; i++)
+                sum += (double)a[i] * (double)b[i];
+            equal(dots[block], sum);
+        }
+    }
 }
 
 static void a_gate_for_every_block(void **state)
@@ -295,6 +372,7 @@ int main(void)
         cmocka_unit_test(lanes_are_added_in_order),
         cmocka_unit_test(who_leaves_is_taken_out_of_the_sum),
         cmocka_unit_test(look_aheads),
+        cmocka_unit_test(dots_of_blocks),
         cmocka_unit_test(a_gate_for_every_block),
         cmocka_unit_test(gates_at_their_ends),
     };

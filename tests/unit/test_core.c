@@ -171,6 +171,65 @@ static void test_impossible_numbers(void **state)
     end(&w);
 }
 
+/* A gradient that its worker uses itself moves the schedule and the books, not the
+ * versions; what the worker was given is not written over, whatever comes between. */
+static void test_local_gradients(void **state)
+{
+    struct core_config config = config_of(2, 2, 6);
+    struct world w;
+
+    (void)state;
+    config.local = true;
+    begin(&w, &config, 1);
+    hello(&w);
+    hello(&w);
+    local(&w, 0);
+    local(&w, 0);
+    assert_int_equal(core_position(w.core, 1), 2);
+    assert_int_equal(w.core->consumed, 2);
+    assert_int_equal(w.core->updates, 0);
+    feed(&w, CORE_GRADIENT, 1, CORE_ALL, true);
+    assert_int_equal(w.core->updates, 1);
+    assert_int_equal(core_version(w.core, 0), 1);
+    assert_int_equal(core_lag(w.core, 0, 0), 1);
+    local(&w, 1);
+    feed(&w, CORE_GRADIENT, 0, CORE_ALL, true); /* the last: no ticket for it */
+    assert_int_equal(w.core->worker[0].state, CORE_WAITING);
+    feed(&w, CORE_GONE, 1, 0, false);
+    assert_int_equal(w.core->worker[0].state, CORE_COMPUTING);
+    assert_int_equal(core_lag(w.core, 0, 0), w.version[0] - w.read[0][0]);
+    local(&w, 0);
+    assert_int_equal(w.core->phase, CORE_OVER_NOW);
+    assert_int_equal(w.core->consumed, 6);
+    feed(&w, CORE_LOCAL, 0, 0, true); /* too late: nobody minds */
+    assert_int_equal(w.core->consumed, 6);
+    end(&w);
+}
+
+static void test_local_is_refused_where_nobody_does_it(void **state)
+{
+    struct core_config config = config_of(2, 2, 0);
+    struct world w;
+
+    (void)state;
+    begin(&w, &config, 1);
+    hello(&w);
+    feed(&w, CORE_LOCAL, 0, 0, true);
+    assert_int_equal(w.core->worker[0].state, CORE_FREE);
+    assert_int_equal(w.core->consumed, 0);
+    end(&w);
+    config.local = true;
+    begin(&w, &config, 1);
+    hello(&w);
+    feed(&w, CORE_GRADIENT, 0, 1, true);
+    feed(&w, CORE_LOCAL, 0, 0, true); /* in the middle of a message */
+    assert_int_equal(w.core->worker[0].state, CORE_FREE);
+    feed(&w, CORE_LOCAL, 1, 0, true); /* nobody there */
+    assert_int_equal(w.core->consumed, 1);
+    assert_int_equal(w.core->partial, 1);
+    end(&w);
+}
+
 static void test_stop_lets_gradients_in(void **state)
 {
     struct core_config config = config_of(2, 1, 0);
@@ -217,6 +276,8 @@ int main(void)
         cmocka_unit_test(test_slow_worker_is_dropped),
         cmocka_unit_test(test_broken_protocol),
         cmocka_unit_test(test_impossible_numbers),
+        cmocka_unit_test(test_local_gradients),
+        cmocka_unit_test(test_local_is_refused_where_nobody_does_it),
         cmocka_unit_test(test_stop_lets_gradients_in),
         cmocka_unit_test(test_stop_is_bounded),
     };

@@ -74,6 +74,7 @@ static void fuzz(uint64_t seed)
 
     config.round = seed % 5 == 0;
     config.whole = config.round || seed % 5 == 1;
+    config.local = !config.round && seed % 7 < 3;
     config.workers_wait = seed % 3 == 0 ? config.workers_max : 0;
     config.wait_ns = 5000;
     begin(&w, &config, seed);
@@ -95,7 +96,7 @@ static void test_fuzz(void **state)
 }
 
 /* Garbage in any order: no assertion, no fault, the counters stay consistent. */
-static void test_any_event_order(void **state)
+static void any_event_order(bool local)
 {
     struct core_config config = config_of(5, 3, 1000000);
     struct core_event e;
@@ -103,7 +104,7 @@ static void test_any_event_order(void **state)
     struct todo todo;
     uint64_t i;
 
-    (void)state;
+    config.local = local;
     begin(&w, &config, 77);
     for (i = 0; i < 300000; i++) {
         e = (struct core_event){.kind = (enum core_event_kind)draw(&w, CORE_TICK + 1),
@@ -135,6 +136,13 @@ static void test_any_event_order(void **state)
         assert_true(w.core->issued - w.core->consumed <= config.workers_max);
     }
     end(&w);
+}
+
+static void test_any_event_order(void **state)
+{
+    (void)state;
+    any_event_order(false);
+    any_event_order(true);
 }
 
 /* The state has no pointers: a copy continues exactly as the original. */

@@ -18,7 +18,7 @@ static void test_flagship_is_one_range(void **state)
     struct layout l;
 
     (void)state;
-    assert_int_equal(layout_init(&l, &model, 0, NULL), GAPLESS_OK);
+    assert_int_equal(layout_init(&l, &model, 0, 0, NULL), GAPLESS_OK);
     assert_int_equal(l.count, 50890);
     assert_int_equal(l.padded, 50896);
     assert_int_equal(l.ranges_count, 1);
@@ -26,7 +26,7 @@ static void test_flagship_is_one_range(void **state)
     assert_int_equal(l.block_ends[2], 50176);
     assert_int_equal(l.block_ends[3], 50240);
     assert_int_equal(l.block_ends[5], 50890);
-    assert_true(l.block_ends[0] >= LAYOUT_BLOCK_MIN);
+    assert_true(l.block_ends[0] >= LAYOUT_BLOCK_DEFAULT);
     layout_free(&l);
 }
 
@@ -36,7 +36,7 @@ static void refused(const struct gapless_tensor *t, uint32_t count, const char *
     struct gapless_error e = {0};
     struct layout l;
 
-    assert_int_equal(layout_init(&l, &model, 0, &e), GAPLESS_INVALID);
+    assert_int_equal(layout_init(&l, &model, 0, 0, &e), GAPLESS_INVALID);
     assert_non_null(strstr(e.text, word));
 }
 
@@ -92,11 +92,37 @@ static void check(const struct layout *l, uint64_t range_elements)
     }
 }
 
+/* A piece is never shorter than asked for, unless it is its whole tensor; and a tensor
+ * that has room for two pieces is not left whole. */
+static void check_blocks(const struct layout *l, uint64_t least)
+{
+    uint64_t at = 0, begin, end = 0, elements;
+    uint32_t i, b = 0, r = 0;
+
+    for (i = 0; i < l->tensors_count; i++, at += elements) {
+        elements = l->tensors[i].dim[0];
+        uint32_t pieces = 0;
+        for (begin = at; begin < at + elements; begin = end, b++, pieces++) {
+            if (b == l->block_first[r + 1])
+                r++;
+            end = l->range_start[r] + l->block_ends[b];
+            assert_true(end > begin && end <= at + elements);
+            assert_true(end - begin >= least || (begin == at && end == at + elements));
+            assert_true(end == at + elements || end % LAYOUT_LANES == 0);
+        }
+        assert_true(pieces > 1 || elements < 2 * (least + LAYOUT_LANES));
+        for (uint32_t piece = 1; piece <= pieces; piece++)
+            assert_int_equal(l->block_pieces[b - piece], pieces);
+    }
+    assert_int_equal(b, l->blocks_count);
+}
+
 static void test_random_models(void **state)
 {
+    static const uint64_t least[] = {0, 16, 17, 1000, 16384, 60000, UINT64_MAX};
     struct gapless_tensor t[40];
     char names[40][8];
-    uint64_t random = 1, seed, i, count, range;
+    uint64_t random = 1, seed, i, count, range, hash = 0, blocks, n;
     struct layout l;
 
     (void)state;
@@ -108,12 +134,56 @@ static void test_random_models(void **state)
                 names[i], 1, {1 + draw(&random, draw(&random, 3) == 0 ? 200000 : 100)}};
         }
         range = 1 + draw(&random, 100000);
-        assert_int_equal(
-            layout_init(&l, &(struct gapless_model){t, (uint32_t)count}, range, NULL),
-            GAPLESS_OK);
+        const struct gapless_model model = {t, (uint32_t)count};
+        blocks = least[seed % (sizeof least / sizeof *least)];
+        assert_int_equal(layout_init(&l, &model, range, blocks, NULL), GAPLESS_OK);
         check(&l, range);
+        if (blocks < UINT64_MAX)
+            check_blocks(&l, blocks == 0 ? LAYOUT_BLOCK_DEFAULT : blocks);
+        else
+            assert_int_equal(l.blocks_count, count);
+        assert_int_equal(layout_measure(&model, &n, &hash, NULL), GAPLESS_OK);
+        assert_int_equal(l.hash, hash); /* ranges and blocks are not the model */
         layout_free(&l);
     }
+}
+
+static void test_size_of_blocks(void **state)
+{
+    const struct gapless_tensor t[] = {{"w", 2, {100, 1000}}, {"b", 1, {10}}};
+    const struct gapless_model model = {t, 2};
+    struct gapless_error e = {0};
+    struct layout l;
+
+    (void)state;
+    assert_int_equal(layout_init(&l, &model, 0, 100000, NULL), GAPLESS_OK);
+    assert_int_equal(l.blocks_count, 2);
+    layout_free(&l);
+    assert_int_equal(layout_init(&l, &model, 0, 40000, NULL), GAPLESS_OK);
+    assert_int_equal(l.blocks_count, 3);
+    assert_int_equal(l.block_ends[0], 50000);
+    layout_free(&l);
+    assert_int_equal(layout_init(&l, &model, 0, 16, NULL), GAPLESS_OK);
+    assert_int_equal(l.blocks_count, 100000 / 32 + 1);
+    layout_free(&l);
+    assert_int_equal(layout_init(&l, &model, 0, 15, &e), GAPLESS_INVALID);
+    assert_non_null(strstr(e.text, "16 is the least"));
+}
+
+/* More elements than a range may have, in one block that cannot be cut. */
+static void test_a_block_that_fits_no_range(void **state)
+{
+    const struct gapless_tensor t[] = {{"w", 1, {UINT64_C(1) << 33}}};
+    const struct gapless_model model = {t, 1};
+    struct gapless_error e = {0};
+    struct layout l;
+
+    (void)state;
+    assert_int_equal(layout_init(&l, &model, 1u << 30, UINT64_MAX, &e),
+                     GAPLESS_CAPACITY);
+    assert_non_null(strstr(e.text, "smaller blocks"));
+    assert_int_equal(layout_init(&l, &model, 1u << 30, 0, &e), GAPLESS_OK);
+    layout_free(&l);
 }
 
 static void test_hash_tells_models_apart(void **state)
@@ -135,6 +205,8 @@ int main(void)
         cmocka_unit_test(test_flagship_is_one_range),
         cmocka_unit_test(test_bad_models),
         cmocka_unit_test(test_random_models),
+        cmocka_unit_test(test_size_of_blocks),
+        cmocka_unit_test(test_a_block_that_fits_no_range),
         cmocka_unit_test(test_hash_tells_models_apart),
     };
 

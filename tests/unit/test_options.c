@@ -236,6 +236,139 @@ static void test_emit(void **state)
     free(argv[1]);
 }
 
+static void test_times(void **state)
+{
+    static const char *const wrong[] = {"",    "s",   "-1s",   "1 s",  "1h",
+                                        "1ss", "nan", "inf s", "1e10", "1e9m"};
+    struct parse_why why;
+    double got = 7.0;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        if (parse_time(wrong[i], &got, &why))
+            fail_msg("'%s'", wrong[i]);
+    assert_true(got == 7.0);
+    assert_true(parse_time("40s", &got, &why) && got == 40.0);
+    assert_true(parse_time("40", &got, &why) && got == 40.0);
+    assert_true(parse_time("1.5m", &got, &why) && got == 90.0);
+    assert_true(parse_time("0ms", &got, &why) && got == 0.0);
+}
+
+static void test_simulation(void **state)
+{
+    struct settings got;
+
+    (void)state;
+    assert_int_equal(read_line(FOR_SIMULATE, "simulate", &got), OPTIONS_GO);
+    assert_string_equal(got.clock, "homogeneous");
+    assert_string_equal(got.gradients, "blas");
+    assert_int_equal(got.workers_max, 0); /* --events decides */
+    assert_int_equal(got.period, 4);
+    assert_int_equal(got.block_elements, 16384);
+    assert_int_equal(options_source(&got, "elastic"), OPTION_UNSET);
+    assert_int_equal(options_source(&got, "batch-time"), OPTION_UNSET);
+    assert_false(got.horizon_set);
+    assert_null(got.events);
+    assert_int_equal(read_line(FOR_SIMULATE,
+                               "simulate -c round-robin --batch-time 0.5 -t 3 "
+                               "--evaluate-every 0 --horizon 2 --elastic 0.3",
+                               &got),
+                     OPTIONS_GO);
+    assert_true(got.batch_time == 0.5 && got.threads == 3 && got.elastic == 0.3);
+    assert_true(got.evaluate_every.amount == 0.0 && got.horizon_set);
+    assert_int_equal(read_line(FOR_SIMULATE, "simulate --gradients gpu", &got),
+                     OPTIONS_WRONG);
+    assert_int_equal(
+        read_line(FOR_SIMULATE, "simulate --workers 9 --workers-max 8", &got),
+        OPTIONS_WRONG);
+    assert_int_equal(read_line(FOR_SIMULATE, "simulate --batch-time 0", &got),
+                     OPTIONS_WRONG);
+    assert_int_equal(read_line(FOR_SIMULATE, "simulate --elastic 0", &got),
+                     OPTIONS_WRONG);
+    assert_int_equal(read_line(FOR_SIMULATE, "simulate --record x", &got),
+                     OPTIONS_WRONG);
+    assert_int_equal(read_line(FOR_TRAIN, "train --record x", &got), OPTIONS_GO);
+    assert_string_equal(got.record, "x");
+}
+
+static void test_operands(void **state)
+{
+    struct settings got;
+
+    (void)state;
+    assert_int_equal(read_line(FOR_STUDY, "study a.ini -j 3 b.ini", &got), OPTIONS_GO);
+    assert_int_equal(got.operands, 2);
+    assert_string_equal(got.operand[0], "a.ini");
+    assert_string_equal(got.operand[1], "b.ini");
+    assert_int_equal(got.jobs, 3);
+    assert_int_equal(read_line(FOR_REPORT, "report", &got), OPTIONS_GO);
+    assert_int_equal(got.operands, 0);
+    assert_int_equal(read_line(FOR_SIMULATE, "simulate a", &got), OPTIONS_WRONG);
+}
+
+/* However it is written, the same value is the same. */
+static void test_same_and_take(void **state)
+{
+    struct settings a, b;
+    struct parse_why why;
+
+    (void)state;
+    assert_int_equal(setenv("GAPLESS_LR", "0.3", 1), 0);
+    assert_int_equal(read_line(FOR_SIMULATE,
+                               "simulate --lr 5e-3 --warmup 10% --range-elements 1Ki "
+                               "--steps none --rule sa",
+                               &a),
+                     OPTIONS_GO);
+    assert_int_equal(read_line(FOR_SIMULATE, "simulate --horizon 3", &b), OPTIONS_GO);
+    assert_true(b.lr == 0.3);
+    assert_false(options_same(&a, &b, "lr"));
+    options_defaults(FOR_SIMULATE, &b);
+    assert_true(options_set(FOR_SIMULATE, "warmup", "0.1", &b, &why));
+    assert_true(options_set(FOR_SIMULATE, "steps", "", &b, &why));
+    assert_true(options_set(FOR_SIMULATE, "range-elements", "1024", &b, &why));
+    assert_true(b.lr == 0.005); /* the environment was not looked at */
+    assert_int_equal(unsetenv("GAPLESS_LR"), 0);
+    assert_true(options_same(&a, &b, "lr"));
+    assert_true(options_same(&a, &b, "warmup"));
+    assert_true(options_same(&a, &b, "steps"));
+    assert_true(options_same(&a, &b, "range-elements"));
+    assert_true(options_same(&a, &b, "schedule"));
+    assert_true(options_same(&a, &b, "horizon")); /* neither has one */
+    assert_false(options_same(&a, &b, "rule"));
+    options_take(&b, &a, "rule");
+    assert_true(options_same(&a, &b, "rule"));
+    assert_string_equal(b.rule, "sa");
+    assert_string_equal(options_text(&b, "lr"), "0.005");
+    assert_null(options_text(&b, "horizon"));
+    assert_int_equal(options_source(&b, "rule"), OPTION_FLAG);
+    assert_int_equal(read_line(FOR_SIMULATE, "simulate --horizon 3", &b), OPTIONS_GO);
+    assert_false(options_same(&a, &b, "horizon"));
+    options_take(&b, &a, "horizon");
+    assert_int_equal(options_source(&b, "horizon"), OPTION_UNSET);
+}
+
+/* No line of any help is too wide for a page. */
+static void test_help_fits(void **state)
+{
+    static const enum option_command commands[] = {
+        FOR_TRAIN,  FOR_MASTER, FOR_WORKER,   FOR_OBSERVE, FOR_RULES,
+        FOR_DOCTOR, FOR_STUDY,  FOR_SIMULATE, FOR_REPORT};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        char line[512];
+        FILE *file = tmpfile();
+
+        assert_non_null(file);
+        options_help(commands[i], file);
+        rewind(file);
+        while (fgets(line, sizeof line, file) != NULL)
+            if (strlen(line) > 97 || strstr(line, " \n") != NULL)
+                fail_msg("'%s'", line);
+        assert_int_equal(fclose(file), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -247,6 +380,11 @@ int main(void)
         cmocka_unit_test(test_schedules),
         cmocka_unit_test(test_outcome_untouched),
         cmocka_unit_test(test_emit),
+        cmocka_unit_test(test_times),
+        cmocka_unit_test(test_simulation),
+        cmocka_unit_test(test_operands),
+        cmocka_unit_test(test_same_and_take),
+        cmocka_unit_test(test_help_fits),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -466,14 +466,50 @@ static void test_seqlock_alone(void **state)
     assert_false(seq_read_retry(&word, begin));
 }
 
+/* Data in two places in turn: a copy of version v is spoilt by the writing of v + 2,
+ * and by nothing before that, whether it began at rest or while v + 1 was written. */
+static void test_seqlock_of_two_places(void **state)
+{
+    struct seq_word word = {0};
+    uint64_t v, begin, writing;
+
+    (void)state;
+    for (v = 0; v < 5; v++) {
+        begin = seq_read_begin(&word);
+        assert_int_equal(begin / 2, v);
+        assert_false(seq_read_lapped(&word, begin));
+        seq_write_begin(&word); /* v + 1, in the other place */
+        writing = seq_read_begin(&word);
+        assert_int_equal(writing / 2, v);
+        assert_false(seq_read_lapped(&word, begin));
+        assert_false(seq_read_lapped(&word, writing));
+        seq_write_end(&word);
+        assert_false(seq_read_lapped(&word, begin));
+        assert_false(seq_read_lapped(&word, writing));
+        struct seq_word later = word;
+        seq_write_begin(&later); /* v + 2, in the place that was read */
+        assert_true(seq_read_lapped(&later, begin));
+        assert_true(seq_read_lapped(&later, writing));
+        seq_write_end(&later);
+        assert_true(seq_read_lapped(&later, begin));
+        assert_true(seq_read_lapped(&later, writing));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_empty_full),    cmocka_unit_test(test_wrap),
-        cmocka_unit_test(test_capacity_one),  cmocka_unit_test(test_liar),
-        cmocka_unit_test(test_threads),       cmocka_unit_test(test_bell),
-        cmocka_unit_test(test_bell_threads),  cmocka_unit_test(test_bell_duel),
-        cmocka_unit_test(test_seqlock_alone), cmocka_unit_test(test_seqlock),
+        cmocka_unit_test(test_empty_full),
+        cmocka_unit_test(test_wrap),
+        cmocka_unit_test(test_capacity_one),
+        cmocka_unit_test(test_liar),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_bell),
+        cmocka_unit_test(test_bell_threads),
+        cmocka_unit_test(test_bell_duel),
+        cmocka_unit_test(test_seqlock_alone),
+        cmocka_unit_test(test_seqlock),
+        cmocka_unit_test(test_seqlock_of_two_places),
     };
 
     (void)alarm(50);

@@ -22,7 +22,7 @@ static void same_number(double x, double y)
 static void names_are_found_and_unique(void **state)
 {
     (void)state;
-    assert_int_equal(rules_count, 24);
+    assert_int_equal(rules_count, 27);
     for (int i = 0; i < rules_count; i++) {
         assert_int_equal(rules[i].index, i);
         assert_ptr_equal(rules_find(rules[i].name), &rules[i]);
@@ -50,6 +50,10 @@ static void every_rule_reads_and_writes_what_it_must(void **state)
     }
     assert_int_equal(rules_find("ssgd")->flags, RULE_ROUND);
     assert_int_equal(rules_find("dana-slim")->flags, RULE_WORKER_SLIM);
+    assert_int_equal(rules_find("shared-lga-dot")->flags, RULE_BLOCK | RULE_PUBLISHED);
+    assert_int_equal(rules_find("easgd")->flags, RULE_WORKER_ELASTIC);
+    assert_int_equal(rules_find("eamsgd")->flags,
+                     RULE_WORKER_ELASTIC | RULE_WORKER_NESTEROV);
     assert_int_equal(rules_find("dana-lga")->flags, RULE_BLOCK | RULE_SUM);
     assert_int_equal(rules_find("ga-global")->flags, RULE_GLOBAL);
 }
@@ -61,11 +65,12 @@ static void traffic_is_that_of_one_pass(void **state)
         const char *name;
         unsigned vectors;
     } rows[] = {
-        {"asgd", 4},      {"sa-plain", 4},   {"dana-slim", 4},  {"dc-plain", 5},
-        {"nag-asgd", 6},  {"sa", 6},         {"lwp", 6},        {"multi-asgd", 6},
-        {"dc-asgd", 7},   {"ga-plain", 7},   {"dc-asgd-a", 9},  {"ga", 9},
-        {"dana-zero", 8}, {"dana-dc", 9},    {"dana-ga", 11},   {"dana-dc-a", 11},
-        {"dana-lga", 8},  {"shared-lga", 6}, {"dana-shared", 6}};
+        {"asgd", 4},           {"sa-plain", 4},   {"dana-slim", 4}, {"dc-plain", 5},
+        {"nag-asgd", 6},       {"sa", 6},         {"lwp", 6},       {"multi-asgd", 6},
+        {"dc-asgd", 7},        {"ga-plain", 7},   {"dc-asgd-a", 9}, {"ga", 9},
+        {"dana-zero", 8},      {"dana-dc", 9},    {"dana-ga", 11},  {"dana-dc-a", 11},
+        {"easgd", 4},          {"eamsgd", 4},     {"dana-lga", 8},  {"shared-lga", 6},
+        {"shared-lga-dot", 6}, {"dana-shared", 6}};
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         assert_int_equal(rules_bytes(rules_find(rows[i].name)), 4 * rows[i].vectors);
@@ -88,7 +93,7 @@ static void zero_means_the_default(void **state)
 
 static void knobs_are_the_scalars_of_the_formulas(void **state)
 {
-    struct settings s = {.momentum = 0.9, .rate_max = 0.2};
+    struct settings s = {.momentum = 0.9, .rate_max = 0.2, .elastic = 0.3};
     struct moment m = {.rate = 0.1, .lag = 5, .active = 4, .samples = 3};
     struct knobs k;
     (void)state;
@@ -103,6 +108,7 @@ static void knobs_are_the_scalars_of_the_formulas(void **state)
     same(k.share, 0.225f);
     same(k.keep, 0.975f);
     same(k.rate_share, 0.0225f);
+    same(k.elastic, 0.3f);
     same(k.freshness, 0.2f);
     same(k.rate_max, 0.2f);
     same(k.bias, (float)(1.0 / (1.0 - 0.999 * 0.999 * 0.999)));

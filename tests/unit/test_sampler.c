@@ -6,8 +6,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "bench/workloads/portable.h"
-#include "bench/workloads/rng.h"
+#include "engine/portable.h"
+#include "engine/rng.h"
 #include "bench/workloads/sampler.h"
 
 #include <math.h>

@@ -51,6 +51,7 @@ static struct view_facts some_facts(uint32_t count)
         workers[i] = (struct gapless_worker_stats){.state = 2,
                                                    .gradients = 500 + i,
                                                    .lag_sum = 3500.0,
+                                                   .lag_count = 500 + i,
                                                    .gap_sum = 0.01,
                                                    .gap_count = 70};
     for (unsigned i = 0; i < 300; i++) {

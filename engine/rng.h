@@ -1,4 +1,4 @@
-/* A small seeded generator: the only source of chance in the workloads.
+/* A small seeded generator: the only source of chance.
  *
  * xoshiro256** (Blackman, Vigna, "Scrambled linear pseudorandom number generators",
  * 2021), seeded through splitmix64 (Steele, Lea, Flood, OOPSLA 2014). The same seed
@@ -8,10 +8,10 @@
  *     struct rng r = rng_seed(seed, STREAM_WEIGHTS);
  *     double x = rng_normal(&r);
  */
-#ifndef GAPLESS_WORKLOADS_RNG_H
-#define GAPLESS_WORKLOADS_RNG_H
+#ifndef GAPLESS_RNG_H
+#define GAPLESS_RNG_H
 
-#include "bench/workloads/portable.h"
+#include "portable.h"
 
 #include <math.h>
 #include <stdbool.h>

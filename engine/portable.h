@@ -5,8 +5,8 @@
  * data and the reference gradient can be compared bit for bit between machines (given
  * -ffp-contract=off and IEEE double). Accurate to a few units in the last place.
  */
-#ifndef GAPLESS_WORKLOADS_PORTABLE_H
-#define GAPLESS_WORKLOADS_PORTABLE_H
+#ifndef GAPLESS_PORTABLE_H
+#define GAPLESS_PORTABLE_H
 
 #include <math.h>
 #include <stdint.h>

@@ -1,0 +1,361 @@
+"""The report: what it makes of studies, single runs, mixtures and broken files. The page is taken apart with
+html.parser and its pictures with an XML parser; numbers are compared with the CSV as text.  ctest: timeout=120"""
+import csv
+import html.parser
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+import xml.etree.ElementTree
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import make_study  # noqa: E402
+
+PROGRAM = os.environ.get("GAPLESS_PROGRAM") or (os.path.join(sys.argv[2], "gapless") if len(sys.argv) > 2 else None)
+VOID = {"meta", "br", "link", "img", "hr", "input"}
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that tags are balanced; keeps tables as rows of texts, ids, text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.stack, self.tables, self.faults, self.ids, self.words, self.links = [], [], [], [], [], []
+        self.cell = None
+        self.feed(text)
+        self.close()
+        if self.stack:
+            self.faults.append(f"left open: {self.stack}")
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if "id" in attrs:
+            self.ids.append(attrs["id"])
+        if tag == "a":
+            self.links.append(attrs.get("href", ""))
+        if tag not in VOID:
+            self.stack.append(tag)
+        if tag == "table":
+            self.tables.append({"class": attrs.get("class"), "rows": []})
+        if tag == "tr":
+            self.tables[-1]["rows"].append([])
+        if tag in ("td", "th"):
+            self.cell = ""
+        if tag == "br" and self.cell is not None:
+            self.cell += "\n"
+
+    def handle_startendtag(self, tag, attrs):
+        if "id" in dict(attrs):
+            self.ids.append(dict(attrs)["id"])
+
+    def handle_endtag(self, tag):
+        if not self.stack or self.stack[-1] != tag:
+            self.faults.append(f"</{tag}> at {self.getpos()}, open: {self.stack[-3:]}")
+        else:
+            self.stack.pop()
+        if tag in ("td", "th"):
+            self.tables[-1]["rows"][-1].append(self.cell)
+            self.cell = None
+
+    def handle_data(self, data):
+        if self.cell is not None:
+            self.cell += data
+        if "style" not in self.stack:
+            self.words.append(data)
+
+    def of(self, kind):
+        return [table for table in self.tables if table["class"] == kind]
+
+
+class ReportTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="gapless-report.")
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    @classmethod
+    def setUpClass(cls):
+        cls.template = tempfile.mkdtemp(prefix="gapless-report.")
+        cls.addClassCleanup(shutil.rmtree, cls.template)
+        make_study.make(cls.template, "small")
+
+    def small(self, *parts):
+        shutil.copytree(self.template, self.path(*parts), dirs_exist_ok=True)
+
+    def path(self, *parts):
+        return os.path.join(self.folder, *parts)
+
+    def report(self, *arguments, code=0):
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("GAPLESS_")}
+        done = subprocess.run([PROGRAM, "report", *arguments], capture_output=True, timeout=60, check=False,
+                              env=environment, cwd=self.folder)
+        self.assertEqual(done.returncode, code, done.stderr.decode(errors="replace"))
+        return done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+
+    def check_page(self, path):
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        page = Page(text)
+        self.assertEqual(page.faults, [])
+        self.assertEqual(len(page.ids), len(set(page.ids)), "an id comes twice")
+        for link in page.links:
+            self.assertIn(link[1:], page.ids)
+        for match in re.findall(r"<svg.*?</svg>", text, re.S):
+            root = xml.etree.ElementTree.fromstring(match)
+            self.assertEqual(root.get("role"), "img")
+            self.assertIn(root.get("aria-labelledby"), page.ids)
+            self.assertIsNone(re.search(r"\b(nan|inf)\b", re.sub(r"<text.*?</text>|<title.*?</title>", "", match)))
+        outside = text.replace("http://www.w3.org/2000/svg", "")
+        self.assertIsNone(re.search(r"https?://|<script|<link|src=|@import|url\((?!#)", outside))
+        return page, text
+
+    def same_numbers(self, page, rows):
+        table, = page.of("runs")
+        self.assertEqual(table["rows"], [list(row) for row in rows])
+
+    def csv_rows(self, *parts):
+        with open(self.path(*parts), encoding="utf-8", newline="") as file:
+            return list(csv.reader(file))
+
+    def test_study(self):
+        self.small("s")
+        out, err = self.report("s")
+        self.assertEqual((out, err), ("s/report.html: 18 runs\n", ""))
+        page, text = self.check_page(self.path("s", "report.html"))
+        rows = self.csv_rows("s", "study.csv")
+        self.same_numbers(page, rows)
+        self.assertEqual(self.csv_rows("s", "report.csv"), rows)
+        self.assertIn("Three rules", "".join(page.words))
+        self.assertIn("gapless study s/study.ini --out s", text)
+        self.assertIn("--rule=dana-lga", text)
+        self.assertIn("testhost", text)
+        self.assertLess(text.index("Time to 85 %"), text.index("Test accuracy by number of workers"))  # as it asked
+
+    def test_means(self):
+        self.small("s")
+        self.report("s", "-q")
+        page, _ = self.check_page(self.path("s", "report.html"))
+        header, *rows = self.csv_rows("s", "study.csv")
+        runs = [dict(zip(header, row)) for row in rows]
+        table, = [table for table in page.of("data") if "".join(table["rows"][0]) == "workers1864"
+                  and table["rows"][1][1].startswith("0.8")]
+        for name, *cells in table["rows"][1:]:
+            for workers, cell in zip((1, 8, 64), cells):
+                values = [float(run["final_accuracy"]) for run in runs
+                          if run["rule"] == name and int(run["workers"]) == workers]
+                mean, spread = cell.split("\n")
+                self.assertEqual(mean, f"{sum(values) / len(values):.6g}")
+                self.assertEqual(spread, f"{min(values):.6g} to {max(values):.6g}")
+
+    def test_every_kind_of_chart(self):
+        wanted = {"lr": ["accuracy-lr", "accuracy-workers"], "gap": ["gap-course", "histograms", "course", "scale"],
+                  "convergence": ["convergence"], "small": ["time-to-target", "updates-per-second", "workers"]}
+        for kind, ids in wanted.items():
+            if kind == "small":
+                self.small(kind)
+            else:
+                make_study.make(self.path(kind), kind)
+            self.report(kind, "--quiet")
+            page, text = self.check_page(self.path(kind, "report.html"))
+            for chart in ids:
+                self.assertIn(chart, page.ids)
+                for suffix in ("dat", "gp"):
+                    self.assertGreater(os.path.getsize(self.path(kind, "report-plots", f"{chart}.{suffix}")), 50)
+            self.assertEqual(ids[0], re.search(r'<section class="chart" id="([^"]*)"', text).group(1))
+        self.assertRegex(self.check_page(self.path("convergence", "report.html"))[1], r"asgd, slope -0\.4\d")
+
+    @unittest.skipUnless(shutil.which("gnuplot"), "gnuplot is not installed")
+    def test_gnuplot(self):
+        self.small("s")
+        self.report("s")
+        for name in sorted(os.listdir(self.path("s", "report-plots"))):
+            if name.endswith(".gp"):
+                done = subprocess.run(["gnuplot", name], cwd=self.path("s", "report-plots"), capture_output=True,
+                                      timeout=60, check=False)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertNotIn(b"rror", done.stderr)
+                self.assertTrue(os.path.exists(self.path("s", "report-plots", name[:-2] + "svg")))
+
+    def test_escaping(self):
+        evil = 'a<b>&"\'\x01;</svg>'
+        name = 'c<i>&"x\''
+        make_study.study(self.path("s"), {"g<1>": {"rule": [evil, "dana-ga"], "workers": [2, 4], "seed": [1]}},
+                         "about <script>alert(1)</script> & more", "accuracy-workers", 'T <b>"&')
+        os.rename(self.path("s"), self.path(name))
+        self.report(name)
+        page, text = self.check_page(self.path(name, "report.html"))
+        self.assertNotIn("<script", text)
+        self.assertNotIn("<b>", text)
+        shown = "".join(page.words)
+        self.assertIn('a<b>&"\'\ufffd;</svg>', shown)
+        self.assertIn("about <script>alert(1)</script> & more", shown)
+        self.assertIn(name, shown)
+        self.assertEqual(self.csv_rows(name, "report.csv"), self.csv_rows(name, "study.csv"))
+
+    def test_not_utf8(self):
+        folder = os.path.join(os.fsencode(self.folder), b"r\xff\xfe")
+        make_study.make(os.fsdecode(folder), "train")
+        self.report(os.fsdecode(folder))
+        with open(os.path.join(folder, b"report.html"), "rb") as file:
+            self.assertIn("r\ufffd\ufffd", file.read().decode("utf-8"))
+
+    def test_csv(self):
+        self.small("s")
+        out, err = self.report("s", "--csv")
+        with open(self.path("s", "study.csv"), encoding="utf-8") as file:
+            self.assertEqual(out, file.read())
+        self.assertEqual(err, "")
+        self.assertFalse(os.path.exists(self.path("s", "report.html")))
+
+    def test_target(self):
+        self.small("s")
+        make_study.make(self.path("t"), "train")
+        out, _ = self.report("s", "--csv", "--target", "0.5")
+        low = [float(row["time_to_target"] or "1e9") for row in csv.DictReader(io.StringIO(out))]
+        high = [float(row["time_to_target"] or "1e9") for row in csv.DictReader(io.StringIO(self.report("s", "--csv")[0]))]
+        self.assertTrue(all(a <= b for a, b in zip(low, high)) and low != high)
+        with open(self.path("t", "metrics.jsonl"), encoding="utf-8") as file:
+            lines = [json.loads(line) for line in file]
+        expected = next(line["elapsed"] for line in lines if line["accuracy"] >= 0.6)
+        out, _ = self.report("t", "--csv", "--target", "0.6")
+        self.assertEqual(list(csv.DictReader(io.StringIO(out)))[0]["time_to_target"], f"{expected:.9g}")
+
+    def test_single_run(self):
+        make_study.make(self.path("runs", "t"), "train")
+        self.report("runs/t", "--title", "One & only")
+        page, text = self.check_page(self.path("runs", "t", "report.html"))
+        self.assertIn("<title>One &amp; only</title>", text)
+        for part in ("course", "gap-course", "workers", "runs", "commands"):
+            self.assertIn(part, page.ids)
+        self.assertIn("gapless train --workers 8 --rule dana-ga", text)
+        row = dict(zip(*page.of("runs")[0]["rows"]))
+        with open(self.path("runs", "t", "result.json"), encoding="utf-8") as file:
+            result = json.load(file)
+        self.assertEqual(row["final_accuracy"], f"{result['final_accuracy']:.9g}")
+        self.assertEqual((row["rule"], row["workers"], row["status"]), ("dana-ga", "8", "done"))
+
+    def test_mixture(self):
+        self.small("all", "s")
+        make_study.make(self.path("all", "t"), "train")
+        make_study.Run({"rule": "asgd", "workers": 40}).write(self.path("all", "deep", "u"))
+        self.report("all", "--out", "new/folder/page.html", "all/t")  # one of them named twice
+        page, _ = self.check_page(self.path("new", "folder", "page.html"))
+        self.assertEqual([len(table["rows"]) for table in page.of("runs")], [19, 3])
+        rows = self.csv_rows("new", "folder", "report.csv")
+        self.assertEqual(len(rows), 21)
+        self.assertTrue(rows[1][0].startswith("made-up/nag-asgd"))
+        self.assertTrue(os.path.isdir(self.path("new", "folder", "report-plots")))
+        self.report("all", "--out", "other")  # a folder
+        self.check_page(self.path("other", "report.html"))
+
+    def test_no_study_csv(self):
+        self.small("s")
+        header, *rows = self.csv_rows("s", "study.csv")
+        expected = {row[0]: dict(zip(header, row)) for row in rows}
+        os.remove(self.path("s", "study.csv"))
+        os.remove(self.path("s", "cells", "dana-ga_8_1", "result.json"))
+        out, _ = self.report("s", "--csv")
+        rows = list(csv.DictReader(io.StringIO(out)))
+        self.assertEqual(len(rows), 18)
+        for row in rows:
+            if row["cell"] == "dana-ga_8_1":
+                self.assertEqual((row["status"], row["final_accuracy"]), ("missing", ""))
+                continue
+            self.assertEqual(row, expected[row["cell"]])
+
+    def test_unreadable(self):
+        self.small("s")
+        cells = self.path("s", "cells")
+        with open(os.path.join(cells, "dana-ga_1_1", "result.json"), "r+b") as file:
+            file.truncate(700)
+        with open(os.path.join(cells, "dana-ga_1_2", "result.json"), "wb") as file:
+            file.write(b"[1, 2]")
+        with open(os.path.join(cells, "dana-ga_8_1", "metrics.jsonl"), "ab") as file:
+            file.write(b'{"elapsed": 3, "acc')
+        with open(os.path.join(cells, "dana-ga_8_2", "run.json"), "wb") as file:
+            file.write(b"\x00\xff" * 50)
+        os.remove(os.path.join(cells, "dana-ga_64_1", "result.json"))
+        with open(os.path.join(cells, "dana-ga_64_2", "result.json"), "w", encoding="utf-8") as file:
+            json.dump({"final_accuracy": "x", "lag": 3, "histograms": {"lag": [1] * 48, "workers": [7]},
+                       "command": 9, "seconds": -1}, file)
+        os.remove(os.path.join(cells, "nag-asgd_1_1", "metrics.jsonl"))
+        os.mkfifo(os.path.join(cells, "nag-asgd_1_1", "metrics.jsonl"))
+        _, err = self.report("s")
+        page, _ = self.check_page(self.path("s", "report.html"))
+        shown = "".join(page.words)
+        for name in ("dana-ga_1_1/result.json, line", "dana-ga_1_2/result.json: it holds no JSON object",
+                     "dana-ga_8_1/metrics.jsonl: line 21", "dana-ga_8_2/run.json", "dana-ga_64_1/result.json",
+                     "dana-ga_64_2/result.json: its histograms", "nag-asgd_1_1/metrics.jsonl: it is not a regular"):
+            self.assertIn(name, shown)
+            self.assertIn(name, err)
+        self.same_numbers(page, self.csv_rows("s", "study.csv"))
+
+    def test_wrong_studies(self):
+        for spoil in ("", "cell,grid\n", "nonsense\n", "cell,grid,rule,final_accuracy,status\n../x,,r,1,done\nonly,two\n",
+                      '"cell"",grid\n'):
+            self.small("s")
+            with open(self.path("s", "study.csv"), "w", encoding="utf-8") as file:
+                file.write(spoil)
+            _, err = self.report("s")
+            self.assertIn("study.csv", err)
+            self.check_page(self.path("s", "report.html"))
+        with open(self.path("s", "study.ini"), "w", encoding="utf-8") as file:
+            file.write("title\n[study\n= 3\n[study]\n; " + "long comment " * 60 + "\nabout = " + "many words " * 200 +
+                       "end\n  and on\ntarget = 7\n")
+        _, err = self.report("s")
+        self.assertIn("study.ini", err)
+        self.assertIn("target = 7 is not a share", err)
+        page, _ = self.check_page(self.path("s", "report.html"))
+        self.assertIn("many words many words end and on", "".join(page.words))
+        self.assertNotIn("comment", re.sub(r'<pre class="ini">.*?</pre>', "", "".join(page.words).split("[study")[0]))
+
+    def test_failed_runs(self):
+        def spoil(cell, row, path):
+            if cell.startswith("dana-ga"):
+                shutil.rmtree(path)
+                for name in make_study.RESULTS:
+                    row[name] = None
+                row["status"] = "failed" if cell.endswith("1") else "missing"
+
+        make_study.study(self.path("s"), {"": {"rule": ["asgd", "dana-ga"], "workers": [2, 4], "seed": [1, 2]}}, "x",
+                         "table", spoil=spoil)
+        _, err = self.report("s")
+        self.assertEqual(err, "")
+        page, _ = self.check_page(self.path("s", "report.html"))
+        self.assertIn("2 failed. 2 are missing.", "".join(page.words))
+        self.same_numbers(page, self.csv_rows("s", "study.csv"))
+        self.assertEqual([table["rows"][1][0] for table in page.of("means")], ["asgd", "asgd"])
+
+    def test_misuse(self):
+        os.mkdir(self.path("empty"))
+        with open(self.path("file"), "w", encoding="utf-8") as file:
+            file.write("x")
+        make_study.make(self.path("t"), "train")
+        self.assertIn("name the folder", self.report(code=2)[1])
+        self.assertIn("there is no run in empty", self.report("empty", code=1)[1])
+        self.assertIn("there is no run in empty", self.report("t", "empty", code=1)[1])
+        self.assertIn("cannot open the folder 'nowhere'", self.report("nowhere", code=1)[1])
+        self.assertIn("file is a file", self.report("file", code=1)[1])
+        self.assertIn("--target", self.report("t", "--target", "2", code=2)[1])
+        self.assertIn("choose another --out", self.report("t", "--out", "file/page.html", code=1)[1])
+
+    def test_large(self):
+        rules = list(make_study.RULES)
+        rows = make_study.study(self.path("s"), {"": {"rule": rules, "workers": [1, 16], "seed": [1]}},
+                                make_study.ABOUT, "accuracy-workers")
+        self.report("s")
+        page, text = self.check_page(self.path("s", "report.html"))
+        self.assertEqual(len(page.of("runs")[0]["rows"]), len(rows) + 1)
+        self.assertIn("Grey, named when pointed at", text)
+        self.assertLess(len(text), 3 << 20)
+
+
+if __name__ == "__main__":
+    if not PROGRAM:
+        sys.exit("usage: test_report.py SOURCE BUILD, or set GAPLESS_PROGRAM")
+    unittest.main(argv=sys.argv[:1])
