@@ -254,6 +254,7 @@ static int finish(struct simulate *s)
         .grad_norm_sq_min = s->grad_norm_sq_min,
         .grad_norm_sq_last = s->grad_norm_sq_last,
         .master_bytes = s->sim.master_bytes,
+        .table_bytes = s->sim.table_bytes,
         .worker_bytes = s->sim.worker_bytes,
     };
     struct outcome outcome = {

@@ -46,7 +46,7 @@ struct simulated {
     const char *clock;                          /* as given; "replay" */
     double virtual_seconds, batch_time;         /* s */
     double grad_norm_sq_min, grad_norm_sq_last; /* NaN: not a test function */
-    uint64_t master_bytes, worker_bytes;
+    uint64_t master_bytes, table_bytes, worker_bytes;
 };
 
 /* A run when it is over. */

@@ -284,6 +284,7 @@ static void set_simulated(json_t *ret, const struct settings *settings,
     set(ret, "grad_norm_sq_min", real(simulated->grad_norm_sq_min));
     set(ret, "grad_norm_sq_last", real(simulated->grad_norm_sq_last));
     set(bytes, "master", count(simulated->master_bytes));
+    set(bytes, "tables", count(simulated->table_bytes));
     set(bytes, "workers", count(simulated->worker_bytes));
     set(ret, "bytes", bytes);
 }

@@ -367,7 +367,9 @@ struct gapless_simulation_stats {
     double seconds;        /* real time spent in gapless_simulation_run */
     double gradient_s;     /* real time spent in gradients, over all threads */
     double master_s;       /* real time spent in the master */
-    uint64_t master_bytes; /* state of the master now: parameters, velocities, slots */
+    uint64_t master_bytes; /* vectors of the master now, each as long as the model:
+                              parameters, velocities, statistics, what was sent */
+    uint64_t table_bytes;  /* its tables: some kilobytes a worker */
     uint64_t worker_bytes; /* what the modelled workers hold themselves */
     uint64_t buffer_bytes; /* gradients under way, by thread */
 };

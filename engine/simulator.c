@@ -50,7 +50,9 @@ int sim_master(struct gapless_simulation *s, struct gapless_error *error)
 
     s->master_ns += jobs_real_ns() - began;
     release_pushed(s);
-    return status == GAPLESS_STOPPED ? GAPLESS_OK : status;
+    if (status != GAPLESS_OK && status != GAPLESS_STOPPED)
+        return status;
+    return s->record == NULL ? GAPLESS_OK : replay_deferred(s, error);
 }
 
 /* Within a worker's handshake. */
@@ -104,6 +106,8 @@ static int worker_woke(struct gapless_simulation *s, uint32_t who,
         sim_part(s, who, false);
         return GAPLESS_OK;
     }
+    if (ready && s->record != NULL && replay_defers(s, who))
+        return GAPLESS_OK; /* sim_master looks again */
     return ready ? sim_pulled(s, who, error) : GAPLESS_OK;
 }
 
@@ -147,6 +151,7 @@ void sim_part(struct gapless_simulation *s, uint32_t who, bool says_so)
         gapless_worker_close(w->worker);
     else
         worker_abandon(w->worker);
+    s->deferred -= w->deferred ? 1 : 0;
     *w = (struct sim_worker){0};
     s->workers_now--;
 }
@@ -508,20 +513,25 @@ struct gapless_master *gapless_simulation_master(const struct gapless_simulation
     return s->master;
 }
 
-/* What the rule's vectors take; memory of a slot is there once a worker has taken it.
+/* Vectors and tables of the master. A slot's memory is there once a worker has taken
+ * it.
  */
-static uint64_t master_bytes(const struct gapless_simulation *s)
+static void count_bytes(const struct gapless_simulation *s,
+                        struct gapless_simulation_stats *ret)
 {
     const struct gapless_master *m = s->master;
-    uint64_t vector = m->layout.padded * sizeof(float), slots = 0, vectors = 1;
+    uint64_t vector = m->layout.padded * sizeof(float), vectors = 1;
+    bool published = m->published[0] != NULL;
 
-    vectors += m->all != NULL ? 1 : 0;
-    vectors += m->stat != NULL ? 1 : 0;
+    vectors += (m->all != NULL ? 1u : 0u) + (m->stat != NULL ? 1u : 0u) +
+               (published ? 2u : 0u);
+    ret->table_bytes = m->board_region.bytes + m->core->bytes;
     for (uint32_t w = 0; w < s->workers_max; w++)
-        if (m->slot[w].region.base != NULL)
-            slots += m->grad_at + (m->slot[w].own != NULL ? vector : 0);
-    return vectors * vector + slots + m->board_region.bytes +
-           m->published_region.bytes + m->core->bytes;
+        if (m->slot[w].region.base != NULL) {
+            vectors += (m->slot[w].own != NULL ? 1u : 0u) + (published ? 0u : 1u);
+            ret->table_bytes += m->grad_at - (published ? 0 : vector);
+        }
+    ret->master_bytes = vectors * vector;
 }
 
 void gapless_simulation_stats(const struct gapless_simulation *s,
@@ -532,9 +542,9 @@ void gapless_simulation_stats(const struct gapless_simulation *s,
         .seconds = 1e-9 * (double)s->spent_ns,
         .gradient_s = 1e-9 * (double)jobs_spent_ns(s->jobs),
         .master_s = 1e-9 * (double)s->master_ns,
-        .master_bytes = master_bytes(s),
         .buffer_bytes = jobs_bytes(s->jobs),
     };
+    count_bytes(s, ret);
     for (uint32_t w = 0; w < s->workers_max; w++)
         if (s->worker[w].worker != NULL)
             ret->worker_bytes += worker_bytes(s->worker[w].worker);

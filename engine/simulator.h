@@ -118,6 +118,7 @@ struct sim_worker {
     uint64_t batch;
     uint64_t finish_ns, order; /* of it */
     uint64_t stalled_ns;       /* does nothing before this time */
+    bool deferred;             /* replay_defers */
 };
 
 /* A gradient that was pushed and that the master has not done with. */
@@ -147,6 +148,7 @@ struct gapless_simulation {
     struct record *record; /* being replayed; NULL: none */
     size_t *record_next;   /* by event: the next of the same worker */
     size_t *record_turn;   /* by worker: its next event */
+    uint32_t deferred;     /* workers that wait for a version */
 
     uint64_t spent_ns, master_ns;
 };
@@ -168,6 +170,12 @@ int replay_open(struct gapless_simulation *s, struct gapless_error *error);
 void replay_close(struct gapless_simulation *s);
 /* The order of the gradient that a worker will hand in next; false: none. */
 bool replay_due(struct gapless_simulation *s, uint32_t who, uint64_t *ret);
+/* Where all workers read one published look-ahead, each copies it when it pulls, which
+ * may be some updates after it was told to. True: this one waits for the version that
+ * its next gradient says it had read; replay_deferred lets it pull when that is there.
+ */
+bool replay_defers(struct gapless_simulation *s, uint32_t who);
+int replay_deferred(struct gapless_simulation *s, struct gapless_error *error);
 int replay_event(struct gapless_simulation *s, size_t index,
                  struct gapless_error *error);
 

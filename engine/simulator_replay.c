@@ -92,6 +92,36 @@ bool replay_due(struct gapless_simulation *s, uint32_t who, uint64_t *ret)
     return true;
 }
 
+bool replay_defers(struct gapless_simulation *s, uint32_t who)
+{
+    uint64_t at;
+
+    if (s->master->published[0] == NULL || !replay_due(s, who, &at) ||
+        s->record->events[at].version <= core_version(s->master->core, 0))
+        return false;
+    s->worker[who].deferred = true;
+    s->deferred++;
+    return true;
+}
+
+int replay_deferred(struct gapless_simulation *s, struct gapless_error *error)
+{
+    int status = GAPLESS_OK;
+    uint64_t at;
+
+    for (uint32_t w = 0; s->deferred > 0 && w < s->workers_max; w++) {
+        if (!s->worker[w].deferred || status != GAPLESS_OK)
+            continue;
+        if (replay_due(s, w, &at) &&
+            s->record->events[at].version > core_version(s->master->core, 0))
+            continue;
+        s->worker[w].deferred = false;
+        s->deferred--;
+        status = sim_pulled(s, w, error);
+    }
+    return status;
+}
+
 /* The record and this run must agree about who computes what. */
 static int same_batch(const struct gapless_simulation *s, const struct record_event *e,
                       struct gapless_error *error)

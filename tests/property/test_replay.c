@@ -83,8 +83,9 @@ static void replayed(const struct gapless_simulation_config *config, float *ret)
 
 static void test_replay(void **state)
 {
-    static const char *const rules[] = {"dana-ga", "dana-slim", "shared-lga", "ssgd",
-                                        "nag-asgd"};
+    static const char *const rules[] = {"dana-ga", "dana-slim", "shared-lga",
+                                        "ssgd",    "nag-asgd",  "shared-lga-dot",
+                                        "eamsgd"};
     static float first[ENGINE_COUNT], again[ENGINE_COUNT];
 
     (void)state;

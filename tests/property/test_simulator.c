@@ -346,6 +346,30 @@ static void test_memory(void **state)
     assert_true(many.costs.buffer_bytes <= 6 * few.costs.buffer_bytes);
 }
 
+/* Vectors at the master: as many as the rule says. */
+static void test_master_memory(void **state)
+{
+    static const uint32_t counts[] = {1, 7, 300};
+    static struct sim_outcome o;
+    struct gapless_rule rule;
+
+    (void)state;
+    for (unsigned i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++)
+        for (size_t k = 0; k < sizeof counts / sizeof counts[0]; k++) {
+            struct gapless_simulation_config config =
+                sim_config(rule.name, counts[k], 2 * counts[k]);
+            uint64_t vectors =
+                1 + rule.vectors_shared + (uint64_t)rule.vectors_per_worker * counts[k];
+
+            sim_run(&config, &o);
+            must(&o);
+            if (o.costs.master_bytes != vectors * 112 * sizeof(float))
+                fail_msg("%s, %u workers: %llu bytes, not %llu vectors", rule.name,
+                         counts[k], (unsigned long long)o.costs.master_bytes,
+                         (unsigned long long)vectors);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -356,6 +380,7 @@ int main(void)
         cmocka_unit_test(test_incident_errors), cmocka_unit_test(test_round_survives),
         cmocka_unit_test(test_too_slow),        cmocka_unit_test(test_link),
         cmocka_unit_test(test_not_finite),      cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_master_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
