@@ -100,7 +100,8 @@ static bool grad_is_finite(struct gapless_master *m, struct master_slot *slot,
     uint64_t began = clock_of(m);
     size_t at = (size_t)m->layout.range_start[first];
     size_t n = (size_t)m->layout.range_start[end] - at;
-    bool finite = m->compute->finite(slot->grad + at, n);
+    /* In one process the worker has just looked at these very bytes. */
+    bool finite = m->lent || m->compute->finite(slot->grad + at, n);
 
     slot->check_ns += clock_of(m) - began;
     return finite;
