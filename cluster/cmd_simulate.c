@@ -189,6 +189,14 @@ static struct gapless_worker_stats *worker_stats(const struct simulate *s)
     return ret;
 }
 
+static double master_us(const struct simulate *s)
+{
+    uint64_t updates = s->stats.updates - s->half_updates;
+
+    return updates > 0 ? 1e6 * (s->sim.master_s - s->half_master_s) / (double)updates
+                       : (double)NAN;
+}
+
 static int write_cost(struct simulate *s, double real_s, struct gapless_error *error)
 {
     char host[256] = "";
@@ -203,7 +211,7 @@ static int write_cost(struct simulate *s, double real_s, struct gapless_error *e
         .gradient_seconds = s->sim.gradient_s,
         .master_seconds = s->sim.master_s,
         .evaluate_seconds = s->evaluate_s,
-        .updates = s->stats.updates,
+        .master_us = master_us(s),
         .buffer_bytes = s->sim.buffer_bytes,
     };
 

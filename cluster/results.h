@@ -72,7 +72,10 @@ struct run_cost {
     const char *host, *started; /* "2026-01-01T12:00:00Z" */
     uint32_t threads;
     double real_seconds, gradient_seconds, master_seconds, evaluate_seconds;
-    uint64_t updates, peak_rss_bytes, buffer_bytes;
+    /* An update's at the master, over the second half of the run: before that it takes
+     * memory in use that was never touched, and lets workers in. */
+    double master_us;
+    uint64_t peak_rss_bytes, buffer_bytes;
 };
 
 /* Prints how it went: accuracy, loss, updates, lag, gap, what was lost. */

@@ -415,8 +415,7 @@ int results_cost(struct results *results, const struct run_cost *cost,
     set(ret, "gradient_seconds", real(cost->gradient_seconds));
     set(ret, "master_seconds", real(cost->master_seconds));
     set(ret, "evaluate_seconds", real(cost->evaluate_seconds));
-    set(ret, "master_us_per_update",
-        real(1e6 * cost->master_seconds / (double)cost->updates));
+    set(ret, "master_us_per_update", real(cost->master_us));
     set(ret, "peak_rss_bytes", count(cost->peak_rss_bytes));
     set(ret, "buffer_bytes", count(cost->buffer_bytes));
     return write_object(results, "run.json", ret, error);

@@ -132,9 +132,11 @@ struct simulate {
 
     struct gapless_stats stats;          /* as they are now */
     struct gapless_simulation_stats sim; /* of them */
-    struct gapless_stats line_stats;     /* as they were at the last line... */
-    double line_virtual;                 /* ...and the clock */
-    struct moment first; /* the line of the start, kept until it is begun */
+    double half_master_s;                /* when half of the gradients were done */
+    uint64_t half_updates;
+    struct gapless_stats line_stats; /* as they were at the last line... */
+    double line_virtual;             /* ...and the clock */
+    struct moment first;             /* the line of the start, kept until it is begun */
     struct gapless_stats first_stats;
     bool has_line;
     double accuracy, test_loss; /* as last measured, */

@@ -75,6 +75,10 @@ static void look(struct simulate *s)
 {
     gapless_master_stats(gapless_simulation_master(s->simulation), &s->stats);
     gapless_simulation_stats(s->simulation, &s->sim);
+    if (s->half_updates == 0 && s->stats.gradients >= s->total / 2) {
+        s->half_updates = s->stats.updates;
+        s->half_master_s = s->sim.master_s;
+    }
     s->facts.gradients = s->stats.gradients;
     s->facts.virtual_s = 1e-9 * (double)s->sim.virtual_ns;
     s->facts.real_s = now_seconds() - s->start;

@@ -84,6 +84,8 @@ struct gapless_master {
     size_t private_bytes;
     void *own_memory; /* own of every worker */
     size_t own_bytes;
+    void *sent_memory; /* lent: sent of every worker, outside of the slots */
+    size_t sent_bytes;
 
     struct master_slot *slot; /* workers_max */
     struct master_peer *peer; /* peers_max */
@@ -103,8 +105,11 @@ struct gapless_master {
     uint64_t ticked_ns;
     struct baton stop; /* from signal handlers and other threads */
 
-    bool lent; /* gradients lie outside of the slots: whoever delivers one says where,
-                  in slot.grad (the simulator) */
+    /* Vectors lie outside of the slots (the simulator): whoever delivers a gradient
+     * says where it is, in slot.grad; and all `sent` are together in memory of large
+     * pages, without which a thousand workers' passes miss the processor's table of
+     * pages. */
+    bool lent;
     bool untimed; /* time by itself does nothing: a record says when it did */
     struct record_writer *record; /* NULL: none */
     uint64_t opened_ns;

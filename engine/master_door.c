@@ -150,12 +150,15 @@ static int slot_memory(struct gapless_master *m, struct master_slot *slot,
             return status;
     }
     base = slot->region.base;
-    memset(base, 0, m->lent ? m->grad_at : m->slot_bytes);
+    memset(base, 0, m->lent ? SLOT_SENT_AT : m->slot_bytes);
     slot->head = (struct slot_head *)(void *)base;
     slot->push = (const struct slot_push *)(const void *)(base + SLOT_PUSH_AT);
     if (m->rule->flags & RULE_PUBLISHED) {
         slot->told = (const uint64_t *)(const void *)(base + m->told_at);
         slot->dots = (const double *)(slot->told + m->layout.ranges_count);
+        memset(base + m->told_at, 0, m->grad_at - m->told_at);
+    } else if (m->lent) {
+        memset(slot->sent, 0, (size_t)m->layout.padded * sizeof(float));
     } else {
         slot->sent = (float *)(void *)(base + m->sent_at);
     }

@@ -206,6 +206,7 @@ static int make_vectors(struct gapless_master *m, struct gapless_error *error)
 {
     size_t vector = pages((size_t)m->layout.padded * sizeof(float));
     size_t own_stride = vector + pages(STAGGER(ARRAY_OWN));
+    size_t sent_stride = vector + pages(STAGGER(ARRAY_SENT));
     unsigned used = m->rule->reads | m->rule->writes;
     uint32_t workers = m->core->config.workers_max, w;
 
@@ -215,13 +216,19 @@ static int make_vectors(struct gapless_master *m, struct gapless_error *error)
         m->own_bytes = own_stride * workers;
         m->own_memory = reserve(m->own_bytes);
     }
-    if (m->private_memory == NULL || (m->own_bytes > 0 && m->own_memory == NULL))
-        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
-                                 "no memory for the vectors of rule %s: %zu MiB for %u "
-                                 "workers; lower the capacity or take a rule without a "
-                                 "vector per worker (gapless rules)",
-                                 m->rule->name, (m->private_bytes + m->own_bytes) >> 20,
-                                 workers);
+    if (m->lent && !(m->rule->flags & RULE_PUBLISHED)) {
+        m->sent_bytes = sent_stride * workers;
+        m->sent_memory = reserve(m->sent_bytes);
+    }
+    if (m->private_memory == NULL || (m->own_bytes > 0 && m->own_memory == NULL) ||
+        (m->sent_bytes > 0 && m->sent_memory == NULL))
+        return gapless_error_set(
+            error, GAPLESS_NO_MEMORY, 0,
+            "no memory for the vectors of rule %s: %zu MiB for %u "
+            "workers; lower the capacity or take a rule without a "
+            "vector per worker (gapless rules)",
+            m->rule->name, (m->private_bytes + m->own_bytes + m->sent_bytes) >> 20,
+            workers);
     if (used & SLOT_ALL)
         m->all = (float *)(void *)((char *)m->private_memory + STAGGER(ARRAY_ALL));
     if (used & SLOT_STAT)
@@ -232,6 +239,9 @@ static int make_vectors(struct gapless_master *m, struct gapless_error *error)
         if (used & SLOT_OWN)
             m->slot[w].own = (float *)(void *)((char *)m->own_memory + w * own_stride +
                                                STAGGER(ARRAY_OWN));
+        if (m->sent_memory != NULL)
+            m->slot[w].sent = (float *)(void *)((char *)m->sent_memory +
+                                                w * sent_stride + STAGGER(ARRAY_SENT));
     }
     place_slots(m, vector);
     return GAPLESS_OK;
@@ -408,6 +418,8 @@ void gapless_master_close(struct gapless_master *m)
         m->transport->close(m->tp);
     if (m->own_memory != NULL)
         (void)munmap(m->own_memory, m->own_bytes);
+    if (m->sent_memory != NULL)
+        (void)munmap(m->sent_memory, m->sent_bytes);
     if (m->private_memory != NULL)
         (void)munmap(m->private_memory, m->private_bytes);
     record_finish(m->record);

@@ -137,6 +137,7 @@ int sim_join(struct gapless_simulation *s, uint32_t who, struct gapless_error *e
     *w = (struct sim_worker){.worker = worker, .joined = s->joined++};
     s->workers_now++;
     sim_user_set(worker->client.tp, w);
+    worker_lend_sent(worker, s->master->slot[who].sent);
     return worker_woke(s, who, error);
 }
 

@@ -42,6 +42,8 @@ int worker_map(struct gapless_worker *worker, struct gapless_error *error);
 /* The gradient of the next push is in `grad` (padded floats, zero behind the last
  * parameter) instead of in the slot. */
 void worker_lend(struct gapless_worker *worker, float *grad);
+/* What the master sends is there instead of in the slot; before the first pull. */
+void worker_lend_sent(struct gapless_worker *worker, const float *sent);
 /* Takes what has been delivered, without waiting. *ret_ready: a pull would not wait. */
 int worker_look(struct gapless_worker *worker, bool *ret_ready,
                 struct gapless_error *error);
