@@ -33,6 +33,14 @@ static const char *const state_names[] = {
     [CELL_FAILED] = "failed",
 };
 
+/* Nine digits; whole numbers, such as bytes, in full. */
+static void put_number(FILE *out, double number)
+{
+    bool whole = fabs(number) < 9e15 && !(floor(number) < number);
+
+    (void)fprintf(out, whole ? "%.0f" : "%.9g", number);
+}
+
 /* In quotes where it has to be; empty for NULL. */
 static void put(FILE *out, const char *text)
 {
@@ -73,7 +81,7 @@ static void put_row(FILE *out, const struct plan *plan, const struct cell *cell)
     for (size_t i = 0; i < CELL_NUMBERS; i++) {
         (void)fputc(',', out);
         if (cell->state == CELL_DONE && isfinite(cell->number[i]))
-            (void)fprintf(out, "%.9g", cell->number[i]);
+            put_number(out, cell->number[i]);
     }
     (void)fprintf(out, ",%s\n", state_names[cell->state]);
 }

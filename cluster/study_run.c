@@ -140,6 +140,8 @@ static void end_cell(struct crew *crew, uint32_t slot)
     char folder[RESULTS_PATH_MAX];
 
     cell_look(run->plan, run->folder, cell, run->target);
+    /* It writes its result last: one that was whole when we ended it is whole. */
+    good = good || (crew->ending && cell->state == CELL_DONE);
     if (!good && cell->state == CELL_DONE &&
         cell_path(run->folder, cell, "result.json", folder, sizeof folder))
         (void)unlink(folder); /* the rest of its files is not whole: run it again */
