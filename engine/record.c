@@ -317,15 +317,17 @@ int record_read(const char *path, struct record **ret, struct gapless_error *err
     int status;
 
     r.record = calloc(1, sizeof *r.record);
-    if (r.record == NULL)
-        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a record");
+    if (r.record == NULL) {
+        (void)gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a record");
+        return GAPLESS_NO_MEMORY;
+    }
     (void)snprintf(r.record->path, sizeof r.record->path, "%s", path);
     r.file = fopen(path, "re");
     if (r.file == NULL) {
-        status = gapless_error_set(error, GAPLESS_IO, errno,
-                                   "cannot read the record %.200s", path);
+        (void)gapless_error_set(error, GAPLESS_IO, errno,
+                                "cannot read the record %.200s", path);
         record_free(r.record);
-        return status;
+        return GAPLESS_IO;
     }
     status = read_head(&r);
     if (status == GAPLESS_OK)

@@ -120,7 +120,7 @@ static enum options_outcome read_line(enum option_command command, const char *l
                                       struct settings *ret)
 {
     static char copy[512];
-    char *argv[WORDS_MAX + 1] = {NULL};
+    static char *argv[WORDS_MAX + 1]; /* operands are in it */
     char *rest = copy;
     int argc = 0;
 
@@ -128,6 +128,7 @@ static enum options_outcome read_line(enum option_command command, const char *l
     memcpy(copy, line, strlen(line) + 1);
     while (rest != NULL && argc < WORDS_MAX)
         argv[argc++] = strsep(&rest, " ");
+    argv[argc] = NULL;
     return options_read(command, argc, argv, ret);
 }
 
