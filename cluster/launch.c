@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +51,29 @@ static void program_path(char *ret, size_t max)
         ret[bytes] = '\0';
     if (bytes <= 0 || access(ret, X_OK) != 0)
         (void)snprintf(ret, max, "%s", link);
+}
+
+bool launch_argument(struct launch_arguments *to, const char *format, ...)
+{
+    va_list list;
+    int bytes;
+
+    if (to->count == LAUNCH_ARGUMENTS_MAX)
+        return false;
+    va_start(list, format);
+    bytes = vasprintf(&to->text[to->count], format, list);
+    va_end(list);
+    if (bytes < 0)
+        return false;
+    to->text[++to->count] = NULL;
+    return true;
+}
+
+void launch_arguments_free(struct launch_arguments *arguments)
+{
+    for (size_t i = 0; i < arguments->count; i++)
+        free(arguments->text[i]);
+    arguments->count = 0;
 }
 
 int launch_child(const char *name, const char *log_folder, char *const *argv,

@@ -25,6 +25,17 @@ struct child {
     char log[LAUNCH_PATH_MAX];
 };
 
+/* The words a child is started with; zeroed at first. */
+#define LAUNCH_ARGUMENTS_MAX 96 /* every option, and the name */
+struct launch_arguments {
+    char *text[LAUNCH_ARGUMENTS_MAX + 1]; /* ends with NULL */
+    size_t count;
+};
+/* Adds one. False: no memory, or no room. */
+bool launch_argument(struct launch_arguments *to, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+void launch_arguments_free(struct launch_arguments *arguments);
+
 /* Starts `argv` (argv[0] is what it is called; the program is this one). The log's
  * folder must exist. */
 int launch_child(const char *name, const char *log_folder, char *const *argv,

@@ -1,10 +1,10 @@
 /* Runs the cells of a study: a process each, a few at a time, the longest first. */
 #include "study.h"
 
+#include "cluster/evaluate.h"
 #include "cluster/results.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -17,7 +17,6 @@
 #define CSV_SHARE 20.0   /* ...it takes one part in so many of the time */
 #define GRACE_S 3.0      /* for a child to write what it has */
 #define NOTES_MAX 10u    /* failures that are told of; the rest is counted */
-#define ARGUMENTS_MAX 96 /* every option, and the name */
 #define LEFT_KNOWN_S 2.0 /* before this nothing is said of the time left */
 
 struct crew {
@@ -34,53 +33,25 @@ struct crew {
     bool ending;   /* what ends now was ended */
 };
 
-static double now_s(void)
-{
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 /* ---- one cell ----------------------------------------------------------------------
  */
 
-struct arguments {
-    char *text[ARGUMENTS_MAX + 1];
-    size_t count;
-};
-
-__attribute__((format(printf, 2, 3))) static bool add(struct arguments *to,
-                                                      const char *format, ...)
-{
-    va_list list;
-    int bytes;
-
-    if (to->count == ARGUMENTS_MAX)
-        return false;
-    va_start(list, format);
-    bytes = vasprintf(&to->text[to->count], format, list);
-    va_end(list);
-    if (bytes < 0)
-        return false;
-    to->text[++to->count] = NULL;
-    return true;
-}
-
 static bool make_arguments(const struct study_run *run, const struct cell *cell,
-                           const char *folder, struct arguments *ret)
+                           const char *folder, struct launch_arguments *ret)
 {
     static const char *const except[] = {"out",      "data-fd", "threads", "quiet",
                                          "no-color", "help",    NULL};
     struct settings settings;
     int data_fd = check_data_fd(run->check, cell);
 
-    return add(ret, "gapless") && add(ret, "simulate") &&
+    return launch_argument(ret, "gapless") && launch_argument(ret, "simulate") &&
            plan_settings(run->plan, cell, &settings) &&
-           options_emit(&settings, FOR_SIMULATE, except, ret->text, ARGUMENTS_MAX,
-                        &ret->count) &&
-           add(ret, "--out=%s", folder) && add(ret, "--threads=1") &&
-           (data_fd < 0 || add(ret, "--data-fd=%d", data_fd)) && add(ret, "--quiet");
+           options_emit(&settings, FOR_SIMULATE, except, ret->text,
+                        LAUNCH_ARGUMENTS_MAX, &ret->count) &&
+           launch_argument(ret, "--out=%s", folder) &&
+           launch_argument(ret, "--threads=1") &&
+           (data_fd < 0 || launch_argument(ret, "--data-fd=%d", data_fd)) &&
+           launch_argument(ret, "--quiet");
 }
 
 static int start_cell(struct crew *crew, uint32_t slot, size_t index,
@@ -88,7 +59,7 @@ static int start_cell(struct crew *crew, uint32_t slot, size_t index,
 {
     struct study_run *run = crew->run;
     struct cell *cell = &run->plan->cell[index];
-    struct arguments arguments = {{NULL}, 0};
+    struct launch_arguments arguments = {{NULL}, 0};
     char folder[RESULTS_PATH_MAX];
     int status = cell_prepare(run->plan, run->folder, cell, error);
 
@@ -100,8 +71,7 @@ static int start_cell(struct crew *crew, uint32_t slot, size_t index,
     else
         status =
             gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory to start a run");
-    for (size_t i = 0; i < arguments.count; i++)
-        free(arguments.text[i]);
+    launch_arguments_free(&arguments);
     if (status != GAPLESS_OK)
         return status;
     cell->state = CELL_RUNNING;
@@ -206,7 +176,7 @@ static void wait_signal(struct crew *crew, double seconds)
 
 static void show(struct crew *crew)
 {
-    double now = now_s(), elapsed = now - crew->start, share;
+    double now = now_seconds(), elapsed = now - crew->start, share;
     struct study_counts counts = {
         .cells = crew->run->plan->cells,
         .done = crew->done,
@@ -237,13 +207,13 @@ static void show(struct crew *crew)
 
 static int write_csv(struct crew *crew, struct gapless_error *error)
 {
-    double before = now_s(), after;
+    double before = now_seconds(), after;
     int status;
 
     if (!crew->csv_stale || before < crew->csv_due)
         return GAPLESS_OK;
     status = study_csv(crew->run->plan, crew->run->folder, error);
-    after = now_s();
+    after = now_seconds();
     crew->csv_stale = false;
     crew->csv_due = after + CSV_EVERY_S + CSV_SHARE * (after - before);
     return status;
@@ -334,7 +304,7 @@ static void set_environment(void)
 
 int study_run(struct study_run *run, struct gapless_error *error)
 {
-    struct crew crew = {.run = run, .start = now_s()};
+    struct crew crew = {.run = run, .start = now_seconds()};
     int status;
 
     crew.child = calloc(run->jobs, sizeof *crew.child);

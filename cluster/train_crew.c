@@ -12,7 +12,6 @@
 
 #define CONNECT_S 60.0 /* the master allocates first: large models take a while */
 #define CONNECT_TRY_NS 200000000ll
-#define ARGUMENTS_MAX 72 /* every option, and the name */
 
 void train_fail(struct train *train, const char *format, ...)
 {
@@ -28,65 +27,38 @@ void train_fail(struct train *train, const char *format, ...)
 /* ---- starting ----------------------------------------------------------------------
  */
 
-struct arguments {
-    char *text[ARGUMENTS_MAX + 1];
-    size_t count;
-};
-
-__attribute__((format(printf, 2, 3))) static bool add(struct arguments *to,
-                                                      const char *format, ...)
-{
-    va_list list;
-    int bytes;
-
-    if (to->count == ARGUMENTS_MAX)
-        return false;
-    va_start(list, format);
-    bytes = vasprintf(&to->text[to->count], format, list);
-    va_end(list);
-    if (bytes < 0)
-        return false;
-    to->text[++to->count] = NULL;
-    return true;
-}
-
-static void free_arguments(struct arguments *arguments)
-{
-    for (size_t i = 0; i < arguments->count; i++)
-        free(arguments->text[i]);
-}
-
-static bool master_arguments(const struct train *train, struct arguments *ret)
+static bool master_arguments(const struct train *train, struct launch_arguments *ret)
 {
     static const char *const except[] = {"address", "out",      "quiet", "workers-wait",
                                          "data-fd", "launched", NULL};
 
-    return add(ret, "gapless") && add(ret, "master") &&
-           options_emit(&train->settings, FOR_MASTER, except, ret->text, ARGUMENTS_MAX,
-                        &ret->count) &&
-           add(ret, "--address=%s", train->address) &&
-           add(ret, "--out=%s", train->folder) &&
-           add(ret, "--workers-wait=%u", train->settings.workers) &&
-           add(ret, "--data-fd=%d", train->data_fd) && add(ret, "--launched") &&
-           add(ret, "--quiet");
+    return launch_argument(ret, "gapless") && launch_argument(ret, "master") &&
+           options_emit(&train->settings, FOR_MASTER, except, ret->text,
+                        LAUNCH_ARGUMENTS_MAX, &ret->count) &&
+           launch_argument(ret, "--address=%s", train->address) &&
+           launch_argument(ret, "--out=%s", train->folder) &&
+           launch_argument(ret, "--workers-wait=%u", train->settings.workers) &&
+           launch_argument(ret, "--data-fd=%d", train->data_fd) &&
+           launch_argument(ret, "--launched") && launch_argument(ret, "--quiet");
 }
 
-static bool worker_arguments(const struct train *train, struct arguments *ret)
+static bool worker_arguments(const struct train *train, struct launch_arguments *ret)
 {
     static const char *const except[] = {"master", "quiet", "connect-timeout",
                                          "data-fd", NULL};
 
-    return add(ret, "gapless") && add(ret, "worker") &&
-           options_emit(&train->settings, FOR_WORKER, except, ret->text, ARGUMENTS_MAX,
-                        &ret->count) &&
-           add(ret, "--master=%s", train->address) &&
-           add(ret, "--connect-timeout=%g", CONNECT_S) &&
-           add(ret, "--data-fd=%d", train->data_fd) && add(ret, "--quiet");
+    return launch_argument(ret, "gapless") && launch_argument(ret, "worker") &&
+           options_emit(&train->settings, FOR_WORKER, except, ret->text,
+                        LAUNCH_ARGUMENTS_MAX, &ret->count) &&
+           launch_argument(ret, "--master=%s", train->address) &&
+           launch_argument(ret, "--connect-timeout=%g", CONNECT_S) &&
+           launch_argument(ret, "--data-fd=%d", train->data_fd) &&
+           launch_argument(ret, "--quiet");
 }
 
 static int start_one(struct train *train, uint32_t index, struct gapless_error *error)
 {
-    struct arguments arguments = {{NULL}, 0};
+    struct launch_arguments arguments = {{NULL}, 0};
     char name[24] = "master";
     bool made;
     int status;
@@ -101,7 +73,7 @@ static int start_one(struct train *train, uint32_t index, struct gapless_error *
     else
         status = gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                    "no memory to start processes");
-    free_arguments(&arguments);
+    launch_arguments_free(&arguments);
     return status;
 }
 
