@@ -27,7 +27,6 @@ static const struct word_of words[] = {
     [RECORD_HELLO] = {"hello", true, false},
     [RECORD_GRADIENT] = {"gradient", true, true},
     [RECORD_BAD] = {"bad", true, true},
-    [RECORD_LOCAL] = {"local", true, true},
     [RECORD_LEFT] = {"left", true, false},
     [RECORD_LOST] = {"lost", true, false},
     [RECORD_TICK] = {"tick", false, false},

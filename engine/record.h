@@ -4,16 +4,16 @@
  *     # version 0.1.0
  *     model 50890 parameters 4 tensors hash 0123456789abcdef
  *     run 9375 gradients 16 workers 8 wait 1 ranges
- *     note rule=dana-ga                       lines of config.record_note
+ *     note rule=dana-ga             lines of config.record_note
  *     begin
- *     hello 1200000 0                         time (ns since open), worker
- *     gradient 1900000 0 17 12                time, worker, batch, version it read
- *     bad 1900000 0 17 12                     the same, not finite
- *     local 1900000 0 17 12                   the same, kept by the worker (easgd)
- *     left 2000000 0                          said goodbye
- *     lost 2000000 0                          gone without a word
- *     tick 2000000                            time made the run begin, or end
- *     stop 2000000                            somebody asked it to end
+ *     hello 1200000 0               time (ns since open), worker
+ *     gradient 1900000 0 17 12      time, worker, batch, version it read (also one
+ *                                   that its worker keeps: easgd)
+ *     bad 1900000 0 17 12           the same, not finite
+ *     left 2000000 0                said goodbye
+ *     lost 2000000 0                gone without a word
+ *     tick 2000000                  time made the run begin, or end
+ *     stop 2000000                  somebody asked it to end
  *
  * Given the same model, data, settings and arithmetic, these lines decide every bit of
  * the parameters. A record of a master that was killed ends early; a last line without
@@ -30,7 +30,6 @@ enum record_kind {
     RECORD_HELLO,
     RECORD_GRADIENT,
     RECORD_BAD,
-    RECORD_LOCAL,
     RECORD_LEFT,
     RECORD_LOST,
     RECORD_TICK,

@@ -446,7 +446,6 @@ static int open_parts(struct gapless_simulation *s, struct gapless_error *error)
         return status;
     s->workers_max = c->master.workers_max;
     s->world = sim_world_of(s->master->tp);
-    s->kept = (s->master->rule->flags & RULE_ROUND) != 0;
     s->master->untimed = s->record != NULL;
     sim_link_set(s->world, &link);
     sim_pump_set(s->world, pump, s);
@@ -457,8 +456,8 @@ static int open_parts(struct gapless_simulation *s, struct gapless_error *error)
     status = pace_new(c, s->workers_max, &s->pace, error);
     if (status != GAPLESS_OK)
         return status;
-    return jobs_new(c, s->workers_max, (size_t)s->master->layout.padded, s->kept,
-                    &s->jobs, error);
+    return jobs_new(c, s->workers_max, (size_t)s->master->layout.padded,
+                    (s->master->rule->flags & RULE_ROUND) != 0, &s->jobs, error);
 }
 
 int gapless_simulation_open(const struct gapless_simulation_config *config,

@@ -137,7 +137,6 @@ struct gapless_simulation {
     uint32_t workers_max, workers_now, joined;
     struct sim_pace *pace;
     struct jobs *jobs;
-    bool kept;
     struct sim_events events;
     struct sim_pushed *pushed; /* workers_max entries of room, and more if need be */
     size_t pushed_count, pushed_room;

@@ -6,7 +6,7 @@
 
 static bool hands_in(enum record_kind kind)
 {
-    return kind == RECORD_GRADIENT || kind == RECORD_BAD || kind == RECORD_LOCAL;
+    return kind == RECORD_GRADIENT || kind == RECORD_BAD;
 }
 
 static int check(const struct gapless_simulation *s, struct gapless_error *error)
@@ -154,7 +154,6 @@ int replay_event(struct gapless_simulation *s, size_t index,
         return sim_join(s, e->worker, error);
     case RECORD_GRADIENT:
     case RECORD_BAD:
-    case RECORD_LOCAL:
         status = same_batch(s, e, error);
         return status == GAPLESS_OK
                    ? sim_push(s, e->worker, e->kind == RECORD_BAD, error)
