@@ -3,7 +3,20 @@
 
 #include <string.h>
 
-static const struct transport *const transports[] = {&transport_shm, &transport_sim};
+#if GAPLESS_HAVE_VERBS
+#define NAMES "shm, verbs, sim, simnet"
+#else
+#define NAMES "shm, sim, simnet"
+#endif
+
+static const struct transport *const transports[] = {
+    &transport_shm,
+#if GAPLESS_HAVE_VERBS
+    &transport_verbs,
+#endif
+    &transport_sim,
+    &transport_simnet,
+};
 
 int backend_find(const char *address, const struct transport **ret,
                  const char **ret_rest, struct gapless_error *error)
@@ -25,6 +38,6 @@ int backend_find(const char *address, const struct transport **ret,
             return GAPLESS_OK;
         }
     return gapless_error_set(error, GAPLESS_INVALID, 0,
-                             "no transport '%.*s' in this build, which has: shm, sim",
+                             "no transport '%.*s' in this build, which has: " NAMES,
                              (int)(colon - address), address);
 }

@@ -1,10 +1,16 @@
 /* Hello and welcome from the client's side. */
 #include "client.h"
 
+#include "network.h"
+
 #include <stdio.h>
 #include <string.h>
 
 #define CLIENT_EVENTS 32
+/* Look at the clock so often while waiting. */
+#define CLIENT_SLICE_NS 100000000ll
+/* For the last words of a master that has gone. */
+#define CLIENT_LAST_NS 1000000000ll
 
 static void on_text(struct client *c, const void *data, uint32_t bytes)
 {
@@ -31,6 +37,13 @@ static void on_text(struct client *c, const void *data, uint32_t bytes)
 
 static int lost(const struct client *c, struct gapless_error *error)
 {
+    struct gapless_error why = {0};
+
+    c->transport->why(c->tp, c->peer, &why);
+    if (why.status != GAPLESS_OK && why.text[0] != '\0')
+        return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
+                                 "the connection to the master at %s is lost: %s",
+                                 c->address, why.text);
     return gapless_error_set(
         error, GAPLESS_PEER_LOST, 0,
         "the master at %s is gone: look at its last messages, start "
@@ -38,9 +51,7 @@ static int lost(const struct client *c, struct gapless_error *error)
         c->address);
 }
 
-int client_poll(struct client *c, int64_t timeout_ns,
-                void (*on_note)(void *user, uint32_t note), void *user,
-                struct gapless_error *error)
+int client_poll(struct client *c, int64_t timeout_ns, struct gapless_error *error)
 {
     struct tp_event events[CLIENT_EVENTS];
     bool down = false;
@@ -57,9 +68,9 @@ int client_poll(struct client *c, int64_t timeout_ns,
         if (events[i].kind == TP_TEXT)
             on_text(c, events[i].data, events[i].bytes);
         else if (events[i].kind == TP_NOTE)
-            on_note(user, events[i].note);
+            c->on_note(c->user, events[i].note);
         else if (events[i].kind == TP_DONE)
-            c->done++;
+            c->open -= c->open > 0 ? 1 : 0;
         else if (events[i].kind == TP_DOWN)
             down = true;
     }
@@ -75,8 +86,23 @@ int client_poll(struct client *c, int64_t timeout_ns,
     return GAPLESS_OK;
 }
 
+uint64_t client_deadline(const struct client *c, int64_t timeout_ns)
+{
+    return c->transport->now_ns(c->tp) + (uint64_t)timeout_ns;
+}
+
+int client_lost(struct client *c, struct gapless_error *error)
+{
+    uint64_t deadline = client_deadline(c, CLIENT_LAST_NS);
+    int status = GAPLESS_OK;
+
+    /* What the master said before it went, or ended us, is still to be read. */
+    while (status == GAPLESS_OK && c->transport->now_ns(c->tp) < deadline)
+        status = client_poll(c, CLIENT_SLICE_NS, error);
+    return status == GAPLESS_OK ? lost(c, error) : status;
+}
+
 static int wait_for_welcome(struct client *c, int64_t bound_ns,
-                            void (*on_note)(void *user, uint32_t note), void *user,
                             struct gapless_error *error)
 {
     uint64_t began = c->transport->now_ns(c->tp);
@@ -90,7 +116,7 @@ static int wait_for_welcome(struct client *c, int64_t bound_ns,
                 "the master at %s did not answer the hello within %.1f s: "
                 "it may be stopped; look at it with 'gapless observe'",
                 c->address, 1e-9 * (double)bound_ns);
-        status = client_poll(c, left, on_note, user, error);
+        status = client_poll(c, left, error);
         if (status != GAPLESS_OK)
             return status;
         left = bound_ns - (int64_t)(c->transport->now_ns(c->tp) - began);
@@ -103,32 +129,42 @@ static int wait_for_welcome(struct client *c, int64_t bound_ns,
     return GAPLESS_OK;
 }
 
-int client_open(struct client *ret, const char *address, const struct wire_hello *hello,
-                int64_t connect_ns, int64_t spin_ns, uint32_t notes_max,
-                void (*on_note)(void *user, uint32_t note), void *user,
-                struct gapless_error *error)
+static int reach(struct client *c, const struct client_wishes *wishes, int64_t bound_ns,
+                 struct gapless_error *error)
 {
-    struct tp_config config = {.notes_max = notes_max,
-                               .windows_max = WIRE_WINDOWS,
-                               .spin_ns = (uint64_t)spin_ns};
-    int64_t bound = connect_ns > 0 ? connect_ns : CLIENT_CONNECT_NS;
-    const char *place;
-    int status;
+    static const struct gapless_net defaults;
+    struct tp_config config = {.windows_max = WIRE_WINDOWS,
+                               .spin_ns = (uint64_t)wishes->spin_ns};
+    const char *place = NULL;
+    int status = network_settings(wishes->net == NULL ? &defaults : wishes->net,
+                                  &config.net, error);
 
-    *ret = (struct client){0};
-    status = backend_find(address, &ret->transport, &place, error);
+    if (status == GAPLESS_OK)
+        status = backend_find(wishes->address, &c->transport, &place, error);
     if (status != GAPLESS_OK)
         return status;
-    (void)snprintf(ret->address, sizeof ret->address, "%s", address);
-    status = ret->transport->open(&config, &ret->tp, error);
+    (void)snprintf(c->address, sizeof c->address, "%s", wishes->address);
+    status = c->transport->open(&config, &c->tp, error);
     if (status == GAPLESS_OK)
-        status = ret->transport->connect(ret->tp, place, bound, &ret->peer, error);
+        status = c->transport->connect(c->tp, place, bound_ns, &c->peer, error);
+    return status;
+}
+
+int client_open(struct client *ret, const struct client_wishes *wishes,
+                struct gapless_error *error)
+{
+    int64_t bound = wishes->connect_ns > 0 ? wishes->connect_ns : CLIENT_CONNECT_NS;
+    int status;
+
+    *ret = (struct client){.on_note = wishes->on_note, .user = wishes->user};
+    status = reach(ret, wishes, bound, error);
     if (status == GAPLESS_OK) {
         ret->connected = true;
-        status = ret->transport->say(ret->tp, ret->peer, hello, sizeof *hello, error);
+        status = ret->transport->say(ret->tp, ret->peer, wishes->hello,
+                                     sizeof *wishes->hello, error);
     }
     if (status == GAPLESS_OK)
-        status = wait_for_welcome(ret, bound, on_note, user, error);
+        status = wait_for_welcome(ret, bound, error);
     if (status != GAPLESS_OK)
         client_close(ret);
     return status;
@@ -148,25 +184,106 @@ int client_window(struct client *c, enum wire_window window, size_t bytes,
     return status;
 }
 
+/* ---- reading and putting ---- */
+
+/* What get and put have in common. */
+static int posted(struct client *c, int status, const char *what,
+                  struct gapless_error *error)
+{
+    c->open += status == 1 ? 1 : 0;
+    if (status >= 0)
+        return GAPLESS_OK;
+    if (status == GAPLESS_PEER_LOST)
+        return client_lost(c, error);
+    if (status == GAPLESS_AGAIN)
+        return status;
+    return gapless_error_set(error, status, 0, "%s the master at %s failed: %s", what,
+                             c->address, gapless_strerror(status));
+}
+
+int client_get(struct client *c, const struct tp_region *window, size_t at,
+               size_t bytes, struct gapless_error *error)
+{
+    return posted(c, c->transport->get(c->tp, c->peer, window, at, bytes, CLIENT_GET),
+                  "reading from", error);
+}
+
+int client_put(struct client *c, const struct tp_region *window, size_t at,
+               size_t bytes, uint32_t note, struct gapless_error *error)
+{
+    return posted(c, c->transport->put(c->tp, c->peer, window, at, bytes, note),
+                  "writing to", error);
+}
+
+static int wait_until(struct client *c, uint64_t deadline_ns,
+                      struct gapless_error *error)
+{
+    uint64_t now = c->transport->now_ns(c->tp);
+    uint64_t left = now < deadline_ns ? deadline_ns - now : 0;
+
+    if (left == 0)
+        return gapless_error_set(
+            error, GAPLESS_TIMEOUT, 0,
+            "what was asked of the master at %s did not come in time: its machine or "
+            "the network between is stopped or overloaded",
+            c->address);
+    return client_poll(c, left < CLIENT_SLICE_NS ? (int64_t)left : CLIENT_SLICE_NS,
+                       error);
+}
+
+int client_fetch(struct client *c, const struct tp_region *window, size_t at,
+                 size_t bytes, uint64_t deadline_ns, struct gapless_error *error)
+{
+    int status = client_get(c, window, at, bytes, error);
+
+    while (status == GAPLESS_AGAIN) {
+        status = wait_until(c, deadline_ns, error);
+        if (status == GAPLESS_OK)
+            status = client_get(c, window, at, bytes, error);
+    }
+    return status;
+}
+
+int client_settle(struct client *c, uint64_t deadline_ns, struct gapless_error *error)
+{
+    int status = GAPLESS_OK;
+
+    while (status == GAPLESS_OK && c->open > 0)
+        status = wait_until(c, deadline_ns, error);
+    return status;
+}
+
+/* ---- the board ---- */
+
+static bool board_makes_sense(const struct client *c, const struct board *b)
+{
+    return b->head.magic == WIRE_MAGIC && b->ranges == c->welcome.ranges &&
+           b->count == c->welcome.count && b->bytes <= c->board_region.bytes &&
+           b->workers_max <= GAPLESS_WORKERS_MAX && b->starts_at <= b->bytes &&
+           (b->bytes - b->starts_at) / sizeof(uint64_t) >= b->ranges + 1ull &&
+           b->versions_at <= b->bytes &&
+           (b->bytes - b->versions_at) / sizeof(uint64_t) >= b->ranges &&
+           b->workers_at <= b->bytes &&
+           (b->bytes - b->workers_at) / sizeof(struct gapless_worker_stats) >=
+               b->workers_max;
+}
+
 int client_board(struct client *c, struct gapless_error *error)
 {
-    struct tp_region region;
+    uint64_t deadline = client_deadline(c, CLIENT_CONNECT_NS), last;
     const struct board *b;
-    uint64_t last;
-    int status = client_window(c, WIRE_BOARD, sizeof(struct board), &region, error);
+    int status =
+        client_window(c, WIRE_BOARD, sizeof(struct board), &c->board_region, error);
 
+    if (status == GAPLESS_OK && !c->transport->mapped)
+        status = client_fetch(c, &c->board_region, 0, c->board_region.bytes, deadline,
+                              error);
+    if (status == GAPLESS_OK)
+        status = client_settle(c, deadline, error);
     if (status != GAPLESS_OK)
         return status;
-    b = region.base;
-    if (b->head.magic != WIRE_MAGIC || b->ranges != c->welcome.ranges ||
-        b->count != c->welcome.count || b->bytes > region.bytes ||
-        b->workers_max > GAPLESS_WORKERS_MAX || b->starts_at > b->bytes ||
-        (b->bytes - b->starts_at) / sizeof(uint64_t) < b->ranges + 1ull ||
-        b->versions_at > b->bytes ||
-        (b->bytes - b->versions_at) / sizeof(uint64_t) < b->ranges ||
-        b->workers_at > b->bytes ||
-        (b->bytes - b->workers_at) / sizeof(struct gapless_worker_stats) <
-            b->workers_max)
+    b = c->board_region.base;
+    if (!board_makes_sense(c, b))
         return gapless_error_set(error, GAPLESS_PROTOCOL, 0,
                                  "the board of the master at %s makes no sense",
                                  c->address);
@@ -177,6 +294,15 @@ int client_board(struct client *c, struct gapless_error *error)
                                  c->address);
     c->board = b;
     return GAPLESS_OK;
+}
+
+int client_versions(struct client *c, uint64_t deadline_ns, struct gapless_error *error)
+{
+    int status =
+        client_fetch(c, &c->board_region, (size_t)c->board->versions_at,
+                     c->board->ranges * sizeof(struct seq_word), deadline_ns, error);
+
+    return status == GAPLESS_OK ? client_settle(c, deadline_ns, error) : status;
 }
 
 void client_close(struct client *c)

@@ -12,8 +12,9 @@
  * given (`sent`), writes it into its slot (`grad`) and says so; the master applies it
  * in one pass, writes the worker's next parameters (a look-ahead, if the rule has one)
  * and says "ready". Over shared memory both buffers are mapped into the worker: push
- * and pull move nothing. An observer reads the live parameters and the statistics
- * without slowing anybody.
+ * and pull move nothing. Over a network they move range by range, out, through the
+ * master and back at the same time. An observer reads the live parameters and the
+ * statistics without slowing anybody.
  *
  * The gap is how far the parameters moved since the worker read them: gap_rms = ||theta
  * - sent|| / sqrt(count). The lag is how many updates were applied in between. Both are
@@ -122,8 +123,22 @@ enum gapless_gap_ref {
  * ------------------------------------------------------------------------------------------------
  */
 
+/* A network transport's settings; all zero: the defaults. Shared memory takes no notice
+ * of them. */
+struct gapless_net {
+    const void *token; /* a secret of 16 to 4096 bytes that master and clients must
+                          share; NULL: none, then a master listens at loopback only */
+    size_t token_bytes;
+    bool insecure;        /* a master may listen beyond loopback without a token */
+    const char *devices;  /* names of RDMA devices, "mlx5_0,mlx5_1"; NULL: chosen by
+                             address and route. Ranges are striped over several */
+    uint32_t lanes;       /* queue pairs a peer; 0: 1, or one for each device */
+    uint32_t retries;     /* 1 to 6, before a peer counts as lost; 0: 6 */
+    uint32_t ack_timeout; /* of one try, 4.096 us << n, n from 8 to 20; 0: 14 (67 ms) */
+};
+
 struct gapless_master_config {
-    const char *address; /* "shm:NAME" or "shm:/path/of/socket" */
+    const char *address; /* "shm:NAME", "shm:/path/of/socket", "verbs:HOST:PORT" */
     struct gapless_model model;
     const float *initial; /* count parameters, copied; NULL: zeros */
     const char *rule;     /* NULL: "dana-ga" */
@@ -160,6 +175,11 @@ struct gapless_master_config {
     const char *record; /* a file that gets the order in which everything arrives, for
                            gapless_simulation_open to repeat; NULL: none */
     const char *record_note; /* text kept at its start, lines of key=value; NULL: "" */
+    struct gapless_net net;
+    /* Told, in gapless_master_open and _run, a line a person may want to see: a peer
+     * lost and why. NULL: nobody is told. */
+    void (*log)(void *log_context, const char *line);
+    void *log_context;
 };
 
 struct gapless_summary { /* of a histogram */
@@ -178,7 +198,8 @@ struct gapless_worker_stats {
     double gap_sum; /* of gap_rms over gap_count of its gradients */
     uint64_t gap_count;
     double loss;                     /* as it last told */
-    uint64_t seen_ns;                /* CLOCK_MONOTONIC of its last gradient */
+    uint64_t seen_ns;                /* of its last gradient, by the reader's clock
+                                        (CLOCK_MONOTONIC) */
     uint32_t lag_bins[GAPLESS_BINS]; /* see gapless_lag_edge */
     uint32_t gap_bins[GAPLESS_BINS];
 };
@@ -262,6 +283,7 @@ struct gapless_worker_config {
     int64_t spin_ns;            /* polling before sleeping; 0: 50,000 */
     bool
         by_range; /* push range by range, as over a network, even if memory is mapped */
+    struct gapless_net net;
 };
 
 struct gapless_worker;
@@ -397,6 +419,30 @@ void gapless_simulation_close(struct gapless_simulation *simulation);
 /* The note at the start of a record, malloc'ed. */
 int gapless_record_note(const char *path, char **ret, struct gapless_error *error);
 
+/* ---- the network
+ * ---------------------------------------------------------------------------------------------
+ */
+
+/* What a transport has done so far; all zero over shared memory but wake-ups. */
+struct gapless_traffic {
+    uint64_t requests;    /* work requests posted */
+    uint64_t doorbells;   /* calls that posted them */
+    uint64_t completions; /* taken from completion queues */
+    uint64_t wakeups;     /* sleeps that ended */
+    uint64_t regions;     /* registrations of memory, now */
+};
+void gapless_master_traffic(const struct gapless_master *master,
+                            struct gapless_traffic *ret);
+void gapless_worker_traffic(const struct gapless_worker *worker,
+                            struct gapless_traffic *ret);
+/* One line on the path: device, port, GID and why it was chosen; "" over shared memory.
+ * `bytes` of ret are enough if 256. */
+void gapless_master_link(const struct gapless_master *master, char *ret, size_t bytes);
+void gapless_worker_link(const struct gapless_worker *worker, char *ret, size_t bytes);
+/* The RDMA devices of this machine, their ports, GIDs and limits: lines for a person.
+ * Returns the number of devices, or GAPLESS_MISSING if this build has no verbs. */
+int gapless_network_survey(char *ret, size_t bytes);
+
 /* ---- observer
  * ----------------------------------------------------------------------------------------------
  */
@@ -404,6 +450,7 @@ int gapless_record_note(const char *path, char **ret, struct gapless_error *erro
 struct gapless_observer_config {
     const char *address;
     int64_t connect_ns; /* 0: 10 s */
+    struct gapless_net net;
 };
 
 struct gapless_observer;
@@ -415,7 +462,8 @@ const char *gapless_observer_job(const struct gapless_observer *observer);
 /* Copies the live parameters, one-sided: every range is from one moment, never torn.
  * *ret_version: updates of the first range. Where a range changes faster than it can be
  * copied, the master is asked for a copy, which it makes at most 20 times a second.
- * GAPLESS_TORN when that did not help within timeout_ns either (0: 1 s).
+ * GAPLESS_TORN when that did not help within timeout_ns either (0: 1 s, over a network
+ * 10 s).
  * GAPLESS_PEER_LOST when the master is gone. */
 int gapless_observer_read(struct gapless_observer *observer, float *params,
                           int64_t timeout_ns, uint64_t *ret_version,

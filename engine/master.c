@@ -2,6 +2,7 @@
 #include "master.h"
 
 #include "checkpoint.h"
+#include "network.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -33,7 +34,8 @@ static void ready_one(struct gapless_master *m, uint32_t w, uint32_t range)
     cw->ready = cw->refresh = false;
     status = m->transport->notify(
         m->tp, slot->peer,
-        NOTE(NOTE_READY, range == CORE_ALL ? NOTE_ALL_RANGES : range));
+        cw->stop ? NOTE(NOTE_OVER, 0)
+                 : NOTE(NOTE_READY, range == CORE_ALL ? NOTE_ALL_RANGES : range));
     /* The ring holds every note an honest worker can have unread: a full one is a
      * broken worker. */
     if (status == GAPLESS_AGAIN)
@@ -95,7 +97,7 @@ static void perform(struct gapless_master *m, const struct core_action *action)
 }
 
 /* The core's counters, for whoever watches. */
-static void publish(struct gapless_master *m)
+static void publish(struct gapless_master *m, uint64_t now_ns)
 {
     static const uint32_t state[] = {
         [CORE_GATHERING] = GAPLESS_RUN_WAITING,
@@ -113,6 +115,7 @@ static void publish(struct gapless_master *m)
     s->dropped = m->core->dropped;
     s->partial = m->core->partial;
     s->state = state[m->core->phase];
+    m->board->now_ns = now_ns;
 }
 
 /* What kind of line an event makes in a record; false: none. */
@@ -250,8 +253,10 @@ static void on_event(struct gapless_master *m, const struct tp_event *e)
 {
     switch (e->kind) {
     case TP_UP:
-        m->peer[e->peer] = (struct master_peer){ROLE_UNKNOWN, MASTER_NO_WORKER,
-                                                m->transport->now_ns(m->tp)};
+        m->peer[e->peer] =
+            (struct master_peer){.role = ROLE_UNKNOWN,
+                                 .worker = MASTER_NO_WORKER,
+                                 .since_ns = m->transport->now_ns(m->tp)};
         break;
     case TP_DOWN:
         door_down(m, e->peer);
@@ -310,7 +315,7 @@ int gapless_master_run(struct gapless_master *m, int64_t timeout_ns,
         now = m->transport->now_ns(m->tp);
         now += now == began ? 1 : 0;
         tick(m, now);
-        publish(m);
+        publish(m, now);
     }
 }
 
@@ -356,4 +361,14 @@ int gapless_master_save(const struct gapless_master *m, const char *path,
     (void)snprintf(gradients, sizeof gradients, "%llu",
                    (unsigned long long)m->core->consumed);
     return checkpoint_save(&m->layout, m->theta, path, metadata, error);
+}
+
+void gapless_master_traffic(const struct gapless_master *m, struct gapless_traffic *ret)
+{
+    network_traffic(m->transport, m->tp, ret);
+}
+
+void gapless_master_link(const struct gapless_master *m, char *ret, size_t bytes)
+{
+    network_link(m->transport, m->tp, TP_NOBODY, ret, bytes);
 }

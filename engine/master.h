@@ -32,6 +32,7 @@ struct master_peer {
     enum master_role role;
     uint32_t worker;
     uint64_t since_ns; /* ROLE_UNKNOWN: when it connected */
+    uint32_t pid;      /* 0: unknown */
 };
 
 /* A worker's memory. */
@@ -92,7 +93,8 @@ struct gapless_master {
     uint32_t peers_max, observers_max, observers;
     tp_peer hello_peer; /* who said hello, while the core decides */
     uint32_t hello_pid;
-    size_t slot_bytes, sent_at, told_at, grad_at; /* of every slot region */
+    /* Of every slot region, see wire.h. slot_used: what is ever touched, if lent. */
+    size_t slot_bytes, slot_used, sent_at, split, told_at, push_at, grad_at;
     uint32_t *range_stage;    /* schedule stage of the last update of each range */
     const float **round_grad; /* of a round, workers_max */
     float **round_sent;
@@ -111,6 +113,8 @@ struct gapless_master {
      * pages. */
     bool lent;
     bool untimed; /* time by itself does nothing: a record says when it did */
+    void (*log)(void *log_context, const char *line); /* NULL: nobody listens */
+    void *log_context;
     struct record_writer *record; /* NULL: none */
     uint64_t opened_ns;
 };

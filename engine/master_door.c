@@ -1,10 +1,29 @@
 /* Who comes and goes at the master: hello, welcome, refusal, departure. */
 #include "master.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Somebody who has connected says hello at once; a hello takes microseconds. */
 #define HELLO_BOUND_NS 10000000000ull
+
+/* A line for whoever runs the master. */
+static void say(const struct gapless_master *m, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void say(const struct gapless_master *m, const char *format, ...)
+{
+    char line[640];
+    va_list list;
+
+    if (m->log == NULL)
+        return;
+    va_start(list, format);
+    (void)vsnprintf(line, sizeof line, format, list);
+    va_end(list);
+    m->log(m->log_context, line);
+}
 
 static void refuse(struct gapless_master *m, tp_peer peer,
                    const struct gapless_error *why)
@@ -15,7 +34,7 @@ static void refuse(struct gapless_master *m, tp_peer peer,
     memcpy(refused.text, why->text, sizeof refused.text);
     (void)m->transport->say(m->tp, peer, &refused, sizeof refused, NULL);
     m->transport->drop(m->tp, peer);
-    m->peer[peer] = (struct master_peer){ROLE_NONE, MASTER_NO_WORKER, 0};
+    m->peer[peer] = (struct master_peer){.worker = MASTER_NO_WORKER};
 }
 
 static int check_hello(const struct gapless_master *m, const struct wire_hello *hello,
@@ -86,7 +105,7 @@ static void fill_welcome(const struct gapless_master *m, uint32_t worker,
     memcpy(ret->job, m->job, strlen(m->job) + 1);
 }
 
-static void hello_observer(struct gapless_master *m, tp_peer peer)
+static void hello_observer(struct gapless_master *m, tp_peer peer, uint32_t pid)
 {
     struct wire_welcome welcome;
 
@@ -102,6 +121,7 @@ static void hello_observer(struct gapless_master *m, tp_peer peer)
         return;
     }
     m->peer[peer].role = ROLE_OBSERVER;
+    m->peer[peer].pid = pid;
     m->observers++;
 }
 
@@ -118,17 +138,19 @@ void door_text(struct gapless_master *m, tp_peer peer, const void *data, uint32_
         return;
     }
     if (check_hello(m, &hello, bytes, &why) != GAPLESS_OK) {
+        say(m, "refused a peer: %s", why.text);
         refuse(m, peer, &why);
         return;
     }
     if (hello.role == WIRE_OBSERVER) {
         if (m->observers < m->observers_max) {
-            hello_observer(m, peer);
+            hello_observer(m, peer, hello.pid);
             return;
         }
         (void)gapless_error_set(
             &why, GAPLESS_CAPACITY, 0,
             "the master has room for %u observers and all are there", m->observers_max);
+        say(m, "refused an observer (pid %u): %s", hello.pid, why.text);
         refuse(m, peer, &why);
         return;
     }
@@ -150,13 +172,13 @@ static int slot_memory(struct gapless_master *m, struct master_slot *slot,
             return status;
     }
     base = slot->region.base;
-    memset(base, 0, m->lent ? SLOT_SENT_AT : m->slot_bytes);
+    memset(base, 0, m->slot_used);
+    slot->region.split = m->split;
     slot->head = (struct slot_head *)(void *)base;
-    slot->push = (const struct slot_push *)(const void *)(base + SLOT_PUSH_AT);
+    slot->push = (const struct slot_push *)(const void *)(base + m->push_at);
     if (m->rule->flags & RULE_PUBLISHED) {
         slot->told = (const uint64_t *)(const void *)(base + m->told_at);
         slot->dots = (const double *)(slot->told + m->layout.ranges_count);
-        memset(base + m->told_at, 0, m->grad_at - m->told_at);
     } else if (m->lent) {
         memset(slot->sent, 0, (size_t)m->layout.padded * sizeof(float));
     } else {
@@ -164,6 +186,21 @@ static int slot_memory(struct gapless_master *m, struct master_slot *slot,
     }
     slot->grad = (const float *)(const void *)(base + m->grad_at);
     return GAPLESS_OK;
+}
+
+/* A peer is no longer there: who it was. */
+static void depart(struct gapless_master *m, tp_peer peer)
+{
+    struct master_peer was = m->peer[peer];
+
+    m->peer[peer] = (struct master_peer){.worker = MASTER_NO_WORKER};
+    if (was.role == ROLE_OBSERVER)
+        m->observers--;
+    if (was.role != ROLE_WORKER)
+        return;
+    m->slot[was.worker].peer = MASTER_NO_PEER;
+    board_workers(m->board)[was.worker].state = 0;
+    master_event(m, CORE_GONE, was.worker, 0, m->slot[was.worker].left);
 }
 
 void door_welcome(struct gapless_master *m, uint32_t worker)
@@ -181,39 +218,55 @@ void door_welcome(struct gapless_master *m, uint32_t worker)
     }
     slot->peer = peer;
     slot->left = false;
-    m->peer[peer] = (struct master_peer){ROLE_WORKER, worker, 0};
+    m->peer[peer] = (struct master_peer){
+        .role = ROLE_WORKER, .worker = worker, .pid = m->hello_pid};
     board_workers(m->board)[worker] =
         (struct gapless_worker_stats){.state = 1, .pid = m->hello_pid};
     pass_look_ahead(m, worker, CORE_ALL);
     fill_welcome(m, worker, &welcome);
     welcome.sent_at = m->sent_at;
+    welcome.push_at = m->push_at;
     welcome.grad_at = m->grad_at;
     welcome.told_at = m->told_at;
     welcome.second_at = m->second_at;
-    if (m->transport->grant(m->tp, peer, &slot->region, WIRE_SLOT, TP_READ_WRITE,
-                            NULL) != 0 ||
+    if (m->transport->grant(m->tp, peer, &slot->region, WIRE_SLOT, TP_SPLIT, NULL) !=
+            0 ||
         m->transport->grant(m->tp, peer, &m->board_region, WIRE_BOARD, TP_READ, NULL) !=
             0 ||
         (m->told_at != 0 && m->transport->grant(m->tp, peer, &m->published_region,
                                                 WIRE_PUBLISHED, TP_READ, NULL) != 0) ||
         m->transport->say(m->tp, peer, &welcome, sizeof welcome, NULL) != 0) {
         m->transport->drop(m->tp, peer);
-        door_down(m, peer);
+        depart(m, peer);
     }
+}
+
+/* Who went without a word, and why as far as the transport knows. */
+static void say_lost(struct gapless_master *m, tp_peer peer)
+{
+    const struct master_peer *who = &m->peer[peer];
+    struct gapless_error why = {0};
+
+    if (m->log == NULL || who->role == ROLE_NONE)
+        return;
+    m->transport->why(m->tp, peer, &why);
+    if (who->role == ROLE_WORKER && !m->slot[who->worker].left &&
+        (why.status != GAPLESS_OK || m->core->phase != CORE_OVER_NOW))
+        say(m, "worker %u (pid %u) was lost: %s", who->worker, who->pid,
+            why.status != GAPLESS_OK
+                ? why.text
+                : "it ended without a word, as if it was killed: look at its last "
+                  "messages");
+    else if (who->role == ROLE_OBSERVER && why.status != GAPLESS_OK)
+        say(m, "an observer (pid %u) was lost: %s", who->pid, why.text);
+    else if (who->role == ROLE_UNKNOWN && why.status != GAPLESS_OK)
+        say(m, "somebody who had not said hello yet was lost: %s", why.text);
 }
 
 void door_down(struct gapless_master *m, tp_peer peer)
 {
-    struct master_peer was = m->peer[peer];
-
-    m->peer[peer] = (struct master_peer){ROLE_NONE, MASTER_NO_WORKER, 0};
-    if (was.role == ROLE_OBSERVER)
-        m->observers--;
-    if (was.role != ROLE_WORKER)
-        return;
-    m->slot[was.worker].peer = MASTER_NO_PEER;
-    board_workers(m->board)[was.worker].state = 0;
-    master_event(m, CORE_GONE, was.worker, 0, m->slot[was.worker].left);
+    say_lost(m, peer);
+    depart(m, peer);
 }
 
 void door_tick(struct gapless_master *m, uint64_t now_ns)
@@ -266,12 +319,15 @@ void door_drop(struct gapless_master *m, uint32_t worker, enum core_reason reaso
 
     drop_text(m, worker, reason, &why);
     if (worker == CORE_ALL) {
+        if (reason != CORE_OVER)
+            say(m, "refused a worker (pid %u): %s", m->hello_pid, why.text);
         refuse(m, peer, &why);
         return;
     }
     if (peer == MASTER_NO_PEER)
         return;
+    say(m, "worker %u (pid %u) was dropped: %s", worker, m->peer[peer].pid, why.text);
     refuse(m, peer, &why);
-    m->peer[peer] = (struct master_peer){ROLE_WORKER, worker, 0};
-    door_down(m, peer);
+    m->peer[peer] = (struct master_peer){.role = ROLE_WORKER, .worker = worker};
+    depart(m, peer);
 }

@@ -1,6 +1,8 @@
 /* Opening a master: checks the configuration, takes all memory, listens. */
 #include "master.h"
 
+#include "network.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -185,21 +187,56 @@ static void *reserve(size_t bytes)
     return p;
 }
 
-/* Where everything is in a slot, and in the region of what is published. */
+static size_t lines(size_t bytes)
+{
+    return (bytes + 63) / 64 * 64;
+}
+
+/* Where the vectors lie outside of the slots: all that is left of one in few pages.
+ * What follows is never touched. */
+static void place_lent_slots(struct gapless_master *m, size_t told, size_t vector)
+{
+    size_t at = lines(sizeof(struct slot_head));
+
+    m->told_at = told > 0 ? at : 0;
+    m->push_at = at + lines(told);
+    m->grad_at = m->push_at + sizeof(struct slot_push);
+    if (told == 0)
+        m->sent_at = m->grad_at + vector;
+    m->slot_used = pages(m->grad_at);
+    m->slot_bytes = pages(m->grad_at + 2 * vector);
+    m->split = at;
+}
+
+/* Where everything is in a slot (wire.h), and in the region of what is published. */
 static void place_slots(struct gapless_master *m, size_t vector)
 {
-    size_t told = ((size_t)m->layout.ranges_count + m->layout.blocks_count) * 8;
+    bool published = (m->rule->flags & RULE_PUBLISHED) != 0;
+    size_t told =
+        published ? lines(((size_t)m->layout.ranges_count + m->layout.blocks_count) * 8)
+                  : 0;
+    size_t tells = told + sizeof(struct slot_push);
 
-    if (m->rule->flags & RULE_PUBLISHED) {
+    if (published) {
         m->sent_at = STAGGER(ARRAY_SENT);
         m->second_at = pages(m->sent_at + vector) + STAGGER(ARRAY_SENT);
-        m->told_at = SLOT_SENT_AT;
-        m->grad_at = pages(m->told_at + told) + STAGGER(ARRAY_GRAD);
-    } else {
-        m->sent_at = SLOT_SENT_AT + STAGGER(ARRAY_SENT);
-        m->grad_at = pages(m->sent_at + vector) + STAGGER(ARRAY_GRAD);
     }
-    m->slot_bytes = pages(m->grad_at + vector);
+    if (m->lent) {
+        place_lent_slots(m, told, vector);
+        return;
+    }
+    m->split = PAGE;
+    if (!published) {
+        m->sent_at = PAGE + STAGGER(ARRAY_SENT);
+        m->split = pages(m->sent_at + vector);
+    }
+    /* In its place in a page, which has room before it for what is told. */
+    m->grad_at = m->split + STAGGER(ARRAY_GRAD);
+    if (tells > STAGGER(ARRAY_GRAD))
+        m->grad_at += pages(tells - STAGGER(ARRAY_GRAD));
+    m->push_at = m->grad_at - sizeof(struct slot_push);
+    m->told_at = published ? m->push_at - told : 0;
+    m->slot_bytes = m->slot_used = pages(m->grad_at + vector);
 }
 
 static int make_vectors(struct gapless_master *m, struct gapless_error *error)
@@ -324,8 +361,10 @@ static int go_public(struct gapless_master *m, const struct gapless_master_confi
                                .notes_max = 2 * m->layout.ranges_count + 16,
                                .windows_max = WIRE_WINDOWS,
                                .spin_ns = (uint64_t)c->spin_ns};
-    int status = m->transport->open(&config, &m->tp, error);
+    int status = network_settings(&c->net, &config.net, error);
 
+    if (status == GAPLESS_OK)
+        status = m->transport->open(&config, &m->tp, error);
     if (status == GAPLESS_OK)
         status = make_board(m, c->initial, error);
     if (status == GAPLESS_OK && (m->rule->flags & RULE_PUBLISHED))
@@ -370,6 +409,8 @@ static int open_master(const struct gapless_master_config *config, bool lent,
     m->rule = rules_find(rule);
     m->compute = compute_cpu();
     m->lent = lent;
+    m->log = config->log;
+    m->log_context = config->log_context;
     status = backend_find(config->address, &m->transport, &place, error);
     if (status == GAPLESS_OK)
         status = check_numbers(config, error);

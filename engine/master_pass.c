@@ -149,7 +149,7 @@ static void tell_soon(struct gapless_master *m, uint32_t worker)
         memcpy(m->rehearsal, m->core, m->core->bytes);
         (void)core_step(m->rehearsal, &applied, &todo);
     }
-    if (slot->peer != MASTER_NO_PEER)
+    if (slot->peer != MASTER_NO_PEER && m->transport->mapped)
         (void)m->transport->notify(m->tp, slot->peer, NOTE(NOTE_SOON, 0));
 }
 

@@ -1,6 +1,7 @@
 /* An observer: reads the live parameters and statistics, one-sided, without asking
- * anybody. */
-#include "client.h"
+ * anybody. Here is what it does where memory is mapped; observer_far.c does the same
+ * where it is not. */
+#include "observer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -9,18 +10,7 @@
 #include <unistd.h>
 
 #define READ_NS 1000000000ll
-/* One-sided reads of a range are tried for so long; then the master is asked for a
- * copy. */
-#define PATIENCE_NS 20000000ull
-/* Ask again so often, see COPY_EVERY_NS in master.c. */
-#define ASK_NS 60000000ull
 #define CHECK_NS 50000000ull
-
-struct gapless_observer {
-    struct client client;
-    struct tp_region theta, copy;
-    uint64_t checked_ns;
-};
 
 static void ignore_note(void *user, uint32_t note)
 {
@@ -41,8 +31,13 @@ int gapless_observer_open(const struct gapless_observer_config *config,
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory for an observer");
     (void)snprintf(hello.version, sizeof hello.version, "%s", gapless_version());
-    status = client_open(&o->client, config->address, &hello, config->connect_ns, 0, 0,
-                         ignore_note, NULL, error);
+    status = client_open(&o->client,
+                         &(struct client_wishes){.address = config->address,
+                                                 .hello = &hello,
+                                                 .connect_ns = config->connect_ns,
+                                                 .net = &config->net,
+                                                 .on_note = ignore_note},
+                         error);
     if (status == GAPLESS_OK)
         status = client_board(&o->client, error);
     if (status == GAPLESS_OK)
@@ -53,6 +48,8 @@ int gapless_observer_open(const struct gapless_observer_config *config,
         status = client_window(&o->client, WIRE_COPY,
                                (size_t)o->client.welcome.count * sizeof(float),
                                &o->copy, error);
+    if (status == GAPLESS_OK && !o->client.transport->mapped)
+        status = far_open(o, error);
     if (status != GAPLESS_OK) {
         gapless_observer_close(o);
         return status;
@@ -80,7 +77,7 @@ static int check_master(struct gapless_observer *o, struct gapless_error *error)
     if (o->client.connected && now - o->checked_ns < CHECK_NS)
         return GAPLESS_OK;
     o->checked_ns = now;
-    return client_poll(&o->client, 0, ignore_note, NULL, error);
+    return client_poll(&o->client, 0, error);
 }
 
 /* One range, whole: GAPLESS_OK, or GAPLESS_TORN at the deadline. A range that is being
@@ -113,6 +110,16 @@ static int read_range(struct gapless_observer *o, uint32_t range, float *params,
     }
 }
 
+int observer_torn(const struct gapless_observer *o, struct gapless_error *error)
+{
+    return gapless_error_set(
+        error, GAPLESS_TORN, 0,
+        "the master at %s changed its parameters during every read "
+        "and did not give a copy in time: read again with a longer "
+        "bound",
+        o->client.address);
+}
+
 /* The copy that the master makes when asked; newer than `before`. */
 static int read_copy(struct gapless_observer *o, float *params, uint64_t deadline_ns,
                      uint64_t *ret_version, struct gapless_error *error)
@@ -125,15 +132,9 @@ static int read_copy(struct gapless_observer *o, float *params, uint64_t deadlin
     for (;;) {
         now = t->now_ns(o->client.tp);
         if (now > deadline_ns)
-            return gapless_error_set(
-                error, GAPLESS_TORN, 0,
-                "the master at %s changed its parameters during every read "
-                "and did not give a copy in time: read again with a longer "
-                "bound",
-                o->client.address);
-        if (asked == 0 || now - asked > ASK_NS) {
-            (void)t->put(o->client.tp, o->client.peer, &o->copy, 0, 0,
-                         NOTE(NOTE_COPY, 0));
+            return observer_torn(o, error);
+        if (asked == 0 || now - asked > OBSERVER_ASK_NS) {
+            (void)client_put(&o->client, &o->copy, 0, 0, NOTE(NOTE_COPY, 0), NULL);
             asked = now;
         }
         begin = seq_read_begin(&b->copy);
@@ -143,42 +144,55 @@ static int read_copy(struct gapless_observer *o, float *params, uint64_t deadlin
             if (!seq_read_retry(&b->copy, begin))
                 return GAPLESS_OK;
         }
-        status = client_poll(&o->client, 1000000, ignore_note, NULL, error);
+        status = client_poll(&o->client, 1000000, error);
         if (status != GAPLESS_OK)
             return status;
     }
 }
 
-int gapless_observer_read(struct gapless_observer *o, float *params, int64_t timeout_ns,
-                          uint64_t *ret_version, struct gapless_error *error)
+static int read_near(struct gapless_observer *o, float *params, uint64_t deadline_ns,
+                     uint64_t *ret_version, struct gapless_error *error)
 {
-    int64_t bound = timeout_ns > 0 ? timeout_ns : READ_NS;
-    uint64_t began = o->client.transport->now_ns(o->client.tp), version = 0, first = 0;
+    uint64_t version = 0, first = 0;
     uint32_t r;
     int status = check_master(o, error);
 
     for (r = 0; status == GAPLESS_OK && r < o->client.board->ranges; r++) {
-        status = read_range(o, r, params,
-                            o->client.transport->now_ns(o->client.tp) + PATIENCE_NS,
-                            &version);
+        status = read_range(
+            o, r, params,
+            o->client.transport->now_ns(o->client.tp) + OBSERVER_PATIENCE_NS, &version);
         if (r == 0)
             first = version;
     }
     if (status == GAPLESS_TORN)
-        status = read_copy(o, params, began + (uint64_t)bound, &first, error);
+        status = read_copy(o, params, deadline_ns, &first, error);
     if (status == GAPLESS_OK && ret_version != NULL)
         *ret_version = first;
     return status;
 }
 
+int gapless_observer_read(struct gapless_observer *o, float *params, int64_t timeout_ns,
+                          uint64_t *ret_version, struct gapless_error *error)
+{
+    bool mapped = o->client.transport->mapped;
+    int64_t bound = timeout_ns > 0 ? timeout_ns : mapped ? READ_NS : OBSERVER_FAR_NS;
+    uint64_t deadline = client_deadline(&o->client, bound);
+
+    return mapped ? read_near(o, params, deadline, ret_version, error)
+                  : far_read(o, params, deadline, ret_version, error);
+}
+
 int gapless_observer_stats(struct gapless_observer *o, struct gapless_stats *ret,
                            struct gapless_error *error)
 {
-    int status = check_master(o, error);
+    bool mapped = o->client.transport->mapped;
+    int status = mapped ? check_master(o, error) : far_stats(o, error);
 
     if (status == GAPLESS_OK)
         telemetry_stats(&o->client.board->telemetry,
-                        o->client.transport->now_ns(o->client.tp), ret);
+                        mapped ? o->client.transport->now_ns(o->client.tp)
+                               : o->client.board->now_ns,
+                        ret);
     return status;
 }
 
@@ -187,6 +201,8 @@ int gapless_observer_worker_stats(struct gapless_observer *o, uint32_t worker,
 {
     if (worker >= o->client.board->workers_max)
         return GAPLESS_MISSING;
+    if (!o->client.transport->mapped)
+        return far_worker(o, worker, ret);
     *ret = board_workers(o->client.board)[worker];
     return GAPLESS_OK;
 }
@@ -196,5 +212,7 @@ void gapless_observer_close(struct gapless_observer *o)
     if (o == NULL)
         return;
     client_close(&o->client);
+    free(o->listed);
+    free(o->begun);
     free(o);
 }

@@ -529,7 +529,7 @@ static void count_bytes(const struct gapless_simulation *s,
     for (uint32_t w = 0; w < s->workers_max; w++)
         if (m->slot[w].region.base != NULL) {
             vectors += (m->slot[w].own != NULL ? 1u : 0u) + (published ? 0u : 1u);
-            ret->table_bytes += m->grad_at - (published ? 0 : vector);
+            ret->table_bytes += m->slot_used;
         }
     ret->master_bytes = vectors * vector;
 }

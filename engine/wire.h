@@ -5,6 +5,7 @@
  *   HELLO (role, version, model) --------->  refuse, or:
  *        <------------ grants of windows, WELCOME
  *   note READY(range) <--------------------  a look-ahead is in the slot
+ *   note OVER <----------------------------  the run is over
  *   put, note PUSH(range or all) --------->  a gradient has landed
  *   note BAD ----------------------------->  it was not finite; nothing was put
  *   note LOCAL --------------------------->  the worker used it itself (EASGD)
@@ -21,7 +22,7 @@
 #include "transport/ring.h"
 
 #define WIRE_MAGIC 0x53504147u /* "GAPS" */
-#define WIRE_PROTOCOL 2u
+#define WIRE_PROTOCOL 3u
 
 enum wire_kind {
     WIRE_HELLO = 1,
@@ -64,7 +65,8 @@ struct wire_welcome {
     uint64_t count;
     uint64_t sent_at; /* offset in the slot window; or of the first place in the window
                          of what is published */
-    uint64_t grad_at; /* in the slot window */
+    uint64_t push_at; /* in the slot window: struct slot_push, right before ... */
+    uint64_t grad_at; /* ... the gradient */
     uint64_t told_at; /* in the slot window: what the worker tells beside its gradient;
                          0: it reads its slot, and nothing is published */
     uint64_t second_at; /* of the second place of what is published */
@@ -101,14 +103,18 @@ enum wire_window {
  * up, and on both sides what the note that matters needs, code and data, comes back
  * into the caches that the vector has emptied. (64 MiB: 4 us for the protocol instead
  * of 9.) It may be ignored. Global rules, whose sums are bits of the result, go
- * without. */
+ * without, and so do transports that do not map memory.
+ *
+ * OVER takes the place of a READY and needs nothing read: the master may be gone before
+ * a read would reach it. */
 enum wire_note {
     NOTE_PUSH = 1,
     NOTE_BAD = 2,
     NOTE_READY = 3,
     NOTE_COPY = 4,
     NOTE_SOON = 5,
-    NOTE_LOCAL = 6
+    NOTE_LOCAL = 6,
+    NOTE_OVER = 7
 };
 /* Vectors, or ranges, of more elements than this leave nothing else in a core's caches.
  */
@@ -120,8 +126,14 @@ enum wire_note {
 #define NOTE_WHAT(note) ((note) >> 16)
 #define NOTE_RANGE(note) ((note)&0xffffu)
 
-/* The start of a slot: the master's part, then the worker's, a cache line or more
- * apart. */
+/* A slot: what the worker may only read, then from a page on what it may only write
+ * (TP_SPLIT). What it tells of a gradient lies right before it, so that one put brings
+ * all of that and the first range.
+ *
+ *   0       sent_at             split       told_at       push_at  grad_at
+ *   | head  | sent              |           | told, dots  | push   | grad
+ *     master writes, worker reads             worker writes, master reads
+ */
 struct slot_head {
     uint64_t ticket;   /* batch to compute */
     uint64_t stop;     /* 1: the run is over */
@@ -139,8 +151,6 @@ struct slot_push {
 
 /* Under a rule with RULE_PUBLISHED the worker tells at told_at: the version of each
  * range that it copied (uint64_t), then <grad, copy> of each block (double). */
-#define SLOT_PUSH_AT 256u
-#define SLOT_SENT_AT 4096u
 
 /* The board, read by workers (range table) and observers (all of it); written by the
  * master only. Then follow, at the offsets given: ranges + 1 starts, ranges version
@@ -154,6 +164,8 @@ struct board {
     /* RULE_PUBLISHED: the number of blocks; ranges + 1 first blocks of a range
      * (uint32_t), then the end of each block from the start of its range (uint32_t). */
     uint64_t blocks, blocks_at;
+    /* The rest changes while the run goes on. */
+    uint64_t now_ns;       /* by the master's clock: times here are of that */
     struct seq_word copy;  /* of the copy made on request (window WIRE_COPY) */
     uint64_t copy_version; /* updates of the first range when it was made */
     struct telemetry telemetry;

@@ -2,9 +2,9 @@
 #include "worker.h"
 
 #include "layout.h"
+#include "network.h"
 
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,14 +16,7 @@
 
 static void on_note(void *user, uint32_t note)
 {
-    struct gapless_worker *w = user;
-
-    if (NOTE_WHAT(note) != NOTE_READY)
-        return;
-    if (NOTE_RANGE(note) == NOTE_ALL_RANGES)
-        w->all_ready = true;
-    else
-        w->ready++;
+    fetch_note(user, note);
 }
 
 static void fill_hello(const struct gapless_worker_config *config,
@@ -60,8 +53,15 @@ int gapless_worker_open(const struct gapless_worker_config *config,
     w->compute = compute_cpu();
     w->by_range = config->by_range;
     w->wait_ns = config->wait_ns > 0 ? config->wait_ns : WAIT_NS;
-    status = client_open(&w->client, config->address, &hello, config->connect_ns,
-                         config->spin_ns, 0, on_note, w, error);
+    status = client_open(&w->client,
+                         &(struct client_wishes){.address = config->address,
+                                                 .hello = &hello,
+                                                 .connect_ns = config->connect_ns,
+                                                 .spin_ns = config->spin_ns,
+                                                 .net = &config->net,
+                                                 .on_note = on_note,
+                                                 .user = w},
+                         error);
     if (status == GAPLESS_OK)
         status = worker_map(w, error);
     if (status != GAPLESS_OK) {
@@ -124,73 +124,7 @@ static int wait_some(struct gapless_worker *w, uint64_t began_ns,
 
     if (left <= 0)
         return too_late(w, error);
-    return client_poll(&w->client, left < SLICE_NS ? left : SLICE_NS, on_note, w,
-                       error);
-}
-
-/* Bytes of the slot from the master. Where the slot is mapped they are there already.
- */
-static int fetch(struct gapless_worker *w, size_t at, size_t bytes, uint64_t began_ns,
-                 struct gapless_error *error)
-{
-    const struct transport *t = w->client.transport;
-    uint64_t done = w->client.done;
-    int status = t->get(w->client.tp, w->client.peer, &w->slot, at, bytes, 0);
-    int waited;
-
-    while (status == GAPLESS_AGAIN) {
-        waited = wait_some(w, began_ns, error);
-        if (waited != GAPLESS_OK)
-            return waited;
-        status = t->get(w->client.tp, w->client.peer, &w->slot, at, bytes, 0);
-    }
-    if (status < 0)
-        return gapless_error_set(error, status, 0,
-                                 "reading from the master at %s failed: %s",
-                                 w->client.address, gapless_strerror(status));
-    while (status == 1 && w->client.done == done) {
-        waited = wait_some(w, began_ns, error);
-        if (waited != GAPLESS_OK)
-            return waited;
-    }
-    return GAPLESS_OK;
-}
-
-/* RULE_PUBLISHED: a range of what is published, whole. The master writes the next
- * version in the other place, so only one that is two versions on spoils the copy. */
-static int copy_range(struct gapless_worker *w, uint32_t r, uint64_t began_ns,
-                      struct gapless_error *error)
-{
-    const struct seq_word *word = &board_versions(w->client.board)[r];
-    size_t from = (size_t)w->starts[r], n = (size_t)w->starts[r + 1] - from;
-
-    for (;;) {
-        uint64_t begin = seq_read_begin(word), version = begin / 2;
-
-        memcpy(w->copy + from, w->place[version % 2] + from, n * sizeof(float));
-        if (!seq_read_lapped(word, begin)) {
-            w->told[r] = version;
-            return GAPLESS_OK;
-        }
-        if (left_of(w, began_ns) <= 0)
-            return gapless_error_set(
-                error, GAPLESS_TORN, 0,
-                "the master at %s changed its parameters twice during every read of "
-                "worker %u for %.1f s: smaller ranges help",
-                w->client.address, w->client.welcome.number, 1e-9 * (double)w->wait_ns);
-        (void)sched_yield();
-    }
-}
-
-static int copy_published(struct gapless_worker *w, uint64_t began_ns,
-                          struct gapless_error *error)
-{
-    int status = GAPLESS_OK;
-    uint32_t r;
-
-    for (r = 0; status == GAPLESS_OK && r < w->client.welcome.ranges; r++)
-        status = copy_range(w, r, began_ns, error);
-    return status;
+    return client_poll(&w->client, left < SLICE_NS ? left : SLICE_NS, error);
 }
 
 /* RULE_PUBLISHED: what tells the master where this gradient was computed. */
@@ -236,24 +170,23 @@ int gapless_worker_pull(struct gapless_worker *w, uint64_t *ret_batch,
         return gapless_error_set(
             error, GAPLESS_INVALID, 0,
             "pull before the gradient of the last pull was pushed");
-    while (status == GAPLESS_OK && !w->all_ready && w->ready < w->client.welcome.ranges)
+    while (status == GAPLESS_OK) {
+        status = fetch_ahead(w, error);
+        if (status != GAPLESS_OK || fetch_done(w))
+            break;
         status = wait_some(w, began, error);
-    if (status == GAPLESS_OK && w->given != NULL &&
-        (w->own == NULL || w->fresh || w->exchanged))
-        status = fetch(w, (size_t)w->client.welcome.sent_at, w->padded * sizeof(float),
-                       began, error);
-    if (status == GAPLESS_OK)
-        status = fetch(w, 0, sizeof *w->head, began, error);
-    if (status != GAPLESS_OK)
+    }
+    if (status == GAPLESS_OK && !w->over)
+        status = fetch_mapped(w, error);
+    /* That the run is over is the master's last word; it may be gone by now. */
+    if (status != GAPLESS_OK && !(status == GAPLESS_PEER_LOST && w->over))
         return status;
-    if (w->head->stop != 0)
+    if (w->over || w->head->stop != 0)
         return gapless_error_set(error, GAPLESS_STOPPED, 0, "the run is over");
-    if (w->copy != NULL)
-        status = copy_published(w, began, error);
+    status = fetch_published(w, began + (uint64_t)w->wait_ns, error);
     if (status != GAPLESS_OK)
         return status;
-    w->all_ready = false;
-    w->ready = 0;
+    fetch_again(w);
     w->rate = w->head->rate;
     if (w->own != NULL)
         meet(w);
@@ -270,8 +203,8 @@ static double norm_sq(struct gapless_worker *w)
 
     if (most > 0) {
         sum = w->compute->norm_sq(w->grad, most);
-        (void)w->client.transport->put(w->client.tp, w->client.peer, &w->slot, 0, 0,
-                                       NOTE(NOTE_SOON, 0));
+        if (w->client.transport->mapped)
+            (void)client_put(&w->client, &w->slot, 0, 0, NOTE(NOTE_SOON, 0), NULL);
     }
     return sum + w->compute->norm_sq(w->grad + most, w->padded - most);
 }
@@ -322,8 +255,9 @@ static bool step(struct gapless_worker *w)
     return true;
 }
 
-/* A note to the master; where its queue is full, waits for at most wait_ns. */
-static int put(struct gapless_worker *w, size_t at, size_t bytes, uint32_t note,
+/* A note to the master; where its queue is full, waits for at most wait_ns. What has
+ * become ready meanwhile is asked for: the way back is another one. */
+static int put(struct gapless_worker *w, uint64_t at, uint64_t bytes, uint32_t note,
                struct gapless_error *error)
 {
     const struct transport *t = w->client.transport;
@@ -331,45 +265,44 @@ static int put(struct gapless_worker *w, size_t at, size_t bytes, uint32_t note,
     int status;
 
     for (;;) {
-        status = t->put(w->client.tp, w->client.peer, &w->slot, at, bytes, note);
+        status =
+            client_put(&w->client, &w->slot, (size_t)at, (size_t)bytes, note, error);
+        if (status == GAPLESS_PEER_LOST && w->over)
+            return GAPLESS_OK; /* too late, as the next pull will say */
         if (status != GAPLESS_AGAIN)
-            break;
+            return status;
         if ((int64_t)(t->now_ns(w->client.tp) - began) > w->wait_ns)
             return gapless_error_set(
                 error, GAPLESS_TIMEOUT, 0,
                 "the master at %s did not take worker %u's gradient "
                 "within %.1f s: it may be stopped",
                 w->client.address, w->client.welcome.number, 1e-9 * (double)w->wait_ns);
-        status = client_poll(&w->client, SLICE_NS, on_note, w, error);
+        status = client_poll(&w->client, SLICE_NS, error);
+        if (status == GAPLESS_OK)
+            status = fetch_ahead(w, error);
         if (status != GAPLESS_OK)
             return status;
     }
-    if (status < 0)
-        return gapless_error_set(
-            error, status, 0,
-            "worker %u could not hand its gradient to the master at %s: %s",
-            w->client.welcome.number, w->client.address, gapless_strerror(status));
-    return GAPLESS_OK;
 }
 
 /* Range by range, so that the wire and the master's arithmetic overlap; where nothing
- * is moved, at once. */
+ * is moved, at once. The first put brings what is told beside the gradient, too. */
 static int put_ranges(struct gapless_worker *w, struct gapless_error *error)
 {
-    uint64_t base = w->client.welcome.grad_at;
+    bool mapped = w->client.transport->mapped;
+    uint64_t base = w->client.welcome.grad_at, from = mapped ? base : w->told_from, to;
     uint32_t r;
     int status;
 
-    if (w->client.transport->mapped && !w->by_range)
-        return put(w, (size_t)base, w->padded * sizeof(float),
-                   NOTE(NOTE_PUSH, NOTE_ALL_RANGES), error);
+    if (mapped && !w->by_range)
+        return put(w, base, w->padded * sizeof(float), NOTE(NOTE_PUSH, NOTE_ALL_RANGES),
+                   error);
     for (r = 0; r < w->client.welcome.ranges; r++) {
-        size_t from = (size_t)w->starts[r], to = (size_t)w->starts[r + 1];
-
-        status = put(w, (size_t)base + from * sizeof(float),
-                     (to - from) * sizeof(float), NOTE(NOTE_PUSH, r), error);
+        to = base + w->starts[r + 1] * sizeof(float);
+        status = put(w, from, to - from, NOTE(NOTE_PUSH, r), error);
         if (status != GAPLESS_OK)
             return status;
+        from = to;
     }
     return GAPLESS_OK;
 }
@@ -391,10 +324,12 @@ int gapless_worker_push(struct gapless_worker *w, double loss,
     w->push->loss = loss;
     w->push->norm = norm;
     if (finite && w->own != NULL && !w->exchanged)
-        return put(w, SLOT_PUSH_AT, sizeof *w->push, NOTE(NOTE_LOCAL, 0), error);
+        return put(w, w->client.welcome.push_at, sizeof *w->push, NOTE(NOTE_LOCAL, 0),
+                   error);
     if (finite)
         return put_ranges(w, error);
-    status = put(w, SLOT_PUSH_AT, sizeof *w->push, NOTE(NOTE_BAD, 0), error);
+    status =
+        put(w, w->client.welcome.push_at, sizeof *w->push, NOTE(NOTE_BAD, 0), error);
     if (status != GAPLESS_OK)
         return status;
     return gapless_error_set(
@@ -420,11 +355,12 @@ void worker_lend_sent(struct gapless_worker *w, const float *sent)
 
 int worker_look(struct gapless_worker *w, bool *ret_ready, struct gapless_error *error)
 {
-    int status = client_poll(&w->client, 0, on_note, w, error);
+    int status = client_poll(&w->client, 0, error);
 
     if (status == GAPLESS_OK)
-        *ret_ready =
-            !w->has_params && (w->all_ready || w->ready >= w->client.welcome.ranges);
+        status = fetch_ahead(w, error);
+    if (status == GAPLESS_OK)
+        *ret_ready = !w->has_params && fetch_done(w);
     return status;
 }
 
@@ -444,6 +380,8 @@ void worker_abandon(struct gapless_worker *w)
     free(w->velocity);
     free(w->own);
     free(w->copy);
+    free(w->listed);
+    free(w->begun);
     free(w);
 }
 
@@ -457,4 +395,14 @@ void gapless_worker_close(struct gapless_worker *w)
         (void)w->client.transport->say(w->client.tp, w->client.peer, &bye, sizeof bye,
                                        NULL);
     worker_abandon(w);
+}
+
+void gapless_worker_traffic(const struct gapless_worker *w, struct gapless_traffic *ret)
+{
+    network_traffic(w->client.transport, w->client.tp, ret);
+}
+
+void gapless_worker_link(const struct gapless_worker *w, char *ret, size_t bytes)
+{
+    network_link(w->client.transport, w->client.tp, w->client.peer, ret, bytes);
 }

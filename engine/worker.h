@@ -1,5 +1,10 @@
-/* Inside of a worker: shared by worker.c, worker_map.c (its memory) and the simulator,
- * which owns workers of its own. Nobody else includes this. */
+/* Inside of a worker: shared by the files below and the simulator,
+ * which owns workers of its own. Nobody else includes this.
+ *
+ *   worker.c        open, pull, push
+ *   worker_map.c    its memory
+ *   worker_fetch.c  how it gets what it computes at
+ */
 #ifndef GAPLESS_WORKER_H
 #define GAPLESS_WORKER_H
 
@@ -31,6 +36,13 @@ struct gapless_worker {
     size_t padded;
     uint32_t ready; /* ranges whose look-ahead is there */
     bool all_ready;
+    bool over;        /* the run is */
+    uint32_t *listed; /* not mapped: those ranges, as their READY came; or NULL */
+    uint32_t asked;   /* of these, so many were asked for */
+    bool asked_head;  /* and the head */
+    uint64_t *begun;  /* not mapped, RULE_PUBLISHED: version words as first read */
+    uint64_t
+        told_from; /* not mapped: where in the slot a gradient's first put begins */
     bool by_range;
     bool has_params; /* pulled and not pushed yet */
     uint64_t norm_ns;
@@ -39,6 +51,25 @@ struct gapless_worker {
 /* After the welcome: opens the board, the slot and what is published, takes the memory
  * that the rule wants at the worker. GAPLESS_PROTOCOL, GAPLESS_NO_MEMORY. */
 int worker_map(struct gapless_worker *worker, struct gapless_error *error);
+
+/* ---- worker_fetch.c ---- */
+/* What the master told. */
+void fetch_note(struct gapless_worker *worker, uint32_t note);
+/* Does this pull need what is in the slot? Not where the worker goes on by itself. */
+bool fetch_wanted(const struct gapless_worker *worker);
+/* Asks for what is ready, as far as the queue goes; nothing where memory is mapped. */
+int fetch_ahead(struct gapless_worker *worker, struct gapless_error *error);
+/* Everything is there, and every put is through; or the run is over. */
+bool fetch_done(const struct gapless_worker *worker);
+/* Where memory is mapped: tells the transport what is read. */
+int fetch_mapped(struct gapless_worker *worker, struct gapless_error *error);
+/* The next round begins. */
+void fetch_again(struct gapless_worker *worker);
+/* RULE_PUBLISHED: copies what is published for all. GAPLESS_TORN. */
+int fetch_published(struct gapless_worker *worker, uint64_t deadline_ns,
+                    struct gapless_error *error);
+
+/* ---- worker.c, for the simulator ---- */
 /* The gradient of the next push is in `grad` (padded floats, zero behind the last
  * parameter) instead of in the slot. */
 void worker_lend(struct gapless_worker *worker, float *grad);

@@ -44,19 +44,55 @@ static int own_memory(struct gapless_worker *w, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
-/* The offsets come from the master and are checked. */
+/* What is told beside a gradient, and the gradient. */
+static uint64_t told_from(const struct wire_welcome *welcome)
+{
+    return welcome->told_at != 0 ? welcome->told_at : welcome->push_at;
+}
+
+/* The offsets come from the master and are checked: in place, and apart. */
 static bool slot_makes_sense(const struct gapless_worker *w, uint64_t bytes)
 {
     const struct wire_welcome *welcome = &w->client.welcome;
     const struct board *b = w->client.board;
-    uint64_t at = welcome->told_at == 0 ? welcome->sent_at : welcome->told_at;
-    uint64_t at_grad = welcome->grad_at;
+    uint64_t told_bytes = (b->ranges + b->blocks) * sizeof(uint64_t);
+    uint64_t from = told_from(welcome), sent = welcome->sent_at;
 
+    if (from % 64 != 0 || welcome->grad_at % 64 != 0 || sent % 64 != 0 ||
+        sent > UINT64_MAX / 4 || welcome->grad_at > UINT64_MAX / 4 ||
+        b->blocks > UINT32_MAX || from < sizeof(struct slot_head) ||
+        welcome->push_at + sizeof(struct slot_push) != welcome->grad_at)
+        return false;
     if (welcome->told_at != 0)
-        bytes = (b->ranges + b->blocks) * sizeof(uint64_t);
-    return at % 64 == 0 && at_grad % 64 == 0 &&
-           at >= SLOT_PUSH_AT + sizeof(struct slot_push) && at <= UINT64_MAX / 4 &&
-           at_grad <= UINT64_MAX / 4 && at_grad >= at + bytes;
+        return from <= welcome->push_at && welcome->push_at - from >= told_bytes;
+    return sent >= sizeof(struct slot_head) &&
+           (sent + bytes <= from || sent >= welcome->grad_at + bytes);
+}
+
+static uint64_t slot_needs(const struct gapless_worker *w, uint64_t bytes)
+{
+    const struct wire_welcome *welcome = &w->client.welcome;
+
+    return bytes + (welcome->told_at == 0 && welcome->sent_at > welcome->grad_at
+                        ? welcome->sent_at
+                        : welcome->grad_at);
+}
+
+/* Where memory is not mapped: what is asked for, and when. */
+static int own_lists(struct gapless_worker *w, struct gapless_error *error)
+{
+    uint32_t ranges = w->client.welcome.ranges;
+
+    w->told_from = told_from(&w->client.welcome);
+    if (w->client.transport->mapped)
+        return GAPLESS_OK;
+    w->ready = 0;
+    w->listed = calloc(ranges, sizeof *w->listed);
+    w->begun = calloc(ranges, sizeof *w->begun);
+    if (w->listed == NULL || w->begun == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                 "no memory for the lists of %u ranges", ranges);
+    return GAPLESS_OK;
 }
 
 /* The blocks of each range, in order and within it. */
@@ -91,11 +127,6 @@ static int map_published(struct gapless_worker *w, uint64_t bytes,
     char *base;
     int status;
 
-    if (!w->client.transport->mapped)
-        return gapless_error_set(error, GAPLESS_INVALID, 0,
-                                 "the rule of the master at %s needs a transport that "
-                                 "maps memory, as shm does",
-                                 w->client.address);
     if (first % 64 != 0 || second % 64 != 0 || second > UINT64_MAX / 4 ||
         first > UINT64_MAX / 4 || second < first + bytes ||
         !blocks_make_sense(w->client.board))
@@ -130,7 +161,7 @@ int worker_map(struct gapless_worker *w, struct gapless_error *error)
         return gapless_error_set(error, GAPLESS_PROTOCOL, 0,
                                  "the slot layout of the master at %s makes no sense",
                                  w->client.address);
-    status = client_window(&w->client, WIRE_SLOT, (size_t)(welcome->grad_at + bytes),
+    status = client_window(&w->client, WIRE_SLOT, (size_t)slot_needs(w, bytes),
                            &w->slot, error);
     if (status == GAPLESS_OK && welcome->told_at != 0)
         status = map_published(w, bytes, error);
@@ -138,9 +169,10 @@ int worker_map(struct gapless_worker *w, struct gapless_error *error)
         return status;
     base = w->slot.base;
     w->head = (const struct slot_head *)(const void *)base;
-    w->push = (struct slot_push *)(void *)(base + SLOT_PUSH_AT);
+    w->push = (struct slot_push *)(void *)(base + welcome->push_at);
     w->grad = (float *)(void *)(base + welcome->grad_at);
     if (w->told == NULL)
         w->given = (const float *)(const void *)(base + welcome->sent_at);
-    return own_memory(w, error);
+    status = own_lists(w, error);
+    return status == GAPLESS_OK ? own_memory(w, error) : status;
 }

@@ -263,6 +263,8 @@ static int peer_send(struct tp *tp, tp_peer index, const struct shm_frame *head,
         return gapless_error_set(
             error, GAPLESS_AGAIN, 0,
             "the master has not read earlier control messages yet");
+    if (status == GAPLESS_AGAIN)
+        baton_pass(&peer->why, SHM_WHY_DEAF);
     /* The door sees the end and TP_DOWN follows. */
     (void)shutdown(peer->fd, SHUT_RDWR);
     return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
@@ -285,14 +287,37 @@ static int shm_say(struct tp *tp, tp_peer index, const void *data, uint32_t byte
     return peer_send(tp, index, &head, data, bytes, NULL, error);
 }
 
+/* One access for ever. */
+static int grant_check(const struct shm_region *entry, enum tp_access access,
+                       size_t split, struct gapless_error *error)
+{
+    if (access == TP_SPLIT && split > entry->bytes)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "a region of %zu bytes cannot be split at %zu",
+                                 entry->bytes, split);
+    if (entry->granted && (entry->access != access || entry->split != split))
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "a region is granted with one access for ever; this one was granted for "
+            "%s before",
+            entry->access == TP_READ         ? "reading"
+            : entry->access == TP_READ_WRITE ? "writing"
+                                             : "reading in one part and writing in the "
+                                               "other");
+    return GAPLESS_OK;
+}
+
 static int shm_grant(struct tp *tp, tp_peer index, const struct tp_region *region,
                      uint32_t window, enum tp_access access,
                      struct gapless_error *error)
 {
+    /* Pages of one file cannot be mapped with two accesses and be safe: all of it. */
+    enum tp_access mapped = access == TP_READ ? TP_READ : TP_READ_WRITE;
     struct shm_region *entry = region_find(tp, region);
     struct shm_peer *peer = shm_peer_find(tp, index);
-    struct shm_frame head = shm_frame(SHM_GRANT, window, access);
-    int os;
+    struct shm_frame head = shm_frame(SHM_GRANT, window, mapped);
+    size_t split = access == TP_SPLIT && region != NULL ? region->split : 0;
+    int status, os;
 
     if (tp->role != SHM_SERVER || entry == NULL)
         return gapless_error_set(
@@ -302,19 +327,17 @@ static int shm_grant(struct tp *tp, tp_peer index, const struct tp_region *regio
         return gapless_error_set(
             error, GAPLESS_CAPACITY, 0, "window %u: peer %u was promised %u windows",
             (unsigned)window, (unsigned)index, (unsigned)peer->windows_max);
-    if (entry->granted && entry->access != access)
-        return gapless_error_set(
-            error, GAPLESS_INVALID, 0,
-            "a region is granted either for reading or for writing; "
-            "this one was granted for %s before",
-            access == TP_READ ? "writing" : "reading");
+    status = grant_check(entry, access, split, error);
+    if (status != GAPLESS_OK)
+        return status;
     if (!entry->granted) {
-        os = shm_memory_seal(entry->fd, access);
+        os = shm_memory_seal(entry->fd, mapped);
         if (os != 0)
             return gapless_error_set(error, GAPLESS_SYSTEM, os,
                                      "cannot seal memory before granting it");
         entry->granted = true;
         entry->access = access;
+        entry->split = split;
     }
     head.c = entry->bytes;
     return peer_send(tp, index, &head, NULL, 0, &entry->fd, error);
@@ -404,6 +427,42 @@ static uint64_t shm_now(struct tp *tp)
     return shm_now_ns();
 }
 
+/* ---- looking at it -------------------------------------------------------------- */
+
+static size_t shm_describe(struct tp *tp, tp_peer index, char *ret, size_t bytes)
+{
+    (void)tp, (void)index;
+    if (bytes > 0)
+        ret[0] = '\0';
+    return 0;
+}
+
+static void shm_why(struct tp *tp, tp_peer index, struct gapless_error *ret)
+{
+    static const char *const text[] = {
+        [SHM_WHY_UNKNOWN] = NULL,
+        [SHM_WHY_RING] = "it wrote nonsense into the memory that carries its notes, "
+                         "and was disconnected: is it the same build of gapless?",
+        [SHM_WHY_FRAME] = "it sent a control message that cannot be, and was "
+                          "disconnected: is it the same build of gapless?",
+        [SHM_WHY_DEAF] = "it did not read its control messages and was disconnected: "
+                         "it is stopped, or does not poll",
+    };
+    uint32_t why = SHM_WHY_UNKNOWN;
+
+    *ret = (struct gapless_error){0};
+    if (index < tp->config.peers_max)
+        why = baton_look(&tp->peers[index].why);
+    if (why != SHM_WHY_UNKNOWN)
+        (void)gapless_error_set(ret, GAPLESS_PEER_LOST, 0, "%s", text[why]);
+}
+
+/* There are no requests: a put is a store. */
+static void shm_count(struct tp *tp, struct tp_counters *ret)
+{
+    *ret = (struct tp_counters){.wakeups = tp->wakeups};
+}
+
 const struct transport transport_shm = {
     .name = "shm",
     .mapped = true,
@@ -422,4 +481,7 @@ const struct transport transport_shm = {
     .notify = shm_notify,
     .poll = shm_poll,
     .now_ns = shm_now,
+    .describe = shm_describe,
+    .why = shm_why,
+    .count = shm_count,
 };

@@ -111,8 +111,18 @@ enum shm_state {
     SHM_OVER     /* its DOWN was delivered; the door may clear the slot away */
 };
 
+/* Why a connection was ended by us. */
+enum shm_why {
+    SHM_WHY_UNKNOWN, /* it was not: it closed or died, which a socket cannot tell apart
+                      */
+    SHM_WHY_RING,    /* its ring was spoilt */
+    SHM_WHY_FRAME,   /* it sent a frame that cannot be */
+    SHM_WHY_DEAF     /* it did not read */
+};
+
 struct shm_peer {
     struct baton state;
+    struct baton why;    /* enum shm_why; until the slot is used again */
     uint32_t generation; /* counts uses of the slot, so that mail of an earlier one is
                             known */
     int fd;
@@ -151,6 +161,7 @@ struct shm_region {
     size_t bytes;
     bool granted; /* ever; from then on only with this access */
     enum tp_access access;
+    size_t split;  /* of TP_SPLIT, which peers see as TP_READ_WRITE */
     uint32_t peer; /* of a window */
     uint32_t generation;
 };
@@ -192,6 +203,7 @@ struct tp {
     uint32_t *over;    /* peers whose DOWN was just delivered */
     uint32_t over_count;
     uint64_t swept_ns; /* when all rings, and a client's sockets, were last looked at */
+    uint64_t wakeups;  /* sleeps of poll that ended */
 
     /* The door's, or the client's own hands. */
     _Alignas(RING_LINE) uint32_t mail_posted;

@@ -158,6 +158,7 @@ static int client_seat(struct tp *tp, uint32_t index, int fd, struct shm_packet 
     peer->bell_bit = packet->head.b;
     peer->windows_max = tp->config.windows_max;
     shm_peer_rings(peer, packet->head.a, false);
+    baton_pass(&peer->why, SHM_WHY_UNKNOWN);
     peer->fd = fd;
     peer->process_fd = shm_process_open(fd);
     peer->up = true;

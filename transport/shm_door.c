@@ -194,6 +194,7 @@ static void seat_take(struct tp *tp, struct shm_peer *peer, struct shm_greeter *
                             ? greeter->hello.head.b
                             : tp->config.windows_max;
     shm_peer_rings(peer, capacity, true);
+    baton_pass(&peer->why, SHM_WHY_UNKNOWN);
     peer->fd = greeter->fd;
     greeter->fd = -1;
     greeter_close(tp, greeter);

@@ -82,6 +82,7 @@ struct shm_peer *shm_peer_find(struct tp *tp, tp_peer index)
 void shm_peer_break(struct shm_peer *peer)
 {
     peer->broken = true;
+    baton_pass(&peer->why, SHM_WHY_RING);
     (void)shutdown(peer->fd, SHUT_RDWR);
 }
 
@@ -166,9 +167,12 @@ void shm_peer_pump(struct tp *tp, uint32_t index, int most)
         if (status == GAPLESS_AGAIN)
             return;
         if (status != GAPLESS_OK) {
+            if (status == GAPLESS_PROTOCOL)
+                baton_pass(&peer->why, SHM_WHY_FRAME);
             peer->gone = true;
         } else if (!pump_frame(tp, index, &packet)) {
             shm_packet_close(&packet);
+            baton_pass(&peer->why, SHM_WHY_FRAME);
             peer->gone = true;
         }
         if (peer->gone) {

@@ -263,8 +263,10 @@ static int poll_sleep(struct tp *tp, struct tp_event *events, int max, uint64_t 
 
     bell_sleep(tp->bell);
     count = poll_look(tp, events, max);
-    if (count == 0)
+    if (count == 0) {
         (void)syscall(SYS_futex, &tp->bell->asleep, FUTEX_WAIT, 1, &bound, NULL, 0);
+        tp->wakeups++;
+    }
     bell_awake(tp->bell);
     return count > 0 ? count : poll_look(tp, events, max);
 }

@@ -2,15 +2,14 @@
  * link. Read sim.h for what takes how long, and sim_world.h for how it is kept; the
  * table at the end of this file is what the engine sees.
  *
- * put moves nothing: a window is the server's memory, as with shared memory. What takes
- * time is the note, whose delivery is entered for when all bytes would have arrived.
+ * In sim put moves nothing: a window is the server's memory, as with shared memory.
+ * What takes time is the note, whose delivery is entered for when all bytes would have
+ * arrived. In simnet a client has memory of its own, and the bytes are copied.
  */
 #include "transport/sim_world.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define NOTES_DEFAULT 64u
 #define WINDOWS_DEFAULT 4u
@@ -83,6 +82,16 @@ static int sim_open(const struct tp_config *given, struct tp **ret,
     return GAPLESS_OK;
 }
 
+static int simnet_open(const struct tp_config *given, struct tp **ret,
+                       struct gapless_error *error)
+{
+    int status = sim_open(given, ret, error);
+
+    if (status == GAPLESS_OK)
+        (*ret)->apart = true;
+    return status;
+}
+
 static void sim_close(struct tp *tp)
 {
     struct sim_world *root;
@@ -103,8 +112,10 @@ static void sim_close(struct tp *tp)
     }
     if (root != NULL)
         sim_queue_purge(root, tp, UINT32_MAX);
-    for (uint32_t i = 0; i < tp->region_count; i++)
+    for (uint32_t i = 0; i < tp->region_count; i++) {
         sim_memory_release(tp->regions[i].memory);
+        sim_memory_release(tp->regions[i].remote);
+    }
     for (size_t i = 0; tp->windows != NULL &&
                        i < (size_t)tp->config.peers_max * tp->config.windows_max;
          i++)
@@ -116,102 +127,6 @@ static void sim_close(struct tp *tp)
         sim_names_unlock();
     }
     tp_free(tp);
-}
-
-/* ---- regions -------------------------------------------------------------------- */
-
-void sim_memory_release(struct sim_memory *memory)
-{
-    if (memory == NULL || --memory->refs > 0)
-        return;
-    (void)munmap(memory->base, memory->bytes);
-    free(memory);
-}
-
-int sim_region_add(struct tp *tp, const struct sim_region *region,
-                   struct tp_region *ret, struct gapless_error *error)
-{
-    struct sim_region *regions;
-    uint32_t at = 0;
-
-    while (at < tp->region_count && tp->regions[at].id != 0)
-        at++;
-    if (at == tp->region_count) {
-        size_t count = (size_t)tp->region_count * 2 + 8;
-
-        regions = realloc(tp->regions, count * sizeof *regions);
-        if (regions == NULL) {
-            sim_memory_release(region->memory);
-            return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
-                                     "no memory for %zu regions", count);
-        }
-        memset(regions + tp->region_count, 0,
-               (count - tp->region_count) * sizeof *regions);
-        tp->regions = regions;
-        tp->region_count = (uint32_t)count;
-    }
-    /* A number of its own, so that a handle kept after region_free is known as stale.
-     */
-    if (++tp->region_serial == 0)
-        tp->region_serial = 1;
-    tp->regions[at] = *region;
-    tp->regions[at].id = tp->region_serial;
-    *ret = (struct tp_region){
-        .base = region->memory->base,
-        .bytes = region->memory->bytes,
-        .id = tp->region_serial,
-        .handle = at,
-    };
-    return GAPLESS_OK;
-}
-
-static struct sim_region *region_find(struct tp *tp, const struct tp_region *region)
-{
-    if (region == NULL || region->id == 0 || region->handle >= tp->region_count ||
-        tp->regions[region->handle].id != region->id)
-        return NULL;
-    return &tp->regions[region->handle];
-}
-
-static int sim_region_new(struct tp *tp, size_t bytes, struct tp_region *ret,
-                          struct gapless_error *error)
-{
-    struct sim_memory *memory;
-    int os;
-
-    if (bytes == 0 || bytes > PTRDIFF_MAX)
-        return gapless_error_set(error, GAPLESS_INVALID, 0, "a region of %zu bytes",
-                                 bytes);
-    memory = calloc(1, sizeof *memory);
-    if (memory == NULL)
-        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a region");
-    memory->bytes = bytes;
-    memory->refs = 1;
-    memory->base = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory->base == MAP_FAILED) {
-        os = errno;
-        free(memory);
-        return gapless_error_set(error, GAPLESS_NO_MEMORY, os,
-                                 "no memory for a region of %zu bytes; use a smaller "
-                                 "model or fewer workers",
-                                 bytes);
-    }
-    return sim_region_add(tp, &(struct sim_region){.memory = memory}, ret, error);
-}
-
-static void sim_region_free(struct tp *tp, struct tp_region *region)
-{
-    struct sim_region *entry = region_find(tp, region);
-    struct sim_world *root;
-
-    if (entry == NULL)
-        return;
-    root = sim_lock(tp);
-    sim_memory_release(entry->memory);
-    sim_unlock(root);
-    *entry = (struct sim_region){0};
-    *region = (struct tp_region){0};
 }
 
 /* ---- the control plane ---------------------------------------------------------- */
@@ -247,6 +162,7 @@ static int text_send(struct sim_world *root, struct tp *tp, tp_peer index,
             error, GAPLESS_AGAIN, 0,
             "the master has not read earlier control messages yet");
     if (there->texts >= SIM_TEXTS_MAX) {
+        peer->deaf = true;
         sim_peer_cut(root, tp, index);
         sim_peer_down(root, tp, index);
         return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
@@ -299,7 +215,7 @@ static int sim_say(struct tp *tp, tp_peer index, const void *data, uint32_t byte
 
 /* With the root locked. */
 static int grant_give(struct tp *tp, tp_peer index, struct sim_region *entry,
-                      uint32_t window, enum tp_access access,
+                      uint32_t window, enum tp_access access, size_t split,
                       struct gapless_error *error)
 {
     struct sim_peer *peer = peer_find(tp, index);
@@ -309,14 +225,22 @@ static int grant_give(struct tp *tp, tp_peer index, struct sim_region *entry,
         return gapless_error_set(
             error, GAPLESS_CAPACITY, 0, "window %u: peer %u was promised %u windows",
             (unsigned)window, (unsigned)index, (unsigned)peer->windows_max);
-    if (entry->granted && entry->access != access)
+    if (access == TP_SPLIT && split > entry->memory->bytes)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "a region of %zu bytes cannot be split at %zu",
+                                 entry->memory->bytes, split);
+    if (entry->granted && (entry->access != access || entry->split != split))
         return gapless_error_set(
             error, GAPLESS_INVALID, 0,
-            "a region is granted either for reading or for writing; "
-            "this one was granted for %s before",
-            access == TP_READ ? "writing" : "reading");
+            "a region is granted with one access for ever; this one was granted for "
+            "%s before",
+            entry->access == TP_READ         ? "reading"
+            : entry->access == TP_READ_WRITE ? "writing"
+                                             : "reading in one part and writing in the "
+                                               "other");
     entry->granted = true;
     entry->access = access;
+    entry->split = split;
     if (peer == NULL)
         return not_connected(index, error);
     there = &peer->remote->peers[peer->remote_peer].windows[window];
@@ -324,6 +248,7 @@ static int grant_give(struct tp *tp, tp_peer index, struct sim_region *entry,
     there->memory = entry->memory;
     there->memory->refs++;
     there->access = access;
+    there->split = split;
     return GAPLESS_OK;
 }
 
@@ -331,7 +256,7 @@ static int sim_grant(struct tp *tp, tp_peer index, const struct tp_region *regio
                      uint32_t window, enum tp_access access,
                      struct gapless_error *error)
 {
-    struct sim_region *entry = region_find(tp, region);
+    struct sim_region *entry = sim_region_find(tp, region);
     struct sim_world *root;
     int status;
 
@@ -340,7 +265,8 @@ static int sim_grant(struct tp *tp, tp_peer index, const struct tp_region *regio
             error, GAPLESS_INVALID, 0,
             "only a server can grant, and only a region of its own");
     root = sim_lock(tp);
-    status = grant_give(tp, index, entry, window, access, error);
+    status = grant_give(tp, index, entry, window, access,
+                        access == TP_SPLIT ? region->split : 0, error);
     sim_unlock(root);
     return status;
 }
@@ -361,6 +287,14 @@ static void sim_drop(struct tp *tp, tp_peer index)
 
 /* ---- the link ------------------------------------------------------------------- */
 
+/* How long so many bytes take, at most LONGEST_NS. */
+static double span_ns(size_t bytes, double rate)
+{
+    double time = rate > 0 ? (double)bytes / rate : 0;
+
+    return time > LONGEST_NS ? LONGEST_NS : time;
+}
+
 /* Bytes go through a port, behind those before them. Returns when the last is through.
  * Fractions of a ns are kept, so that many small puts take as long as one large. */
 static uint64_t port_pass(struct sim_port *port, uint64_t start_ns, size_t bytes,
@@ -371,9 +305,7 @@ static uint64_t port_pass(struct sim_port *port, uint64_t start_ns, size_t bytes
     if (start_ns > port->free_ns)
         *port = (struct sim_port){.free_ns = start_ns};
     if (rate > 0 && bytes > 0) {
-        time = port->part + (double)bytes / rate;
-        if (time > LONGEST_NS)
-            time = LONGEST_NS;
+        time = port->part + span_ns(bytes, rate);
         port->free_ns = sim_later(port->free_ns, (uint64_t)time);
         port->part = time - (double)(uint64_t)time;
     }
@@ -386,82 +318,158 @@ static struct sim_world *line_of(const struct tp *tp, const struct sim_peer *pee
     return tp->role == SIM_SERVER ? tp->world : peer->remote->world;
 }
 
-/* When a put of `bytes` is there, and the server free to take it. */
+/* When a put of `bytes` is there, and (*ret_taken) the server free to take it. */
 static uint64_t put_time(struct sim_world *line, uint64_t now_ns, size_t bytes,
-                         uint64_t not_before_ns)
+                         uint64_t not_before_ns, uint64_t *ret_taken,
+                         uint64_t *ret_pass_ns)
 {
-    uint64_t at = sim_later(now_ns, line->link.latency_ns);
+    uint64_t there = sim_later(now_ns, line->link.latency_ns), at = there;
 
+    *ret_pass_ns = 0;
     if (bytes > 0) {
-        at = port_pass(&line->in, now_ns, bytes, line->link.bytes_per_ns);
-        at = sim_later(at, line->link.latency_ns);
-        if (at < line->busy_ns)
-            at = line->busy_ns;
+        there = port_pass(&line->in, now_ns, bytes, line->link.bytes_per_ns);
+        there = sim_later(there, line->link.latency_ns);
+        at = there < line->busy_ns ? line->busy_ns : there;
     }
     if (at < not_before_ns)
         at = not_before_ns;
-    if (bytes > 0)
-        line->busy_ns = sim_later(at, line->link.pass_ns);
-    return at;
+    if (bytes > 0) {
+        *ret_pass_ns = sim_later(
+            line->link.pass_ns, (uint64_t)span_ns(bytes, line->link.pass_bytes_per_ns));
+        line->busy_ns = sim_later(at, *ret_pass_ns);
+    }
+    *ret_taken = at;
+    return there;
 }
 
 /* ---- the data path -------------------------------------------------------------- */
 
-static int note_send(struct sim_world *root, struct tp *tp, tp_peer index, size_t bytes,
+static void count_request(struct tp *tp)
+{
+    tp->counters.requests++;
+    tp->counters.doorbells++;
+}
+
+/* With the root locked and room in the queue: a TP_DONE for ourselves, not before
+ * `at_ns`. */
+static void done_later(struct sim_world *root, struct tp *tp, tp_peer index,
+                       uint64_t at_ns, struct sim_move *move, uint32_t note)
+{
+    struct sim_peer *peer = &tp->peers[index];
+
+    /* Behind the ones before: a queue pair completes in order. */
+    if (at_ns < peer->done_ns)
+        at_ns = peer->done_ns;
+    peer->done_ns = at_ns;
+    peer->dones++;
+    if (peer->last_ns < at_ns)
+        peer->last_ns = at_ns;
+    sim_queue_add(root, tp,
+                  &(struct sim_item){.at_ns = at_ns,
+                                     .kind = TP_DONE,
+                                     .peer = index,
+                                     .move = move,
+                                     .note = note});
+}
+
+/* With the root locked. `from`, of a put that moves bytes, is the window they are of;
+ * NULL: nothing is moved. GAPLESS_OK, or 1: a TP_DONE follows. */
+static int note_send(struct sim_world *root, struct tp *tp, tp_peer index,
+                     const struct sim_region *from, size_t offset, size_t bytes,
                      uint32_t note)
 {
     struct sim_peer *peer = peer_find(tp, index);
+    bool waits = from != NULL && bytes > SIM_INLINE;
+    struct sim_item item = {.kind = TP_NOTE, .note = note};
     struct sim_peer *there;
     struct sim_world *line;
-    uint64_t leaves;
+    uint64_t leaves, through;
 
     if (peer == NULL)
         return index < tp->config.peers_max ? GAPLESS_PEER_LOST : GAPLESS_INVALID;
     there = &peer->remote->peers[peer->remote_peer];
-    if (there->notes >= peer->notes_max)
+    if (there->notes >= peer->notes_max || (waits && peer->dones >= peer->notes_max))
         return GAPLESS_AGAIN;
-    if (!sim_queue_room(peer->remote, 1))
+    if (!sim_queue_room(peer->remote, 1) || !sim_queue_room(tp, waits ? 1 : 0))
         return GAPLESS_NO_MEMORY;
+    if (from != NULL) {
+        item.move =
+            sim_move_new(from->memory, from->remote, offset, bytes, waits ? 2 : 1);
+        if (item.move == NULL)
+            return GAPLESS_NO_MEMORY;
+    }
     line = line_of(tp, peer);
     leaves = root->now_ns;
-    if (tp->role == SIM_SERVER)
+    if (tp->role == SIM_SERVER) {
         leaves = sim_later(leaves, line->link.pass_ns);
+        leaves = leaves < tp->busy_ns ? tp->busy_ns : leaves;
+    }
     there->notes++;
-    there->note_ns = put_time(line, leaves, bytes, there->note_ns);
-    if (there->last_ns < there->note_ns)
-        there->last_ns = there->note_ns;
-    sim_queue_add(root, peer->remote,
-                  &(struct sim_item){.at_ns = there->note_ns,
-                                     .kind = TP_NOTE,
-                                     .peer = peer->remote_peer,
-                                     .note = note});
-    return GAPLESS_OK;
+    through = put_time(line, leaves, bytes, there->note_ns, &item.at_ns, &item.pass_ns);
+    there->note_ns = item.at_ns;
+    if (there->last_ns < item.at_ns)
+        there->last_ns = item.at_ns;
+    item.peer = peer->remote_peer;
+    sim_queue_add(root, peer->remote, &item);
+    if (waits)
+        done_later(root, tp, index, sim_later(through, line->link.latency_ns),
+                   item.move, note);
+    return waits ? 1 : GAPLESS_OK;
 }
 
-/* Is [offset, offset + bytes) inside a window of this peer that allows the access? */
-static bool window_check(struct tp *tp, tp_peer index, const struct tp_region *window,
-                         size_t offset, size_t bytes, enum tp_access access)
+/* Is [offset, offset + bytes) inside a window of this peer that allows the access?
+ * Where windows are mapped a split cannot be told. */
+static struct sim_region *window_check(struct tp *tp, tp_peer index,
+                                       const struct tp_region *window, size_t offset,
+                                       size_t bytes, enum tp_access access)
 {
-    const struct sim_region *entry = region_find(tp, window);
+    struct sim_region *entry = sim_region_find(tp, window);
+    bool split;
 
-    return tp->role == SIM_CLIENT && entry != NULL && entry->opened &&
-           entry->peer == index && index < tp->config.peers_max &&
-           entry->generation == tp->peers[index].generation &&
-           (access == TP_READ || entry->access == TP_READ_WRITE) &&
-           offset <= entry->memory->bytes && bytes <= entry->memory->bytes - offset;
+    if (tp->role != SIM_CLIENT || entry == NULL || !entry->opened ||
+        entry->peer != index || index >= tp->config.peers_max ||
+        entry->generation != tp->peers[index].generation ||
+        offset > entry->memory->bytes || bytes > entry->memory->bytes - offset)
+        return NULL;
+    split = tp->apart && entry->access == TP_SPLIT && bytes > 0;
+    if (access == TP_READ)
+        return split && offset + bytes > entry->split ? NULL : entry;
+    return entry->access == TP_READ || (split && offset < entry->split) ? NULL : entry;
 }
 
 static int sim_put(struct tp *tp, tp_peer index, const struct tp_region *window,
                    size_t offset, size_t bytes, uint32_t note)
 {
     struct sim_world *root = sim_lock(tp);
+    const struct sim_region *entry = window_check(tp, index, window, offset, bytes,
+                                                  bytes == 0 ? TP_READ : TP_READ_WRITE);
     int status = GAPLESS_INVALID;
 
-    if (window_check(tp, index, window, offset, bytes,
-                     bytes == 0 ? TP_READ : TP_READ_WRITE))
-        status = note_send(root, tp, index, bytes, note);
+    if (entry != NULL)
+        status = note_send(root, tp, index, tp->apart && bytes > 0 ? entry : NULL,
+                           offset, bytes, note);
+    if (status >= 0 && tp->apart)
+        count_request(tp);
     sim_unlock(root);
     return status;
+}
+
+/* With the root locked: the bytes travel. */
+static int get_apart(struct sim_world *root, struct tp *tp, tp_peer index,
+                     const struct sim_region *entry, size_t offset, size_t bytes,
+                     uint32_t tag, uint64_t at_ns)
+{
+    struct sim_move *move;
+
+    if (!sim_queue_room(tp, 1))
+        return GAPLESS_NO_MEMORY;
+    move = sim_move_new(entry->remote, entry->memory, offset, bytes, 1);
+    if (move == NULL)
+        return GAPLESS_NO_MEMORY;
+    move->is_inlined = false; /* read when it is delivered, not when it is asked for */
+    done_later(root, tp, index, at_ns, move, tag);
+    count_request(tp);
+    return 1;
 }
 
 static int sim_get(struct tp *tp, tp_peer index, const struct tp_region *window,
@@ -469,11 +477,14 @@ static int sim_get(struct tp *tp, tp_peer index, const struct tp_region *window,
 {
     struct sim_world *root = sim_lock(tp);
     struct sim_peer *peer = peer_find(tp, index);
+    const struct sim_region *entry =
+        window_check(tp, index, window, offset, bytes, TP_READ);
     int status = GAPLESS_INVALID;
 
-    (void)tag;
-    if (window_check(tp, index, window, offset, bytes, TP_READ))
+    if (entry != NULL)
         status = peer != NULL ? GAPLESS_OK : GAPLESS_PEER_LOST;
+    if (status == GAPLESS_OK && tp->apart && peer->dones >= peer->notes_max)
+        status = GAPLESS_AGAIN;
     if (status == GAPLESS_OK) {
         struct sim_world *line = line_of(tp, peer);
         uint64_t asked = sim_later(root->now_ns, line->link.latency_ns);
@@ -482,6 +493,8 @@ static int sim_get(struct tp *tp, tp_peer index, const struct tp_region *window,
         there = sim_later(there, line->link.latency_ns);
         if (tp->settled_ns < there)
             tp->settled_ns = there;
+        if (tp->apart)
+            status = get_apart(root, tp, index, entry, offset, bytes, tag, there);
     }
     sim_unlock(root);
     return status;
@@ -490,10 +503,44 @@ static int sim_get(struct tp *tp, tp_peer index, const struct tp_region *window,
 static int sim_notify(struct tp *tp, tp_peer index, uint32_t note)
 {
     struct sim_world *root = sim_lock(tp);
-    int status = note_send(root, tp, index, 0, note);
+    int status = note_send(root, tp, index, NULL, 0, 0, note);
 
+    if (status == GAPLESS_OK && tp->apart)
+        count_request(tp);
     sim_unlock(root);
     return status;
+}
+
+/* ---- looking at it -------------------------------------------------------------- */
+
+static size_t sim_describe(struct tp *tp, tp_peer index, char *ret, size_t bytes)
+{
+    (void)tp, (void)index;
+    if (bytes > 0)
+        ret[0] = '\0';
+    return 0;
+}
+
+static void sim_why(struct tp *tp, tp_peer index, struct gapless_error *ret)
+{
+    struct sim_world *root = sim_lock(tp);
+
+    *ret = (struct gapless_error){0};
+    if (index < tp->config.peers_max && tp->peers[index].deaf)
+        (void)gapless_error_set(ret, GAPLESS_PEER_LOST, 0,
+                                "it did not read its control messages and was "
+                                "disconnected: it is stopped, or does not poll");
+    sim_unlock(root);
+}
+
+static void sim_count(struct tp *tp, struct tp_counters *ret)
+{
+    struct sim_world *root = sim_lock(tp);
+
+    *ret = tp->counters;
+    for (uint32_t i = 0; tp->apart && i < tp->region_count; i++)
+        ret->regions += tp->regions[i].id != 0 ? 1 : 0;
+    sim_unlock(root);
 }
 
 static uint64_t sim_now(struct tp *tp)
@@ -519,22 +566,16 @@ void *sim_user(const struct tp *tp)
     return tp->user;
 }
 
-const struct transport transport_sim = {
-    .name = "sim",
-    .mapped = true,
-    .open = sim_open,
-    .close = sim_close,
-    .region_new = sim_region_new,
-    .region_free = sim_region_free,
-    .listen = sim_listen,
-    .connect = sim_connect,
-    .drop = sim_drop,
-    .say = sim_say,
-    .grant = sim_grant,
-    .window = sim_window,
-    .put = sim_put,
-    .get = sim_get,
-    .notify = sim_notify,
-    .poll = sim_poll,
-    .now_ns = sim_now,
-};
+/* The two differ in nothing but what open says and in `mapped`. */
+#define SIM_TABLE(name_, mapped_, open_)                                               \
+    {                                                                                  \
+        .name = (name_), .mapped = (mapped_), .open = (open_), .close = sim_close,     \
+        .region_new = sim_region_new, .region_free = sim_region_free,                  \
+        .listen = sim_listen, .connect = sim_connect, .drop = sim_drop,                \
+        .say = sim_say, .grant = sim_grant, .window = sim_window, .put = sim_put,      \
+        .get = sim_get, .notify = sim_notify, .poll = sim_poll, .now_ns = sim_now,     \
+        .describe = sim_describe, .why = sim_why, .count = sim_count,                  \
+    }
+
+const struct transport transport_sim = SIM_TABLE("sim", true, sim_open);
+const struct transport transport_simnet = SIM_TABLE("simnet", false, simnet_open);

@@ -10,12 +10,23 @@
  *
  * What takes time, by default nothing:
  *   put      its bytes go through the inbound side of the port, one put after another,
- *            then latency_ns; if it has bytes the server then is busy for pass_ns, and
- *            takes the next only after that
- *   notify   if pass_ns is set, it leaves when the pass is over; latency_ns
+ *            then latency_ns; if it has bytes the server then is busy for pass_ns and
+ *            what pass_bytes_per_ns makes of them, and takes the next only after that
+ *   notify   leaves when the pass of what the server took last is over; latency_ns
  *   get      latency_ns, its bytes through the outbound side, latency_ns; like every
- *            mapped transport it gives no TP_DONE: sim_settled_ns says when it is there
- * Connecting, say, grant and drop take no time: they are not what a run consists of.
+ *            mapped transport sim gives no TP_DONE: sim_settled_ns says when it is
+ * there Connecting, say, grant and drop take no time: they are not what a run consists
+ * of.
+ *
+ * Two tables. `sim` maps: a window is the server's own memory. `simnet` does not: a
+ * client has memory of its own, puts and gets copy, and TP_DONE says when.
+ *
+ *   simnet put   bytes there and latency_ns back: TP_DONE; at most 64 bytes go with the
+ *                request and give none. They are copied when the note or the TP_DONE is
+ *                delivered, whichever is first: a source changed before is seen
+ *   simnet get   copied when its TP_DONE is delivered
+ *
+ * A client of one finds no server of the other.
  *
  * Beside the table of transport.h there are the functions below, for whoever drives the
  * clock (engine/simulator.c).
@@ -31,6 +42,7 @@ struct sim_link {
     uint64_t latency_ns; /* each way */
     double bytes_per_ns; /* of the server's port, each way on its own; 0: no limit */
     uint64_t pass_ns;    /* of the server, for a put that has bytes */
+    double pass_bytes_per_ns; /* of the server, beside pass_ns; 0: no limit */
 };
 
 /* The world of an endpoint; NULL before listen or connect. It lives as long as one of

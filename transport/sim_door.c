@@ -7,6 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const char *name_of(const struct tp *tp)
+{
+    return tp->apart ? "simnet" : "sim";
+}
+
 static int address_check(const char *address, struct gapless_error *error)
 {
     if (address == NULL || address[0] == '\0')
@@ -14,7 +19,7 @@ static int address_check(const char *address, struct gapless_error *error)
                                  "the address is empty; give a name (sim:run1)");
     if (strlen(address) >= SIM_NAME_MAX)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
-                                 "the name is longer than %u bytes: sim:%.80s...",
+                                 "the name is longer than %u bytes: %.80s...",
                                  SIM_NAME_MAX - 1, address);
     return GAPLESS_OK;
 }
@@ -23,20 +28,20 @@ static int address_check(const char *address, struct gapless_error *error)
 
 static int listen_named(struct tp *tp, const char *address, struct gapless_error *error)
 {
-    struct sim_world *world = sim_world_find(address);
+    struct sim_world *world = sim_world_find(address, tp->apart);
     struct sim_world *root;
 
     if (world != NULL && world->server != NULL)
         return gapless_error_set(error, GAPLESS_SYSTEM, EADDRINUSE,
-                                 "another master listens on sim:%s; stop it or choose "
+                                 "another master listens on %s:%s; stop it or choose "
                                  "another name",
-                                 address);
+                                 name_of(tp), address);
     if (world == NULL)
-        world = sim_world_new(address);
+        world = sim_world_new(address, tp->apart);
     if (world == NULL || !sim_world_enter(tp, world)) {
         sim_world_release(world);
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
-                                 "no memory to listen on sim:%s", address);
+                                 "no memory to listen on %s:%s", name_of(tp), address);
     }
     world->server = tp;
     /* A port of its own, whatever an earlier server on this name left undone. */
@@ -145,8 +150,9 @@ static void seat_take(struct tp *tp, uint32_t index, struct tp *remote, uint32_t
     peer->windows_max = tp->config.windows_max < remote->config.windows_max
                             ? tp->config.windows_max
                             : remote->config.windows_max;
-    peer->last_ns = peer->note_ns = 0;
-    peer->notes = peer->texts = 0;
+    peer->last_ns = peer->note_ns = peer->done_ns = 0;
+    peer->notes = peer->texts = peer->dones = 0;
+    peer->deaf = false;
     tp->item_kept++;
 }
 
@@ -183,7 +189,7 @@ static int connect_seat(struct tp *tp, uint32_t index, struct sim_world *world,
 static int connect_try(struct tp *tp, uint32_t index, const char *address,
                        bool *ret_there, struct gapless_error *error)
 {
-    struct sim_world *world = sim_world_find(address);
+    struct sim_world *world = sim_world_find(address, tp->apart);
     struct sim_world *root;
     uint32_t seat;
     bool leaving;
@@ -275,14 +281,14 @@ int sim_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer 
         if (sim_real_ns() >= deadline && there)
             return gapless_error_set(
                 error, GAPLESS_TIMEOUT, 0,
-                "the master at sim:%s had no seat free in time: it does not poll",
-                address);
+                "the master at %s:%s had no seat free in time: it does not poll",
+                name_of(tp), address);
         if (sim_real_ns() >= deadline)
             return gapless_error_set(
                 error, GAPLESS_TIMEOUT, 0,
-                "no master at sim:%s in %.1f s; one of this same process must listen "
+                "no master at %s:%s in %.1f s; one of this same process must listen "
                 "there (processes meet over shm:)",
-                address, (double)(sim_real_ns() - start) * 1e-9);
+                name_of(tp), address, (double)(sim_real_ns() - start) * 1e-9);
         sim_nap_until(deadline);
     }
     if (status == GAPLESS_OK)

@@ -8,6 +8,7 @@
  */
 #include "transport/sim_world.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <time.h>
@@ -56,10 +57,15 @@ static struct tp_event deliver_one(struct sim_world *root, struct tp *tp)
         break;
     case TP_NOTE:
         peer->notes--;
+        if (item.pass_ns > 0)
+            tp->busy_ns = sim_later(item.at_ns, item.pass_ns);
         break;
     case TP_DONE:
-        break; /* memory is mapped: there is none */
+        peer->dones--;
+        tp->counters.completions++;
+        break;
     }
+    sim_move_end(item.move, true);
     tp->taken++;
     return event;
 }
@@ -211,6 +217,20 @@ int sim_poll(struct tp *tp, struct tp_event *events, int max, int64_t timeout_ns
 
 /* ---- window --------------------------------------------------------------------- */
 
+/* Local memory for a window that is not mapped; the region has the server's. */
+static int window_apart(struct sim_region *region, struct gapless_error *error)
+{
+    size_t bytes = region->memory->bytes;
+
+    region->remote = region->memory;
+    region->memory = sim_memory_new(bytes);
+    if (region->memory != NULL)
+        return GAPLESS_OK;
+    sim_memory_release(region->remote);
+    return gapless_error_set(error, GAPLESS_NO_MEMORY, errno,
+                             "no memory for a window of %zu bytes", bytes);
+}
+
 /* GAPLESS_AGAIN: not granted yet. */
 static int window_take(struct tp *tp, tp_peer index, uint32_t window,
                        struct tp_region *ret, struct gapless_error *error)
@@ -221,16 +241,20 @@ static int window_take(struct tp *tp, tp_peer index, uint32_t window,
         .memory = granted->memory,
         .opened = true,
         .access = granted->access,
+        .split = granted->split,
         .peer = index,
         .generation = peer->generation,
     };
+    int status = GAPLESS_OK;
 
     if (!peer->up || peer->state == SIM_OVER)
         return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
                                  "the connection to the master is closed");
     if (granted->memory != NULL) {
         region.memory->refs++;
-        return sim_region_add(tp, &region, ret, error);
+        if (tp->apart)
+            status = window_apart(&region, error);
+        return status == GAPLESS_OK ? sim_region_add(tp, &region, ret, error) : status;
     }
     if (peer->state != SIM_LIVE)
         return gapless_error_set(error, GAPLESS_PEER_LOST, 0,

@@ -193,10 +193,15 @@ void sim_queue_purge(struct sim_world *root, struct tp *tp, tp_peer peer)
     for (size_t i = 0; i < tp->item_count; i++) {
         struct sim_item item = tp->items[i];
 
-        if (peer == UINT32_MAX || item.peer == peer)
+        if (peer == UINT32_MAX || item.peer == peer) {
             free(item.text);
-        else
+            /* Whoever drops a peer wants none of its bytes any more. */
+            if (item.move != NULL && item.kind == TP_NOTE)
+                item.move->carried = true;
+            sim_move_end(item.move, false);
+        } else {
             item_up(tp->items, kept++, &item);
+        }
     }
     tp->item_count = kept;
     waiting_fix(root, tp);
@@ -204,16 +209,16 @@ void sim_queue_purge(struct sim_world *root, struct tp *tp, tp_peer peer)
 
 /* ---- worlds --------------------------------------------------------------------- */
 
-struct sim_world *sim_world_find(const char *name)
+struct sim_world *sim_world_find(const char *name, bool apart)
 {
     struct sim_world *world = names;
 
-    while (world != NULL && strcmp(world->name, name) != 0)
+    while (world != NULL && (world->apart != apart || strcmp(world->name, name) != 0))
         world = world->next;
     return world;
 }
 
-struct sim_world *sim_world_new(const char *name)
+struct sim_world *sim_world_new(const char *name, bool apart)
 {
     size_t bytes = strlen(name);
     struct sim_world *world = calloc(1, sizeof *world);
@@ -224,6 +229,7 @@ struct sim_world *sim_world_new(const char *name)
         return NULL;
     }
     memcpy(world->name, name, bytes);
+    world->apart = apart;
     world->next = names;
     names = world;
     return world;

@@ -1,6 +1,7 @@
 /* Simulated transport, what its files share.
  *
- *   sim.c         the table; memory, say, grant, drop, put, get, notify
+ *   sim.c         the tables; say, grant, drop, put, get, notify
+ *   sim_memory.c  regions, and bytes under way between them
  *   sim_poll.c    poll and window: events, the pump, the clock
  *   sim_door.c    listen, connect, and the end of a connection
  *   sim_world.c   worlds: names, locks, clock, queues
@@ -53,14 +54,17 @@ struct sim_memory {
 struct sim_window {
     struct sim_memory *memory; /* NULL: not granted */
     enum tp_access access;
+    size_t split;
 };
 
 struct sim_region {
     uint32_t id; /* 0: unused entry */
     struct sim_memory *memory;
-    bool opened;  /* by window() */
-    bool granted; /* ever; from then on only with this access */
+    struct sim_memory *remote; /* of a window that is not mapped: the server's */
+    bool opened;               /* by window() */
+    bool granted;              /* ever; from then on only with this access */
     enum tp_access access;
+    size_t split;
     uint32_t peer; /* of a window */
     uint32_t generation;
 };
@@ -73,10 +77,29 @@ struct sim_text {
     uint8_t data[];
 };
 
+/* So many bytes of a put go with the request, as a network card would take them. */
+#define SIM_INLINE 64u
+
+/* Bytes of a put or get that are under way between two memories (simnet). They are
+ * copied when the first of its items is delivered: until then the source must stay as
+ * it is, and whoever changes it too soon sees what comes of it. */
+struct sim_move {
+    struct sim_memory *from;
+    struct sim_memory *to;
+    size_t offset;
+    size_t bytes;
+    uint32_t refs; /* items */
+    bool carried;
+    bool is_inlined;
+    char inlined[SIM_INLINE];
+};
+
 struct sim_item {
     uint64_t at_ns;
     uint64_t sequence;
     struct sim_text *text; /* TP_TEXT */
+    struct sim_move *move; /* NULL: none */
+    uint64_t pass_ns;      /* TP_NOTE: what its bytes keep the server at */
     uint32_t note;
     tp_peer peer; /* the receiver's number of the sender */
     enum tp_event_kind kind;
@@ -104,6 +127,9 @@ struct sim_peer {
     uint64_t note_ns;           /* the latest note so far */
     uint32_t notes;             /* unread */
     uint32_t texts;             /* unread */
+    uint32_t dones;             /* TP_DONE to come, of our own puts and gets */
+    uint64_t done_ns;           /* the latest of them */
+    bool deaf;                  /* it ended because it did not read */
     struct sim_window *windows; /* client */
 };
 
@@ -116,6 +142,7 @@ enum sim_role {
 struct tp {
     struct tp_config config;
     enum sim_role role;
+    bool apart;              /* simnet: clients have memory of their own */
     struct sim_world *world; /* of the first name; NULL: none yet */
     uint64_t alone_ns;       /* the clock of an endpoint without a world */
     void *user;
@@ -132,8 +159,10 @@ struct tp {
     struct sim_text *held; /* delivered by the last poll */
     uint32_t *over;
     uint32_t over_count;
-    uint64_t taken; /* events delivered so far */
+    uint64_t taken;   /* events delivered so far */
+    uint64_t busy_ns; /* server: until then it is at the bytes delivered so far */
     uint64_t settled_ns;
+    struct tp_counters counters;
 };
 
 /* One direction of a server's port: when all that was sent so far is through. */
@@ -166,6 +195,7 @@ struct sim_world {
     /* Guarded by names_mutex. */
     struct sim_world *next;
     struct tp *server;
+    bool apart;  /* simnet's names and sim's have nothing to do with each other */
     size_t refs; /* endpoints, and worlds that went into this one */
     char name[SIM_NAME_MAX];
 };
@@ -179,8 +209,8 @@ void sim_names_lock(void);
 void sim_names_unlock(void);
 /* With the names locked. NULL: nobody has the name. A new world has no reference yet:
  * sim_world_enter or sim_world_release must follow. */
-struct sim_world *sim_world_find(const char *name);
-struct sim_world *sim_world_new(const char *name);
+struct sim_world *sim_world_find(const char *name, bool apart);
+struct sim_world *sim_world_new(const char *name, bool apart);
 /* Frees the world if nothing refers to it. */
 void sim_world_release(struct sim_world *world);
 /* The endpoint becomes one of the world, or its world becomes one with it. False: no
@@ -233,12 +263,25 @@ int sim_poll(struct tp *tp, struct tp_event *events, int max, int64_t timeout_ns
 int sim_window(struct tp *tp, tp_peer index, uint32_t window, int64_t timeout_ns,
                struct tp_region *ret, struct gapless_error *error);
 
-/* ---- sim.c ---------------------------------------------------------------------- */
+/* ---- sim_memory.c --------------------------------------------------------------- */
 
-/* NULL is a no-op. */
+/* NULL is a no-op, also for a move. */
 void sim_memory_release(struct sim_memory *memory);
-/* Enters a region in the table, which owns its reference to memory from then on; that
- * reference is released if it fails. */
+/* Zeroed pages with one reference; NULL: none to be had, see errno. */
+struct sim_memory *sim_memory_new(size_t bytes);
+/* With the root locked. NULL: no memory. */
+struct sim_move *sim_move_new(struct sim_memory *from, struct sim_memory *to,
+                              size_t offset, size_t bytes, uint32_t refs);
+/* One item of it is delivered (the first carries the bytes), or never will be. */
+void sim_move_end(struct sim_move *move, bool delivered);
+
+int sim_region_new(struct tp *tp, size_t bytes, struct tp_region *ret,
+                   struct gapless_error *error);
+void sim_region_free(struct tp *tp, struct tp_region *region);
+/* The entry of a handle; NULL: there is none, or it is stale. */
+struct sim_region *sim_region_find(struct tp *tp, const struct tp_region *region);
+/* Enters a region in the table, which owns its references to memory from then on; they
+ * are released if it fails. */
 int sim_region_add(struct tp *tp, const struct sim_region *region,
                    struct tp_region *ret, struct gapless_error *error);
 

@@ -19,8 +19,8 @@
  * The promise. When TP_NOTE of a put is seen, all bytes of that put and of every
  * earlier put of that peer are visible. Notes of one peer arrive in order, and so do
  * its control messages; between the two, and among peers, there is no order. A local
- * range may be written again only after its put's TP_DONE (shared memory: put is done
- * when it returns, and gives no TP_DONE). Everything a peer sent before it went away is
+ * range may be written again only after its put is done: when put returns GAPLESS_OK,
+ * or with the TP_DONE that follows where it returned 1. Everything a peer sent before it went away is
  * delivered before its TP_DOWN. A note has 32 bits because a verbs immediate has.
  *
  * Stores that bypass the cache (non-temporal) are ordered by nothing here: whoever
@@ -60,17 +60,44 @@ struct tp_event {
 };
 
 /* Memory known to the transport. `base` is aligned to a page and zero at first. `id`
- * and `handle` are the transport's. */
+ * and `handle` are the transport's; `split` is the owner's to set before a grant with
+ * TP_SPLIT. */
 struct tp_region {
     void *base;
     size_t bytes;
+    size_t split;
     uint32_t id;
     uint64_t handle;
 };
 
+/* What a peer may do with a granted region. TP_SPLIT: it may read the bytes before
+ * `split` and write those from it on, and nothing else; a transport that cannot tell
+ * them apart (shared memory) lets it read and write everything. */
 enum tp_access {
     TP_READ,
-    TP_READ_WRITE
+    TP_READ_WRITE,
+    TP_SPLIT
+};
+
+/* For transports over a network; the others take no notice. */
+struct tp_net {
+    const void *token; /* both sides must know it; NULL: none. Copied */
+    size_t token_bytes;
+    bool insecure;        /* listen beyond loopback without a token */
+    const char *devices;  /* "mlx5_0,mlx5_1"; NULL: chosen by the address. Copied */
+    uint32_t lanes;       /* queue pairs a peer; 0: 1, or one for each device */
+    uint32_t retries;     /* 1..6 before a peer counts as lost; 0: 6 */
+    uint32_t ack_timeout; /* of one try: 4.096 us << n, n 8..20; 0: 14, 67 ms */
+    bool exact; /* spend nothing on finding out whether idle peers live (tests) */
+};
+
+/* What has been done so far: what a network card, and a core that sleeps, would see. */
+struct tp_counters {
+    uint64_t requests;    /* work requests posted */
+    uint64_t doorbells;   /* calls that posted them */
+    uint64_t completions; /* taken from completion queues */
+    uint64_t wakeups;     /* sleeps that ended */
+    uint64_t regions;     /* registrations of memory, now */
 };
 
 struct tp_config {
@@ -78,6 +105,7 @@ struct tp_config {
     uint32_t notes_max; /* most unread notes a peer may have in one direction; 0: 64 */
     uint32_t windows_max; /* most windows granted to a peer; 0: 4 */
     uint64_t spin_ns;     /* polling before sleeping; 0: 50,000 */
+    struct tp_net net;
 };
 
 /* Most bytes of one control message. */
@@ -86,7 +114,7 @@ struct tp_config {
 struct tp; /* one endpoint */
 
 struct transport {
-    const char *name; /* "shm", "sim"; the part of an address before ':' */
+    const char *name; /* "shm", "verbs"; the part of an address before ':' */
     bool mapped; /* windows are the server's own memory: put and get move nothing */
 
     int (*open)(const struct tp_config *config, struct tp **ret,
@@ -114,8 +142,8 @@ struct transport {
     int (*say)(struct tp *tp, tp_peer peer, const void *data, uint32_t bytes,
                struct gapless_error *error);
     /* Server: the peer may now open `window` onto the region; said in order with say().
-     * A region is granted either for reading or for writing, to everybody: the first
-     * grant decides, the other access is GAPLESS_INVALID from then on. A window number
+     * A region is granted with one access, to everybody: the first grant decides, any
+     * other is GAPLESS_INVALID from then on. A window number
      * may be granted again. window >= windows_max of either side is GAPLESS_CAPACITY.
      */
     int (*grant)(struct tp *tp, tp_peer peer, const struct tp_region *region,
@@ -128,8 +156,10 @@ struct transport {
                   struct tp_region *ret, struct gapless_error *error);
 
     /* Client: bytes of a window to the server, then a note to it. bytes may be 0, and
-     * must be for a window granted for reading. Outside of the window: GAPLESS_INVALID.
-     * A full queue: GAPLESS_AGAIN. The peer has ended: GAPLESS_PEER_LOST. */
+     * must be for a window granted for reading. Outside of the window, or of what may
+     * be written of it: GAPLESS_INVALID. A full queue: GAPLESS_AGAIN. The peer has
+     * ended: GAPLESS_PEER_LOST. GAPLESS_OK: the bytes may be written again at once; 1:
+     * when TP_DONE with the note has come. */
     int (*put)(struct tp *tp, tp_peer peer, const struct tp_region *window,
                size_t offset, size_t bytes, uint32_t note);
     /* Client: bytes of a window from the server; TP_DONE with the tag when there. Where
@@ -145,9 +175,28 @@ struct transport {
      * status. */
     int (*poll)(struct tp *tp, struct tp_event *events, int max, int64_t timeout_ns);
     uint64_t (*now_ns)(struct tp *tp);
+
+    /* One line on how a peer is reached, or (TP_NOBODY) on what the endpoint listens
+     * at: device, port, path, and why these. Returns its length; 0: nothing to say. */
+    size_t (*describe)(struct tp *tp, tp_peer peer, char *ret, size_t bytes);
+    /* Why a peer went: valid from its TP_DOWN, or from the first GAPLESS_PEER_LOST,
+     * until its number is used again. Names the peer, the operation, the likely cause
+     * and the remedy. status GAPLESS_OK: it closed in order, or nothing is known. */
+    void (*why)(struct tp *tp, tp_peer peer, struct gapless_error *ret);
+    void (*count)(struct tp *tp, struct tp_counters *ret);
 };
+
+#define TP_NOBODY UINT32_MAX
 
 extern const struct transport transport_shm;
 extern const struct transport transport_sim;
+/* The same as sim, but nothing is mapped: clients have memory of their own, as over a
+ * network, and bytes take the link's time. */
+extern const struct transport transport_simnet;
+/* InfiniBand, RoCE, iWARP. Address: HOST:PORT[,HOST:PORT...], an IPv6 address in []. */
+extern const struct transport transport_verbs;
+/* The RDMA devices of this machine, their ports, GIDs and limits: lines for a person,
+ * cut at `bytes`. Returns the number of devices, or a negative status. */
+int verbs_survey(char *ret, size_t bytes);
 
 #endif

@@ -1,6 +1,12 @@
 /* What the tests of all transports share: an endpoint that remembers what it has seen,
  * ways to wait for an event, a connected pair, and the table of transports to test. The
- * functions fail the test unless they return a status. */
+ * functions fail the test unless they return a status.
+ *
+ * Environment:
+ *   GAPLESS_TEST_VERBS=IP      tests the verbs transport, and only that, at ports of
+ *                              this IP (fe80::1%eth0 in []); not tested without it
+ *   GAPLESS_TEST_PATIENCE=N    every bound is N times as long: for slow machines
+ */
 #ifndef GAPLESS_TESTS_SIDE_H
 #define GAPLESS_TESTS_SIDE_H
 
@@ -17,8 +23,10 @@
 
 #define MS INT64_C(1000000)
 /* For what should take no time. */
-#define LONG_NS (5000 * MS)
+#define LONG_NS (5000 * MS * side_patience())
 #define PAGE 4096u
+
+#define SIDE_DONES 512u
 
 struct side {
     const struct transport *t;
@@ -26,10 +34,19 @@ struct side {
     struct tp_event events[64];
     int count;
     int next;
+    uint32_t done[SIDE_DONES]; /* notes of every TP_DONE seen so far, round and round */
+    uint32_t dones;
+    uint32_t undone; /* puts and gets whose TP_DONE has not come */
 };
 
 extern struct gapless_error side_error; /* of the last call that has one */
 extern char side_address[80];           /* of this test */
+
+int64_t side_patience(void);
+/* Over real network devices: fewer of everything. */
+bool side_is_slow(const struct side *side);
+/* Another one, for a test with two servers. */
+void side_address_next(void);
 
 uint64_t side_clock_ns(void);
 void side_nap(int64_t ns);
@@ -57,7 +74,7 @@ int side_get(struct side *side, tp_peer peer, const struct tp_region *window,
 int side_notify(struct side *side, tp_peer peer, uint32_t note);
 int side_poll(struct side *side, struct tp_event *events, int max, int64_t timeout_ns);
 
-/* Must succeed. */
+/* Must succeed; a put or get may be under way when they return, see side_settle. */
 void must_listen(struct side *side);
 void must_region_new(struct side *side, size_t bytes, struct tp_region *ret);
 void must_say(struct side *side, tp_peer peer, const char *text);
@@ -67,7 +84,18 @@ void must_window(struct side *side, tp_peer peer, uint32_t number,
                  struct tp_region *ret);
 void must_put(struct side *side, tp_peer peer, const struct tp_region *window,
               uint32_t note);
+void must_put_at(struct side *side, tp_peer peer, const struct tp_region *window,
+                 size_t offset, size_t bytes, uint32_t note);
+/* Waits until the bytes are there. */
+void must_get(struct side *side, tp_peer peer, const struct tp_region *window,
+              size_t offset, size_t bytes);
 void must_notify(struct side *side, tp_peer peer, uint32_t note);
+/* Waits for the TP_DONE of all puts and gets so far; what else comes is kept, but for
+ * texts, which must not come. */
+void side_settle(struct side *side);
+/* Puts until the queue is full although it polls, and returns how many went. */
+uint32_t side_fill(struct side *side, tp_peer peer, const struct tp_region *window,
+                   size_t bytes);
 
 /* The next event but TP_DONE; false: none within timeout_ns. */
 bool side_next(struct side *side, struct tp_event *ret, int64_t timeout_ns);

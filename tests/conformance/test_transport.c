@@ -196,13 +196,7 @@ static void test_windows(void **state)
     must_grant(&pair.server, pair.to_client, &region, 2, TP_READ);
     must_window(&pair.client, pair.to_server, 2, &read_only);
     assert_int_equal(read_only.bytes, 100);
-    if (side_get(&pair.client, pair.to_server, &read_only, 0, 100, 1) == 1) {
-        struct tp_event event;
-
-        do
-            assert_true(side_poll(&pair.client, &event, 1, LONG_NS) == 1);
-        while (event.kind != TP_DONE);
-    }
+    must_get(&pair.client, pair.to_server, &read_only, 0, 100);
     assert_int_equal(((char *)read_only.base)[99], 99);
 
     /* One access for ever; numbers have an end; what is not granted is waited for. */
@@ -216,7 +210,7 @@ static void test_windows(void **state)
     start = side_clock_ns();
     assert_int_equal(side_window(&pair.client, pair.to_server, 1, 50 * MS, &region),
                      GAPLESS_TIMEOUT);
-    assert_in_range(side_clock_ns() - start, 50 * MS, 2000 * MS);
+    assert_in_range(side_clock_ns() - start, 50 * MS, 2000 * MS * side_patience());
 
     /* A number may be granted again, and memory stays when its peer goes. */
     must_region_new(&pair.server, 2 * PAGE, &region);
@@ -286,9 +280,8 @@ static void test_bounds(void **state)
                          GAPLESS_INVALID);
     }
     for (uint32_t i = 0; i < sizeof good / sizeof good[0]; i++) {
-        assert_int_equal(side_put(&pair.client, pair.to_server, &pair.window,
-                                  good[i][0], good[i][1], i),
-                         GAPLESS_OK);
+        must_put_at(&pair.client, pair.to_server, &pair.window, good[i][0], good[i][1],
+                    i);
         (void)want_note(&pair.server, i);
     }
     /* Regions that are no window, or of nobody. */
@@ -309,8 +302,7 @@ static void test_bounds(void **state)
     must_window(&pair.client, pair.to_server, 1, &wrong);
     assert_int_equal(side_put(&pair.client, pair.to_server, &wrong, 0, 1, 1),
                      GAPLESS_INVALID);
-    assert_int_equal(side_put(&pair.client, pair.to_server, &wrong, 0, 0, 8),
-                     GAPLESS_OK);
+    must_put_at(&pair.client, pair.to_server, &wrong, 0, 0, 8);
     (void)want_note(&pair.server, 8);
     pair_close(&pair);
 }
@@ -322,25 +314,27 @@ static void test_would_block(void **state)
 {
     struct tp_config config = {.notes_max = 16};
     struct pair pair;
-    uint32_t put_count = 0;
     uint32_t notify_count = 0;
     int status;
 
     pair_open(&pair, *state, &config);
     for (int round = 0; round < 3; round++) {
-        while ((status = side_put(&pair.client, pair.to_server, &pair.window, 0, 8,
-                                  put_count)) == GAPLESS_OK)
-            put_count++;
-        assert_int_equal(status, GAPLESS_AGAIN);
+        uint32_t put_count =
+            side_fill(&pair.client, pair.to_server, &pair.window, round == 1 ? 800 : 8);
+
         assert_in_range(put_count, 16, 1000);
         for (uint32_t i = 0; i < put_count; i++)
             (void)want_note(&pair.server, i);
-        put_count = 0;
 
-        while ((status = side_notify(&pair.server, pair.to_client, notify_count)) ==
-               GAPLESS_OK)
-            notify_count++;
-        assert_int_equal(status, GAPLESS_AGAIN);
+        for (int tries = 0; tries < 3; tries += status == GAPLESS_AGAIN ? 1 : 0) {
+            status = side_notify(&pair.server, pair.to_client, notify_count);
+            notify_count += status == GAPLESS_OK ? 1 : 0;
+            /* It hears that there is room again by polling. */
+            if (status == GAPLESS_AGAIN)
+                side_silent(&pair.server, 5 * MS * side_patience());
+            else
+                assert_int_equal(status, GAPLESS_OK);
+        }
         assert_in_range(notify_count, 16, 1000);
         for (uint32_t i = 0; i < notify_count; i++)
             (void)want_note(&pair.client, i);
@@ -357,8 +351,12 @@ static void test_would_block(void **state)
  * wait, but a cell may be written again while the server still has its note in hand:
  * hence atomic, for where both sides have the memory at the same address. */
 #define WRITERS 3
-#define PUTS 20000u
 #define CELLS 128u
+
+static uint32_t puts_of(const struct side *side)
+{
+    return side_is_slow(side) ? 2000 : 20000;
+}
 
 struct writer {
     struct side side;
@@ -377,10 +375,17 @@ static void *writer_run(void *argument)
         me->failed = true;
         return NULL;
     }
-    for (uint32_t i = 0; i < PUTS; i++) {
+    for (uint32_t i = 0; i < puts_of(&me->side); i++) {
         size_t at = i % CELLS * sizeof(uint32_t);
         int status;
 
+        /* A cell may be written again when its put is done. */
+        while (me->side.undone >= CELLS / 2) {
+            struct tp_event event;
+
+            if (side_poll(&me->side, &event, 1, MS) < 0)
+                break;
+        }
         __atomic_store_n((uint32_t *)cells.base + i % CELLS, i, __ATOMIC_RELAXED);
         while ((status = side_put(&me->side, me->to_server, &cells, at, sizeof i, i)) ==
                GAPLESS_AGAIN) {
@@ -389,7 +394,7 @@ static void *writer_run(void *argument)
             if (side_poll(&me->side, &event, 1, MS) < 0)
                 break;
         }
-        if (status != GAPLESS_OK) {
+        if (status < 0) {
             me->failed = true;
             return NULL;
         }
@@ -423,7 +428,7 @@ static void test_order(void **state)
     for (int i = 0; i < WRITERS; i++)
         assert_int_equal(
             pthread_create(&writers[i].thread, NULL, writer_run, &writers[i]), 0);
-    for (uint32_t i = 0; i < WRITERS * PUTS; i++) {
+    for (uint32_t i = 0; i < WRITERS * puts_of(&server); i++) {
         struct tp_event event = side_want(&server, TP_NOTE);
         uint32_t cell;
 

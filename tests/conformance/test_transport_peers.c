@@ -3,7 +3,6 @@
  * go, addresses, time, many peers. */
 #include "side.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -115,7 +114,7 @@ static void test_reconnect(void **state)
     must_listen(&server);
     must_region_new(&server, 64, &region);
     kept = side_join(&server, &stays, &to_server);
-    for (uint32_t i = 0; i < 100; i++) {
+    for (uint32_t i = 0; i < (side_is_slow(&server) ? 10u : 100u); i++) {
         peer = side_join(&server, &comes, &to_server);
         assert_int_equal(peer, 1 - kept);
         must_grant(&server, peer, &region, 0, TP_READ_WRITE);
@@ -145,7 +144,8 @@ static void test_capacity(void **state)
     pair_open(&pair, *state, NULL);
     side_open(&third, *state, NULL);
     connecting_start(&it, &third);
-    assert_int_equal(pthread_join(it.thread, NULL), 0);
+    while (pthread_tryjoin_np(it.thread, NULL) != 0)
+        side_silent(&pair.server, 10 * MS); /* it may take its polling to refuse */
     assert_int_equal(it.status, GAPLESS_CAPACITY);
     assert_non_null(strstr(it.error.text, "room for 1"));
     side_silent(&pair.server, 10 * MS);
@@ -168,12 +168,12 @@ static void test_connect_in_vain(void **state)
     side_open(&client, *state, NULL);
     assert_int_equal(side_connect(&client, side_address, 100 * MS, &peer),
                      GAPLESS_TIMEOUT);
-    assert_in_range(side_clock_ns() - start, 100 * MS, 2000 * MS);
+    assert_in_range(side_clock_ns() - start, 100 * MS, 2000 * MS * side_patience());
     assert_non_null(strstr(side_error.text, side_address));
     assert_int_equal(peer, 12);
     start = side_clock_ns();
     assert_int_equal(side_connect(&client, side_address, 0, &peer), GAPLESS_TIMEOUT);
-    assert_in_range(side_clock_ns() - start, 0, 1000 * MS);
+    assert_in_range(side_clock_ns() - start, 0, 1000 * MS * side_patience());
     assert_int_equal(side_connect(&client, "", 0, &peer), GAPLESS_INVALID);
     assert_int_equal(side_connect(&client, NULL, 0, &peer), GAPLESS_INVALID);
     assert_int_equal(side_listen(&client, ""), GAPLESS_INVALID);
@@ -226,16 +226,16 @@ static void test_timeouts(void **state)
     start = side_clock_ns();
     for (int i = 0; i < 1000; i++)
         assert_int_equal(side_poll(&pair.server, &event, 1, 0), 0);
-    assert_in_range(side_clock_ns() - start, 0, 1000 * MS);
+    assert_in_range(side_clock_ns() - start, 0, 1000 * MS * side_patience());
     for (int64_t wait = 10 * MS / 1000; wait <= 150 * MS; wait *= 25) {
         start = pair.server.t->now_ns(pair.server.tp);
         assert_int_equal(side_poll(&pair.server, &event, 1, wait), 0);
         assert_in_range(pair.server.t->now_ns(pair.server.tp) - start, wait,
-                        wait + 1000 * MS);
+                        wait + 1000 * MS * side_patience());
         start = pair.client.t->now_ns(pair.client.tp);
         assert_int_equal(side_poll(&pair.client, &event, 1, wait), 0);
         assert_in_range(pair.client.t->now_ns(pair.client.tp) - start, wait,
-                        wait + 1000 * MS);
+                        wait + 1000 * MS * side_patience());
     }
     /* One event at a time: all of them come. */
     for (uint32_t i = 0; i < 10; i++) {
@@ -281,12 +281,12 @@ static void test_wake(void **state)
     start = side_clock_ns();
     assert_int_equal(pthread_create(&thread, NULL, notify_later, &pair), 0);
     (void)want_note(&pair.client, 42);
-    assert_in_range(side_clock_ns() - start, 100 * MS, 2000 * MS);
+    assert_in_range(side_clock_ns() - start, 100 * MS, 2000 * MS * side_patience());
     assert_int_equal(pthread_join(thread, NULL), 0);
     start = side_clock_ns();
     assert_int_equal(pthread_create(&thread, NULL, put_later, &pair), 0);
     (void)want_note(&pair.server, 43);
-    assert_in_range(side_clock_ns() - start, 100 * MS, 2000 * MS);
+    assert_in_range(side_clock_ns() - start, 100 * MS, 2000 * MS * side_patience());
     assert_int_equal(pthread_join(thread, NULL), 0);
     pair_close(&pair);
 }
@@ -304,47 +304,51 @@ static void test_many(void **state)
     bool seen[MANY] = {false};
     struct tp_config config = {.peers_max = MANY};
     struct side server;
+    uint32_t many;
 
     side_open(&server, *state, &config);
+    many = side_is_slow(&server) ? 20 : MANY;
     must_listen(&server);
-    for (uint32_t i = 0; i < MANY; i++) {
+    for (uint32_t i = 0; i < many; i++) {
         side_open(&clients[i], *state, NULL);
         to_client[i] = side_join(&server, &clients[i], &to_server[i]);
     }
     for (uint32_t round = 0; round < 5; round++) {
         memset(seen, 0, sizeof seen);
-        for (uint32_t i = 0; i < MANY; i++)
+        for (uint32_t i = 0; i < many; i++)
             must_notify(&clients[i], to_server[i], i);
-        for (uint32_t i = 0; i < MANY; i++) {
+        for (uint32_t i = 0; i < many; i++) {
             struct tp_event event = side_want(&server, TP_NOTE);
 
-            assert_in_range(event.note, 0, MANY - 1);
+            assert_in_range(event.note, 0, many - 1);
             assert_false(seen[event.note]);
             assert_int_equal(event.peer, to_client[event.note]);
             seen[event.note] = true;
         }
     }
-    for (uint32_t i = 0; i < MANY; i += 2)
+    for (uint32_t i = 0; i < many; i += 2)
         side_close(&clients[i]);
-    for (uint32_t i = 0; i < MANY; i += 2)
+    for (uint32_t i = 0; i < many; i += 2)
         (void)side_want(&server, TP_DOWN);
-    for (uint32_t i = 1; i < MANY; i += 2) {
+    for (uint32_t i = 1; i < many; i += 2) {
         must_notify(&server, to_client[i], i);
         (void)want_note(&clients[i], i);
     }
     side_close(&server);
-    for (uint32_t i = 1; i < MANY; i += 2) {
+    for (uint32_t i = 1; i < many; i += 2) {
         (void)side_want(&clients[i], TP_DOWN);
         side_close(&clients[i]);
     }
 }
 
-/* Who floods does not keep others waiting. A simulation delivers in the order of
- * sending: there it is what was sent before that comes before, and no more. */
+/* Who floods does not keep others waiting. A simulation and a network card deliver in
+ * the order of arrival: there it is what was sent before that comes before, no more. */
 static void test_fair(void **state)
 {
     struct tp_config config = {.peers_max = 2, .notes_max = 64};
-    uint32_t most = *state == &transport_sim ? config.notes_max : 48;
+    const struct transport *t = *state;
+    bool simulated = t == &transport_sim || t == &transport_simnet;
+    uint32_t most = simulated ? config.notes_max : t->mapped ? 48 : 150;
     struct side server;
     struct side clients[2];
     tp_peer to_server[2];
@@ -379,14 +383,12 @@ static void test_two_masters(void **state)
     tp_peer to_server[2];
     tp_peer to_client[2];
     struct connecting it;
-    char first[sizeof side_address];
 
     side_open(&client, *state, &config);
     for (int i = 0; i < 2; i++) {
         side_open(&servers[i], *state, NULL);
         if (i == 1)
-            (void)snprintf(side_address, sizeof side_address, "%s-b", first);
-        memcpy(first, side_address, sizeof first);
+            side_address_next();
         must_listen(&servers[i]);
         connecting_start(&it, &client);
         to_client[i] = side_want(&servers[i], TP_UP).peer;

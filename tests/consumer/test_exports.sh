@@ -1,6 +1,6 @@
 #!/bin/sh
 # The shared library shows exactly the functions of gapless.h and status.h, under a versioned soname, and needs nothing
-# but libc, libm and threads. The installed tree has what it should have.
+# but libc, libm and threads, and what RDMA takes if it was built with that. The installed tree has what it should have.
 . "$(dirname "$0")/install.sh"
 for tool in nm readelf; do
     command -v $tool >/dev/null || skip "$tool is not installed (Debian: binutils)"
@@ -23,8 +23,8 @@ soname=$(readelf -d "$so" | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p')
 [ "$soname" = "libgapless.so.${version%.*}" ] || fail "the soname is '$soname'"
 [ -e "$lib/$soname" ] && [ -e "$lib/libgapless.so" ] || fail "a link to the shared library is missing"
 needed=$(readelf -d "$so" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' |
-    grep -v -E '^(libc|libm|libpthread|ld-linux[a-z0-9-]*)\.so\.[0-9]+$')
-[ -z "$needed" ] || fail "the library needs more than libc, libm and threads: $needed"
+    grep -v -E '^(libc|libm|libpthread|ld-linux[a-z0-9-]*|libibverbs|librdmacm|libsodium)\.so\.[0-9]+$')
+[ -z "$needed" ] || fail "the library needs more than libc, libm, threads and RDMA: $needed"
 
 for file in include/gapless/gapless.h include/gapless/status.h bin/gapless share/doc/gapless/LICENSE; do
     [ -f "$prefix/$file" ] || fail "$file is not installed"

@@ -182,7 +182,7 @@ static void test_one_worker_by_hand(void **state)
 
 static void count_note(void *user, uint32_t note)
 {
-    *(int *)user += NOTE_WHAT(note) == NOTE_READY ? 1 : 0;
+    *(int *)user += NOTE_WHAT(note) == NOTE_READY || NOTE_WHAT(note) == NOTE_OVER;
 }
 
 /* Says LOCAL to a master that has no such rule. */
@@ -194,15 +194,19 @@ static int say_local(void)
     struct client c;
     int ready = 0, status = GAPLESS_OK;
 
-    if (client_open(&c, engine_address, &hello, 0, 0, 0, count_note, &ready, NULL) !=
-            GAPLESS_OK ||
+    if (client_open(&c,
+                    &(struct client_wishes){.address = engine_address,
+                                            .hello = &hello,
+                                            .on_note = count_note,
+                                            .user = &ready},
+                    NULL) != GAPLESS_OK ||
         client_window(&c, WIRE_SLOT, 0, &slot, NULL) != GAPLESS_OK)
         return 1;
     while (ready == 0 && status == GAPLESS_OK)
-        status = client_poll(&c, 100000000, count_note, &ready, NULL);
+        status = client_poll(&c, 100000000, NULL);
     (void)c.transport->put(c.tp, c.peer, &slot, 0, 0, NOTE(NOTE_LOCAL, 0));
     for (int i = 0; i < 50 && status == GAPLESS_OK; i++)
-        status = client_poll(&c, 100000000, count_note, &ready, NULL);
+        status = client_poll(&c, 100000000, NULL);
     client_close(&c);
     return status == GAPLESS_PROTOCOL ? 0 : 2;
 }

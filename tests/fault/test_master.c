@@ -118,8 +118,12 @@ static int say_hello(const struct wire_hello *hello, char *ret_text)
 {
     struct client client;
     struct gapless_error error = {0};
-    int status = client_open(&client, engine_address, hello, 2000000000, 0, 0,
-                             ignore_note, NULL, &error);
+    int status = client_open(&client,
+                             &(struct client_wishes){.address = engine_address,
+                                                     .hello = hello,
+                                                     .connect_ns = 2000000000,
+                                                     .on_note = ignore_note},
+                             &error);
 
     (void)snprintf(ret_text, 480, "%s", error.text);
     if (status == GAPLESS_OK)
@@ -249,7 +253,7 @@ static void test_worker_finds_nan(void **state)
 
 static void count_note(void *user, uint32_t note)
 {
-    *(int *)user += NOTE_WHAT(note) == NOTE_READY ? 1 : 0;
+    *(int *)user += NOTE_WHAT(note) == NOTE_READY || NOTE_WHAT(note) == NOTE_OVER;
 }
 
 /* A worker that does not look at its gradient: speaks the protocol by hand. */
@@ -263,12 +267,16 @@ static int careless_worker(uint32_t nan_every)
     int ready = 0;
     float *grad;
 
-    if (client_open(&c, engine_address, &hello, 0, 0, 0, count_note, &ready, NULL) !=
-            GAPLESS_OK ||
+    if (client_open(&c,
+                    &(struct client_wishes){.address = engine_address,
+                                            .hello = &hello,
+                                            .on_note = count_note,
+                                            .user = &ready},
+                    NULL) != GAPLESS_OK ||
         client_window(&c, WIRE_SLOT, 0, &slot, NULL) != GAPLESS_OK)
         return 1;
     grad = (float *)(void *)((char *)slot.base + c.welcome.grad_at);
-    while (client_poll(&c, 100000000, count_note, &ready, NULL) == GAPLESS_OK) {
+    while (client_poll(&c, 100000000, NULL) == GAPLESS_OK) {
         if (ready == 0)
             continue;
         ready = 0;

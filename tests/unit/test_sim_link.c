@@ -138,8 +138,10 @@ static void test_absurd_links(void **state)
     net_open(&net, 1, 0);
     for (size_t i = 0; i < sizeof rates / sizeof rates[0]; i++) {
         sim_link_set(net.world,
-                     &(struct sim_link){i % 2 == 0 ? 5 : UINT64_MAX - 3, rates[i],
-                                        i % 3 == 0 ? UINT64_MAX : 1});
+                     &(struct sim_link){.latency_ns = i % 2 == 0 ? 5 : UINT64_MAX - 3,
+                                        .bytes_per_ns = rates[i],
+                                        .pass_ns = i % 3 == 0 ? UINT64_MAX : 1,
+                                        .pass_bytes_per_ns = rates[i]});
         ok(put(&net, 0, 1000, sent++));
         ok(get(&net, 0, 1000));
         ok(tell(&net, 0, sent++));
@@ -431,8 +433,9 @@ static uint64_t crowd_run(uint64_t seed)
 
         if (i % 1000 == 0)
             sim_link_set(it.net.world,
-                         &(struct sim_link){dice(&it, 200), dice(&it, 3) * 3.7,
-                                            dice(&it, 2) * 40});
+                         &(struct sim_link){.latency_ns = dice(&it, 200),
+                                            .bytes_per_ns = dice(&it, 3) * 3.7,
+                                            .pass_ns = dice(&it, 2) * 40});
         if (dice(&it, 3) == 0)
             crowd_serve(&it);
         else
