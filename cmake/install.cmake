@@ -32,6 +32,8 @@ foreach(dir LIBDIR INCLUDEDIR)
     set(GAPLESS_PC_${dir} "\${prefix}/${CMAKE_INSTALL_${dir}}")
   endif()
 endforeach()
+list(TRANSFORM GAPLESS_NETWORK_LIBRARIES PREPEND "-l" OUTPUT_VARIABLE GAPLESS_PC_NETWORK)
+list(JOIN GAPLESS_PC_NETWORK " " GAPLESS_PC_NETWORK)
 configure_file(engine/gapless.pc.in gapless.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/gapless.pc
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT development)

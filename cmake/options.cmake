@@ -13,13 +13,31 @@ set_property(CACHE GAPLESS_TESTS GAPLESS_VERBS GAPLESS_OFI GAPLESS_CUDA PROPERTY
 set_property(CACHE GAPLESS_SANITIZE PROPERTY STRINGS "" "address,undefined" thread)
 
 # This version has no such backend yet. AUTO leaves it out and the summary says so; ON is refused, because a build
-# that was asked for RDMA must not quietly come out without it.
-foreach(backend VERBS OFI CUDA)
+# that was asked for CUDA must not quietly come out without it.
+foreach(backend OFI CUDA)
   if(NOT GAPLESS_${backend} STREQUAL AUTO AND GAPLESS_${backend})
     message(FATAL_ERROR "GAPLESS_${backend}=ON: Gapless ${PROJECT_VERSION} has no ${backend} backend; "
-      "it runs over shared memory on one machine. Configure with GAPLESS_${backend}=OFF (or AUTO).")
+      "it runs over shared memory and RDMA, on the CPU. Configure with GAPLESS_${backend}=OFF (or AUTO).")
   endif()
 endforeach()
+
+# RDMA: libibverbs and librdmacm, and libsodium, with which the two sides prove that they know the run's token.
+set(GAPLESS_HAVE_VERBS OFF)
+if(NOT GAPLESS_VERBS STREQUAL OFF)
+  find_package(PkgConfig QUIET)
+  if(PkgConfig_FOUND)
+    pkg_check_modules(IBVERBS QUIET IMPORTED_TARGET libibverbs)
+    pkg_check_modules(RDMACM QUIET IMPORTED_TARGET librdmacm)
+    pkg_check_modules(SODIUM QUIET IMPORTED_TARGET libsodium)
+  endif()
+  if(IBVERBS_FOUND AND RDMACM_FOUND AND SODIUM_FOUND)
+    set(GAPLESS_HAVE_VERBS ON)
+  elseif(NOT GAPLESS_VERBS STREQUAL AUTO AND GAPLESS_VERBS)
+    message(FATAL_ERROR "GAPLESS_VERBS=ON needs libibverbs, librdmacm and libsodium: install libibverbs-dev, "
+      "librdmacm-dev and libsodium-dev (or your system's, with their pkg-config files), or configure with "
+      "GAPLESS_VERBS=OFF.")
+  endif()
+endif()
 
 if(NOT GAPLESS_TESTS STREQUAL OFF)
   find_package(PkgConfig QUIET)

@@ -1,0 +1,400 @@
+/* Inside of the verbs transport (InfiniBand, RoCE, iWARP): shared by verbs*.c. Nobody
+ * else includes this.
+ *
+ *   peer ── lane 0 ── queue pair on a nic          nic: device with one protection
+ *        └─ lane 1 ── queue pair on another        domain, one completion queue
+ *
+ * A lane is a connection. On it go, all in order:
+ *   WRITE ... WRITE WITH_IMM   a put, cut into pieces, and its note
+ *   READ ...                   a get
+ *   WRITE WITH_IMM, 0 bytes    a note alone
+ *   SEND of a frame            handshake, control messages, grants, credits; and notes
+ *                              where there are no immediates, or several lanes
+ *   WRITE, 0 bytes             is the other side there?
+ *
+ * Who receives posts as many receives as the other side may have unread notes and
+ * frames, and gives credit back when half of them have been read; nobody ever sends
+ * without credit, so no receiver is ever not ready.
+ *
+ * There is no thread: everything happens in the calls of the table. Only connect,
+ * window, drop and close wait, each with a bound.
+ */
+#ifndef GAPLESS_VERBS_H
+#define GAPLESS_VERBS_H
+
+#include "transport/transport.h"
+#include "transport/verbs_wire.h"
+
+#include <infiniband/verbs.h>
+#include <poll.h>
+#include <rdma/rdma_cma.h>
+
+#define VERBS_NICS 8u
+#define VERBS_LANES 16u
+#define VERBS_QUEUES 16u
+/* Connections that are not welcome yet, at a server. */
+#define VERBS_GREETERS 64u
+#define VERBS_LISTENERS 8u
+/* Receives beyond those for notes and frames: credits under way. */
+#define VERBS_SPARE 8u
+/* Unread notes that a client has room for unless told. */
+#define VERBS_CLIENT_NOTES 2048u
+#define VERBS_INLINE 64u
+/* A message is cut above this even where the device would take more. */
+#define VERBS_PIECE (1u << 30)
+/* A peer that does nothing is asked for a sign of life so often. */
+#define VERBS_BEAT_NS UINT64_C(250000000)
+/* A connection that is not made, greeted or ended by then is given up. */
+#define VERBS_GREET_NS UINT64_C(5000000000)
+#define VERBS_DRAIN_NS UINT64_C(1000000000)
+/* drop and close: what was sent before has so long to arrive. */
+#define VERBS_FLUSH_NS UINT64_C(1000000000)
+
+/* close: the other sides have so long to hear of it. */
+#define VERBS_LINGER_NS UINT64_C(250000000)
+
+struct verbs_nic {
+    struct ibv_context *context; /* of librdmacm, kept open by `holder` */
+    struct rdma_cm_id *holder;
+    struct ibv_pd *pd;
+    struct ibv_comp_channel *channel;
+    /* One, unless the device's are too short for all lanes. */
+    struct ibv_cq *cq[VERBS_QUEUES];
+    uint32_t cq_used[VERBS_QUEUES]; /* completions that may wait at once */
+    uint32_t unacked[VERBS_QUEUES]; /* events of the channel */
+    uint32_t queues;
+    struct ibv_device_attr attr;
+    uint32_t piece; /* most bytes of a message */
+    bool iwarp;     /* no immediates */
+    bool windows;   /* memory windows of type 2 */
+};
+
+struct verbs_region {
+    uint32_t id; /* 0: free */
+    void *base;
+    size_t bytes, mapped_bytes;
+    bool granted;
+    enum tp_access access;
+    struct ibv_mr *mr[VERBS_NICS];     /* for our own use, and to bind windows in */
+    struct ibv_mr *high[VERBS_NICS];   /* TP_SPLIT: from the split on; mr is below it */
+    struct ibv_mr *shared[VERBS_NICS]; /* TP_READ: everybody's */
+    /* a client's window */
+    bool window;
+    tp_peer peer;
+    uint32_t life;   /* of the peer */
+    uint32_t number; /* of the window, whose remote half is in the peer */
+    uint32_t serial; /* of the grant */
+    size_t split;
+};
+
+/* One half of a grant at the server: what dies with the peer. */
+struct verbs_key {
+    struct ibv_mw *mw;
+    struct ibv_mr *mr;
+};
+
+/* What a peer may touch, on every lane. At the client the remote side's numbers. */
+struct verbs_grant {
+    uint32_t serial; /* counts grants of this number; 0: none */
+    enum tp_access access;
+    uint64_t bytes, split;
+    struct verbs_key key[2]; /* server: for reading, for writing */
+    uint64_t address;        /* client */
+    uint32_t read_key, write_key;
+};
+
+/* What a work request was, in order of posting. */
+enum verbs_what {
+    VERBS_PIECE_OF, /* of a put or get whose end follows */
+    VERBS_PUT,
+    VERBS_GET,
+    VERBS_NOTE,
+    VERBS_FRAME,
+    VERBS_BIND,
+    VERBS_BEAT
+};
+
+struct verbs_sent {
+    uint8_t what;
+    bool tell;      /* TP_DONE follows */
+    uint16_t frame; /* number + 1 of the buffer it was sent from; 0: none */
+    uint32_t note;
+};
+
+enum verbs_lane_state {
+    LANE_FREE,
+    LANE_MAKING,  /* client: addresses are looked up; server: accepted */
+    LANE_GREETED, /* connected; the two prove to each other who they are */
+    LANE_WAITING, /* server: all is well but there is no seat */
+    LANE_LIVE,
+    LANE_LEAVING, /* server's drop: what was said is still on its way */
+    LANE_ENDING   /* disconnected: completions still come, then it is over */
+};
+
+struct verbs_lane {
+    enum verbs_lane_state state;
+    struct tp *tp;
+    uint32_t index; /* in tp->lanes */
+    uint32_t life;  /* so that a completion of an earlier life is known */
+    struct rdma_cm_id *id;
+    struct ibv_qp *qp;
+    struct ibv_pd *pd; /* the nic's; a server's without windows: its own, so that
+                          another peer's key is worth nothing here */
+    struct verbs_nic *nic;
+    uint32_t nic_at, queue;
+    bool connected, disconnected;
+    struct verbs_peer *peer; /* NULL before it is welcome */
+    uint32_t number;         /* of the lane in its peer */
+    uint64_t deadline_ns;
+    int event; /* connecting: the last CM event, or -1 */
+    int event_status;
+    char name[64];      /* the other side's address */
+    const char *chosen; /* client: how its device was */
+
+    char *frames; /* buffers: receives, then sends */
+    struct ibv_mr *mr;
+    uint32_t receives, posted; /* buffers for receiving; receives posted now */
+    uint16_t *spare_frame;     /* buffers for sending that are free */
+    uint32_t spare_frames;
+    struct verbs_sent
+        *sent; /* ring of `depth` work requests, the oldest at sent_head */
+    uint32_t depth, sent_head, sent_count;
+    uint32_t unsignalled;
+    uint32_t inline_max;
+
+    /* credit: what we may send; what we have read and not given back */
+    uint32_t notes_may, notes_out, frames_may, frames_out;
+    uint32_t notes_batch, notes_read, frames_read;
+    /* server: notes for which there is no credit yet; notes_max, made when needed */
+    uint32_t *queue_notes, queue_at, queue_count;
+
+    struct verbs_hello hello; /* of the client */
+    struct verbs_proof proof; /* of the server */
+    bool proved;
+    struct gapless_error refusal; /* in the other side's words */
+
+    bool heard, beating; /* since the last look; a beat is under way */
+    uint64_t beat_ns;
+    int async; /* an asynchronous event of the queue pair, or -1 */
+
+    struct verbs_grant *grant; /* windows_max */
+    char *text;                /* of a control message, half received */
+    uint32_t text_bytes;
+};
+
+struct verbs_peer {
+    bool up;      /* TP_UP was delivered, TP_DOWN was not */
+    bool dropped; /* nothing of it is delivered any more */
+    bool ending;
+    bool said_bye; /* the other side: its end is in order */
+    bool used;     /* there are lanes */
+    uint32_t life;
+    uint64_t session;
+    uint32_t lane_count, next_lane;
+    struct verbs_lane *lane[VERBS_LANES];
+    uint32_t windows_max, notes_max;
+    uint32_t note_out, note_in; /* sequence, where there are several lanes */
+    struct verbs_note *early;   /* came before its turn */
+    uint32_t early_count, early_max;
+    struct gapless_error why;
+};
+
+/* A completion's number: lane, its life, a receive or not, buffer or place in the ring.
+ */
+#define VERBS_LIFE_BITS 11
+#define VERBS_RECEIVE (UINT64_C(1) << 32)
+static inline uint64_t verbs_number(const struct verbs_lane *lane, uint32_t at)
+{
+    return (uint64_t)lane->index << 44 |
+           (uint64_t)(lane->life & ((1u << VERBS_LIFE_BITS) - 1)) << 33 | at;
+}
+
+enum verbs_role {
+    VERBS_NEW,
+    VERBS_SERVER,
+    VERBS_CLIENT
+};
+
+struct verbs_text { /* delivered, or waiting */
+    struct verbs_text *next;
+    char data[];
+};
+
+struct tp {
+    struct tp_config config;
+    enum verbs_role role;
+    uint8_t key[VERBS_MAC];
+    bool has_token;
+    char *devices;
+    uint32_t serial; /* of regions, grants, lives */
+
+    struct rdma_event_channel *channel;
+    struct rdma_cm_id *listener[VERBS_LISTENERS];
+    uint32_t listeners;
+    struct verbs_nic nic[VERBS_NICS];
+    uint32_t nics;
+    struct verbs_peer *peers;
+    struct verbs_lane **lanes; /* of peers, and greeters; made at their first use */
+    uint32_t lanes_max;
+
+    struct verbs_region **regions;
+    uint32_t region_count;
+
+    /* where events go: the caller's array, then the ring */
+    struct tp_event *out;
+    int out_count, out_max;
+    struct tp_event *pending;
+    uint32_t pending_count, pending_at, pending_max;
+    struct verbs_text *delivered; /* freed at the next poll */
+
+    bool draining;
+    uint32_t turn;  /* the completion queue to look at first */
+    uint32_t looks; /* since the clock was read */
+    uint64_t looked_ns, beat_ns;
+    uint32_t busy_lanes; /* that are neither free nor live: they have deadlines */
+    int broken;          /* a status: nothing works any more */
+    struct gapless_error why;
+    struct tp_counters counters;
+    char link[256];
+    char address[128];
+};
+
+/* ---- verbs.c ---- */
+uint64_t verbs_now_ns(void);
+struct verbs_peer *verbs_peer_at(struct tp *tp, tp_peer peer);
+
+/* ---- verbs_nic.c ---- */
+/* The nic of an id that is bound to a device; opened at its first use. */
+int verbs_nic_get(struct tp *tp, struct rdma_cm_id *id, uint32_t *ret,
+                  struct gapless_error *error);
+/* A completion queue with room for so many more; more queues if the device's are short.
+ */
+int verbs_nic_queue(struct tp *tp, struct verbs_nic *nic, uint32_t completions,
+                    uint32_t *ret, struct gapless_error *error);
+void verbs_nics_close(struct tp *tp);
+
+/* ---- verbs_memory.c ---- */
+int verbs_region_new(struct tp *tp, size_t bytes, struct tp_region *ret,
+                     struct gapless_error *error);
+void verbs_region_free(struct tp *tp, struct tp_region *region);
+struct verbs_region *verbs_region_find(struct tp *tp, const struct tp_region *region);
+int verbs_register(struct tp *tp, struct verbs_region *region, uint32_t nic,
+                   struct gapless_error *error);
+int verbs_grant(struct tp *tp, tp_peer peer, const struct tp_region *region,
+                uint32_t window, enum tp_access access, struct gapless_error *error);
+int verbs_window(struct tp *tp, tp_peer peer, uint32_t window, int64_t timeout_ns,
+                 struct tp_region *ret, struct gapless_error *error);
+void verbs_grants_end(struct verbs_lane *lane);
+void verbs_region_release(struct verbs_region *region);
+
+/* ---- verbs_address.c ---- */
+#define VERBS_HOST 108
+struct verbs_address {
+    struct sockaddr_storage to;
+    char text[VERBS_HOST];
+};
+/* "HOST:PORT,HOST:PORT": at most `max` of them. */
+int verbs_addresses(const char *text, bool listening, struct verbs_address *ret,
+                    uint32_t max, uint32_t *ret_count, struct gapless_error *error);
+/* The name of device number `at` of a list with commas; false: there is none. */
+bool verbs_device_at(const char *list, uint32_t at, char *ret, size_t bytes);
+/* An address of a device's network interface, of the family of `to`, in the same
+ * network if there is one. False: none. */
+bool verbs_device_source(struct tp *tp, const char *device,
+                         const struct sockaddr_storage *to,
+                         struct sockaddr_storage *ret);
+/* Where several devices are in the network of `to`, the address of one that is as near
+ * to this processor's memory as it can be (NUMA). False: the route may decide. */
+bool verbs_device_near(struct tp *tp, const struct sockaddr_storage *to,
+                       struct sockaddr_storage *ret);
+void verbs_address_text(const struct sockaddr *address, char *ret, size_t bytes);
+bool verbs_is_loopback(const struct sockaddr_storage *address);
+
+/* ---- verbs_lane.c ---- */
+/* Receives and work requests of a lane. */
+void verbs_lane_needs(const struct tp *tp, const struct ibv_device_attr *attr,
+                      uint32_t *ret_receives, uint32_t *ret_depth);
+/* A lane that is free, or NULL. */
+struct verbs_lane *verbs_lane_new(struct tp *tp);
+/* Queue pair, buffers, receives. The id is bound to a device. */
+int verbs_lane_open(struct verbs_lane *lane, struct gapless_error *error);
+void verbs_lane_state(struct verbs_lane *lane, enum verbs_lane_state state);
+/* Disconnects; what has been received before is still delivered. */
+void verbs_lane_end(struct verbs_lane *lane, const struct gapless_error *why);
+/* Frees everything of a lane. */
+void verbs_lane_free(struct verbs_lane *lane);
+/* The whole peer, because of one lane. */
+void verbs_peer_end(struct verbs_peer *peer, const struct gapless_error *why);
+/* Lanes that have drained are freed; TP_DOWN is delivered. Deadlines. */
+void verbs_tidy(struct tp *tp, uint64_t now_ns);
+void verbs_drop(struct tp *tp, tp_peer peer);
+void verbs_peer_free(struct verbs_peer *peer);
+
+/* ---- verbs_cm.c ---- */
+int verbs_listen(struct tp *tp, const char *address, struct gapless_error *error);
+int verbs_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer *ret,
+                  struct gapless_error *error);
+/* Takes events of the connection manager, without waiting. */
+void verbs_cm_take(struct tp *tp);
+size_t verbs_describe(struct tp *tp, tp_peer peer, char *ret, size_t bytes);
+
+/* ---- verbs_hand.c: the handshake ---- */
+int verbs_hand_start(struct verbs_lane *lane, uint64_t session, uint32_t number,
+                     uint32_t lanes);
+/* A frame of the handshake has come. */
+void verbs_hand_frame(struct verbs_lane *lane, const struct verbs_frame *frame);
+/* Server: greets lanes that wait for a seat. */
+void verbs_hand_seats(struct tp *tp);
+
+/* ---- verbs_post.c ---- */
+int verbs_put(struct tp *tp, tp_peer peer, const struct tp_region *window,
+              size_t offset, size_t bytes, uint32_t note);
+int verbs_get(struct tp *tp, tp_peer peer, const struct tp_region *window,
+              size_t offset, size_t bytes, uint32_t tag);
+int verbs_notify(struct tp *tp, tp_peer peer, uint32_t note);
+int verbs_say(struct tp *tp, tp_peer peer, const void *data, uint32_t bytes,
+              struct gapless_error *error);
+/* A frame of `bytes` payload. GAPLESS_AGAIN: no room, or (if it needs it) no credit. */
+int verbs_frame_send(struct verbs_lane *lane, const struct verbs_frame *frame,
+                     bool needs_credit);
+/* Binds a memory window, which takes a new key. */
+int verbs_bind(struct verbs_lane *lane, struct ibv_mw *mw, struct ibv_mr *mr,
+               void *base, size_t bytes, unsigned access);
+int verbs_receive_post(struct verbs_lane *lane, uint32_t buffer);
+void verbs_credit_give(struct verbs_lane *lane);
+/* Notes that waited for credit or room. */
+void verbs_notes_go_on(struct verbs_lane *lane);
+/* Asks for a sign of life; also makes all that was posted before complete. */
+void verbs_beat(struct verbs_lane *lane, uint64_t now_ns);
+/* The last request of a lane whose queue pair is in error: it is given back after all
+ * others, some of which are done but did not ask to complete. */
+void verbs_last(struct verbs_lane *lane);
+/* Room for `requests` more; takes completions if there is none. */
+bool verbs_room(struct verbs_lane *lane, uint32_t requests);
+
+/* ---- verbs_poll.c ---- */
+int verbs_poll(struct tp *tp, struct tp_event *events, int max, int64_t timeout_ns);
+/* Takes completions, at most about `max` of them; returns how many. */
+int verbs_drain(struct tp *tp, int max);
+void verbs_emit(struct tp *tp, const struct tp_event *event);
+void verbs_emit_forget(struct tp *tp, tp_peer peer);
+/* Completions, events and time, for at most ns; for calls that wait. */
+void verbs_pause(struct tp *tp, uint64_t ns);
+
+/* ---- verbs_error.c ---- */
+/* What a completion that failed means. */
+void verbs_completion_error(const struct verbs_lane *lane, const struct ibv_wc *wc,
+                            enum verbs_what what, struct gapless_error *ret);
+/* Did the device say that the other side reached for memory it may not? */
+bool verbs_access_error(struct verbs_lane *lane, struct gapless_error *ret);
+/* The queue pair broke, and no request of ours was the reason. */
+void verbs_broken_error(const struct verbs_lane *lane, struct gapless_error *ret);
+/* What an event of the connection manager means. */
+void verbs_event_error(const struct verbs_lane *lane, int event, int status,
+                       struct gapless_error *ret);
+/* Takes the devices' asynchronous events, which tell what broke a queue pair. */
+void verbs_async_take(struct tp *tp);
+/* Registering memory failed with `os`. */
+int verbs_memory_error(size_t bytes, int os, struct gapless_error *error);
+
+#endif

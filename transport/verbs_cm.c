@@ -1,0 +1,586 @@
+/* The verbs transport: connections, by librdmacm. The server takes events in poll; a
+ * client that connects waits for them, with a bound of its own (the connection
+ * manager's may be a minute). */
+#include "transport/verbs.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define BACKLOG 256
+#define READS_MAX 16
+/* While a server is full or not there yet, it is asked again so often. */
+#define AGAIN_NS UINT64_C(20000000)
+#define STEP_NS UINT64_C(10000000)
+/* Receives are there before anybody may send; this is for broken peers. */
+#define RECEIVER_RETRIES 6
+
+static uint8_t reads_out(const struct verbs_nic *nic)
+{
+    int most = nic->attr.max_qp_init_rd_atom;
+
+    return (uint8_t)(most <= 0 ? 1 : most > READS_MAX ? READS_MAX : most);
+}
+
+static uint8_t reads_in(const struct verbs_nic *nic)
+{
+    int most = nic->attr.max_qp_rd_atom;
+
+    return (uint8_t)(most <= 0 ? 1 : most > READS_MAX ? READS_MAX : most);
+}
+
+/* A device that refuses keeps its own timeout. */
+static void ack_timeout_set(const struct tp *tp, struct rdma_cm_id *id)
+{
+    uint8_t timeout = (uint8_t)tp->config.net.ack_timeout;
+
+    (void)rdma_set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout,
+                          sizeof timeout);
+}
+
+/* ---- the server ----------------------------------------------------------------- */
+
+static bool device_allowed(const struct tp *tp, const struct rdma_cm_id *id)
+{
+    char name[64];
+    uint32_t i;
+
+    if (tp->devices == NULL || id->verbs == NULL)
+        return true;
+    for (i = 0; verbs_device_at(tp->devices, i, name, sizeof name); i++)
+        if (strcmp(name, ibv_get_device_name(id->verbs->device)) == 0)
+            return true;
+    return false;
+}
+
+static int listen_error(const struct verbs_address *address, int os,
+                        struct gapless_error *error)
+{
+    if (os == EADDRINUSE)
+        return gapless_error_set(error, GAPLESS_SYSTEM, os,
+                                 "cannot listen at %s: another master is there; take "
+                                 "another port, or end it",
+                                 address->text);
+    return gapless_error_set(error, GAPLESS_SYSTEM, os,
+                             "cannot listen at %s: no RDMA device has this address "
+                             "('gapless doctor' lists devices; a network interface "
+                             "without one can be given one: rdma link add rxe0 type "
+                             "rxe netdev NAME)",
+                             address->text);
+}
+
+static int listen_one(struct tp *tp, const struct verbs_address *address,
+                      struct gapless_error *error)
+{
+    struct sockaddr_storage to = address->to;
+    struct rdma_cm_id *id;
+
+    if (!tp->has_token && !tp->config.net.insecure && !verbs_is_loopback(&to))
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "listening at %s without a token would let everybody in the network write "
+            "into this run: give master and workers the same --token-file, or say "
+            "--insecure",
+            address->text);
+    if (rdma_create_id(tp->channel, &id, NULL, RDMA_PS_TCP) != 0)
+        return listen_error(address, errno, error);
+    if (rdma_bind_addr(id, (struct sockaddr *)(void *)&to) != 0 ||
+        rdma_listen(id, BACKLOG) != 0) {
+        int os = errno;
+
+        (void)rdma_destroy_id(id);
+        return listen_error(address, os, error);
+    }
+    if (!device_allowed(tp, id)) {
+        char name[64];
+
+        (void)snprintf(name, sizeof name, "%s", ibv_get_device_name(id->verbs->device));
+        (void)rdma_destroy_id(id);
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "%s is an address of %s, which is not among the "
+                                 "devices %s",
+                                 address->text, name, tp->devices);
+    }
+    tp->listener[tp->listeners++] = id;
+    return GAPLESS_OK;
+}
+
+int verbs_listen(struct tp *tp, const char *address, struct gapless_error *error)
+{
+    struct verbs_address to[VERBS_LISTENERS];
+    uint32_t count, i;
+    int status;
+
+    if (tp->role != VERBS_NEW)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "an endpoint listens once, or connects");
+    status = verbs_addresses(address, true, to, VERBS_LISTENERS, &count, error);
+    for (i = 0; status == GAPLESS_OK && i < count; i++)
+        status = listen_one(tp, &to[i], error);
+    if (status != GAPLESS_OK) {
+        while (tp->listeners > 0)
+            (void)rdma_destroy_id(tp->listener[--tp->listeners]);
+        return status;
+    }
+    (void)snprintf(tp->address, sizeof tp->address, "%s", address);
+    tp->role = VERBS_SERVER;
+    return GAPLESS_OK;
+}
+
+static void reject(struct rdma_cm_id *id, int status, uint32_t number)
+{
+    struct verbs_request answer = {.magic = VERBS_MAGIC,
+                                   .protocol = VERBS_PROTOCOL,
+                                   .status = (uint16_t)-status,
+                                   .number = number};
+
+    (void)rdma_reject(id, &answer, sizeof answer);
+    (void)rdma_destroy_id(id);
+}
+
+static uint32_t greeters(const struct tp *tp)
+{
+    uint32_t i, count = 0;
+
+    for (i = 0; i < tp->lanes_max && tp->busy_lanes > 0; i++)
+        count += tp->lanes[i] != NULL && tp->lanes[i]->peer == NULL &&
+                 (tp->lanes[i]->state == LANE_MAKING ||
+                  tp->lanes[i]->state == LANE_GREETED ||
+                  tp->lanes[i]->state == LANE_WAITING);
+    return count;
+}
+
+static void on_request(struct tp *tp, struct rdma_cm_id *id,
+                       const struct verbs_request *request,
+                       const struct rdma_conn_param *offered)
+{
+    struct rdma_conn_param accepted = {.rnr_retry_count = RECEIVER_RETRIES};
+    struct gapless_error why = {0};
+    struct verbs_lane *lane;
+
+    if (request->magic != VERBS_MAGIC || request->protocol != VERBS_PROTOCOL) {
+        reject(id, GAPLESS_VERSION, VERBS_PROTOCOL);
+        return;
+    }
+    lane = greeters(tp) < VERBS_GREETERS ? verbs_lane_new(tp) : NULL;
+    if (lane == NULL) {
+        reject(id, GAPLESS_AGAIN, 0);
+        return;
+    }
+    lane->id = id;
+    id->context = lane;
+    verbs_lane_state(lane, LANE_MAKING);
+    lane->deadline_ns = verbs_now_ns() + VERBS_GREET_NS;
+    verbs_address_text(rdma_get_peer_addr(id), lane->name, sizeof lane->name);
+    if (!device_allowed(tp, id) || verbs_lane_open(lane, &why) != GAPLESS_OK) {
+        struct verbs_request answer = {.magic = VERBS_MAGIC,
+                                       .protocol = VERBS_PROTOCOL,
+                                       .status = (uint16_t)-GAPLESS_CAPACITY};
+
+        tp->why = why;
+        (void)rdma_reject(id, &answer, sizeof answer);
+        verbs_lane_free(lane);
+        return;
+    }
+    ack_timeout_set(tp, id);
+    accepted.responder_resources = offered->responder_resources < reads_in(lane->nic)
+                                       ? offered->responder_resources
+                                       : reads_in(lane->nic);
+    accepted.initiator_depth = offered->initiator_depth;
+    if (rdma_accept(id, &accepted) != 0)
+        verbs_lane_free(lane);
+}
+
+/* ---- events --------------------------------------------------------------------- */
+
+static void listener_gone(struct tp *tp)
+{
+    (void)gapless_error_set(&tp->why, GAPLESS_SYSTEM, 0,
+                            "the RDMA device that %s belongs to was removed",
+                            tp->address);
+    tp->broken = GAPLESS_SYSTEM;
+}
+
+static void on_lane_event(struct verbs_lane *lane, enum rdma_cm_event_type kind,
+                          int status)
+{
+    struct gapless_error why = {0};
+
+    switch ((int)kind) {
+    case RDMA_CM_EVENT_ESTABLISHED:
+        lane->connected = true;
+        if (lane->state == LANE_MAKING)
+            verbs_lane_state(lane, LANE_GREETED);
+        break;
+    case RDMA_CM_EVENT_TIMEWAIT_EXIT:
+    case RDMA_CM_EVENT_ADDR_CHANGE:
+        return;
+    case RDMA_CM_EVENT_UNREACHABLE:
+        if (lane->connected)
+            return; /* said now and then of a link that is down; the queue pair decides
+                     */
+        break;
+    case RDMA_CM_EVENT_ADDR_RESOLVED:
+    case RDMA_CM_EVENT_ROUTE_RESOLVED:
+        break;
+    default:
+        if (!verbs_access_error(lane, &why))
+            verbs_event_error(lane, (int)kind, status, &why);
+        lane->disconnected = true;
+        if (lane->peer != NULL && (lane->tp->role == VERBS_SERVER || lane->connected))
+            verbs_peer_end(lane->peer, &why);
+        else if (lane->connected || lane->tp->role == VERBS_SERVER)
+            verbs_lane_end(lane, &why);
+        break;
+    }
+    lane->event = (int)kind;
+    lane->event_status = status;
+}
+
+void verbs_cm_take(struct tp *tp)
+{
+    struct rdma_cm_event *event;
+
+    while (rdma_get_cm_event(tp->channel, &event) == 0) {
+        enum rdma_cm_event_type kind = event->event;
+        struct rdma_cm_id *id = event->id;
+        struct rdma_conn_param conn = event->param.conn;
+        struct verbs_lane *lane = id->context;
+        struct verbs_request data = {0};
+        int status = event->status;
+
+        if ((kind == RDMA_CM_EVENT_CONNECT_REQUEST || kind == RDMA_CM_EVENT_REJECTED) &&
+            conn.private_data != NULL && conn.private_data_len >= sizeof data)
+            memcpy(&data, conn.private_data, sizeof data);
+        if (kind == RDMA_CM_EVENT_CONNECT_REQUEST)
+            lane = NULL; /* it has the listener's context until it has its own */
+        (void)rdma_ack_cm_event(event);
+        if (kind == RDMA_CM_EVENT_CONNECT_REQUEST) {
+            on_request(tp, id, &data, &conn);
+        } else if (lane == NULL) {
+            if (kind == RDMA_CM_EVENT_DEVICE_REMOVAL)
+                listener_gone(tp);
+        } else if (lane->id == id) {
+            if (kind == RDMA_CM_EVENT_REJECTED && data.magic == VERBS_MAGIC)
+                status = -(int)data.status;
+            on_lane_event(lane, kind, status);
+        }
+    }
+}
+
+/* ---- the client ----------------------------------------------------------------- */
+
+struct attempt {
+    struct tp *tp;
+    struct verbs_peer *peer;
+    const struct verbs_address *to;
+    uint64_t end_ns;
+    struct gapless_error *why;
+};
+
+static int too_late(const struct attempt *a, const char *what)
+{
+    return gapless_error_set(a->why, GAPLESS_TIMEOUT, 0, "%s %s", a->to->text, what);
+}
+
+/* Waits for an event of the lane; any but `wanted` is a failure. */
+static int await(const struct attempt *a, struct verbs_lane *lane,
+                 enum rdma_cm_event_type wanted, const char *late)
+{
+    while (lane->event < 0) {
+        uint64_t now = verbs_now_ns();
+
+        if (now >= a->end_ns)
+            return too_late(a, late);
+        verbs_pause(a->tp, a->end_ns - now < STEP_NS ? a->end_ns - now : STEP_NS);
+    }
+    if (lane->event == (int)wanted) {
+        lane->event = -1;
+        return GAPLESS_OK;
+    }
+    verbs_event_error(lane, lane->event, lane->event_status, a->why);
+    return a->why->status;
+}
+
+static int milliseconds(const struct attempt *a)
+{
+    uint64_t now = verbs_now_ns();
+
+    return now >= a->end_ns ? 1 : (int)((a->end_ns - now) / 1000000) + 1;
+}
+
+/* Address, then route: to the device that the address or --device says. */
+static int resolve(const struct attempt *a, struct verbs_lane *lane, uint32_t number)
+{
+    struct sockaddr_storage from = {0}, to = a->to->to;
+    char device[64];
+    uint32_t devices = 0;
+    bool bound = false;
+    int status;
+
+    while (verbs_device_at(a->tp->devices, devices, device, sizeof device))
+        devices++;
+    if (devices > 0) {
+        (void)verbs_device_at(a->tp->devices, number % devices, device, sizeof device);
+        bound = verbs_device_source(a->tp, device, &to, &from);
+        if (!bound)
+            return gapless_error_set(a->why, GAPLESS_INVALID, 0,
+                                     "the device %s has no address from which %s could "
+                                     "be reached: 'gapless doctor' lists devices and "
+                                     "their addresses",
+                                     device, a->to->text);
+    } else {
+        bound = verbs_device_near(a->tp, &to, &from);
+    }
+    lane->chosen = devices > 0 ? "--device" : bound ? "its NUMA node" : "the route";
+    if (rdma_resolve_addr(lane->id, bound ? (struct sockaddr *)(void *)&from : NULL,
+                          (struct sockaddr *)(void *)&to, milliseconds(a)) != 0)
+        return gapless_error_set(
+            a->why, errno == ENODEV ? GAPLESS_UNSUPPORTED : GAPLESS_TIMEOUT, errno,
+            "no RDMA device leads to %s: 'gapless doctor' lists devices and their "
+            "addresses",
+            a->to->text);
+    status =
+        await(a, lane, RDMA_CM_EVENT_ADDR_RESOLVED, "is not known in this network");
+    if (status != GAPLESS_OK)
+        return status;
+    if (rdma_resolve_route(lane->id, milliseconds(a)) != 0)
+        return gapless_error_set(a->why, GAPLESS_TIMEOUT, errno,
+                                 "there is no route to %s", a->to->text);
+    return await(a, lane, RDMA_CM_EVENT_ROUTE_RESOLVED, "cannot be reached");
+}
+
+static int shake_hands(const struct attempt *a, struct verbs_lane *lane,
+                       uint32_t number, uint32_t lanes)
+{
+    if (verbs_hand_start(lane, number == 0 ? 0 : a->peer->session, number, lanes) !=
+        GAPLESS_OK)
+        return gapless_error_set(a->why, GAPLESS_TIMEOUT, 0,
+                                 "the greeting to %s cannot be sent", a->to->text);
+    while (lane->state != LANE_LIVE) {
+        uint64_t now = verbs_now_ns();
+
+        if (lane->state == LANE_ENDING) {
+            *a->why = lane->refusal;
+            if (a->why->status == GAPLESS_OK)
+                (void)gapless_error_set(a->why, GAPLESS_TIMEOUT, 0,
+                                        "%s ended the greeting", a->to->text);
+            if (a->why->status == GAPLESS_PEER_LOST)
+                a->why->status = GAPLESS_TIMEOUT; /* it may come back */
+            return a->why->status;
+        }
+        if (now >= a->end_ns)
+            return too_late(a, "took the connection but did not answer the greeting");
+        verbs_pause(a->tp, a->end_ns - now < STEP_NS ? a->end_ns - now : STEP_NS);
+    }
+    return GAPLESS_OK;
+}
+
+static int lane_connect(const struct attempt *a, uint32_t number, uint32_t lanes)
+{
+    struct verbs_request request = {.magic = VERBS_MAGIC, .protocol = VERBS_PROTOCOL};
+    struct rdma_conn_param param = {.private_data = &request,
+                                    .private_data_len = sizeof request,
+                                    .retry_count = (uint8_t)a->tp->config.net.retries,
+                                    .rnr_retry_count = RECEIVER_RETRIES};
+    struct verbs_lane *lane = verbs_lane_new(a->tp);
+    int status;
+
+    if (lane == NULL)
+        return gapless_error_set(a->why, GAPLESS_NO_MEMORY, 0,
+                                 "no memory for a connection");
+    (void)snprintf(lane->name, sizeof lane->name, "%.63s", a->to->text);
+    verbs_lane_state(lane, LANE_MAKING);
+    lane->peer = a->peer;
+    lane->number = number;
+    a->peer->lane[number] = lane;
+    if (rdma_create_id(a->tp->channel, &lane->id, lane, RDMA_PS_TCP) != 0)
+        return gapless_error_set(a->why, GAPLESS_SYSTEM, errno,
+                                 "the connection manager gives no more connections");
+    ack_timeout_set(a->tp, lane->id);
+    status = resolve(a, lane, number);
+    if (status == GAPLESS_OK)
+        status = verbs_lane_open(lane, a->why);
+    if (status != GAPLESS_OK)
+        return status;
+    param.initiator_depth = reads_out(lane->nic);
+    param.responder_resources = reads_in(lane->nic);
+    if (rdma_connect(lane->id, &param) != 0)
+        return gapless_error_set(a->why, GAPLESS_TIMEOUT, errno,
+                                 "the connection to %s cannot be asked for",
+                                 a->to->text);
+    status = await(a, lane, RDMA_CM_EVENT_ESTABLISHED,
+                   "did not answer: is the master there, and no firewall between?");
+    return status == GAPLESS_OK ? shake_hands(a, lane, number, lanes) : status;
+}
+
+static int connect_once(struct tp *tp, struct verbs_peer *peer,
+                        const struct verbs_address *to, uint32_t addresses,
+                        uint32_t lanes, uint64_t end_ns, struct gapless_error *why)
+{
+    struct attempt a = {.tp = tp, .peer = peer, .end_ns = end_ns, .why = why};
+    int status = GAPLESS_OK;
+    uint32_t i;
+
+    peer->used = true;
+    peer->ending = peer->dropped = peer->up = peer->said_bye = false;
+    peer->why = (struct gapless_error){0};
+    peer->lane_count = lanes;
+    peer->next_lane = 0;
+    peer->note_in = peer->note_out = peer->early_count = 0;
+    peer->windows_max = tp->config.windows_max;
+    for (i = 0; status == GAPLESS_OK && i < lanes; i++) {
+        a.to = &to[i % addresses];
+        status = lane_connect(&a, i, lanes);
+    }
+    if (status == GAPLESS_OK && peer->ending)
+        status =
+            gapless_error_set(why, GAPLESS_TIMEOUT, 0, "%s went at once", to->text);
+    if (status == GAPLESS_OK)
+        peer->up = true;
+    else
+        verbs_peer_free(peer);
+    return status;
+}
+
+/* A seat, once whoever leaves one has left it. */
+static struct verbs_peer *seat_wait(struct tp *tp, uint64_t end_ns)
+{
+    uint32_t i;
+
+    for (;;) {
+        bool leaving = false;
+
+        for (i = 0; i < tp->config.peers_max; i++) {
+            if (!tp->peers[i].used)
+                return &tp->peers[i];
+            leaving = leaving || !tp->peers[i].up || tp->peers[i].ending;
+        }
+        if (!leaving || verbs_now_ns() >= end_ns)
+            return NULL;
+        verbs_pause(tp, STEP_NS / 10);
+    }
+}
+
+static uint32_t lanes_wanted(const struct tp *tp, uint32_t addresses)
+{
+    char name[64];
+    uint32_t devices = 0, lanes = tp->config.net.lanes;
+
+    while (verbs_device_at(tp->devices, devices, name, sizeof name))
+        devices++;
+    if (lanes == 0)
+        lanes = devices > addresses ? devices : addresses;
+    return lanes < VERBS_LANES ? lanes : VERBS_LANES;
+}
+
+int verbs_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer *ret,
+                  struct gapless_error *error)
+{
+    uint64_t bound = timeout_ns < 0 ? UINT64_C(1000000000) : (uint64_t)timeout_ns;
+    uint64_t end = verbs_now_ns() + bound, now;
+    struct verbs_address to[VERBS_LISTENERS];
+    struct gapless_error why = {0};
+    struct verbs_peer *peer;
+    uint32_t addresses;
+    int status;
+
+    if (tp->role == VERBS_SERVER)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "an endpoint that listens does not connect");
+    status = verbs_addresses(address, false, to, VERBS_LISTENERS, &addresses, error);
+    if (status != GAPLESS_OK)
+        return status;
+    tp->role = VERBS_CLIENT;
+    peer = seat_wait(tp, end);
+    if (peer == NULL)
+        return gapless_error_set(error, GAPLESS_CAPACITY, 0,
+                                 "this endpoint was opened for %u connections, and "
+                                 "they are all made",
+                                 tp->config.peers_max);
+    (void)gapless_error_set(&why, GAPLESS_TIMEOUT, 0, "no time was given");
+    for (now = verbs_now_ns(); now < end; now = verbs_now_ns()) {
+        status = connect_once(tp, peer, to, addresses, lanes_wanted(tp, addresses), end,
+                              &why);
+        if (status == GAPLESS_OK) {
+            *ret = (tp_peer)(peer - tp->peers);
+            return GAPLESS_OK;
+        }
+        if (status != GAPLESS_TIMEOUT && status != GAPLESS_AGAIN) {
+            if (error != NULL)
+                *error = why;
+            return status;
+        }
+        verbs_pause(tp, AGAIN_NS);
+    }
+    return gapless_error_set(error, GAPLESS_TIMEOUT, 0,
+                             "no master at %s within %.1f s: start it, or wait longer; "
+                             "last: %.300s",
+                             address, 1e-9 * (double)bound, why.text);
+}
+
+/* ---- how a peer is reached ------------------------------------------------------ */
+
+static void gid_text(const union ibv_gid *gid, char *ret, size_t bytes)
+{
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6};
+    char text[80], *end;
+
+    memcpy(&in6.sin6_addr, gid->raw, sizeof in6.sin6_addr);
+    verbs_address_text((const struct sockaddr *)(const void *)&in6, text, sizeof text);
+    end = strchr(text, ']');
+    if (end != NULL)
+        *end = '\0';
+    (void)snprintf(ret, bytes, "%.*s", (int)bytes - 1, text + 1);
+}
+
+static size_t describe_lane(const struct verbs_lane *lane, uint32_t lanes, char *ret,
+                            size_t bytes)
+{
+    enum ibv_qp_attr_mask wanted = IBV_QP_PATH_MTU | IBV_QP_AV;
+    struct ibv_qp_init_attr init;
+    struct ibv_qp_attr attr = {0};
+    char gid[64], here[64], path[64] = "";
+    int length;
+
+    if (lane->qp == NULL)
+        return 0;
+    gid_text(&lane->id->route.addr.addr.ibaddr.sgid, gid, sizeof gid);
+    verbs_address_text(rdma_get_local_addr(lane->id), here, sizeof here);
+    if (!lane->nic->iwarp && ibv_query_qp(lane->qp, &attr, (int)wanted, &init) == 0)
+        (void)snprintf(path, sizeof path, " index %u, path MTU %d",
+                       attr.ah_attr.grh.sgid_index, 128 << (int)attr.path_mtu);
+    length =
+        snprintf(ret, bytes,
+                 "verbs: %s port %u, %s%s%s, chosen by %s (from %s to %s); %u lane%s",
+                 ibv_get_device_name(lane->nic->context->device), lane->id->port_num,
+                 lane->nic->iwarp ? "iWARP" : "GID ", lane->nic->iwarp ? "" : gid, path,
+                 lane->chosen, here, lane->name, lanes, lanes == 1 ? "" : "s");
+    return length < 0 ? 0 : (size_t)length < bytes ? (size_t)length : bytes - 1;
+}
+
+size_t verbs_describe(struct tp *tp, tp_peer peer, char *ret, size_t bytes)
+{
+    int length;
+
+    if (bytes == 0)
+        return 0;
+    ret[0] = '\0';
+    if (peer < tp->config.peers_max && tp->peers[peer].up)
+        return describe_lane(tp->peers[peer].lane[0], tp->peers[peer].lane_count, ret,
+                             bytes);
+    if (peer != TP_NOBODY || tp->listeners == 0)
+        return 0;
+    if (tp->listener[0]->verbs == NULL)
+        length =
+            snprintf(ret, bytes, "verbs: listening at %s, on every RDMA device; %s",
+                     tp->address, tp->has_token ? "with a token" : "no token");
+    else
+        length = snprintf(
+            ret, bytes,
+            "verbs: listening at %s on %s port %u, the device with this "
+            "address; %s",
+            tp->address, ibv_get_device_name(tp->listener[0]->verbs->device),
+            tp->listener[0]->port_num, tp->has_token ? "with a token" : "no token");
+    return length < 0 ? 0 : (size_t)length < bytes ? (size_t)length : bytes - 1;
+}

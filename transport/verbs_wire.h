@@ -1,0 +1,111 @@
+/* What two ends of the verbs transport send each other: frames, and the handshake.
+ *
+ *   client                                   server
+ *   connection request: magic, version ----> refuses at once, or accepts
+ *   HELLO: nonce, lane, capacities --------->
+ *        <------------ CHALLENGE: nonce, proof that it knows the token
+ *   PROOF ---------------------------------->
+ *        <------------ WELCOME (after it: grants, texts, notes), or REFUSE
+ *
+ * A proof is BLAKE2b, keyed with the hash of the token, over who proves it, the HELLO
+ * and the server's nonce: both nonces are in it, so that none can be played back. Keys
+ * and addresses are sent only after both proofs. Without a token the key is all zero
+ * and the proof proves that both had none. Numbers are little-endian.
+ */
+#ifndef GAPLESS_VERBS_WIRE_H
+#define GAPLESS_VERBS_WIRE_H
+
+#include <stdint.h>
+
+#define VERBS_MAGIC 0x47535256u
+#define VERBS_PROTOCOL 1u
+#define VERBS_NONCE 32u
+#define VERBS_MAC 32u
+#define VERBS_FRAME_BYTES 256u
+#define VERBS_FRAME_HEAD 8u
+#define VERBS_FRAME_DATA (VERBS_FRAME_BYTES - VERBS_FRAME_HEAD)
+/* Frames that may be unread: a control message of TP_TEXT_MAX needs 17, and up to half
+ * of the credit may be out. */
+#define VERBS_FRAMES 48u
+
+enum verbs_frame_kind {
+    VERBS_HELLO = 1,
+    VERBS_CHALLENGE,
+    VERBS_PROOF,
+    VERBS_WELCOME,
+    VERBS_REFUSE,
+    VERBS_TEXT,
+    VERBS_GRANT,
+    VERBS_CREDIT,
+    VERBS_NOTICE, /* a note where there is no immediate */
+    VERBS_BYE     /* the end that follows is in order */
+};
+
+/* Private data of a connection request, and of a refusal. */
+struct verbs_request {
+    uint32_t magic;
+    uint16_t protocol;
+    uint16_t status; /* of a refusal: minus the status; AGAIN: come again */
+    uint32_t number;
+};
+
+struct verbs_hello {
+    uint32_t magic;
+    uint16_t protocol;
+    uint16_t has_token;
+    uint8_t nonce[VERBS_NONCE];
+    uint64_t session; /* 0: the first lane */
+    uint32_t lane, lanes;
+    uint32_t notes_max, windows_max; /* of the client */
+};
+
+struct verbs_proof { /* CHALLENGE; of PROOF the mac counts */
+    uint8_t nonce[VERBS_NONCE];
+    uint8_t mac[VERBS_MAC];
+    uint32_t has_token;
+};
+
+struct verbs_welcome {
+    uint64_t session;
+    uint32_t notes_max, windows_max;
+};
+
+struct verbs_refuse {
+    int32_t status;
+    char text[VERBS_FRAME_DATA - 4];
+};
+
+struct verbs_offer { /* GRANT */
+    uint32_t window, access;
+    uint64_t bytes, split, address;
+    uint32_t read_key, write_key;
+};
+
+struct verbs_credit {
+    uint32_t notes, frames;
+};
+
+struct verbs_note {
+    uint32_t note, sequence;
+};
+
+struct verbs_frame {
+    uint8_t kind;
+    uint8_t last; /* VERBS_TEXT: of its message */
+    uint16_t bytes;
+    uint32_t spare;
+    union {
+        char data[VERBS_FRAME_DATA];
+        struct verbs_hello hello;
+        struct verbs_proof proof;
+        struct verbs_welcome welcome;
+        struct verbs_refuse refuse;
+        struct verbs_offer offer;
+        struct verbs_credit credit;
+        struct verbs_note note;
+    } as;
+};
+
+_Static_assert(sizeof(struct verbs_frame) == VERBS_FRAME_BYTES, "a frame is 256 bytes");
+
+#endif
