@@ -70,16 +70,9 @@ static bool folder_names(const char *path, const char *prefix, char *ret, size_t
 
 static void tell_transports(void)
 {
-    char names[256];
-
     (void)printf("\ntransports\n");
     doctor_tell(FOUND, "shm", "shared memory, on one machine");
-    if (folder_names("/sys/class/infiniband", "", names, sizeof names))
-        doctor_tell(NOTED, "RDMA", "devices here: %s; this version cannot use them",
-                    names);
-    else
-        doctor_tell(NOTED, "RDMA",
-                    "no devices here; this version has no RDMA transport");
+    doctor_network();
     doctor_tell(NOTED, "libfabric", "this version has no libfabric transport");
 }
 

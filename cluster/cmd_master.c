@@ -3,6 +3,7 @@
 #include "config.h"
 #include "evaluate.h"
 #include "job.h"
+#include "network.h"
 #include "options.h"
 #include "program.h"
 #include "results.h"
@@ -21,6 +22,8 @@ struct serving {
     struct settings settings;
     struct task task;
     struct gapless_master_config config;
+    struct network network;
+    char address[ADDRESS_MAX]; /* where it had to be found */
     struct gapless_master *master;
     struct gapless_worker_stats *worker;
     struct view view;
@@ -55,6 +58,12 @@ static void catch_signals(void)
         (void)sigaction(numbers[i], &action, NULL);
 }
 
+/* What the library has to say while it runs: above the live view, or on stderr. */
+static void log_line(void *context, const char *line)
+{
+    view_note(context, "gapless master: %s", line);
+}
+
 static int open_task(struct serving *serving, char *ret_job,
                      struct gapless_error *error)
 {
@@ -75,14 +84,29 @@ static int open_task(struct serving *serving, char *ret_job,
     return status;
 }
 
+/* Where it listens, and with which token; before anything that takes long. */
+static int open_network(struct serving *serving, const char **ret_address,
+                        struct gapless_error *error)
+{
+    int status = network_open(&serving->settings, &serving->network, error);
+
+    if (status == GAPLESS_OK)
+        status =
+            network_listen(&serving->settings, serving->address, ret_address, error);
+    return status;
+}
+
 static int open_master(struct serving *serving, struct gapless_error *error)
 {
+    const char *address = NULL;
     static char job[GAPLESS_JOB_MAX];
     char *note = NULL;
     float *initial = NULL;
     uint64_t total = 0;
-    int status = open_task(serving, job, error);
+    int status = open_network(serving, &address, error);
 
+    if (status == GAPLESS_OK)
+        status = open_task(serving, job, error);
     if (status == GAPLESS_OK && serving->settings.out != NULL)
         status =
             results_check(serving->settings.out, serving->task.model.parameters, error);
@@ -100,8 +124,10 @@ static int open_master(struct serving *serving, struct gapless_error *error)
     }
     config_set(&serving->settings, &serving->task, total, initial, job, note,
                &serving->config);
-    if (serving->config.address == NULL)
-        serving->config.address = "shm:gapless";
+    serving->config.address = address != NULL ? address : "shm:gapless";
+    serving->config.net = serving->network.net;
+    serving->config.log = log_line;
+    serving->config.log_context = &serving->view;
     status = gapless_master_open(&serving->config, &serving->master, error);
     free(initial);
     free(note);
@@ -116,6 +142,7 @@ static int open_master(struct serving *serving, struct gapless_error *error)
 static void open_view(struct serving *serving)
 {
     const struct settings *settings = &serving->settings;
+    char link[256] = "";
 
     view_open(&serving->view, settings->quiet, settings->no_color);
     serving->start = now_seconds();
@@ -123,11 +150,20 @@ static void open_view(struct serving *serving)
         view_facts_of(settings, serving->task.model.parameters,
                       (double)sampler_batches_per_epoch(&serving->task.sampler),
                       serving->worker, serving->config.workers_max);
-    if (!settings->quiet)
-        view_note(&serving->view,
-                  "gapless master: listening at %s; workers join by: gapless worker "
-                  "--master %s",
-                  serving->config.address, serving->config.address);
+    if (settings->quiet)
+        return;
+    view_note(&serving->view,
+              "gapless master: listening at %s; workers join by: gapless worker "
+              "--master %s%s%s",
+              serving->config.address,
+              address_is_wildcard(serving->config.address)
+                  ? "verbs:ADDR:PORT (ADDR: one of this machine)"
+                  : serving->config.address,
+              settings->token_file != NULL ? " --token-file " : "",
+              settings->token_file != NULL ? settings->token_file : "");
+    gapless_master_link(serving->master, link, sizeof link);
+    if (link[0] != '\0')
+        view_note(&serving->view, "gapless master: %s", link);
 }
 
 static void show(struct serving *serving)
@@ -265,6 +301,7 @@ int cmd_master(int argc, char **argv)
 close:
     stop_this = NULL;
     gapless_master_close(serving.master);
+    network_close(&serving.network);
     task_close(&serving.task);
     free(serving.worker);
     if (status == GAPLESS_OK)

@@ -2,6 +2,7 @@
  * started. */
 #include "evaluate.h"
 #include "job.h"
+#include "network.h"
 #include "options.h"
 #include "program.h"
 #include "results.h"
@@ -219,6 +220,7 @@ static int save(struct observing *observing, struct gapless_error *error)
 int cmd_observe(int argc, char **argv)
 {
     static struct observing observing;
+    static struct network network;
     struct gapless_observer_config config = {0};
     struct sigaction action = {.sa_handler = on_signal};
     struct gapless_error error = {0};
@@ -237,7 +239,11 @@ int cmd_observe(int argc, char **argv)
     observing.start = now_seconds();
     config.address = observing.settings.address;
     config.connect_ns = (int64_t)(observing.settings.connect_timeout * 1e9);
-    status = gapless_observer_open(&config, &observing.observer, &error);
+    status = network_open(&observing.settings, &network, &error);
+    config.net = network.net;
+    if (status == GAPLESS_OK)
+        status = gapless_observer_open(&config, &observing.observer, &error);
+    network_close(&network);
     if (status == GAPLESS_OK)
         status = open_task(&observing, &error);
     if (status == GAPLESS_OK)

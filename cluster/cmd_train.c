@@ -38,11 +38,38 @@ static void choose_names(struct train *train)
                    train->folder);
     if (getrandom(&chance, sizeof chance, GRND_NONBLOCK) < 0)
         chance = (unsigned)time(NULL);
-    if (settings->address != NULL)
-        (void)snprintf(train->address, sizeof train->address, "%s", settings->address);
-    else
-        (void)snprintf(train->address, sizeof train->address, "shm:train-%d-%08x",
-                       (int)getpid(), chance);
+    (void)snprintf(train->address, sizeof train->address, "shm:train-%d-%08x",
+                   (int)getpid(), chance);
+}
+
+/* Where the master will listen, and the token: one of this run where none was given, so
+ * that a run on one machine over RDMA needs no preparation. */
+static int choose_network(struct train *train, struct gapless_error *error)
+{
+    struct settings *settings = &train->settings;
+    char found[ADDRESS_MAX];
+    const char *address = NULL;
+    int status = network_listen(settings, found, &address, error);
+
+    if (status == GAPLESS_OK && address != NULL) {
+        if (address_is_wildcard(address))
+            return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                     "the workers of this run cannot connect to "
+                                     "%.100s: name the address of an interface",
+                                     address);
+        (void)snprintf(train->address, sizeof train->address, "%s", address);
+    }
+    if (status == GAPLESS_OK && strncmp(train->address, "verbs:", 6) == 0 &&
+        settings->token_file == NULL && !settings->insecure) {
+        status = network_token_new(&train->token_fd, error);
+        if (status == GAPLESS_OK)
+            (void)snprintf(train->token_file, sizeof train->token_file,
+                           "/proc/self/fd/%d", train->token_fd);
+        settings->token_file = train->token_file;
+    }
+    if (status == GAPLESS_OK)
+        status = network_open(settings, &train->network, error);
+    return status;
 }
 
 /* A descriptor or more a worker, in the master: the limit is raised as far as it goes,
@@ -89,12 +116,12 @@ static int prepare(struct train *train, struct gapless_error *error)
     struct job job;
     int status;
 
-    if (strlen(settings->out != NULL ? settings->out : "") > 900 ||
-        (settings->address != NULL &&
-         strlen(settings->address) >= sizeof train->address))
-        return gapless_error_set(error, GAPLESS_INVALID, 0,
-                                 "--out or --address is too long");
+    if (strlen(settings->out != NULL ? settings->out : "") > 900)
+        return gapless_error_set(error, GAPLESS_INVALID, 0, "--out is too long");
     choose_names(train);
+    status = choose_network(train, error);
+    if (status != GAPLESS_OK)
+        return status;
     status = job_set(settings->data, settings->data_dir, settings->model,
                      settings->batch, settings->seed, &job, error);
     if (status == GAPLESS_OK)
@@ -152,6 +179,9 @@ static void close_all(struct train *train)
     evaluator_close(&train->evaluator);
     if (train->data_fd >= 0)
         (void)close(train->data_fd);
+    if (train->token_fd >= 0)
+        (void)close(train->token_fd);
+    network_close(&train->network);
     task_close(&train->task);
     free(train->worker);
     free(train->child);
@@ -205,7 +235,7 @@ int cmd_train(int argc, char **argv)
     }
     train.argc = argc;
     train.argv = argv;
-    train.data_fd = -1;
+    train.data_fd = train.token_fd = -1;
     train.parameters_rms = (double)NAN;
     block_signals(&train);
     code = run(&train, &error);

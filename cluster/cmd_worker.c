@@ -4,17 +4,21 @@
 #include "evaluate.h"
 #include "fault.h"
 #include "job.h"
+#include "network.h"
 #include "options.h"
 #include "program.h"
+#include "reconnect.h"
 #include "task.h"
 
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #define PULL_NS 1000000000ll /* one wait; after it, has somebody asked to leave? */
 #define PATIENCE_S 600.0     /* all waits for one set of parameters together */
+#define TRY_S 2.0            /* one try to find a lost master; then, shall we leave? */
 
 struct working {
     struct settings settings;
@@ -24,6 +28,8 @@ struct working {
     uint32_t *index;
     float *x;
     uint8_t *label;
+    struct network network;
+    struct reconnect reconnect;
     struct gapless_worker *worker;
     uint64_t gradients, dropped;
 };
@@ -50,12 +56,14 @@ static bool task_given(const struct settings *settings)
 
 /* Asks the master what is trained, as an observer: a worker that has joined is given a
  * batch at once, and one that then goes to load data would hold it for too long. */
-static int ask_master(const struct settings *settings, struct job *ret,
+static int ask_master(const struct working *working, struct job *ret,
                       struct gapless_error *error)
 {
+    const struct settings *settings = &working->settings;
     struct gapless_observer_config config = {
         .address = settings->address,
         .connect_ns = (int64_t)(settings->connect_timeout * 1e9),
+        .net = working->network.net,
     };
     double end = now_seconds() + settings->connect_timeout;
     struct gapless_observer *observer;
@@ -112,7 +120,7 @@ static int open_task(struct working *working, struct gapless_error *error)
         status = job_set(settings->data, settings->data_dir, settings->model,
                          settings->batch, settings->seed, &job, error);
     else
-        status = ask_master(settings, &job, error);
+        status = ask_master(working, &job, error);
     if (status == GAPLESS_OK)
         status = check_given(settings, &job, error);
     if (status == GAPLESS_OK && settings->data_dir != NULL)
@@ -139,13 +147,14 @@ static int open_buffers(struct working *working, struct gapless_error *error)
     return model_scratch_new(&task->model, batch, MODEL_BLAS, &working->scratch, error);
 }
 
-static int join(struct working *working, struct gapless_error *error)
+static int join(struct working *working, double connect_s, struct gapless_error *error)
 {
     struct gapless_worker_config config = {
         .address = working->settings.address,
         .model = working->task.shape,
-        .connect_ns = (int64_t)(working->settings.connect_timeout * 1e9),
+        .connect_ns = (int64_t)(connect_s * 1e9),
         .wait_ns = PULL_NS,
+        .net = working->network.net,
     };
     struct job job;
     const char *name;
@@ -156,9 +165,15 @@ static int join(struct working *working, struct gapless_error *error)
     if (status != GAPLESS_OK)
         return status;
     name = job_difference(&job, &working->task.job);
-    if (name != NULL) /* only where nobody was asked before */
-        return check_given(&working->settings, &job, error);
-    return GAPLESS_OK;
+    if (name == NULL)
+        return GAPLESS_OK;
+    status = check_given(&working->settings, &job, error);
+    if (status != GAPLESS_OK) /* nobody was asked before */
+        return status;
+    return gapless_error_set(error, GAPLESS_MODEL, 0,
+                             "the master at %.80s trains something else by now, its "
+                             "%s is not what this worker has: start it again",
+                             working->settings.address, name);
 }
 
 static int pull(struct working *working, uint64_t *ret_batch,
@@ -209,18 +224,130 @@ static int work(struct working *working, struct gapless_error *error)
         status = pull(working, &batch, error);
         if (status == GAPLESS_OK)
             status = push(working, batch, error);
+        if (status == GAPLESS_OK)
+            reconnect_proven(&working->reconnect);
     } while (status == GAPLESS_OK);
     return status == GAPLESS_STOPPED ? GAPLESS_OK : status;
+}
+
+/* ---- when the master is lost -------------------------------------------------------
+ */
+
+static double chance(void)
+{
+    uint32_t bits = 0;
+
+    (void)getrandom(&bits, sizeof bits, GRND_NONBLOCK); /* without it: all alike */
+    return (double)bits / (double)UINT32_MAX;
+}
+
+/* In pieces, so that a signal is noticed soon. */
+static void wait_for(double seconds)
+{
+    double end = now_seconds() + seconds;
+
+    while (now_seconds() < end && !leave)
+        (void)usleep(20000);
+}
+
+/* Joins the master that is there now, if it trains the same; gives up at the limit. The
+ * error is that of the last try. */
+static int rejoin(struct working *working, struct gapless_error *error)
+{
+    struct reconnect *reconnect = &working->reconnect;
+    int status = GAPLESS_PEER_LOST;
+    double pause;
+
+    while (reconnect_hopeful(status) && !leave &&
+           (pause = reconnect_pause(reconnect, now_seconds(), chance())) >= 0.0) {
+        double left;
+
+        wait_for(pause);
+        if (leave)
+            return GAPLESS_STOPPED;
+        left = reconnect_left(reconnect, now_seconds());
+        /* After a join that failed half-way: another job is there now. */
+        gapless_worker_close(working->worker);
+        working->worker = NULL;
+        status = join(working, left < TRY_S ? left : TRY_S, error);
+    }
+    return leave ? GAPLESS_STOPPED : status;
+}
+
+static int lost_for_good(const struct working *working, struct gapless_error *error)
+{
+    struct gapless_error why = *error;
+
+    return gapless_error_set(
+        error, GAPLESS_PEER_LOST, 0,
+        "the master at %.80s was lost and did not come back within "
+        "%g s: see whether it runs, start it and then this worker again, or wait "
+        "longer: --reconnect SECONDS. The last try: %.160s",
+        working->settings.address, working->reconnect.limit, why.text);
+}
+
+/* Works until the run is over, through losses of the master if so asked. */
+static int work_on(struct working *working, struct gapless_error *error)
+{
+    struct reconnect *reconnect = &working->reconnect;
+    int status = work(working, error);
+
+    while (status == GAPLESS_PEER_LOST && reconnect->limit > 0.0 && !leave) {
+        reconnect_lost(reconnect, now_seconds());
+        say("worker", "%s; looking for it again for %.3g s", error->text,
+            reconnect_left(reconnect, now_seconds()));
+        gapless_worker_close(working->worker);
+        working->worker = NULL;
+        status = rejoin(working, error);
+        if (status == GAPLESS_STOPPED)
+            return GAPLESS_OK;
+        if (status != GAPLESS_OK)
+            return reconnect_hopeful(status) ? lost_for_good(working, error) : status;
+        reconnect_joined(reconnect);
+        say("worker", "joined %s again, as worker %u", working->settings.address,
+            gapless_worker_number(working->worker));
+        status = work(working, error);
+    }
+    return status;
 }
 
 static void close_all(struct working *working)
 {
     gapless_worker_close(working->worker);
+    network_close(&working->network);
     model_scratch_free(working->scratch);
     free(working->label);
     free(working->x);
     free(working->index);
     task_close(&working->task);
+}
+
+static void say_joined(const struct working *working)
+{
+    char link[256] = "";
+
+    if (working->settings.quiet)
+        return;
+    (void)printf("gapless worker: joined %s as worker %u\n", working->settings.address,
+                 gapless_worker_number(working->worker));
+    gapless_worker_link(working->worker, link, sizeof link);
+    if (link[0] != '\0')
+        (void)printf("gapless worker: %s\n", link);
+    (void)fflush(stdout);
+}
+
+static void say_end(const struct working *working)
+{
+    if (working->settings.quiet)
+        return;
+    (void)printf("gapless worker: %s gradients, %s of them not finite",
+                 word_count(working->gradients).text,
+                 word_count(working->dropped).text);
+    if (working->reconnect.times > 0)
+        (void)printf("; the master was lost and found again %s time%s",
+                     word_count(working->reconnect.times).text,
+                     working->reconnect.times > 1 ? "s" : "");
+    (void)printf("\n");
 }
 
 int cmd_worker(int argc, char **argv)
@@ -238,26 +365,29 @@ int cmd_worker(int argc, char **argv)
     case OPTIONS_GO:
         break;
     }
+    working.reconnect = reconnect_new(working.settings.reconnect);
     (void)sigaction(SIGINT, &action, NULL);
     (void)sigaction(SIGTERM, &action, NULL);
     status = fault_parse(getenv("GAPLESS_FAULT"), &working.fault, &error);
+    if (status == GAPLESS_OK)
+        status = network_open(&working.settings, &working.network, &error);
     if (status == GAPLESS_OK)
         status = open_task(&working, &error);
     if (status == GAPLESS_OK)
         status = open_buffers(&working, &error);
     if (status == GAPLESS_OK)
-        status = join(&working, &error);
-    if (status == GAPLESS_OK && !working.settings.quiet) {
-        (void)printf("gapless worker: joined %s as worker %u\n",
-                     working.settings.address, gapless_worker_number(working.worker));
-        (void)fflush(stdout);
+        status = join(&working, working.settings.connect_timeout, &error);
+    if (status == GAPLESS_OK) {
+        say_joined(&working);
+        status = work_on(&working, &error);
     }
     if (status == GAPLESS_OK)
-        status = work(&working, &error);
-    if (status == GAPLESS_OK && !working.settings.quiet)
-        (void)printf("gapless worker: %s gradients, %s of them not finite\n",
-                     word_count(working.gradients).text,
-                     word_count(working.dropped).text);
+        say_end(&working);
     close_all(&working);
-    return status == GAPLESS_OK ? EXIT_DONE : say_error("worker", &error);
+    if (status == GAPLESS_OK)
+        return EXIT_DONE;
+    (void)say_error("worker", &error);
+    if (status == GAPLESS_PEER_LOST && working.reconnect.since >= 0.0)
+        return EXIT_LOST;
+    return status == GAPLESS_INVALID ? EXIT_MISUSE : EXIT_FAILED;
 }

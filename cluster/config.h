@@ -12,7 +12,7 @@
 /* What a master of these settings is told, for a run of `total` gradients that starts
  * at `initial`. `job`, `note` (see config_note; may be NULL) and what settings and task
  * point to must live as long as *ret is used. The address is left NULL where none is
- * set. */
+ * set, and the network's settings are the defaults. */
 void config_set(const struct settings *settings, const struct task *task,
                 uint64_t total, const float *initial, const char *job, const char *note,
                 struct gapless_master_config *ret);

@@ -21,5 +21,7 @@ bool doctor_missing(void);
 
 /* doctor_machine.c: processor, memory, limits, kernel */
 void doctor_machine(void);
+/* doctor_network.c: RDMA devices, who may use them, how much memory may be locked */
+void doctor_network(void);
 
 #endif

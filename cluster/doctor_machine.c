@@ -107,26 +107,6 @@ static void tell_memory(void)
             "end other programs, or train a smaller model with fewer workers");
 }
 
-static void tell_memlock(void)
-{
-    struct rlimit limit;
-
-    if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0)
-        return;
-    if (limit.rlim_cur == RLIM_INFINITY) {
-        doctor_tell(FOUND, "memory lock", "unlimited");
-        return;
-    }
-    doctor_tell(NOTED, "memory lock",
-                "%llu KiB; enough for shared memory, too little for RDMA",
-                (unsigned long long)limit.rlim_cur / 1024);
-    doctor_remedy(
-        "for RDMA, later: '* - memlock unlimited' in /etc/security/limits.conf "
-        "and log in again;");
-    doctor_remedy(
-        "under Slurm also PropagateResourceLimitsExcept=MEMLOCK in slurm.conf");
-}
-
 static void tell_limits(void)
 {
     struct rlimit files, processes;
@@ -202,7 +182,6 @@ void doctor_machine(void)
 {
     tell_processor();
     tell_memory();
-    tell_memlock();
     tell_limits();
     tell_sharing();
 }

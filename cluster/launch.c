@@ -1,6 +1,8 @@
 /* Starts and ends processes. */
 #include "launch.h"
 
+#include "cluster/program.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -178,7 +180,9 @@ void launch_describe(const struct child *child, char *ret, size_t max)
         (void)snprintf(ret, max, "was killed by signal %d (%s)",
                        WTERMSIG(child->status), strsignal(WTERMSIG(child->status)));
     else
-        (void)snprintf(ret, max, "ended with code %d", WEXITSTATUS(child->status));
+        (void)snprintf(ret, max, "ended with code %d%s", WEXITSTATUS(child->status),
+                       WEXITSTATUS(child->status) == EXIT_LOST ? " (it lost the master)"
+                                                               : "");
 }
 
 void launch_last_words(const struct child *child, char *ret, size_t max)

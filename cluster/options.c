@@ -92,17 +92,15 @@ static bool schedule_set(const char *text, struct settings *ret, struct parse_wh
     return true;
 }
 
+/* One without a transport has to wait for --transport: see options_network. */
 static bool address_set(const char *text, const char **ret, struct parse_why *why)
 {
-    if (strncmp(text, "shm:", 4) == 0 && text[4] != '\0') {
-        *ret = text;
-        return true;
+    if (text[0] == '\0' || address_transport(text) != NULL) {
+        if (!address_check(text, why))
+            return false;
     }
-    (void)snprintf(why->text, sizeof why->text,
-                   "must be shm:NAME or shm:/path/of/socket, not '%.60s' (shared "
-                   "memory is the one transport of this version)",
-                   text);
-    return false;
+    *ret = text;
+    return true;
 }
 
 static bool count_set(const struct option_row *row, const char *text, void *at,
@@ -202,8 +200,7 @@ static bool option_set(enum option_command command, unsigned index, const char *
 /* ---- the three sources -------------------------------------------------------------
  */
 
-/* GAPLESS_WORKERS_MAX for workers-max. */
-static void variable_name(const struct option_row *row, char *ret, size_t max)
+void options_variable(const struct option_row *row, char *ret, size_t max)
 {
     size_t used = (size_t)snprintf(ret, max, "GAPLESS_%s", row->name);
 
@@ -236,7 +233,7 @@ static bool read_environment(enum option_command command, struct settings *ret)
 
         if ((row->commands & command) == 0 || row->hidden || row->letter == 'h')
             continue;
-        variable_name(row, variable, sizeof variable);
+        options_variable(row, variable, sizeof variable);
         text = getenv(variable);
         /* GAPLESS_DATA may also be the folder of the data sets
          * (bench/workloads/data.h). */
@@ -443,7 +440,8 @@ enum options_outcome options_read(enum option_command command, int argc, char **
             return OPTIONS_HELPED;
         }
     if (!read_defaults(command, &found) || !read_environment(command, &found) ||
-        !read_flags(command, argc, argv, &found) || !consistent(command, &found))
+        !read_flags(command, argc, argv, &found) || !consistent(command, &found) ||
+        !options_network(command, &found))
         return OPTIONS_WRONG;
     if (found.cosine && options_source(&found, "steps") == OPTION_DEFAULT)
         leave_out_steps(command, &found);
@@ -452,5 +450,7 @@ enum options_outcome options_read(enum option_command command, int argc, char **
         return OPTIONS_HELPED;
     }
     *ret = found;
+    if (found.address == found.address_text)
+        ret->address = ret->address_text;
     return OPTIONS_GO;
 }

@@ -11,6 +11,7 @@
 #ifndef CLUSTER_OPTIONS_H
 #define CLUSTER_OPTIONS_H
 
+#include "cluster/address.h"
 #include "cluster/parse.h"
 
 #include <stdbool.h>
@@ -65,6 +66,13 @@ struct settings {
     uint64_t block_elements;
     double elastic;
     uint32_t period;
+    /* the network: transport is NULL only where there is no master to talk to, or to be
+     */
+    const char *transport, *listen, *token_file, *device;
+    bool insecure;
+    uint32_t lanes, retries, ack_timeout;
+    double reconnect;
+    char address_text[ADDRESS_MAX]; /* of an address that was put together */
     /* the simulation */
     const char *clock, *events, *replay, *gradients;
     double batch_time, latency, bandwidth, pass_time;

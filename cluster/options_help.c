@@ -7,7 +7,8 @@
 #define PAGE_COLUMNS 96
 
 static const char *const group_titles[GROUPS] = {"What is trained", "How it moves",
-                                                 "The run", "The simulation", "Output"};
+                                                 "The run",         "The network",
+                                                 "The simulation",  "Output"};
 
 const char *options_command_name(enum option_command command)
 {

@@ -10,6 +10,7 @@
 #define LIVE (FOR_TRAIN | FOR_MASTER)
 #define RUNS (LIVE | FOR_SIMULATE)
 #define TASKS (RUNS | FOR_WORKER)
+#define PEERS (LIVE | FOR_WORKER | FOR_OBSERVE)
 #define ALL (TASKS | FOR_OBSERVE | FOR_RULES | FOR_DOCTOR | FOR_STUDY | FOR_REPORT)
 
 /* clang-format off */
@@ -75,17 +76,38 @@ const struct option_row options_table[] = {
     {"worker-timeout", 0, false, LIVE, KIND_REAL, GROUP_RUN, "SECONDS", "0", AT(worker_timeout), {0, 1e6, false, false}, NULL,
      "drop a worker that holds a batch longer; 0: never"},
     {"address", 'a', false, LIVE, KIND_ADDRESS, GROUP_RUN, "ADDRESS", NULL, AT(address), ANY, NULL,
-     "where the master listens: shm:NAME or shm:/path/of/socket (default: shm:gapless; train: a new one)"},
+     "where the master listens: shm:NAME, shm:/path/of/socket or verbs:HOST:PORT (default: shm:gapless; train: a new one)"},
     {"master", 'a', false, FOR_WORKER | FOR_OBSERVE, KIND_ADDRESS, GROUP_RUN, "ADDRESS", "shm:gapless", AT(address), ANY, NULL,
      "where the master listens"},
     {"record", 0, false, LIVE, KIND_TEXT, GROUP_RUN, "FILE", NULL, AT(record), ANY, NULL,
      "write down the order in which everything arrives, for simulate --replay"},
     {"connect-timeout", 0, false, FOR_WORKER | FOR_OBSERVE, KIND_REAL, GROUP_RUN, "SECONDS", "10", AT(connect_timeout), {0, 1e6, true, false}, NULL,
      "how long to look for the master"},
+    {"reconnect", 0, false, FOR_WORKER, KIND_REAL, GROUP_RUN, "SECONDS", NULL, AT(reconnect), {0, 1e6, false, false}, NULL,
+     "when the master is lost, look for it again for so long; 0: end (default: 30 over a network, 0 over shm)"},
     {"data-fd", 0, true, FOR_MASTER | FOR_WORKER | FOR_SIMULATE, KIND_INT, GROUP_RUN, "FD", NULL, AT(data_fd), {3, 1e6, false, false}, NULL,
      "an inherited descriptor that holds the data set"},
     {"launched", 0, true, FOR_MASTER, KIND_FLAG, GROUP_RUN, NULL, NULL, AT(launched), ANY, NULL,
      "the launcher observes: at the end wait until it has come and gone"},
+
+    {"transport", 0, false, PEERS, KIND_CHOICE, GROUP_NETWORK, "NAME", NULL, AT(transport), ANY, "shm, verbs",
+     "for an address without one; verbs is RDMA: InfiniBand, RoCE, iWARP; one of"},
+    {"listen", 0, false, LIVE, KIND_TEXT, GROUP_NETWORK, "ADDR[:PORT]", NULL, AT(listen), ANY, NULL,
+     "verbs: where the master listens; port " ADDRESS_PORT_TEXT " unless told (default: the address of the one RDMA-capable interface)"},
+    {"token-file", 0, false, PEERS, KIND_TEXT, GROUP_NETWORK, "FILE", NULL, AT(token_file), ANY, NULL,
+     "the secret that master and workers must share, 16 to 4096 bytes that nobody else can read; make one: "
+     "head -c 32 /dev/urandom | base64 > FILE; chmod 600 FILE (train alone makes its own)"},
+    {"insecure", 0, false, PEERS, KIND_FLAG, GROUP_NETWORK, NULL, NULL, AT(insecure), ANY, NULL,
+     "a master may listen beyond this machine without a token: anybody who reaches the port can join"},
+    {"device", 0, false, PEERS, KIND_TEXT, GROUP_NETWORK, "LIST", NULL, AT(device), ANY, NULL,
+     "RDMA devices to use, as in mlx5_0,mlx5_1; gapless doctor lists them (default: by address and route)"},
+    {"lanes", 0, false, PEERS, KIND_COUNT32, GROUP_NETWORK, "N", NULL, AT(lanes), {1, 16, false, false}, NULL,
+     "queue pairs to each peer (default: 1, or one for each device)"},
+    {"retries", 0, false, PEERS, KIND_COUNT32, GROUP_NETWORK, "N", NULL, AT(retries), {1, 6, false, false}, NULL,
+     "tries after the first, before a peer counts as lost (default: 6)"},
+    {"ack-timeout", 0, false, PEERS, KIND_COUNT32, GROUP_NETWORK, "N", NULL, AT(ack_timeout), {8, 20, false, false}, NULL,
+     "how long one try waits for an answer: 4.096 us x 2^N; 8: 1 ms, 10: 4 ms, 12: 17 ms, 14: 67 ms, 16: 268 ms, 18: 1.1 s, "
+     "20: 4.3 s; a lost peer is noticed after (retries + 1) of them (default: 14, so 0.5 s)"},
 
     {"clock", 'c', false, FOR_SIMULATE, KIND_TEXT, GROUP_SIMULATION, "KIND", "homogeneous", AT(clock), ANY, NULL,
      "how long batches take: homogeneous, heterogeneous, round-robin, or a FILE of lines: WORKER SECONDS"},
@@ -158,7 +180,9 @@ const struct option_command_row options_commands[] = {
     {FOR_MASTER, "master", "only the master: keeps the parameters, applies gradients",
      "gapless master [OPTION...]",
      "Workers are told what to train: 'gapless worker --master ADDRESS' needs nothing\n"
-     "else. After the end the master serves observers for up to ten seconds."},
+     "else, but over a network the master's --token-file. After the end the master "
+     "serves\n"
+     "observers for up to ten seconds."},
     {FOR_WORKER, "worker", "only a worker: computes gradients for a master",
      "gapless worker --master ADDRESS [OPTION...]",
      "What to train comes from the master; if given here it has to be the same.\n"
@@ -166,7 +190,10 @@ const struct option_command_row options_commands[] = {
      "For tests, GAPLESS_FAULT makes a worker misbehave: nan:K (its K-th gradient is "
      "not\n"
      "a number), slow:MS (each batch takes so much longer), exit:K (it ends without a\n"
-     "word before its K-th push); with @N behind it, only worker number N does."},
+     "word before its K-th push); with @N behind it, only worker number N does.\n"
+     "Exit code: 0 done, 1 failed, 2 misuse, 3 the master was lost and did not come "
+     "back\n"
+     "within --reconnect seconds."},
     {FOR_OBSERVE, "observe", "watch a running master, without slowing it",
      "gapless observe --master ADDRESS [OPTION...]",
      "Prints a line every --interval until the run ends."},

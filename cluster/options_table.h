@@ -16,13 +16,15 @@ enum option_kind {
     KIND_SCHEDULE, /* constant, cosine, cosine:TO */
     KIND_RULE,     /* const char *, a rule of the engine */
     KIND_CHOICE,   /* const char *, one of `choices` */
-    KIND_ADDRESS   /* const char *, a transport and a name */
+    KIND_ADDRESS   /* const char *, a transport and a name; without one, see
+                      options_network */
 };
 
 enum option_group {
     GROUP_TASK,
     GROUP_RULE,
     GROUP_RUN,
+    GROUP_NETWORK,
     GROUP_SIMULATION,
     GROUP_OUTPUT,
     GROUPS
@@ -46,6 +48,9 @@ struct option_row {
 extern const struct option_row options_table[];
 extern const unsigned options_count;
 
+/* GAPLESS_WORKERS_MAX for workers-max. */
+void options_variable(const struct option_row *row, char *ret, size_t max);
+
 /* One command's place in the help: "gapless train: ..." */
 struct option_command_row {
     enum option_command command;
@@ -53,5 +58,10 @@ struct option_command_row {
 };
 extern const struct option_command_row options_commands[];
 extern const unsigned options_commands_count;
+
+/* Settles what --transport, --listen, --address and --master mean together: the address
+ * gets its transport, and --reconnect its default. False: the mistake was printed to
+ * stderr. */
+bool options_network(enum option_command command, struct settings *ret);
 
 #endif

@@ -1,5 +1,6 @@
 /* The subcommands of the program, and what they share. Each gets argv from its own name
- * on, prints for itself and returns the exit code: 0 done, 1 failed, 2 misuse. */
+ * on, prints for itself and returns the exit code: 0 done, 1 failed, 2 misuse; of a
+ * worker also 3, the master was lost and did not come back. */
 #ifndef CLUSTER_PROGRAM_H
 #define CLUSTER_PROGRAM_H
 
@@ -8,7 +9,8 @@
 enum {
     EXIT_DONE = 0,
     EXIT_FAILED = 1,
-    EXIT_MISUSE = 2
+    EXIT_MISUSE = 2,
+    EXIT_LOST = 3
 };
 
 int cmd_train(int argc, char **argv);

@@ -1,6 +1,6 @@
 /* Private to `gapless train`: the state of a run as the launcher sees it.
  *
- *     train ── fork, exec ──> master <── shm ──> worker 0 ... N-1
+ *     train ── fork, exec ──> master <── shm or verbs ──> worker 0 ... N-1
  *       └────── observer ────────┘
  *
  * One thread, a tick of a tenth of a second: signals and ends of children are waited
@@ -13,6 +13,7 @@
 
 #include "cluster/evaluate.h"
 #include "cluster/launch.h"
+#include "cluster/network.h"
 #include "cluster/options.h"
 #include "cluster/results.h"
 #include "cluster/task.h"
@@ -32,7 +33,10 @@ struct train {
     struct task task;
     int data_fd;
     char folder[RESULTS_PATH_MAX], log_folder[RESULTS_PATH_MAX];
-    char address[64];
+    char address[ADDRESS_MAX];
+    char token_file[32]; /* the token that was made for this run; "": none was needed */
+    int token_fd;
+    struct network network;
     struct child *child; /* 0: the master; 1...: the workers */
     uint32_t children;
     struct gapless_observer *observer;

@@ -12,6 +12,7 @@
 
 #define CONNECT_S 60.0 /* the master allocates first: large models take a while */
 #define CONNECT_TRY_NS 200000000ll
+#define LOST_WAIT_S 0.2 /* for a master to have ended that a worker has lost */
 
 void train_fail(struct train *train, const char *format, ...)
 {
@@ -27,15 +28,24 @@ void train_fail(struct train *train, const char *format, ...)
 /* ---- starting ----------------------------------------------------------------------
  */
 
+/* Not among the options that were read where it was made for this run. */
+static bool token_argument(const struct train *train, struct launch_arguments *ret)
+{
+    return train->settings.token_file == NULL ||
+           launch_argument(ret, "--token-file=%s", train->settings.token_file);
+}
+
 static bool master_arguments(const struct train *train, struct launch_arguments *ret)
 {
-    static const char *const except[] = {"address", "out",      "quiet", "workers-wait",
-                                         "data-fd", "launched", NULL};
+    static const char *const except[] = {
+        "address", "transport",    "listen",  "token-file", "out",
+        "quiet",   "workers-wait", "data-fd", "launched",   NULL};
 
     return launch_argument(ret, "gapless") && launch_argument(ret, "master") &&
            options_emit(&train->settings, FOR_MASTER, except, ret->text,
                         LAUNCH_ARGUMENTS_MAX, &ret->count) &&
            launch_argument(ret, "--address=%s", train->address) &&
+           token_argument(train, ret) &&
            launch_argument(ret, "--out=%s", train->folder) &&
            launch_argument(ret, "--workers-wait=%u", train->settings.workers) &&
            launch_argument(ret, "--data-fd=%d", train->data_fd) &&
@@ -44,13 +54,15 @@ static bool master_arguments(const struct train *train, struct launch_arguments 
 
 static bool worker_arguments(const struct train *train, struct launch_arguments *ret)
 {
-    static const char *const except[] = {"master", "quiet", "connect-timeout",
-                                         "data-fd", NULL};
+    static const char *const except[] = {"master", "transport",       "token-file",
+                                         "quiet",  "connect-timeout", "data-fd",
+                                         NULL};
 
     return launch_argument(ret, "gapless") && launch_argument(ret, "worker") &&
            options_emit(&train->settings, FOR_WORKER, except, ret->text,
                         LAUNCH_ARGUMENTS_MAX, &ret->count) &&
            launch_argument(ret, "--master=%s", train->address) &&
+           token_argument(train, ret) &&
            launch_argument(ret, "--connect-timeout=%g", CONNECT_S) &&
            launch_argument(ret, "--data-fd=%d", train->data_fd) &&
            launch_argument(ret, "--quiet");
@@ -121,6 +133,7 @@ static int open_observer(struct train *train, struct gapless_error *error)
     struct gapless_observer_config config = {
         .address = train->address,
         .connect_ns = CONNECT_TRY_NS,
+        .net = train->network.net,
     };
 
     if (train->observer != NULL)
@@ -140,6 +153,10 @@ static void worker_ended(struct train *train, struct child *child)
         open_observer(train, NULL) == GAPLESS_OK)
         (void)train_look(train);
     if (run_over(train) || train->failure[0] != '\0')
+        return;
+    /* Who lost the master is no news when the master is gone: that is said next. */
+    if (WIFEXITED(child->status) && WEXITSTATUS(child->status) == EXIT_LOST &&
+        launch_wait(train->child, 1, LOST_WAIT_S))
         return;
     describe(child, what, sizeof what);
     train->lost++;

@@ -11,7 +11,7 @@ code=$(find engine transport gpu bench cluster tests \
     \( -name '*.c' -o -name '*.h' -o -name '*.def' -o -name '*.cu' -o -name '*.cc' \) -type f 2>/dev/null | LC_ALL=C sort)
 text=$({
     find . -maxdepth 1 -type f
-    find .ci cmake engine transport gpu bench cluster tests python -type f
+    find .ci cmake docs engine transport gpu bench cluster tests python -type f
 } 2>/dev/null | sed 's|^\./||' |
     grep -E '\.([ch]|def|cu|cc|cmake|in|map|json|txt|md|sh|py)$|^quickstart$|^\.ci/run$' | LC_ALL=C sort)
 if [ -z "$code" ]; then
@@ -68,8 +68,8 @@ function allowed(path) {
     if (top == "engine") return path ~ /^engine\// || path ~ /^transport\/(transport|ring|sim)\.h$/
     if (top == "gpu") return path ~ /^gpu\// || path ~ /^engine\/(status|element|rules|compute|compute_rules)\.h$/ \
         || path ~ /^engine\/(rules\.def|corrections\/|momenta\/)/
-    if (top == "bench") return path ~ /^bench\// || path ~ /^engine\/(gapless|status|element|rules|rng|portable|compute[a-z_]*)\.h$/ \
-        || path == "engine/rules.def"
+    if (top == "bench") return path ~ /^bench\// || path ~ /^engine\/(gapless|status|element|rules|rng|portable|backends|compute[a-z_]*)\.h$/ \
+        || path == "engine/rules.def" || path == "transport/transport.h"
     if (top == "cluster") return path ~ /^(cluster|bench)\// || path ~ /^engine\/(gapless|status)\.h$/
     return 1
 }

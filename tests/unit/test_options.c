@@ -348,6 +348,120 @@ static void test_same_and_take(void **state)
     assert_int_equal(options_source(&b, "horizon"), OPTION_UNSET);
 }
 
+/* What --transport, --listen, --address and --master mean together. */
+static void test_network(void **state)
+{
+    static const char *const wrong[] = {
+        "--address tcp:1.2.3.4",
+        "--address 10.0.0.1:7471",
+        "--address shm:",
+        "--transport tcp",
+        "--transport shm --listen 10.0.0.1",
+        "--address shm:x --listen 10.0.0.1",
+        "--transport verbs --listen verbs:10.0.0.1:7471",
+        "--transport verbs --address shm:x",
+        "--transport shm --address verbs:10.0.0.1:7471",
+        "--lanes 0",
+        "--retries 0",
+        "--retries 7",
+        "--ack-timeout 7",
+        "--ack-timeout 21",
+        "--reconnect 5",
+    };
+    struct settings got;
+    char line[128];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        (void)snprintf(line, sizeof line, "master %s", wrong[i]);
+        if (read_line(FOR_MASTER, line, &got) != OPTIONS_WRONG)
+            fail_msg("'%s' was taken", wrong[i]);
+    }
+    assert_int_equal(read_line(FOR_MASTER, "master", &got), OPTIONS_GO);
+    assert_null(got.address);
+    assert_string_equal(got.transport, "shm");
+    assert_int_equal(read_line(FOR_MASTER, "master --transport shm --address x", &got),
+                     OPTIONS_GO);
+    assert_string_equal(got.address, "shm:x");
+    assert_int_equal(read_line(FOR_WORKER, "worker", &got), OPTIONS_GO);
+    assert_string_equal(got.address, "shm:gapless");
+    assert_true(got.reconnect == 0.0);
+    assert_int_equal(read_line(FOR_WORKER, "worker --reconnect 7.5", &got), OPTIONS_GO);
+    assert_true(got.reconnect == 7.5);
+    assert_int_equal(
+        read_line(FOR_MASTER,
+                  "master --insecure --lanes 2 --retries 3 --ack-timeout 16", &got),
+        OPTIONS_GO);
+    assert_true(got.insecure && got.lanes == 2 && got.retries == 3 &&
+                got.ack_timeout == 16);
+    /* What the environment says of another transport does not disturb what is typed. */
+    assert_int_equal(setenv("GAPLESS_LISTEN", "10.0.0.1", 1), 0);
+    assert_int_equal(read_line(FOR_MASTER, "master --address shm:x", &got), OPTIONS_GO);
+    assert_string_equal(got.address, "shm:x");
+    assert_int_equal(unsetenv("GAPLESS_LISTEN"), 0);
+    /* The other commands know nothing of it. */
+    assert_int_equal(read_line(FOR_SIMULATE, "simulate", &got), OPTIONS_GO);
+    assert_null(got.transport);
+    assert_int_equal(read_line(FOR_WORKER, "worker --transport verbs", &got),
+                     OPTIONS_WRONG);
+}
+
+#if GAPLESS_HAVE_VERBS
+static void test_verbs(void **state)
+{
+    struct settings got;
+
+    (void)state;
+    assert_int_equal(
+        read_line(FOR_MASTER, "master --transport verbs --listen 10.0.0.1", &got),
+        OPTIONS_GO);
+    assert_string_equal(got.address, "verbs:10.0.0.1:7471");
+    assert_ptr_equal(got.address, got.address_text); /* not that of a copy */
+    assert_int_equal(read_line(FOR_TRAIN, "train --listen [2001:db8::1]:99", &got),
+                     OPTIONS_GO);
+    assert_string_equal(got.address, "verbs:[2001:db8::1]:99");
+    assert_string_equal(got.transport, "verbs");
+    assert_int_equal(read_line(FOR_MASTER, "master --transport verbs", &got),
+                     OPTIONS_GO);
+    assert_null(got.address); /* found when it listens */
+    assert_string_equal(got.transport, "verbs");
+    assert_int_equal(read_line(FOR_WORKER,
+                               "worker --transport verbs --master node1:9,node1-b:9",
+                               &got),
+                     OPTIONS_GO);
+    assert_string_equal(got.address, "verbs:node1:9,node1-b:9");
+    assert_true(got.reconnect == 30.0);
+    assert_int_equal(
+        read_line(FOR_OBSERVE, "observe --master verbs:10.0.0.1:7471", &got),
+        OPTIONS_GO);
+    assert_string_equal(got.transport, "verbs");
+    assert_int_equal(read_line(FOR_WORKER, "worker --master verbs:10.0.0.1", &got),
+                     OPTIONS_WRONG); /* no port, and nothing that adds one */
+    assert_int_equal(read_line(FOR_MASTER,
+                               "master --address verbs:10.0.0.1:1 --listen 10.0.0.1",
+                               &got),
+                     OPTIONS_WRONG);
+    assert_int_equal(setenv("GAPLESS_TRANSPORT", "verbs", 1), 0);
+    assert_int_equal(read_line(FOR_WORKER, "worker --master shm:x", &got), OPTIONS_GO);
+    assert_string_equal(got.transport, "shm");
+    assert_int_equal(read_line(FOR_WORKER, "worker --master 10.0.0.1", &got),
+                     OPTIONS_GO);
+    assert_string_equal(got.address, "verbs:10.0.0.1:7471");
+    assert_int_equal(unsetenv("GAPLESS_TRANSPORT"), 0);
+}
+#else
+static void test_verbs(void **state)
+{
+    struct settings got;
+
+    (void)state;
+    assert_int_equal(read_line(FOR_MASTER, "master --transport verbs", &got),
+                     OPTIONS_WRONG);
+    assert_int_equal(read_line(FOR_WORKER, "worker --master verbs:10.0.0.1:7471", &got),
+                     OPTIONS_WRONG);
+}
+#endif
+
 /* No line of any help is too wide for a page. */
 static void test_help_fits(void **state)
 {
@@ -385,6 +499,8 @@ int main(void)
         cmocka_unit_test(test_simulation),
         cmocka_unit_test(test_operands),
         cmocka_unit_test(test_same_and_take),
+        cmocka_unit_test(test_network),
+        cmocka_unit_test(test_verbs),
         cmocka_unit_test(test_help_fits),
     };
 
