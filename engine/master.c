@@ -289,6 +289,16 @@ static bool is_over(const struct gapless_master *m)
     return m->core->phase == CORE_OVER_NOW;
 }
 
+static int transport_failed(const struct gapless_master *m, int status,
+                            struct gapless_error *error)
+{
+    struct gapless_error why = {0};
+
+    m->transport->why(m->tp, TP_NOBODY, &why);
+    return gapless_error_set(error, status, 0, "the master's transport failed: %s",
+                             why.text[0] != '\0' ? why.text : gapless_strerror(status));
+}
+
 int gapless_master_run(struct gapless_master *m, int64_t timeout_ns,
                        struct gapless_error *error)
 {
@@ -308,8 +318,7 @@ int gapless_master_run(struct gapless_master *m, int64_t timeout_ns,
                                : left < TICK_NS ? left
                                                 : TICK_NS);
         if (n < 0)
-            return gapless_error_set(error, n, 0, "the master's transport failed: %s",
-                                     gapless_strerror(n));
+            return transport_failed(m, n, error);
         for (i = 0; i < n; i++)
             on_event(m, &m->events[i]);
         now = m->transport->now_ns(m->tp);

@@ -37,8 +37,8 @@
 #define VERBS_LISTENERS 8u
 /* Receives beyond those for notes and frames: credits under way. */
 #define VERBS_SPARE 8u
-/* Unread notes that a client has room for unless told. */
-#define VERBS_CLIENT_NOTES 2048u
+/* Unread notes that a client has room for; beyond them they wait at the server. */
+#define VERBS_CLIENT_NOTES 256u
 #define VERBS_INLINE 64u
 /* A message is cut above this even where the device would take more. */
 #define VERBS_PIECE (1u << 30)
@@ -91,6 +91,7 @@ struct verbs_region {
 struct verbs_key {
     struct ibv_mw *mw;
     struct ibv_mr *mr;
+    uint32_t region; /* id */
 };
 
 /* What a peer may touch, on every lane. At the client the remote side's numbers. */
@@ -178,7 +179,9 @@ struct verbs_lane {
     int async; /* an asynchronous event of the queue pair, or -1 */
 
     struct verbs_grant *grant; /* windows_max */
-    char *text;                /* of a control message, half received */
+    struct verbs_key *retired; /* of grants that others took the place of */
+    uint32_t retired_count;
+    char *text; /* of a control message, half received */
     uint32_t text_bytes;
 };
 

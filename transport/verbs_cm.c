@@ -12,6 +12,8 @@
 /* While a server is full or not there yet, it is asked again so often. */
 #define AGAIN_NS UINT64_C(20000000)
 #define STEP_NS UINT64_C(10000000)
+/* One attempt; a request that is lost (siw forgets one now and then) is made again. */
+#define ATTEMPT_NS UINT64_C(3000000000)
 /* Receives are there before anybody may send; this is for broken peers. */
 #define RECEIVER_RETRIES 6
 
@@ -193,8 +195,16 @@ static void on_request(struct tp *tp, struct rdma_cm_id *id,
 
 /* ---- events --------------------------------------------------------------------- */
 
-static void listener_gone(struct tp *tp)
+/* Where one listens at every device the others are still there. A nic's id goes with
+ * its lanes, which are told themselves. */
+static void listener_gone(struct tp *tp, const struct rdma_cm_id *id)
 {
+    uint32_t i;
+
+    for (i = 0; i < tp->listeners && tp->listener[i] != id; i++)
+        ;
+    if (i == tp->listeners)
+        return;
     (void)gapless_error_set(&tp->why, GAPLESS_SYSTEM, 0,
                             "the RDMA device that %s belongs to was removed",
                             tp->address);
@@ -224,6 +234,12 @@ static void on_lane_event(struct verbs_lane *lane, enum rdma_cm_event_type kind,
     case RDMA_CM_EVENT_ROUTE_RESOLVED:
         break;
     default:
+        for (int i = 0; i < 64 && verbs_drain(lane->tp, 64) > 0; i++)
+            ; /* what it said before, a farewell perhaps */
+        if (lane->state == LANE_ENDING || lane->state == LANE_FREE) {
+            lane->disconnected = true;
+            break;
+        }
         if (!verbs_access_error(lane, &why))
             verbs_event_error(lane, (int)kind, status, &why);
         lane->disconnected = true;
@@ -259,7 +275,7 @@ void verbs_cm_take(struct tp *tp)
             on_request(tp, id, &data, &conn);
         } else if (lane == NULL) {
             if (kind == RDMA_CM_EVENT_DEVICE_REMOVAL)
-                listener_gone(tp);
+                listener_gone(tp, id);
         } else if (lane->id == id) {
             if (kind == RDMA_CM_EVENT_REJECTED && data.magic == VERBS_MAGIC)
                 status = -(int)data.status;
@@ -480,9 +496,10 @@ int verbs_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_pee
     uint64_t bound = timeout_ns < 0 ? UINT64_C(1000000000) : (uint64_t)timeout_ns;
     uint64_t end = verbs_now_ns() + bound, now;
     struct verbs_address to[VERBS_LISTENERS];
-    struct gapless_error why = {0};
+    struct gapless_error why = {0}, last = {0};
     struct verbs_peer *peer;
     uint32_t addresses;
+    bool told = false;
     int status;
 
     if (tp->role == VERBS_SERVER)
@@ -500,15 +517,19 @@ int verbs_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_pee
                                  tp->config.peers_max);
     (void)gapless_error_set(&why, GAPLESS_TIMEOUT, 0, "no time was given");
     for (now = verbs_now_ns(); now < end; now = verbs_now_ns()) {
-        status = connect_once(tp, peer, to, addresses, lanes_wanted(tp, addresses), end,
-                              &why);
+        status = connect_once(tp, peer, to, addresses, lanes_wanted(tp, addresses),
+                              end - now < ATTEMPT_NS ? end : now + ATTEMPT_NS, &last);
+        /* That the bound cut the last attempt short says less than earlier ones. */
+        if (verbs_now_ns() < end || !told)
+            why = last;
+        told = true;
         if (status == GAPLESS_OK) {
             *ret = (tp_peer)(peer - tp->peers);
             return GAPLESS_OK;
         }
         if (status != GAPLESS_TIMEOUT && status != GAPLESS_AGAIN) {
             if (error != NULL)
-                *error = why;
+                *error = last;
             return status;
         }
         verbs_pause(tp, AGAIN_NS);

@@ -71,6 +71,14 @@ void verbs_completion_error(const struct verbs_lane *lane, const struct ibv_wc *
 bool verbs_access_error(struct verbs_lane *lane, struct gapless_error *ret)
 {
     verbs_async_take(lane->tp);
+    if (lane->async == (int)IBV_EVENT_DEVICE_FATAL) {
+        (void)gapless_error_set(ret, GAPLESS_PEER_LOST, 0,
+                                "the local device %s of the connection to %s failed: "
+                                "look at 'gapless doctor' and the kernel's log",
+                                ibv_get_device_name(lane->nic->context->device),
+                                lane->name);
+        return true;
+    }
     if (lane->async != (int)IBV_EVENT_QP_ACCESS_ERR)
         return false;
     (void)gapless_error_set(ret, GAPLESS_PROTOCOL, 0,
@@ -193,10 +201,14 @@ void verbs_async_take(struct tp *tp)
         while (ibv_get_async_event(tp->nic[k].context, &event) == 0) {
             for (i = 0; i < tp->lanes_max; i++)
                 if (tp->lanes[i] != NULL && tp->lanes[i]->qp != NULL &&
-                    (event.event_type == IBV_EVENT_QP_ACCESS_ERR ||
-                     event.event_type == IBV_EVENT_QP_REQ_ERR ||
-                     event.event_type == IBV_EVENT_QP_FATAL) &&
-                    tp->lanes[i]->qp == event.element.qp)
+                    event.event_type == IBV_EVENT_DEVICE_FATAL &&
+                    tp->lanes[i]->nic == &tp->nic[k])
+                    tp->lanes[i]->async = (int)event.event_type;
+                else if (tp->lanes[i] != NULL && tp->lanes[i]->qp != NULL &&
+                         (event.event_type == IBV_EVENT_QP_ACCESS_ERR ||
+                          event.event_type == IBV_EVENT_QP_REQ_ERR ||
+                          event.event_type == IBV_EVENT_QP_FATAL) &&
+                         tp->lanes[i]->qp == event.element.qp)
                     tp->lanes[i]->async = (int)event.event_type;
             ibv_ack_async_event(&event);
         }

@@ -108,19 +108,19 @@ static int lane_pair(struct verbs_lane *lane, struct gapless_error *error)
         .qp_context = lane,
         .send_cq = lane->nic->cq[lane->queue],
         .recv_cq = lane->nic->cq[lane->queue],
-        .cap = {.max_send_wr = lane->depth,
-                .max_recv_wr = lane->receives,
-                .max_send_sge = 1,
-                .max_recv_sge = 1,
-                .max_inline_data = VERBS_INLINE},
+        .cap = {.max_send_sge = 1, .max_recv_sge = 1},
         .qp_type = IBV_QPT_RC,
     };
-    int failed;
+    int failed = -1, try;
 
-    errno = 0;
-    failed = rdma_create_qp(lane->id, lane->pd, &attr);
-    if (failed != 0) { /* a device without inline data */
-        attr.cap.max_inline_data = 0;
+    for (try = 0; try < 3 && failed != 0; try++) {
+        /* libsiw takes it for a failure when the kernel happens to place the queue of
+         * receives at offset 0x90000: of another size, the one before it moves it. */
+        attr.cap.max_send_wr = try == 1 ? 2 * lane->depth : lane->depth;
+        attr.cap.max_recv_wr = lane->receives;
+        /* And a device may be without inline data. */
+        attr.cap.max_inline_data = try == 2 ? 0 : VERBS_INLINE;
+        errno = 0;
         failed = rdma_create_qp(lane->id, lane->pd, &attr);
     }
     if (failed != 0)

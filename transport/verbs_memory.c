@@ -126,6 +126,34 @@ void verbs_region_release(struct verbs_region *region)
     *region = (struct verbs_region){0};
 }
 
+static void key_end(struct tp *tp, struct verbs_key *key)
+{
+    if (key->mw != NULL)
+        (void)ibv_dealloc_mw(key->mw);
+    if (key->mr != NULL && ibv_dereg_mr(key->mr) == 0)
+        tp->counters.regions--;
+    *key = (struct verbs_key){0};
+}
+
+/* What peers may do with a region ends before it. */
+static void region_keys_end(struct tp *tp, uint32_t region)
+{
+    uint32_t i, k;
+
+    for (i = 0; tp->role == VERBS_SERVER && i < tp->lanes_max; i++) {
+        struct verbs_lane *lane = tp->lanes[i];
+
+        if (lane == NULL || lane->grant == NULL)
+            continue;
+        for (k = 0; k < 2 * tp->config.windows_max; k++)
+            if (lane->grant[k / 2].key[k % 2].region == region)
+                key_end(tp, &lane->grant[k / 2].key[k % 2]);
+        for (k = 0; k < lane->retired_count; k++)
+            if (lane->retired[k].region == region)
+                key_end(tp, &lane->retired[k]);
+    }
+}
+
 void verbs_region_free(struct tp *tp, struct tp_region *region)
 {
     struct verbs_region *entry = verbs_region_find(tp, region);
@@ -133,6 +161,7 @@ void verbs_region_free(struct tp *tp, struct tp_region *region)
 
     if (entry == NULL)
         return;
+    region_keys_end(tp, entry->id);
     for (i = 0; i < VERBS_NICS; i++)
         tp->counters.regions -= (entry->mr[i] != NULL ? 1u : 0u) +
                                 (entry->high[i] != NULL ? 1u : 0u) +
@@ -193,19 +222,32 @@ static int register_halves(struct tp *tp, struct verbs_region *region, uint32_t 
 
 /* ---- grants, at the server ------------------------------------------------------ */
 
-static void key_end(struct tp *tp, struct verbs_key *key)
+/* A key whose window is granted anew. Its bind, or a WRITE of the peer, may still be
+ * under way, and would break the connection: it ends with the lane. */
+static int key_retire(struct verbs_lane *lane, struct verbs_key *key,
+                      struct gapless_error *error)
 {
-    if (key->mw != NULL)
-        (void)ibv_dealloc_mw(key->mw);
-    if (key->mr != NULL && ibv_dereg_mr(key->mr) == 0)
-        tp->counters.regions--;
+    struct verbs_key *more;
+
+    if (key->mw == NULL && key->mr == NULL)
+        return GAPLESS_OK;
+    more = realloc(lane->retired, (lane->retired_count + 1) * sizeof *more);
+    if (more == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a grant");
+    lane->retired = more;
+    lane->retired[lane->retired_count++] = *key;
     *key = (struct verbs_key){0};
+    return GAPLESS_OK;
 }
 
 void verbs_grants_end(struct verbs_lane *lane)
 {
     uint32_t i;
 
+    while (lane->retired_count > 0)
+        key_end(lane->tp, &lane->retired[--lane->retired_count]);
+    free(lane->retired);
+    lane->retired = NULL;
     for (i = 0; lane->grant != NULL && i < lane->tp->config.windows_max; i++) {
         key_end(lane->tp, &lane->grant[i].key[0]);
         key_end(lane->tp, &lane->grant[i].key[1]);
@@ -225,6 +267,7 @@ static int key_make(struct verbs_lane *lane, struct verbs_region *region, size_t
 
     if (from == to)
         return GAPLESS_OK;
+    ret->region = region->id;
     if (!lane->nic->windows) {
         if (access & IBV_ACCESS_REMOTE_WRITE)
             access |= IBV_ACCESS_LOCAL_WRITE;
@@ -274,15 +317,17 @@ static int grant_lane(struct verbs_lane *lane, struct verbs_region *region,
     struct verbs_grant *grant = &lane->grant[window];
     struct verbs_frame frame = {.kind = VERBS_GRANT, .bytes = sizeof frame.as.offer};
     struct verbs_offer *offer = &frame.as.offer;
-    int status = GAPLESS_OK;
+    int status = key_retire(lane, &grant->key[0], error);
 
+    if (status == GAPLESS_OK)
+        status = key_retire(lane, &grant->key[1], error);
+    if (status != GAPLESS_OK)
+        return status;
     *offer = (struct verbs_offer){.window = window,
                                   .access = (uint32_t)region->access,
                                   .bytes = region->bytes,
                                   .split = split,
                                   .address = (uint64_t)(uintptr_t)region->base};
-    key_end(lane->tp, &grant->key[0]);
-    key_end(lane->tp, &grant->key[1]);
     if (region->access == TP_READ) {
         status = offer_read(lane, region, offer, error);
     } else {

@@ -1,6 +1,7 @@
 #!/bin/sh
 # ctest: timeout=240 serial
-# What every transport has to do, asked of verbs over the two devices; in sanitizer builds over rxe only. One boot.
+# What every transport has to do, asked of verbs over the two devices; what no peer may do; many connections. In sanitizer
+# builds over rxe only. One boot.
 set -u
 # shellcheck source=common.sh
 . "$1/tests/vm/common.sh"
@@ -25,6 +26,12 @@ if [ "$inside" = inside ]; then
             echo "# test_conformance_$test over $address"
             check "test_conformance_$test over $address" conforms "$test" "$address"
         done
+        check "what is not granted is refused, over $address" "$build/tests/lab_raw" "$address"
+        case $address in
+        10.1.*) many=200 ;;
+        *) many=24 ;; # siw ends at 65 queue pairs
+        esac
+        check "$many connections over $address" "$build/tests/lab_many" "$address" $many
     done
     finish
 fi

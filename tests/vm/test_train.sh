@@ -38,9 +38,15 @@ if [ "$inside" = inside ]; then
         device=${path%%:*} ip=${path#*:}
         check "$path: one worker" together "verbs:$ip:7471" 1 "one-$path" --insecure
         check "$path: the same parameters to the bit" cmp shm/model.safetensors "one-$path/model.safetensors"
-        check "$path: four workers, a token" together "verbs:$ip:7472" 4 "four-$path" --token-file token
+        case $ip in
+        10.1.*)
+            check "$path: one worker, two lanes" together "verbs:$ip:7473" 1 "lanes-$path" --insecure --lanes 2
+            check "$path: the same parameters again" cmp shm/model.safetensors "lanes-$path/model.safetensors"
+            ;;
+        esac
         case $ip in
         10.*)
+            check "$path: four workers, a token" together "verbs:$ip:7472" 4 "four-$path" --token-file token
             # shellcheck disable=SC2086
             check "$path: train starts master and workers" timeout 60 "$program" train $task --epochs 2 --workers 4 \
                 --transport verbs --listen "$ip" --device "${device}0" --out "train-$path" --quiet
