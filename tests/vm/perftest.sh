@@ -20,10 +20,12 @@ cd /tmp || exit 1
 cases=(
     "write ib_write_bw 65536 2000"
     "write ib_write_bw 1048576 150"
+    "write ib_write_bw 8388608 20"
     "read ib_read_bw 65536 1500"
     "read ib_read_bw 1048576 120"
+    "read ib_read_bw 8388608 16"
     "write-lat ib_write_lat 8 5000"
-    "read-lat ib_read_lat 8 5000"
+    "read-lat ib_read_lat 4096 5000"
 )
 
 # Prints MB/s (10^6) or microseconds, the typical one; nothing if it failed.
