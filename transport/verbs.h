@@ -35,8 +35,11 @@
 /* Connections that are not welcome yet, at a server. */
 #define VERBS_GREETERS 64u
 #define VERBS_LISTENERS 8u
-/* Receives beyond those for notes and frames: credits under way. */
-#define VERBS_SPARE 8u
+/* Receives that are posted at once. */
+#define VERBS_RECEIVES 8u
+/* Receives beyond those for notes and frames: credits under way, and those that wait to
+ * be posted. */
+#define VERBS_SPARE (8u + VERBS_RECEIVES)
 /* Unread notes that a client has room for; beyond them they wait at the server. */
 #define VERBS_CLIENT_NOTES 256u
 #define VERBS_INLINE 64u
@@ -155,7 +158,8 @@ struct verbs_lane {
     char *frames; /* buffers: receives, then sends */
     struct ibv_mr *mr;
     uint32_t receives, posted; /* buffers for receiving; receives posted now */
-    uint16_t *spare_frame;     /* buffers for sending that are free */
+    uint32_t again[VERBS_RECEIVES], again_count; /* read, to be posted again */
+    uint16_t *spare_frame;                       /* buffers for sending that are free */
     uint32_t spare_frames;
     struct verbs_sent
         *sent; /* ring of `depth` work requests, the oldest at sent_head */
@@ -339,6 +343,8 @@ int verbs_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_pee
                   struct gapless_error *error);
 /* Takes events of the connection manager, without waiting. */
 void verbs_cm_take(struct tp *tp);
+
+/* ---- verbs_describe.c ---- */
 size_t verbs_describe(struct tp *tp, tp_peer peer, char *ret, size_t bytes);
 
 /* ---- verbs_hand.c: the handshake ---- */
@@ -363,7 +369,11 @@ int verbs_frame_send(struct verbs_lane *lane, const struct verbs_frame *frame,
 /* Binds a memory window, which takes a new key. */
 int verbs_bind(struct verbs_lane *lane, struct ibv_mw *mw, struct ibv_mr *mr,
                void *base, size_t bytes, unsigned access);
-int verbs_receive_post(struct verbs_lane *lane, uint32_t buffer);
+/* Buffers for receives, several at once. */
+int verbs_receives_post(struct verbs_lane *lane, const uint32_t *buffers,
+                        uint32_t count);
+/* A buffer that has been read: posted with the next ones. */
+int verbs_receive_again(struct verbs_lane *lane, uint32_t buffer);
 void verbs_credit_give(struct verbs_lane *lane);
 /* Notes that waited for credit or room. */
 void verbs_notes_go_on(struct verbs_lane *lane);

@@ -162,7 +162,7 @@ int verbs_lane_open(struct verbs_lane *lane, struct gapless_error *error)
     if (status == GAPLESS_OK)
         status = lane_pair(lane, error);
     for (i = 0; status == GAPLESS_OK && i < lane->receives; i++)
-        if (verbs_receive_post(lane, i) != GAPLESS_OK)
+        if (verbs_receives_post(lane, &i, 1) != GAPLESS_OK)
             status = gapless_error_set(error, GAPLESS_SYSTEM, 0,
                                        "receives cannot be posted");
     return status;

@@ -9,7 +9,9 @@
 
 #define BATCH 16
 /* Looks at the queues before the clock is read; the clock may cost more than a look. */
-#define LOOKS 32u
+#define LOOKS 64u
+/* Polls that find something, until the connection manager is asked again. */
+#define POLLS 256u
 /* Of the clock, until the connection manager is asked again. */
 #define MANAGE_NS UINT64_C(1000000)
 #define SLEEP_NS UINT64_C(50000000)
@@ -361,7 +363,7 @@ static void on_received(struct verbs_lane *lane, const struct ibv_wc *wc)
                  wc->byte_len);
     if (lane->state == LANE_ENDING || lane->state == LANE_FREE)
         return;
-    if (verbs_receive_post(lane, buffer) != GAPLESS_OK)
+    if (verbs_receive_again(lane, buffer) != GAPLESS_OK)
         broke_protocol(lane, "takes no more receives");
     else if (lane->peer != NULL)
         verbs_credit_give(lane);
@@ -531,7 +533,7 @@ static bool look(struct tp *tp, uint32_t times)
         (void)verbs_drain(tp, tp->out_max - tp->out_count);
         if (tp->out_count > 0)
             return true;
-        if (i % 8 == 7)
+        if (i % 32 == 31)
             (void)sched_yield();
     }
     return false;
@@ -570,9 +572,9 @@ int verbs_poll(struct tp *tp, struct tp_event *events, int max, int64_t timeout_
     tp->out_count = 0;
     pending_out(tp);
     if (tp->out_count < max && tp->broken == 0) {
-        /* The first look is the cheapest; the rest is looked after now and then. */
-        (void)verbs_drain(tp, max - tp->out_count);
-        if (++tp->looks % LOOKS == 0 ||
+        /* The first looks are the cheapest; the rest is looked after now and then. */
+        (void)look(tp, bound > 0 ? LOOKS : 1);
+        if (++tp->looks % POLLS == 0 ||
             (tp->out_count == 0 && bound == 0 && tp->looks % 4 == 0))
             manage(tp, verbs_now_ns());
         if (tp->out_count == 0 && bound > 0)

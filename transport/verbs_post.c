@@ -65,19 +65,39 @@ static struct ibv_sge sge_of(const void *at, size_t bytes, const struct ibv_mr *
 
 /* ---- receives and frames -------------------------------------------------------- */
 
-int verbs_receive_post(struct verbs_lane *lane, uint32_t buffer)
+int verbs_receives_post(struct verbs_lane *lane, const uint32_t *buffers,
+                        uint32_t count)
 {
-    struct ibv_sge sge = sge_of(lane->frames + (size_t)buffer * VERBS_FRAME_BYTES,
-                                VERBS_FRAME_BYTES, lane->mr);
-    struct ibv_recv_wr wr = {.wr_id = verbs_number(lane, buffer) | VERBS_RECEIVE,
-                             .sg_list = &sge,
-                             .num_sge = 1};
-    struct ibv_recv_wr *bad = NULL;
+    struct ibv_recv_wr wr[VERBS_RECEIVES], *bad = NULL;
+    struct ibv_sge sge[VERBS_RECEIVES];
+    uint32_t i;
 
-    if (ibv_post_recv(lane->qp, &wr, &bad) != 0)
+    for (i = 0; i < count; i++) {
+        sge[i] = sge_of(lane->frames + (size_t)buffers[i] * VERBS_FRAME_BYTES,
+                        VERBS_FRAME_BYTES, lane->mr);
+        wr[i] = (struct ibv_recv_wr){.wr_id =
+                                         verbs_number(lane, buffers[i]) | VERBS_RECEIVE,
+                                     .next = i + 1 < count ? &wr[i + 1] : NULL,
+                                     .sg_list = &sge[i],
+                                     .num_sge = 1};
+    }
+    if (ibv_post_recv(lane->qp, wr, &bad) != 0) {
+        for (; bad != NULL; bad = bad->next)
+            count--;
+        lane->posted += count;
         return GAPLESS_SYSTEM;
-    lane->posted++;
+    }
+    lane->posted += count;
     return GAPLESS_OK;
+}
+
+int verbs_receive_again(struct verbs_lane *lane, uint32_t buffer)
+{
+    lane->again[lane->again_count++] = buffer;
+    if (lane->again_count < VERBS_RECEIVES)
+        return GAPLESS_OK;
+    lane->again_count = 0;
+    return verbs_receives_post(lane, lane->again, VERBS_RECEIVES);
 }
 
 /* A buffer for sending. Its number, from 1 on, goes into the ring. */
