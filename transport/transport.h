@@ -20,8 +20,9 @@
  * earlier put of that peer are visible. Notes of one peer arrive in order, and so do
  * its control messages; between the two, and among peers, there is no order. A local
  * range may be written again only after its put is done: when put returns GAPLESS_OK,
- * or with the TP_DONE that follows where it returned 1. Everything a peer sent before it went away is
- * delivered before its TP_DOWN. A note has 32 bits because a verbs immediate has.
+ * or with the TP_DONE that follows where it returned 1. Everything a peer sent before
+ * it went away is delivered before its TP_DOWN. A note has 32 bits because a verbs
+ * immediate has.
  *
  * Stores that bypass the cache (non-temporal) are ordered by nothing here: whoever
  * makes them makes the fence (sfence) too, before put or notify.

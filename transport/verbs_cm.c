@@ -403,8 +403,8 @@ static int lane_connect(const struct attempt *a, uint32_t number, uint32_t lanes
     int status;
 
     if (lane == NULL)
-        return gapless_error_set(a->why, GAPLESS_NO_MEMORY, 0,
-                                 "no memory for a connection");
+        return gapless_error_set(a->why, GAPLESS_AGAIN, 0,
+                                 "too many earlier attempts have not ended yet");
     (void)snprintf(lane->name, sizeof lane->name, "%.63s", a->to->text);
     verbs_lane_state(lane, LANE_MAKING);
     lane->peer = a->peer;

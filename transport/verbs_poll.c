@@ -345,7 +345,8 @@ static void on_received(struct verbs_lane *lane, const struct ibv_wc *wc)
 {
     uint32_t buffer = (uint32_t)wc->wr_id;
 
-    lane->posted--;
+    if (lane->posted > 0) /* none are counted of a lane that never was connected */
+        lane->posted--;
     if (wc->status != IBV_WC_SUCCESS) {
         on_failure(lane, wc, VERBS_FRAME);
         return;

@@ -28,6 +28,14 @@ together() { # address, number of workers, folder, network options...
     return $good
 }
 
+# Asks again and again, and in the end says why.
+in_vain() {
+    timeout 60 "$program" worker --master verbs:10.1.1.1:7999 --insecure --connect-timeout 4 >vain 2>&1
+    [ $? -eq 1 ] && grep -q 'no master at.*nobody listens' vain && return 0
+    cat vain
+    return 1
+}
+
 if [ "$inside" = inside ]; then
     work=$(mktemp -d /tmp/train.XXXXXX) && cd "$work" || exit 1
     head -c 32 /dev/urandom | base64 >token
@@ -54,6 +62,10 @@ if [ "$inside" = inside ]; then
             ;;
         esac
     done
+    check "two devices at once" together "verbs:10.1.1.1:7474,10.2.1.1:7474" 1 both --insecure --device rxe0,siw0 \
+        --range-elements 1024
+    check "two devices: the same parameters to the bit" cmp shm/model.safetensors both/model.safetensors
+    check "a worker that finds nobody says so" in_vain
     finish
 fi
 
