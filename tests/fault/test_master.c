@@ -1,6 +1,6 @@
 /* The whole engine on one machine, and what can go wrong: bad hellos, gradients that
  * are not finite, workers that die, hang, come late.
- * ctest: timeout=180 */
+ * ctest: timeout=260 */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
