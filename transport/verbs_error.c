@@ -192,6 +192,20 @@ int verbs_memory_error(size_t bytes, int os, struct gapless_error *error)
                              bytes);
 }
 
+/* Is the event about this lane: about its queue pair, or the end of its device? */
+static bool concerns(const struct ibv_async_event *event, const struct verbs_lane *lane,
+                     const struct verbs_nic *nic)
+{
+    if (lane == NULL || lane->qp == NULL)
+        return false;
+    if (event->event_type == IBV_EVENT_DEVICE_FATAL)
+        return lane->nic == nic;
+    return (event->event_type == IBV_EVENT_QP_ACCESS_ERR ||
+            event->event_type == IBV_EVENT_QP_REQ_ERR ||
+            event->event_type == IBV_EVENT_QP_FATAL) &&
+           lane->qp == event->element.qp;
+}
+
 void verbs_async_take(struct tp *tp)
 {
     struct ibv_async_event event;
@@ -200,15 +214,7 @@ void verbs_async_take(struct tp *tp)
     for (k = 0; k < tp->nics; k++)
         while (ibv_get_async_event(tp->nic[k].context, &event) == 0) {
             for (i = 0; i < tp->lanes_max; i++)
-                if (tp->lanes[i] != NULL && tp->lanes[i]->qp != NULL &&
-                    event.event_type == IBV_EVENT_DEVICE_FATAL &&
-                    tp->lanes[i]->nic == &tp->nic[k])
-                    tp->lanes[i]->async = (int)event.event_type;
-                else if (tp->lanes[i] != NULL && tp->lanes[i]->qp != NULL &&
-                         (event.event_type == IBV_EVENT_QP_ACCESS_ERR ||
-                          event.event_type == IBV_EVENT_QP_REQ_ERR ||
-                          event.event_type == IBV_EVENT_QP_FATAL) &&
-                         tp->lanes[i]->qp == event.element.qp)
+                if (concerns(&event, tp->lanes[i], &tp->nic[k]))
                     tp->lanes[i]->async = (int)event.event_type;
             ibv_ack_async_event(&event);
         }

@@ -418,7 +418,7 @@ static int window_make(struct tp *tp, tp_peer index, uint32_t window,
 {
     struct verbs_peer *peer = &tp->peers[index];
     struct verbs_region *entry;
-    struct tp_region region;
+    struct tp_region region = {0};
     uint32_t i;
     int status = verbs_region_new(tp, (size_t)grant->bytes, &region, error);
 

@@ -245,7 +245,7 @@ static void on_frame(struct verbs_lane *lane, const struct verbs_frame *frame,
         broke_protocol(lane, "sent a frame that makes no sense");
         return;
     }
-    if (!welcome || frame->kind < VERBS_TEXT) {
+    if (!welcome) {
         verbs_hand_frame(lane, frame);
         return;
     }
