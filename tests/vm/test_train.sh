@@ -62,8 +62,7 @@ if [ "$inside" = inside ]; then
             ;;
         esac
     done
-    check "two devices at once" together "verbs:10.1.1.1:7474,10.2.1.1:7474" 1 both --insecure --device rxe0,siw0 \
-        --range-elements 1024
+    check "two devices at once" together "verbs:10.1.1.1:7474,10.2.1.1:7474" 1 both --insecure --device rxe0,siw0
     check "two devices: the same parameters to the bit" cmp shm/model.safetensors both/model.safetensors
     check "a worker that finds nobody says so" in_vain
     finish
