@@ -133,7 +133,7 @@ int network_open(const struct settings *settings, struct network *ret,
 
     ret->net = (struct gapless_net){
         .insecure = settings->insecure,
-        .devices = settings->device,
+        .devices = settings->rdma_device,
         .lanes = settings->lanes,
         .retries = settings->retries,
         .ack_timeout = settings->ack_timeout,

@@ -68,11 +68,14 @@ struct settings {
     uint32_t period;
     /* the network: transport is NULL only where there is no master to talk to, or to be
      */
-    const char *transport, *listen, *token_file, *device;
+    const char *transport, *listen, *token_file, *rdma_device;
     bool insecure;
     uint32_t lanes, retries, ack_timeout;
     double reconnect;
     char address_text[ADDRESS_MAX]; /* of an address that was put together */
+    /* GPUs */
+    const char *device, *worker_device, *gpu_flush, *group;
+    bool allow_staging;
     /* the simulation */
     const char *clock, *events, *replay, *gradients;
     double batch_time, latency, bandwidth, pass_time;

@@ -6,9 +6,9 @@
 #define LEFT_COLUMNS 33 /* where what an option means begins */
 #define PAGE_COLUMNS 96
 
-static const char *const group_titles[GROUPS] = {"What is trained", "How it moves",
-                                                 "The run",         "The network",
-                                                 "The simulation",  "Output"};
+static const char *const group_titles[GROUPS] = {
+    "What is trained", "How it moves", "The run", "The network", "GPUs",
+    "The simulation",  "Output"};
 
 const char *options_command_name(enum option_command command)
 {

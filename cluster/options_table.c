@@ -81,6 +81,19 @@ const struct option_row options_table[] = {
      "where the master listens"},
     {"record", 0, false, LIVE, KIND_TEXT, GROUP_RUN, "FILE", NULL, AT(record), ANY, NULL,
      "write down the order in which everything arrives, for simulate --replay"},
+    {"device", 0, false, LIVE | FOR_WORKER, KIND_TEXT, GROUP_GPU, "WHERE", "cpu", AT(device), ANY, NULL,
+     "cpu, cuda (the first GPU), cuda:1, cuda:0,2 or cuda:all (a master deals its ranges to several), or auto (a GPU if there is one): "
+     "where a master keeps the parameters and applies gradients, where a worker computes them"},
+    {"worker-device", 0, false, FOR_TRAIN, KIND_TEXT, GROUP_GPU, "WHERE", "cpu", AT(worker_device), ANY, NULL,
+     "the --device of the workers; of several GPUs each worker takes one in turn"},
+    {"allow-staging", 0, false, LIVE | FOR_WORKER, KIND_FLAG, GROUP_GPU, NULL, NULL, AT(allow_staging), ANY, NULL,
+     "over RDMA, if the network card cannot reach GPU memory: copy through host memory"},
+    {"gpu-flush", 0, false, LIVE, KIND_CHOICE, GROUP_GPU, "WHEN", "auto", AT(gpu_flush), ANY, "auto, always, never",
+     "flush what the network card wrote before a kernel reads it; auto: as the GPU asks for; one of"},
+    {"group", 0, false, FOR_TRAIN | FOR_WORKER, KIND_CHOICE, GROUP_GPU, "KIND", NULL, AT(group), ANY, "nccl",
+     "several GPUs are one worker: they average their gradients by NCCL, one of them talks to the master; train with --rule ssgd: "
+     "all GPUs are one group, without a master. The kind:"},
+
     {"connect-timeout", 0, false, FOR_WORKER | FOR_OBSERVE, KIND_REAL, GROUP_RUN, "SECONDS", "10", AT(connect_timeout), {0, 1e6, true, false}, NULL,
      "how long to look for the master"},
     {"reconnect", 0, false, FOR_WORKER, KIND_REAL, GROUP_RUN, "SECONDS", NULL, AT(reconnect), {0, 1e6, false, false}, NULL,
@@ -99,7 +112,7 @@ const struct option_row options_table[] = {
      "head -c 32 /dev/urandom | base64 > FILE; chmod 600 FILE (train alone makes its own)"},
     {"insecure", 0, false, PEERS, KIND_FLAG, GROUP_NETWORK, NULL, NULL, AT(insecure), ANY, NULL,
      "a master may listen beyond this machine without a token: anybody who reaches the port can join"},
-    {"device", 0, false, PEERS, KIND_TEXT, GROUP_NETWORK, "LIST", NULL, AT(device), ANY, NULL,
+    {"rdma-device", 0, false, PEERS, KIND_TEXT, GROUP_NETWORK, "LIST", NULL, AT(rdma_device), ANY, NULL,
      "RDMA devices to use, as in mlx5_0,mlx5_1; gapless doctor lists them (default: by address and route)"},
     {"lanes", 0, false, PEERS, KIND_COUNT32, GROUP_NETWORK, "N", NULL, AT(lanes), {1, 16, false, false}, NULL,
      "queue pairs to each peer (default: 1, or one for each device)"},

@@ -25,6 +25,7 @@ enum option_group {
     GROUP_RULE,
     GROUP_RUN,
     GROUP_NETWORK,
+    GROUP_GPU,
     GROUP_SIMULATION,
     GROUP_OUTPUT,
     GROUPS

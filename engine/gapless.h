@@ -175,6 +175,15 @@ struct gapless_master_config {
     const char *record; /* a file that gets the order in which everything arrives, for
                            gapless_simulation_open to repeat; NULL: none */
     const char *record_note; /* text kept at its start, lines of key=value; NULL: "" */
+    /* Where the parameters are and the passes run: "cpu", "cuda" (the first GPU),
+     * "cuda:1", "cuda:0,2" or "cuda:all" (ranges are dealt to several), or "auto" (a
+     * GPU if there is one, else the CPU). NULL: "cpu". The bits are the same. */
+    const char *device;
+    /* Over a network whose cards cannot reach GPU memory: copy through host memory. */
+    bool allow_staging;
+    /* Flush what a card wrote before a kernel reads it: 0: as the GPU asks for, 1:
+     * always, -1: never. */
+    int gpu_flush;
     struct gapless_net net;
     /* Told, in gapless_master_open and _run, a line a person may want to see: a peer
      * lost and why. NULL: nobody is told. */
@@ -283,6 +292,12 @@ struct gapless_worker_config {
     int64_t spin_ns;            /* polling before sleeping; 0: 50,000 */
     bool
         by_range; /* push range by range, as over a network, even if memory is mapped */
+    /* The caller's own buffers, of the GPU or of the host (which is found out): `count`
+     * floats each, both or none. A pull fills params, a push takes grad; they must stay
+     * until close. NULL: the engine's own, see gapless_worker_params and _grad. */
+    float *params, *grad;
+    /* Over a network whose cards cannot reach GPU memory: copy through host memory. */
+    bool allow_staging;
     struct gapless_net net;
 };
 
@@ -439,6 +454,16 @@ void gapless_worker_traffic(const struct gapless_worker *worker,
  * `bytes` of ret are enough if 256. */
 void gapless_master_link(const struct gapless_master *master, char *ret, size_t bytes);
 void gapless_worker_link(const struct gapless_worker *worker, char *ret, size_t bytes);
+/* One line on where the parameters are and how the network reaches them; "cpu-avx512"
+ * without a GPU. 512 bytes of ret are enough. */
+void gapless_master_device(const struct gapless_master *master, char *ret,
+                           size_t bytes);
+/* The same of a worker's buffers. */
+void gapless_worker_device(const struct gapless_worker *worker, char *ret,
+                           size_t bytes);
+/* The GPUs of this machine and what they can do: lines for a person. Returns their
+ * number; GAPLESS_MISSING, and a line that says what is missing. */
+int gapless_device_survey(char *ret, size_t bytes);
 /* The RDMA devices of this machine, their ports, GIDs and limits: lines for a person.
  * Returns the number of devices, or GAPLESS_MISSING if this build has no verbs. */
 int gapless_network_survey(char *ret, size_t bytes);

@@ -9,6 +9,7 @@
  * either (shm_door.c), except say, grant and drop.
  */
 #include "transport/shm.h"
+#include "transport/unplaced.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -470,6 +471,8 @@ const struct transport transport_shm = {
     .close = shm_close,
     .region_new = shm_region_new,
     .region_free = shm_region_free,
+    .place = transport_place_none,
+    .loop = transport_loop_none,
     .listen = shm_listen,
     .connect = shm_connect,
     .drop = shm_drop,

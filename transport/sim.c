@@ -7,6 +7,7 @@
  * arrived. In simnet a client has memory of its own, and the bytes are copied.
  */
 #include "transport/sim_world.h"
+#include "transport/unplaced.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -571,6 +572,7 @@ void *sim_user(const struct tp *tp)
     {                                                                                  \
         .name = (name_), .mapped = (mapped_), .open = (open_), .close = sim_close,     \
         .region_new = sim_region_new, .region_free = sim_region_free,                  \
+        .place = transport_place_none, .loop = transport_loop_none,                    \
         .listen = sim_listen, .connect = sim_connect, .drop = sim_drop,                \
         .say = sim_say, .grant = sim_grant, .window = sim_window, .put = sim_put,      \
         .get = sim_get, .notify = sim_notify, .poll = sim_poll, .now_ns = sim_now,     \

@@ -101,6 +101,23 @@ struct tp_counters {
     uint64_t regions;     /* registrations of memory, now */
 };
 
+/* Memory of the caller's that a card can reach by itself: of a GPU, or of the host. */
+struct tp_memory {
+    void *base; /* its address, as the GPU has it */
+    size_t bytes;
+    int dmabuf; /* a descriptor of a DMA-BUF that holds it, the caller's to close;
+                   -1: none, only by its address (host memory, nvidia-peermem) */
+    uint64_t dmabuf_at; /* where in that it starts */
+};
+
+/* Which way tp->loop moves bytes. */
+enum tp_way {
+    TP_INTO, /* from the host buffer into the region */
+    TP_OUT_OF
+};
+/* Most bytes of one tp->loop. */
+#define TP_LOOP_MAX 4096u
+
 struct tp_config {
     uint32_t peers_max; /* 0: 1 (a client) */
     uint32_t notes_max; /* most unread notes a peer may have in one direction; 0: 64 */
@@ -127,6 +144,22 @@ struct transport {
     int (*region_new)(struct tp *tp, size_t bytes, struct tp_region *ret,
                       struct gapless_error *error);
     void (*region_free)(struct tp *tp, struct tp_region *region);
+    /* The bytes [offset, offset + memory->bytes) of a region are in `memory` from now
+     * on, which the caller keeps until the region is freed: peers and put and get reach
+     * it there, whatever `base` holds at those bytes. Parts may be placed one after
+     * another, apart from each other; before the region's first grant, or the first put
+     * or get. How it was registered is told in a word or two ("DMA-BUF",
+     * "nvidia-peermem", "host"), static text. GAPLESS_UNSUPPORTED: this transport, or
+     * its cards, cannot; the text says why, and nothing has changed. */
+    int (*place)(struct tp *tp, struct tp_region *region, size_t offset,
+                 const struct tp_memory *memory, const char **ret_how,
+                 struct gapless_error *error);
+    /* Moves at most TP_LOOP_MAX bytes between host memory and placed memory, through
+     * every card that has it registered, and waits for it, at most 1 s: proves that a
+     * card reaches the memory; TP_OUT_OF also orders what that card wrote there before.
+     * GAPLESS_UNSUPPORTED: this transport has no such way. */
+    int (*loop)(struct tp *tp, const struct tp_region *region, size_t offset,
+                void *host, size_t bytes, enum tp_way way, struct gapless_error *error);
 
     /* Address without the "name:" prefix. An endpoint listens, once, or connects. */
     int (*listen)(struct tp *tp, const char *address, struct gapless_error *error);

@@ -1,4 +1,5 @@
 /* The verbs transport: opening and closing an endpoint, and the table. */
+#include "transport/unplaced.h"
 #include "transport/verbs.h"
 
 #include <errno.h>
@@ -251,6 +252,8 @@ const struct transport transport_verbs = {
     .close = verbs_close,
     .region_new = verbs_region_new,
     .region_free = verbs_region_free,
+    .place = transport_place_none,
+    .loop = transport_loop_none,
     .listen = verbs_listen,
     .connect = verbs_connect,
     .drop = verbs_drop,

@@ -66,11 +66,11 @@ function exists(path) { return path in known }
 function allowed(path) {
     if (top == "transport") return path ~ /^transport\// || path == "engine/status.h"
     if (top == "engine") return path ~ /^engine\// || path ~ /^transport\/(transport|ring|sim)\.h$/
-    if (top == "gpu") return path ~ /^gpu\// || path ~ /^engine\/(status|element|rules|compute|compute_rules)\.h$/ \
+    if (top == "gpu") return path ~ /^gpu\// || path ~ /^engine\/(status|element|rules|compute|compute_rules|device)\.h$/ \
         || path ~ /^engine\/(rules\.def|corrections\/|momenta\/)/
-    if (top == "bench") return path ~ /^bench\// || path ~ /^engine\/(gapless|status|element|rules|rng|portable|backends|compute[a-z_]*)\.h$/ \
+    if (top == "bench") return path ~ /^bench\// || path ~ /^engine\/(gapless|status|element|rules|rng|portable|backends|device|compute[a-z_]*)\.h$/ \
         || path == "engine/rules.def" || path == "transport/transport.h"
-    if (top == "cluster") return path ~ /^(cluster|bench)\// || path ~ /^engine\/(gapless|status)\.h$/
+    if (top == "cluster") return path ~ /^(cluster|bench)\// || path ~ /^engine\/(gapless|status|device)\.h$/
     return 1
 }
 function check_include(line,    name, path) {
