@@ -28,6 +28,13 @@ struct bench_network {
 /* Bandwidth and latency of a transport, and of a whole update over it. */
 int bench_transport(int argc, char **argv, const struct bench_network *network);
 
+/* The rules' passes on a GPU, and with --accept everything that has to hold on new
+ * hardware. */
+int bench_gpu(int argc, char **argv, const struct bench_network *network);
+/* Bytes that a pass of a rule moves to and from memory for a parameter; 0: there is no
+ * such rule. */
+unsigned bench_rule_bytes(const char *rule);
+
 /* Adds to a JSON object (of jansson) what the figures were measured on: version, date,
  * CPU, compiler. */
 struct json_t;

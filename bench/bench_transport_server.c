@@ -40,6 +40,8 @@ static int give_region(struct server *s, const char *text, struct gapless_error 
                                  "the client asked for a region of '%.40s' bytes",
                                  text);
     status = s->t->region_new(s->tp, (size_t)bytes, &s->region, error);
+    if (status == GAPLESS_OK && s->o->place != NULL)
+        status = s->o->place(s->o->place_context, s->t, s->tp, &s->region, error);
     if (status == GAPLESS_OK)
         status = s->t->grant(s->tp, s->peer, &s->region, 0, TP_READ_WRITE, error);
     s->granted = status == GAPLESS_OK;

@@ -12,11 +12,13 @@ _Static_assert(ADDRESS_MAX == BENCH_ADDRESS_MAX && NETWORK_TOKEN_MAX == BENCH_TO
 static void usage(FILE *out)
 {
     (void)fprintf(out,
-                  "usage: gapless bench rules|update|transport [OPTION...]\n\n"
+                  "usage: gapless bench rules|update|transport|gpu [OPTION...]\n\n"
                   "  rules      each rule's pass over memory, beside a plain stream\n"
                   "  update     a worker's round trip: push to pulled\n"
                   "  transport  bandwidth and latency of shm or RDMA, and an update "
-                  "over it\n\n"
+                  "over it\n"
+                  "  gpu        the rules on a GPU, and all that new hardware has to "
+                  "pass\n\n"
                   "'gapless bench rules --help' says more.\n");
 }
 
@@ -52,6 +54,8 @@ int cmd_bench(int argc, char **argv)
         return bench_update(argc - 1, argv + 1);
     if (argc >= 2 && strcmp(argv[1], "transport") == 0)
         return bench_transport(argc - 1, argv + 1, &network);
+    if (argc >= 2 && strcmp(argv[1], "gpu") == 0)
+        return bench_gpu(argc - 1, argv + 1, &network);
     if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
         usage(stdout);
         return EXIT_DONE;

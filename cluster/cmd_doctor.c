@@ -4,12 +4,10 @@
 #include "options.h"
 #include "program.h"
 
-#include <dirent.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* OpenBLAS has these; another BLAS need not. */
 __attribute__((weak)) extern char *openblas_get_config(void);
@@ -49,62 +47,12 @@ bool doctor_missing(void)
     return missing;
 }
 
-/* Names in a folder that begin so, with spaces between; false: none. */
-static bool folder_names(const char *path, const char *prefix, char *ret, size_t max)
-{
-    DIR *folder = opendir(path);
-    const struct dirent *entry;
-    size_t used = 0;
-
-    ret[0] = '\0';
-    if (folder == NULL)
-        return false;
-    while ((entry = readdir(folder)) != NULL)
-        if (entry->d_name[0] != '.' &&
-            strncmp(entry->d_name, prefix, strlen(prefix)) == 0 && used < max)
-            used += (size_t)snprintf(ret + used, max - used, "%s%s",
-                                     used > 0 ? " " : "", entry->d_name);
-    (void)closedir(folder);
-    return used > 0;
-}
-
 static void tell_transports(void)
 {
     (void)printf("\ntransports\n");
     doctor_tell(FOUND, "shm", "shared memory, on one machine");
     doctor_network();
     doctor_tell(NOTED, "libfabric", "this version has no libfabric transport");
-}
-
-/* Is a program on the PATH? */
-static bool on_path(const char *name)
-{
-    const char *path = getenv("PATH");
-    char file[1024];
-
-    while (path != NULL && *path != '\0') {
-        int bytes = (int)strcspn(path, ":");
-
-        (void)snprintf(file, sizeof file, "%.*s/%s", bytes, path, name);
-        if (bytes > 0 && access(file, X_OK) == 0)
-            return true;
-        path += bytes;
-        path += *path == ':';
-    }
-    return false;
-}
-
-static void tell_gpu(void)
-{
-    char names[512];
-    bool device = folder_names("/dev", "nvidia", names, sizeof names);
-    bool compiler = on_path("nvcc") || access("/usr/local/cuda/bin/nvcc", X_OK) == 0;
-
-    (void)printf("\naccelerators\n");
-    doctor_tell(NOTED, "GPU", "%s; this version trains on the processor",
-                device ? names : "none here");
-    doctor_tell(NOTED, "nvcc", "%s",
-                compiler ? "found; not used by this version" : "not found; not needed");
 }
 
 static void tell_blas(void)
@@ -171,7 +119,7 @@ int cmd_doctor(int argc, char **argv)
     (void)printf("gapless %s\n\nmachine\n", gapless_version());
     doctor_machine();
     tell_transports();
-    tell_gpu();
+    doctor_gpu();
     tell_blas();
     tell_data(settings.data_dir);
     (void)printf("\n%s\n", doctor_missing()

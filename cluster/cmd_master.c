@@ -1,6 +1,7 @@
 /* gapless master: keeps the parameters of a run, until it is over; then writes them and
  * serves observers a little longer. */
 #include "config.h"
+#include "device.h"
 #include "evaluate.h"
 #include "job.h"
 #include "network.h"
@@ -84,6 +85,19 @@ static int open_task(struct serving *serving, char *ret_job,
     return status;
 }
 
+/* The CPU, or GPUs that are there. */
+static int choose_device(struct serving *serving, struct gapless_error *error)
+{
+    char note[512];
+    uint32_t gpus;
+    int status = device_settle(serving->settings.device, &serving->settings.device,
+                               &gpus, note, sizeof note, error);
+
+    if (status == GAPLESS_OK && note[0] != '\0')
+        say("master", "%s", note);
+    return status;
+}
+
 /* Where it listens, and with which token; before anything that takes long. */
 static int open_network(struct serving *serving, const char **ret_address,
                         struct gapless_error *error)
@@ -103,8 +117,10 @@ static int open_master(struct serving *serving, struct gapless_error *error)
     char *note = NULL;
     float *initial = NULL;
     uint64_t total = 0;
-    int status = open_network(serving, &address, error);
+    int status = choose_device(serving, error);
 
+    if (status == GAPLESS_OK)
+        status = open_network(serving, &address, error);
     if (status == GAPLESS_OK)
         status = open_task(serving, job, error);
     if (status == GAPLESS_OK && serving->settings.out != NULL)
@@ -142,7 +158,7 @@ static int open_master(struct serving *serving, struct gapless_error *error)
 static void open_view(struct serving *serving)
 {
     const struct settings *settings = &serving->settings;
-    char link[256] = "";
+    char link[512] = "";
 
     view_open(&serving->view, settings->quiet, settings->no_color);
     serving->start = now_seconds();
@@ -164,6 +180,8 @@ static void open_view(struct serving *serving)
     gapless_master_link(serving->master, link, sizeof link);
     if (link[0] != '\0')
         view_note(&serving->view, "gapless master: %s", link);
+    gapless_master_device(serving->master, link, sizeof link);
+    view_note(&serving->view, "gapless master: passes run on %s", link);
 }
 
 static void show(struct serving *serving)

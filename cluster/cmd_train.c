@@ -2,7 +2,9 @@
  * before a process is started. */
 #include "train.h"
 
+#include "cluster/device.h"
 #include "cluster/program.h"
+#include "cluster/ssgd.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -109,6 +111,19 @@ static int check_record(const char *path, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
+/* Before anything is started: is there what --device asks for? */
+static int choose_device(struct train *train, struct gapless_error *error)
+{
+    char note[512];
+    uint32_t gpus;
+    int status = device_settle(train->settings.device, &train->settings.device, &gpus,
+                               note, sizeof note, error);
+
+    if (status == GAPLESS_OK && note[0] != '\0')
+        say("train", "%s", note);
+    return status;
+}
+
 static int prepare(struct train *train, struct gapless_error *error)
 {
     const struct settings *settings = &train->settings;
@@ -119,13 +134,17 @@ static int prepare(struct train *train, struct gapless_error *error)
     if (strlen(settings->out != NULL ? settings->out : "") > 900)
         return gapless_error_set(error, GAPLESS_INVALID, 0, "--out is too long");
     choose_names(train);
-    status = choose_network(train, error);
+    status = choose_device(train, error);
+    if (status == GAPLESS_OK)
+        status = choose_network(train, error);
     if (status != GAPLESS_OK)
         return status;
     status = job_set(settings->data, settings->data_dir, settings->model,
                      settings->batch, settings->seed, &job, error);
     if (status == GAPLESS_OK)
         status = task_open(&job, -1, &train->task, error);
+    if (status == GAPLESS_OK)
+        status = train_places(train, error);
     if (status == GAPLESS_OK)
         status = task_gradients(&train->task, settings->epochs, &gradients, error);
     if (status == GAPLESS_OK)
@@ -193,7 +212,8 @@ static int run(struct train *train, struct gapless_error *error)
 
     if (status != GAPLESS_OK) {
         code = say_error("train", error);
-        if (status == GAPLESS_MISSING)
+        if (status == GAPLESS_MISSING && train->settings.group == NULL &&
+            strcmp(train->settings.device, "cpu") == 0)
             say("train", "what is here: gapless doctor; without any files: gapless "
                          "train --data synthetic");
         return code;
@@ -233,6 +253,8 @@ int cmd_train(int argc, char **argv)
     case OPTIONS_GO:
         break;
     }
+    if (ssgd_asked(&train.settings))
+        return ssgd_train(&train.settings, argc, argv);
     train.argc = argc;
     train.argv = argv;
     train.data_fd = train.token_fd = -1;

@@ -3,13 +3,17 @@
 #include "canvas.h"
 #include "evaluate.h"
 #include "fault.h"
+#include "gpus.h"
 #include "job.h"
 #include "network.h"
 #include "options.h"
 #include "program.h"
 #include "reconnect.h"
 #include "task.h"
+#include "train_group.h"
+#include "worker_device.h"
 
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +28,8 @@ struct working {
     struct settings settings;
     struct fault fault;
     struct task task;
-    struct model_scratch *scratch;
+    struct worker_compute compute;
+    struct gpus *gpus; /* --group: they compute instead */
     uint32_t *index;
     float *x;
     uint8_t *label;
@@ -131,6 +136,14 @@ static int open_task(struct working *working, struct gapless_error *error)
     return status;
 }
 
+static int open_group(struct working *working, struct gapless_error *error)
+{
+    struct gpus_config config = {.task = &working->task};
+    int status = train_group_where(&working->settings, "device", &config.device, error);
+
+    return status == GAPLESS_OK ? gpus_open(&config, &working->gpus, error) : status;
+}
+
 static int open_buffers(struct working *working, struct gapless_error *error)
 {
     const struct task *task = &working->task;
@@ -138,13 +151,16 @@ static int open_buffers(struct working *working, struct gapless_error *error)
                          ? task->sampler.batch
                          : task->sampler.samples;
 
+    if (working->settings.group != NULL)
+        return open_group(working, error);
     working->index = calloc(batch, sizeof *working->index);
     working->x = calloc((size_t)batch * task->data->features, sizeof *working->x);
     working->label = calloc(batch, sizeof *working->label);
     if (working->index == NULL || working->x == NULL || working->label == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory for a batch of %u samples", batch);
-    return model_scratch_new(&task->model, batch, MODEL_BLAS, &working->scratch, error);
+    return worker_compute_open(working->settings.device, &task->model, batch,
+                               &working->compute, error);
 }
 
 static int join(struct working *working, double connect_s, struct gapless_error *error)
@@ -154,6 +170,11 @@ static int join(struct working *working, double connect_s, struct gapless_error 
         .model = working->task.shape,
         .connect_ns = (int64_t)(connect_s * 1e9),
         .wait_ns = PULL_NS,
+        .params = working->gpus != NULL ? gpus_params(working->gpus)
+                                        : worker_compute_params(&working->compute),
+        .grad = working->gpus != NULL ? gpus_grad(working->gpus)
+                                      : worker_compute_grad(&working->compute),
+        .allow_staging = working->settings.allow_staging,
         .net = working->network.net,
     };
     struct job job;
@@ -188,30 +209,57 @@ static int pull(struct working *working, uint64_t *ret_batch,
     return leave ? GAPLESS_STOPPED : status;
 }
 
-static int push(struct working *working, uint64_t batch, struct gapless_error *error)
+/* Faults on purpose strike a word of the host; a gradient may be of a GPU. */
+static int strike(struct working *working, float *grad, struct gapless_error *error)
+{
+    float word = 0.0F;
+
+    fault_strike(&working->fault, gapless_worker_number(working->worker),
+                 working->gradients, &word);
+    if (!isnan(word))
+        return GAPLESS_OK;
+    return working->gpus != NULL ? gpus_spoil(working->gpus, error)
+                                 : worker_compute_spoil(&working->compute, grad, error);
+}
+
+static int compute(struct working *working, uint64_t batch, double *ret_loss,
+                   struct gapless_error *error)
 {
     const struct task *task = &working->task;
     float *grad = gapless_worker_grad(working->worker);
-    uint32_t count, number = gapless_worker_number(working->worker);
-    double loss;
+    uint32_t count;
     int status;
 
+    if (working->gpus != NULL) {
+        status = gpus_gradient(working->gpus, batch, ret_loss, error);
+        working->gradients++;
+        return status == GAPLESS_OK ? strike(working, grad, error) : status;
+    }
     sampler_batch(&task->sampler, batch, working->index, &count);
     data_gather(task->data, DATA_TRAIN, working->index, count, working->x,
                 working->label);
-    loss = model_gradient(&task->model, working->scratch,
-                          gapless_worker_params(working->worker), working->x,
-                          working->label, count, grad);
+    status = worker_compute_gradient(&working->compute,
+                                     gapless_worker_params(working->worker), working->x,
+                                     working->label, count, grad, ret_loss, error);
     working->gradients++;
-    fault_strike(&working->fault, number, working->gradients, grad);
-    status = gapless_worker_push(working->worker, loss, error);
+    return status == GAPLESS_OK ? strike(working, grad, error) : status;
+}
+
+static int push(struct working *working, uint64_t batch, struct gapless_error *error)
+{
+    double loss = 0.0;
+    int status = compute(working, batch, &loss, error);
+
+    if (status == GAPLESS_OK)
+        status = gapless_worker_push(working->worker, loss, error);
     if (status != GAPLESS_NOT_FINITE)
         return status;
     if (working->dropped++ == 0)
         say("worker",
             "worker %u: gradient %llu is not finite and was dropped (others "
             "will be counted, not told)",
-            number, (unsigned long long)working->gradients);
+            gapless_worker_number(working->worker),
+            (unsigned long long)working->gradients);
     return GAPLESS_OK;
 }
 
@@ -311,11 +359,24 @@ static int work_on(struct working *working, struct gapless_error *error)
     return status;
 }
 
+/* A GPU that hangs keeps its thread, and that everything else. */
+static void close_group(struct working *working)
+{
+    struct gapless_error error = {0};
+
+    if (gpus_close(working->gpus, &error))
+        return;
+    say("worker", "%s", error.text);
+    (void)fflush(NULL);
+    _exit(EXIT_FAILED);
+}
+
 static void close_all(struct working *working)
 {
-    gapless_worker_close(working->worker);
+    gapless_worker_close(working->worker); /* a group that failed leaves, too */
+    close_group(working);
     network_close(&working->network);
-    model_scratch_free(working->scratch);
+    worker_compute_close(&working->compute);
     free(working->label);
     free(working->x);
     free(working->index);
@@ -324,7 +385,7 @@ static void close_all(struct working *working)
 
 static void say_joined(const struct working *working)
 {
-    char link[256] = "";
+    char link[512] = "";
 
     if (working->settings.quiet)
         return;
@@ -333,6 +394,14 @@ static void say_joined(const struct working *working)
     gapless_worker_link(working->worker, link, sizeof link);
     if (link[0] != '\0')
         (void)printf("gapless worker: %s\n", link);
+    if (working->gpus != NULL) {
+        gpus_describe(working->gpus, link, sizeof link);
+        (void)printf("gapless worker: a group of %s\n", link);
+    }
+    if (working->compute.gpu != NULL) {
+        gapless_worker_device(working->worker, link, sizeof link);
+        (void)printf("gapless worker: gradients on %s\n", link);
+    }
     (void)fflush(stdout);
 }
 

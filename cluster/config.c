@@ -48,6 +48,13 @@ static void set_schedule(const struct settings *settings, double epoch, uint64_t
     ret->cosine_to = settings->cosine_to;
 }
 
+static int gpu_flush(const char *when)
+{
+    if (when == NULL || strcmp(when, "auto") == 0)
+        return 0;
+    return strcmp(when, "always") == 0 ? 1 : -1;
+}
+
 /* Where 0 asks for a default, exactly 0 is negative. */
 void config_set(const struct settings *settings, const struct task *task,
                 uint64_t total, const float *initial, const char *job, const char *note,
@@ -83,6 +90,9 @@ void config_set(const struct settings *settings, const struct task *task,
         .job = job,
         .record = settings->record,
         .record_note = note,
+        .device = settings->device,
+        .allow_staging = settings->allow_staging,
+        .gpu_flush = gpu_flush(settings->gpu_flush),
     };
     set_schedule(settings, (double)task_epoch(task), total, &ret->schedule);
 }

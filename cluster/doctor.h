@@ -23,5 +23,7 @@ bool doctor_missing(void);
 void doctor_machine(void);
 /* doctor_network.c: RDMA devices, who may use them, how much memory may be locked */
 void doctor_network(void);
+/* doctor_gpu.c: GPUs, and how cards reach their memory; none is no fault */
+void doctor_gpu(void);
 
 #endif

@@ -2,6 +2,7 @@
  * are. */
 #include "options_table.h"
 #include "parse.h"
+#include "plan.h"
 #include "program.h"
 
 #include <signal.h>
@@ -26,9 +27,10 @@ static const struct command commands[] = {
     {"study", cmd_study, "a grid of simulated runs, on all processors, resumable"},
     {"report", cmd_report, "a page with curves and tables of runs and studies"},
     {"rules", cmd_rules, "the update rules, their formulas and what they cost"},
+    {"plan", cmd_plan,
+     "updates a second, memory, masters: reckoned before they are bought"},
     {"doctor", cmd_doctor, "what this machine offers, and what to do about each lack"},
-    {"bench", cmd_bench,
-     "measure the engine: bench rules, bench update, bench transport"},
+    {"bench", cmd_bench, "measure the engine: bench rules, update, transport, gpu"},
     {"help", cmd_help, "this text; help COMMAND: that of a command"},
     {"version", cmd_version, "the version"},
     {"--help", cmd_help, NULL},
@@ -92,6 +94,10 @@ static int cmd_help(int argc, char **argv)
         char *bench[] = {argv[1], help, NULL};
 
         return cmd_bench(2, bench);
+    }
+    if (strcmp(argv[1], "plan") == 0) {
+        plan_help();
+        return EXIT_DONE;
     }
     return unknown(argv[1]);
 }

@@ -8,6 +8,7 @@
  *   --address verbs:10.0.0.1:7471           ->  the same
  *   --transport verbs                       ->  found when it listens    train, master
  */
+#include "device.h"
 #include "options_table.h"
 
 #include <stdio.h>
@@ -140,6 +141,27 @@ static bool settle(enum option_command command, struct settings *ret, const char
     return false;
 }
 
+/* --device was once what --rdma-device is now: over RDMA such a name still counts. */
+static bool take_device(enum option_command command, struct settings *ret)
+{
+    bool verbs = (ret->transport != NULL && strcmp(ret->transport, "verbs") == 0) ||
+                 (ret->address != NULL && strncmp(ret->address, "verbs:", 6) == 0);
+    struct parse_why why;
+
+    if (ret->device == NULL || device_is_place(ret->device))
+        return true;
+    if (!verbs || ret->rdma_device != NULL) {
+        (void)snprintf(why.text, sizeof why.text,
+                       "%.60s: write cpu, cuda, cuda:1, cuda:0,2, cuda:all or auto%s",
+                       ret->device,
+                       ret->rdma_device == NULL ? "; of RDMA it is --rdma-device" : "");
+        return wrong(command, ret, "device", &why);
+    }
+    ret->rdma_device = ret->device;
+    ret->device = "cpu";
+    return true;
+}
+
 bool options_network(enum option_command command, struct settings *ret)
 {
     const char *name = row_of(command, "address") != NULL ? "address" : "master";
@@ -152,7 +174,7 @@ bool options_network(enum option_command command, struct settings *ret)
         (void)snprintf(why.text, sizeof why.text, "verbs: %s", address_no_verbs);
         return wrong(command, ret, "transport", &why);
     }
-    if (!settle(command, ret, name))
+    if (!settle(command, ret, name) || !take_device(command, ret))
         return false;
     if (options_source(ret, "reconnect") == OPTION_UNSET)
         ret->reconnect = ret->transport != NULL && strcmp(ret->transport, "verbs") == 0

@@ -84,6 +84,8 @@ const struct option_row options_table[] = {
     {"device", 0, false, LIVE | FOR_WORKER, KIND_TEXT, GROUP_GPU, "WHERE", "cpu", AT(device), ANY, NULL,
      "cpu, cuda (the first GPU), cuda:1, cuda:0,2 or cuda:all (a master deals its ranges to several), or auto (a GPU if there is one): "
      "where a master keeps the parameters and applies gradients, where a worker computes them"},
+    {"device", 0, true, FOR_OBSERVE, KIND_TEXT, GROUP_NETWORK, "LIST", NULL, AT(rdma_device), ANY, NULL,
+     "an earlier name of --rdma-device"},
     {"worker-device", 0, false, FOR_TRAIN, KIND_TEXT, GROUP_GPU, "WHERE", "cpu", AT(worker_device), ANY, NULL,
      "the --device of the workers; of several GPUs each worker takes one in turn"},
     {"allow-staging", 0, false, LIVE | FOR_WORKER, KIND_FLAG, GROUP_GPU, NULL, NULL, AT(allow_staging), ANY, NULL,

@@ -21,6 +21,7 @@ int cmd_study(int argc, char **argv);
 int cmd_report(int argc, char **argv);
 int cmd_observe(int argc, char **argv);
 int cmd_rules(int argc, char **argv);
+int cmd_plan(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 

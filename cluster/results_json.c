@@ -248,6 +248,12 @@ static void set_settings(json_t *ret, const struct outcome *outcome)
     set(ret, "gap_ref", text(settings->gap_ref));
     set(ret, "schedule", schedule_json(settings));
     set(ret, "seed", count(settings->seed));
+    if (settings->device != NULL)
+        set(ret, "device", text(settings->device));
+    if (settings->worker_device != NULL)
+        set(ret, "worker_device", text(settings->worker_device));
+    if (settings->group != NULL)
+        set(ret, "group", text(settings->group));
     set(ret, "version", text(gapless_version()));
 }
 

@@ -18,6 +18,7 @@
 #include "cluster/results.h"
 #include "cluster/task.h"
 #include "cluster/view.h"
+#include "cluster/worker_device.h"
 #include "engine/gapless.h"
 
 #include <signal.h>
@@ -39,6 +40,7 @@ struct train {
     struct network network;
     struct child *child; /* 0: the master; 1...: the workers */
     uint32_t children;
+    struct worker_places places; /* where workers compute */
     struct gapless_observer *observer;
     struct evaluator evaluator;
     struct results results;
@@ -60,6 +62,9 @@ struct train {
 };
 
 /* train_crew.c */
+/* Before anything is started: is there what --worker-device asks for, and is it good
+ * for the model? Says which GPUs, or why none. */
+int train_places(struct train *train, struct gapless_error *error);
 /* Starts the master and the workers. */
 int train_start(struct train *train, struct gapless_error *error);
 /* Connects as an observer; notices if a process dies meanwhile. GAPLESS_STOPPED: asked

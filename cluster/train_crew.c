@@ -3,6 +3,7 @@
 #include "train.h"
 
 #include "cluster/program.h"
+#include "cluster/train_group.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -52,15 +53,57 @@ static bool master_arguments(const struct train *train, struct launch_arguments 
            launch_argument(ret, "--launched") && launch_argument(ret, "--quiet");
 }
 
-static bool worker_arguments(const struct train *train, struct launch_arguments *ret)
+static void say_places(const struct worker_places *places)
 {
-    static const char *const except[] = {"master", "transport",       "token-file",
-                                         "quiet",  "connect-timeout", "data-fd",
-                                         NULL};
+    uint32_t i;
+
+    (void)printf("gapless train: workers compute on cuda:%u", places->number[0]);
+    for (i = 1; i < places->gpus; i++)
+        (void)printf(", cuda:%u", places->number[i]);
+    (void)printf("%s\n", places->gpus > 1 ? ", in turn" : "");
+    (void)fflush(stdout);
+}
+
+int train_places(struct train *train, struct gapless_error *error)
+{
+    int status;
+
+    if (train->settings.group != NULL)
+        return train_group_places(train, error);
+    status = worker_places(train->settings.worker_device, &train->task.model,
+                           &train->places, error);
+    if (status == GAPLESS_OK && train->places.note[0] != '\0')
+        say("train", "workers: %s", train->places.note);
+    if (status == GAPLESS_OK && train->places.gpus > 0 && !train->settings.quiet)
+        say_places(&train->places);
+    return status;
+}
+
+/* --device of a worker: of several GPUs each takes one in turn. */
+static bool device_argument(const struct train *train, uint32_t worker,
+                            struct launch_arguments *ret)
+{
+    const struct worker_places *places = &train->places;
+
+    if (train->settings.group != NULL)
+        return train_group_argument(train, worker, ret);
+    if (places->gpus == 0)
+        return launch_argument(ret, "--device=cpu");
+    return launch_argument(ret, "--device=cuda:%u",
+                           places->number[worker % places->gpus]);
+}
+
+static bool worker_arguments(const struct train *train, uint32_t worker,
+                             struct launch_arguments *ret)
+{
+    static const char *const except[] = {
+        "master",          "transport", "token-file", "quiet",
+        "connect-timeout", "data-fd",   "device",     NULL};
 
     return launch_argument(ret, "gapless") && launch_argument(ret, "worker") &&
            options_emit(&train->settings, FOR_WORKER, except, ret->text,
                         LAUNCH_ARGUMENTS_MAX, &ret->count) &&
+           device_argument(train, worker, ret) &&
            launch_argument(ret, "--master=%s", train->address) &&
            token_argument(train, ret) &&
            launch_argument(ret, "--connect-timeout=%g", CONNECT_S) &&
@@ -78,7 +121,7 @@ static int start_one(struct train *train, uint32_t index, struct gapless_error *
     if (index > 0)
         (void)snprintf(name, sizeof name, "worker-%02u", index - 1);
     made = index == 0 ? master_arguments(train, &arguments)
-                      : worker_arguments(train, &arguments);
+                      : worker_arguments(train, index - 1, &arguments);
     if (made)
         status = launch_child(name, train->log_folder, arguments.text,
                               &train->child[index], error);

@@ -1,11 +1,14 @@
 # Every tests/<dir>/test_<name>.c is one cmocka program and one test, "<dir>/<name>", labelled <dir>; so is every
 # test_<name>.sh and .py, run as: script SOURCE BUILD. Other .c files of a test folder are linked to its tests.
+# A tests/gpu/test_<name>.c is linked with the kernels as C++ (gapless_gpu_shim); all tests of that folder open the fake
+# plugin, others find its path in GAPLESS_CUDA_FAKE.
 # Exit status 77 means skipped; the reason is what the test printed.
 #
 # A test asks for something special in a comment among its first lines:   ctest: timeout=120 serial link=-Wl,--wrap=free
 #   timeout=N   seconds; 60 unless told
 #   serial      not beside another test (it measures time, or needs both cores)
 #   plain       not in sanitizer builds
+#   nvcc        not where GAPLESS_CUDA is OFF
 #   link=FLAG   goes to the linker
 #   source=FILE is compiled in, from the source's root
 enable_testing()
@@ -28,11 +31,12 @@ target_compile_definitions(gapless_double PUBLIC GAPLESS_REAL_DOUBLE)
 target_include_directories(gapless_double PUBLIC ${PROJECT_SOURCE_DIR})
 gapless_isa_sanitize(gapless_double)
 
-# Sets timeout, serial, plain, link and sources from the "ctest:" comment of a test.
+# Sets timeout, serial, plain, nvcc, link and sources from the "ctest:" comment of a test.
 macro(gapless_test_wishes file)
   set(timeout 60)
   set(serial OFF)
   set(plain OFF)
+  set(nvcc OFF)
   set(link "")
   set(sources "")
   file(STRINGS ${file} wishes REGEX "ctest:" LIMIT_INPUT 4000)
@@ -44,7 +48,7 @@ macro(gapless_test_wishes file)
       list(APPEND link ${CMAKE_MATCH_1})
     elseif(wish MATCHES "^source=(.+)$")
       list(APPEND sources ${PROJECT_SOURCE_DIR}/${CMAKE_MATCH_1})
-    elseif(wish MATCHES "^(serial|plain)$")
+    elseif(wish MATCHES "^(serial|plain|nvcc)$")
       set(${wish} ON)
     endif()
   endforeach()
@@ -67,16 +71,39 @@ function(gapless_test_add dir file)
     endif()
   endif()
 
-  if(kind STREQUAL .c)
+  if(nvcc AND NOT GAPLESS_CUDA STREQUAL AUTO AND NOT GAPLESS_CUDA)
+    return()
+  endif()
+
+  set(environment "GAPLESS_PROGRAM=$<TARGET_FILE:gapless_program>" GAPLESS_SOURCE_DIR=${PROJECT_SOURCE_DIR}
+    GAPLESS_BUILD_DIR=${PROJECT_BINARY_DIR} CC=${CMAKE_C_COMPILER} CXX=${CMAKE_CXX_COMPILER} OPENBLAS_NUM_THREADS=1
+    TSAN_OPTIONS=halt_on_error=1:die_after_fork=0)
+  if(TARGET gapless_cuda_fake)
+    list(APPEND environment "GAPLESS_CUDA_FAKE=$<TARGET_FILE:gapless_cuda_fake>")
+    if(dir STREQUAL gpu)
+      list(APPEND environment "GAPLESS_CUDA_PLUGIN=$<TARGET_FILE:gapless_cuda_fake>")
+    endif()
+  endif()
+
+  if(kind STREQUAL .c AND dir STREQUAL gpu AND NOT TARGET gapless_gpu_shim)
+    set(command ${GAPLESS_SH} -c "echo 'SKIP: a C++ compiler is not installed'; exit 77")
+  elseif(kind STREQUAL .c)
     set(target test_${dir}_${name})
     file(GLOB helpers CONFIGURE_DEPENDS tests/${dir}/*.c)
     list(FILTER helpers EXCLUDE REGEX "/test_[^/]*$")
+    if(dir STREQUAL gpu)
+      list(FILTER helpers EXCLUDE REGEX "/fake_[^/]*$") # are libraries
+    endif()
     add_executable(${target} ${file} ${helpers} ${sources})
     set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
     if(name MATCHES "_double$")
       target_link_libraries(${target} PRIVATE gapless_double)
     else()
       target_link_libraries(${target} PRIVATE gapless_cluster)
+    endif()
+    if(dir STREQUAL gpu)
+      target_link_libraries(${target} PRIVATE gapless_gpu_shim)
+      add_dependencies(${target} ${GAPLESS_FAKES})
     endif()
     target_link_libraries(${target} PRIVATE gapless_test)
     target_link_options(${target} PRIVATE ${link})
@@ -94,9 +121,7 @@ function(gapless_test_add dir file)
   set_tests_properties(${dir}/${name} PROPERTIES
     LABELS ${label} TIMEOUT ${timeout} COST ${timeout} RUN_SERIAL ${serial} SKIP_RETURN_CODE 77
     WORKING_DIRECTORY ${PROJECT_BINARY_DIR}/tests/scratch
-    ENVIRONMENT "GAPLESS_PROGRAM=$<TARGET_FILE:gapless_program>;GAPLESS_SOURCE_DIR=${PROJECT_SOURCE_DIR};\
-GAPLESS_BUILD_DIR=${PROJECT_BINARY_DIR};CC=${CMAKE_C_COMPILER};OPENBLAS_NUM_THREADS=1;\
-TSAN_OPTIONS=halt_on_error=1:die_after_fork=0")
+    ENVIRONMENT "${environment}")
   math(EXPR count "${GAPLESS_TESTS_COUNT} + 1")
   set(GAPLESS_TESTS_COUNT ${count} PARENT_SCOPE)
 endfunction()
@@ -111,6 +136,14 @@ foreach(file IN LISTS test_files)
   endif()
   gapless_test_add(${dir} ${file})
 endforeach()
+
+# What reads nvcc's output.
+file(GLOB scan_sources CONFIGURE_DEPENDS tests/gpu/scan/*.c)
+if(TARGET gapless_cuda AND scan_sources)
+  add_executable(gapless_gpu_scan ${scan_sources})
+  set_target_properties(gapless_gpu_scan PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  target_link_libraries(gapless_gpu_scan PRIVATE gapless_static)
+endif()
 
 # Programs for the lab's guests; the tests there start them.
 file(GLOB lab_programs CONFIGURE_DEPENDS tests/vm/*.c)

@@ -46,6 +46,17 @@ enum {
     WANT_GAP = 1
 }; /* telemetry: ask for gap_sq; costs a read of `sent` where the rule has none */
 
+/* The order in which every backend adds, so that sums have the same bits everywhere:
+ * see compute_lanes.h. */
+enum {
+    SUM_LANES = 16,   /* element i goes to lane i % 16; 16 elements are a chunk */
+    SUM_EXACT = 4,    /* chunks that a lane adds in float where a gate is made of it */
+    SUM_STRETCH = 64, /* chunks that are added to 16 sums of their own */
+    SUM_SPAN = 64,    /* stretches, likewise */
+    SUM_STRETCH_ELEMENTS = SUM_LANES * SUM_STRETCH,
+    SUM_SPAN_ELEMENTS = SUM_STRETCH_ELEMENTS * SUM_SPAN
+};
+
 /* Sums over one pass; each pass writes all fields, those not computed as 0. */
 struct sums {
     double gap_sq;   /* sum of (theta - sent)^2, both as before the update, if wanted */

@@ -52,9 +52,9 @@ struct cursors {
     size_t m;          /* the next chunk to measure */
     uint32_t mb;       /* the block it is in */
     uint32_t gates_in; /* blocks gated so far, empty ones not counted */
-    int fill;          /* chunks in `some` */
-    struct chunk some; /* the sum of block mb: its last chunks, and the rest */
-    struct lanes sum;
+    size_t fill;       /* chunks of block mb measured */
+    struct chunk some; /* the sum of block mb: its last stretch, and the rest */
+    struct spans sum;
     double gate_sum;
     const double *dots; /* from the worker, or NULL */
     const uint32_t *pieces;
@@ -82,8 +82,8 @@ RULE_FN bool block_covers(const struct cursors *c, uint32_t block, size_t chunk)
 RULE_FN void block_close(struct cursors *c, const struct block_plan *plan,
                          const struct knobs *k)
 {
-    lanes_flush(&c->sum, &c->some);
-    double sum = lanes_total(&c->sum);
+    lanes_flush(&c->sum.span, &c->some);
+    double sum = spans_total(&c->sum);
     if (plan->less_dots && c->dots)
         sum -= c->dots[c->mb];
     if (plan->only_sums)
@@ -94,7 +94,7 @@ RULE_FN void block_close(struct cursors *c, const struct block_plan *plan,
     if (c->ends[c->mb] > block_begin(c, c->mb))
         c->gate[c->gates_in++ % GATES] = gate;
     c->gate_sum += (double)gate;
-    c->sum = lanes_zero();
+    c->sum = spans_zero();
     c->fill = 0;
     c->mb++;
 }
@@ -103,10 +103,10 @@ RULE_FN void block_close(struct cursors *c, const struct block_plan *plan,
 RULE_FN void block_measured(struct cursors *c, const struct block_plan *plan,
                             const struct knobs *k, size_t chunks, size_t end)
 {
-    c->fill += (int)chunks;
-    if (c->fill == CHUNKS_FLUSH) {
-        lanes_flush(&c->sum, &c->some);
-        c->fill = 0;
+    c->fill += chunks;
+    if (c->fill % CHUNKS_FLUSH == 0) {
+        lanes_flush(&c->sum.span, &c->some);
+        spans_reach(&c->sum, c->fill);
     }
     if (c->ends[c->mb] <= end)
         block_close(c, plan, k);
@@ -193,7 +193,7 @@ RULE_FN void measure_block(struct cursors *c, const struct block_plan *plan,
         measure_ragged(c, plan, at, k);
     } else {
         size_t whole = c->ends[c->mb] / LANES - c->m;
-        size_t left = (size_t)(CHUNKS_FLUSH - c->fill);
+        size_t left = CHUNKS_FLUSH - c->fill % CHUNKS_FLUSH;
         size_t i = c->m * LANES, take = whole < left ? whole : left;
         struct chunk some = c->some;
         for (size_t end = i + take * LANES; i < end; i += LANES) {
@@ -256,8 +256,8 @@ RULE_FN void update_block(struct cursors *c, const struct plan *plan,
         }
         c->u = end;
     }
-    if (plan->want_gap && c->u % CHUNKS_FLUSH == 0)
-        lanes_flush(&tally->gap_sq_all, &tally->gap_sq);
+    if (c->u % CHUNKS_FLUSH == 0)
+        tally_reach(tally, plan->want_gap, false, c->u);
 }
 
 RULE_FN void cursors_begin(struct cursors *c, const struct blocks *blocks, size_t n,
@@ -265,7 +265,7 @@ RULE_FN void cursors_begin(struct cursors *c, const struct blocks *blocks, size_
 {
     c->ends = blocks->ends, c->count = blocks->count, c->chunks = n / LANES;
     c->m = c->u = 0, c->mb = c->ub = c->gates_in = c->gates_out = 0, c->fill = 0;
-    c->some = chunk_zero(), c->sum = lanes_zero(), c->gate_sum = 0.0;
+    c->some = chunk_zero(), c->sum = spans_zero(), c->gate_sum = 0.0;
     c->dots = blocks->dots, c->pieces = blocks->pieces, c->sums = sums;
 }
 
@@ -305,7 +305,9 @@ RULE_FN void sweep_blocks(const struct plan *plan, const struct block_plan *meas
         while (c.u < ready)
             update_block(&c, plan, measure, &at, &k, ready, &next, &tally);
     }
-    lanes_flush(&tally.gap_sq_all, &tally.gap_sq);
+    while (c.mb < c.count)
+        measure_block(&c, measure, &at, &k); /* empty ones at the end */
+    tally_reach(&tally, plan->want_gap, false, c.chunks);
     tally_total(&tally, ret);
     ret->gate_sum = c.gate_sum;
 }

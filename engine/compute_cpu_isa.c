@@ -40,26 +40,37 @@ struct passes {
     send_fn *look_ahead;
 };
 
+RULE_FN size_t stretch_end(size_t i, size_t n)
+{
+    return n - i > SUM_STRETCH_ELEMENTS ? i + SUM_STRETCH_ELEMENTS : n;
+}
+
 /* The sum of gap^2, of which the gate of a RULE_GLOBAL rule is made. */
 RULE_FN double sweep_gap(const struct arrays *arrays, const struct knobs *knobs,
                          size_t n, unsigned reads, lane_fn *ahead)
 {
     const struct arrays at = *arrays;
     const struct knobs k = *knobs;
-    struct lanes sum = lanes_zero();
+    struct spans sum = spans_zero();
 
     for (size_t i = 0; i < n;) {
-        struct chunk some = chunk_zero();
-        for (int c = 0; c < CHUNKS_EXACT && i < n; c++, i += LANES)
-            for (int p = 0; p < PARTS; p++) {
-                struct lane e = lane_load(&at, i + (size_t)(p * WIDTH), reads);
-                if (ahead)
-                    ahead(&e, &k);
-                some.part[p] += gap(&e) * gap(&e);
-            }
-        lanes_flush(&sum, &some);
+        size_t end = stretch_end(i, n);
+        struct lanes stretch = lanes_zero();
+        while (i < end) {
+            struct chunk some = chunk_zero();
+            for (int c = 0; c < CHUNKS_EXACT && i < end; c++, i += LANES)
+                for (int p = 0; p < PARTS; p++) {
+                    struct lane e = lane_load(&at, i + (size_t)(p * WIDTH), reads);
+                    if (ahead)
+                        ahead(&e, &k);
+                    some.part[p] += gap(&e) * gap(&e);
+                }
+            lanes_flush(&stretch, &some);
+        }
+        lanes_move(&sum.span, &stretch);
+        spans_reach(&sum, i / LANES);
     }
-    return lanes_total(&sum);
+    return spans_total(&sum);
 }
 
 RULE_FN void sweep_send(const struct arrays *arrays, const struct knobs *knobs,
@@ -216,7 +227,7 @@ static void cpu_scale(number *x, number factor, size_t n)
 /* Elements that are summed over workers at a time: 8 KiB of each array in turn, because
  * more than about a dozen streams at once are more than a prefetcher follows. */
 enum {
-    TILE = 2048
+    TILE = 2 * SUM_STRETCH_ELEMENTS
 };
 
 static void cpu_resum(number *all, const number *const *own, uint32_t workers, size_t n)
@@ -232,13 +243,29 @@ static void cpu_resum(number *all, const number *const *own, uint32_t workers, s
     }
 }
 
+/* (theta - sent)^2 of a tile that begins a stretch. */
+RULE_FN void tile_gap(const number *theta, const number *sent, size_t from, size_t n,
+                      struct tally *tally)
+{
+    for (size_t i = 0; i < n;) {
+        for (size_t end = stretch_end(i, n); i < end; i += LANES)
+            for (int p = 0; p < PARTS; p++) {
+                size_t at = i + (size_t)(p * WIDTH);
+                real moved = lanes_load(theta + at) - lanes_load(sent + at);
+                tally->gap_sq.part[p] += moved * moved;
+            }
+        tally_reach(tally, true, false, (from + i) / LANES);
+    }
+}
+
 static void cpu_round(const struct rule *rule, const struct arrays *arrays,
                       const struct knobs *knobs, const number *const *grad,
                       number *const *sent, uint32_t workers, size_t n, unsigned want,
                       struct sums *ret)
 {
     _Alignas(64) number mean[TILE];
-    struct sums total = {0}, part;
+    struct tally tally = tally_zero();
+    struct sums part;
 
     for (size_t from = 0; from < n; from += TILE) {
         size_t len = n - from < TILE ? n - from : TILE;
@@ -250,12 +277,13 @@ static void cpu_round(const struct rule *rule, const struct arrays *arrays,
         for (uint32_t i = 1; i < workers; i++)
             add(mean, grad[i] + from, len);
         cpu_scale(mean, (number)(1.0 / (double)workers), len);
-        cpu_apply(rule, &at, knobs, NULL, len, want, &part);
+        if (want & WANT_GAP)
+            tile_gap(at.theta, at.sent, from, len, &tally);
+        cpu_apply(rule, &at, knobs, NULL, len, 0, &part);
         for (uint32_t i = 1; i < workers; i++)
             copy(sent[i] + from, at.sent, len);
-        total.gap_sq += part.gap_sq;
     }
-    *ret = total;
+    tally_total(&tally, ret);
 }
 
 static void cpu_forget(const struct rule *rule, const struct arrays *at, size_t n)
@@ -271,37 +299,52 @@ static void cpu_forget(const struct rule *rule, const struct arrays *at, size_t 
 
 static double cpu_norm_sq(const number *x, size_t n)
 {
-    struct lanes sum = lanes_zero();
-    for (size_t i = 0; i < n; i += LANES)
-        for (int p = 0; p < PARTS; p++)
-            lanes_add_square(&sum, p, lanes_load(x + i + p * WIDTH));
-    return lanes_total(&sum);
+    struct spans sum = spans_zero();
+    for (size_t i = 0; i < n;) {
+        struct lanes stretch = lanes_zero();
+        for (size_t end = stretch_end(i, n); i < end; i += LANES)
+            for (int p = 0; p < PARTS; p++)
+                lanes_add_square(&stretch, p, lanes_load(x + i + p * WIDTH));
+        lanes_move(&sum.span, &stretch);
+        spans_reach(&sum, i / LANES);
+    }
+    return spans_total(&sum);
 }
 
 /* x*0 is 0 exactly when x is finite, else not a number; a sum keeps that. */
+static bool all_finite(struct chunk *sum)
+{
+    struct spans total = spans_zero();
+    lanes_flush(&total.span, sum);
+    double zero = spans_total(&total);
+    return zero >= 0.0 && zero <= 0.0;
+}
+
 static bool cpu_finite(const number *x, size_t n)
 {
     struct chunk sum = chunk_zero();
-    struct lanes total = lanes_zero();
     for (size_t i = 0; i < n; i += LANES)
         for (int p = 0; p < PARTS; p++)
             sum.part[p] += lanes_load(x + i + p * WIDTH) * (number)0;
-    lanes_flush(&total, &sum);
-    double zero = lanes_total(&total);
-    return zero >= 0.0 && zero <= 0.0;
+    return all_finite(&sum);
 }
 
 static double cpu_decay(number *grad, const number *params, number decay, size_t n)
 {
-    struct lanes sum = lanes_zero();
-    for (size_t i = 0; i < n; i += LANES)
-        for (int p = 0; p < PARTS; p++) {
-            number *to = grad + i + p * WIDTH;
-            real g = lanes_load(to) + decay * lanes_load(params + i + p * WIDTH);
-            lanes_add_square(&sum, p, g);
-            lanes_store(to, g);
-        }
-    return lanes_total(&sum);
+    struct spans sum = spans_zero();
+    for (size_t i = 0; i < n;) {
+        struct lanes stretch = lanes_zero();
+        for (size_t end = stretch_end(i, n); i < end; i += LANES)
+            for (int p = 0; p < PARTS; p++) {
+                number *to = grad + i + p * WIDTH;
+                real g = lanes_load(to) + decay * lanes_load(params + i + p * WIDTH);
+                lanes_add_square(&stretch, p, g);
+                lanes_store(to, g);
+            }
+        lanes_move(&sum.span, &stretch);
+        spans_reach(&sum, i / LANES);
+    }
+    return spans_total(&sum);
 }
 
 static void cpu_slim(number *grad, number *velocity, number momentum, size_t n)
@@ -327,7 +370,6 @@ static bool cpu_local(number *params, const number *grad, number *velocity, numb
                       number momentum, size_t n)
 {
     struct chunk sum = chunk_zero();
-    struct lanes total = lanes_zero();
     for (size_t i = 0; i < n; i += LANES)
         for (int p = 0; p < PARTS; p++) {
             size_t at = i + (size_t)(p * WIDTH);
@@ -341,9 +383,7 @@ static bool cpu_local(number *params, const number *grad, number *velocity, numb
             lanes_store(params + at, x);
             sum.part[p] += x * (number)0; /* see cpu_finite */
         }
-    lanes_flush(&total, &sum);
-    double zero = lanes_total(&total);
-    return zero >= 0.0 && zero <= 0.0;
+    return all_finite(&sum);
 }
 
 static void cpu_approach(number *params, const number *sent, number elastic, size_t n)

@@ -1,18 +1,28 @@
-/* Sums over an array with the same bits on every instruction set.
+/* Sums over an array with the same bits on every instruction set and on a GPU.
  *
  * Element i always goes to lane i % 16, whatever the width of the machine: a chunk of
- * 16 elements is 1 vector of 16 lanes, 2 of 8 or 4 of 4. Two accumulators:
+ * 16 elements is 1 vector of 16 lanes, 2 of 8 or 4 of 4, and 4 threads of a GPU.
  *
- *   struct chunk    16 lanes of float, for at most CHUNKS_FLUSH chunks (1,024
- * elements), so that each lane adds at most 64 terms: relative error below 64 half-ulps
- *   struct lanes    16 lanes of double, without bound
+ *   span        64 stretches
+ *   |---------------------------------------------------------------- ...
+ *   stretch     64 chunks, 1,024 elements
+ *   |--------------|--------------|--------------|
+ *   chunk       16 elements, one of each lane
+ *   |-|-|-|-|-|-|-|
  *
- * Sums that a gate is made of go to double every CHUNKS_EXACT chunks: each lane has
- * then added 4 squares in float, relative error below 4 half-ulps, not worse than the
- * rounding of what is squared; converting every chunk would take longer than the rest
- * of the loop.
+ * Counted from the start of the array, or from the chunk a block starts in. Within a
+ * stretch each lane adds its 64 terms one after another:
  *
- * and one order at the end: lane 0 first, lane 15 last.
+ *   telemetry, block measures   in float: relative error below 64 half-ulps
+ *   what a gate of the whole    in float over 4 chunks, and those sums in double: below
+ *   vector is made of           4 half-ulps, not worse than the rounding of what is
+ *                               squared; converting every chunk would take longer than
+ *                               the rest of the loop
+ *   norms                       the squares in double
+ *
+ * From there on in double: the sum of a stretch is added to that of its span, the sum
+ * of a span to that of its lane, and the lanes in order, lane 0 first. So a GPU, which
+ * works on all stretches at once, is left with few sums that wait for each other.
  */
 #ifndef GAPLESS_COMPUTE_LANES_H
 #define GAPLESS_COMPUTE_LANES_H
@@ -21,11 +31,12 @@
 #include "element.h"
 
 enum {
-    LANES = 16,
+    LANES = SUM_LANES,
     WIDTH = (int)(sizeof(real) / sizeof(number)),
     PARTS = LANES / WIDTH, /* vectors in a chunk */
-    CHUNKS_FLUSH = 64,
-    CHUNKS_EXACT = 4
+    CHUNKS_EXACT = SUM_EXACT,
+    CHUNKS_FLUSH = SUM_STRETCH,
+    CHUNKS_SPAN = SUM_STRETCH * SUM_SPAN
 };
 
 /* One chunk of an array; also 16 sums. */
@@ -127,6 +138,40 @@ RULE_FN double lanes_total(const struct lanes *sum)
     for (int i = 0; i < LANES; i++)
         total += lane[i];
     return total;
+}
+
+/* sum += *from; *from = 0 */
+RULE_FN void lanes_move(struct lanes *sum, struct lanes *from)
+{
+    for (int p = 0; p < PARTS; p++)
+        for (int w = 0; w < WIDES; w++)
+            sum->at[p][w] += from->at[p][w];
+    *from = lanes_zero();
+}
+
+/* 16 sums, over stretches and spans. */
+struct spans {
+    struct lanes span; /* of the last stretches */
+    struct lanes all;  /* of the spans before */
+};
+
+RULE_FN struct spans spans_zero(void)
+{
+    struct spans ret = {lanes_zero(), lanes_zero()};
+    return ret;
+}
+
+/* `chunks` have been added up, or what is to be added is at its end. */
+RULE_FN void spans_reach(struct spans *sum, size_t chunks)
+{
+    if (chunks % CHUNKS_SPAN == 0)
+        lanes_move(&sum->all, &sum->span);
+}
+
+RULE_FN double spans_total(struct spans *sum)
+{
+    lanes_move(&sum->all, &sum->span);
+    return lanes_total(&sum->all);
 }
 
 _Static_assert(sizeof(struct lanes) == LANES * sizeof(double), "16 lanes in order");

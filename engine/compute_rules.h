@@ -25,8 +25,8 @@
 /* Constants of a rule that the table has no room for.
  *   reads, writes   enum slot bits
  *   own_gap         GAP_REF_OWN_LOOKAHEAD makes a difference: the correction looks at
- * the gap and the momentum sends something of the worker's own ahead measure_reads enum
- * slot bits */
+ *                   the gap, and the momentum sends something of the worker's own ahead
+ *   measure_reads   enum slot bits */
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
     enum {                                                                             \
         rule_##symbol##_reads = correction##_reads | momentum##_reads,                 \

@@ -28,22 +28,40 @@ struct plan {
 
 /* What a pass adds up. */
 struct tally {
-    struct chunk gap_sq; /* of the last CHUNKS_FLUSH chunks */
-    struct lanes gap_sq_all;
-    struct chunk step_sq; /* of the last CHUNKS_EXACT chunks */
-    struct lanes step_sq_all;
+    struct chunk gap_sq; /* of this stretch */
+    struct spans gap_sq_all;
+    struct chunk step_sq;         /* of the last CHUNKS_EXACT chunks */
+    struct lanes step_sq_stretch; /* of this stretch, and before those */
+    struct spans step_sq_all;
 };
 
 RULE_FN struct tally tally_zero(void)
 {
-    struct tally ret = {chunk_zero(), lanes_zero(), chunk_zero(), lanes_zero()};
+    struct tally ret = {chunk_zero(), spans_zero(), chunk_zero(), lanes_zero(),
+                        spans_zero()};
     return ret;
 }
 
-RULE_FN void tally_total(const struct tally *tally, struct sums *ret)
+/* Chunk `chunks` is the next: what is complete goes on. A stretch that is empty may
+ * come again. */
+RULE_FN void tally_reach(struct tally *tally, bool want_gap, bool want_step,
+                         size_t chunks)
 {
-    ret->gap_sq = lanes_total(&tally->gap_sq_all);
-    ret->step_sq = lanes_total(&tally->step_sq_all);
+    if (want_gap) {
+        lanes_flush(&tally->gap_sq_all.span, &tally->gap_sq);
+        spans_reach(&tally->gap_sq_all, chunks);
+    }
+    if (want_step) {
+        lanes_flush(&tally->step_sq_stretch, &tally->step_sq);
+        lanes_move(&tally->step_sq_all.span, &tally->step_sq_stretch);
+        spans_reach(&tally->step_sq_all, chunks);
+    }
+}
+
+RULE_FN void tally_total(struct tally *tally, struct sums *ret)
+{
+    ret->gap_sq = spans_total(&tally->gap_sq_all);
+    ret->step_sq = spans_total(&tally->step_sq_all);
     ret->gate_sum = 0.0;
 }
 
@@ -182,19 +200,18 @@ RULE_FN void sweep(const struct plan *plan, const struct arrays *arrays,
         }
     for (size_t i = 0; i < n;) {
         size_t stretch = CHUNKS_FLUSH * LANES;
-        size_t end = plan->want_gap && n - i > stretch ? i + stretch : n;
+        bool sums = plan->want_gap || plan->want_step;
+        size_t end = sums && n - i > stretch ? i + stretch : n;
         for (; i < end; i += LANES) {
             if (plan->slow)
                 early_chunk(plan, &at, &k, i, n, &early, &tally);
             else
                 sweep_chunk(plan, &at, &k, i, &gate, &tally);
             if (plan->want_step && i / LANES % CHUNKS_EXACT == CHUNKS_EXACT - 1)
-                lanes_flush(&tally.step_sq_all, &tally.step_sq);
+                lanes_flush(&tally.step_sq_stretch, &tally.step_sq);
         }
-        if (plan->want_gap)
-            lanes_flush(&tally.gap_sq_all, &tally.gap_sq);
+        tally_reach(&tally, plan->want_gap, plan->want_step, i / LANES);
     }
-    lanes_flush(&tally.step_sq_all, &tally.step_sq);
     tally_total(&tally, ret);
 }
 

@@ -120,8 +120,9 @@ struct device_ops {
     int (*pin)(struct device *device, void *host, size_t bytes,
                struct gapless_error *error);
     void (*unpin)(struct device *device, void *host);
-    /* Memory taken, as a DMA-BUF for a network card: a descriptor that the caller
-     * closes, and where in it the memory starts. GAPLESS_UNSUPPORTED. */
+    /* Memory of this GPU, taken here or by somebody else, as a DMA-BUF for a network
+     * card: a descriptor that the caller closes, and where in it the memory starts.
+     * GAPLESS_UNSUPPORTED. */
     int (*share)(struct device *device, void *memory, size_t bytes, int *ret_fd,
                  uint64_t *ret_offset, struct gapless_error *error);
     /* Whose memory is it? *ret_number: of which GPU, for DEVICE_MEMORY. */
@@ -186,8 +187,10 @@ struct device_ops {
 struct gpu_model; /* buffers of one thread for one model */
 
 struct gpu_model_ops {
+    /* Loads cuBLAS: GAPLESS_MISSING, GAPLESS_VERSION say how. Needs no GPU. */
+    int (*ready)(struct gapless_error *error);
     /* widths: layers + 1 of them, inputs first, classes last; parameters as in
-     * bench/workloads/model.h. cuBLAS is loaded here: GAPLESS_MISSING says how. */
+     * bench/workloads/model.h. Loads cuBLAS if need be. */
     int (*open)(struct device *device, const uint32_t *widths, uint32_t layers,
                 uint32_t batch_max, struct gpu_model **ret,
                 struct gapless_error *error);
@@ -254,5 +257,45 @@ int device_plugin(const struct gpu_plugin **ret, struct gapless_error *error);
  * GAPLESS_INVALID for what is no such text; GAPLESS_MISSING where one is not there. */
 int device_choose(const struct gpu_plugin *plugin, const char *text, uint32_t *ret,
                   uint32_t *ret_count, struct gapless_error *error);
+
+/* ---- what the system tells of GPUs and network cards (sysfs) ---- */
+
+/* How what a card sends to a GPU travels. */
+enum device_way {
+    DEVICE_SAME_SWITCH,  /* below one PCIe switch, past the processor */
+    DEVICE_SAME_ROOT,    /* through one PCIe root complex */
+    DEVICE_SAME_NODE,    /* through two roots of one NUMA node */
+    DEVICE_ACROSS_NODES, /* through two NUMA nodes */
+    DEVICE_WAY_UNKNOWN   /* a card without PCIe (software), or a GPU not found */
+};
+
+struct device_near {
+    char card[64]; /* "mlx5_0" */
+    int node;      /* NUMA node of the card; -1: unknown */
+    enum device_way way;
+};
+
+struct device_place {
+    int node;      /* NUMA node of the GPU; -1: unknown */
+    uint64_t bar1; /* bytes that cards can reach at a time; 0: unknown */
+};
+
+/* `root` is "" but in tests, where it is a folder that has sys and proc. bus: of
+ * device_facts. */
+void device_place_read(const char *root, const char *bus, struct device_place *ret);
+/* The RDMA devices, the nearest first; how many (at most max are written). */
+uint32_t device_near_read(const char *root, const char *bus, struct device_near *ret,
+                          uint32_t max);
+/* "within one PCIe switch", for people. */
+const char *device_way_text(enum device_way way);
+/* The version of nvidia-peermem, which registers GPU memory without DMA-BUF, and of
+ * what kernel module it is; false: not loaded. */
+bool device_peermem(const char *root, char *ret, size_t bytes);
+/* Is the loaded kernel module of the NVIDIA driver the open one, which DMA-BUF needs?
+ * 1: yes, 0: no, -1: unknown, none is loaded. */
+int device_open_module(const char *root);
+/* gapless_device_survey with another root, and plugin (NULL: why is in `lack`). */
+int device_survey(const char *root, const struct gpu_plugin *plugin,
+                  const struct gapless_error *lack, char *ret, size_t bytes);
 
 #endif

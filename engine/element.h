@@ -2,11 +2,12 @@
  *
  * A rule is written once, for one `real`, and compiled in three forms:
  *
- *   CPU          a vector of floats as wide as the instruction set: 4 lanes (SSE2,
- * NEON), 8 (AVX2) or 16 (AVX-512). Written so, and not as a loop over floats that the
- * compiler is asked to vectorise, because a loop that it silently does not vectorise is
- * 15 times slower. double       GAPLESS_REAL_DOUBLE: the test build that checks the
- * formulas. CUDA         one float a thread.
+ *   CPU      a vector of floats as wide as the instruction set: 4 lanes (SSE2, NEON),
+ *            8 (AVX2) or 16 (AVX-512). Written so, and not as a loop over floats that
+ *            the compiler is asked to vectorise, because a loop that it silently does
+ *            not vectorise is 15 times slower
+ *   double   GAPLESS_REAL_DOUBLE: the test build that checks the formulas
+ *   CUDA     one float; also where a C++ compiler stands in for nvcc, in tests
  *
  * Rules use only + - * /, real_abs and real_sqrt. All of these are exactly rounded by
  * IEEE 754 and nothing is contracted to fused multiply-adds (-ffp-contract=off,
@@ -15,9 +16,15 @@
 #ifndef GAPLESS_ELEMENT_H
 #define GAPLESS_ELEMENT_H
 
-#if defined(__CUDACC__)
+#if defined(__cplusplus)
 
+#include <math.h>
+
+#if defined(__CUDACC__)
 #define RULE_FN static __host__ __device__ __forceinline__
+#else
+#define RULE_FN static inline __attribute__((always_inline))
+#endif
 typedef float scalar;
 typedef float real;
 

@@ -1,5 +1,5 @@
 /* The master: open, the loop (poll, step, perform), close. */
-#include "master.h"
+#include "master_gpu.h"
 
 #include "checkpoint.h"
 #include "network.h"
@@ -15,11 +15,20 @@
 
 /* ---- events in, actions out ---- */
 
+void master_notify(struct gapless_master *m, uint32_t worker, uint32_t note)
+{
+    tp_peer peer = m->slot[worker].peer;
+
+    if (peer != MASTER_NO_PEER &&
+        m->transport->notify(m->tp, peer, note) == GAPLESS_AGAIN)
+        door_drop(m, worker, CORE_BROKE_PROTOCOL);
+}
+
 static void ready_one(struct gapless_master *m, uint32_t w, uint32_t range)
 {
     struct core_worker *cw = &m->core->worker[w];
     struct master_slot *slot = &m->slot[w];
-    int status;
+    uint32_t note;
 
     if (!cw->ready || slot->peer == MASTER_NO_PEER)
         return;
@@ -32,14 +41,12 @@ static void ready_one(struct gapless_master *m, uint32_t w, uint32_t range)
     slot->head->rate = pass_rate(m);
     board_workers(m->board)[w].state = 2;
     cw->ready = cw->refresh = false;
-    status = m->transport->notify(
-        m->tp, slot->peer,
-        cw->stop ? NOTE(NOTE_OVER, 0)
-                 : NOTE(NOTE_READY, range == CORE_ALL ? NOTE_ALL_RANGES : range));
-    /* The ring holds every note an honest worker can have unread: a full one is a
-     * broken worker. */
-    if (status == GAPLESS_AGAIN)
-        door_drop(m, w, CORE_BROKE_PROTOCOL);
+    note = cw->stop ? NOTE(NOTE_OVER, 0)
+                    : NOTE(NOTE_READY, range == CORE_ALL ? NOTE_ALL_RANGES : range);
+    if (m->gpu != NULL)
+        gpu_later(m, w, note);
+    else
+        master_notify(m, w, note);
 }
 
 static void ready(struct gapless_master *m, uint32_t w, uint32_t range)
@@ -219,6 +226,10 @@ static void copy_for_observer(struct gapless_master *m)
     if (m->copied_ns != 0 && now - m->copied_ns < COPY_EVERY_NS)
         return;
     m->copied_ns = now;
+    if (m->gpu != NULL) {
+        gpu_settle(m);
+        gpu_theta(m);
+    }
     seq_write_begin(&m->board->copy);
     memcpy(m->copy_region.base, m->theta, (size_t)m->layout.count * sizeof(float));
     m->board->copy_version = core_version(m->core, 0);
@@ -299,6 +310,15 @@ static int transport_failed(const struct gapless_master *m, int status,
                              why.text[0] != '\0' ? why.text : gapless_strerror(status));
 }
 
+/* All of a batch of events is done, or a GPU has failed: then nobody was told. */
+static bool gpu_went_wrong(struct gapless_master *m, struct gapless_error *error)
+{
+    gpu_settle(m);
+    if (m->gpu->error.status != GAPLESS_OK && error != NULL)
+        *error = m->gpu->error;
+    return m->gpu->error.status != GAPLESS_OK;
+}
+
 int gapless_master_run(struct gapless_master *m, int64_t timeout_ns,
                        struct gapless_error *error)
 {
@@ -319,11 +339,15 @@ int gapless_master_run(struct gapless_master *m, int64_t timeout_ns,
                                                 : TICK_NS);
         if (n < 0)
             return transport_failed(m, n, error);
+        if (m->gpu != NULL)
+            gpu_landing(m, m->events, n);
         for (i = 0; i < n; i++)
             on_event(m, &m->events[i]);
         now = m->transport->now_ns(m->tp);
         now += now == began ? 1 : 0;
         tick(m, now);
+        if (m->gpu != NULL && gpu_went_wrong(m, error))
+            return m->gpu->error.status;
         publish(m, now);
     }
 }
@@ -351,6 +375,8 @@ int gapless_master_worker_stats(const struct gapless_master *m, uint32_t worker,
 
 const float *gapless_master_params(const struct gapless_master *m)
 {
+    if (m->gpu != NULL)
+        gpu_theta(m);
     return m->theta;
 }
 
@@ -369,7 +395,7 @@ int gapless_master_save(const struct gapless_master *m, const char *path,
 
     (void)snprintf(gradients, sizeof gradients, "%llu",
                    (unsigned long long)m->core->consumed);
-    return checkpoint_save(&m->layout, m->theta, path, metadata, error);
+    return checkpoint_save(&m->layout, gapless_master_params(m), path, metadata, error);
 }
 
 void gapless_master_traffic(const struct gapless_master *m, struct gapless_traffic *ret)

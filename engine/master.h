@@ -50,16 +50,45 @@ struct master_slot {
     bool left;    /* said bye: its departure is no loss */
     double
         gap_sq; /* of the present message, over its ranges so far; < 0: not measured */
+    double step_sq; /* RULE_GLOBAL, likewise */
     double lag_sum;
     uint64_t check_ns, pass_ns;
     double loss;   /* that came with it */
     bool complete; /* applied in all ranges; pass_record has not counted it yet */
 };
 
+/* How passes are carried out: on this processor (master_pass_cpu.c) or on GPUs
+ * (master_gpu.c). Whoever applies a gradient calls pass_counted with its sums: at once,
+ * or before the worker is told. `worker` and `range` are of the core. */
+struct pass_ops {
+    /* Is the gradient of a worker finite, in ranges [first, end)? */
+    bool (*finite)(struct gapless_master *m, uint32_t worker, uint32_t first,
+                   uint32_t end);
+    /* One range of a gradient. `soon`: it is the last, and the worker may be told. */
+    void (*apply)(struct gapless_master *m, uint32_t worker, uint32_t range,
+                  const struct knobs *knobs, bool soon);
+    /* Sum of gap^2 of a range (RULE_GLOBAL). */
+    double (*measure)(struct gapless_master *m, uint32_t worker, uint32_t range,
+                      const struct knobs *knobs);
+    /* A range of a round of `count` workers; gap_sq of the first. */
+    double (*round)(struct gapless_master *m, uint32_t range, const uint32_t *workers,
+                    uint32_t count, const struct knobs *knobs);
+    void (*look_ahead)(struct gapless_master *m, uint32_t worker, uint32_t range,
+                       const struct knobs *knobs);
+    void (*forget)(struct gapless_master *m, uint32_t worker);
+    /* all = sum of the owns of these workers. */
+    void (*resum)(struct gapless_master *m, uint32_t range, const uint32_t *workers,
+                  uint32_t count);
+};
+
+struct master_gpu; /* master_gpu.h */
+
 struct gapless_master {
     const struct transport *transport;
     struct tp *tp;
     const struct compute *compute;
+    const struct pass_ops *passes;
+    struct master_gpu *gpu; /* NULL: passes run on this processor */
     const struct rule *rule;
     struct settings settings;
     struct gapless_schedule schedule;
@@ -95,10 +124,10 @@ struct gapless_master {
     uint32_t hello_pid;
     /* Of every slot region, see wire.h. slot_used: what is ever touched, if lent. */
     size_t slot_bytes, slot_used, sent_at, split, told_at, push_at, grad_at;
-    uint32_t *range_stage;    /* schedule stage of the last update of each range */
-    const float **round_grad; /* of a round, workers_max */
-    float **round_sent;
-    const float **owns;
+    uint32_t *range_stage; /* schedule stage of the last update of each range */
+    const float **vectors; /* lists of vectors for a pass, workers_max each */
+    float **targets;
+    uint32_t *crew;     /* workers of a pass, workers_max */
     double global_stat; /* ga-global: s */
     uint64_t global_samples;
     uint64_t gate_blocks;
@@ -127,8 +156,25 @@ int master_open_lent(const struct gapless_master_config *config,
 /* ---- master.c: feeds the core and performs what it says ---- */
 void master_event(struct gapless_master *m, enum core_event_kind kind, uint32_t worker,
                   uint32_t range, bool finite);
+/* A note to a worker, if it is there. Its ring holds every note that an honest worker
+ * can have unread: one whose ring is full is dropped. */
+void master_notify(struct gapless_master *m, uint32_t worker, uint32_t note);
+
+/* ---- master_pass_cpu.c ---- */
+extern const struct pass_ops pass_ops_cpu;
 
 /* ---- master_pass.c ---- */
+size_t pass_elements(const struct gapless_master *m, uint32_t range);
+/* The blocks of a range, with what the worker told of them. */
+struct blocks pass_blocks(const struct gapless_master *m,
+                          const struct master_slot *slot, uint32_t range);
+/* Is the gap of a worker's present message measured? */
+bool pass_wants_gap(const struct gapless_master *m, uint32_t worker);
+/* What applying a range of a worker's gradient gave. */
+void pass_counted(struct gapless_master *m, uint32_t worker, uint32_t range,
+                  const struct sums *sums);
+/* Shortly before a large vector is done: see NOTE_SOON. */
+void pass_soon(struct gapless_master *m, uint32_t worker);
 /* RULE_PUBLISHED: takes over what the worker tells of its next gradient. */
 void pass_told(struct gapless_master *m, uint32_t worker);
 /* One gradient of a worker in a range (CORE_ALL: in all, one after another). Returns

@@ -1,5 +1,5 @@
 /* Who comes and goes at the master: hello, welcome, refusal, departure. */
-#include "master.h"
+#include "master_gpu.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -185,7 +185,8 @@ static int slot_memory(struct gapless_master *m, struct master_slot *slot,
         slot->sent = (float *)(void *)(base + m->sent_at);
     }
     slot->grad = (const float *)(const void *)(base + m->grad_at);
-    return GAPLESS_OK;
+    return m->gpu == NULL ? GAPLESS_OK
+                          : gpu_slot_memory(m, (uint32_t)(slot - m->slot), error);
 }
 
 /* A peer is no longer there: who it was. */
@@ -193,6 +194,8 @@ static void depart(struct gapless_master *m, tp_peer peer)
 {
     struct master_peer was = m->peer[peer];
 
+    if (m->gpu != NULL)
+        gpu_settle(m); /* before its number, or its slot, is somebody else's */
     m->peer[peer] = (struct master_peer){.worker = MASTER_NO_WORKER};
     if (was.role == ROLE_OBSERVER)
         m->observers--;

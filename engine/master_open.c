@@ -1,5 +1,5 @@
 /* Opening a master: checks the configuration, takes all memory, listens. */
-#include "master.h"
+#include "master_gpu.h"
 
 #include "network.h"
 
@@ -158,13 +158,13 @@ static int make_core(struct gapless_master *m, const struct gapless_master_confi
     m->slot = calloc(config.workers_max, sizeof *m->slot);
     m->peer = calloc(m->peers_max, sizeof *m->peer);
     m->range_stage = calloc(m->layout.ranges_count, sizeof *m->range_stage);
-    m->round_grad = calloc(config.workers_max, sizeof *m->round_grad);
-    m->round_sent = calloc(config.workers_max, sizeof *m->round_sent);
-    m->owns = calloc(config.workers_max, sizeof *m->owns);
+    m->vectors = calloc(config.workers_max, sizeof *m->vectors);
+    m->targets = calloc(config.workers_max, sizeof *m->targets);
+    m->crew = calloc(config.workers_max, sizeof *m->crew);
     m->job = strdup(c->job == NULL ? "" : c->job);
     if (m->core == NULL || m->slot == NULL || m->peer == NULL ||
-        m->range_stage == NULL || m->round_grad == NULL || m->round_sent == NULL ||
-        m->owns == NULL || m->job == NULL)
+        m->range_stage == NULL || m->vectors == NULL || m->targets == NULL ||
+        m->crew == NULL || m->job == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory for the state of %u workers",
                                  config.workers_max);
@@ -371,6 +371,8 @@ static int go_public(struct gapless_master *m, const struct gapless_master_confi
         status = make_published(m, error);
     if (status == GAPLESS_OK)
         status = m->transport->listen(m->tp, place, error);
+    if (status == GAPLESS_OK && m->gpu != NULL)
+        status = gpu_public(m, c, error);
     return status;
 }
 
@@ -408,6 +410,7 @@ static int open_master(const struct gapless_master_config *config, bool lent,
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a master");
     m->rule = rules_find(rule);
     m->compute = compute_cpu();
+    m->passes = &pass_ops_cpu;
     m->lent = lent;
     m->log = config->log;
     m->log_context = config->log_context;
@@ -427,6 +430,8 @@ static int open_master(const struct gapless_master_config *config, bool lent,
         status = make_core(m, config, error);
     if (status == GAPLESS_OK)
         status = make_vectors(m, error);
+    if (status == GAPLESS_OK)
+        status = gpu_open(m, config, error);
     if (status == GAPLESS_OK)
         status = go_public(m, config, place, error);
     if (status == GAPLESS_OK)
@@ -455,8 +460,10 @@ void gapless_master_close(struct gapless_master *m)
 {
     if (m == NULL)
         return;
+    gpu_detach(m);
     if (m->tp != NULL)
         m->transport->close(m->tp);
+    gpu_close(m);
     if (m->own_memory != NULL)
         (void)munmap(m->own_memory, m->own_bytes);
     if (m->sent_memory != NULL)
@@ -470,9 +477,9 @@ void gapless_master_close(struct gapless_master *m)
     free(m->slot);
     free(m->peer);
     free(m->range_stage);
-    free(m->round_grad);
-    free(m->round_sent);
-    free(m->owns);
+    free(m->vectors);
+    free(m->targets);
+    free(m->crew);
     free(m->job);
     free(m);
 }

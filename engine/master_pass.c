@@ -1,41 +1,18 @@
-/* The master's passes over memory: which arrays, which scalars, what is counted. */
-#include "master.h"
+/* The master's passes over memory: when, with which scalars, and what is counted. How
+ * they are carried out is in master_pass_cpu.c and master_gpu.c. */
+#include "master_gpu.h"
 
 #include <assert.h>
 #include <math.h>
 #include <string.h>
 
-/* The same arrays from element n on. */
-static struct arrays arrays_from(const struct arrays *at, size_t n)
-{
-    return (struct arrays){
-        .theta = at->theta + n,
-        .own = at->own == NULL ? NULL : at->own + n,
-        .all = at->all == NULL ? NULL : at->all + n,
-        .stat = at->stat == NULL ? NULL : at->stat + n,
-        .sent = at->sent + n,
-        .grad = at->grad + n,
-    };
-}
-
-static struct arrays arrays_at(const struct gapless_master *m,
-                               const struct master_slot *slot, uint32_t range)
-{
-    struct arrays whole = {m->theta, slot->own,  m->all,
-                           m->stat,  slot->sent, slot->grad};
-
-    if (m->rule->flags & RULE_PUBLISHED) /* the next version's place */
-        whole.sent = m->published[(core_version(m->core, range) + 1) % 2];
-    return arrays_from(&whole, (size_t)m->layout.range_start[range]);
-}
-
-static size_t range_elements(const struct gapless_master *m, uint32_t range)
+size_t pass_elements(const struct gapless_master *m, uint32_t range)
 {
     return (size_t)(m->layout.range_start[range + 1] - m->layout.range_start[range]);
 }
 
-static struct blocks blocks_of(const struct gapless_master *m,
-                               const struct master_slot *slot, uint32_t range)
+struct blocks pass_blocks(const struct gapless_master *m,
+                          const struct master_slot *slot, uint32_t range)
 {
     uint32_t first = m->layout.block_first[range];
 
@@ -75,7 +52,6 @@ static void resum_if_due(struct gapless_master *m, uint32_t range)
     uint32_t stage = schedule_stage(&m->schedule, core_position(m->core, range)),
              count = 0, w;
     uint64_t version = core_version(m->core, range);
-    size_t at = (size_t)m->layout.range_start[range];
 
     if (!(m->rule->flags & RULE_SUM))
         return;
@@ -85,8 +61,8 @@ static void resum_if_due(struct gapless_master *m, uint32_t range)
     m->range_stage[range] = stage;
     for (w = 0; w < m->core->config.workers_max; w++)
         if (m->core->worker[w].state != CORE_FREE)
-            m->owns[count++] = m->slot[w].own + at;
-    m->compute->resum(m->all + at, m->owns, count, range_elements(m, range));
+            m->crew[count++] = w;
+    m->passes->resum(m, range, m->crew, count);
 }
 
 static uint64_t clock_of(const struct gapless_master *m)
@@ -94,16 +70,14 @@ static uint64_t clock_of(const struct gapless_master *m)
     return m->transport->now_ns(m->tp);
 }
 
-static bool grad_is_finite(struct gapless_master *m, struct master_slot *slot,
-                           uint32_t first, uint32_t end)
+static bool grad_is_finite(struct gapless_master *m, uint32_t worker, uint32_t first,
+                           uint32_t end)
 {
     uint64_t began = clock_of(m);
-    size_t at = (size_t)m->layout.range_start[first];
-    size_t n = (size_t)m->layout.range_start[end] - at;
     /* In one process the worker has just looked at these very bytes. */
-    bool finite = m->lent || m->compute->finite(slot->grad + at, n);
+    bool finite = m->lent || m->passes->finite(m, worker, first, end);
 
-    slot->check_ns += clock_of(m) - began;
+    m->slot[worker].check_ns += clock_of(m) - began;
     return finite;
 }
 
@@ -133,10 +107,9 @@ static void count_gate(struct gapless_master *m, const struct sums *sums,
     s->gate += (mean - s->gate) / (double)n;
 }
 
-/* Shortly before a large vector is done: see NOTE_SOON. The protocol step that will
- * follow is rehearsed on a copy, which a pure step allows, so that it runs from the
- * caches when it counts. */
-static void tell_soon(struct gapless_master *m, uint32_t worker)
+/* The protocol step that will follow is rehearsed on a copy, which a pure step allows,
+ * so that it runs from the caches when it counts. */
+void pass_soon(struct gapless_master *m, uint32_t worker)
 {
     const struct master_slot *slot = &m->slot[worker];
     const struct core_event applied = {
@@ -153,88 +126,51 @@ static void tell_soon(struct gapless_master *m, uint32_t worker)
         (void)m->transport->notify(m->tp, slot->peer, NOTE(NOTE_SOON, 0));
 }
 
-/* Where the last part of a range starts: some thousand elements before its end, or with
- * its last block if the rule asks for blocks; 0 where there is no such place. */
-static size_t tail_of(const struct gapless_master *m, const struct blocks *blocks,
-                      size_t n)
+bool pass_wants_gap(const struct gapless_master *m, uint32_t worker)
 {
-    uint32_t start = blocks->count < 2 ? 0 : blocks->ends[blocks->count - 2];
-
-    if (!(m->rule->flags & RULE_BLOCK))
-        return n - WIRE_SOON_REST;
-    return start % LAYOUT_LANES == 0 ? start : 0;
+    return m->slot[worker].gap_sq >= 0;
 }
 
-/* One range, in two parts if `soon`, the second from tail_of on. The same bits: only
- * sums for the statistics are cut elsewhere. */
-static void apply_parts(struct gapless_master *m, uint32_t worker, uint32_t range,
-                        const struct knobs *knobs, bool soon, struct sums *ret)
+void pass_counted(struct gapless_master *m, uint32_t worker, uint32_t range,
+                  const struct sums *sums)
 {
-    const struct master_slot *slot = &m->slot[worker];
-    struct arrays at = arrays_at(m, slot, range);
-    struct blocks blocks = blocks_of(m, slot, range);
-    size_t n = range_elements(m, range);
-    size_t tail = soon && n > WIRE_SOON_ABOVE ? tail_of(m, &blocks, n) : 0;
-    unsigned want = slot->gap_sq >= 0 ? WANT_GAP : 0;
-    uint32_t end;
-    struct sums part;
+    struct master_slot *slot = &m->slot[worker];
 
-    if (tail == 0) {
-        m->compute->apply(m->rule, &at, knobs, &blocks, n, want, ret);
-        return;
-    }
-    end = blocks.ends[blocks.count - 1] - (uint32_t)tail;
-    blocks.count--; /* the last one is the second part's; rules without do not look */
-    m->compute->apply(m->rule, &at, knobs, &blocks, tail, want, ret);
-    tell_soon(m, worker);
-    at = arrays_from(&at, tail);
-    blocks.dots = blocks.dots == NULL ? NULL : blocks.dots + blocks.count;
-    blocks.pieces += blocks.count;
-    blocks.ends = &end, blocks.count = 1;
-    m->compute->apply(m->rule, &at, knobs, &blocks, n - tail, want, &part);
-    ret->gap_sq += part.gap_sq;
-    ret->gate_sum += part.gate_sum;
+    if (slot->gap_sq >= 0)
+        slot->gap_sq += sums->gap_sq;
+    slot->step_sq += sums->step_sq;
+    count_gate(m, sums,
+               m->layout.block_first[range + 1] - m->layout.block_first[range]);
 }
 
-/* Applies one range. Returns the sum of squared steps (RULE_GLOBAL). */
-static double apply_range(struct gapless_master *m, uint32_t worker, uint32_t range,
-                          double global_gap, bool soon)
+static void apply_range(struct gapless_master *m, uint32_t worker, uint32_t range,
+                        double global_gap, bool soon)
 {
     struct master_slot *slot = &m->slot[worker];
     uint64_t lag = core_lag(m->core, worker, range);
     double rate = rate_of(m, range);
     struct knobs knobs;
-    struct sums sums;
 
     resum_if_due(m, range);
     knobs_of(m, range, lag, rate, global_gap, &knobs);
-    seq_write_begin(&board_versions(m->board)[range]);
-    apply_parts(m, worker, range, &knobs, soon, &sums);
-    seq_write_end(&board_versions(m->board)[range]);
-    if (slot->gap_sq >= 0)
-        slot->gap_sq += sums.gap_sq;
+    m->passes->apply(m, worker, range, &knobs, soon);
     slot->lag_sum += (double)lag;
     m->telemetry->stats.rate = rate;
-    count_gate(m, &sums,
-               m->layout.block_first[range + 1] - m->layout.block_first[range]);
-    return sums.step_sq;
 }
 
 /* The penalty of the global rules needs one number before anything is applied. */
 static double measure_all(struct gapless_master *m, uint32_t worker)
 {
-    struct master_slot *slot = &m->slot[worker];
     double sum = 0;
     uint32_t r;
 
     if (!(m->rule->flags & RULE_GLOBAL))
         return 0;
     for (r = 0; r < m->layout.ranges_count; r++) {
-        struct arrays at = arrays_at(m, slot, r);
         struct knobs knobs;
 
         knobs_of(m, r, core_lag(m->core, worker, r), rate_of(m, r), 0, &knobs);
-        sum += m->compute->measure(m->rule, &at, &knobs, range_elements(m, r));
+        sum += m->passes->measure(m, worker, r, &knobs);
     }
     return sqrt(sum / (double)m->layout.count);
 }
@@ -263,6 +199,8 @@ static void record(struct gapless_master *m, uint32_t worker)
 
 void pass_record(struct gapless_master *m, uint32_t worker)
 {
+    if (m->gpu != NULL && gpu_pending(m, worker))
+        return; /* when it is through */
     if (m->slot[worker].complete)
         record(m, worker);
     m->slot[worker].complete = false;
@@ -307,7 +245,7 @@ static void message_begins(struct gapless_master *m, uint32_t worker)
     slot->gap_sq = gap_is_due(m, worker) ? 0 : -1;
     slot->loss = slot->push->loss;
     slot->complete = false;
-    slot->lag_sum = 0;
+    slot->lag_sum = slot->step_sq = 0;
     slot->check_ns = slot->pass_ns = 0;
 }
 
@@ -320,23 +258,22 @@ uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
     bool global = (m->rule->flags & RULE_GLOBAL) != 0;
     bool last = cw->applied + (end - first) == m->layout.ranges_count;
     uint64_t began = clock_of(m), checked = slot->check_ns;
-    double step_sq = 0, global_gap;
+    double global_gap;
 
     if (cw->applied == 0)
         message_begins(m, worker), checked = 0;
     /* A global rule needs all of the gradient first. Otherwise each range is checked
      * just before it is applied: that brings it into the cache, so the check costs no
      * trip to memory. */
-    if (global && !grad_is_finite(m, slot, first, end))
+    if (global && !grad_is_finite(m, worker, first, end))
         return 0;
     global_gap = measure_all(m, worker);
     for (r = first; r < end; r++) {
-        if (!global && !grad_is_finite(m, slot, r, r + 1))
+        if (!global && !grad_is_finite(m, worker, r, r + 1))
             break;
-        step_sq +=
-            apply_range(m, worker, r, global_gap, last && r + 1 == end && !global);
+        apply_range(m, worker, r, global_gap, last && r + 1 == end && !global);
     }
-    global_sample(m, step_sq);
+    global_sample(m, slot->step_sq);
     slot->pass_ns += clock_of(m) - began - (slot->check_ns - checked);
     slot->complete = r == end && last && !cw->spoilt;
     return r - first;
@@ -352,7 +289,7 @@ static uint32_t round_members(struct gapless_master *m)
          w = core_next(m->core, CORE_PUSHED, w)) {
         message_begins(m, w);
         m->slot[w].gap_sq = 0;
-        if (grad_is_finite(m, &m->slot[w], 0, m->layout.ranges_count))
+        if (grad_is_finite(m, w, 0, m->layout.ranges_count))
             members++;
         else
             core_spoil(m->core, w);
@@ -362,31 +299,21 @@ static uint32_t round_members(struct gapless_master *m)
 
 static void round_range(struct gapless_master *m, uint32_t range, uint32_t members)
 {
-    size_t at = (size_t)m->layout.range_start[range];
-    struct master_slot *first = NULL;
     double rate = rate_of(m, range) * (m->ssgd_scale_rate ? (double)members : 1.0);
     uint64_t began = clock_of(m);
-    struct arrays arrays;
+    struct master_slot *first;
     struct knobs knobs;
-    struct sums sums;
     uint32_t n = 0, w;
 
     for (w = core_next(m->core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
          w = core_next(m->core, CORE_PUSHED, w))
-        if (!m->core->worker[w].spoilt) {
-            first = first == NULL ? &m->slot[w] : first;
-            m->round_grad[n] = m->slot[w].grad + at;
-            m->round_sent[n++] = m->slot[w].sent + at;
-        }
-    assert(first != NULL && n == members); /* a round has members */
-    arrays = arrays_at(m, first, range);
+        if (!m->core->worker[w].spoilt)
+            m->crew[n++] = w;
+    assert(n > 0 && n == members); /* a round has members */
+    first = &m->slot[m->crew[0]];
     knobs_of(m, range, 0, rate, 0, &knobs);
-    seq_write_begin(&board_versions(m->board)[range]);
-    m->compute->round(m->rule, &arrays, &knobs, m->round_grad, m->round_sent, members,
-                      range_elements(m, range), WANT_GAP, &sums);
-    seq_write_end(&board_versions(m->board)[range]);
+    first->gap_sq += m->passes->round(m, range, m->crew, members, &knobs);
     m->telemetry->stats.rate = rate;
-    first->gap_sq += sums.gap_sq;
     first->pass_ns += clock_of(m) - began;
 }
 
@@ -420,23 +347,15 @@ void pass_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range)
     if (m->rule->flags & RULE_PUBLISHED)
         return; /* it is there, for all */
     for (r = first; r < end; r++) {
-        struct arrays at = arrays_at(m, &m->slot[worker], r);
         struct knobs knobs;
 
         knobs_of(m, r, 0, rate_of(m, r), 0, &knobs);
-        m->compute->look_ahead(m->rule, &at, &knobs, range_elements(m, r));
+        m->passes->look_ahead(m, worker, r, &knobs);
     }
 }
 
 void pass_forget(struct gapless_master *m, uint32_t worker)
 {
-    uint32_t r;
-
-    if (m->slot[worker].own == NULL)
-        return;
-    for (r = 0; r < m->layout.ranges_count; r++) {
-        struct arrays at = arrays_at(m, &m->slot[worker], r);
-
-        m->compute->forget(m->rule, &at, range_elements(m, r));
-    }
+    if (m->slot[worker].own != NULL)
+        m->passes->forget(m, worker);
 }

@@ -150,6 +150,17 @@ static int read_copy(struct gapless_observer *o, float *params, uint64_t deadlin
     }
 }
 
+static int read_copied(struct gapless_observer *o, float *params, uint64_t deadline_ns,
+                       uint64_t *ret_version, struct gapless_error *error)
+{
+    uint64_t version = 0;
+    int status = read_copy(o, params, deadline_ns, &version, error);
+
+    if (status == GAPLESS_OK && ret_version != NULL)
+        *ret_version = version;
+    return status;
+}
+
 static int read_near(struct gapless_observer *o, float *params, uint64_t deadline_ns,
                      uint64_t *ret_version, struct gapless_error *error)
 {
@@ -157,6 +168,8 @@ static int read_near(struct gapless_observer *o, float *params, uint64_t deadlin
     uint32_t r;
     int status = check_master(o, error);
 
+    if (status == GAPLESS_OK && o->client.board->copies_only != 0)
+        return read_copied(o, params, deadline_ns, ret_version, error);
     for (r = 0; status == GAPLESS_OK && r < o->client.board->ranges; r++) {
         status = read_range(
             o, r, params,

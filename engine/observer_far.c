@@ -178,7 +178,9 @@ int far_read(struct gapless_observer *o, float *params, uint64_t deadline_ns,
              uint64_t *ret_version, struct gapless_error *error)
 {
     uint64_t first = 0;
-    int status = read_ranges(o, params, deadline_ns, &first, error);
+    int status = o->client.board->copies_only != 0
+                     ? GAPLESS_TORN
+                     : read_ranges(o, params, deadline_ns, &first, error);
 
     if (status == GAPLESS_TORN) {
         status = read_copy(o, params, deadline_ns, &first, error);

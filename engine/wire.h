@@ -22,7 +22,7 @@
 #include "transport/ring.h"
 
 #define WIRE_MAGIC 0x53504147u /* "GAPS" */
-#define WIRE_PROTOCOL 3u
+#define WIRE_PROTOCOL 4u
 
 enum wire_kind {
     WIRE_HELLO = 1,
@@ -168,6 +168,7 @@ struct board {
     uint64_t now_ns;       /* by the master's clock: times here are of that */
     struct seq_word copy;  /* of the copy made on request (window WIRE_COPY) */
     uint64_t copy_version; /* updates of the first range when it was made */
+    uint64_t copies_only;  /* 1: the parameters are elsewhere; WIRE_THETA is no use */
     struct telemetry telemetry;
 };
 

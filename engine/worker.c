@@ -38,9 +38,13 @@ int gapless_worker_open(const struct gapless_worker_config *config,
                         struct gapless_worker **ret, struct gapless_error *error)
 {
     struct wire_hello hello;
+    struct worker_buffers buffers = {0};
     struct gapless_worker *w;
     int status;
 
+    status = buffers_look(config, &buffers, error);
+    if (status != GAPLESS_OK)
+        return status;
     fill_hello(config, &hello);
     if (config->model.tensors != NULL) {
         status = layout_measure(&config->model, &hello.count, &hello.model_hash, error);
@@ -52,6 +56,7 @@ int gapless_worker_open(const struct gapless_worker_config *config,
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a worker");
     w->compute = compute_cpu();
     w->by_range = config->by_range;
+    w->buffers = buffers;
     w->wait_ns = config->wait_ns > 0 ? config->wait_ns : WAIT_NS;
     status = client_open(&w->client,
                          &(struct client_wishes){.address = config->address,
@@ -64,6 +69,8 @@ int gapless_worker_open(const struct gapless_worker_config *config,
                          error);
     if (status == GAPLESS_OK)
         status = worker_map(w, error);
+    if (status == GAPLESS_OK)
+        status = buffers_open(w, config, error);
     if (status != GAPLESS_OK) {
         gapless_worker_close(w);
         return status;
@@ -74,12 +81,12 @@ int gapless_worker_open(const struct gapless_worker_config *config,
 
 const float *gapless_worker_params(const struct gapless_worker *w)
 {
-    return w->params;
+    return w->buffers.params != NULL ? w->buffers.params : w->params;
 }
 
 float *gapless_worker_grad(struct gapless_worker *w)
 {
-    return w->grad;
+    return w->buffers.grad != NULL ? w->buffers.grad : w->grad;
 }
 
 uint64_t gapless_worker_count(const struct gapless_worker *w)
@@ -170,6 +177,7 @@ int gapless_worker_pull(struct gapless_worker *w, uint64_t *ret_batch,
         return gapless_error_set(
             error, GAPLESS_INVALID, 0,
             "pull before the gradient of the last pull was pushed");
+    status = buffers_sound(&w->buffers, error);
     while (status == GAPLESS_OK) {
         status = fetch_ahead(w, error);
         if (status != GAPLESS_OK || fetch_done(w))
@@ -190,15 +198,23 @@ int gapless_worker_pull(struct gapless_worker *w, uint64_t *ret_batch,
     w->rate = w->head->rate;
     if (w->own != NULL)
         meet(w);
+    status = buffers_fill(w, error);
+    if (status != GAPLESS_OK)
+        return status;
     w->has_params = true;
     *ret_batch = w->head->ticket;
     return GAPLESS_OK;
 }
 
+size_t worker_norm_cut(const struct gapless_worker *w)
+{
+    return w->padded > WIRE_SOON_ABOVE ? w->padded - WIRE_SOON_REST : 0;
+}
+
 /* The sum of squares of the gradient; tells the master when it is nearly there. */
 static double norm_sq(struct gapless_worker *w)
 {
-    size_t most = w->padded > WIRE_SOON_ABOVE ? w->padded - WIRE_SOON_REST : 0;
+    size_t most = worker_norm_cut(w);
     double sum = 0;
 
     if (most > 0) {
@@ -209,15 +225,15 @@ static double norm_sq(struct gapless_worker *w)
     return sum + w->compute->norm_sq(w->grad + most, w->padded - most);
 }
 
-/* Norm, clipping, decay: what is a function of the worker's own vectors alone. False:
- * not finite. */
-static bool prepare(struct gapless_worker *w, double *ret_norm)
+/* Norm, clipping, decay: what is a function of the worker's own vectors alone.
+ * GAPLESS_NOT_FINITE, without a text. */
+static int prepare(struct gapless_worker *w, double *ret_norm)
 {
     const struct wire_welcome *welcome = &w->client.welcome;
     double norm = sqrt(norm_sq(w));
 
     if (!isfinite(norm))
-        return false;
+        return GAPLESS_NOT_FINITE;
     if (welcome->clip_norm > 0 && norm > welcome->clip_norm) {
         w->compute->scale(w->grad, (float)(welcome->clip_norm / norm), w->padded);
         norm = welcome->clip_norm;
@@ -226,19 +242,19 @@ static bool prepare(struct gapless_worker *w, double *ret_norm)
         norm = sqrt(w->compute->decay(w->grad, w->params, (float)welcome->weight_decay,
                                       w->padded));
     if (!isfinite(norm))
-        return false;
+        return GAPLESS_NOT_FINITE;
     if (w->copy != NULL)
         tell_dots(w);
     if (welcome->slim != 0)
         w->compute->slim(w->grad, w->velocity, (float)welcome->momentum, w->padded);
     *ret_norm = norm;
-    return true;
+    return GAPLESS_OK;
 }
 
 /* EASGD: one step of the worker's own; at the end of a period the parameters take the
- * gradient's place and are what is pushed. False: it led to what is not finite, and the
- * worker will start again from what it is given. */
-static bool step(struct gapless_worker *w)
+ * gradient's place and are what is pushed. GAPLESS_NOT_FINITE: it led to what is not
+ * finite, and the worker will start again from what it is given. */
+static int step(struct gapless_worker *w)
 {
     const struct wire_welcome *welcome = &w->client.welcome;
 
@@ -247,12 +263,12 @@ static bool step(struct gapless_worker *w)
                                                                      : NULL,
                            (float)w->rate, (float)welcome->momentum, w->padded)) {
         w->fresh = true;
-        return false;
+        return GAPLESS_NOT_FINITE;
     }
     w->exchanged = ++w->steps % welcome->period == 0;
     if (w->exchanged)
         memcpy(w->grad, w->own, w->padded * sizeof(float));
-    return true;
+    return GAPLESS_OK;
 }
 
 /* A note to the master; where its queue is full, waits for at most wait_ns. What has
@@ -307,29 +323,27 @@ static int put_ranges(struct gapless_worker *w, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
-int gapless_worker_push(struct gapless_worker *w, double loss,
-                        struct gapless_error *error)
+/* What is done to a gradient at the worker. GAPLESS_NOT_FINITE, without a text: it is
+ * dropped. Otherwise a failure of the caller's GPU. */
+static int finish_gradient(struct gapless_worker *w, double *ret_norm,
+                           struct gapless_error *error)
 {
-    uint64_t began = w->client.transport->now_ns(w->client.tp);
-    double norm = 0;
-    bool finite;
-    int status;
+    int status = buffers_take(w, error);
 
-    if (!w->has_params)
-        return gapless_error_set(error, GAPLESS_INVALID, 0,
-                                 "push without a pull before it");
-    w->has_params = false;
-    finite = prepare(w, &norm) && (w->own == NULL || step(w));
-    w->norm_ns = w->client.transport->now_ns(w->client.tp) - began;
-    w->push->loss = loss;
-    w->push->norm = norm;
-    if (finite && w->own != NULL && !w->exchanged)
-        return put(w, w->client.welcome.push_at, sizeof *w->push, NOTE(NOTE_LOCAL, 0),
-                   error);
-    if (finite)
-        return put_ranges(w, error);
-    status =
+    if (status == GAPLESS_OK && w->buffers.kind == BUFFERS_DIRECT)
+        return direct_prepare(w, ret_norm, error);
+    if (status == GAPLESS_OK)
+        status = prepare(w, ret_norm);
+    if (status == GAPLESS_OK && w->own != NULL)
+        status = step(w);
+    return status;
+}
+
+static int put_bad(struct gapless_worker *w, struct gapless_error *error)
+{
+    int status =
         put(w, w->client.welcome.push_at, sizeof *w->push, NOTE(NOTE_BAD, 0), error);
+
     if (status != GAPLESS_OK)
         return status;
     return gapless_error_set(
@@ -337,6 +351,31 @@ int gapless_worker_push(struct gapless_worker *w, double loss,
         "worker %u: the gradient of batch %llu is not finite; it was "
         "dropped and reported, the run goes on",
         w->client.welcome.number, (unsigned long long)w->head->ticket);
+}
+
+int gapless_worker_push(struct gapless_worker *w, double loss,
+                        struct gapless_error *error)
+{
+    uint64_t began = w->client.transport->now_ns(w->client.tp);
+    double norm = 0;
+    int status;
+
+    if (!w->has_params)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "push without a pull before it");
+    w->has_params = false;
+    status = finish_gradient(w, &norm, error);
+    if (status != GAPLESS_OK && status != GAPLESS_NOT_FINITE)
+        return status;
+    w->norm_ns = w->client.transport->now_ns(w->client.tp) - began;
+    w->push->loss = loss;
+    w->push->norm = norm;
+    if (status == GAPLESS_NOT_FINITE)
+        return put_bad(w, error);
+    if (w->own != NULL && !w->exchanged)
+        return put(w, w->client.welcome.push_at, sizeof *w->push, NOTE(NOTE_LOCAL, 0),
+                   error);
+    return put_ranges(w, error);
 }
 
 void worker_lend(struct gapless_worker *w, float *grad)
@@ -376,7 +415,9 @@ void worker_abandon(struct gapless_worker *w)
 {
     if (w == NULL)
         return;
+    buffers_leave(w);
     client_close(&w->client);
+    buffers_close(w);
     free(w->velocity);
     free(w->own);
     free(w->copy);
@@ -395,6 +436,11 @@ void gapless_worker_close(struct gapless_worker *w)
         (void)w->client.transport->say(w->client.tp, w->client.peer, &bye, sizeof bye,
                                        NULL);
     worker_abandon(w);
+}
+
+void gapless_worker_device(const struct gapless_worker *w, char *ret, size_t bytes)
+{
+    buffers_describe(w, ret, bytes);
 }
 
 void gapless_worker_traffic(const struct gapless_worker *w, struct gapless_traffic *ret)

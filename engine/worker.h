@@ -1,15 +1,18 @@
 /* Inside of a worker: shared by the files below and the simulator,
  * which owns workers of its own. Nobody else includes this.
  *
- *   worker.c        open, pull, push
- *   worker_map.c    its memory
- *   worker_fetch.c  how it gets what it computes at
+ *   worker.c          open, pull, push
+ *   worker_map.c      its memory
+ *   worker_fetch.c    how it gets what it computes at
+ *   worker_buffers.c  buffers of the caller's in place of its own
+ *   worker_direct.c   those that a network card reaches by itself
  */
 #ifndef GAPLESS_WORKER_H
 #define GAPLESS_WORKER_H
 
 #include "client.h"
 #include "compute.h"
+#include "worker_buffers.h"
 
 struct gapless_worker {
     struct client client;
@@ -46,11 +49,15 @@ struct gapless_worker {
     bool by_range;
     bool has_params; /* pulled and not pushed yet */
     uint64_t norm_ns;
+    struct worker_buffers buffers;
 };
 
 /* After the welcome: opens the board, the slot and what is published, takes the memory
  * that the rule wants at the worker. GAPLESS_PROTOCOL, GAPLESS_NO_MEMORY. */
 int worker_map(struct gapless_worker *worker, struct gapless_error *error);
+/* The slot alone, again: what was placed in it before is forgotten. Not under a rule
+ * with RULE_PUBLISHED. */
+int worker_map_slot(struct gapless_worker *worker, struct gapless_error *error);
 
 /* ---- worker_fetch.c ---- */
 /* What the master told. */
@@ -68,6 +75,10 @@ void fetch_again(struct gapless_worker *worker);
 /* RULE_PUBLISHED: copies what is published for all. GAPLESS_TORN. */
 int fetch_published(struct gapless_worker *worker, uint64_t deadline_ns,
                     struct gapless_error *error);
+
+/* ---- worker.c ---- */
+/* The norm is taken of so many elements first, then of the rest; 0: of all at once. */
+size_t worker_norm_cut(const struct gapless_worker *worker);
 
 /* ---- worker.c, for the simulator ---- */
 /* The gradient of the next push is in `grad` (padded floats, zero behind the last

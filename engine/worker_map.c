@@ -145,11 +145,41 @@ static int map_published(struct gapless_worker *w, uint64_t bytes,
     return GAPLESS_OK;
 }
 
-int worker_map(struct gapless_worker *w, struct gapless_error *error)
+/* Where the slot is, once it is known to make sense. */
+static int map_slot(struct gapless_worker *w, struct gapless_error *error)
 {
     const struct wire_welcome *welcome = &w->client.welcome;
-    uint64_t bytes;
     char *base;
+    int status = client_window(&w->client, WIRE_SLOT,
+                               (size_t)slot_needs(w, w->padded * sizeof(float)),
+                               &w->slot, error);
+
+    if (status != GAPLESS_OK)
+        return status;
+    base = w->slot.base;
+    w->head = (const struct slot_head *)(const void *)base;
+    w->push = (struct slot_push *)(void *)(base + welcome->push_at);
+    w->grad = (float *)(void *)(base + welcome->grad_at);
+    if (welcome->told_at == 0)
+        w->given = (const float *)(const void *)(base + welcome->sent_at);
+    return GAPLESS_OK;
+}
+
+int worker_map_slot(struct gapless_worker *w, struct gapless_error *error)
+{
+    bool reads = w->params == w->given;
+    int status;
+
+    w->client.transport->region_free(w->client.tp, &w->slot);
+    status = map_slot(w, error);
+    if (status == GAPLESS_OK && reads)
+        w->params = w->given;
+    return status;
+}
+
+int worker_map(struct gapless_worker *w, struct gapless_error *error)
+{
+    uint64_t bytes;
     int status = client_board(&w->client, error);
 
     if (status != GAPLESS_OK)
@@ -161,18 +191,10 @@ int worker_map(struct gapless_worker *w, struct gapless_error *error)
         return gapless_error_set(error, GAPLESS_PROTOCOL, 0,
                                  "the slot layout of the master at %s makes no sense",
                                  w->client.address);
-    status = client_window(&w->client, WIRE_SLOT, (size_t)slot_needs(w, bytes),
-                           &w->slot, error);
-    if (status == GAPLESS_OK && welcome->told_at != 0)
+    status = map_slot(w, error);
+    if (status == GAPLESS_OK && w->client.welcome.told_at != 0)
         status = map_published(w, bytes, error);
-    if (status != GAPLESS_OK)
-        return status;
-    base = w->slot.base;
-    w->head = (const struct slot_head *)(const void *)base;
-    w->push = (struct slot_push *)(void *)(base + welcome->push_at);
-    w->grad = (float *)(void *)(base + welcome->grad_at);
-    if (w->told == NULL)
-        w->given = (const float *)(const void *)(base + welcome->sent_at);
-    status = own_lists(w, error);
+    if (status == GAPLESS_OK)
+        status = own_lists(w, error);
     return status == GAPLESS_OK ? own_memory(w, error) : status;
 }

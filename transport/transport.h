@@ -108,6 +108,7 @@ struct tp_memory {
     int dmabuf; /* a descriptor of a DMA-BUF that holds it, the caller's to close;
                    -1: none, only by its address (host memory, nvidia-peermem) */
     uint64_t dmabuf_at; /* where in that it starts */
+    bool gpu;           /* of a GPU; by its address it is nvidia-peermem's work */
 };
 
 /* Which way tp->loop moves bytes. */
@@ -149,15 +150,24 @@ struct transport {
      * it there, whatever `base` holds at those bytes. Parts may be placed one after
      * another, apart from each other; before the region's first grant, or the first put
      * or get. How it was registered is told in a word or two ("DMA-BUF",
-     * "nvidia-peermem", "host"), static text. GAPLESS_UNSUPPORTED: this transport, or
-     * its cards, cannot; the text says why, and nothing has changed. */
+     * "nvidia-peermem", "host"), static text.
+     *
+     * It is registered at once with every card that is known: those that a server
+     * listens at (so: after listen, at addresses of cards, before the first poll), or
+     * that a client is connected by; with one that comes later when a peer over it is
+     * granted the region, which ends the peer if it fails, or by listen, which fails
+     * ("not registered yet"). GAPLESS_UNSUPPORTED: this transport, or its cards,
+     * cannot; the text says why, and nothing has changed. GAPLESS_INVALID: it overlaps
+     * what was placed before, or comes too late. GAPLESS_CAPACITY: too many parts. */
     int (*place)(struct tp *tp, struct tp_region *region, size_t offset,
                  const struct tp_memory *memory, const char **ret_how,
                  struct gapless_error *error);
-    /* Moves at most TP_LOOP_MAX bytes between host memory and placed memory, through
+    /* Moves at most TP_LOOP_MAX bytes between host memory and one placed part, through
      * every card that has it registered, and waits for it, at most 1 s: proves that a
-     * card reaches the memory; TP_OUT_OF also orders what that card wrote there before.
-     * GAPLESS_UNSUPPORTED: this transport has no such way. */
+     * card reaches the memory; TP_OUT_OF also orders what that card wrote there before
+     * (and fails if two cards read different bytes). Only the first call of all takes
+     * anything from the system. GAPLESS_UNSUPPORTED: this transport, or a card of it
+     * (iWARP), has no such way. GAPLESS_AGAIN: no card has it registered yet. */
     int (*loop)(struct tp *tp, const struct tp_region *region, size_t offset,
                 void *host, size_t bytes, enum tp_way way, struct gapless_error *error);
 

@@ -1,5 +1,4 @@
 /* The verbs transport: opening and closing an endpoint, and the table. */
-#include "transport/unplaced.h"
 #include "transport/verbs.h"
 
 #include <errno.h>
@@ -207,7 +206,7 @@ static void verbs_close(struct tp *tp)
         }
     for (i = 0; i < tp->region_count; i++)
         if (tp->regions[i] != NULL) {
-            verbs_region_release(tp->regions[i]);
+            verbs_region_release(tp, tp->regions[i]);
             free(tp->regions[i]);
         }
     verbs_nics_close(tp);
@@ -252,8 +251,8 @@ const struct transport transport_verbs = {
     .close = verbs_close,
     .region_new = verbs_region_new,
     .region_free = verbs_region_free,
-    .place = transport_place_none,
-    .loop = transport_loop_none,
+    .place = verbs_place,
+    .loop = verbs_loop,
     .listen = verbs_listen,
     .connect = verbs_connect,
     .drop = verbs_drop,

@@ -67,20 +67,35 @@ struct verbs_nic {
     uint32_t unacked[VERBS_QUEUES]; /* events of the channel */
     uint32_t queues;
     struct ibv_device_attr attr;
-    uint32_t piece; /* most bytes of a message */
-    bool iwarp;     /* no immediates */
-    bool windows;   /* memory windows of type 2 */
+    uint32_t piece;          /* most bytes of a message */
+    bool iwarp;              /* no immediates */
+    bool windows;            /* memory windows of type 2 */
+    struct verbs_loop *loop; /* made at its first use */
+};
+
+/* Bytes of a region that are in one place: its own memory, or what was placed. A region
+ * is its parts, one after the other. */
+struct verbs_part {
+    size_t offset, bytes; /* of the region */
+    char *at;             /* what the other side's requests, and ours, call it */
+    bool placed;
+    bool card;          /* of a GPU, not for a processor's loads and stores */
+    int dmabuf;         /* our own descriptor; -1: none */
+    uint64_t dmabuf_at; /* where in that it starts */
+    const char *how;    /* placed: it was registered; NULL: not yet */
+    struct ibv_mr *whole[VERBS_NICS];   /* for our own use; placed: always there */
+    struct ibv_mr *half[2][VERBS_NICS]; /* to bind windows in: below the split, above */
+    struct ibv_mr *shared[VERBS_NICS];  /* TP_READ: everybody's */
 };
 
 struct verbs_region {
     uint32_t id; /* 0: free */
     void *base;
     size_t bytes, mapped_bytes;
-    bool granted;
+    bool granted, moved; /* too late to place anything */
     enum tp_access access;
-    struct ibv_mr *mr[VERBS_NICS];     /* for our own use, and to bind windows in */
-    struct ibv_mr *high[VERBS_NICS];   /* TP_SPLIT: from the split on; mr is below it */
-    struct ibv_mr *shared[VERBS_NICS]; /* TP_READ: everybody's */
+    struct verbs_part *part;
+    uint32_t parts;
     /* a client's window */
     bool window;
     tp_peer peer;
@@ -90,11 +105,18 @@ struct verbs_region {
     size_t split;
 };
 
-/* One half of a grant at the server: what dies with the peer. */
+/* One half of a part of a grant at the server: what dies with the peer. */
 struct verbs_key {
     struct ibv_mw *mw;
     struct ibv_mr *mr;
     uint32_t region; /* id */
+};
+
+/* A part of a grant at the client: where it is on the other side. */
+struct verbs_far {
+    uint64_t offset, bytes; /* of the region */
+    uint64_t address;
+    uint32_t read_key, write_key;
 };
 
 /* What a peer may touch, on every lane. At the client the remote side's numbers. */
@@ -102,9 +124,12 @@ struct verbs_grant {
     uint32_t serial; /* counts grants of this number; 0: none */
     enum tp_access access;
     uint64_t bytes, split;
-    struct verbs_key key[2]; /* server: for reading, for writing */
-    uint64_t address;        /* client */
-    uint32_t read_key, write_key;
+    struct verbs_key *key; /* server: 2 * parts, for reading and for writing */
+    struct verbs_far *far; /* client */
+    uint32_t parts;
+    struct verbs_far *coming; /* client: the next grant, of which frames are missing */
+    struct verbs_offer offer; /* the head of the first of them */
+    uint32_t came;
 };
 
 /* What a work request was, in order of posting. */
@@ -144,6 +169,7 @@ struct verbs_lane {
     struct ibv_qp *qp;
     struct ibv_pd *pd; /* the nic's; a server's without windows: its own, so that
                           another peer's key is worth nothing here */
+    bool windows;      /* memory windows are bound for it */
     struct verbs_nic *nic;
     uint32_t nic_at, queue;
     bool connected, disconnected;
@@ -246,6 +272,9 @@ struct tp {
 
     struct verbs_region **regions;
     uint32_t region_count;
+    /* Memory of a card was placed. Windows cannot be bound in it (the kernel registers
+     * no DMA-BUF for that), so lanes from then on have a protection domain each. */
+    bool apart;
 
     /* where events go: the caller's array, then the ring */
     struct tp_event *out;
@@ -285,14 +314,47 @@ int verbs_region_new(struct tp *tp, size_t bytes, struct tp_region *ret,
                      struct gapless_error *error);
 void verbs_region_free(struct tp *tp, struct tp_region *region);
 struct verbs_region *verbs_region_find(struct tp *tp, const struct tp_region *region);
-int verbs_register(struct tp *tp, struct verbs_region *region, uint32_t nic,
-                   struct gapless_error *error);
+void verbs_region_release(struct tp *tp, struct verbs_region *region);
+/* The part that holds the byte at `offset` (< bytes). */
+const struct verbs_part *verbs_part_at(const struct verbs_region *region,
+                                       size_t offset);
+/* [from, from + bytes) of the region, inside of the part. NULL: the error is set. */
+struct ibv_mr *verbs_part_register(struct tp *tp, struct ibv_pd *pd,
+                                   struct verbs_part *part, size_t from, size_t bytes,
+                                   unsigned access, struct gapless_error *error);
+/* All of it, for our own use (part->whole), if that has not been done. */
+int verbs_part_whole(struct tp *tp, struct verbs_part *part, uint32_t nic,
+                     struct gapless_error *error);
+/* Gives back all registrations. */
+void verbs_part_forget(struct tp *tp, struct verbs_part *part);
+
+/* ---- verbs_place.c ---- */
+int verbs_place(struct tp *tp, struct tp_region *region, size_t offset,
+                const struct tp_memory *memory, const char **ret_how,
+                struct gapless_error *error);
+/* A server that listens: what was placed before is registered with the cards that it
+ * listens at. */
+int verbs_place_all(struct tp *tp, struct gapless_error *error);
+struct ibv_mr *verbs_placed_register(struct ibv_pd *pd, struct verbs_part *part,
+                                     size_t from, size_t bytes, unsigned access,
+                                     struct gapless_error *error);
+
+/* ---- verbs_loop.c ---- */
+int verbs_loop(struct tp *tp, const struct tp_region *region, size_t offset, void *host,
+               size_t bytes, enum tp_way way, struct gapless_error *error);
+void verbs_loop_end(struct tp *tp, struct verbs_nic *nic);
+
+/* ---- verbs_grant.c ---- */
 int verbs_grant(struct tp *tp, tp_peer peer, const struct tp_region *region,
                 uint32_t window, enum tp_access access, struct gapless_error *error);
 int verbs_window(struct tp *tp, tp_peer peer, uint32_t window, int64_t timeout_ns,
                  struct tp_region *ret, struct gapless_error *error);
+/* What the server offers, in frames. False: it makes no sense; ret_what says why. */
+bool verbs_offer_take(struct verbs_lane *lane, const struct verbs_offer *offer,
+                      uint32_t bytes, const char **ret_what);
 void verbs_grants_end(struct verbs_lane *lane);
-void verbs_region_release(struct verbs_region *region);
+/* What peers may do with a region ends before it. */
+void verbs_region_keys_end(struct tp *tp, uint32_t region);
 
 /* ---- verbs_address.c ---- */
 #define VERBS_HOST 108
@@ -355,12 +417,32 @@ void verbs_hand_frame(struct verbs_lane *lane, const struct verbs_frame *frame);
 /* Server: greets lanes that wait for a seat. */
 void verbs_hand_seats(struct tp *tp);
 
-/* ---- verbs_post.c ---- */
+/* ---- verbs_move.c ---- */
 int verbs_put(struct tp *tp, tp_peer peer, const struct tp_region *window,
               size_t offset, size_t bytes, uint32_t note);
 int verbs_get(struct tp *tp, tp_peer peer, const struct tp_region *window,
               size_t offset, size_t bytes, uint32_t tag);
 int verbs_notify(struct tp *tp, tp_peer peer, uint32_t note);
+/* Notes that waited for credit or room. */
+void verbs_notes_go_on(struct verbs_lane *lane);
+
+/* ---- verbs_post.c ---- */
+/* Gives the request its number, and its place in the ring. Asked to complete are those
+ * whose end somebody waits for, and every so many: else the ring would never empty. */
+void verbs_request_add(struct verbs_lane *lane, struct ibv_send_wr *wr,
+                       const struct verbs_sent *sent, bool signalled);
+/* Any result but 0 of a driver is a failure: some return a negative number. What was
+ * not posted leaves the ring again, and the peer ends. */
+int verbs_requests_post(struct verbs_lane *lane, struct ibv_send_wr *first,
+                        uint32_t count);
+/* A buffer for sending. Its number, from 1 on, goes into the ring. */
+uint16_t verbs_frame_take(struct verbs_lane *lane, char **ret);
+static inline struct ibv_sge verbs_sge(const void *at, size_t bytes,
+                                       const struct ibv_mr *mr)
+{
+    return (struct ibv_sge){
+        .addr = (uint64_t)(uintptr_t)at, .length = (uint32_t)bytes, .lkey = mr->lkey};
+}
 int verbs_say(struct tp *tp, tp_peer peer, const void *data, uint32_t bytes,
               struct gapless_error *error);
 /* A frame of `bytes` payload. GAPLESS_AGAIN: no room, or (if it needs it) no credit. */
@@ -375,8 +457,6 @@ int verbs_receives_post(struct verbs_lane *lane, const uint32_t *buffers,
 /* A buffer that has been read: posted with the next ones. */
 int verbs_receive_again(struct verbs_lane *lane, uint32_t buffer);
 void verbs_credit_give(struct verbs_lane *lane);
-/* Notes that waited for credit or room. */
-void verbs_notes_go_on(struct verbs_lane *lane);
 /* Asks for a sign of life; also makes all that was posted before complete. */
 void verbs_beat(struct verbs_lane *lane, uint64_t now_ns);
 /* The last request of a lane whose queue pair is in error: it is given back after all

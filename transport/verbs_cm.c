@@ -119,13 +119,16 @@ int verbs_listen(struct tp *tp, const char *address, struct gapless_error *error
     status = verbs_addresses(address, true, to, VERBS_LISTENERS, &count, error);
     for (i = 0; status == GAPLESS_OK && i < count; i++)
         status = listen_one(tp, &to[i], error);
+    tp->role = VERBS_SERVER;
+    if (status == GAPLESS_OK)
+        status = verbs_place_all(tp, error);
     if (status != GAPLESS_OK) {
         while (tp->listeners > 0)
             (void)rdma_destroy_id(tp->listener[--tp->listeners]);
+        tp->role = VERBS_NEW;
         return status;
     }
     (void)snprintf(tp->address, sizeof tp->address, "%s", address);
-    tp->role = VERBS_SERVER;
     return GAPLESS_OK;
 }
 

@@ -151,7 +151,8 @@ int verbs_lane_open(struct verbs_lane *lane, struct gapless_error *error)
         return status;
     }
     lane->pd = lane->nic->pd;
-    if (tp->role == VERBS_SERVER && !lane->nic->windows) {
+    lane->windows = lane->nic->windows && !tp->apart;
+    if (tp->role == VERBS_SERVER && !lane->windows) {
         errno = 0;
         lane->pd = ibv_alloc_pd(lane->nic->context);
         if (lane->pd == NULL)

@@ -113,10 +113,11 @@ int verbs_nic_queue(struct tp *tp, struct verbs_nic *nic, uint32_t completions,
         ibv_get_device_name(nic->context->device), nic->queues, nic->attr.max_cqe);
 }
 
-static void nic_close(struct verbs_nic *nic)
+static void nic_close(struct tp *tp, struct verbs_nic *nic)
 {
     uint32_t i;
 
+    verbs_loop_end(tp, nic);
     for (i = 0; i < nic->queues; i++) {
         if (nic->unacked[i] > 0)
             ibv_ack_cq_events(nic->cq[i], nic->unacked[i]);
@@ -154,7 +155,7 @@ int verbs_nic_get(struct tp *tp, struct rdma_cm_id *id, uint32_t *ret,
     *nic = (struct verbs_nic){.context = id->verbs};
     os = nic_make(tp, nic, id);
     if (os != 0) {
-        nic_close(nic);
+        nic_close(tp, nic);
         return gapless_error_set(error, GAPLESS_SYSTEM, os,
                                  "the RDMA device %s cannot be used: 'gapless doctor' "
                                  "shows its limits and state",
@@ -167,5 +168,5 @@ int verbs_nic_get(struct tp *tp, struct rdma_cm_id *id, uint32_t *ret,
 void verbs_nics_close(struct tp *tp)
 {
     while (tp->nics > 0)
-        nic_close(&tp->nic[--tp->nics]);
+        nic_close(tp, &tp->nic[--tp->nics]);
 }

@@ -201,26 +201,14 @@ static void on_text(struct verbs_lane *lane, const struct verbs_frame *frame)
     lane->text_bytes = 0;
 }
 
-static void on_offer(struct verbs_lane *lane, const struct verbs_offer *offer)
+static void on_offer(struct verbs_lane *lane, const struct verbs_offer *offer,
+                     uint32_t bytes)
 {
-    struct verbs_grant *grant;
+    const char *what;
 
     lane->frames_read++;
-    if (lane->tp->role != VERBS_CLIENT || lane->peer == NULL ||
-        offer->window >= lane->tp->config.windows_max || offer->access > TP_SPLIT ||
-        offer->bytes == 0 || offer->bytes > PTRDIFF_MAX / 2 ||
-        offer->split > offer->bytes) {
-        broke_protocol(lane, "granted what makes no sense");
-        return;
-    }
-    grant = &lane->grant[offer->window];
-    grant->serial++;
-    grant->access = (enum tp_access)offer->access;
-    grant->bytes = offer->bytes;
-    grant->split = offer->split;
-    grant->address = offer->address;
-    grant->read_key = offer->read_key;
-    grant->write_key = offer->write_key;
+    if (!verbs_offer_take(lane, offer, bytes, &what))
+        broke_protocol(lane, what);
 }
 
 static void on_credit(struct verbs_lane *lane, const struct verbs_credit *credit)
@@ -251,8 +239,8 @@ static void on_frame(struct verbs_lane *lane, const struct verbs_frame *frame,
     }
     if (frame->kind == VERBS_TEXT)
         on_text(lane, frame);
-    else if (frame->kind == VERBS_GRANT && frame->bytes == sizeof frame->as.offer)
-        on_offer(lane, &frame->as.offer);
+    else if (frame->kind == VERBS_GRANT)
+        on_offer(lane, &frame->as.offer, frame->bytes);
     else if (frame->kind == VERBS_CREDIT && frame->bytes == sizeof frame->as.credit)
         on_credit(lane, &frame->as.credit);
     else if (frame->kind == VERBS_NOTICE && frame->bytes == sizeof frame->as.note)

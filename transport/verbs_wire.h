@@ -15,10 +15,11 @@
 #ifndef GAPLESS_VERBS_WIRE_H
 #define GAPLESS_VERBS_WIRE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define VERBS_MAGIC 0x47535256u
-#define VERBS_PROTOCOL 1u
+#define VERBS_PROTOCOL 2u
 #define VERBS_NONCE 32u
 #define VERBS_MAC 32u
 #define VERBS_FRAME_BYTES 256u
@@ -75,11 +76,26 @@ struct verbs_refuse {
     char text[VERBS_FRAME_DATA - 4];
 };
 
-struct verbs_offer { /* GRANT */
-    uint32_t window, access;
-    uint64_t bytes, split, address;
+/* A region is where its parts are, one after the other: bytes before the split are
+ * reached by the key for reading, those from it on by the key for writing. */
+struct verbs_offer_part {
+    uint64_t bytes, address;
     uint32_t read_key, write_key;
 };
+
+/* Most parts of a region, and of one frame. */
+#define VERBS_PARTS 64u
+#define VERBS_OFFER_PARTS 9u
+
+struct verbs_offer { /* GRANT: `count` of `parts` parts, from number `first` on */
+    uint32_t window;
+    uint8_t access, parts, first, count;
+    uint64_t bytes, split;
+    struct verbs_offer_part part[VERBS_OFFER_PARTS];
+};
+#define VERBS_OFFER_HEAD 24u
+#define VERBS_OFFER_BYTES(count)                                                       \
+    (VERBS_OFFER_HEAD + (count) * (uint32_t)sizeof(struct verbs_offer_part))
 
 struct verbs_credit {
     uint32_t notes, frames;
@@ -107,5 +123,6 @@ struct verbs_frame {
 };
 
 _Static_assert(sizeof(struct verbs_frame) == VERBS_FRAME_BYTES, "a frame is 256 bytes");
+_Static_assert(offsetof(struct verbs_offer, part) == VERBS_OFFER_HEAD, "an offer");
 
 #endif

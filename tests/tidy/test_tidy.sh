@@ -8,12 +8,13 @@ cd "${1:-$(dirname "$0")/../..}" || exit 1
 faults=$(mktemp "${TMPDIR:-/tmp}/gapless-tidy.XXXXXX") || exit 1
 trap 'rm -f "$faults"' EXIT
 code=$(find engine transport gpu bench cluster tests \
-    \( -name '*.c' -o -name '*.h' -o -name '*.def' -o -name '*.cu' -o -name '*.cc' \) -type f 2>/dev/null | LC_ALL=C sort)
+    \( -name '*.c' -o -name '*.h' -o -name '*.def' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cpp' \) \
+    -type f 2>/dev/null | LC_ALL=C sort)
 text=$({
     find . -maxdepth 1 -type f
     find .ci cmake docs engine transport gpu bench cluster tests python -type f
 } 2>/dev/null | sed 's|^\./||' |
-    grep -E '\.([ch]|def|cu|cc|cmake|in|map|json|txt|md|sh|py)$|^quickstart$|^\.ci/run$' | LC_ALL=C sort)
+    grep -E '\.([ch]|def|cuh?|cpp|cmake|in|map|json|txt|md|sh|py)$|^quickstart$|^\.ci/run$' | LC_ALL=C sort)
 if [ -z "$code" ]; then
     echo "there is no source in $PWD"
     exit 1
@@ -25,7 +26,7 @@ awk '
 function fault(what) { print FILENAME ":" FNR ": " what }
 /[ \t]$/ { fault("blanks at the end of the line") }
 /\r/ { fault("a carriage return") }
-/\t/ && FILENAME ~ /\.([ch]|def|cu|cc|cmake|sh|py)$/ { fault("a tab") }
+/\t/ && FILENAME ~ /\.([ch]|def|cuh?|cpp|cmake|sh|py)$/ { fault("a tab") }
 /(^|[^A-Za-z_])(TO[D]O|FIX[M]E|XX[X])([^A-Za-z_]|$)/ { fault("unfinished: do it or say it plainly") }
 ' $text >>"$faults"
 
@@ -70,15 +71,18 @@ function allowed(path) {
         || path ~ /^engine\/(rules\.def|corrections\/|momenta\/)/
     if (top == "bench") return path ~ /^bench\// || path ~ /^engine\/(gapless|status|element|rules|rng|portable|backends|device|compute[a-z_]*)\.h$/ \
         || path == "engine/rules.def" || path == "transport/transport.h"
-    if (top == "cluster") return path ~ /^(cluster|bench)\// || path ~ /^engine\/(gapless|status|device)\.h$/
+    if (top == "cluster") return path ~ /^(cluster|bench)\// \
+        || path ~ /^engine\/(gapless|status|device|schedule|layout|checkpoint)\.h$/
     return 1
 }
 function check_include(line,    name, path) {
     if (line !~ /^[ ]*#[ ]*include[ ]*"/) {
         if (line ~ /^[ ]*#[ ]*include[ ]*<(cblas|zlib|jansson)\.h>/ && top ~ /^(engine|transport|gpu)$/)
             fault("the library needs nothing but libc: move this to bench or cluster")
-        if (line ~ /^[ ]*#[ ]*include[ ]*<stdatomic\.h>/ && FILENAME != "transport/ring.h" && top != "tests")
+        if (line ~ /^[ ]*#[ ]*include[ ]*<(stdatomic\.h|atomic)>/ && FILENAME != "transport/ring.h" && top != "tests")
             fault("atomics live in transport/ring.h only")
+        if (line ~ /^[ ]*#[ ]*include[ ]*<[a-z_]+>/ && top != "tests")
+            fault("no C++ library here: CUDA sources are written as C")
         return
     }
     name = line
@@ -93,7 +97,7 @@ function check_include(line,    name, path) {
 
 function finish() {
     if (file != "" && lines > 600) print file ":601: a file of " lines " lines; 600 are allowed"
-    if (file ~ /\.h$/ && !guarded) print file ":1: no include guard (#ifndef NAME, then #define NAME)"
+    if (file ~ /\.(h|cuh)$/ && !guarded) print file ":1: no include guard (#ifndef NAME, then #define NAME)"
 }
 BEGIN { for (i = 1; i < ARGC; i++) known[ARGV[i]] = 1 }
 FNR == 1 {
@@ -104,7 +108,7 @@ FNR == 1 {
     in_comment = in_function = guarded = 0
     guard = ""
     library = top ~ /^(engine|transport|gpu)$/
-    if (file ~ /\.h$/ && $0 !~ /^\/[\/*]/) fault("a header starts with a comment that says what it is for")
+    if (file ~ /\.(h|cuh)$/ && $0 !~ /^\/[\/*]/) fault("a header starts with a comment that says what it is for")
 }
 { lines = FNR; check_include($0); line = bare($0) }
 line ~ /^#[ ]*ifndef / && guard == "" { split(line, word); guard = word[2]; next }

@@ -12,11 +12,12 @@
  *      post_send ─────> memory, completions      events of connecting are never waited
  *      fake_vanish, fake_cut, fake_fatal ...     for inside a call
  *
- * Only reliable connections over rdma_cm. What one side may touch of the other's memory
- * is checked as by hardware: key, bounds, access, protection domain, bound queue pair.
- * Misuse that hardware would punish with a hang, a leak or silence (a completion queue
- * that overflows, objects destroyed in the wrong order, an id destroyed with events not
- * acknowledged) is a fault: it is printed, counted, and fails the program at its end.
+ * Only reliable connections: over rdma_cm, and of a queue pair to itself. What one side
+ * may touch of the other's memory is checked as by hardware: key, bounds, access,
+ * protection domain, bound queue pair. Misuse that hardware would punish with a hang, a
+ * leak or silence (a completion queue that overflows, objects destroyed in the wrong
+ * order, an id destroyed with events not acknowledged) is a fault: it is printed,
+ * counted, and fails the program at its end.
  *
  * Deviations that are meant: nothing takes time (a peer that does not answer is lost at
  * once, receiver-not-ready tries are used up at once unless they are infinite), fields
@@ -86,6 +87,8 @@ struct fake_rules {
     bool stale;         /* completions of a queue pair outlive it, as with rxe */
     bool port_down;     /* ports are not active */
     size_t memory_most; /* bytes that can be registered; 0: no limit */
+    bool no_dmabuf;     /* no device takes memory as DMA-BUF */
+    bool peermem;       /* memory of accelerators can be registered by its address */
 };
 extern struct fake_rules fake_rules; /* fake_begin clears them */
 
@@ -113,6 +116,15 @@ void fake_port_event(const char *device, enum ibv_event_type event);
 /* The same, and every id on the device is told DEVICE_REMOVAL; nothing works on it any
  * more. */
 void fake_remove(const char *device);
+
+/* At [base, base + bytes) of this process there is memory of an accelerator, which the
+ * file `fd` holds (from its start) and this process may not touch (PROT_NONE). It can
+ * be registered with `fd` as DMA-BUF, or, if the rules say so, by its address; a card
+ * reaches it by a mapping of its own. Forgotten by fake_begin. */
+void fake_card(void *base, size_t bytes, int fd);
+/* What the device reaches of accelerators' memory from now on is some other page: an
+ * IOMMU that is set up wrongly. */
+void fake_misroute(const char *device, bool wrong);
 
 /* The keys that let a peer touch memory now. */
 struct fake_key {

@@ -44,7 +44,7 @@ void fake_devices_make(void)
     device[2].message_most = UINT32_MAX;
 }
 
-static struct fake_device *device_named(const char *name)
+struct fake_device *fake_device_named(const char *name)
 {
     for (int i = 0; i < FAKE_DEVICES; i++) {
         if (strcmp(fake_world.devices[i].pub.name, name) == 0)
@@ -345,7 +345,7 @@ int ibv_query_port(struct ibv_context *context, uint8_t port_num,
 }
 
 /* The entry of the table: link-local, IPv4, IPv6; a made-up one for iWARP. */
-static bool gid_at(const struct fake_device *device, uint32_t index, union ibv_gid *ret)
+bool fake_gid_at(const struct fake_device *device, uint32_t index, union ibv_gid *ret)
 {
     static const unsigned char local[16] = {0xfe, 0x80, [15] = 1};
     static const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
@@ -374,7 +374,8 @@ int ibv_query_gid(struct ibv_context *context, uint8_t port_num, int index,
     fake_lock();
     fails = fake_fails("ibv_query_gid");
     fake_unlock();
-    if (fails || port_num != 1 || !gid_at(device_of(context), (uint32_t)index, gid)) {
+    if (fails || port_num != 1 ||
+        !fake_gid_at(device_of(context), (uint32_t)index, gid)) {
         errno = fails ? EIO : EINVAL;
         return -1;
     }
@@ -395,7 +396,7 @@ int _ibv_query_gid_ex(struct ibv_context *context, uint32_t port_num,
         return EIO;
     if (flags != 0 || port_num != 1)
         return EINVAL;
-    if (!gid_at(device_of(context), gid_index, &it.gid))
+    if (!fake_gid_at(device_of(context), gid_index, &it.gid))
         return ENODATA;
     if (device_of(context)->iwarp)
         it.gid_type = IBV_GID_TYPE_IB;
@@ -528,7 +529,7 @@ void fake_port_event(const char *name, enum ibv_event_type event)
 
     fake_lock();
     for (struct fake_context *at = fake_world.contexts; at != NULL; at = at->next) {
-        if (at->device == device_named(name))
+        if (at->device == fake_device_named(name))
             fake_async(&at->verbs.context, &it);
     }
     fake_unlock();
@@ -546,7 +547,7 @@ void fake_fatal(const char *name)
 {
     fake_port_event(name, IBV_EVENT_DEVICE_FATAL);
     fake_lock();
-    pairs_end(device_named(name));
+    pairs_end(fake_device_named(name));
     fake_unlock();
 }
 
@@ -556,7 +557,7 @@ void fake_remove(const char *name)
 
     fake_port_event(name, IBV_EVENT_DEVICE_FATAL);
     fake_lock();
-    device = device_named(name);
+    device = fake_device_named(name);
     device->removed = true;
     for (struct fake_id *id = fake_world.ids; id != NULL; id = id->next) {
         if (id->device == device)

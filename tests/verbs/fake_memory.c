@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #undef ibv_reg_mr
 
@@ -57,34 +58,51 @@ static int region_problem(const struct ibv_pd *pd, size_t length, unsigned acces
     return 0;
 }
 
-/* With the lock. NULL: errno. */
-static struct fake_mr *region_new(struct ibv_pd *pd, void *addr, size_t length,
-                                  unsigned access)
+struct fake_mr *fake_region_new(struct ibv_pd *pd, const struct fake_mr *like)
 {
-    struct fake_mr *it;
-    uint32_t key;
+    struct fake_mr *it = calloc(1, sizeof *it);
+    uint32_t key = key_new();
 
-    errno = region_problem(pd, length, access);
-    if (errno != 0)
-        return NULL;
-    it = calloc(1, sizeof *it);
-    key = key_new();
     if (it == NULL || key == 0) {
         free(it);
         errno = ENOMEM;
         return NULL;
     }
+    *it = *like;
     it->pub.context = pd->context;
     it->pub.pd = pd;
-    it->pub.addr = addr;
-    it->pub.length = length;
     it->pub.lkey = key;
     it->pub.rkey = key;
-    it->access = access;
     fake_world.regions[place_of(key)] = it;
-    fake_world.registered += length;
+    fake_world.registered += it->pub.length;
     fake_world.live.regions++;
     ((struct fake_pd *)pd)->children++;
+    return it;
+}
+
+/* With the lock. NULL: errno. */
+static struct fake_mr *region_new(struct ibv_pd *pd, void *addr, size_t length,
+                                  unsigned access)
+{
+    struct fake_mr like = {.pub = {.addr = addr, .length = length},
+                           .base = (uintptr_t)addr,
+                           .at = addr,
+                           .access = access};
+    const struct fake_card *card = NULL;
+    struct fake_mr *it;
+
+    errno = region_problem(pd, length, access);
+    if (errno != 0)
+        return NULL;
+    if (fake_card_at(like.base, length, &card)) {
+        errno = EFAULT; /* no page of the process is there */
+        if (!fake_rules.peermem || card == NULL ||
+            !fake_card_map(&like, card->fd, like.base - card->base, length))
+            return NULL;
+    }
+    it = fake_region_new(pd, &like);
+    if (it == NULL && like.map != NULL)
+        (void)munmap(like.map, like.mapped);
     return it;
 }
 
@@ -127,6 +145,8 @@ int ibv_dereg_mr(struct ibv_mr *mr)
     fake_world.live.regions--;
     ((struct fake_pd *)mr->pd)->children--;
     fake_unlock();
+    if (it->map != NULL)
+        (void)munmap(it->map, it->mapped);
     free(it);
     return 0;
 }
@@ -211,13 +231,13 @@ bool fake_bind(struct fake_qp *qp, const struct fake_send *send)
     const struct ibv_mw_bind_info *info = &wr->bind_mw.bind_info;
     struct fake_mw *it = fake_world.windows[place_of(send->window_key)];
     struct fake_mr *mr = fake_world.regions[place_of(send->region_key)];
-    uintptr_t base;
+    uint64_t base;
 
     if (it == NULL || mr == NULL || mr->pub.lkey != send->region_key)
         return false; /* gone since */
     if (it->mr != NULL)
         return false; /* one that is bound has to be invalidated first */
-    base = (uintptr_t)mr->pub.addr;
+    base = mr->base;
     if (it->pub.pd != qp->pub.pd || mr->pub.pd != qp->pub.pd ||
         (mr->access & IBV_ACCESS_MW_BIND) == 0)
         return false;
@@ -265,10 +285,9 @@ unsigned char *fake_local(const struct ibv_pd *pd, uint32_t key, uint64_t at,
     const struct fake_mr *it = fake_world.regions[place_of(key)];
 
     if (it == NULL || it->pub.lkey != key || it->pub.pd != pd ||
-        (it->access & access) != access ||
-        !inside((uintptr_t)it->pub.addr, it->pub.length, at, bytes))
+        (it->access & access) != access || !inside(it->base, it->pub.length, at, bytes))
         return NULL;
-    return (unsigned char *)it->pub.addr + (at - (uintptr_t)it->pub.addr);
+    return fake_card_route(it, at - it->base, bytes);
 }
 
 unsigned char *fake_remote(const struct fake_qp *responder, uint32_t key, uint64_t at,
@@ -281,7 +300,7 @@ unsigned char *fake_remote(const struct fake_qp *responder, uint32_t key, uint64
     if (it->key != key || it->qp != responder || (it->access & access) != access ||
         !inside(it->base, it->bytes, at, bytes))
         return NULL;
-    return (unsigned char *)it->mr->pub.addr + (at - (uintptr_t)it->mr->pub.addr);
+    return fake_card_route(it->mr, at - it->mr->base, bytes);
 }
 
 size_t fake_keys(struct fake_key *ret, size_t most)
@@ -296,7 +315,7 @@ size_t fake_keys(struct fake_key *ret, size_t most)
 
         if (mr != NULL && (mr->access & REMOTE) != 0) {
             key = (struct fake_key){.rkey = mr->pub.rkey,
-                                    .base = (uintptr_t)mr->pub.addr,
+                                    .base = mr->base,
                                     .bytes = mr->pub.length,
                                     .access = mr->access & REMOTE,
                                     .pd = mr->pub.pd};

@@ -3,9 +3,11 @@
  *   fake_world.c   the lock, faults, failures, what is alive, names of things
  *   fake_device.c  devices, contexts, protection domains, asynchronous events
  *   fake_memory.c  memory regions and windows, and who may touch what
+ *   fake_card.c    memory of accelerators: registered as DMA-BUF, or by its address
  *   fake_queue.c   completion channels and queues
  *   fake_pair.c    queue pairs: making, posting, flushing
  *   fake_wire.c    doing what was posted
+ *   fake_loop.c    queue pairs that are connected to themselves
  *   fake_cm.c      ids: binding, listening, resolving
  *   fake_connect.c ids: connecting and parting
  *   fake_event.c   event channels of ids
@@ -19,6 +21,7 @@
 
 #define FAKE_DEVICES 3
 #define FAKE_KEYS 8192 /* regions and windows alive */
+#define FAKE_CARDS 64  /* accelerators' memory, in pieces */
 #define FAKE_SGE_MOST 16
 #define FAKE_INLINE_MOST 220
 #define FAKE_WAITING 4096  /* events of a channel not fetched */
@@ -30,6 +33,7 @@ struct fake_device {
     struct in6_addr address6;
     bool iwarp;
     bool removed;
+    bool misrouted;
     uint32_t inline_most;
     uint32_t message_most;
     struct fake_context *cm; /* that of librdmacm; not counted as alive */
@@ -52,6 +56,10 @@ struct fake_pd {
 
 struct fake_mr {
     struct ibv_mr pub;
+    uint64_t base;     /* what requests call its first byte */
+    unsigned char *at; /* where the card finds that */
+    void *map;         /* of memory that is not the process's; NULL */
+    size_t mapped;
     unsigned access;
     unsigned windows; /* bound to it */
 };
@@ -114,6 +122,7 @@ struct fake_qp {
     struct ibv_qp_cap cap;
     bool signal_all;
     uint32_t peer;    /* number */
+    bool looped;      /* of ibv_create_qp: no id, connected to itself */
     bool mute;        /* nothing gets out of it or to it */
     unsigned windows; /* bound to it */
     uint8_t reads;    /* it may have under way */
@@ -186,7 +195,16 @@ struct fake_cm_channel {
     unsigned children;
 };
 
+/* Memory of an accelerator: in nobody's page tables, but in a file. */
+struct fake_card {
+    uint64_t base;
+    uint64_t bytes;
+    int fd;
+};
+
 struct fake_world {
+    struct fake_card cards[FAKE_CARDS];
+    unsigned card_count;
     struct fake_device devices[FAKE_DEVICES];
     struct fake_context *contexts;
     struct fake_qp *pairs;
@@ -221,6 +239,7 @@ void fake_fd_take(int fd); /* never waits */
 /* ---- fake_device.c ---- */
 void fake_devices_make(void);
 void fake_devices_clear(void);
+struct fake_device *fake_device_named(const char *name);
 struct fake_device *fake_device_at(const struct sockaddr *address);
 /* That of librdmacm, opened at its first use, which must be given back. NULL: errno. */
 struct ibv_context *fake_device_cm(struct fake_device *device);
@@ -228,6 +247,9 @@ void fake_device_cm_back(struct fake_device *device);
 struct fake_context *fake_context(struct ibv_context *context);
 void fake_async(struct ibv_context *context, const struct ibv_async_event *event);
 void fake_async_forget(struct ibv_context *context, const void *element);
+
+/* The entry of its table of addresses. False: there is none. */
+bool fake_gid_at(const struct fake_device *device, uint32_t index, union ibv_gid *ret);
 
 /* ---- fake_memory.c ---- */
 /* Where `key` permits `access` to [at, at + bytes); NULL: it does not. */
@@ -237,8 +259,20 @@ unsigned char *fake_remote(const struct fake_qp *responder, uint32_t key, uint64
                            uint64_t bytes, unsigned access);
 bool fake_bind(struct fake_qp *qp, const struct fake_send *send);
 bool fake_invalidate(struct fake_qp *qp, uint32_t key);
+/* Adds a region whose bytes requests call by `base`; a mapping goes with it. With the
+ * lock. NULL: errno. */
+struct fake_mr *fake_region_new(struct ibv_pd *pd, const struct fake_mr *like);
 struct ibv_mw *fake_alloc_mw(struct ibv_pd *pd, enum ibv_mw_type type);
 int fake_dealloc_mw(struct ibv_mw *mw);
+
+/* ---- fake_card.c ---- */
+/* Is some of it an accelerator's? Then *ret is it, if all is. */
+bool fake_card_at(uint64_t at, size_t bytes, const struct fake_card **ret);
+/* The card's own mapping of [offset, offset + bytes) of a file. False: errno. */
+bool fake_card_map(struct fake_mr *ret, int fd, uint64_t offset, size_t bytes);
+/* Where the card gets to, that means to reach `skip` bytes into the region. */
+unsigned char *fake_card_route(const struct fake_mr *mr, uint64_t skip, uint64_t bytes);
+void fake_cards_clear(void);
 
 /* ---- fake_queue.c ---- */
 void fake_complete(struct ibv_cq *cq, const struct fake_cqe *entry);
@@ -248,6 +282,9 @@ int fake_req_notify_cq(struct ibv_cq *cq, int solicited_only);
 
 /* ---- fake_pair.c ---- */
 struct fake_qp *fake_pair_numbered(uint32_t number);
+/* With the lock, and what is asked for checked. NULL: out of memory. */
+struct fake_qp *fake_pair_new(struct ibv_pd *pd, const struct ibv_qp_init_attr *attr);
+void fake_pair_free(struct fake_qp *qp);
 /* Ends it: what is left of its work completes with WR_FLUSH_ERR. */
 void fake_pair_end(struct fake_qp *qp);
 /* Completes the oldest request or receive not done. */
@@ -257,6 +294,10 @@ int fake_post_send(struct ibv_qp *pub, struct ibv_send_wr *wr,
                    struct ibv_send_wr **bad);
 int fake_post_recv(struct ibv_qp *pub, struct ibv_recv_wr *wr,
                    struct ibv_recv_wr **bad);
+
+/* ---- fake_loop.c ---- */
+/* Steps of a looped pair. Returns 0 or an errno. With the lock. */
+int fake_loop_turn(struct fake_qp *qp, const struct ibv_qp_attr *attr, int mask);
 
 /* ---- fake_wire.c ---- */
 /* Does what can be done of the pair's requests, at most `most`; returns how many. */

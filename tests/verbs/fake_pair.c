@@ -47,16 +47,10 @@ static uint32_t number_new(void)
     return fake_world.next_pair;
 }
 
-/* With the lock. NULL: errno. */
-static struct fake_qp *pair_new(struct fake_id *id, struct ibv_pd *pd,
-                                const struct ibv_qp_init_attr *attr)
+struct fake_qp *fake_pair_new(struct ibv_pd *pd, const struct ibv_qp_init_attr *attr)
 {
-    struct fake_qp *qp;
+    struct fake_qp *qp = calloc(1, sizeof *qp);
 
-    errno = pair_problem(id, pd, attr);
-    if (errno != 0)
-        return NULL;
-    qp = calloc(1, sizeof *qp);
     if (qp == NULL)
         return NULL;
     qp->sends = calloc(attr->cap.max_send_wr, sizeof *qp->sends);
@@ -65,7 +59,6 @@ static struct fake_qp *pair_new(struct fake_id *id, struct ibv_pd *pd,
         free(qp->sends);
         free(qp->receives);
         free(qp);
-        errno = ENOMEM;
         return NULL;
     }
     qp->pub.context = pd->context;
@@ -74,42 +67,44 @@ static struct fake_qp *pair_new(struct fake_id *id, struct ibv_pd *pd,
     qp->pub.send_cq = attr->send_cq;
     qp->pub.recv_cq = attr->recv_cq;
     qp->pub.qp_num = number_new();
-    qp->pub.state = IBV_QPS_INIT;
     qp->pub.qp_type = IBV_QPT_RC;
-    qp->device = id->device;
-    qp->id = id;
+    qp->device = fake_context(pd->context)->device;
     qp->cap = attr->cap;
     qp->signal_all = attr->sq_sig_all != 0;
+    qp->next = fake_world.pairs;
+    fake_world.pairs = qp;
+    fake_world.live.pairs++;
+    ((struct fake_pd *)pd)->children++;
+    ((struct fake_cq *)attr->send_cq)->children++;
+    ((struct fake_cq *)attr->recv_cq)->children++;
     return qp;
 }
 
 int rdma_create_qp(struct rdma_cm_id *id, struct ibv_pd *pd,
                    struct ibv_qp_init_attr *attr)
 {
-    struct fake_qp *qp;
+    struct fake_qp *qp = NULL;
     int problem;
 
     fake_lock();
-    qp = pair_new((struct fake_id *)id, pd, attr);
-    problem = errno;
+    problem = pair_problem((struct fake_id *)id, pd, attr);
+    if (problem == 0) {
+        qp = fake_pair_new(pd, attr);
+        problem = qp != NULL ? 0 : ENOMEM;
+    }
     if (qp != NULL) {
-        qp->next = fake_world.pairs;
-        fake_world.pairs = qp;
-        fake_world.live.pairs++;
-        ((struct fake_pd *)pd)->children++;
-        ((struct fake_cq *)attr->send_cq)->children++;
-        ((struct fake_cq *)attr->recv_cq)->children++;
+        qp->pub.state = IBV_QPS_INIT;
+        qp->id = (struct fake_id *)id;
         id->qp = &qp->pub;
         id->pd = pd;
         id->send_cq = attr->send_cq;
         id->recv_cq = attr->recv_cq;
     }
     fake_unlock();
-    errno = qp != NULL ? 0 : problem;
-    return qp != NULL ? 0 : -1;
+    return fake_answer(problem);
 }
 
-static void pair_free(struct fake_qp *qp)
+void fake_pair_free(struct fake_qp *qp)
 {
     struct fake_qp **at = &fake_world.pairs;
 
@@ -147,19 +142,11 @@ void rdma_destroy_qp(struct rdma_cm_id *id)
         fake_fault("rdma_destroy_qp of an id without one");
     else {
         peer = ((struct fake_qp *)id->qp)->peer;
-        pair_free((struct fake_qp *)id->qp);
+        fake_pair_free((struct fake_qp *)id->qp);
         id->qp = NULL;
         fake_run_to(peer);
     }
     fake_unlock();
-}
-
-struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
-{
-    (void)pd;
-    (void)attr;
-    errno = EOPNOTSUPP; /* only rdma_create_qp */
-    return NULL;
 }
 
 /* ---- asking and changing -------------------------------------------------------- */
@@ -171,6 +158,8 @@ int ibv_modify_qp(struct ibv_qp *pub, struct ibv_qp_attr *attr, int attr_mask)
     fake_lock();
     if (fake_fails("ibv_modify_qp"))
         problem = EIO;
+    else if (((struct fake_qp *)pub)->looped)
+        problem = fake_loop_turn((struct fake_qp *)pub, attr, attr_mask);
     else if ((attr_mask & IBV_QP_STATE) == 0 || attr->qp_state != IBV_QPS_ERR)
         problem = (attr_mask & IBV_QP_STATE) != 0 ? EINVAL : 0;
     else
@@ -198,7 +187,7 @@ int ibv_query_qp(struct ibv_qp *pub, struct ibv_qp_attr *attr, int attr_mask,
         attr->max_rd_atomic = qp->reads;
         attr->max_dest_rd_atomic = qp->answers;
         attr->port_num = 1;
-        if (!qp->device->iwarp) {
+        if (!qp->device->iwarp && !qp->looped) {
             attr->timeout = qp->id->timeout;
             attr->retry_cnt = qp->retries;
             attr->rnr_retry = qp->rnr_retries;

@@ -156,6 +156,7 @@ static void at_exit(void)
         _exit(1);
     }
     fake_lock();
+    fake_cards_clear();
     fake_devices_clear();
     fake_unlock();
 }
@@ -194,6 +195,7 @@ void fake_begin(void)
     fake_lock();
     want_nothing_alive();
     fake_connections_clear();
+    fake_cards_clear();
     fake_devices_clear();
     memset(&fake_world, 0, sizeof fake_world);
     memset(&fake_rules, 0, sizeof fake_rules);

@@ -2,6 +2,7 @@
  * The fake network itself, with plain verbs code: what moves bytes, and what it
  * refuses. */
 #include "ends.h"
+#include "placed.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -353,9 +354,61 @@ static void iwarp(void **state)
     part(both);
 }
 
+/* Memory of an accelerator: what the kernel asks of a DMA-BUF, and who gets there. */
+static void accelerators(void **state)
+{
+    struct ibv_device **list;
+    struct ibv_context *context;
+    struct ibv_pd *pd;
+    struct ibv_mr *mr;
+    struct accel gpu;
+    uint64_t iova;
+
+    (void)state;
+    fake_begin();
+    assert_non_null(list = ibv_get_device_list(NULL));
+    assert_non_null(context = ibv_open_device(list[0]));
+    assert_non_null(pd = ibv_alloc_pd(context));
+    accel_take(&gpu, 4 * PAGE);
+    iova = (uintptr_t)gpu.base;
+    /* NCCL and UCX ask with a descriptor that is none. */
+    assert_null(ibv_reg_dmabuf_mr(pd, 0, 0, 0, -1, 0));
+    assert_int_equal(errno, EBADF);
+    fake_rules.no_dmabuf = true;
+    assert_null(ibv_reg_dmabuf_mr(pd, 0, 0, 0, -1, 0));
+    assert_int_equal(errno, EOPNOTSUPP);
+    fake_rules.no_dmabuf = false;
+    assert_null(ibv_reg_dmabuf_mr(pd, 1, 8, iova, gpu.fd, IBV_ACCESS_LOCAL_WRITE));
+    assert_int_equal(errno, EINVAL);
+    assert_null(ibv_reg_dmabuf_mr(pd, 0, 5 * PAGE, iova, gpu.fd, 0));
+    assert_int_equal(errno, EINVAL);
+    assert_null(ibv_reg_dmabuf_mr(pd, 0, PAGE, iova, gpu.fd,
+                                  IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND));
+    assert_int_equal(errno, EINVAL);
+    mr = ibv_reg_dmabuf_mr(pd, PAGE + 8, PAGE, iova + PAGE + 8, gpu.fd,
+                           IBV_ACCESS_LOCAL_WRITE);
+    assert_non_null(mr);
+    assert_ptr_equal(mr->addr, (void *)(uintptr_t)(PAGE + 8)); /* as libibverbs says */
+    assert_int_equal(ibv_dereg_mr(mr), 0);
+    assert_null(ibv_reg_mr(pd, gpu.base + 8, PAGE, IBV_ACCESS_LOCAL_WRITE));
+    assert_int_equal(errno, EFAULT);
+    fake_rules.peermem = true;
+    assert_null(ibv_reg_mr(pd, gpu.base - 8, PAGE, IBV_ACCESS_LOCAL_WRITE));
+    mr = ibv_reg_mr(pd, gpu.base + 8, PAGE, IBV_ACCESS_LOCAL_WRITE);
+    assert_non_null(mr);
+    assert_int_equal(ibv_dereg_mr(mr), 0);
+    assert_int_equal(ibv_dealloc_pd(pd), 0);
+    assert_int_equal(ibv_close_device(context), 0);
+    ibv_free_device_list(list);
+    assert_int_equal(fake_live(NULL), 0);
+    assert_int_equal(fake_end(), 0);
+    accel_give(&gpu);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(accelerators),
         cmocka_unit_test(moves_bytes),
         cmocka_unit_test(inline_is_copied),
         cmocka_unit_test(unsignalled_ones_hold_their_places),

@@ -119,7 +119,7 @@ static int raw_post(struct client *c, const struct raw *raw)
     struct verbs_region *own = verbs_region_find(c->tp, &c->window);
     struct ibv_sge sge = {.addr = (uint64_t)(uintptr_t)own->base,
                           .length = (uint32_t)raw->bytes,
-                          .lkey = own->mr[lane->nic_at]->lkey};
+                          .lkey = own->part->whole[lane->nic_at]->lkey};
     struct ibv_send_wr wr = {.wr_id = UINT64_MAX,
                              .opcode = raw->opcode,
                              .send_flags = IBV_SEND_SIGNALED,
@@ -191,12 +191,13 @@ static void reach(struct scene *s, const char *what, enum ibv_wr_opcode opcode,
     client_open(&hostile, s->server, &s->slot[0]);
     grant = &hostile.tp->peers[hostile.to_server].lane[0]->grant[0];
     memset(hostile.window.base, 9, hostile.window.bytes);
-    (void)raw_post(&hostile, &(struct raw){.opcode = opcode,
-                                           .address = grant->address + (uint64_t)offset,
-                                           .key = key != NULL ? *key
-                                                  : of_write  ? grant->write_key
-                                                              : grant->read_key,
-                                           .bytes = bytes});
+    (void)raw_post(&hostile,
+                   &(struct raw){.opcode = opcode,
+                                 .address = grant->far->address + (uint64_t)offset,
+                                 .key = key != NULL ? *key
+                                        : of_write  ? grant->far->write_key
+                                                    : grant->far->read_key,
+                                 .bytes = bytes});
     status = raw_end(&hostile);
     /* Over iWARP a WRITE that is sent is done; its end is the connection's. */
     good = (status != IBV_WC_SUCCESS || opcode == IBV_WR_RDMA_WRITE) &&
@@ -237,8 +238,8 @@ static void late(struct scene *s)
     memset(old.window.base, 9, old.window.bytes);
     grant = &old.tp->peers[old.to_server].lane[0]->grant[0];
     (void)raw_post(&old, &(struct raw){.opcode = IBV_WR_RDMA_WRITE,
-                                       .address = grant->address + LARGE,
-                                       .key = grant->write_key,
+                                       .address = grant->far->address + LARGE,
+                                       .key = grant->far->write_key,
                                        .bytes = LARGE});
     while (((volatile char *)slot.base)[LARGE] != 9) /* the first of it is there */
         ;
@@ -272,7 +273,7 @@ int main(int argc, char **argv)
         memset(s.slot[i].base, 5, 2 * HALF);
     }
     client_open(&s.honest, s.server, &s.slot[1]);
-    stolen = s.honest.tp->peers[s.honest.to_server].lane[0]->grant[0].write_key;
+    stolen = s.honest.tp->peers[s.honest.to_server].lane[0]->grant[0].far->write_key;
     guessed = stolen ^ 0x100;
     reach(&s, "a write before what may be written", IBV_WR_RDMA_WRITE, HALF - 8, 8,
           true, NULL);

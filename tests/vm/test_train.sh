@@ -57,12 +57,12 @@ if [ "$inside" = inside ]; then
             check "$path: four workers, a token" together "verbs:$ip:7472" 4 "four-$path" --token-file token
             # shellcheck disable=SC2086
             check "$path: train starts master and workers" timeout 60 "$program" train $task --epochs 2 --workers 4 \
-                --transport verbs --listen "$ip" --device "${device}0" --out "train-$path" --quiet
+                --transport verbs --listen "$ip" --rdma-device "${device}0" --out "train-$path" --quiet
             check "$path: its result" test -s "train-$path/result.json"
             ;;
         esac
     done
-    check "two devices at once" together "verbs:10.1.1.1:7474,10.2.1.1:7474" 1 both --insecure --device rxe0,siw0
+    check "two devices at once" together "verbs:10.1.1.1:7474,10.2.1.1:7474" 1 both --insecure --rdma-device rxe0,siw0
     check "two devices: the same parameters to the bit" cmp shm/model.safetensors both/model.safetensors
     check "a worker that finds nobody says so" in_vain
     finish

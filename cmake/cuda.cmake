@@ -1,0 +1,163 @@
+# CUDA: the plugin libgapless_cuda.so, which the library opens at run time where there is a GPU, so that nothing else
+# needs CUDA. nvcc builds it where it is found. Tests need neither nvcc nor a GPU: the same sources are compiled as C++
+# against a shim of the language (tests/gpu/shim) and a fake of the runtime (tests/gpu/fake), and a C++ compiler is
+# looked for only if there are tests.
+#
+#   gpu/*.cu, gpu/*.c ──nvcc──> gapless_cuda        libgapless_cuda.so, for GPUs
+#                     ──c++───> gapless_gpu_shim    static, linked to every tests/gpu/test_*.c
+#                     └───────> gapless_cuda_fake   tests/libgapless_cuda_fake.so, a plugin for the tests
+#
+# tests/gpu/fake_NAME*.c, .cpp: a stand-in for a library that the plugin opens: tests/libgapless_fake_NAME.so.
+include(CheckLanguage)
+file(GLOB GAPLESS_GPU_SOURCES CONFIGURE_DEPENDS gpu/*.cu gpu/*.c)
+set(GAPLESS_CUDA_KERNELS ${GAPLESS_GPU_SOURCES})
+list(FILTER GAPLESS_CUDA_KERNELS INCLUDE REGEX "\\.cu$")
+
+# ---- nvcc ----
+# Code for Turing, Ampere, Hopper and two of Blackwell; the last also as PTX, from which the driver makes code for
+# later ones. Minor versions run the code of their major one: 8.6 that of 8.0.
+set(GAPLESS_CUDA_ARCHITECTURES "75-real;80-real;90-real;100-real;120"
+  CACHE STRING "GPU architectures, as in CMAKE_CUDA_ARCHITECTURES")
+set(GAPLESS_HAVE_CUDA OFF)
+set(GAPLESS_CUDA_WHY "switched off")
+if(GAPLESS_SANITIZE)
+  set(GAPLESS_CUDA_WHY "not with sanitizers")
+elseif(GAPLESS_CUDA STREQUAL AUTO OR GAPLESS_CUDA)
+  find_program(GAPLESS_NVCC nvcc HINTS ENV CUDACXX ENV CUDA_HOME ENV CUDA_PATH /usr/local/cuda PATH_SUFFIXES bin)
+  set(GAPLESS_CUDA_WHY "nvcc not found (it is optional: install NVIDIA's CUDA toolkit, or set CUDA_HOME)")
+  if(GAPLESS_NVCC)
+    if(NOT DEFINED ENV{CUDACXX})
+      set(ENV{CUDACXX} ${GAPLESS_NVCC})
+    endif()
+    check_language(CUDA)
+    set(GAPLESS_CUDA_WHY "$ENV{CUDACXX} does not work here: is there a C++ compiler that it supports (g++)?")
+    if(CMAKE_CUDA_COMPILER)
+      if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+        set(CMAKE_CUDA_ARCHITECTURES ${GAPLESS_CUDA_ARCHITECTURES})
+      endif()
+      enable_language(CUDA)
+      set(GAPLESS_HAVE_CUDA ON)
+    endif()
+  endif()
+  if(NOT GAPLESS_HAVE_CUDA AND NOT GAPLESS_CUDA STREQUAL AUTO)
+    message(FATAL_ERROR "GAPLESS_CUDA=${GAPLESS_CUDA}: ${GAPLESS_CUDA_WHY} "
+      "Configure with GAPLESS_CUDA=OFF (or AUTO) to build without.")
+  endif()
+endif()
+
+set(CMAKE_CUDA_STANDARD 17)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_EXTENSIONS OFF)
+set(CMAKE_CUDA_FLAGS_RELEASE "-O3")
+set(CMAKE_CUDA_FLAGS_RELWITHDEBINFO "-O3 -lineinfo")
+set(CMAKE_CUDA_FLAGS_DEBUG "-O1 -g -lineinfo") # device code is optimised all the same: unoptimised it has other bits
+# The bits of the CPU: no contraction, division and square root rounded correctly, denormals kept.
+set(GAPLESS_CUDA_ARITHMETIC --fmad=false --prec-div=true --prec-sqrt=true --ftz=false)
+
+if(GAPLESS_HAVE_CUDA AND GAPLESS_CUDA_KERNELS)
+  add_library(gapless_cuda MODULE ${GAPLESS_GPU_SOURCES} engine/status.c)
+  target_include_directories(gapless_cuda PRIVATE ${PROJECT_SOURCE_DIR})
+  target_include_directories(gapless_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+  target_compile_options(gapless_cuda PRIVATE
+    "$<$<COMPILE_LANGUAGE:CUDA>:${GAPLESS_CUDA_ARITHMETIC};-Xptxas=-warn-spills;-Xptxas=-warn-lmem-usage>")
+  if(GAPLESS_TESTS) # what is between source and object, which tests/gpu/test_codegen.sh reads
+    file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/gpu/nvcc)
+    target_compile_options(gapless_cuda PRIVATE
+      "$<$<COMPILE_LANGUAGE:CUDA>:--keep;--keep-dir=${PROJECT_BINARY_DIR}/gpu/nvcc>")
+  endif()
+  set_target_properties(gapless_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Static
+    C_VISIBILITY_PRESET hidden CUDA_VISIBILITY_PRESET hidden)
+  target_link_options(gapless_cuda PRIVATE LINKER:--exclude-libs,ALL LINKER:--no-undefined)
+  install(TARGETS gapless_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT runtime)
+endif()
+
+# ---- the shim, for tests ----
+# The C++ compiler that belongs to the C compiler, else any.
+function(gapless_find_cxx)
+  if(CMAKE_CXX_COMPILER OR DEFINED ENV{CXX})
+    return()
+  endif()
+  get_filename_component(folder "${CMAKE_C_COMPILER}" DIRECTORY)
+  get_filename_component(name "${CMAKE_C_COMPILER}" NAME)
+  if(CMAKE_C_COMPILER_ID STREQUAL GNU)
+    string(REPLACE gcc g++ name "${name}")
+    set(others g++ c++)
+  else()
+    string(REPLACE clang clang++ name "${name}")
+    set(others clang++ c++ g++)
+  endif()
+  if(NOT name MATCHES "\\+\\+")
+    set(name "")
+  endif()
+  find_program(GAPLESS_CXX NAMES ${name} ${others} HINTS ${folder})
+  if(GAPLESS_CXX)
+    set(ENV{CXX} ${GAPLESS_CXX})
+  endif()
+endfunction()
+
+set(GAPLESS_HAVE_SHIM OFF)
+if(GAPLESS_TESTS)
+  gapless_find_cxx()
+  check_language(CXX)
+  if(CMAKE_CXX_COMPILER)
+    enable_language(CXX)
+    set(GAPLESS_HAVE_SHIM ON)
+  endif()
+endif()
+set(CMAKE_CXX_STANDARD 17)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_CXX_FLAGS_RELEASE "-O3")
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O3 -g")
+set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g")
+
+function(gapless_shim_settings target)
+  target_include_directories(${target} BEFORE PUBLIC ${PROJECT_SOURCE_DIR}/tests/gpu/shim ${PROJECT_SOURCE_DIR})
+  target_compile_definitions(${target} PUBLIC GAPLESS_CUDA_SHIM=1)
+  # #pragma unroll is for nvcc.
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wno-unknown-pragmas>)
+  target_link_libraries(${target} PUBLIC Threads::Threads m ${CMAKE_DL_LIBS})
+endfunction()
+
+if(GAPLESS_HAVE_SHIM AND GAPLESS_GPU_SOURCES)
+  # A .cu file is CUDA in one target and C++ in the other two: these compile a line that includes it.
+  set(shim_sources)
+  foreach(source IN LISTS GAPLESS_GPU_SOURCES)
+    get_filename_component(name ${source} NAME_WE)
+    if(source MATCHES "\\.cu$")
+      set(wrapper ${PROJECT_BINARY_DIR}/gpu/${name}.shim.cpp)
+      file(CONFIGURE OUTPUT ${wrapper} CONTENT "#include \"${source}\"\n" @ONLY)
+      list(APPEND shim_sources ${wrapper})
+    else()
+      list(APPEND shim_sources ${source})
+    endif()
+  endforeach()
+  file(GLOB parts CONFIGURE_DEPENDS tests/gpu/shim/*.cpp tests/gpu/fake/*.cpp tests/gpu/shim/*.c tests/gpu/fake/*.c)
+  list(APPEND shim_sources ${parts})
+  # The thread sanitizer follows what the scheduler tells it, not how the scheduler does it.
+  file(GLOB schedulers CONFIGURE_DEPENDS tests/gpu/shim/sched*.cpp)
+  if(GAPLESS_SANITIZE MATCHES thread)
+    set_source_files_properties(${schedulers} PROPERTIES COMPILE_OPTIONS -fno-sanitize=thread)
+  endif()
+
+  add_library(gapless_gpu_shim STATIC ${shim_sources})
+  gapless_shim_settings(gapless_gpu_shim)
+  target_link_libraries(gapless_gpu_shim INTERFACE gapless_static) # status.c
+  add_library(gapless_cuda_fake MODULE ${shim_sources} engine/status.c)
+  gapless_shim_settings(gapless_cuda_fake)
+  set_target_properties(gapless_cuda_fake PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests
+    C_VISIBILITY_PRESET hidden CXX_VISIBILITY_PRESET hidden)
+
+  set(GAPLESS_FAKES gapless_cuda_fake)
+  file(GLOB stand_ins CONFIGURE_DEPENDS tests/gpu/fake_*.c tests/gpu/fake_*.cpp)
+  foreach(source IN LISTS stand_ins)
+    string(REGEX REPLACE ".*/(fake_[a-z0-9]+)[^/]*$" "gapless_\\1" target ${source})
+    if(NOT TARGET ${target})
+      add_library(${target} MODULE)
+      gapless_shim_settings(${target})
+      set_target_properties(${target} PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+      list(APPEND GAPLESS_FAKES ${target})
+    endif()
+    target_sources(${target} PRIVATE ${source})
+  endforeach()
+endif()

@@ -1,0 +1,299 @@
+/* The other passes of a rule: the sum of a RULE_GLOBAL rule, the round of a synchronous
+ * one, and what a momentum sends without an update. */
+#include "gpu/apply.cuh"
+#include "gpu/grid.cuh"
+#include "gpu/halves.cuh"
+
+#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS)
+
+/* One launch; not all have all of it. */
+struct rule_work {
+    struct arrays at;
+    struct knobs knobs;
+    struct tally tally;
+    struct device_result *ret;
+    const float *const *grad; /* round: of each worker */
+    float *const *sent;
+    float share; /* 1/workers */
+    uint32_t workers;
+    size_t n;
+    bool aligned;
+};
+
+typedef void rule_kernel(const struct rule_work work);
+
+DEVICE_FN struct group group_here(const struct rule_work *work, size_t stretch)
+{
+    return group_of(stretch * SUM_STRETCH_ELEMENTS + EACH * threadIdx.x, 0, work->n,
+                    work->aligned);
+}
+
+/* ---- measure ---- */
+
+template <unsigned READS, lane_fn *AHEAD>
+DEVICE_FN void measure_all(const struct rule_work *work)
+{
+    size_t stretches = stretches_of(work->n);
+    unsigned filled = 0;
+
+#pragma unroll 1
+    for (size_t stretch = blockIdx.x; stretch < stretches; stretch += gridDim.x) {
+        struct group g = group_here(work, stretch);
+        struct four x = four_zero();
+        float4 gap_sq;
+
+        four_load(&work->at, g, READS, &x);
+#define LANE(c)                                                                        \
+    do {                                                                               \
+        struct lane e = {x.theta.c, x.own.c, x.all.c, x.stat.c, x.sent.c,              \
+                         x.grad.c,  0.0f,    0.0f,    0.0f};                           \
+        AHEAD(&e, &work->knobs);                                                       \
+        gap_sq.c = gap(&e) * gap(&e);                                                  \
+    } while (0)
+        LANE(x);
+        LANE(y);
+        LANE(z);
+        LANE(w);
+#undef LANE
+        tiles_add(&filled, SUM_STEP, &work->tally, 0, stretch, some_only(g, gap_sq));
+    }
+    tiles_flush(filled, SUM_STEP, &work->tally);
+    if (last_block(work->tally.ticket)) {
+        double total = tally_total(&work->tally, 0);
+        if (threadIdx.x == 0) {
+            work->ret->value = total;
+            __threadfence_system();
+        }
+    }
+}
+
+/* Other rules have nothing to measure. */
+KERNEL gapless_measure_nothing(const __grid_constant__ struct rule_work work)
+{
+    if (blockIdx.x == 0 && threadIdx.x == 0) {
+        work.ret->value = 0.0;
+        __threadfence_system();
+    }
+}
+
+#define MEASURE(symbol, momentum)                                                      \
+    KERNEL gapless_measure_##symbol##_sent(                                            \
+        const __grid_constant__ struct rule_work work)                                 \
+    {                                                                                  \
+        measure_all<SLOT_THETA | SLOT_SENT, ahead_is_zero>(&work);                     \
+    }                                                                                  \
+    AHEAD_##momentum(KERNEL gapless_measure_##symbol##_own(                            \
+        const __grid_constant__ struct rule_work work) {                               \
+        measure_all<SLOT_THETA | SLOT_SENT | momentum##_ahead_reads,                   \
+                    ahead_of_##symbol>(&work);                                         \
+    })
+#define RULE(symbol, name, correction, momentum, extra, source)                        \
+    SUMS_UP_##correction(MEASURE(symbol, momentum))
+#include "engine/rules.def"
+#undef RULE
+
+/* ---- look-ahead ---- */
+
+template <unsigned READS, lane_fn *SEND>
+DEVICE_FN void send_all(const struct rule_work *work)
+{
+    size_t stretches = stretches_of(work->n);
+
+#pragma unroll 1
+    for (size_t stretch = blockIdx.x; stretch < stretches; stretch += gridDim.x) {
+        struct group g = group_here(work, stretch);
+        struct four x = four_zero();
+
+        four_load(&work->at, g, READS, &x);
+#define LANE(c)                                                                        \
+    do {                                                                               \
+        struct lane e = {x.theta.c, x.own.c, x.all.c, x.stat.c, x.sent.c,              \
+                         x.grad.c,  0.0f,    0.0f,    0.0f};                           \
+        SEND(&e, &work->knobs);                                                        \
+        x.sent.c = e.sent;                                                             \
+    } while (0)
+        LANE(x);
+        LANE(y);
+        LANE(z);
+        LANE(w);
+#undef LANE
+        four_store(&work->at, g, SLOT_SENT, &x);
+    }
+}
+
+#define RULE(symbol, name, correction, momentum, extra, source)                        \
+    KERNEL gapless_send_##symbol(const __grid_constant__ struct rule_work work)        \
+    {                                                                                  \
+        send_all<momentum##_reads &(SLOT_THETA | SLOT_ALL), send_##symbol>(&work);     \
+    }
+#include "engine/rules.def"
+#undef RULE
+
+/* ---- round ---- */
+
+DEVICE_FN struct group group_at(struct group g, const void *p)
+{
+    g.whole = reinterpret_cast<uintptr_t>(p) % sizeof(float4) == 0 && g.from == 0 &&
+              g.to == EACH;
+    return g;
+}
+
+/* The mean of the gradients, in the order given. */
+DEVICE_FN float4 mean_of(const struct rule_work *work, struct group g)
+{
+    float4 sum = four_of(0.0f);
+
+#pragma unroll 1
+    for (uint32_t w = 0; w < work->workers; w++) {
+        const float *grad = work->grad[w];
+        float4 x = array_load(grad, group_at(g, grad));
+        sum = w ? make_float4(sum.x + x.x, sum.y + x.y, sum.z + x.z, sum.w + x.w) : x;
+    }
+    return make_float4(work->share * sum.x, work->share * sum.y, work->share * sum.z,
+                       work->share * sum.w);
+}
+
+template <unsigned READS, unsigned WRITES, unsigned SUMS, lane_fn *CORRECT,
+          lane_fn *MOVE>
+DEVICE_FN void round_all(const struct rule_work *work)
+{
+    size_t stretches = stretches_of(work->n);
+    unsigned filled = 0;
+
+#pragma unroll 1
+    for (size_t stretch = blockIdx.x; stretch < stretches; stretch += gridDim.x) {
+        struct group g = group_here(work, stretch);
+        struct four x = four_zero();
+        float4 gap_sq, step_sq;
+
+        four_load(&work->at, g, READS & ~(SLOT_GRAD | SLOT_SENT), &x);
+        x.grad = mean_of(work, g);
+        if (SUMS)
+            x.sent = array_load(work->sent[0], group_at(g, work->sent[0]));
+        four_update<ahead_is_zero, CORRECT, MOVE>(&x, &work->knobs, 1.0f, &gap_sq,
+                                                  &step_sq);
+        four_store(&work->at, g, WRITES & ~SLOT_SENT, &x);
+#pragma unroll 1
+        for (uint32_t w = 0; w < work->workers; w++)
+            array_store(work->sent[w], group_at(g, work->sent[w]), x.sent);
+        if (SUMS)
+            tiles_add(&filled, SUM_GAP, &work->tally, 0, stretch, some_only(g, gap_sq));
+    }
+    if (SUMS)
+        tiles_flush(filled, SUM_GAP, &work->tally);
+    if (last_block(work->tally.ticket)) {
+        double total = SUMS ? tally_total(&work->tally, 0) : 0.0;
+        if (threadIdx.x == 0) {
+            work->ret->sums.gap_sq = total;
+            work->ret->sums.step_sq = 0.0;
+            work->ret->sums.gate_sum = 0.0;
+            __threadfence_system();
+        }
+    }
+}
+
+#define ROUND(symbol, correction, variant, sums)                                       \
+    KERNEL gapless_round_##symbol##_##variant(                                         \
+        const __grid_constant__ struct rule_work work)                                 \
+    {                                                                                  \
+        static_assert(!(rule_##symbol##_reads & (SLOT_OWN | SLOT_STAT | SLOT_SENT)),   \
+                      "a round is of gradients as they come");                         \
+        round_all<rule_##symbol##_reads, rule_##symbol##_writes, sums,                 \
+                  correct_##correction, move_##symbol>(&work);                         \
+    }
+#define RULE(symbol, name, correction, momentum, extra, source)                        \
+    ROUND_##extra(ROUND(symbol, correction, sent, 0)                                   \
+                      ROUND(symbol, correction, sent_gap, SUM_GAP))
+#include "engine/rules.def"
+#undef RULE
+
+/* ---- launches ---- */
+
+/* Row by row of rules.def; NULL where there is none. */
+#define RULE(symbol, name, correction, momentum, extra, source) gapless_send_##symbol,
+static rule_kernel *const sends[] = {
+#include "engine/rules.def"
+};
+#undef RULE
+
+#define MEASURES_OF(symbol, momentum)                                                  \
+    gapless_measure_##symbol##_sent, AHEAD_##momentum(gapless_measure_##symbol##_own)
+#define RULE(symbol, name, correction, momentum, extra, source)                        \
+    {SUMS_UP_##correction(MEASURES_OF(symbol, momentum))},
+static rule_kernel *const measures[][2] = {
+#include "engine/rules.def"
+};
+#undef RULE
+
+#define RULE(symbol, name, correction, momentum, extra, source)                        \
+    {ROUND_##extra(gapless_round_##symbol##_sent, gapless_round_##symbol##_sent_gap)},
+static rule_kernel *const rounds[][2] = {
+#include "engine/rules.def"
+};
+#undef RULE
+
+static struct rule_work work_of(const struct kernel_place *place,
+                                const struct arrays *at, const struct knobs *knobs,
+                                size_t n, unsigned slots, struct device_result *ret)
+{
+    struct rule_work work;
+
+    work.at = *at;
+    work.knobs = *knobs;
+    work.tally = tally_of(place, n);
+    work.ret = ret;
+    work.grad = NULL;
+    work.sent = NULL;
+    work.share = 0.0f;
+    work.workers = 0;
+    work.n = n;
+    work.aligned = arrays_aligned(at, slots);
+    return work;
+}
+
+cudaError_t kernel_measure(const struct kernel_place *place, const struct rule *rule,
+                           const struct arrays *at, const struct knobs *knobs, size_t n,
+                           struct device_result *ret)
+{
+    bool own = knobs->gap_ref != GAP_REF_SENT;
+    struct rule_work work = work_of(place, at, knobs, n, rule->measure_reads, ret);
+    rule_kernel *kernel = measures[rule->index][0];
+
+    if (own && measures[rule->index][1]) {
+        work.aligned = arrays_aligned(at, rule->measure_reads | rule->reads);
+        kernel = measures[rule->index][1];
+    }
+    if (!kernel)
+        kernel = gapless_measure_nothing;
+    return GAPLESS_LAUNCH(kernel, grid_of(place, n), THREADS, place->stream, work);
+}
+
+cudaError_t kernel_look_ahead(const struct kernel_place *place, const struct rule *rule,
+                              const struct arrays *at, const struct knobs *knobs,
+                              size_t n)
+{
+    unsigned slots = SLOT_SENT | (rule->reads & (SLOT_THETA | SLOT_ALL));
+    struct rule_work work = work_of(place, at, knobs, n, slots, NULL);
+
+    return GAPLESS_LAUNCH(sends[rule->index], grid_of(place, n), THREADS, place->stream,
+                          work);
+}
+
+cudaError_t kernel_round(const struct kernel_place *place, const struct rule *rule,
+                         const struct arrays *at, const struct knobs *knobs,
+                         const float *const *grad, float *const *sent, uint32_t workers,
+                         size_t n, unsigned want, struct device_result *ret)
+{
+    unsigned slots = (rule->reads | rule->writes) & (SLOT_THETA | SLOT_ALL);
+    rule_kernel *kernel = rounds[rule->index][(want & WANT_GAP) != 0];
+    struct rule_work work;
+
+    if (!kernel || !workers)
+        return cudaErrorInvalidValue;
+    work = work_of(place, at, knobs, n, slots, ret);
+    work.grad = grad;
+    work.sent = sent;
+    work.share = (float)(1.0 / (double)workers);
+    work.workers = workers;
+    return GAPLESS_LAUNCH(kernel, grid_of(place, n), THREADS, place->stream, work);
+}

@@ -1,0 +1,22 @@
+/* Private to the groups of the plugin: NCCL once it is loaded. */
+#ifndef GAPLESS_GPU_GROUP_H
+#define GAPLESS_GPU_GROUP_H
+
+#include "engine/device.h"
+#include "gpu/nccl_api.h"
+
+/* NCCL's functions: CommAbort and so on. */
+struct nccl {
+#define NCCL_MEMBER(name, result, arguments) result(*name) arguments;
+    NCCL_API_FUNCTIONS(NCCL_MEMBER)
+#undef NCCL_MEMBER
+};
+
+/* Opens NCCL, once in a process; from any thread. The file is GAPLESS_NCCL of the
+ * environment, or libnccl.so.2 or libnccl.so where the system looks. It is never
+ * closed: it has threads of its own. GAPLESS_MISSING, GAPLESS_VERSION. */
+int group_nccl(const struct nccl **ret, struct gapless_error *error);
+int group_version(int *ret, struct gapless_error *error);
+int group_id(unsigned char ret[GPU_GROUP_ID], struct gapless_error *error);
+
+#endif

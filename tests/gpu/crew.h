@@ -1,0 +1,60 @@
+/* Workers whose buffers are the engine's, of the host, or of a fake GPU, beside a
+ * master in one thread: whenever a client waits, the master works (the pump of
+ * transport/sim.h). After cmocka.h. */
+#ifndef TESTS_GPU_CREW_H
+#define TESTS_GPU_CREW_H
+
+#include "engine/device.h"
+#include "engine/master.h"
+#include "engine/worker.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum crew_memory {
+    CREW_OWN,
+    CREW_HOST,
+    CREW_GPU
+};
+
+/* A worker, and what it was opened with. */
+struct crew_worker {
+    enum crew_memory memory;
+    struct gapless_worker *worker;
+    float *params, *grad; /* `count` floats, and one more that must stay */
+    size_t count;
+};
+
+#define CREW_GUARD (-77.25f)
+
+const struct device_ops *crew_ops(void);
+/* GPU 0, opened once; crew_end closes it. */
+struct device *crew_device(void);
+void crew_end(void);
+
+/* Who else has to know of GPU memory that is taken from now on: where it is, and a file
+ * that holds it, the caller's to close. NULL: nobody. */
+void crew_tell(void (*told)(void *base, size_t bytes, int fd));
+/* GPU memory of so many floats, not aligned to more than a float. */
+float *crew_take(size_t floats);
+void crew_give(float *memory);
+void crew_in(float *to, const float *from, size_t floats);
+void crew_out(float *to, const float *from, size_t floats);
+
+/* A master at "sim" or "simnet" (not mapped), pumped. */
+struct gapless_master *crew_master(struct gapless_master_config *config,
+                                   const char *transport);
+/* The status, and a worker if it is GAPLESS_OK. `config` is of anything but buffers. */
+int crew_join(const struct gapless_worker_config *config, enum crew_memory memory,
+              size_t count, struct crew_worker *ret, struct gapless_error *error);
+/* Closes; wants the guards behind the buffers as they were. */
+void crew_part(struct crew_worker *worker);
+/* The parameters that it was given; what it computed. */
+void crew_params(const struct crew_worker *worker, float *ret);
+void crew_grad(struct crew_worker *worker, const float *grad);
+
+/* Of a float, for messages about the first that differs. */
+uint32_t crew_bits(float value);
+
+#endif

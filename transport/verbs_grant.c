@@ -1,0 +1,516 @@
+/* The verbs transport: grants, what peers may do with regions, and windows.
+ *
+ *   server region    TP_READ: one registration for reading that all peers share
+ *                    TP_SPLIT, TP_READ_WRITE: per peer and lane a memory window of type
+ *                      2 for each half of each part, which only its queue pair can use;
+ *                      without windows a registration in the lane's own domain
+ *   client window    local memory of the same size; nobody else can reach it
+ *
+ * What a peer was given ends with it: the key is gone before the slot is used again, so
+ * that a WRITE that comes late finds nothing.
+ */
+#include "transport/verbs.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- keys ----------------------------------------------------------------------- */
+
+static void key_end(struct tp *tp, struct verbs_key *key)
+{
+    if (key->mw != NULL)
+        (void)ibv_dealloc_mw(key->mw);
+    if (key->mr != NULL && ibv_dereg_mr(key->mr) == 0)
+        tp->counters.regions--;
+    *key = (struct verbs_key){0};
+}
+
+void verbs_region_keys_end(struct tp *tp, uint32_t region)
+{
+    uint32_t i, w, k;
+
+    for (i = 0; tp->role == VERBS_SERVER && i < tp->lanes_max; i++) {
+        struct verbs_lane *lane = tp->lanes[i];
+
+        if (lane == NULL || lane->grant == NULL)
+            continue;
+        for (w = 0; w < tp->config.windows_max; w++)
+            for (k = 0; lane->grant[w].key != NULL && k < 2 * lane->grant[w].parts; k++)
+                if (lane->grant[w].key[k].region == region)
+                    key_end(tp, &lane->grant[w].key[k]);
+        for (k = 0; k < lane->retired_count; k++)
+            if (lane->retired[k].region == region)
+                key_end(tp, &lane->retired[k]);
+    }
+}
+
+/* The keys of a window that is granted anew. Their binds, or a WRITE of the peer, may
+ * still be under way, and would break the connection: they end with the lane. */
+static int keys_retire(struct verbs_lane *lane, struct verbs_grant *grant,
+                       struct gapless_error *error)
+{
+    uint32_t count = grant->key != NULL ? 2 * grant->parts : 0, k;
+    struct verbs_key *more;
+
+    if (count > 0) {
+        more = realloc(lane->retired, (lane->retired_count + count) * sizeof *more);
+        if (more == NULL)
+            return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                     "no memory for a grant");
+        lane->retired = more;
+    }
+    for (k = 0; k < count; k++)
+        if (grant->key[k].mw != NULL || grant->key[k].mr != NULL)
+            lane->retired[lane->retired_count++] = grant->key[k];
+    free(grant->key);
+    grant->key = NULL;
+    grant->parts = 0;
+    return GAPLESS_OK;
+}
+
+void verbs_grants_end(struct verbs_lane *lane)
+{
+    uint32_t i, k;
+
+    while (lane->retired_count > 0)
+        key_end(lane->tp, &lane->retired[--lane->retired_count]);
+    free(lane->retired);
+    lane->retired = NULL;
+    for (i = 0; lane->grant != NULL && i < lane->tp->config.windows_max; i++) {
+        struct verbs_grant *grant = &lane->grant[i];
+
+        for (k = 0; grant->key != NULL && k < 2 * grant->parts; k++)
+            key_end(lane->tp, &grant->key[k]);
+        free(grant->key);
+        free(grant->far);
+        free(grant->coming);
+        *grant = (struct verbs_grant){0};
+    }
+}
+
+/* ---- grants, at the server ------------------------------------------------------ */
+
+/* Of a grant to a lane: a part, cut where reading ends and writing begins. */
+struct piece {
+    struct verbs_lane *lane;
+    uint32_t region; /* id */
+    struct verbs_part *part;
+    size_t from, middle, to;
+};
+
+/* Registered for windows: each half by itself, since a device may hold a window to the
+ * bounds of its registration only (the soft ones do). What was placed is registered
+ * already; that will do unless it has both halves. */
+static int halves_register(const struct piece *p, struct gapless_error *error)
+{
+    const size_t cut[] = {p->from, p->middle, p->to};
+    uint32_t nic = p->lane->nic_at, h;
+
+    if (p->part->placed && (p->middle == p->from || p->middle == p->to))
+        return GAPLESS_OK;
+    for (h = 0; h < 2; h++) {
+        struct ibv_mr **mr = &p->part->half[h][nic];
+
+        if (cut[h] == cut[h + 1] || *mr != NULL)
+            continue;
+        *mr = verbs_part_register(p->lane->tp, p->lane->nic->pd, p->part, cut[h],
+                                  cut[h + 1] - cut[h],
+                                  IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND, error);
+        if (*mr == NULL)
+            return GAPLESS_NO_MEMORY;
+    }
+    return GAPLESS_OK;
+}
+
+/* The right to `access` one half, for one lane. *ret_key is 0 if it is empty. */
+static int key_make(const struct piece *p, uint32_t half, unsigned access,
+                    struct verbs_key *ret, uint32_t *ret_key,
+                    struct gapless_error *error)
+{
+    struct verbs_lane *lane = p->lane;
+    size_t from = half == 0 ? p->from : p->middle, to = half == 0 ? p->middle : p->to;
+    struct ibv_mr *within = p->part->half[half][lane->nic_at];
+    int status;
+
+    if (from == to)
+        return GAPLESS_OK;
+    ret->region = p->region;
+    if (!lane->windows) {
+        if (access & IBV_ACCESS_REMOTE_WRITE)
+            access |= IBV_ACCESS_LOCAL_WRITE;
+        ret->mr = verbs_part_register(lane->tp, lane->pd, p->part, from, to - from,
+                                      access, error);
+        if (ret->mr == NULL)
+            return GAPLESS_NO_MEMORY;
+        *ret_key = ret->mr->rkey;
+        return GAPLESS_OK;
+    }
+    errno = 0;
+    ret->mw = ibv_alloc_mw(lane->nic->pd, IBV_MW_TYPE_2);
+    if (ret->mw == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, errno,
+                                 "no memory window for %s", lane->name);
+    status = verbs_bind(lane, ret->mw,
+                        within != NULL ? within : p->part->whole[lane->nic_at],
+                        p->part->at + (from - p->part->offset), to - from, access);
+    *ret_key = ret->mw->rkey;
+    return status == GAPLESS_OK
+               ? GAPLESS_OK
+               : gapless_error_set(error, status, 0,
+                                   "a memory window for %s cannot be bound",
+                                   lane->name);
+}
+
+/* Everything may be read, by everybody. */
+static int read_grant(const struct piece *p, struct verbs_key *key,
+                      struct verbs_offer_part *ret, struct gapless_error *error)
+{
+    struct ibv_mr **mr = &p->part->shared[p->lane->nic_at];
+
+    if (!p->lane->windows)
+        return key_make(p, 0, IBV_ACCESS_REMOTE_READ, key, &ret->read_key, error);
+    if (*mr == NULL)
+        *mr = verbs_part_register(p->lane->tp, p->lane->nic->pd, p->part, p->from,
+                                  p->to - p->from, IBV_ACCESS_REMOTE_READ, error);
+    if (*mr == NULL)
+        return GAPLESS_NO_MEMORY;
+    ret->read_key = (*mr)->rkey;
+    return GAPLESS_OK;
+}
+
+/* What a card of the caller's is to reach must be registered with it, and windows
+ * cannot be bound there. */
+static int placed_ready(const struct piece *p, struct gapless_error *error)
+{
+    if (!p->part->placed)
+        return GAPLESS_OK;
+    if (p->part->card && p->lane->windows)
+        return gapless_error_set(error, GAPLESS_UNSUPPORTED, 0,
+                                 "%s connected before memory of a GPU was placed, and "
+                                 "has memory windows, which cannot be had in it: place "
+                                 "it before anybody connects",
+                                 p->lane->name);
+    return verbs_part_whole(p->lane->tp, p->part, p->lane->nic_at, error);
+}
+
+static int part_grant(const struct piece *p, enum tp_access access,
+                      struct verbs_key *key, struct verbs_offer_part *ret,
+                      struct gapless_error *error)
+{
+    unsigned above = IBV_ACCESS_REMOTE_WRITE;
+    int status = placed_ready(p, error);
+
+    if (status != GAPLESS_OK)
+        return status;
+    *ret = (struct verbs_offer_part){.bytes = p->part->bytes,
+                                     .address = (uint64_t)(uintptr_t)p->part->at};
+    if (access == TP_READ)
+        return read_grant(p, key, ret, error);
+    if (access == TP_READ_WRITE)
+        above |= IBV_ACCESS_REMOTE_READ;
+    if (p->lane->windows)
+        status = halves_register(p, error);
+    if (status == GAPLESS_OK)
+        status = key_make(p, 0, IBV_ACCESS_REMOTE_READ, &key[0], &ret->read_key, error);
+    if (status == GAPLESS_OK)
+        status = key_make(p, 1, above, &key[1], &ret->write_key, error);
+    if (access == TP_READ_WRITE)
+        ret->read_key = ret->write_key;
+    return status;
+}
+
+/* The offer, in as many frames as its parts need. */
+static int offer_send(struct verbs_lane *lane, const struct verbs_offer *head,
+                      const struct verbs_offer_part *part, struct gapless_error *error)
+{
+    struct verbs_frame frame = {.kind = VERBS_GRANT};
+    struct verbs_offer *offer = &frame.as.offer;
+    uint32_t at = 0, count;
+
+    for (; at < head->parts; at += count) {
+        count =
+            head->parts - at < VERBS_OFFER_PARTS ? head->parts - at : VERBS_OFFER_PARTS;
+        *offer = *head;
+        offer->first = (uint8_t)at;
+        offer->count = (uint8_t)count;
+        memcpy(offer->part, part + at, count * sizeof *part);
+        frame.bytes = (uint16_t)VERBS_OFFER_BYTES(count);
+        if (verbs_frame_send(lane, &frame, true) != GAPLESS_OK)
+            return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
+                                     "%s does not read its control messages and was "
+                                     "disconnected",
+                                     lane->name);
+    }
+    return GAPLESS_OK;
+}
+
+static int grant_lane(struct verbs_lane *lane, struct verbs_region *region,
+                      uint32_t window, size_t split, struct gapless_error *error)
+{
+    struct verbs_grant *grant = &lane->grant[window];
+    struct verbs_offer_part part[VERBS_PARTS] = {{0}};
+    struct verbs_offer head = {.window = window,
+                               .access = (uint8_t)region->access,
+                               .parts = (uint8_t)region->parts,
+                               .bytes = region->bytes,
+                               .split = split};
+    size_t low = region->access == TP_READ    ? region->bytes
+                 : region->access == TP_SPLIT ? split
+                                              : 0;
+    int status = keys_retire(lane, grant, error);
+    uint32_t i;
+
+    if (status != GAPLESS_OK)
+        return status;
+    grant->key = calloc((size_t)2 * region->parts, sizeof *grant->key);
+    if (grant->key == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a grant");
+    grant->parts = region->parts;
+    for (i = 0; status == GAPLESS_OK && i < region->parts; i++) {
+        struct verbs_part *it = &region->part[i];
+        size_t end = it->offset + it->bytes;
+        struct piece p = {.lane = lane,
+                          .region = region->id,
+                          .part = it,
+                          .from = it->offset,
+                          .middle = low < it->offset ? it->offset
+                                    : low < end      ? low
+                                                     : end,
+                          .to = end};
+
+        status =
+            part_grant(&p, region->access, &grant->key[(size_t)2 * i], &part[i], error);
+    }
+    return status == GAPLESS_OK ? offer_send(lane, &head, part, error) : status;
+}
+
+int verbs_grant(struct tp *tp, tp_peer index, const struct tp_region *region,
+                uint32_t window, enum tp_access access, struct gapless_error *error)
+{
+    struct verbs_region *entry = verbs_region_find(tp, region);
+    struct verbs_peer *peer;
+    struct gapless_error why = {0};
+    uint32_t i;
+    int status = GAPLESS_OK;
+
+    if (tp->role != VERBS_SERVER || entry == NULL)
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "only a server can grant, and only a region of its own");
+    peer = verbs_peer_at(tp, index);
+    if (window >= tp->config.windows_max ||
+        (peer != NULL && window >= peer->windows_max))
+        return gapless_error_set(
+            error, GAPLESS_CAPACITY, 0, "window %u: peer %u was promised %u windows",
+            window, index, peer != NULL ? peer->windows_max : tp->config.windows_max);
+    if ((entry->granted && entry->access != access) ||
+        (access == TP_SPLIT && region->split > region->bytes))
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "a region is granted with one access, within its bounds; this one was "
+            "granted with another before");
+    entry->granted = true;
+    entry->access = access;
+    if (peer == NULL)
+        return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
+                                 "peer %u is not connected", index);
+    for (i = 0; status == GAPLESS_OK && i < peer->lane_count; i++)
+        status = grant_lane(peer->lane[i], entry, window, region->split, &why);
+    if (status == GAPLESS_PEER_LOST || (status != GAPLESS_OK && entry->parts > 1))
+        verbs_peer_end(peer, &why);
+    if (status != GAPLESS_OK && error != NULL)
+        *error = why;
+    return status;
+}
+
+/* ---- offers, at the client ------------------------------------------------------ */
+
+/* The parts of a frame: one after the other, within the region. */
+static bool parts_take(struct verbs_grant *grant, const struct verbs_offer *offer)
+{
+    uint64_t offset = 0;
+    uint32_t i;
+
+    if (grant->came > 0)
+        offset = grant->coming[grant->came - 1].offset +
+                 grant->coming[grant->came - 1].bytes;
+    for (i = 0; i < offer->count; i++) {
+        const struct verbs_offer_part *part = &offer->part[i];
+
+        if (part->bytes == 0 || part->bytes > offer->bytes - offset ||
+            part->address > UINT64_MAX - part->bytes)
+            return false;
+        grant->coming[grant->came++] = (struct verbs_far){.offset = offset,
+                                                          .bytes = part->bytes,
+                                                          .address = part->address,
+                                                          .read_key = part->read_key,
+                                                          .write_key = part->write_key};
+        offset += part->bytes;
+    }
+    return grant->came < offer->parts || offset == offer->bytes;
+}
+
+static bool overlap(const struct verbs_grant *grant)
+{
+    uint32_t i, k;
+
+    for (i = 0; i < grant->came; i++)
+        for (k = 0; k < i; k++) {
+            const struct verbs_far *a = &grant->coming[i], *b = &grant->coming[k];
+
+            if (a->address < b->address + b->bytes &&
+                b->address < a->address + a->bytes)
+                return true;
+        }
+    return false;
+}
+
+/* The lanes of a peer are granted the same. */
+static bool differs(const struct verbs_lane *lane, uint32_t window)
+{
+    const struct verbs_grant *mine = &lane->grant[window];
+    uint32_t i;
+
+    for (i = 0; i < lane->peer->lane_count; i++) {
+        const struct verbs_lane *other = lane->peer->lane[i];
+
+        if (other != NULL && other->grant != NULL &&
+            other->grant[window].serial == mine->serial &&
+            (other->grant[window].bytes != mine->bytes ||
+             other->grant[window].split != mine->split ||
+             other->grant[window].access != mine->access))
+            return true;
+    }
+    return false;
+}
+
+static bool offer_sane(const struct verbs_lane *lane, const struct verbs_offer *offer,
+                       uint32_t bytes)
+{
+    return lane->tp->role == VERBS_CLIENT && lane->peer != NULL &&
+           bytes >= VERBS_OFFER_BYTES(1) && bytes == VERBS_OFFER_BYTES(offer->count) &&
+           offer->window < lane->tp->config.windows_max && offer->access <= TP_SPLIT &&
+           offer->bytes > 0 && offer->bytes <= PTRDIFF_MAX / 2 &&
+           offer->split <= offer->bytes && offer->parts <= VERBS_PARTS &&
+           offer->first + offer->count <= offer->parts;
+}
+
+bool verbs_offer_take(struct verbs_lane *lane, const struct verbs_offer *offer,
+                      uint32_t bytes, const char **ret_what)
+{
+    struct verbs_grant *grant;
+
+    *ret_what = "granted what makes no sense";
+    if (!offer_sane(lane, offer, bytes))
+        return false;
+    grant = &lane->grant[offer->window];
+    if (grant->came == 0)
+        grant->offer = *offer;
+    if (offer->first != grant->came || offer->parts != grant->offer.parts ||
+        offer->bytes != grant->offer.bytes || offer->split != grant->offer.split ||
+        offer->access != grant->offer.access)
+        return false;
+    if (grant->coming == NULL)
+        grant->coming = calloc(offer->parts, sizeof *grant->coming);
+    *ret_what = "granted more parts than there is memory for";
+    if (grant->coming == NULL)
+        return false;
+    *ret_what = "granted parts that do not make up their region";
+    if (!parts_take(grant, offer))
+        return false;
+    if (grant->came < offer->parts)
+        return true;
+    *ret_what = "granted parts that overlap";
+    if (overlap(grant))
+        return false;
+    free(grant->far);
+    grant->far = grant->coming;
+    grant->parts = grant->came;
+    grant->coming = NULL;
+    grant->came = 0;
+    grant->serial = grant->serial == UINT32_MAX ? 1 : grant->serial + 1;
+    grant->access = (enum tp_access)offer->access;
+    grant->bytes = offer->bytes;
+    grant->split = offer->split;
+    *ret_what = "granted its lanes different things";
+    return !differs(lane, offer->window);
+}
+
+/* ---- windows, at the client ----------------------------------------------------- */
+
+/* Every lane has its own keys, and all of them must be there, of the same grant. */
+static const struct verbs_grant *grant_whole(const struct verbs_peer *peer,
+                                             uint32_t window)
+{
+    const struct verbs_grant *first = &peer->lane[0]->grant[window];
+    uint32_t i;
+
+    for (i = 0; i < peer->lane_count; i++)
+        if (peer->lane[i]->grant == NULL ||
+            peer->lane[i]->grant[window].serial != first->serial)
+            return NULL;
+    return first->serial == 0 ? NULL : first;
+}
+
+static int window_make(struct tp *tp, tp_peer index, uint32_t window,
+                       const struct verbs_grant *grant, struct tp_region *ret,
+                       struct gapless_error *error)
+{
+    struct verbs_peer *peer = &tp->peers[index];
+    struct verbs_region *entry;
+    struct tp_region region = {0};
+    uint32_t i;
+    int status = verbs_region_new(tp, (size_t)grant->bytes, &region, error);
+
+    if (status != GAPLESS_OK)
+        return status;
+    entry = verbs_region_find(tp, &region);
+    for (i = 0; status == GAPLESS_OK && i < peer->lane_count; i++)
+        status = verbs_part_whole(tp, &entry->part[0], peer->lane[i]->nic_at, error);
+    if (status != GAPLESS_OK) {
+        verbs_region_free(tp, &region);
+        return status;
+    }
+    entry->window = true;
+    entry->peer = index;
+    entry->life = peer->life;
+    entry->number = window;
+    entry->serial = grant->serial;
+    entry->access = grant->access;
+    entry->split = (size_t)grant->split;
+    region.split = entry->split;
+    *ret = region;
+    return GAPLESS_OK;
+}
+
+int verbs_window(struct tp *tp, tp_peer index, uint32_t window, int64_t timeout_ns,
+                 struct tp_region *ret, struct gapless_error *error)
+{
+    uint64_t bound = timeout_ns < 0 ? UINT64_C(1000000000) : (uint64_t)timeout_ns;
+    uint64_t began = verbs_now_ns();
+    const struct verbs_grant *grant;
+    struct verbs_peer *peer;
+
+    if (tp->role != VERBS_CLIENT || window >= tp->config.windows_max)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "only a client has windows, with numbers below %u",
+                                 tp->config.windows_max);
+    for (;;) {
+        peer = verbs_peer_at(tp, index);
+        if (peer == NULL)
+            return gapless_error_set(error, GAPLESS_PEER_LOST, 0, "%s",
+                                     index < tp->config.peers_max &&
+                                             tp->peers[index].why.text[0] != '\0'
+                                         ? tp->peers[index].why.text
+                                         : "the peer is not connected");
+        grant = grant_whole(peer, window);
+        if (grant != NULL)
+            return window_make(tp, index, window, grant, ret, error);
+        if (verbs_now_ns() - began >= bound)
+            return gapless_error_set(error, GAPLESS_TIMEOUT, 0,
+                                     "%s did not grant window %u within %.3f s",
+                                     peer->lane[0]->name, window, 1e-9 * (double)bound);
+        verbs_pause(tp, UINT64_C(10000000));
+    }
+}

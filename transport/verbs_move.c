@@ -1,0 +1,327 @@
+/* The verbs transport: the data path. A put or get becomes requests, each within one
+ * part of the region on either side, and a note after them:
+ *
+ *   window    | own       | placed                   | own |
+ *   region    | own |  placed           |  own             |
+ *   requests  |WRITE|WRITE| WRITE       | WRITE      |WRITE WITH_IMM
+ */
+#include "transport/verbs.h"
+
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Requests posted by one call. */
+#define CHAIN 16u
+
+/* Bytes of a window that go over a lane, and how far its requests have come. */
+struct transfer {
+    struct verbs_lane *lane;
+    const struct verbs_grant *grant;
+    bool writes;
+    size_t at, end;                /* of the window */
+    const struct verbs_part *near; /* that `at` is in, here and at the server */
+    const struct verbs_far *far;
+    uint32_t pieces; /* left */
+};
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Bytes of the next request: no more than a message may have, in one part on either
+ * side. */
+static size_t piece_bytes(const struct transfer *t)
+{
+    size_t bytes = least(t->end - t->at, t->lane->nic->piece);
+
+    bytes = least(bytes, t->near->offset + t->near->bytes - t->at);
+    return least(bytes, (size_t)(t->far->offset + t->far->bytes) - t->at);
+}
+
+static void piece_step(struct transfer *t, size_t bytes)
+{
+    t->at += bytes;
+    if (t->at == t->end)
+        return;
+    while (t->at - t->near->offset >= t->near->bytes)
+        t->near++;
+    while (t->at - t->far->offset >= t->far->bytes)
+        t->far++;
+}
+
+/* Its requests are counted, for room, before the first is posted. */
+static void transfer_start(struct transfer *t, const struct verbs_region *region)
+{
+    struct transfer walk;
+
+    if (t->at == t->end)
+        return;
+    t->near = verbs_part_at(region, t->at);
+    t->far = t->grant->far;
+    while (t->at - t->far->offset >= t->far->bytes)
+        t->far++;
+    for (walk = *t; walk.at < walk.end; t->pieces++)
+        piece_step(&walk, piece_bytes(&walk));
+}
+
+/* Window, bounds and rights; and on which lane. GAPLESS_INVALID, GAPLESS_PEER_LOST. */
+static int transfer_check(struct tp *tp, tp_peer index, const struct tp_region *window,
+                          size_t offset, size_t bytes, bool writes,
+                          struct transfer *ret)
+{
+    struct verbs_region *region = verbs_region_find(tp, window);
+    struct verbs_peer *peer;
+    struct verbs_lane *lane;
+    size_t low = 0, high;
+
+    if (tp->role != VERBS_CLIENT || index >= tp->config.peers_max || region == NULL ||
+        !region->window || region->peer != index || offset > region->bytes ||
+        bytes > region->bytes - offset)
+        return GAPLESS_INVALID;
+    high = region->bytes;
+    if (region->access == TP_SPLIT && writes)
+        low = region->split;
+    else if (region->access == TP_SPLIT)
+        high = region->split;
+    if (bytes > 0 && (offset < low || offset + bytes > high ||
+                      (writes && region->access == TP_READ)))
+        return GAPLESS_INVALID;
+    peer = verbs_peer_at(tp, index);
+    if (peer == NULL)
+        return GAPLESS_PEER_LOST;
+    lane = peer->lane[bytes == 0 ? 0 : peer->next_lane % peer->lane_count];
+    if (region->life != peer->life ||
+        lane->grant[region->number].serial != region->serial)
+        return GAPLESS_INVALID;
+    region->moved = true;
+    *ret = (struct transfer){.lane = lane,
+                             .grant = &lane->grant[region->number],
+                             .writes = writes,
+                             .at = offset,
+                             .end = offset + bytes};
+    transfer_start(ret, region);
+    return ret->pieces < lane->depth / 2 ? GAPLESS_OK : GAPLESS_INVALID;
+}
+
+/* The next lane, for the next range. */
+static void lane_turn(struct verbs_lane *lane)
+{
+    if (lane->peer->lane_count > 1)
+        lane->peer->next_lane = (lane->number + 1) % lane->peer->lane_count;
+}
+
+/* The next request of a transfer. Returns its bytes. */
+static size_t piece_make(struct transfer *t, struct ibv_send_wr *wr,
+                         struct ibv_sge *sge)
+{
+    size_t bytes = piece_bytes(t);
+
+    *sge = verbs_sge(t->near->at + (t->at - t->near->offset), bytes,
+                     t->near->whole[t->lane->nic_at]);
+    wr->sg_list = sge;
+    wr->num_sge = 1;
+    wr->wr.rdma.remote_addr = t->far->address + (t->at - t->far->offset);
+    wr->wr.rdma.rkey = t->writes ? t->far->write_key : t->far->read_key;
+    piece_step(t, bytes);
+    t->pieces--;
+    return bytes;
+}
+
+/* All requests but the last `rest`, in chains. */
+static int pieces_post(struct transfer *t, uint32_t rest)
+{
+    enum ibv_wr_opcode opcode = t->writes ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ;
+    struct ibv_send_wr wr[CHAIN];
+    struct ibv_sge sge[CHAIN];
+    uint32_t n;
+
+    while (t->pieces > rest) {
+        n = t->pieces - rest < CHAIN ? t->pieces - rest : CHAIN;
+        for (uint32_t i = 0; i < n; i++) {
+            wr[i] = (struct ibv_send_wr){.opcode = opcode,
+                                         .next = i + 1 < n ? &wr[i + 1] : NULL};
+            (void)piece_make(t, &wr[i], &sge[i]);
+            verbs_request_add(t->lane, &wr[i],
+                              &(struct verbs_sent){.what = VERBS_PIECE_OF}, false);
+        }
+        if (verbs_requests_post(t->lane, wr, n) != GAPLESS_OK)
+            return GAPLESS_PEER_LOST;
+    }
+    return GAPLESS_OK;
+}
+
+/* Notes travel as SENDs where there are no immediates, and where several lanes may
+ * overtake each other. */
+static bool notes_by_frame(const struct verbs_lane *lane)
+{
+    return lane->nic->iwarp || (lane->peer != NULL && lane->peer->lane_count > 1);
+}
+
+static int note_frame(struct verbs_lane *lane, uint32_t note, bool tell)
+{
+    struct verbs_frame frame = {.kind = VERBS_NOTICE,
+                                .bytes = sizeof frame.as.note,
+                                .as.note = {note, lane->peer->note_out}};
+    struct ibv_sge sge = {.addr = (uint64_t)(uintptr_t)&frame,
+                          .length = VERBS_FRAME_HEAD + sizeof frame.as.note};
+    struct ibv_send_wr wr = {.opcode = IBV_WR_SEND,
+                             .sg_list = &sge,
+                             .num_sge = 1,
+                             .send_flags = IBV_SEND_INLINE};
+    struct verbs_sent sent = {
+        .what = tell ? VERBS_PUT : VERBS_NOTE, .tell = tell, .note = note};
+
+    if (lane->inline_max < sge.length) {
+        char *buffer;
+
+        sent.frame = verbs_frame_take(lane, &buffer);
+        memcpy(buffer, &frame, sge.length);
+        sge = verbs_sge(buffer, sge.length, lane->mr);
+        wr.send_flags = 0;
+    }
+    verbs_request_add(lane, &wr, &sent, tell || sent.frame != 0);
+    if (verbs_requests_post(lane, &wr, 1) != GAPLESS_OK)
+        return GAPLESS_PEER_LOST;
+    lane->peer->note_out++;
+    lane->notes_out++;
+    return GAPLESS_OK;
+}
+
+/* The last piece, if there is one, and the note in one request. Few bytes go with it,
+ * but not those that only a card can read. */
+static int note_immediate(struct verbs_lane *lane, struct transfer *t, bool only,
+                          uint32_t note)
+{
+    struct ibv_sge sge = {0};
+    struct ibv_send_wr wr = {.opcode = IBV_WR_RDMA_WRITE_WITH_IMM,
+                             .imm_data = htonl(note)};
+    struct verbs_sent sent = {.what = VERBS_NOTE, .note = note};
+
+    if (t != NULL && t->pieces > 0) {
+        bool card = t->near->card;
+        size_t bytes = piece_make(t, &wr, &sge);
+
+        if (only && !card && bytes <= lane->inline_max) {
+            wr.send_flags = IBV_SEND_INLINE;
+        } else {
+            sent.what = VERBS_PUT;
+            sent.tell = true;
+        }
+    }
+    verbs_request_add(lane, &wr, &sent, sent.tell);
+    if (verbs_requests_post(lane, &wr, 1) != GAPLESS_OK)
+        return GAPLESS_PEER_LOST;
+    lane->notes_out++;
+    return sent.tell ? 1 : GAPLESS_OK;
+}
+
+/* Credit for one note, and room for `requests`. */
+static bool note_may(struct verbs_lane *lane, uint32_t requests)
+{
+    bool buffer = notes_by_frame(lane) &&
+                  lane->inline_max < VERBS_FRAME_HEAD + sizeof(struct verbs_note);
+
+    if (lane->notes_out >= lane->notes_may || (buffer && lane->spare_frames == 0))
+        (void)verbs_drain(lane->tp, 64);
+    return lane->notes_out < lane->notes_may && (!buffer || lane->spare_frames > 0) &&
+           verbs_room(lane, requests);
+}
+
+int verbs_put(struct tp *tp, tp_peer index, const struct tp_region *window,
+              size_t offset, size_t bytes, uint32_t note)
+{
+    struct transfer t;
+    int status = transfer_check(tp, index, window, offset, bytes, true, &t);
+
+    if (status != GAPLESS_OK)
+        return status;
+    if (!note_may(t.lane, t.pieces + 1))
+        return verbs_peer_at(tp, index) != NULL ? GAPLESS_AGAIN : GAPLESS_PEER_LOST;
+    if (bytes > 0)
+        lane_turn(t.lane);
+    if (!notes_by_frame(t.lane)) {
+        bool only = t.pieces == 1;
+
+        status = pieces_post(&t, 1);
+        return status == GAPLESS_OK ? note_immediate(t.lane, &t, only, note) : status;
+    }
+    status = pieces_post(&t, 0);
+    if (status == GAPLESS_OK)
+        status = note_frame(t.lane, note, bytes > 0);
+    return status == GAPLESS_OK && bytes > 0 ? 1 : status;
+}
+
+int verbs_get(struct tp *tp, tp_peer index, const struct tp_region *window,
+              size_t offset, size_t bytes, uint32_t tag)
+{
+    struct ibv_send_wr wr = {.opcode = IBV_WR_RDMA_READ};
+    struct ibv_sge sge;
+    struct transfer t;
+    int status = transfer_check(tp, index, window, offset, bytes, false, &t);
+
+    if (status != GAPLESS_OK || bytes == 0)
+        return status;
+    if (!verbs_room(t.lane, t.pieces))
+        return verbs_peer_at(tp, index) != NULL ? GAPLESS_AGAIN : GAPLESS_PEER_LOST;
+    lane_turn(t.lane);
+    status = pieces_post(&t, 1);
+    if (status != GAPLESS_OK)
+        return status;
+    (void)piece_make(&t, &wr, &sge);
+    verbs_request_add(
+        t.lane, &wr, &(struct verbs_sent){.what = VERBS_GET, .tell = true, .note = tag},
+        true);
+    status = verbs_requests_post(t.lane, &wr, 1);
+    return status == GAPLESS_OK ? 1 : status;
+}
+
+static int note_send(struct verbs_lane *lane, uint32_t note)
+{
+    return notes_by_frame(lane) ? note_frame(lane, note, false)
+                                : note_immediate(lane, NULL, false, note);
+}
+
+/* A server's notes wait where the client has not as much room as was promised to ours:
+ * a model of very many ranges. */
+static int note_queue(struct verbs_lane *lane, uint32_t note)
+{
+    uint32_t most = lane->tp->config.notes_max;
+
+    if (lane->tp->role != VERBS_SERVER || lane->notes_may >= most ||
+        lane->queue_count == most)
+        return GAPLESS_AGAIN;
+    if (lane->queue_notes == NULL)
+        lane->queue_notes = calloc(most, sizeof *lane->queue_notes);
+    if (lane->queue_notes == NULL)
+        return GAPLESS_AGAIN;
+    lane->queue_notes[(lane->queue_at + lane->queue_count++) % most] = note;
+    return GAPLESS_OK;
+}
+
+void verbs_notes_go_on(struct verbs_lane *lane)
+{
+    while (lane->queue_count > 0 && lane->state == LANE_LIVE &&
+           lane->notes_out < lane->notes_may && note_may(lane, 1)) {
+        if (note_send(lane, lane->queue_notes[lane->queue_at]) < 0)
+            return;
+        lane->queue_at = (lane->queue_at + 1) % lane->tp->config.notes_max;
+        lane->queue_count--;
+    }
+}
+
+int verbs_notify(struct tp *tp, tp_peer index, uint32_t note)
+{
+    struct verbs_peer *peer = verbs_peer_at(tp, index);
+    struct verbs_lane *lane;
+
+    if (peer == NULL)
+        return index < tp->config.peers_max ? GAPLESS_PEER_LOST : GAPLESS_INVALID;
+    lane = peer->lane[0];
+    if (lane->queue_count == 0 && note_may(lane, 1))
+        return note_send(lane, note);
+    if (verbs_peer_at(tp, index) == NULL)
+        return GAPLESS_PEER_LOST;
+    return note_queue(lane, note);
+}
