@@ -104,8 +104,8 @@ static int parse_elements(const char *text, struct bg_options *ret)
             size < 16 || size > 1ull << 31 || ret->sizes == BG_SIZES_MAX)
             return wrong("elements", text, "16 to 2147483648 each, at most 4 of them");
         ret->elements[ret->sizes++] = (size_t)size;
-        text = *end == ',' ? end + 1 : end;
-    } while (*text != '\0');
+        text = *end == ',' ? end + 1 : NULL;
+    } while (text != NULL);
     return 0;
 }
 

@@ -34,8 +34,9 @@ struct bits {
     const struct device_ops *ops;
     const struct compute *cpu;
     struct device *device;
-    size_t n_max, stride; /* elements of a place, guard included */
-    float *there;         /* PLACES * stride, of the GPU */
+    size_t n_max;
+    size_t stride; /* elements of a place of this case, guard included */
+    float *there;  /* PLACES * stride, of the GPU */
     uint32_t *went, *came;
     float *start, *want; /* PLACES vectors of n_max, aligned for the CPU */
     uint32_t seed;
@@ -85,6 +86,13 @@ static size_t padded(size_t n)
     return (n + 15) / 16 * 16;
 }
 
+/* Cases over n elements from now on. */
+static void length(struct bits *b, size_t n)
+{
+    b->n = n;
+    b->stride = padded(n) + GUARD + 16;
+}
+
 /* ---- memory ---- */
 
 static void bits_close(struct bits *b)
@@ -109,7 +117,7 @@ static int bits_open(const struct bg_run *run, size_t n_max, struct bits *ret,
                          .cpu = compute_cpu(),
                          .n_max = padded(n_max),
                          .seed = 2463534242u};
-    ret->stride = ret->n_max + GUARD + 16;
+    length(ret, n_max);
     bytes = PLACES * ret->stride * sizeof(float);
     ret->went = malloc(bytes);
     ret->came = malloc(bytes);
@@ -491,7 +499,7 @@ static enum bg_verdict all_cases(struct bits *b, const size_t *lengths, size_t c
     enum bg_verdict ret = BG_PASSED;
 
     for (size_t l = 0; l < count && ret == BG_PASSED; l++) {
-        b->n = lengths[l];
+        length(b, lengths[l]);
         for (int r = 0; ret == BG_PASSED && r < rules_count; r++) {
             b->rule = &rules[r];
             if (b->run->options->chosen[r])

@@ -22,6 +22,7 @@
 
 #define SOAK_FLOATS (TP_LOOP_MAX / sizeof(float))
 #define PIECE 65536u
+#define PLACED_BYTES (64u << 20) /* more than the client asks for with 8 MiB */
 #define TOKEN_BYTES 32
 #define SOAK_S_MAX 20.0
 #define TOOL_S 60.0
@@ -351,6 +352,7 @@ void bg_gpudirect(struct bg_run *run, struct bg_check *ret)
     (void)snprintf(o->transport, sizeof o->transport, "verbs");
     o->place = place;
     o->place_context = &placed;
+    o->place_bytes = PLACED_BYTES;
     status = placed_open(run, &placed, &error);
     if (status == GAPLESS_OK)
         status = flow(run, &placed, o, &root, &error);

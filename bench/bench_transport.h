@@ -60,11 +60,13 @@ struct bt_options {
     bool json, sleep;
     struct gapless_net net;
     unsigned char token[BENCH_TOKEN_MAX];
-    /* Of a server: puts the region that a client asked for where it shall be, before it
-     * is granted; NULL: it stays where it is. */
+    /* Of a server: `place` puts the region where it shall be, before anybody connects;
+     * it has place_bytes, which must be enough for the client. NULL: it stays where it
+     * is. */
     int (*place)(void *context, const struct transport *t, struct tp *tp,
                  struct tp_region *region, struct gapless_error *error);
     void *place_context;
+    size_t place_bytes;
 };
 
 /* One measured figure. Counts are of an operation, at the side that is named; NaN where

@@ -39,9 +39,13 @@ static int give_region(struct server *s, const char *text, struct gapless_error 
         return gapless_error_set(error, GAPLESS_PROTOCOL, 0,
                                  "the client asked for a region of '%.40s' bytes",
                                  text);
-    status = s->t->region_new(s->tp, (size_t)bytes, &s->region, error);
-    if (status == GAPLESS_OK && s->o->place != NULL)
-        status = s->o->place(s->o->place_context, s->t, s->tp, &s->region, error);
+    if (s->o->place != NULL && bytes > s->region.bytes)
+        return gapless_error_set(error, GAPLESS_CAPACITY, 0,
+                                 "the client asked for %llu bytes of %zu", bytes,
+                                 s->region.bytes);
+    status = s->o->place != NULL
+                 ? GAPLESS_OK
+                 : s->t->region_new(s->tp, (size_t)bytes, &s->region, error);
     if (status == GAPLESS_OK)
         status = s->t->grant(s->tp, s->peer, &s->region, 0, TP_READ_WRITE, error);
     s->granted = status == GAPLESS_OK;
@@ -144,6 +148,11 @@ int bt_serve(const struct bt_options *o)
         status = s.t->open(&config, &s.tp, &error);
     if (status == GAPLESS_OK)
         status = s.t->listen(s.tp, rest, &error);
+    if (status == GAPLESS_OK && o->place != NULL) {
+        status = s.t->region_new(s.tp, o->place_bytes, &s.region, &error);
+        if (status == GAPLESS_OK)
+            status = o->place(o->place_context, s.t, s.tp, &s.region, &error);
+    }
     if (status == GAPLESS_OK && o->role == BT_SERVER) {
         (void)s.t->describe(s.tp, TP_NOBODY, line, sizeof line);
         (void)printf("gapless bench transport: serving at %s%s%s\n", o->address,

@@ -36,11 +36,11 @@ static void tell_gpu(const struct device_facts *facts)
 /* Why there is no way in for cards, as far as the system tells. */
 static void tell_closed(void)
 {
-    doctor_tell(LACKING, "GPUDirect RDMA",
+    doctor_tell(LACKING, "GPUDirect",
                 device_open_module("") == 0
-                    ? "no way in: this kernel module of the driver is not the open one "
+                    ? "no RDMA: this kernel module of the driver is not the open one "
                       "(no DMA-BUF), and nvidia-peermem is not loaded"
-                    : "no way in: neither DMA-BUF nor nvidia-peermem");
+                    : "no RDMA: neither DMA-BUF nor nvidia-peermem");
     doctor_remedy("install the driver's open kernel module (nvidia-open; Linux 5.12 or "
                   "later), or `modprobe nvidia-peermem`");
     doctor_remedy("or --allow-staging: gradients then go through host memory");
@@ -51,15 +51,15 @@ static void tell_reach(const struct device_facts *facts)
     char module[96];
 
     if (!facts->rdma) {
-        doctor_tell(NOTED, "GPUDirect RDMA",
-                    "not supported by this GPU or driver; over a network, "
+        doctor_tell(NOTED, "GPUDirect",
+                    "RDMA is not supported by this GPU or driver; over a network, "
                     "--allow-staging copies through host memory");
         return;
     }
     if (facts->dmabuf)
-        doctor_tell(FOUND, "GPUDirect RDMA", "by DMA-BUF");
+        doctor_tell(FOUND, "GPUDirect", "RDMA by DMA-BUF");
     else if (device_peermem("", module, sizeof module))
-        doctor_tell(FOUND, "GPUDirect RDMA", "by %s", module);
+        doctor_tell(FOUND, "GPUDirect", "RDMA by %s", module);
     else {
         tell_closed();
         return;
@@ -130,7 +130,11 @@ void doctor_gpu(void)
         status = plugin->device->count(&count, &why);
     }
     if (status != GAPLESS_OK) {
-        doctor_tell(NOTED, "GPU", "none in use; training is on the processor");
+        bool driver = device_open_module("") >= 0;
+
+        doctor_tell(driver ? LACKING : NOTED, "GPU",
+                    "none %s; training is on the processor",
+                    driver ? "in use" : "here");
         doctor_remedy("%s", why.text);
         return;
     }

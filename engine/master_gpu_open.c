@@ -186,7 +186,7 @@ static int place(struct gapless_master *m, struct tp_region *region, size_t offs
                  struct gpu_part *part, void *memory, size_t bytes,
                  struct gapless_error *error)
 {
-    struct tp_memory it = {.base = memory, .bytes = bytes, .dmabuf = -1};
+    struct tp_memory it = {.base = memory, .bytes = bytes, .dmabuf = -1, .gpu = true};
     struct gapless_error why = {0};
     int status;
 
@@ -352,33 +352,46 @@ static void describe(struct gapless_master *m)
         (void)snprintf(g->text + used, bytes - used, ", %s", flush[g->flush]);
 }
 
-int gpu_public(struct gapless_master *m, const struct gapless_master_config *config,
-               struct gapless_error *error)
+/* The parameters as they are at the start. Before a card takes the place of the host's
+ * memory, which is given up then. */
+static int bring_parameters(struct gapless_master *m, struct gapless_error *error)
 {
     struct master_gpu *g = m->gpu;
-    int status = choose_path(m, config, error);
     uint32_t p;
 
-    if (status != GAPLESS_OK)
-        return status;
-    m->board->copies_only = !g->direct;
     for (p = 0; p < g->parts; p++) {
         struct gpu_part *part = &g->part[p];
         size_t bytes = (part->to - part->from) * sizeof(float);
 
-        part->pinned = g->ops->pin(part->device, m->theta + part->from, bytes, NULL) ==
-                       GAPLESS_OK; /* not being able to costs only time */
         g->ops->copy_in(part->device, part->theta, m->theta + part->from, bytes);
         if (part->published[0] != NULL)
             g->ops->copy_in(part->device, part->published[0], m->theta + part->from,
                             bytes);
         gpu_wait(g, part, DEVICE_IN);
     }
-    if (g->error.status != GAPLESS_OK) {
-        if (error != NULL)
-            *error = g->error;
-        return g->error.status;
-    }
+    if (g->error.status != GAPLESS_OK && error != NULL)
+        *error = g->error;
+    return g->error.status;
+}
+
+int gpu_public(struct gapless_master *m, const struct gapless_master_config *config,
+               struct gapless_error *error)
+{
+    struct master_gpu *g = m->gpu;
+    int status = bring_parameters(m, error);
+    uint32_t p;
+
+    if (status == GAPLESS_OK)
+        status = choose_path(m, config, error);
+    if (status != GAPLESS_OK)
+        return status;
+    for (p = 0; p < g->parts; p++)
+        g->part[p].pinned = /* not being able to costs only time */
+            g->ops->pin(g->part[p].device, m->theta + g->part[p].from,
+                        (g->part[p].to - g->part[p].from) * sizeof(float),
+                        NULL) == GAPLESS_OK;
+    m->board->copies_only = !g->direct;
+    g->changed = true; /* what the host had may be gone */
     describe(m);
     return GAPLESS_OK;
 }

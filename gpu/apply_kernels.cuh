@@ -5,6 +5,9 @@
  *   gapless_apply_SYMBOL_own        ... and the worker's own look-ahead, where that
  *                                   makes a difference
  *   gapless_apply_SYMBOL_sent_gap, _own_gap   the same with gap_sq
+ *
+ * Four blocks on a multiprocessor leave 64 registers to a thread. Without saying so,
+ * nvcc 13 aims at more blocks in two kernels for sm_80, and spills.
  */
 #ifndef GAPLESS_GPU_APPLY_KERNELS_CUH
 #define GAPLESS_GPU_APPLY_KERNELS_CUH
@@ -25,7 +28,7 @@
 #endif
 
 #define KERNEL(symbol, correction, reference, ahead)                                   \
-    extern "C" __global__ void __launch_bounds__(THREADS)                              \
+    extern "C" __global__ void __launch_bounds__(THREADS, 4)                           \
         VARIANT(symbol, reference)(const __grid_constant__ struct apply_work work)     \
     {                                                                                  \
         constexpr unsigned READS = rule_##symbol##_reads | (GAP_READS);                \

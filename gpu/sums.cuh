@@ -50,7 +50,8 @@ DEVICE_FN struct tiles *tiles_here(void)
     return &tiles;
 }
 
-DEVICE_FN size_t stretches_of(size_t n)
+/* On both sides: launches are cut by it, too. */
+static __host__ __device__ __forceinline__ size_t stretches_of(size_t n)
 {
     return (n + SUM_STRETCH_ELEMENTS - 1) / SUM_STRETCH_ELEMENTS;
 }

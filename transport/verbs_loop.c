@@ -293,13 +293,15 @@ int verbs_loop(struct tp *tp, const struct tp_region *region, size_t offset, voi
     int status = loop_check(tp, verbs_region_find(tp, region), offset, host, bytes,
                             &part, error);
 
+    if (status != GAPLESS_OK || part == NULL)
+        return status;
     for (i = 0; status == GAPLESS_OK && i < tp->nics; i++) {
         struct verbs_nic *nic = &tp->nic[i];
 
         if (part->whole[i] == NULL)
             continue;
         status = loop_make(tp, nic, error);
-        if (status != GAPLESS_OK)
+        if (status != GAPLESS_OK || nic->loop == NULL)
             return status;
         if (way == TP_INTO)
             memcpy(nic->loop->bounce, host, bytes);

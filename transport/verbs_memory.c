@@ -90,7 +90,7 @@ int verbs_region_new(struct tp *tp, size_t bytes, struct tp_region *ret,
     region->part = calloc(1, sizeof *region->part);
     if (region->part != NULL)
         region->base = memory_take(bytes, &region->mapped_bytes);
-    if (region->base == NULL) {
+    if (region->part == NULL || region->base == NULL) {
         int os = errno;
 
         free(region->part);

@@ -56,10 +56,11 @@ static void transfer_start(struct transfer *t, const struct verbs_region *region
 {
     struct transfer walk;
 
+    t->near = region->part;
+    t->far = t->grant->far;
     if (t->at == t->end)
         return;
     t->near = verbs_part_at(region, t->at);
-    t->far = t->grant->far;
     while (t->at - t->far->offset >= t->far->bytes)
         t->far++;
     for (walk = *t; walk.at < walk.end; t->pieces++)

@@ -248,21 +248,23 @@ static int own_make(struct tp *tp, const struct verbs_part *of, size_t from, siz
 static int parts_cut(struct tp *tp, struct verbs_region *region, uint32_t in,
                      const struct verbs_part *placed, struct gapless_error *error)
 {
-    struct verbs_part *old = &region->part[in], *more, left, right;
+    struct verbs_part *old = &region->part[in], left, right;
+    struct verbs_part *more = calloc(region->parts + 2, sizeof *more);
     size_t from = placed->offset, to = from + placed->bytes;
     uint32_t count = 0, i;
-    int status = own_make(tp, old, old->offset, from, &left, error);
+    int status;
 
-    if (status != GAPLESS_OK)
+    if (more == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                 "no memory for the parts of a region");
+    status = own_make(tp, old, old->offset, from, &left, error);
+    if (status != GAPLESS_OK) {
+        free(more);
         return status;
+    }
     status = own_make(tp, old, to, old->offset + old->bytes, &right, error);
-    more = calloc(region->parts + 2, sizeof *more);
-    if (status == GAPLESS_OK && more == NULL)
-        status = gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
-                                   "no memory for the parts of a region");
     if (status != GAPLESS_OK) {
         verbs_part_forget(tp, &left);
-        verbs_part_forget(tp, &right);
         free(more);
         return status;
     }

@@ -68,11 +68,11 @@ void must_be_open(cublas_handle handle)
 
 struct product {
     bool turn_a, turn_b;
-    int m, n, k;
+    size_t m, n, k;
     float alpha, beta;
     const float *a, *b;
     float *c;
-    int a_step, b_step, c_step;
+    size_t a_step, b_step, c_step;
 };
 
 /* Column j of a matrix begins at j * step. */
@@ -80,19 +80,16 @@ bool multiply(void *context)
 {
     product *p = static_cast<product *>(context);
 
-    for (int j = 0; j < p->n; j++)
-        for (int i = 0; i < p->m; i++) {
-            float *to = p->c + static_cast<size_t>(j) * p->c_step + i;
+    for (size_t j = 0; j < p->n; j++)
+        for (size_t i = 0; i < p->m; i++) {
+            float *to = p->c + j * p->c_step + i;
             double sum = 0.0;
 
-            for (int l = 0; l < p->k; l++) {
-                size_t at_a = p->turn_a ? static_cast<size_t>(i) * p->a_step + l
-                                        : static_cast<size_t>(l) * p->a_step + i;
-                size_t at_b = p->turn_b ? static_cast<size_t>(l) * p->b_step + j
-                                        : static_cast<size_t>(j) * p->b_step + l;
+            for (size_t l = 0; l < p->k; l++) {
+                float a = p->a[p->turn_a ? i * p->a_step + l : l * p->a_step + i];
+                float b = p->b[p->turn_b ? l * p->b_step + j : j * p->b_step + l];
 
-                sum +=
-                    static_cast<double>(p->a[at_a]) * static_cast<double>(p->b[at_b]);
+                sum += static_cast<double>(a) * static_cast<double>(b);
             }
             /* As BLAS: with beta 0 what was there is not read. */
             *to = static_cast<float>(sum) * p->alpha +
@@ -181,17 +178,17 @@ int cublasSgemm_v2(cublas_handle handle, int op_a, int op_b, int m, int n, int k
         return 7; /* CUBLAS_STATUS_INVALID_VALUE */
     p = new product{op_a != CUBLAS_AS_IT_IS,
                     op_b != CUBLAS_AS_IT_IS,
-                    m,
-                    n,
-                    k,
+                    static_cast<size_t>(m),
+                    static_cast<size_t>(n),
+                    static_cast<size_t>(k),
                     *alpha,
                     *beta,
                     a,
                     b,
                     c,
-                    a_step,
-                    b_step,
-                    c_step};
+                    static_cast<size_t>(a_step),
+                    static_cast<size_t>(b_step),
+                    static_cast<size_t>(c_step)};
     if (find_work()(handle->stream, "cublasSgemm", multiply, p) == cudaSuccess)
         return CUBLAS_OK;
     delete p;

@@ -74,8 +74,7 @@ static void settle(struct device *device, enum device_stream stream)
 {
     struct gapless_error error = {0};
 
-    if (ops->wait(device, ops->mark(device, stream), 20 * SECOND, &error) !=
-        GAPLESS_OK)
+    if (ops->wait(device, ops->mark(device, stream), 20 * SECOND, &error) != GAPLESS_OK)
         fail_msg("wait: %s", error.text);
 }
 

@@ -80,6 +80,11 @@ static void settle(struct bed *bed, enum device_stream stream)
         fail_msg("%s", error.text);
 }
 
+static bool bits_equal(const void *a, const void *b, size_t bytes)
+{
+    return memcmp(a, b, bytes) == 0;
+}
+
 /* Every array, bit by bit. */
 static void same(struct bed *bed, const char *what)
 {
@@ -87,7 +92,7 @@ static void same(struct bed *bed, const char *what)
     for (int i = 0; i < ARRAYS; i++) {
         ops->copy_out(bed->device, bed->back, bed->there[i], BYTES);
         settle(bed, DEVICE_OUT);
-        if (memcmp(bed->back, bed->host[i], BYTES) != 0)
+        if (!bits_equal(bed->back, bed->host[i], BYTES))
             fail_msg("%s: array %d differs", what, i);
     }
 }
@@ -127,11 +132,6 @@ static struct knobs knobs_of(const struct rule *rule, double rate, uint64_t lag)
     return knobs;
 }
 
-static bool equal(const struct sums *a, const struct sums *b)
-{
-    return memcmp(a, b, sizeof *a) == 0;
-}
-
 /* ---- apply ---- */
 
 static const uint32_t ends[] = {700, 1500, N};
@@ -162,7 +162,8 @@ static void apply_rule(struct bed *bed, const struct rule *rule,
     ops->apply(bed->device, rule, pass, QUEUE, blocks, N, 7);
     same(bed, rule->name);
     for (uint32_t w = 0; w < QUEUE; w++)
-        if (!equal(&ops->result(bed->device, 7 + w)->sums, &sums[w]))
+        if (!bits_equal(&ops->result(bed->device, 7 + w)->sums, &sums[w],
+                        sizeof sums[w]))
             fail_msg("%s: sums of gradient %u differ", rule->name, w);
 }
 
@@ -261,7 +262,7 @@ static void rounds(void **state)
                    WANT_GAP, i);
     }
     same(&bed, "round");
-    assert_true(equal(&ops->result(bed.device, 39)->sums, &sums));
+    assert_memory_equal(&ops->result(bed.device, 39)->sums, &sums, sizeof sums);
     ops->round(bed.device, rule, NULL, NULL, NULL, NULL, 0, N, 0, 0);
     assert_int_equal(ops->failure(bed.device, NULL), GAPLESS_INVALID);
     tear_down(&bed);

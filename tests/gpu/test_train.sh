@@ -59,7 +59,7 @@ done
     says "no driver" 1 "driver" env FAKE_CUDA_DRIVER=none timeout 60 "$program" train $task --workers 1 --device cuda --out no
     says "no plugin" 1 "libgapless_cuda\|nothing.so" env GAPLESS_CUDA_PLUGIN="$work/nothing.so" timeout 60 "$program" train \
         $task --workers 1 --device cuda --out no
-    says "nothing was started" 1 "" test -e no
+    check "nothing was started" test ! -e no
     says "auto without a driver" 0 "no GPU is used: .*driver" env FAKE_CUDA_DRIVER=none timeout 60 "$program" train $task \
         --workers 1 --device auto --out auto
     says "a device that is none" 2 "write cpu, cuda" timeout 60 "$program" train $task --workers 1 --device gpu --out no

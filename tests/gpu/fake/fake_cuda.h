@@ -28,6 +28,7 @@
  *   FAKE_CUDA_FLUSH=n     1: the host can flush; 1
  *   FAKE_CUDA_RDMA=n      GPUDirect RDMA is supported; 1
  *   FAKE_CUDA_DMABUF=n    DMA-BUF is supported; 1
+ *   FAKE_CUDA_OPEN=1      memory is never closed to the host: for real network drivers
  *
  * The plugin is opened RTLD_LOCAL and has a fake of its own, apart from that of a test
  * which is linked to gapless_gpu_shim: fake_cuda_of_plugin() is the first's, and

@@ -66,6 +66,15 @@ int owner(const void *memory)
     return one == nullptr ? -1 : one->number;
 }
 
+/* Memory that nothing works on. With FAKE_CUDA_OPEN=1 it stays open, so that a real
+ * driver can register it by its address. */
+static int at_rest()
+{
+    const char *text = getenv("FAKE_CUDA_OPEN");
+
+    return text != nullptr && text[0] == '1' ? PROT_READ | PROT_WRITE : PROT_NONE;
+}
+
 static void protect(int number, int protection)
 {
     std::lock_guard<std::recursive_mutex> hold(lock);
@@ -84,7 +93,7 @@ void memory_open(int number)
 void memory_close(int number)
 {
     if (--gpu_of(number).open == 0)
-        protect(number, PROT_NONE);
+        protect(number, at_rest());
 }
 
 unsigned memory_left()
@@ -118,7 +127,7 @@ static bool map(piece *ret)
     if (ret->head == MAP_FAILED)
         return false;
     ret->memory = (char *)(((uintptr_t)ret->head + 2 * HEAD - 1) / HEAD * HEAD);
-    if (mmap(ret->memory, ret->mapped, PROT_NONE, MAP_SHARED | MAP_FIXED, ret->fd, 0) ==
+    if (mmap(ret->memory, ret->mapped, at_rest(), MAP_SHARED | MAP_FIXED, ret->fd, 0) ==
         MAP_FAILED)
         return false;
     ret->window = (char *)mmap(nullptr, ret->mapped, PROT_READ | PROT_WRITE, MAP_SHARED,

@@ -1,2 +1,7 @@
 /* Fake CUDA: the runtime's interface without the kernel language. */
+#ifndef FAKE_CUDA_RUNTIME_API_H
+#define FAKE_CUDA_RUNTIME_API_H
+
 #include "runtime_api.h"
+
+#endif

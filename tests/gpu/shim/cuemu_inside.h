@@ -21,6 +21,7 @@ namespace cuemu
 {
 constexpr size_t STACK = 64 * 1024;
 constexpr unsigned WARP = 32, BALLOT = WARP;
+constexpr unsigned THREADS_MAX = 1024; /* of a block */
 constexpr unsigned LIVE_MAX = 6000; /* of TSan's fibers in one launch: it has 8,128 */
 constexpr unsigned BLOCKS_AT_ONCE = 4; /* under TSan, each on an OS thread */
 
@@ -50,6 +51,7 @@ struct fiber : thread {
     unsigned mask, lane; /* of a shuffle; lane BALLOT: a bit of every lane */
     const char *where;   /* it waits: for reports, and to tell shuffles apart */
     void *last_atomic;   /* what a fence acquires */
+    unsigned barriers;   /* that it came to */
     launch_tokens *tokens;
 };
 
@@ -65,7 +67,7 @@ struct runner {
     void *asan_fake;
     uint64_t random;
     unsigned preempt;
-    char barrier_token; /* whose address TSan knows */
+    char barrier_token[2]; /* whose addresses TSan knows */
 };
 
 extern __thread runner *here;
@@ -86,6 +88,7 @@ void unlock();
 /* Runs a fiber until it waits or ends. */
 void resume(fiber *f);
 /* All that ran in this launch has ended, and the launcher is after it. */
+void carriers_begin_launch();
 void carriers_end_of_launch();
 } // namespace cuemu
 

@@ -148,6 +148,15 @@ void carrier_give(carrier on)
 
 } // namespace
 
+/* Room for all there can be: what grows while blocks run would look like a race. */
+void carriers_begin_launch()
+{
+    lock();
+    unused.reserve(2 * LIVE_MAX);
+    used.reserve(2 * LIVE_MAX);
+    unlock();
+}
+
 void carriers_end_of_launch()
 {
     lock();
@@ -208,6 +217,7 @@ void start(fiber *f)
     for (int i = 0; i < 6; i++)
         *--top = nullptr;
     f->stack_pointer = top;
+    release(f->on.stack); /* this thread's own thread_locals, made when first used */
 }
 
 } // namespace
@@ -241,13 +251,16 @@ static void perhaps_leave()
 
 /* ---- what kernels call ---- */
 
+/* Two tokens in turn: when a thread leaves a barrier others may have come to the next,
+ * and what they did on the way is not ordered with it. */
 void barrier(const char *where)
 {
-    release(&here->barrier_token);
+    void *token = &here->barrier_token[self()->barriers++ % 2];
+    release(token);
     self()->at = AT_BARRIER;
     self()->where = where;
     leave();
-    acquire(&here->barrier_token);
+    acquire(token);
 }
 
 void fence()

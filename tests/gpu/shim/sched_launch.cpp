@@ -171,6 +171,21 @@ struct launch {
 /* A runner is never freed, nor its fibers: TSan would take that for a write. */
 std::vector<runner *> runners;
 
+runner *runner_new()
+{
+    runner *ret = new runner;
+    ret->fibers.reserve(THREADS_MAX);
+    return ret;
+}
+
+/* All that blocks at the same time need: what one of them made would look like a race
+ * to the next one that takes it. */
+void runners_begin_launch()
+{
+    while (runners.size() < BLOCKS_AT_ONCE)
+        runners.push_back(runner_new());
+}
+
 runner *runner_take()
 {
     runner *ret = nullptr;
@@ -180,7 +195,7 @@ runner *runner_take()
         runners.pop_back();
     }
     unlock();
-    return ret ? ret : new runner;
+    return ret ? ret : runner_new();
 }
 
 void runner_give(runner *r)
@@ -246,7 +261,7 @@ wishes &wanted()
 }
 
 unsigned long launches;
-std::mutex one_at_a_time; /* __shared__ variables are one copy */
+std::mutex one_at_a_time; /* __shared__ variables are one copy, runners are reused */
 } // namespace
 
 void run(dim3 grid, dim3 block, const std::function<void()> &body)
@@ -257,12 +272,13 @@ void run(dim3 grid, dim3 block, const std::function<void()> &body)
     std::vector<unsigned> order(blocks);
     uint64_t random = (l.seed + 1) * 0x9E3779B97F4A7C15ull | 1;
 
-    if (blocks == 0 || threads == 0 || threads > 1024)
+    if (blocks == 0 || threads == 0 || threads > THREADS_MAX)
         die("a launch of no blocks, or of blocks of no or too many threads");
-    std::unique_lock<std::mutex> alone(one_at_a_time, std::defer_lock);
-    if (!tsan())
-        alone.lock();
+    std::lock_guard<std::mutex> alone(one_at_a_time);
     launches++;
+    acquire(&launches);
+    carriers_begin_launch();
+    runners_begin_launch();
     for (unsigned i = 0; i < blocks; i++)
         order[i] = i;
     if (l.seed)
@@ -272,6 +288,7 @@ void run(dim3 grid, dim3 block, const std::function<void()> &body)
     launch_blocks(&l, order);
     acquire(&l.tokens.end);
     carriers_end_of_launch();
+    release(&launches);
 }
 } // namespace cuemu
 
