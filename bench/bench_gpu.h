@@ -111,6 +111,7 @@ void bg_print_bytes(void);
 /* ---- bench_gpu_time.c ---- */
 double bg_now(void); /* s */
 double bg_median(double *values, int count);
+bool bg_same(double a, double b); /* to the bit */
 /* Something that is launched on a device: no waiting. */
 typedef void bg_launch(void *context, struct device *device);
 /* Seconds of one launch among many, back to back, `rounds` times at least `seconds` /

@@ -221,11 +221,6 @@ static enum bg_verdict end(struct bits *b, struct gapless_error *error)
     return BG_PASSED;
 }
 
-static bool same(double a, double b)
-{
-    return memcmp(&a, &b, sizeof a) == 0;
-}
-
 /* ---- the passes of a rule ---- */
 
 static void knobs_of(const struct bits *b, uint32_t gradient, unsigned variant,
@@ -275,10 +270,10 @@ static void make_blocks(const struct bits *b, uint32_t *ends, uint32_t *pieces,
 static bool sums_differ(struct bits *b, const struct sums *cpu, const struct sums *gpu,
                         uint32_t gradient)
 {
-    const char *what = !same(cpu->gap_sq, gpu->gap_sq)       ? "the sum of the gap"
-                       : !same(cpu->step_sq, gpu->step_sq)   ? "the sum of the step"
-                       : !same(cpu->gate_sum, gpu->gate_sum) ? "the sum of the gates"
-                                                             : NULL;
+    const char *what = !bg_same(cpu->gap_sq, gpu->gap_sq)       ? "the sum of the gap"
+                       : !bg_same(cpu->step_sq, gpu->step_sq)   ? "the sum of the step"
+                       : !bg_same(cpu->gate_sum, gpu->gate_sum) ? "the sum of the gates"
+                                                                : NULL;
 
     if (what != NULL)
         (void)differs(b, what, gradient);
@@ -365,7 +360,7 @@ static enum bg_verdict measure(struct bits *b, struct gapless_error *error)
     sum = b->cpu->measure(b->rule, &cpu, &knobs, padded(b->n));
     b->ops->measure(b->device, b->rule, &gpu, &knobs, b->n, 1);
     ret = end(b, error);
-    if (ret == BG_PASSED && !same(sum, b->ops->result(b->device, 1)->value))
+    if (ret == BG_PASSED && !bg_same(sum, b->ops->result(b->device, 1)->value))
         ret = differs(b, "the sum", 0);
     return ret;
 }
@@ -421,9 +416,9 @@ static enum bg_verdict sums_of_a_vector(struct bits *b, struct gapless_error *er
     ret = end(b, error);
     if (ret != BG_PASSED)
         return ret;
-    if (!same(norm, b->ops->result(b->device, 0)->value))
+    if (!bg_same(norm, b->ops->result(b->device, 0)->value))
         return differs(b, "norm_sq", 0);
-    if (!same(decayed, b->ops->result(b->device, 1)->value))
+    if (!bg_same(decayed, b->ops->result(b->device, 1)->value))
         return differs(b, "the norm of decay", 0);
     if (b->ops->result(b->device, 4)->finite != 1)
         return differs(b, "finite", 0);
@@ -529,7 +524,7 @@ void bg_bits(struct bg_run *run, struct bg_check *ret)
     size_t count =
         small ? sizeof quick / sizeof quick[0] : sizeof lengths / sizeof lengths[0];
     struct gapless_error error = {0};
-    struct bits b;
+    struct bits b = {0};
     enum bg_verdict verdict = BG_NOT_RUN;
 
     if (bits_open(run, list[count - 1], &b, &error) == GAPLESS_OK)

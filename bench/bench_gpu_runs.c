@@ -3,6 +3,8 @@
  * (workers killed in the midst of what they do leave no trace in the parameters). */
 #include "bench_gpu.h"
 
+#include "engine/gapless.h"
+
 #include <errno.h>
 #include <math.h>
 #include <signal.h>

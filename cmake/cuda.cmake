@@ -50,7 +50,7 @@ set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_EXTENSIONS OFF)
 set(CMAKE_CUDA_FLAGS_RELEASE "-O3")
 set(CMAKE_CUDA_FLAGS_RELWITHDEBINFO "-O3 -lineinfo")
-set(CMAKE_CUDA_FLAGS_DEBUG "-O1 -g -lineinfo") # device code is optimised all the same: unoptimised it has other bits
+set(CMAKE_CUDA_FLAGS_DEBUG "-O1 -g -lineinfo") # device code is optimised all the same
 # The bits of the CPU: no contraction, division and square root rounded correctly, denormals kept.
 set(GAPLESS_CUDA_ARITHMETIC --fmad=false --prec-div=true --prec-sqrt=true --ftz=false)
 
@@ -140,13 +140,18 @@ if(GAPLESS_HAVE_SHIM AND GAPLESS_GPU_SOURCES)
     set_source_files_properties(${schedulers} PROPERTIES COMPILE_OPTIONS -fno-sanitize=thread)
   endif()
 
-  add_library(gapless_gpu_shim STATIC ${shim_sources})
+  # Compiled once for both.
+  add_library(gapless_gpu_objects OBJECT ${shim_sources})
+  gapless_shim_settings(gapless_gpu_objects)
+  set_target_properties(gapless_gpu_objects PROPERTIES C_VISIBILITY_PRESET hidden CXX_VISIBILITY_PRESET hidden)
+  add_library(gapless_gpu_shim STATIC $<TARGET_OBJECTS:gapless_gpu_objects>)
   gapless_shim_settings(gapless_gpu_shim)
+  set_target_properties(gapless_gpu_shim PROPERTIES LINKER_LANGUAGE CXX)
   target_link_libraries(gapless_gpu_shim INTERFACE gapless_static) # status.c
-  add_library(gapless_cuda_fake MODULE ${shim_sources} engine/status.c)
+  add_library(gapless_cuda_fake MODULE $<TARGET_OBJECTS:gapless_gpu_objects> engine/status.c)
   gapless_shim_settings(gapless_cuda_fake)
   set_target_properties(gapless_cuda_fake PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests
-    C_VISIBILITY_PRESET hidden CXX_VISIBILITY_PRESET hidden)
+    LINKER_LANGUAGE CXX C_VISIBILITY_PRESET hidden)
 
   set(GAPLESS_FAKES gapless_cuda_fake)
   file(GLOB stand_ins CONFIGURE_DEPENDS tests/gpu/fake_*.c tests/gpu/fake_*.cpp)

@@ -292,9 +292,12 @@ struct gapless_worker_config {
     int64_t spin_ns;            /* polling before sleeping; 0: 50,000 */
     bool
         by_range; /* push range by range, as over a network, even if memory is mapped */
-    /* The caller's own buffers, of the GPU or of the host (which is found out): `count`
-     * floats each, both or none. A pull fills params, a push takes grad; they must stay
-     * until close. NULL: the engine's own, see gapless_worker_params and _grad. */
+    /* The caller's own buffers, of one GPU or of the host (which is found out): `count`
+     * floats each, both or none, and then the model has to be told. A pull fills params
+     * and has filled it when it returns; a push takes grad, which must be complete by
+     * then (synchronise the stream that writes it), and may change it. They must stay
+     * until close; what they hold before the first pull is lost. NULL: the engine's
+     * own, see gapless_worker_params and _grad. */
     float *params, *grad;
     /* Over a network whose cards cannot reach GPU memory: copy through host memory. */
     bool allow_staging;
@@ -304,14 +307,15 @@ struct gapless_worker_config {
 struct gapless_worker;
 
 /* Joins: shakes hands, maps (or registers) the slot. GAPLESS_CAPACITY, GAPLESS_MODEL,
- * GAPLESS_VERSION say why not. */
+ * GAPLESS_VERSION say why not; GAPLESS_UNSUPPORTED: the network cannot reach the
+ * caller's buffers, and allow_staging is not set. */
 int gapless_worker_open(const struct gapless_worker_config *config,
                         struct gapless_worker **ret, struct gapless_error *error);
 /* The parameters to compute at: count floats, owned by the worker, valid and unchanged
- * from a pull to the next push. */
+ * from a pull to the next push; or the caller's own params. */
 const float *gapless_worker_params(const struct gapless_worker *worker);
-/* Where the gradient goes: count floats, owned by the worker. Write all of it, then
- * push; no copy is made. */
+/* Where the gradient goes: count floats, owned by the worker, or the caller's own grad.
+ * Write all of it, then push; no copy is made of the worker's. */
 float *gapless_worker_grad(struct gapless_worker *worker);
 /* Number of parameters, the worker's number, and the master's job text. */
 uint64_t gapless_worker_count(const struct gapless_worker *worker);

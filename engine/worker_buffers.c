@@ -160,8 +160,7 @@ static int broken(struct worker_buffers *b, int status, const struct gapless_err
             "and whether others use it",
             b->number, b->facts.name, 1e-9 * (double)DEVICE_WAIT_NS);
     else
-        (void)gapless_error_set(&b->broken, status, 0, "GPU %u (%s): %.400s", b->number,
-                                b->facts.name, why->text);
+        b->broken = *why; /* it names the GPU */
     if (error != NULL)
         *error = b->broken;
     return b->broken.status;

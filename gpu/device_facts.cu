@@ -18,6 +18,10 @@ static const char *lack_text(cudaError_t code)
     case cudaErrorStubLibrary:
         return "the libcuda.so.1 found is the toolkit's stub, not the driver's: take "
                "the folder .../stubs out of LD_LIBRARY_PATH";
+    case cudaErrorInitializationError:
+        return "the driver does not start here: is the module nvidia_uvm loaded "
+               "(`nvidia-modprobe -u`), may /dev/nvidia* be opened, what does dmesg "
+               "say? After a fork, only the process that used CUDA first can use it";
     case cudaErrorSystemNotReady:
         return "the driver is not ready: machines with NVSwitch need the service "
                "nvidia-fabricmanager, of the driver's version";

@@ -53,7 +53,8 @@ static int open_library(void **ret, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
-static int find(void *library, const char *name, void *ret, struct gapless_error *error)
+static int find(void *library, const char *name, void **ret,
+                struct gapless_error *error)
 {
     void *found = dlsym(library, name);
 
@@ -63,20 +64,24 @@ static int find(void *library, const char *name, void *ret, struct gapless_error
                                  "2.18, or no NCCL; install a later one, or name the "
                                  "file: GAPLESS_NCCL=/path/libnccl.so.2",
                                  name);
-    memcpy(ret, &found, sizeof found); /* C has no cast from data to functions */
+    *ret = found;
     return GAPLESS_OK;
 }
 
+/* By memcpy, for C has no cast from data to functions. */
 static int find_all(void *library, struct nccl *ret, struct gapless_error *error)
 {
-    int status = GAPLESS_OK;
+    void *found = NULL;
+    int status;
 
 #define NCCL_FIND(name, result, arguments)                                             \
-    if (status == GAPLESS_OK)                                                          \
-        status = find(library, "nccl" #name, &ret->name, error);
+    status = find(library, "nccl" #name, &found, error);                               \
+    if (status != GAPLESS_OK)                                                          \
+        return status;                                                                 \
+    memcpy(&ret->name, &found, sizeof found);
     NCCL_API_FUNCTIONS(NCCL_FIND)
 #undef NCCL_FIND
-    return status;
+    return GAPLESS_OK;
 }
 
 static int check_version(const struct nccl *nccl, int *ret, struct gapless_error *error)
@@ -99,7 +104,7 @@ static int check_version(const struct nccl *nccl, int *ret, struct gapless_error
 
 static int load(struct gapless_error *error)
 {
-    struct nccl nccl;
+    struct nccl nccl = {NULL};
     void *library = NULL;
     int found = 0, status = open_library(&library, error);
 

@@ -317,7 +317,8 @@ int verbs_grant(struct tp *tp, tp_peer index, const struct tp_region *region,
                                  "peer %u is not connected", index);
     for (i = 0; status == GAPLESS_OK && i < peer->lane_count; i++)
         status = grant_lane(peer->lane[i], entry, window, region->split, &why);
-    if (status == GAPLESS_PEER_LOST || (status != GAPLESS_OK && entry->parts > 1))
+    if (status == GAPLESS_PEER_LOST ||
+        (status != GAPLESS_OK && (entry->part[0].placed || entry->parts > 1)))
         verbs_peer_end(peer, &why);
     if (status != GAPLESS_OK && error != NULL)
         *error = why;

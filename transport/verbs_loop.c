@@ -199,17 +199,18 @@ static int move_error(struct verbs_nic *nic, size_t bytes, enum tp_way way,
                       const struct ibv_wc *wc, struct gapless_error *error)
 {
     const char *card = ibv_get_device_name(nic->context->device);
-    const char *what = way == TP_INTO ? "written to" : "read from";
+    const char *what = way == TP_INTO ? "write to" : "read";
 
     if (wc == NULL)
         return gapless_error_set(error, GAPLESS_TIMEOUT, 0,
-                                 "%s has not %s placed memory (%zu bytes) within %.0f "
-                                 "s: an IOMMU or PCIe ACS may keep it away, or its "
-                                 "port is down",
+                                 "%s was to %s placed memory (%zu bytes) and is not "
+                                 "done after %.0f s: an IOMMU or PCIe ACS may keep it "
+                                 "away, or its port is down",
                                  card, what, bytes, 1e-9 * (double)BOUND_NS);
     return gapless_error_set(error, GAPLESS_SYSTEM, 0,
-                             "%s could not have placed memory %s (%zu bytes): %s; an "
-                             "IOMMU or PCIe ACS may keep it away, or its port is down",
+                             "%s was to %s placed memory (%zu bytes) and failed (%s): "
+                             "an IOMMU or PCIe ACS may keep it away, or its port is "
+                             "down",
                              card, what, bytes, ibv_wc_status_str(wc->status));
 }
 

@@ -51,7 +51,7 @@ static const char *dmabuf_text(int os)
 static const char *address_text(int os)
 {
     if (os == EFAULT || os == EINVAL || os == EOPNOTSUPP)
-        return "the kernel knows no memory there: 'modprobe nvidia-peermem'";
+        return "the kernel knows no memory there, try 'modprobe nvidia-peermem'";
     if (os == ENOMEM)
         return "there was no room: BAR1 is too small, or 'ulimit -l'";
     return "the card's driver refused";
@@ -64,13 +64,14 @@ static int card_error(const struct ibv_pd *pd, size_t bytes, int by_dmabuf,
 
     if (by_dmabuf == 0)
         return gapless_error_set(error, GAPLESS_UNSUPPORTED, by_address,
-                                 "%s cannot reach %zu bytes of a GPU; there was no "
-                                 "DMA-BUF of them, and by address %s",
+                                 "%s cannot reach %zu bytes of a GPU. There was no "
+                                 "DMA-BUF of them; by address: %s",
                                  card, bytes, address_text(by_address));
-    return gapless_error_set(
-        error, GAPLESS_UNSUPPORTED, by_dmabuf,
-        "%s cannot reach %zu bytes of a GPU; by address (%s) %s; as DMA-BUF %s", card,
-        bytes, strerror(by_address), address_text(by_address), dmabuf_text(by_dmabuf));
+    return gapless_error_set(error, GAPLESS_UNSUPPORTED, by_dmabuf,
+                             "%s cannot reach %zu bytes of a GPU. By address: %s (%s); "
+                             "as DMA-BUF: %s",
+                             card, bytes, address_text(by_address),
+                             strerror(by_address), dmabuf_text(by_dmabuf));
 }
 
 /* Of several ways the one that says least of what was hoped for. */

@@ -169,15 +169,15 @@ static double simulated(const char *folder, uint32_t workers, double gbit, doubl
 static void test_simulator_agrees(void **state)
 {
     static const struct {
-        uint32_t workers;
         double gbit, pass, least;
+        uint32_t workers;
         enum plan_bound bound;
     } rows[] = {
-        {3, 0.2, 0.0005, 0.94, PLAN_BY_WORKERS},
-        {30, 0.2, 0.0005, 0.97, PLAN_BY_WIRE},
-        {30, 0.2, 0.002, 0.97, PLAN_BY_PASS},
-        {18, 0.2, 0.0005, 0.85, PLAN_BY_WORKERS}, /* the knee is at 18.3 */
-        {60, 2.0, 0.0005, 0.97, PLAN_BY_PASS},
+        {0.2, 0.0005, 0.94, 3, PLAN_BY_WORKERS},
+        {0.2, 0.0005, 0.97, 30, PLAN_BY_WIRE},
+        {0.2, 0.002, 0.97, 30, PLAN_BY_PASS},
+        {0.2, 0.0005, 0.85, 18, PLAN_BY_WORKERS}, /* the knee is at 18.3 */
+        {2.0, 0.0005, 0.97, 60, PLAN_BY_PASS},
     };
     char folder[32];
 

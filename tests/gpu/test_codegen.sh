@@ -25,9 +25,12 @@ fi
 nvcc=$(cached CMAKE_CUDA_COMPILER)
 
 # ---- the scanner sees what is there ----
-# The architectures of the build, by what it made.
-kernels=$(find "$made" -name 'compute_cuda*.cubin')
-all=$(find "$made" -name '*.cubin' -o -name '*.ptx' | sort -V)
+# What the build made of the sources that are there now; and its architectures, by that.
+all=$(for file in "$source"/gpu/*.cu; do
+    name=$(basename "$file" .cu)
+    find "$made" -name "$name.*cubin" -o -name "$name.*ptx"
+done | sort -V)
+kernels=$(printf '%s\n' "$all" | grep '/compute_cuda.*cubin$')
 # shellcheck disable=SC2086
 architectures=$("$scan" show $kernels | awk '$1 ~ /^[0-9]+$/ { print $1 }' | sort -nu | tr '\n' ' ')
 [ -n "$architectures" ] || wrong "there are no kernels in $made"

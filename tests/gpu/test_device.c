@@ -375,7 +375,7 @@ static void reuses_events(void **state)
         done = ops->done(device, first);
     while (done == 0);
     assert_int_equal(done, 1);
-    assert_int_equal(ops->wait(device, last, SECOND, NULL), GAPLESS_OK);
+    assert_int_equal(ops->wait(device, last, 20 * SECOND, NULL), GAPLESS_OK);
     assert_int_equal(ops->done(device, first), 1);
     ops->after(device, DEVICE_OUT, first);
     ops->copy_out(device, host, memory, sizeof host);
@@ -394,16 +394,22 @@ static void bounds_waits(void **state)
     struct gapless_error error = {0};
     struct device *device = open_device(0);
     float *memory = take(device);
-    uint64_t ticket;
+    uint64_t ticket, later;
 
     (void)state;
     ops->zero(device, memory, BYTES);
     ticket = ops->mark(device, DEVICE_WORK);
+    ops->scale(device, memory, 2.0f, N);
+    later = ops->mark(device, DEVICE_WORK);
     assert_int_equal(ops->wait(device, ticket, 0, &error), GAPLESS_TIMEOUT);
     assert_non_null(strstr(error.text, "GPU 0: not done after 0.000 s"));
-    assert_int_equal(fake->waiting(), 2);
-    assert_int_equal(ops->wait(device, ticket, SECOND, &error), GAPLESS_OK);
-    assert_int_equal(ops->wait(device, ticket + 4, SECOND, &error), GAPLESS_INVALID);
+    assert_int_equal(fake->waiting(), 4);
+    assert_int_equal(ops->wait(device, ticket, 20 * SECOND, &error), GAPLESS_OK);
+    assert_int_equal(fake->waiting(), 2); /* no more than was waited for */
+    assert_int_equal(ops->done(device, later), 0);
+    assert_int_equal(ops->done(device, ticket), 1);
+    assert_int_equal(ops->wait(device, later, 20 * SECOND, &error), GAPLESS_OK);
+    assert_int_equal(ops->wait(device, later + 4, SECOND, &error), GAPLESS_INVALID);
     ops->close(device);
 }
 

@@ -4,6 +4,7 @@
  * and when; what a card says of it by itself. */
 #include "placed.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -124,6 +125,68 @@ static void many_gpus(void **state)
     bed_end(&bed);
     for (size_t g = 0; g < GPUS; g++)
         accel_give(&gpu[g]);
+}
+
+static unsigned descriptors(void)
+{
+    unsigned count = 0;
+
+    for (int fd = 0; fd < 1024; fd++)
+        count += fcntl(fd, F_GETFD) >= 0 ? 1 : 0;
+    return count;
+}
+
+/* What is read and what is written are in one piece of memory; nothing else is in the
+ * region. */
+static void a_split_within_a_gpu(void **state)
+{
+    static const char *const where[] = {ROCE, IWARP};
+    struct tp_config config = bed_config(1, "a token of this run");
+    struct gapless_error error = {0};
+    struct tp_memory memory;
+    unsigned open = 0;
+    struct accel gpu;
+    struct bed bed;
+    const char *how;
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        bed = (struct bed){0};
+        fake_begin();
+        fake_rules.peermem = i % 2 == 1;
+        if (i == 2)
+            open = descriptors();
+        accel_take(&gpu, 8 * PAGE);
+        memory = accel_memory(&gpu, PAGE, 6 * PAGE);
+        must_open(&bed.server, &config);
+        assert_int_equal(t->region_new(bed.server.tp, 6 * PAGE, &bed.region, &error),
+                         GAPLESS_OK);
+        bed.region.split = 2 * PAGE + 8;
+        assert_int_equal(t->listen(bed.server.tp, where[i % 2], &error), GAPLESS_OK);
+        assert_int_equal(t->place(bed.server.tp, &bed.region, 0, &memory, &how, &error),
+                         GAPLESS_OK);
+        must_open(&bed.client, &config);
+        must_join(&bed, &bed.client, where[i % 2], &bed.to_server, &bed.to_client,
+                  &bed.window);
+        placed_fill(gpu.look, 8 * PAGE, 1);
+        placed_fill(bed.window.base, 6 * PAGE, 2);
+        placed_move(&bed.client,
+                    t->put(bed.client.tp, bed.to_server, &bed.window, bed.region.split,
+                           6 * PAGE - bed.region.split, 1),
+                    1);
+        assert_int_equal(must_event(&bed.server, TP_NOTE).note, 1);
+        placed_move(
+            &bed.client,
+            t->get(bed.client.tp, bed.to_server, &bed.window, 0, bed.region.split, 2),
+            2);
+        assert_memory_equal(gpu.look + PAGE, bed.window.base, 6 * PAGE);
+        assert_true(placed_filled(gpu.look, 3 * PAGE + 8, 1));
+        bed_end(&bed);
+        accel_give(&gpu);
+    }
+    fake_begin();
+    (void)fake_end();
+    assert_int_equal(descriptors(), open);
 }
 
 /* Both sides are on GPUs, cut at other places; and on several cards. */
@@ -488,6 +551,7 @@ int main(void)
         cmocka_unit_test(a_slot_on_a_gpu),
         cmocka_unit_test(a_few_bytes),
         cmocka_unit_test(many_gpus),
+        cmocka_unit_test(a_split_within_a_gpu),
         cmocka_unit_test(both_ends),
         cmocka_unit_test(over_two_cards_at_once),
         cmocka_unit_test(by_its_address),
