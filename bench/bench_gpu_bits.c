@@ -284,7 +284,7 @@ static enum bg_verdict apply(struct bits *b, unsigned variant,
                              struct gapless_error *error)
 {
     struct device_pass pass[DEVICE_QUEUE];
-    struct sums sums[DEVICE_QUEUE];
+    struct sums sums[DEVICE_QUEUE] = {{0}};
     double dots[DEVICE_QUEUE][BLOCKS];
     uint32_t ends[BLOCKS], pieces[BLOCKS];
     unsigned want = (variant & 16) ? WANT_GAP : 0;

@@ -48,22 +48,30 @@ struct placed {
     struct gapless_error error;
 };
 
-static int prove(const struct transport *t, struct tp *tp,
+/* The card writes a pattern, the GPU gives it out; then the card reads it back. */
+static int prove(const struct placed *p, const struct transport *t, struct tp *tp,
                  const struct tp_region *region, struct gapless_error *error)
 {
-    unsigned char went[256], came[256];
+    const struct device_ops *ops = p->gpu->ops;
+    unsigned char went[256], seen[256], came[256];
     int status;
 
     for (size_t i = 0; i < sizeof went; i++)
         went[i] = (unsigned char)(i * 7 + 3);
+    memset(seen, 0, sizeof seen);
     memset(came, 0, sizeof came);
     status = t->loop(tp, region, 0, went, sizeof went, TP_INTO, error);
+    if (status != GAPLESS_OK)
+        return status;
+    ops->copy_out(p->device, seen, p->memory, sizeof seen);
+    status = ops->wait(p->device, ops->mark(p->device, DEVICE_OUT), BG_WAIT_NS, error);
     if (status == GAPLESS_OK)
         status = t->loop(tp, region, 0, came, sizeof came, TP_OUT_OF, error);
-    if (status == GAPLESS_OK && memcmp(went, came, sizeof went) != 0)
+    if (status == GAPLESS_OK &&
+        (memcmp(went, seen, sizeof went) != 0 || memcmp(went, came, sizeof went) != 0))
         status = gapless_error_set(error, GAPLESS_SYSTEM, 0,
-                                   "the card reads other bytes from GPU memory than it "
-                                   "wrote there");
+                                   "what the card wrote into GPU memory is not what is "
+                                   "there: is ACS or an IOMMU in between?");
     return status;
 }
 
@@ -85,7 +93,7 @@ static int place(void *context, const struct transport *t, struct tp *tp,
             (void)close(memory.dmabuf);
     }
     if (status == GAPLESS_OK)
-        status = prove(t, tp, region, &p->error);
+        status = prove(p, t, tp, region, &p->error);
     p->proven = status == GAPLESS_OK;
     if (status != GAPLESS_OK && error != NULL)
         *error = p->error;
@@ -139,10 +147,36 @@ static int token_new(const struct bg_run *run, struct bt_options *o, char *path,
 
 /* ---- gpudirect ---- */
 
+/* Bytes of its memory that cards can reach at a time, the second line of `resource`;
+ * 0: unknown. */
+static double bar1(const char *bus)
+{
+    char path[128], line[128];
+    unsigned long long start = 0, end = 0;
+    FILE *file;
+
+    (void)snprintf(path, sizeof path, "/sys/bus/pci/devices/%s/resource", bus);
+    file = fopen(path, "re");
+    for (int i = 0; file != NULL && i < 2; i++) {
+        char *rest;
+
+        if (fgets(line, sizeof line, file) == NULL)
+            break;
+        start = i == 1 ? strtoull(line, &rest, 16) : 0;
+        end = i == 1 ? strtoull(rest, NULL, 16) : 0;
+    }
+    if (file != NULL)
+        (void)fclose(file);
+    return end > start ? (double)(end - start + 1) : 0;
+}
+
 static void facts_of(const struct bg_run *run, struct bg_check *ret)
 {
     const struct device_facts *f = &run->gpu.facts;
+    double reach = bar1(f->bus);
 
+    (void)json_object_set_new(ret->figures, "bar1_bytes",
+                              reach > 0 ? json_real(reach) : json_null());
     (void)json_object_set_new(ret->figures, "rdma_supported", json_boolean(f->rdma));
     (void)json_object_set_new(ret->figures, "dmabuf_supported",
                               json_boolean(f->dmabuf));

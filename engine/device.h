@@ -106,7 +106,7 @@ struct device_ops {
     /* Passes will be over at most elements_max elements in blocks_max blocks. */
     int (*open)(uint32_t number, size_t elements_max, uint32_t blocks_max,
                 struct device **ret, struct gapless_error *error);
-    /* Waits for what was asked for, frees all memory taken. NULL is a no-op. */
+    /* Waits for what was asked for, frees all memory taken, unpins. NULL is a no-op. */
     void (*close)(struct device *device);
     /* The first failure, if there was one: its status (and text); else GAPLESS_OK. */
     int (*failure)(const struct device *device, struct gapless_error *error);

@@ -107,16 +107,19 @@ static void fill_welcome(const struct gapless_master *m, uint32_t worker,
 
 static void hello_observer(struct gapless_master *m, tp_peer peer, uint32_t pid)
 {
+    struct gapless_error why = {0};
     struct wire_welcome welcome;
 
     fill_welcome(m, 0, &welcome);
-    if (m->transport->grant(m->tp, peer, &m->board_region, WIRE_BOARD, TP_READ, NULL) !=
+    if (m->transport->grant(m->tp, peer, &m->board_region, WIRE_BOARD, TP_READ, &why) !=
             0 ||
-        m->transport->grant(m->tp, peer, &m->theta_region, WIRE_THETA, TP_READ, NULL) !=
+        m->transport->grant(m->tp, peer, &m->theta_region, WIRE_THETA, TP_READ, &why) !=
             0 ||
-        m->transport->grant(m->tp, peer, &m->copy_region, WIRE_COPY, TP_READ, NULL) !=
+        m->transport->grant(m->tp, peer, &m->copy_region, WIRE_COPY, TP_READ, &why) !=
             0 ||
-        m->transport->say(m->tp, peer, &welcome, sizeof welcome, NULL) != 0) {
+        m->transport->say(m->tp, peer, &welcome, sizeof welcome, &why) != 0) {
+        if (why.status != GAPLESS_PEER_LOST)
+            say(m, "an observer (pid %u) could not be served: %s", pid, why.text);
         m->transport->drop(m->tp, peer);
         return;
     }
@@ -232,13 +235,16 @@ void door_welcome(struct gapless_master *m, uint32_t worker)
     welcome.grad_at = m->grad_at;
     welcome.told_at = m->told_at;
     welcome.second_at = m->second_at;
-    if (m->transport->grant(m->tp, peer, &slot->region, WIRE_SLOT, TP_SPLIT, NULL) !=
+    if (m->transport->grant(m->tp, peer, &slot->region, WIRE_SLOT, TP_SPLIT, &why) !=
             0 ||
-        m->transport->grant(m->tp, peer, &m->board_region, WIRE_BOARD, TP_READ, NULL) !=
+        m->transport->grant(m->tp, peer, &m->board_region, WIRE_BOARD, TP_READ, &why) !=
             0 ||
         (m->told_at != 0 && m->transport->grant(m->tp, peer, &m->published_region,
-                                                WIRE_PUBLISHED, TP_READ, NULL) != 0) ||
-        m->transport->say(m->tp, peer, &welcome, sizeof welcome, NULL) != 0) {
+                                                WIRE_PUBLISHED, TP_READ, &why) != 0) ||
+        m->transport->say(m->tp, peer, &welcome, sizeof welcome, &why) != 0) {
+        if (why.status != GAPLESS_PEER_LOST)
+            say(m, "worker %u (pid %u) could not be served: %s", worker, m->hello_pid,
+                why.text);
         m->transport->drop(m->tp, peer);
         depart(m, peer);
     }
@@ -261,9 +267,10 @@ static void say_lost(struct gapless_master *m, tp_peer peer)
                 : "it ended without a word, as if it was killed: look at its last "
                   "messages");
     else if (who->role == ROLE_OBSERVER && why.status != GAPLESS_OK)
-        say(m, "an observer (pid %u) was lost: %s", who->pid, why.text);
-    else if (who->role == ROLE_UNKNOWN && why.status != GAPLESS_OK)
-        say(m, "somebody who had not said hello yet was lost: %s", why.text);
+        if (why.status != GAPLESS_PEER_LOST)
+            say(m, "an observer (pid %u) was lost: %s", who->pid, why.text);
+        else if (who->role == ROLE_UNKNOWN && why.status != GAPLESS_OK)
+            say(m, "somebody who had not said hello yet was lost: %s", why.text);
 }
 
 void door_down(struct gapless_master *m, tp_peer peer)

@@ -415,9 +415,8 @@ void worker_abandon(struct gapless_worker *w)
 {
     if (w == NULL)
         return;
-    buffers_leave(w);
-    client_close(&w->client);
     buffers_close(w);
+    client_close(&w->client);
     free(w->velocity);
     free(w->own);
     free(w->copy);

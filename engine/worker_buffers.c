@@ -76,13 +76,12 @@ int buffers_look(const struct gapless_worker_config *config, struct worker_buffe
 
 /* Copies from and to memory that is not page-locked work too, at about half the speed.
  */
-static void pin_one(struct gapless_worker *w, unsigned at, const float *vector)
+static bool pin(struct gapless_worker *w, const float *vector)
 {
-    struct worker_buffers *b = &w->buffers;
-    void *memory = (void *)(uintptr_t)vector;
+    const struct worker_buffers *b = &w->buffers;
 
-    if (b->ops->pin(b->device, memory, w->padded * sizeof(float), NULL) == GAPLESS_OK)
-        b->pinned[at] = memory;
+    return b->ops->pin(b->device, (void *)(uintptr_t)vector, w->padded * sizeof(float),
+                       NULL) == GAPLESS_OK;
 }
 
 static int open_device(struct gapless_worker *w, struct gapless_error *error)
@@ -143,8 +142,8 @@ int buffers_open(struct gapless_worker *w, const struct gapless_worker_config *c
     status = open_device(w, error);
     if (status != GAPLESS_OK || try_direct(w, config, &status, error))
         return status;
-    pin_one(w, 0, w->params);
-    pin_one(w, 1, w->grad);
+    b->locked = pin(w, w->params);
+    b->locked = pin(w, w->grad) && b->locked;
     return GAPLESS_OK;
 }
 
@@ -222,7 +221,6 @@ void buffers_describe(const struct gapless_worker *w, char *ret, size_t bytes)
 {
     const struct worker_buffers *b = &w->buffers;
     const char *passes = w->compute->name;
-    bool locked = b->pinned[0] != NULL && b->pinned[1] != NULL;
 
     switch (b->kind) {
     case BUFFERS_OWN:
@@ -235,7 +233,7 @@ void buffers_describe(const struct gapless_worker *w, char *ret, size_t bytes)
         (void)snprintf(
             ret, bytes,
             "cuda:%u %s: staged through %s host memory%s%s; the worker's passes on %s",
-            b->number, b->facts.name, locked ? "page-locked" : "pageable",
+            b->number, b->facts.name, b->locked ? "page-locked" : "pageable",
             b->cause != NULL ? ", since " : "", b->cause != NULL ? b->cause : "",
             passes);
         break;
@@ -248,23 +246,11 @@ void buffers_describe(const struct gapless_worker *w, char *ret, size_t bytes)
     }
 }
 
-void buffers_leave(struct gapless_worker *w)
-{
-    struct worker_buffers *b = &w->buffers;
-    unsigned i;
-
-    for (i = 0; i < 2; i++)
-        if (b->pinned[i] != NULL)
-            b->ops->unpin(b->device, b->pinned[i]);
-}
-
 void buffers_close(struct gapless_worker *w)
 {
     struct worker_buffers *b = &w->buffers;
 
-    if (b->device == NULL)
-        return;
-    if (b->velocity != NULL)
-        b->ops->give(b->device, b->velocity);
-    b->ops->close(b->device);
+    if (b->device != NULL)
+        b->ops->close(b->device); /* what was taken and page-locked, too */
+    free(b->proof);
 }

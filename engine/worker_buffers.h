@@ -38,10 +38,12 @@ struct worker_buffers {
     const struct device_ops *ops; /* NULL: host memory */
     struct device *device;
     struct device_facts facts;
-    float *velocity;             /* direct, DANA-Slim: of the GPU */
-    void *pinned[2];             /* staged: host memory that was page-locked */
-    const char *how;             /* direct: how the network reaches them */
-    const char *cause;           /* staged over a network: why not direct */
+    float *velocity;      /* direct, DANA-Slim: of the GPU */
+    bool locked;          /* staged: through page-locked memory of the host */
+    unsigned char *proof; /* direct: bytes on their way; a GPU that has failed may still
+                             touch them */
+    const char *how;      /* direct: how the network reaches them */
+    const char *cause;    /* staged over a network: why not direct */
     struct gapless_error broken; /* status GAPLESS_OK: it is not */
 };
 
@@ -62,8 +64,7 @@ int buffers_fill(struct gapless_worker *worker, struct gapless_error *error);
 int buffers_take(struct gapless_worker *worker, struct gapless_error *error);
 /* One line, see gapless_worker_device. */
 void buffers_describe(const struct gapless_worker *worker, char *ret, size_t bytes);
-/* Before the slot is given up, and after. */
-void buffers_leave(struct gapless_worker *worker);
+/* Waits until the GPU is done with the slot; so, before that is given up. */
 void buffers_close(struct gapless_worker *worker);
 
 /* Waits, with a bound, until all that was asked for on a stream is done. What fails is

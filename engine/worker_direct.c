@@ -90,9 +90,10 @@ static int prove_at(struct gapless_worker *w, uint64_t at, char *memory, size_t 
                     struct gapless_error *error)
 {
     struct worker_buffers *b = &w->buffers;
-    unsigned char sent[TP_LOOP_MAX], seen[TP_LOOP_MAX] = {0};
+    unsigned char *sent = b->proof, *seen = b->proof + TP_LOOP_MAX;
     int status;
 
+    memset(seen, 0, bytes);
     pattern(sent, bytes, (uint32_t)at);
     status = loop(w, at, sent, bytes, TP_INTO, error);
     if (status == GAPLESS_OK)
@@ -149,8 +150,13 @@ int direct_open(struct gapless_worker *w, struct gapless_error *error)
     const struct wire_welcome *welcome = &w->client.welcome;
     struct worker_buffers *b = &w->buffers;
     size_t bytes = (size_t)welcome->count * sizeof(float);
-    int status = place_one(w, welcome->sent_at, b->params, error);
+    int status;
 
+    b->proof = malloc((size_t)2 * TP_LOOP_MAX);
+    if (b->proof == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                 "no memory to prove a network card with");
+    status = place_one(w, welcome->sent_at, b->params, error);
     if (status == GAPLESS_OK)
         status = place_one(w, welcome->grad_at, b->grad, error);
     if (status == GAPLESS_OK)

@@ -539,6 +539,8 @@ static void in_turn(void **state)
         assert_true(pipeline(device[i % 2], memory[i % 2], (float)i, true, true) ==
                     2.0f * (float)i);
     fake->lose(1); /* the other one goes on */
+    assert_int_equal(ops->mark(device[1], DEVICE_IN), 0);
+    assert_true(ops->done(device[1], 0) < 0);
     assert_true(pipeline(device[0], memory[0], 5.0f, true, true) == 10.0f);
     ops->close(device[0]);
     ops->close(device[1]);

@@ -172,10 +172,12 @@ static void begin(struct rank *ranks, uint32_t size, size_t n, int64_t timeout_n
 {
     struct gapless_error error = {0};
 
-    memset(ranks, 0, size * sizeof *ranks);
-    assert_int_equal(plugin->group->id(ranks[0].id, &error), GAPLESS_OK);
+    unsigned char id[GPU_GROUP_ID];
+
+    assert_int_equal(plugin->group->id(id, &error), GAPLESS_OK);
     for (uint32_t r = 0; r < size; r++) {
-        memcpy(ranks[r].id, ranks[0].id, sizeof ranks[r].id);
+        ranks[r] = (struct rank){0};
+        memcpy(ranks[r].id, id, sizeof id);
         ranks[r].number = r;
         ranks[r].size = size;
         ranks[r].n = n;

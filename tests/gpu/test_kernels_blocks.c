@@ -117,7 +117,8 @@ static void blocks_of_few_elements(void **state)
     static const uint32_t ones[] = {1}, some[] = {1, 0, 2, 16, 3, 0, 0, 40, 7};
     (void)state;
     all_kinds(50, cut(47, ones, 1), 1);
-    all_kinds(600, cut(589, some, sizeof some / sizeof *some), 2);
+    if (BED_PART < 40)
+        all_kinds(600, cut(589, some, sizeof some / sizeof *some), 2);
 }
 
 static void one_block_and_the_whole_range(void **state)
@@ -128,7 +129,7 @@ static void one_block_and_the_whole_range(void **state)
         for (int r = 0; r < NAMES; r++) {
             size_t n = lengths[i];
             uint64_t seed = i * 8 + (uint64_t)r;
-            if (BED_PART > 6 && n > 6000)
+            if (BED_PART > 6 && (n > 6000 || i % NAMES != (size_t)r))
                 continue;
             ends[0] = (uint32_t)n;
             apply_once(rules_find(names[r]), n, 1, seed, 4, 1, WITH_PIECES | WITH_DOTS);

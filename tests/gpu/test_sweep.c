@@ -103,7 +103,7 @@ static void live(struct life *life)
     ops->close(device);
 }
 
-static void check(const struct life *life, unsigned long n)
+static void check(const struct life *life, unsigned long n, bool named)
 {
     if (fake->leaks() != 0)
         fail_msg("call %lu, %s: %u things left", n, fake->failed(), fake->leaks());
@@ -115,7 +115,7 @@ static void check(const struct life *life, unsigned long n)
     }
     if (life->error.status >= 0 || life->error.text[0] == '\0')
         fail_msg("call %lu, %s: no error was told", n, fake->failed());
-    if (strstr(life->error.text, fake->failed()) == NULL &&
+    if (named && strstr(life->error.text, fake->failed()) == NULL &&
         strcmp(fake->failed(), "launch") != 0)
         fail_msg("call %lu, %s, is not named: %s", n, fake->failed(), life->error.text);
 }
@@ -135,7 +135,7 @@ static void sweep(bool all_after)
         fake->fail_at(n, all_after);
         live(&life);
         fake->fail_at(0, false);
-        check(&life, n);
+        check(&life, n, !all_after); /* else a later one may be told of */
         opening += !life.opened;
         harmless += life.whole;
         lives++;
@@ -143,7 +143,7 @@ static void sweep(bool all_after)
             strcmp(fake->failed(), "cudaEventDestroy") == 0)
             n += STRIDE;
     }
-    assert_true(lives > 90 && opening > 40);
+    assert_true(lives > 100 && opening > 15 && opening < lives);
     assert_true(harmless > 3);
     fake->reset();
     live(&life); /* nothing has stuck */

@@ -31,7 +31,8 @@ static void fail_at(unsigned long n, bool all_after)
 
     fail_number = n == 0 ? 0 : count + n;
     fail_after = all_after;
-    fail_name[0] = '\0';
+    if (n != 0)
+        fail_name[0] = '\0';
 }
 
 static void setup()

@@ -22,8 +22,10 @@ namespace cuemu
 constexpr size_t STACK = 64 * 1024;
 constexpr unsigned WARP = 32, BALLOT = WARP;
 constexpr unsigned THREADS_MAX = 1024; /* of a block */
-constexpr unsigned LIVE_MAX = 6000; /* of TSan's fibers in one launch: it has 8,128 */
-constexpr unsigned BLOCKS_AT_ONCE = 4; /* under TSan, each on an OS thread */
+/* Carriers before they are used again in a launch, under TSan: each takes about 1 MiB
+ * there, and there cannot be more than 8,128. */
+constexpr unsigned LIVE_MAX = 1024;
+constexpr unsigned BLOCKS_AT_ONCE = 2; /* under TSan, each on an OS thread */
 
 enum state {
     RUNNABLE,

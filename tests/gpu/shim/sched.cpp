@@ -152,8 +152,8 @@ void carrier_give(carrier on)
 void carriers_begin_launch()
 {
     lock();
-    unused.reserve(2 * LIVE_MAX);
-    used.reserve(2 * LIVE_MAX);
+    unused.reserve(LIVE_MAX + BLOCKS_AT_ONCE * THREADS_MAX);
+    used.reserve(LIVE_MAX + BLOCKS_AT_ONCE * THREADS_MAX);
     unlock();
 }
 
