@@ -93,8 +93,9 @@ const struct option_row options_table[] = {
     {"gpu-flush", 0, false, LIVE, KIND_CHOICE, GROUP_GPU, "WHEN", "auto", AT(gpu_flush), ANY, "auto, always, never",
      "flush what the network card wrote before a kernel reads it; auto: as the GPU asks for; one of"},
     {"group", 0, false, FOR_TRAIN | FOR_WORKER, KIND_CHOICE, GROUP_GPU, "KIND", NULL, AT(group), ANY, "nccl",
-     "several GPUs are one worker: they average their gradients by NCCL, one of them talks to the master; train with --rule ssgd: "
-     "all GPUs are one group, without a master. The kind:"},
+     "the GPUs of --device are one worker (all, unless told): each computes its part of a batch, NCCL averages, one talks to the master; "
+     "train: those of --worker-device, in --workers groups (1, unless told); with --rule ssgd each GPU is a worker, without a master; "
+     "one of"},
 
     {"connect-timeout", 0, false, FOR_WORKER | FOR_OBSERVE, KIND_REAL, GROUP_RUN, "SECONDS", "10", AT(connect_timeout), {0, 1e6, true, false}, NULL,
      "how long to look for the master"},
@@ -208,7 +209,9 @@ const struct option_command_row options_commands[] = {
      "word before its K-th push); with @N behind it, only worker number N does.\n"
      "Exit code: 0 done, 1 failed, 2 misuse, 3 the master was lost and did not come "
      "back\n"
-     "within --reconnect seconds."},
+     "within --reconnect seconds. With --group, a GPU that does not keep up ends the group "
+     "after\n"
+     "GAPLESS_GROUP_TIMEOUT seconds (60)."},
     {FOR_OBSERVE, "observe", "watch a running master, without slowing it",
      "gapless observe --master ADDRESS [OPTION...]",
      "Prints a line every --interval until the run ends."},

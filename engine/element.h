@@ -23,7 +23,7 @@
 #if defined(__CUDACC__)
 #define RULE_FN static __host__ __device__ __forceinline__
 #else
-#define RULE_FN static inline __attribute__((always_inline))
+#define RULE_FN static inline
 #endif
 typedef float scalar;
 typedef float real;

@@ -267,10 +267,9 @@ static void say_lost(struct gapless_master *m, tp_peer peer)
                 : "it ended without a word, as if it was killed: look at its last "
                   "messages");
     else if (who->role == ROLE_OBSERVER && why.status != GAPLESS_OK)
-        if (why.status != GAPLESS_PEER_LOST)
-            say(m, "an observer (pid %u) was lost: %s", who->pid, why.text);
-        else if (who->role == ROLE_UNKNOWN && why.status != GAPLESS_OK)
-            say(m, "somebody who had not said hello yet was lost: %s", why.text);
+        say(m, "an observer (pid %u) was lost: %s", who->pid, why.text);
+    else if (who->role == ROLE_UNKNOWN && why.status != GAPLESS_OK)
+        say(m, "somebody who had not said hello yet was lost: %s", why.text);
 }
 
 void door_down(struct gapless_master *m, tp_peer peer)

@@ -60,7 +60,7 @@ struct gpu_part {
 /* A worker's vectors, by part. */
 struct gpu_slot {
     float *own[DEVICE_MAX], *sent[DEVICE_MAX], *grad[DEVICE_MAX];
-    bool taken, pinned;
+    bool taken;
     bool whole; /* its gradient comes in one piece: copy ahead */
 };
 

@@ -452,8 +452,8 @@ int gpu_slot_memory(struct gapless_master *m, uint32_t worker,
     if (status != GAPLESS_OK)
         return status;
     if (!g->slot[worker].taken && !g->direct)
-        g->slot[worker].pinned = g->ops->pin(g->part[0].device, region->base,
-                                             region->bytes, NULL) == GAPLESS_OK;
+        (void)g->ops->pin(g->part[0].device, region->base, region->bytes,
+                          NULL); /* not being able to costs only time */
     g->slot[worker].taken = true;
     for (p = 0; p < g->parts; p++)
         zero_slot(m, worker, p);
@@ -463,42 +463,50 @@ int gpu_slot_memory(struct gapless_master *m, uint32_t worker,
 /* ---- the end ----------------------------------------------------------------------
  */
 
+static void close_part(struct master_gpu *g, struct gpu_part *part)
+{
+    uint32_t r;
+
+    for (r = part->first; part->device != NULL && g->blocks != NULL && r < part->end;
+         r++)
+        if (g->blocks[r] != NULL)
+            g->ops->blocks_free(part->device, g->blocks[r]);
+    g->ops->close(part->device); /* with all memory taken, and unpins */
+    part->device = NULL;
+}
+
+/* A GPU that is closed copies nothing more, whatever went wrong before. One that cards
+ * reach is closed after them. */
 void gpu_detach(struct gapless_master *m)
 {
     struct master_gpu *g = m->gpu;
-    uint32_t p, w;
+    uint32_t p;
 
     for (p = 0; g != NULL && p < g->parts; p++) {
         struct gpu_part *part = &g->part[p];
 
         if (part->device == NULL)
             continue;
+        if (!g->direct || g->error.status != GAPLESS_OK) {
+            close_part(g, part);
+            continue;
+        }
         for (unsigned s = 0; s < DEVICE_STREAMS; s++)
             gpu_wait(g, part, (enum device_stream)s);
         if (part->pinned)
             g->ops->unpin(part->device, m->theta + part->from);
-        for (w = 0; p == 0 && w < m->core->config.workers_max; w++)
-            if (g->slot[w].pinned)
-                g->ops->unpin(part->device, m->slot[w].region.base);
     }
 }
 
 void gpu_close(struct gapless_master *m)
 {
     struct master_gpu *g = m->gpu;
-    uint32_t p, r;
+    uint32_t p;
 
     if (g == NULL)
         return;
-    for (p = 0; p < g->parts; p++) {
-        struct gpu_part *part = &g->part[p];
-
-        for (r = part->first;
-             part->device != NULL && g->blocks != NULL && r < part->end; r++)
-            if (g->blocks[r] != NULL)
-                g->ops->blocks_free(part->device, g->blocks[r]);
-        g->ops->close(part->device); /* with all memory taken */
-    }
+    for (p = 0; p < g->parts; p++)
+        close_part(g, &g->part[p]);
     free(g->slot);
     free(g->blocks);
     free(g->open);

@@ -166,13 +166,13 @@ DEVICE_FN void round_all(const struct rule_work *work)
         struct four x = four_zero();
         float4 gap_sq, step_sq;
 
-        four_load(&work->at, g, READS & ~(SLOT_GRAD | SLOT_SENT), &x);
+        four_load(&work->at, g, READS & ~(unsigned)(SLOT_GRAD | SLOT_SENT), &x);
         x.grad = mean_of(work, g);
         if (SUMS)
             x.sent = array_load(work->sent[0], group_at(g, work->sent[0]));
         four_update<ahead_is_zero, CORRECT, MOVE>(&x, &work->knobs, 1.0f, &gap_sq,
                                                   &step_sq);
-        four_store(&work->at, g, WRITES & ~SLOT_SENT, &x);
+        four_store(&work->at, g, WRITES & ~(unsigned)SLOT_SENT, &x);
 #pragma unroll 1
         for (uint32_t w = 0; w < work->workers; w++)
             array_store(work->sent[w], group_at(g, work->sent[w]), x.sent);

@@ -108,7 +108,7 @@ static int load(struct gapless_error *error)
     void *library = NULL;
     int found = 0, status = open_library(&library, error);
 
-    if (status != GAPLESS_OK)
+    if (status != GAPLESS_OK || library == NULL)
         return status;
     status = find_all(library, &nccl, error);
     if (status == GAPLESS_OK)

@@ -168,18 +168,18 @@ static void *live(void *context)
     return NULL;
 }
 
-static void begin(struct rank *ranks, uint32_t size, size_t n, int64_t timeout_ns)
+__attribute__((noinline)) static void begin(struct rank *ranks, uint32_t size, size_t n,
+                                            int64_t timeout_ns)
 {
     struct gapless_error error = {0};
 
     unsigned char id[GPU_GROUP_ID];
 
     assert_int_equal(plugin->group->id(id, &error), GAPLESS_OK);
-    for (uint32_t r = 0; r < size; r++) {
-        ranks[r] = (struct rank){0};
-        memcpy(ranks[r].id, id, sizeof id);
-        ranks[r].number = r;
-        ranks[r].size = size;
+    for (uint32_t r = 0; r < size && r < RANKS_MAX; r++) {
+        ranks[r] = (struct rank){.number = r, .size = size};
+        for (uint32_t i = 0; i < GPU_GROUP_ID; i++)
+            ranks[r].id[i] = id[i];
         ranks[r].n = n;
         ranks[r].timeout_ns = timeout_ns;
         ranks[r].means = 2;

@@ -87,7 +87,7 @@ static void long_arrays(void **state)
                 uint64_t seed = i * 1000 + (uint64_t)r * 8 + kind;
                 if ((seed * 7 + i) % BED_PART != 0 || (lengths[i] > 60000 && kind < 4))
                     continue;
-                if (BED_PART > 6 && lengths[i] > 5000)
+                if (BED_FEW && lengths[i] > 5000)
                     continue;
                 apply_once(&rules[r], lengths[i], seed, kind, 1 + (uint32_t)seed % 2,
                            seed % 4 == 3, false);

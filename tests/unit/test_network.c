@@ -291,7 +291,7 @@ static void test_token_new(void **state)
 static void test_open(void **state)
 {
     struct settings settings = {.insecure = true,
-                                .device = "mlx5_0",
+                                .rdma_device = "mlx5_0",
                                 .lanes = 2,
                                 .retries = 3,
                                 .ack_timeout = 16};

@@ -25,7 +25,7 @@ constexpr unsigned THREADS_MAX = 1024; /* of a block */
 /* Carriers before they are used again in a launch, under TSan: each takes about 1 MiB
  * there, and there cannot be more than 8,128. */
 constexpr unsigned LIVE_MAX = 1024;
-constexpr unsigned BLOCKS_AT_ONCE = 2; /* under TSan, each on an OS thread */
+constexpr unsigned BLOCKS_AT_ONCE = 8; /* under TSan, each on an OS thread */
 
 enum state {
     RUNNABLE,
