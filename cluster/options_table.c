@@ -209,7 +209,8 @@ const struct option_command_row options_commands[] = {
      "word before its K-th push); with @N behind it, only worker number N does.\n"
      "Exit code: 0 done, 1 failed, 2 misuse, 3 the master was lost and did not come "
      "back\n"
-     "within --reconnect seconds. With --group, a GPU that does not keep up ends the group "
+     "within --reconnect seconds. With --group, a GPU that does not keep up ends the "
+     "group "
      "after\n"
      "GAPLESS_GROUP_TIMEOUT seconds (60)."},
     {FOR_OBSERVE, "observe", "watch a running master, without slowing it",

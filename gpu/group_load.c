@@ -104,7 +104,7 @@ static int check_version(const struct nccl *nccl, int *ret, struct gapless_error
 
 static int load(struct gapless_error *error)
 {
-    struct nccl nccl = {NULL};
+    struct nccl nccl;
     void *library = NULL;
     int found = 0, status = open_library(&library, error);
 

@@ -33,10 +33,10 @@ struct rank {
     size_t n;
     int64_t timeout_ns;
     unsigned means; /* and then a broadcast from rank 1 (or 0) */
+    bool lose;      /* the GPU is lost before the first mean */
+    bool quit;      /* it closes instead of taking part */
     unsigned char id[GPU_GROUP_ID];
     pthread_barrier_t *opened, *done; /* all ranks are this far */
-    bool lose;                        /* the GPU is lost before the first mean */
-    bool quit;                        /* it closes instead of taking part */
     struct device *device;
     struct gpu_group *group;
     float *x;
@@ -57,6 +57,15 @@ static double now_seconds(void)
 static float value(uint32_t rank, size_t i)
 {
     return (float)(rank + 1u) + 0.25f * (float)(i % 7) - 0.001f * (float)i;
+}
+
+static bool same_bits(float a, float b)
+{
+    uint32_t left, right;
+
+    memcpy(&left, &a, sizeof left);
+    memcpy(&right, &b, sizeof right);
+    return left == right;
 }
 
 static void put(struct rank *rank)
@@ -91,7 +100,7 @@ static int check_mean(struct rank *rank)
             sum += value(r, i);
         if (rank->size > 1)
             sum *= scale;
-        if (memcmp(&rank->host[i], &sum, sizeof sum) != 0)
+        if (!same_bits(rank->host[i], sum))
             return gapless_error_set(&rank->error, GAPLESS_CORRUPT, 0,
                                      "element %zu is %.9g, not %.9g", i,
                                      (double)rank->host[i], (double)sum);
@@ -106,7 +115,7 @@ static int check_broadcast(struct rank *rank, uint32_t root)
     for (size_t i = 0; status == GAPLESS_OK && i < rank->n; i++) {
         float want = value(root, i);
 
-        if (memcmp(&rank->host[i], &want, sizeof want) != 0)
+        if (!same_bits(rank->host[i], want))
             return gapless_error_set(&rank->error, GAPLESS_CORRUPT, 0,
                                      "element %zu is %.9g, not %.9g", i,
                                      (double)rank->host[i], (double)want);
