@@ -67,6 +67,7 @@ struct bed {
     struct device_result result[DEVICE_QUEUE];
     struct kernel_place place;
     uint64_t chance;
+    bool wide; /* see bed_number */
 };
 
 static inline uint64_t bed_draw(struct bed *bed, uint64_t below)
@@ -75,11 +76,13 @@ static inline uint64_t bed_draw(struct bed *bed, uint64_t below)
     return (bed->chance >> 33) % below;
 }
 
-/* Of many sizes, and of both signs. */
+/* Of many sizes, and of both signs. wide: of so many that sums in double round. */
 static inline float bed_number(struct bed *bed)
 {
     double x = (double)bed_draw(bed, 1u << 24) / (1 << 24) - 0.5;
-    return (float)(x * exp2((double)bed_draw(bed, 12) - 8.0));
+    double size =
+        bed->wide ? (double)bed_draw(bed, 50) - 25.0 : (double)bed_draw(bed, 12) - 8.0;
+    return (float)(x * exp2(size));
 }
 
 static inline float bed_special(struct bed *bed)
@@ -224,8 +227,9 @@ static inline const struct compute *bed_cpu(uint64_t which)
 {
     const struct compute *const *all = compute_cpu_all();
     uint64_t count = 0;
-    while (all[count])
+    do
         count++;
+    while (all[count]);
     return all[which % count];
 }
 

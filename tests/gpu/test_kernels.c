@@ -32,6 +32,7 @@ static void apply_once(const struct rule *rule, size_t n, uint64_t seed, unsigne
 
     snprintf(what, sizeof what, "%s, kind %u, seed %llu, %u gradients", rule->name,
              kind, (unsigned long long)seed, count);
+    bed.wide = seed % 3 == 0;
     bed_fill(&bed, n, count, seed, misaligned, special);
     bed_order(&bed, seed);
     for (uint32_t q = 0; q < count; q++) {

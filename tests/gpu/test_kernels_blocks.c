@@ -175,6 +175,60 @@ static void thousands_of_blocks(void **state)
     apply_once(rules_find("shared-lga"), 4000, cut(3995, ones, 3), 5, 4, 1, 0);
 }
 
+/* What was published and what is measured here are nearly the same number, and kappa is
+ * so large that the last bit of the sum decides about the gate. */
+static void exact_once(size_t n, uint32_t blocks_count, uint64_t seed)
+{
+    const struct rule *rule = rules_find("shared-lga-dot");
+    const struct compute *cpu = bed_cpu(seed);
+    struct blocks blocks = {.ends = ends, .count = blocks_count, .dots = dots};
+    struct kernel_blocks here = {.ends = ends, .count = blocks_count, .dots = dots};
+    struct device_pass pass = {.want = WANT_GAP};
+    double size = 0.0;
+    struct sums sums;
+
+    bed.wide = true;
+    bed_fill(&bed, n, 1, seed, seed % 2 != 0, false);
+    bed.wide = false;
+    bed_order(&bed, seed);
+    struct arrays at = bed_arrays(bed.cpu, 0);
+    pass.at = bed_arrays(bed.gpu, 0);
+    pass.knobs = bed_knobs(rule, 0, 0);
+    for (size_t i = 0; i < n; i++) { /* sent: where the momentum's own part is out */
+        float ahead = pass.knobs.rate_share * at.all[i];
+        /* stretches of such different sizes that their sum rounds in double */
+        bed.cpu[5][i] = bed.gpu[5][i] = ldexpf(at.grad[i], -(int)(i / 1024 * 7 % 60));
+        at.sent[i] = pass.at.sent[i] = at.theta[i] - ahead;
+        size += fabs((double)at.grad[i] * (double)at.sent[i]);
+    }
+    cpu->dots(at.grad, at.sent, &blocks, bed.padded, dots);
+    pass.knobs.kappa = 1e13 / size;
+    for (uint32_t i = 0; i < blocks_count; i++)
+        dots[i] += 0.5 / pass.knobs.kappa;
+    cpu->apply(rule, &at, &pass.knobs, &blocks, bed.padded, WANT_GAP, &sums);
+    bed_wait(&bed, kernel_apply(&bed.place, rule, &pass, 1, &here, n, bed.result));
+    bed_compare(&bed, "a measure to the last bit");
+    bed_compare_sums(&sums, &bed.result[0].sums, "a measure to the last bit");
+    assert_true(fabs(sums.gate_sum / blocks_count - 0.5) < 0.3);
+    bed_empty(&bed);
+}
+
+static void the_last_bit_of_a_measure(void **state)
+{
+    static const uint32_t some[] = {1000, 3007, 5, 16, 40, 2050, 1, 0, 300};
+    static const size_t lengths[] = {100, 1030, 5001, 66000, 140000};
+    (void)state;
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
+        for (uint64_t seed = i * 4; seed < i * 4 + 4; seed++) {
+            uint32_t n = (uint32_t)lengths[i];
+            if (BED_FEW && (n > 6000 || seed % 4))
+                continue;
+            ends[0] = n / 3, ends[1] = n; /* the second may be of many stretches */
+            exact_once(n, 2, seed);
+            exact_once(n, cut(n, some, sizeof some / sizeof *some), seed);
+        }
+}
+
 /* The cases above are worth something. */
 static void gates_were_half_open(void **state)
 {
@@ -190,6 +244,7 @@ int main(void)
         cmocka_unit_test(ragged_blocks),
         cmocka_unit_test(pieces_of_16_ki),
         cmocka_unit_test(thousands_of_blocks),
+        cmocka_unit_test(the_last_bit_of_a_measure),
         cmocka_unit_test(gates_were_half_open),
     };
     return cmocka_run_group_tests(tests, open_bed, close_bed);

@@ -38,7 +38,7 @@ run() {
         [ "$3" = 0 ] || export CUEMU_SEED="$3" CUEMU_PREEMPT=10
         ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=halt_on_error=1:report_thread_leaks=0 \
             "$work/$1" "$2" >"$work/said" 2>&1
-    ) 2>/dev/null # the shell says "Aborted"
+    )
 }
 
 # finds NAME BUG [SEED]: it must find the bug. passes: it must find nothing.

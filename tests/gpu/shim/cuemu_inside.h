@@ -25,7 +25,7 @@ constexpr unsigned THREADS_MAX = 1024; /* of a block */
 /* Carriers before they are used again in a launch, under TSan: each takes about 1 MiB
  * there, and there cannot be more than 8,128. */
 constexpr unsigned LIVE_MAX = 1024;
-constexpr unsigned BLOCKS_AT_ONCE = 8; /* under TSan, each on an OS thread */
+constexpr unsigned BLOCKS_AT_ONCE = 2; /* under TSan, each on an OS thread */
 
 enum state {
     RUNNABLE,
@@ -39,8 +39,15 @@ struct carrier {
     void *tsan;
 };
 
+/* Tokens: what TSan knows is their address. */
 struct launch_tokens {
-    char begin, end;
+    uint64_t begin, end;
+};
+
+/* Of the barriers of a block, in turn: when a thread leaves a barrier others may have
+ * come to the next, and what they did on the way is not ordered with it. */
+struct barrier_tokens {
+    uint64_t of[2];
 };
 
 struct fiber : thread {
@@ -69,7 +76,8 @@ struct runner {
     void *asan_fake;
     uint64_t random;
     unsigned preempt;
-    char barrier_token[2]; /* whose addresses TSan knows */
+    struct barrier_tokens *tokens; /* of this block alone: not of the runner, which
+                                      goes on to another block */
 };
 
 extern __thread runner *here;

@@ -19,6 +19,9 @@
  *                     released by the atomic before it
  *   shuffles          none, as CUDA promises none
  *
+ * gcc's TSan keeps all threads of a launch apart; clang's, from 14 on, only 255 at a
+ * time, so that it misses some races between blocks of more threads.
+ *
  * Not there: extern __shared__, cooperative grids (blocks that wait for each other
  * hang), cuda::atomic, asynchronous copies, lockstep of a warp. __syncwarp() is a
  * meeting of the warp without order.

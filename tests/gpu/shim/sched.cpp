@@ -251,11 +251,9 @@ static void perhaps_leave()
 
 /* ---- what kernels call ---- */
 
-/* Two tokens in turn: when a thread leaves a barrier others may have come to the next,
- * and what they did on the way is not ordered with it. */
 void barrier(const char *where)
 {
-    void *token = &here->barrier_token[self()->barriers++ % 2];
+    void *token = &here->tokens->of[self()->barriers++ % 2];
     release(token);
     self()->at = AT_BARRIER;
     self()->where = where;

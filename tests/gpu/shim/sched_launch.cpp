@@ -166,6 +166,7 @@ struct launch {
     uint64_t seed;
     unsigned preempt;
     launch_tokens tokens;
+    std::vector<barrier_tokens> barriers; /* of each block */
 };
 
 /* A runner is never freed, nor its fibers: TSan would take that for a write. Nor is
@@ -216,6 +217,7 @@ void launch_block(launch *l, unsigned i)
         l->dim,
         l->grid};
     here->body = l->body;
+    here->tokens = &l->barriers[i];
     here->random = (l->seed + i + 1) * 0x9E3779B97F4A7C15ull | 1;
     here->preempt = l->preempt;
     here->tsan = tsan_this();
@@ -267,8 +269,14 @@ std::mutex one_at_a_time; /* __shared__ variables are one copy, runners are reus
 
 void run(dim3 grid, dim3 block, const std::function<void()> &body)
 {
-    launch l = {grid, block, &body, wanted().seed, wanted().preempt, {}};
     unsigned blocks = grid.x * grid.y * grid.z;
+    launch l = {grid,
+                block,
+                &body,
+                wanted().seed,
+                wanted().preempt,
+                {},
+                std::vector<barrier_tokens>(blocks)};
     unsigned threads = block.x * block.y * block.z;
     std::vector<unsigned> order(blocks);
     uint64_t random = (l.seed + 1) * 0x9E3779B97F4A7C15ull | 1;
