@@ -4,7 +4,7 @@
  * several, for every rule. Then what may go wrong.
  *
  * A worker that has pushed pulls before the next one pushes, so the order is known.
-ctest: timeout=300 */
+ * ctest: timeout=300 */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
