@@ -161,9 +161,10 @@ void memory_reset()
 
 static host_piece *find_host(const void *memory, size_t bytes)
 {
+    uintptr_t at = (uintptr_t)memory; /* whatever it is, NULL too */
+
     for (host_piece &one : host_pieces)
-        if ((const char *)memory < one.start + one.bytes &&
-            one.start < (const char *)memory + bytes)
+        if (at < (uintptr_t)one.start + one.bytes && (uintptr_t)one.start < at + bytes)
             return &one;
     return nullptr;
 }
