@@ -196,6 +196,9 @@ void pass_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range);
 void pass_forget(struct gapless_master *m, uint32_t worker);
 
 /* ---- master_door.c ---- */
+/* A line for whoever runs the master. */
+void master_say(const struct gapless_master *m, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 void door_text(struct gapless_master *m, tp_peer peer, const void *data,
                uint32_t bytes);
 void door_down(struct gapless_master *m, tp_peer peer);

@@ -8,11 +8,7 @@
 /* Somebody who has connected says hello at once; a hello takes microseconds. */
 #define HELLO_BOUND_NS 10000000000ull
 
-/* A line for whoever runs the master. */
-static void say(const struct gapless_master *m, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-
-static void say(const struct gapless_master *m, const char *format, ...)
+void master_say(const struct gapless_master *m, const char *format, ...)
 {
     char line[640];
     va_list list;
@@ -119,7 +115,8 @@ static void hello_observer(struct gapless_master *m, tp_peer peer, uint32_t pid)
             0 ||
         m->transport->say(m->tp, peer, &welcome, sizeof welcome, &why) != 0) {
         if (why.status != GAPLESS_PEER_LOST)
-            say(m, "an observer (pid %u) could not be served: %s", pid, why.text);
+            master_say(m, "an observer (pid %u) could not be served: %s", pid,
+                       why.text);
         m->transport->drop(m->tp, peer);
         return;
     }
@@ -141,7 +138,7 @@ void door_text(struct gapless_master *m, tp_peer peer, const void *data, uint32_
         return;
     }
     if (check_hello(m, &hello, bytes, &why) != GAPLESS_OK) {
-        say(m, "refused a peer: %s", why.text);
+        master_say(m, "refused a peer: %s", why.text);
         refuse(m, peer, &why);
         return;
     }
@@ -153,7 +150,7 @@ void door_text(struct gapless_master *m, tp_peer peer, const void *data, uint32_
         (void)gapless_error_set(
             &why, GAPLESS_CAPACITY, 0,
             "the master has room for %u observers and all are there", m->observers_max);
-        say(m, "refused an observer (pid %u): %s", hello.pid, why.text);
+        master_say(m, "refused an observer (pid %u): %s", hello.pid, why.text);
         refuse(m, peer, &why);
         return;
     }
@@ -243,8 +240,8 @@ void door_welcome(struct gapless_master *m, uint32_t worker)
                                                 WIRE_PUBLISHED, TP_READ, &why) != 0) ||
         m->transport->say(m->tp, peer, &welcome, sizeof welcome, &why) != 0) {
         if (why.status != GAPLESS_PEER_LOST)
-            say(m, "worker %u (pid %u) could not be served: %s", worker, m->hello_pid,
-                why.text);
+            master_say(m, "worker %u (pid %u) could not be served: %s", worker,
+                       m->hello_pid, why.text);
         m->transport->drop(m->tp, peer);
         depart(m, peer);
     }
@@ -261,15 +258,16 @@ static void say_lost(struct gapless_master *m, tp_peer peer)
     m->transport->why(m->tp, peer, &why);
     if (who->role == ROLE_WORKER && !m->slot[who->worker].left &&
         (why.status != GAPLESS_OK || m->core->phase != CORE_OVER_NOW))
-        say(m, "worker %u (pid %u) was lost: %s", who->worker, who->pid,
+        master_say(
+            m, "worker %u (pid %u) was lost: %s", who->worker, who->pid,
             why.status != GAPLESS_OK
                 ? why.text
                 : "it ended without a word, as if it was killed: look at its last "
                   "messages");
     else if (who->role == ROLE_OBSERVER && why.status != GAPLESS_OK)
-        say(m, "an observer (pid %u) was lost: %s", who->pid, why.text);
+        master_say(m, "an observer (pid %u) was lost: %s", who->pid, why.text);
     else if (who->role == ROLE_UNKNOWN && why.status != GAPLESS_OK)
-        say(m, "somebody who had not said hello yet was lost: %s", why.text);
+        master_say(m, "somebody who had not said hello yet was lost: %s", why.text);
 }
 
 void door_down(struct gapless_master *m, tp_peer peer)
@@ -329,13 +327,14 @@ void door_drop(struct gapless_master *m, uint32_t worker, enum core_reason reaso
     drop_text(m, worker, reason, &why);
     if (worker == CORE_ALL) {
         if (reason != CORE_OVER)
-            say(m, "refused a worker (pid %u): %s", m->hello_pid, why.text);
+            master_say(m, "refused a worker (pid %u): %s", m->hello_pid, why.text);
         refuse(m, peer, &why);
         return;
     }
     if (peer == MASTER_NO_PEER)
         return;
-    say(m, "worker %u (pid %u) was dropped: %s", worker, m->peer[peer].pid, why.text);
+    master_say(m, "worker %u (pid %u) was dropped: %s", worker, m->peer[peer].pid,
+               why.text);
     refuse(m, peer, &why);
     m->peer[peer] = (struct master_peer){.role = ROLE_WORKER, .worker = worker};
     depart(m, peer);

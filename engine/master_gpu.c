@@ -162,18 +162,15 @@ static void flush_cards(struct gapless_master *m)
     uint32_t p;
 
     for (p = 0; p < g->parts && status == GAPLESS_OK; p++)
-        status = g->flush == GPU_FLUSH_CALL
-                     ? g->ops->flush(g->part[p].device)
-                     : m->transport->loop(m->tp, &g->probe, p * GPU_PROBE_BYTES, byte,
-                                          1, TP_OUT_OF, &why);
-    if (status != GAPLESS_OK) {
-        if (why.status == GAPLESS_OK)
-            (void)gapless_error_set(&why, status, 0,
-                                    "what the network card wrote to GPU %u could not "
-                                    "be flushed",
-                                    g->part[p - 1].facts.number);
+        status = m->transport->loop(m->tp, &g->probe, p * (size_t)GPU_PROBE_BYTES, byte,
+                                    1, TP_OUT_OF, &why);
+    if (status != GAPLESS_OK && why.status == GAPLESS_OK)
+        (void)gapless_error_set(&why, status, 0,
+                                "what the network card wrote to GPU %u could not be "
+                                "flushed",
+                                g->part[p - 1].facts.number);
+    if (status != GAPLESS_OK)
         gpu_failed(g, &why);
-    }
 }
 
 void gpu_landing(struct gapless_master *m, const struct tp_event *events, int count)

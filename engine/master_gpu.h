@@ -39,8 +39,7 @@
 
 enum gpu_flush {
     GPU_FLUSH_NONE, /* the GPU orders what cards write */
-    GPU_FLUSH_READ, /* a card reads back a byte */
-    GPU_FLUSH_CALL  /* by a call of CUDA */
+    GPU_FLUSH_READ  /* a card reads back a byte */
 };
 
 /* A GPU and what is on it. Vectors start with element `from` of the whole. */

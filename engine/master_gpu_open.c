@@ -1,7 +1,6 @@
 /* The master's GPUs: which, their memory, and whether network cards reach it. */
 #include "master_gpu.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,22 +8,6 @@
 
 /* ---- choosing and opening ---------------------------------------------------------
  */
-
-static void tell(const struct gapless_master *m, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-
-static void tell(const struct gapless_master *m, const char *format, ...)
-{
-    char line[640];
-    va_list list;
-
-    if (m->log == NULL)
-        return;
-    va_start(list, format);
-    (void)vsnprintf(line, sizeof line, format, list);
-    va_end(list);
-    m->log(m->log_context, line);
-}
 
 static int choose(struct gapless_master *m, const char *device, uint32_t *ret_numbers,
                   uint32_t *ret_count, struct gapless_error *error)
@@ -135,12 +118,13 @@ static int open_parts(struct gapless_master *m, const uint32_t *numbers, uint32_
 
     deal_ranges(m, count);
     if (g->parts < count)
-        tell(m,
-             "%u of %u GPUs are used: the model has %u range%s of %llu parameters; "
-             "smaller ranges make more",
-             g->parts, count, m->layout.ranges_count,
-             m->layout.ranges_count == 1 ? "" : "s",
-             (unsigned long long)pass_elements(m, 0));
+        master_say(
+            m,
+            "%u of %u GPUs are used: the model has %u range%s of %llu parameters; "
+            "smaller ranges make more",
+            g->parts, count, m->layout.ranges_count,
+            m->layout.ranges_count == 1 ? "" : "s",
+            (unsigned long long)pass_elements(m, 0));
     g->notes_max = 2 * workers + 512;
     g->slot = calloc(workers, sizeof *g->slot);
     g->note = calloc(g->notes_max, sizeof *g->note);
@@ -166,7 +150,7 @@ int gpu_open(struct gapless_master *m, const struct gapless_master_config *confi
         return GAPLESS_OK;
     status = choose(m, any ? "cuda" : device, numbers, &count, &why);
     if (status != GAPLESS_OK && any) {
-        tell(m, "passes run on the CPU: %s", why.text);
+        master_say(m, "passes run on the CPU: %s", why.text);
         return GAPLESS_OK;
     }
     if (status == GAPLESS_OK) {
@@ -316,7 +300,7 @@ static int choose_path(struct gapless_master *m,
     }
     m->gpu->error = (struct gapless_error){0};
     if (config->allow_staging) {
-        tell(m, "gradients are copied through host memory: %s", why.text);
+        master_say(m, "gradients are copied through host memory: %s", why.text);
         return GAPLESS_OK;
     }
     return gapless_error_set(error, status, 0,
@@ -329,8 +313,7 @@ static void describe(struct gapless_master *m)
 {
     static const char *const flush[] = {
         [GPU_FLUSH_NONE] = "no flush: the GPU orders what cards write",
-        [GPU_FLUSH_READ] = "flushed by a read of the card",
-        [GPU_FLUSH_CALL] = "flushed by a call"};
+        [GPU_FLUSH_READ] = "flushed by a read of the card"};
     struct master_gpu *g = m->gpu;
     size_t used = 0, bytes = sizeof g->text;
     uint32_t p;
@@ -343,10 +326,10 @@ static void describe(struct gapless_master *m)
         used += more > 0 ? (size_t)more : 0;
     }
     if (used < bytes - 1)
-        (void)snprintf(g->text + used, bytes - used, "; %s%s%s",
+        (void)snprintf(g->text + used, bytes - used, "; %s%s",
                        g->direct ? "cards write and read its memory by "
                                  : "copied through host memory",
-                       g->direct ? g->how : "", "");
+                       g->direct ? g->how : "");
     used = strlen(g->text);
     if (g->direct && used < bytes - 1)
         (void)snprintf(g->text + used, bytes - used, ", %s", flush[g->flush]);
