@@ -62,7 +62,7 @@ number() { # of result.json's first line with this name
     else
         fail "accuracy $(number two final_accuracy)"
     fi
-    says "a gradient that is not finite" 0 "1 not finite" env GAPLESS_FAULT=nan:7@0 "$program" train $task --workers 2 \
+    says "a gradient that is not finite" 0 "1 not finite" env GAPLESS_FAULT=nan:7@0 "$program" train $task --workers 1 \
         --worker-device cuda --out nan
 
     says "auto takes a GPU" 0 "workers compute on cuda:0" "$program" train $task --epochs 0.1 --workers 1 \
