@@ -311,5 +311,5 @@ unsigned bench_rule_bytes(const char *rule)
 {
     const struct rule *found = rules_find(rule);
 
-    return found != NULL ? bg_kernel_bytes(found) : 0;
+    return found != NULL ? rules_bytes(found) : 0;
 }

@@ -101,10 +101,8 @@ struct bg_floor {
 };
 /* NULL: there is none for this rule. */
 const struct bg_floor *bg_floor_of(const char *rule);
-/* Bytes that the kernel moves to and from memory, the measure of a RULE_GLOBAL rule
- * included; and those of a RULE_BLOCK rule that it reads again while the block is in
- * L2. */
-unsigned bg_kernel_bytes(const struct rule *rule);
+/* Bytes that a RULE_BLOCK rule reads again while the block is in L2; 0 for the others.
+ * Those to and from memory: rules_bytes(). */
 unsigned bg_again_bytes(const struct rule *rule);
 void bg_print_bytes(void);
 

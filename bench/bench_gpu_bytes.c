@@ -52,17 +52,6 @@ static unsigned vectors(unsigned slots)
     return (unsigned)__builtin_popcount(slots);
 }
 
-unsigned bg_kernel_bytes(const struct rule *rule)
-{
-    unsigned reads = rule->reads, again = 0;
-
-    if (rule->flags & RULE_BLOCK)
-        reads |= rule->measure_reads; /* what the measure brings in, the update finds */
-    if (rule->flags & RULE_GLOBAL)
-        again = rule->measure_reads; /* of the whole vector: out of every cache */
-    return 4 * (vectors(reads) + vectors(again) + vectors(rule->writes));
-}
-
 unsigned bg_again_bytes(const struct rule *rule)
 {
     return rule->flags & RULE_BLOCK ? 4 * vectors(rule->reads & rule->measure_reads)
@@ -78,7 +67,7 @@ void bg_print_bytes(void)
     for (int i = 0; i < rules_count; i++) {
         const struct rule *rule = &rules[i];
         const struct bg_floor *floor = bg_floor_of(rule->name);
-        unsigned kernel = bg_kernel_bytes(rule), least;
+        unsigned kernel = rules_bytes(rule), least;
 
         if (floor == NULL)
             continue;

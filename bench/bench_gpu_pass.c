@@ -185,7 +185,7 @@ static int size_rows(const struct bg_run *run, size_t n, double seconds, json_t 
         print_head(run, n, copy);
     for (int r = 0; r < rules_count; r++) {
         const struct rule *rule = &rules[r];
-        struct row row = {.bytes = bg_kernel_bytes(rule)};
+        struct row row = {.bytes = rules_bytes(rule)};
 
         if (!run->options->chosen[r] || (rule->flags & RULE_ROUND))
             continue; /* a round's pass is that of nag-asgd */

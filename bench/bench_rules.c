@@ -217,14 +217,6 @@ static double round_of(struct bench *b, const struct rule *rule, enum kind kind,
 
 /* ---- one rule ---- */
 
-static unsigned traffic(const struct rule *rule)
-{
-    unsigned reads = rule->reads | (rule->flags & RULE_BLOCK ? rule->measure_reads : 0);
-    unsigned again = rule->flags & RULE_GLOBAL ? rule->measure_reads : 0;
-    return 4u * (unsigned)(__builtin_popcount(reads) + __builtin_popcount(again) +
-                           __builtin_popcount(rule->writes));
-}
-
 /* What counts as a failure, of the speed of the stream.
  *
  * Out of cache nothing but memory may be felt, but by the RULE_BLOCK rules: they visit
@@ -263,7 +255,7 @@ static void measure(struct bench *b, const struct rule *rule, size_t size,
     ret->rule = rule;
     ret->size = size;
     ret->rounds = rounds;
-    ret->bytes = traffic(rule);
+    ret->bytes = rules_bytes(rule);
     ret->loops = b->passes->separate_count(rule);
     for (int i = 0; i < KINDS; i++)
         ret->seconds[i] = median(t[i], rounds);

@@ -39,12 +39,14 @@ const struct rule *rules_find(const char *name)
 
 unsigned rules_bytes(const struct rule *rule)
 {
-    int accesses = __builtin_popcount(rule->reads) + __builtin_popcount(rule->writes);
+    unsigned reads = rule->reads, again = 0;
 
-    /* A global rule measures in a pass of its own; a block is measured in the cache. */
+    if (rule->flags & RULE_BLOCK)
+        reads |= rule->measure_reads; /* what the measure brings in, the update finds */
     if (rule->flags & RULE_GLOBAL)
-        accesses += __builtin_popcount(rule->measure_reads);
-    return 4u * (unsigned)accesses;
+        again = rule->measure_reads; /* of the whole vector: out of every cache */
+    return 4u * (unsigned)(__builtin_popcount(reads) + __builtin_popcount(again) +
+                           __builtin_popcount(rule->writes));
 }
 
 static void default_to(double *setting, double value)

@@ -83,7 +83,8 @@ void settings_default(struct settings *settings);
 void rules_knobs(const struct rule *rule, const struct settings *settings,
                  const struct moment *moment, struct knobs *ret);
 /* Bytes moved to and from memory per parameter and gradient: 4 * (reads + writes), with
- * the reads of the separate measure of a RULE_GLOBAL rule. */
+ * the reads of the separate measure of a RULE_GLOBAL rule, and with what only the
+ * measure of a RULE_BLOCK rule reads; the rest of a block is then found in a cache. */
 unsigned rules_bytes(const struct rule *rule);
 
 #endif

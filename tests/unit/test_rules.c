@@ -69,7 +69,7 @@ static void traffic_is_that_of_one_pass(void **state)
         {"nag-asgd", 6},       {"sa", 6},         {"lwp", 6},       {"multi-asgd", 6},
         {"dc-asgd", 7},        {"ga-plain", 7},   {"dc-asgd-a", 9}, {"ga", 9},
         {"dana-zero", 8},      {"dana-dc", 9},    {"dana-ga", 11},  {"dana-dc-a", 11},
-        {"easgd", 4},          {"eamsgd", 4},     {"dana-lga", 8},  {"shared-lga", 6},
+        {"easgd", 4},          {"eamsgd", 4},     {"dana-lga", 9},  {"shared-lga", 7},
         {"shared-lga-dot", 6}, {"dana-shared", 6}};
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
