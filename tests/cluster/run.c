@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+char run_dir[32];
+
 double run_now(void)
 {
     struct timespec now;
@@ -62,6 +64,21 @@ void run_remove(const char *folder)
 {
     if (strncmp(folder, "/tmp/gapless-test-", 18) == 0)
         (void)nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+int run_set_up(void **state)
+{
+    (void)state;
+    run_folder(run_dir, sizeof run_dir);
+    return 0;
+}
+
+int run_tear_down(void **state)
+{
+    (void)state;
+    run_none_left(run_dir);
+    run_remove(run_dir);
+    return 0;
 }
 
 /* Splits at spaces, in place. */

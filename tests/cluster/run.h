@@ -23,6 +23,11 @@ struct run {
 
 /* The program under test: $GAPLESS_PROGRAM, or $GAPLESS_BIN. */
 const char *run_program(void);
+/* The folder of the test under way, made and removed by the two behind it, which are
+ * set-up and tear-down for cmocka. No process with its name may be left at the end. */
+extern char run_dir[32];
+int run_set_up(void **state);
+int run_tear_down(void **state);
 /* A new folder under /tmp, removed by run_remove. */
 void run_folder(char *ret, size_t max);
 void run_remove(const char *folder);

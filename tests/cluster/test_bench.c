@@ -8,23 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char folder[32];
-
-static int set_up(void **state)
-{
-    (void)state;
-    run_folder(folder, sizeof folder);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    run_none_left(folder);
-    run_remove(folder);
-    return 0;
-}
-
 static struct run start(const char *more)
 {
     char line[300];
@@ -79,7 +62,7 @@ static void test_everything(void **state)
     (void)state;
     (void)snprintf(more, sizeof more,
                    "--json --seconds 0.05 --sizes 64,1K --sleep --listen %s/socket",
-                   folder);
+                   run_dir);
     run = start(more);
     root = object_of(&run);
     assert_string_equal(json_string_value(json_object_get(root, "transport")), "shm");
@@ -111,7 +94,7 @@ static void test_one_figure(void **state)
     (void)state;
     (void)snprintf(more, sizeof more,
                    "--json --seconds 0.05 --ops read --sizes 64K --listen %s/socket",
-                   folder);
+                   run_dir);
     run = start(more);
     root = object_of(&run);
     figures = json_object_get(root, "figures");
@@ -128,12 +111,12 @@ static void test_apart(void **state)
 
     (void)state;
     (void)snprintf(more, sizeof more, "--only-server --sleep --listen %s/socket",
-                   folder);
+                   run_dir);
     server = start(more);
     run_expect(&server, "serving at", 10.0);
     (void)snprintf(more, sizeof more,
                    "--sleep --seconds 0.05 --ops write-lat,update --server %s/socket",
-                   folder);
+                   run_dir);
     client = start(more);
     assert_int_equal(run_wait(&client, 60.0), 0);
     run_expect(&client, "write-lat", 1.0);
@@ -152,7 +135,8 @@ static void test_killed(void **state)
     (void)state;
     (void)snprintf(
         more, sizeof more,
-        "--seconds 60 --ops read,write --sizes 64K --sleep --listen %s/socket", folder);
+        "--seconds 60 --ops read,write --sizes 64K --sleep --listen %s/socket",
+        run_dir);
     run = start(more);
     run_expect(&run, "both sides sleep", 20.0);
     assert_int_equal(kill(run.pid, SIGKILL), 0);
@@ -198,10 +182,10 @@ static void test_wrong(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_everything, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_one_figure, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_apart, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_killed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_everything, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_one_figure, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_apart, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_killed, run_set_up, run_tear_down),
         cmocka_unit_test(test_wrong),
     };
 

@@ -8,29 +8,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static char folder[32];
-
-static int set_up(void **state)
-{
-    (void)state;
-    run_folder(folder, sizeof folder);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    run_none_left(folder);
-    run_remove(folder);
-    return 0;
-}
-
 /* `command` with the address of this test's master behind it, and more options. */
 static struct run start(const char *environment, const char *command, const char *more)
 {
     char line[400];
 
-    (void)snprintf(line, sizeof line, "%s shm:%s/socket%s%s", command, folder,
+    (void)snprintf(line, sizeof line, "%s shm:%s/socket%s%s", command, run_dir,
                    more[0] != '\0' ? " " : "", more);
     return run_start(environment, 0, line);
 }
@@ -122,7 +105,7 @@ static void test_whole_run(void **state)
     char *text;
 
     (void)state;
-    (void)snprintf(more, sizeof more, "--workers 1 --epochs 20 --out %s", folder);
+    (void)snprintf(more, sizeof more, "--workers 1 --epochs 20 --out %s", run_dir);
     master = start_master(more);
     observer = start(NULL, "observe --interval 0.2 --accuracy --master", "");
     worker = start(NULL, "worker --master", "--data synthetic --batch 32");
@@ -132,7 +115,7 @@ static void test_whole_run(void **state)
     run_expect(&observer, "gradients 7,500 of 7,500", 1.0);
     end(&master, 0, 0);
     run_expect(&master, "7,500 updates", 1.0);
-    (void)snprintf(more, sizeof more, "%s/model.safetensors", folder);
+    (void)snprintf(more, sizeof more, "%s/model.safetensors", run_dir);
     assert_int_equal(stat(more, &info), 0);
     assert_true(info.st_size > 4810 * 4);
     text = run_output(&worker);
@@ -156,10 +139,10 @@ static void test_save(void **state)
     FILE *file;
 
     (void)state;
-    (void)snprintf(more, sizeof more, "--once --save %s/live.safetensors", folder);
+    (void)snprintf(more, sizeof more, "--once --save %s/live.safetensors", run_dir);
     run = start(NULL, "observe --master", more);
     expect_end(&run, 0, "updates");
-    (void)snprintf(more, sizeof more, "%s/live.safetensors", folder);
+    (void)snprintf(more, sizeof more, "%s/live.safetensors", run_dir);
     assert_int_equal(stat(more, &info), 0);
     file = fopen(more, "re");
     assert_non_null(file);
@@ -232,11 +215,11 @@ static void test_master_gone(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_joining_late, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_whole_run, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_save, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_refusals, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_master_gone, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_joining_late, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_whole_run, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_save, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_refusals, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_master_gone, run_set_up, run_tear_down),
     };
 
     (void)run_program();

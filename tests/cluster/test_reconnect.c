@@ -8,28 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char folder[32];
-
-static int set_up(void **state)
-{
-    (void)state;
-    run_folder(folder, sizeof folder);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    run_none_left(folder);
-    run_remove(folder);
-    return 0;
-}
-
 static struct run start(const char *environment, const char *command, const char *more)
 {
     char line[400];
 
-    (void)snprintf(line, sizeof line, "%s shm:%s/socket%s%s", command, folder,
+    (void)snprintf(line, sizeof line, "%s shm:%s/socket%s%s", command, run_dir,
                    more[0] != '\0' ? " " : "", more);
     return run_start(environment, 0, line);
 }
@@ -151,11 +134,11 @@ static void test_launched(void **state)
     char *text;
 
     (void)state;
-    (void)snprintf(mark, sizeof mark, "--out=%s", folder);
+    (void)snprintf(mark, sizeof mark, "--out=%s", run_dir);
     (void)snprintf(line, sizeof line,
                    "train --data synthetic --workers 2 --epochs 100000 --out %s "
                    "--address shm:%s/socket",
-                   folder, folder);
+                   run_dir, run_dir);
     run = run_start("GAPLESS_RECONNECT=0.1", 0, line);
     run_expect(&run, " s  epoch ", 20.0);
     assert_int_equal(run_processes(mark, master, 2), 1);
@@ -172,12 +155,12 @@ static void test_launched(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_comes_back, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_gives_up, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_does_not_look, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_another_job, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_leaves, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_launched, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_comes_back, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_gives_up, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_does_not_look, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_another_job, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_leaves, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_launched, run_set_up, run_tear_down),
     };
 
     (void)run_program();

@@ -9,29 +9,12 @@
 
 #define RUN "train --data synthetic:2000x16x4 --model mlp:8 --workers 4 --epochs 3 "
 
-static char folder[32];
-
-static int set_up(void **state)
-{
-    (void)state;
-    run_folder(folder, sizeof folder);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    run_none_left(folder);
-    run_remove(folder);
-    return 0;
-}
-
 static void train(const char *environment, const char *more, int code)
 {
     char line[500];
 
     (void)snprintf(line, sizeof line, RUN "%s --out %s/live --record %s/record", more,
-                   folder, folder);
+                   run_dir, run_dir);
     run_whole(environment, line, code, "test accuracy");
 }
 
@@ -41,7 +24,7 @@ static void replay(const char *environment, const char *more, int code,
     char line[500];
 
     (void)snprintf(line, sizeof line, "simulate --out %s/again --replay %s/record%s%s",
-                   folder, folder, more[0] != '\0' ? " " : "", more);
+                   run_dir, run_dir, more[0] != '\0' ? " " : "", more);
     run_whole(environment, line, code, text);
 }
 
@@ -50,7 +33,7 @@ static char *model_of(const char *name, size_t *ret)
     char path[128], *bytes = malloc(1 << 20);
     FILE *in;
 
-    (void)snprintf(path, sizeof path, "%s/%s/model.safetensors", folder, name);
+    (void)snprintf(path, sizeof path, "%s/%s/model.safetensors", run_dir, name);
     in = fopen(path, "re");
     if (in == NULL)
         fail_msg("%s is not there", path);
@@ -77,8 +60,8 @@ static void check_same(const char *what)
 static void check_counts(void)
 {
     static const char *const keys[] = {"gradients", "updates", "dropped", "epochs"};
-    json_t *live = run_json(folder, "live/result.json");
-    json_t *again = run_json(folder, "again/result.json");
+    json_t *live = run_json(run_dir, "live/result.json");
+    json_t *again = run_json(run_dir, "again/result.json");
 
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if (run_number(live, keys[i]) != run_number(again, keys[i]))
@@ -128,7 +111,7 @@ static void test_stopped(void **state)
     (void)snprintf(line, sizeof line,
                    "train --data synthetic:2000x16x4 --model mlp:8 --workers 3 "
                    "--epochs 100000 --out %s/live --record %s/record",
-                   folder, folder);
+                   run_dir, run_dir);
     run = run_start(NULL, 0, line);
     run_expect(&run, "accuracy", 60.0);
     assert_int_equal(kill(run.pid, SIGINT), 0);
@@ -154,11 +137,11 @@ static void test_mistakes(void **state)
     replay(NULL, "--events 1s\tkill\t0", 2, "--events and --replay");
     replay(NULL, "--lr 1e-2 --workers 4 --quiet", 0, "test accuracy"); /* as it was */
     check_same("the same settings again");
-    (void)snprintf(line, sizeof line, "simulate --replay %s/live/result.json", folder);
+    (void)snprintf(line, sizeof line, "simulate --replay %s/live/result.json", run_dir);
     run_whole(NULL, line, 1, "result.json:1:");
     (void)snprintf(line, sizeof line,
                    "train --data synthetic --out %s/x --record /nowhere/record",
-                   folder);
+                   run_dir);
     run_whole(NULL, line, 1, "cannot write the record /nowhere/record");
 }
 
@@ -169,7 +152,7 @@ static void spoil(const char *from, const char *to)
     size_t bytes;
     FILE *file;
 
-    (void)snprintf(path, sizeof path, "%s/record", folder);
+    (void)snprintf(path, sizeof path, "%s/record", run_dir);
     file = fopen(path, "r+e");
     assert_non_null(file);
     text = calloc(1, 1 << 20);
@@ -211,10 +194,10 @@ static void test_spoilt(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_same, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_stopped, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_mistakes, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_spoilt, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_same, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_stopped, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_mistakes, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_spoilt, run_set_up, run_tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

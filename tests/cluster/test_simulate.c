@@ -14,30 +14,13 @@
 
 #define RUN "simulate --data synthetic:1200x16x4 --model mlp:8 --workers 5 --epochs 3"
 
-static char folder[32];
-
-static int set_up(void **state)
-{
-    (void)state;
-    run_folder(folder, sizeof folder);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    run_none_left(folder);
-    run_remove(folder);
-    return 0;
-}
-
 /* `line` with --out FOLDER/name behind it. */
 static void simulate(const char *environment, const char *line, const char *name,
                      int code, const char *text)
 {
     char all[500];
 
-    (void)snprintf(all, sizeof all, "%s --out %s/%s", line, folder, name);
+    (void)snprintf(all, sizeof all, "%s --out %s/%s", line, run_dir, name);
     run_whole(environment, all, code, text);
 }
 
@@ -46,7 +29,7 @@ static json_t *result_of(const char *name)
     char file[64];
 
     (void)snprintf(file, sizeof file, "%s/result.json", name);
-    return run_json(folder, file);
+    return run_json(run_dir, file);
 }
 
 static char *contents(const char *name, const char *file, size_t *ret)
@@ -54,7 +37,7 @@ static char *contents(const char *name, const char *file, size_t *ret)
     char path[128], *bytes = malloc(1 << 20);
     FILE *in;
 
-    (void)snprintf(path, sizeof path, "%s/%s/%s", folder, name, file);
+    (void)snprintf(path, sizeof path, "%s/%s/%s", run_dir, name, file);
     in = fopen(path, "re");
     if (in == NULL)
         fail_msg("%s is not there", path);
@@ -235,7 +218,7 @@ static void test_files(void **state)
     assert_null(json_object_get(result, "command"));
     check_histograms(result, 114.0, 5);
     json_decref(result);
-    run = run_json(folder, "a/run.json");
+    run = run_json(run_dir, "a/run.json");
     for (size_t i = 0; i < sizeof costs / sizeof costs[0]; i++)
         assert_true(run_number(run, costs[i]) > 0.0);
     assert_int_equal(json_array_size(json_object_get(run, "command")), 16);
@@ -248,7 +231,7 @@ static bool exists(const char *name)
     char path[128];
     struct stat info;
 
-    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    (void)snprintf(path, sizeof path, "%s/%s", run_dir, name);
     return stat(path, &info) == 0 && info.st_size > 0;
 }
 
@@ -342,7 +325,7 @@ static void test_clock_file(void **state)
     FILE *file;
 
     (void)state;
-    (void)snprintf(path, sizeof path, "%s/times", folder);
+    (void)snprintf(path, sizeof path, "%s/times", run_dir);
     file = fopen(path, "we");
     assert_non_null(file);
     (void)fprintf(file, "# one is nine times as fast\n0 0.9\n1 0.1\n1 0.1\n");
@@ -430,7 +413,7 @@ static void stop_by(int number)
     json_t *result;
 
     (void)snprintf(line, sizeof line,
-                   "simulate --data synthetic --epochs 100000 --out %s/a", folder);
+                   "simulate --data synthetic --epochs 100000 --out %s/a", run_dir);
     run = run_start(NULL, 0, line);
     run_expect(&run, "virtual time", 60.0); /* the first line of progress */
     assert_int_equal(kill(run.pid, number), 0);
@@ -461,7 +444,7 @@ static void test_full(void **state)
     struct run run;
 
     (void)state;
-    (void)snprintf(line, sizeof line, "simulate --model valley --out %s/a", folder);
+    (void)snprintf(line, sizeof line, "simulate --model valley --out %s/a", run_dir);
     run = run_start(NULL, 6000, line); /* a dozen lines, and no whole result */
     assert_int_equal(run_wait(&run, 60.0), 1);
     run_expect(&run, "metrics.jsonl", 1.0);
@@ -486,20 +469,21 @@ static void test_nobody_left(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_same_bytes, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_same_bytes_everywhere, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_files, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_set_aside, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_measured_only_at_the_end, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(test_function, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_events, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_clock_file, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_inherited_data, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_same_bytes, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_same_bytes_everywhere, run_set_up,
+                                        run_tear_down),
+        cmocka_unit_test_setup_teardown(test_files, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_set_aside, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_measured_only_at_the_end, run_set_up,
+                                        run_tear_down),
+        cmocka_unit_test_setup_teardown(test_function, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_events, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_clock_file, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_inherited_data, run_set_up, run_tear_down),
         cmocka_unit_test(test_mistakes),
-        cmocka_unit_test_setup_teardown(test_stop, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_full, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_nobody_left, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_stop, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_full, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_nobody_left, run_set_up, run_tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
 /* gapless study for real, on generated data: what it writes, going on after kill -9,
- * runs that fail, two at once in a folder. ctest: timeout=120 */
+ * runs that fail, two at once in a run_dir. ctest: timeout=120 */
 #include "run.h"
 
 #include <errno.h>
@@ -12,28 +12,11 @@
 
 #define CELLS_MAX 16
 
-static char folder[32];
-
-static int set_up(void **state)
-{
-    (void)state;
-    run_folder(folder, sizeof folder);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    run_none_left(folder);
-    run_remove(folder);
-    return 0;
-}
-
 static const char *in_folder(const char *name)
 {
     static char path[512];
 
-    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    (void)snprintf(path, sizeof path, "%s/%s", run_dir, name);
     return path;
 }
 
@@ -52,8 +35,8 @@ static const char *command(const char *more)
 {
     static char line[256];
 
-    (void)snprintf(line, sizeof line, "study %s/s.ini --out %s/out%s%s", folder, folder,
-                   more[0] != '\0' ? " " : "", more);
+    (void)snprintf(line, sizeof line, "study %s/s.ini --out %s/out%s%s", run_dir,
+                   run_dir, more[0] != '\0' ? " " : "", more);
     return line;
 }
 
@@ -321,7 +304,7 @@ static void check_all_done(const struct seen *before)
 }
 
 /* The study alone is killed: its runs end by themselves, and until then hold the
- * folder, so that it can be started again at once. */
+ * run_dir, so that it can be started again at once. */
 static void test_killed(void **state)
 {
     struct seen seen;
@@ -351,7 +334,7 @@ static void test_all_killed(void **state)
     run = run_start(NULL, 0, command(""));
     wait_for_some(&seen);
     (void)kill(run.pid, SIGSTOP); /* so that it starts no more */
-    count = run_processes(folder, all, 16);
+    count = run_processes(run_dir, all, 16);
     for (unsigned i = 0; i < count; i++)
         (void)kill(all[i], SIGKILL);
     assert_int_equal(run_wait(&run, 10.0), -SIGKILL);
@@ -375,7 +358,7 @@ static void test_asked_to_stop(void **state)
     assert_int_equal(run_wait(&run, 30.0), 128 + SIGTERM);
     run_expect(&run, "the same command goes on from there", 1.0);
     run_close(&run);
-    run_none_left(folder);
+    run_none_left(run_dir);
     load_csv(&csv);
     for (unsigned row = 1; row < csv.rows; row++) {
         done += strcmp(csv_field(&csv, row, "status"), "done") == 0;
@@ -471,7 +454,7 @@ static void test_mistakes(void **state)
         char empty[64];
 
         write_study(mistakes[i].study);
-        (void)snprintf(empty, sizeof empty, "--data-dir %s", folder);
+        (void)snprintf(empty, sizeof empty, "--data-dir %s", run_dir);
         run_whole(NULL, command(empty), mistakes[i].code, mistakes[i].text);
         assert_false(exists("out"));
     }
@@ -489,15 +472,15 @@ static void test_mistakes(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_whole, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_changes, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_killed, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_all_killed, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_asked_to_stop, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_lock, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_failure, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_toy, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_mistakes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_whole, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_changes, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_killed, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_all_killed, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_asked_to_stop, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_lock, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_failure, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_toy, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_mistakes, run_set_up, run_tear_down),
     };
 
     return cmocka_run_group_tests_name("study", tests, NULL, NULL);

@@ -24,23 +24,6 @@ struct screen {
     size_t used;
 };
 
-static char folder[32];
-
-static int set_up(void **state)
-{
-    (void)state;
-    run_folder(folder, sizeof folder);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    run_none_left(folder);
-    run_remove(folder);
-    return 0;
-}
-
 /* Starts a long run on a new terminal. */
 static struct screen start(const char *term, bool no_color)
 {
@@ -49,7 +32,7 @@ static struct screen start(const char *term, bool no_color)
     char socket[64];
 
     assert_non_null(screen.text);
-    (void)snprintf(socket, sizeof socket, "shm:%s/socket", folder);
+    (void)snprintf(socket, sizeof socket, "shm:%s/socket", run_dir);
     (void)fflush(NULL);
     screen.pid = forkpty(&screen.fd, NULL, NULL, &size);
     assert_true(screen.pid >= 0);
@@ -60,7 +43,7 @@ static struct screen start(const char *term, bool no_color)
         (void)setenv("NO_COLOR", no_color ? "1" : "", 1);
         (void)execl(run_program(), "gapless", "train", "--data", "synthetic",
                     "--workers", "3", "--epochs", "100000", "--address", socket,
-                    "--out", folder, (char *)NULL);
+                    "--out", run_dir, (char *)NULL);
         _exit(126);
     }
     return screen;
@@ -176,7 +159,7 @@ static void test_ways_out(void **state)
         check_cursor(&screen);
         assert_null(strstr(screen.text, "\033[32m")); /* NO_COLOR */
         free(screen.text);
-        run_none_left(folder);
+        run_none_left(run_dir);
     }
 }
 
@@ -222,10 +205,10 @@ static void test_dumb(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_picture, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_ways_out, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_suspended, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_dumb, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_picture, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_ways_out, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_suspended, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_dumb, run_set_up, run_tear_down),
     };
 
     (void)run_program();

@@ -18,22 +18,10 @@
 #define IN_FOLDER " --out %s --address shm:%s/socket"
 #define LONG_RUN "train --data synthetic --workers 3 --epochs 100000" IN_FOLDER
 
-static char folder[32];
-
-static int set_up(void **state)
-{
-    (void)state;
-    run_folder(folder, sizeof folder);
-    return 0;
-}
-
 static int tear_down(void **state)
 {
-    (void)state;
-    run_none_left(folder);
-    (void)umount(folder); /* where a test mounted something and failed */
-    run_remove(folder);
-    return 0;
+    (void)umount2(run_dir, MNT_DETACH); /* where a test mounted something and failed */
+    return run_tear_down(state);
 }
 
 static bool exists(const char *name)
@@ -41,7 +29,7 @@ static bool exists(const char *name)
     char path[256];
     struct stat info;
 
-    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    (void)snprintf(path, sizeof path, "%s/%s", run_dir, name);
     return stat(path, &info) == 0 && info.st_size > 0;
 }
 
@@ -67,7 +55,7 @@ static double check_lines(bool full)
     unsigned lines = 0;
     FILE *file;
 
-    (void)snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
+    (void)snprintf(path, sizeof path, "%s/metrics.jsonl", run_dir);
     file = fopen(path, "re");
     assert_non_null(file);
     while (fgets(line, sizeof line, file) != NULL) {
@@ -101,7 +89,7 @@ static void check_metrics_until_full(void)
 /* result.json of a run that was not disturbed: `gradients` by `workers` workers. */
 static void check_result(const char *rule, double gradients, double workers)
 {
-    json_t *result = run_json(folder, "result.json");
+    json_t *result = run_json(run_dir, "result.json");
     const json_t *each = json_object_get(result, "per_worker");
     double sum = 0.0;
 
@@ -140,7 +128,7 @@ static void test_every_rule(void **state)
         (void)snprintf(line, sizeof line,
                        "train --data synthetic --workers 2 --epochs 1 --lr 0.01 "
                        "--warmup 0 --steps none --quiet --rule %s --out %s",
-                       rule.name, folder);
+                       rule.name, run_dir);
         run_whole(NULL, line, 0, "test accuracy");
         check_result(rule.name, 375.0, 2.0);
         check_metrics();
@@ -162,12 +150,12 @@ static void test_options_reach_the_engine(void **state)
                    "20updates --steps none --range-elements 1024 --gap-every 1 "
                    "--momentum 0 --clip-norm 5 --weight-decay 0.0001 --gap-ref "
                    "own_lookahead --rule dana-lga --kappa 20 --out %s/a/b",
-                   folder);
+                   run_dir);
     run_whole("GAPLESS_SEED=1", line, 0, "test accuracy");
-    used = strlen(folder);
-    memcpy(folder + used, "/a/b", 5);
+    used = strlen(run_dir);
+    memcpy(run_dir + used, "/a/b", 5);
     check_result("dana-lga", 250.0, 4.0);
-    folder[used] = '\0';
+    run_dir[used] = '\0';
 }
 
 /* Stops a long run by a signal and looks at what it leaves. */
@@ -177,14 +165,14 @@ static void stop_by(int number, int code)
     struct run run;
     json_t *result;
 
-    (void)snprintf(line, sizeof line, LONG_RUN, folder, folder);
+    (void)snprintf(line, sizeof line, LONG_RUN, run_dir, run_dir);
     run = run_start(NULL, 0, line);
     run_expect(&run, " s  epoch ", 20.0);
     assert_int_equal(kill(run.pid, number), 0);
     assert_int_equal(run_wait(&run, 30.0), code);
     run_close(&run);
-    run_none_left(folder);
-    result = run_json(folder, "result.json");
+    run_none_left(run_dir);
+    result = run_json(run_dir, "result.json");
     assert_true(json_is_true(json_object_get(result, "stopped")));
     assert_true(json_is_null(json_object_get(result, "failure")));
     assert_true(run_number(result, "gradients") > 0.0);
@@ -210,7 +198,7 @@ static void test_interrupt_twice(void **state)
     struct run run;
 
     (void)state;
-    (void)snprintf(line, sizeof line, LONG_RUN, folder, folder);
+    (void)snprintf(line, sizeof line, LONG_RUN, run_dir, run_dir);
     run = run_start(NULL, 0, line);
     run_expect(&run, " s  epoch ", 20.0);
     assert_int_equal(kill(run.pid, SIGINT), 0);
@@ -226,7 +214,7 @@ static void test_launcher_killed(void **state)
     struct run run;
 
     (void)state;
-    (void)snprintf(line, sizeof line, LONG_RUN, folder, folder);
+    (void)snprintf(line, sizeof line, LONG_RUN, run_dir, run_dir);
     run = run_start(NULL, 0, line);
     run_expect(&run, " s  epoch ", 20.0);
     assert_int_equal(kill(run.pid, SIGKILL), 0);
@@ -242,8 +230,8 @@ static void test_master_killed(void **state)
     json_t *result;
 
     (void)state;
-    (void)snprintf(mark, sizeof mark, "--out=%s", folder);
-    (void)snprintf(line, sizeof line, LONG_RUN, folder, folder);
+    (void)snprintf(mark, sizeof mark, "--out=%s", run_dir);
+    (void)snprintf(line, sizeof line, LONG_RUN, run_dir, run_dir);
     run = run_start(NULL, 0, line);
     run_expect(&run, " s  epoch ", 20.0);
     assert_int_equal(run_processes(mark, found, 4), 1);
@@ -252,7 +240,7 @@ static void test_master_killed(void **state)
     run_expect(&run, "master (process ", 1.0);
     run_expect(&run, "was killed by signal 9", 1.0);
     run_close(&run);
-    result = run_json(folder, "result.json");
+    result = run_json(run_dir, "result.json");
     assert_true(json_is_string(json_object_get(result, "failure")));
     assert_true(run_number(result, "gradients") > 0.0);
     json_decref(result);
@@ -268,9 +256,9 @@ static void test_worker_killed(void **state)
 
     (void)state;
     (void)snprintf(line, sizeof line,
-                   "train --data synthetic --workers 3 --epochs 16" IN_FOLDER, folder,
-                   folder);
-    (void)snprintf(mark, sizeof mark, "--master=shm:%s/", folder);
+                   "train --data synthetic --workers 3 --epochs 16" IN_FOLDER, run_dir,
+                   run_dir);
+    (void)snprintf(mark, sizeof mark, "--master=shm:%s/", run_dir);
     run = run_start("GAPLESS_FAULT=slow:1", 0, line); /* some seconds anywhere */
     run_expect(&run, " s  epoch ", 20.0);
     assert_int_equal(run_processes(mark, found, 8), 3);
@@ -278,7 +266,7 @@ static void test_worker_killed(void **state)
     assert_int_equal(run_wait(&run, 120.0), 0);
     run_expect(&run, "was killed by signal 9 (Killed); the run goes on with 2", 1.0);
     run_close(&run);
-    result = run_json(folder, "result.json");
+    result = run_json(run_dir, "result.json");
     assert_true(run_number(result, "workers_lost") == 1.0);
     assert_true(run_number(result, "gradients") == 16.0 * 375.0);
     json_decref(result);
@@ -291,9 +279,9 @@ static void test_all_workers_gone(void **state)
 
     (void)state;
     (void)snprintf(line, sizeof line,
-                   "train --data synthetic --workers 2 --epochs 9 --out %s", folder);
+                   "train --data synthetic --workers 2 --epochs 9 --out %s", run_dir);
     run_whole("GAPLESS_FAULT=exit:50", line, 1, "all workers are gone after 9");
-    result = run_json(folder, "result.json");
+    result = run_json(run_dir, "result.json");
     assert_true(run_number(result, "workers_lost") == 2.0);
     assert_true(run_number(result, "gradients") == 98.0);
     json_decref(result);
@@ -329,9 +317,9 @@ static void test_not_finite(void **state)
     (void)snprintf(line, sizeof line,
                    "train --data synthetic --workers 3 --epochs 1 --lr 0.01 --warmup 0 "
                    "--out %s",
-                   folder);
+                   run_dir);
     run_whole("GAPLESS_FAULT=nan:7", line, 0, " not finite, 0 cut short");
-    result = run_json(folder, "result.json");
+    result = run_json(run_dir, "result.json");
     dropped = seventh_dropped(result);
     assert_true(dropped >= 1); /* 375 gradients: one worker at least did 125 */
     assert_true(run_number(result, "dropped") == dropped);
@@ -349,7 +337,7 @@ static void test_bad_start(void **state)
 
     (void)state;
     (void)snprintf(line, sizeof line,
-                   "train --data synthetic --workers 2 --epochs 9 --out %s", folder);
+                   "train --data synthetic --workers 2 --epochs 9 --out %s", run_dir);
     run_whole(NULL, line, 0, "test accuracy");
     run_whole("GAPLESS_FAULT=oops", line, 1, "the run cannot begin: worker-0");
     assert_true(exists("result.json")); /* what the run before left is as it was */
@@ -365,8 +353,8 @@ static void fill_midway(void (*fill)(pid_t train, pid_t master), const char *tex
     struct run run;
     pid_t master[2];
 
-    (void)snprintf(mark, sizeof mark, "--out=%s", folder);
-    (void)snprintf(line, sizeof line, LONG_RUN, folder, folder);
+    (void)snprintf(mark, sizeof mark, "--out=%s", run_dir);
+    (void)snprintf(line, sizeof line, LONG_RUN, run_dir, run_dir);
     run = run_start(NULL, 0, line);
     run_expect(&run, " s  epoch ", 20.0);
     assert_int_equal(run_processes(mark, master, 2), 1);
@@ -403,7 +391,7 @@ static void fill_disk(pid_t train, pid_t master)
 
     (void)train;
     (void)master;
-    (void)snprintf(path, sizeof path, "%s/filler", folder);
+    (void)snprintf(path, sizeof path, "%s/filler", run_dir);
     file = fopen(path, "we");
     assert_non_null(file);
     (void)setvbuf(file, NULL, _IONBF, 0);
@@ -419,38 +407,38 @@ static void test_disk_full(void **state)
     struct run run;
 
     (void)state;
-    if (mount("none", folder, "tmpfs", 0, "size=64k") != 0) {
+    if (mount("none", run_dir, "tmpfs", 0, "size=64k") != 0) {
         print_message("SKIP: a small file system cannot be mounted here\n");
         skip();
     }
     (void)snprintf(line, sizeof line,
-                   "train --data synthetic --workers 2 --epochs 1 --out %s", folder);
+                   "train --data synthetic --workers 2 --epochs 1 --out %s", run_dir);
     run = run_start(NULL, 0, line);
     assert_int_equal(run_wait(&run, 30.0), 1);
     run_expect(&run, "make room or choose another --out", 1.0);
     run_close(&run);
-    assert_int_equal(umount(folder), 0);
-    assert_int_equal(mount("none", folder, "tmpfs", 0, "size=2m"), 0);
+    assert_int_equal(umount(run_dir), 0);
+    assert_int_equal(mount("none", run_dir, "tmpfs", 0, "size=2m"), 0);
     fill_midway(fill_disk, "No space left on device");
-    assert_int_equal(umount(folder), 0);
+    assert_int_equal(umount(run_dir), 0);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_every_rule, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_options_reach_the_engine, set_up,
+        cmocka_unit_test_setup_teardown(test_every_rule, run_set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_options_reach_the_engine, run_set_up,
                                         tear_down),
-        cmocka_unit_test_setup_teardown(test_interrupt, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_interrupt_twice, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_launcher_killed, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_master_killed, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_worker_killed, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_all_workers_gone, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_not_finite, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_bad_start, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_files_limited, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_disk_full, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_interrupt, run_set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_interrupt_twice, run_set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_launcher_killed, run_set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_master_killed, run_set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_worker_killed, run_set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_all_workers_gone, run_set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_not_finite, run_set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_bad_start, run_set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_files_limited, run_set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_disk_full, run_set_up, tear_down),
     };
 
     (void)run_program();

@@ -4,36 +4,9 @@
 # can run pass, the report says that nothing was measured, and gapless plan does not take it for a measurement. Then what
 # is missing, and what is typed wrongly.
 set -u
-program=$GAPLESS_PROGRAM
-work=$(mktemp -d "${TMPDIR:-/tmp}/gpu-accept.XXXXXX") || exit 1
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-failed=0
-
-# A command that ends with a code and says something.
-says() { # what, code, text, command...
-    what=$1 code=$2 text=$3
-    shift 3
-    timeout 170 "$@" >output 2>&1
-    got=$?
-    if [ $got -eq "$code" ] && grep -q -e "$text" output; then
-        echo "ok   $what"
-    else
-        echo "FAIL $what: exit code $got, not $code, or no '$text' in:"
-        sed 's/^/     /' output
-        failed=1
-    fi
-}
-
-has() { # what, pattern, file
-    if grep -q -e "$2" "$3"; then
-        echo "ok   $1"
-    else
-        echo "FAIL $1: no '$2' in:"
-        sed 's/^/     /' "$3"
-        failed=1
-    fi
-}
+. "$1/tests/gpu/says.sh"
+export TMPDIR="$work/tmp" # the program's own folders: none is left
+mkdir "$TMPDIR" || exit 1
 
 small="--quick --elements 256 --seconds 0.05 --rule dana-ga,shared-lga-dot"
 # shellcheck disable=SC2086
@@ -74,11 +47,8 @@ says "no such folder" 1 "cannot make the folder" "$program" bench gpu --accept -
 says "a word" 2 "is not an option" "$program" bench gpu more
 says "help" 0 "usage: gapless bench gpu" "$program" bench gpu --help
 
-if ls -d "${TMPDIR:-/tmp}"/gapless-accept-* >left 2>/dev/null && [ -s left ]; then
-    find "${TMPDIR:-/tmp}" -maxdepth 1 -name 'gapless-accept-*' -newer made/gpu-acceptance.json >left
-    if [ -s left ]; then
-        echo "FAIL folders were left: $(cat left)"
-        failed=1
-    fi
+if [ -n "$(ls -A "$TMPDIR")" ]; then
+    ls -l "$TMPDIR" >left
+    fail "something was left:" left
 fi
 exit $failed

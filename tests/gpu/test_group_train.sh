@@ -3,10 +3,7 @@
 # Groups of (fake) GPUs through the program: synchronous SGD without a master, and workers that are groups. They learn
 # what the processor learns from the same batches; whatever fails, everybody ends, and it is said who failed and why.
 set -u
-program=$GAPLESS_PROGRAM
-work=$(mktemp -d "${TMPDIR:-/tmp}/gpu-group.XXXXXX") || exit 1
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
+. "$1/tests/gpu/says.sh"
 if ! command -v python3 >/dev/null; then
     echo "SKIP: python3 is not installed"
     exit 77
@@ -21,34 +18,6 @@ if grep -q '^GAPLESS_SANITIZE:[A-Z]*=.*thread' "$GAPLESS_BUILD_DIR/CMakeCache.tx
     short=yes samples=64
 fi
 task="--data synthetic:${samples}x20x4 --model mlp:16 --epochs 2 --lr 0.02 --warmup 0 --steps none --quiet"
-failed=0
-
-check() { # what, command...
-    what=$1
-    shift
-    if "$@" >output 2>&1; then
-        echo "ok   $what"
-    else
-        echo "FAIL $what"
-        sed 's/^/     /' output
-        failed=1
-    fi
-}
-
-# A command that ends with a code and says something.
-says() { # what, code, text, command...
-    what=$1 code=$2 text=$3
-    shift 3
-    "$@" >output 2>&1
-    got=$?
-    if [ $got -eq "$code" ] && grep -q -e "$text" output; then
-        echo "ok   $what"
-    else
-        echo "FAIL $what: exit code $got, not $code, or no '$text' in:"
-        sed 's/^/     /' output
-        failed=1
-    fi
-}
 
 # Are the parameters of two runs the same but for rounding, and did they move?
 near() { # folder, folder

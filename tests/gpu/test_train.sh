@@ -4,39 +4,8 @@
 # bit; a recorded run of several workers, with gradients that wait together, is replayed on the processor to the same
 # bits. Then machines without a GPU: exactly what is missing, exit 1; `auto` takes the processor and says so.
 set -u
-program=$GAPLESS_PROGRAM
-work=$(mktemp -d "${TMPDIR:-/tmp}/gpu-train.XXXXXX") || exit 1
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
+. "$1/tests/gpu/says.sh"
 task="--data synthetic:2000x20x4 --model mlp:16 --batch 16 --epochs 1 --lr 0.02 --quiet"
-failed=0
-
-check() { # what, command...
-    what=$1
-    shift
-    if "$@" >output 2>&1; then
-        echo "ok   $what"
-    else
-        echo "FAIL $what"
-        sed 's/^/     /' output
-        failed=1
-    fi
-}
-
-# A command that ends with a code and says something.
-says() { # what, code, text, command...
-    what=$1 code=$2 text=$3
-    shift 3
-    "$@" >output 2>&1
-    got=$?
-    if [ $got -eq "$code" ] && grep -q -e "$text" output; then
-        echo "ok   $what"
-    else
-        echo "FAIL $what: exit code $got, not $code, or no '$text' in:"
-        sed 's/^/     /' output
-        failed=1
-    fi
-}
 
 export FAKE_CUDA_GPUS=2
 # shellcheck disable=SC2086

@@ -4,38 +4,15 @@
 # processor learns; of several GPUs each worker takes one. Then what is missing: said exactly, before anything is
 # started, exit 1; `auto` takes the processor and says so. The master stays on the processor here.
 set -u
-program=$GAPLESS_PROGRAM
+. "$1/tests/gpu/says.sh"
 build=${2:-$GAPLESS_BUILD_DIR}
 GAPLESS_CUBLAS=${GAPLESS_CUBLAS:-$build/tests/libgapless_fake_cublas.so}
 export GAPLESS_CUBLAS
-work=$(mktemp -d "${TMPDIR:-/tmp}/gpu-worker.XXXXXX") || exit 1
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
 if [ ! -f "${GAPLESS_CUDA_PLUGIN:-}" ]; then
     echo "SKIP: there is no fake plugin (it needs a C++ compiler)"
     exit 77
 fi
 task="--data synthetic:2000x20x4 --model mlp:16 --batch 16 --epochs 3 --lr 0.05 --device cpu"
-failed=0
-
-fail() {
-    echo "FAIL $1"
-    sed 's/^/     /' output
-    failed=1
-}
-
-# A command that ends with a code and says something.
-says() { # what, code, text, command...
-    what=$1 code=$2 text=$3
-    shift 3
-    timeout 100 "$@" >output 2>&1
-    got=$?
-    if [ $got -eq "$code" ] && grep -q -e "$text" output; then
-        echo "ok   $what"
-    else
-        fail "$what: exit code $got, not $code, or no '$text' in:"
-    fi
-}
 
 number() { # of result.json's first line with this name
     sed -n "s/.*\"$2\": *\([0-9.eE+-]*\).*/\1/p" "$1/result.json" | head -n 1
@@ -53,14 +30,14 @@ number() { # of result.json's first line with this name
         echo "ok   both learn the same"
     else
         cp first output
-        fail "accuracy on the processor $(number cpu final_accuracy), on the GPU $(number gpu final_accuracy)"
+        fail "accuracy on the processor $(number cpu final_accuracy), on the GPU $(number gpu final_accuracy)" output
     fi
     says "three workers, two GPUs" 0 "workers compute on cuda:0, cuda:1, in turn" env FAKE_CUDA_GPUS=2 "$program" train \
         $task --workers 3 --worker-device cuda:all --rule dana-slim --clip-norm 5 --out two
     if awk -v b="$(number two final_accuracy)" 'BEGIN { exit !(b > 0.7) }'; then
         echo "ok   three learn"
     else
-        fail "accuracy $(number two final_accuracy)"
+        fail "accuracy $(number two final_accuracy)" output
     fi
     says "a gradient that is not finite" 0 "1 not finite" env GAPLESS_FAULT=nan:7@0 "$program" train $task --workers 1 \
         --worker-device cuda --out nan
@@ -85,7 +62,7 @@ number() { # of result.json's first line with this name
     says "a GPU that is not there" 1 "no GPU 7" "$program" train $task --worker-device cuda:7 --out no
     says "no device" 2 "write cpu, cuda" "$program" train $task --worker-device gpu --out no
     if [ -e no ]; then
-        fail "something was started"
+        fail "something was started" output
     fi
     says "a worker alone" 1 "no GPU 7" "$program" worker --master shm:nobody-is-here --device cuda:7 \
         --data synthetic:200x20x4 --model mlp:4 --batch 8 --seed 1 --connect-timeout 1
