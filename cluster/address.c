@@ -5,7 +5,6 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <net/if.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,17 +13,6 @@
 const char address_no_verbs[] =
     "this build has no RDMA: install libibverbs-dev, librdmacm-dev and libsodium-dev, "
     "configure again with -DGAPLESS_VERBS=ON and build";
-
-__attribute__((format(printf, 2, 3))) static bool refuse(struct parse_why *why,
-                                                         const char *format, ...)
-{
-    va_list list;
-
-    va_start(list, format);
-    (void)vsnprintf(why->text, sizeof why->text, format, list);
-    va_end(list);
-    return false;
-}
 
 const char *address_transport(const char *text)
 {
@@ -54,14 +42,14 @@ static bool read_port(const char *text, struct place *ret, struct parse_why *why
     struct parse_why what;
 
     if (text[0] == '\0')
-        return refuse(why,
-                      "has a ':' and no port behind it: write %.80s:" ADDRESS_PORT_TEXT,
-                      ret->host);
+        return parse_refuse(
+            why, "has a ':' and no port behind it: write %.80s:" ADDRESS_PORT_TEXT,
+            ret->host);
     if (strlen(text) >= sizeof ret->port ||
         strspn(text, "0123456789") != strlen(text) ||
         !parse_count(text, 1, 65535, &port, &what))
-        return refuse(why, "has the port '%.40s', which is no number from 1 to 65535",
-                      text);
+        return parse_refuse(
+            why, "has the port '%.40s', which is no number from 1 to 65535", text);
     memcpy(ret->port, text, strlen(text) + 1);
     return true;
 }
@@ -76,26 +64,26 @@ static bool read_bracketed(const char *text, struct place *ret, struct parse_why
 
     if (end == NULL || (end[1] != '\0' && end[1] != ':') ||
         (size_t)(end - text) >= sizeof ret->host)
-        return refuse(why, "wants [IPV6]:PORT, not '%.80s'", text);
+        return parse_refuse(why, "wants [IPV6]:PORT, not '%.80s'", text);
     memcpy(ret->host, text + 1, (size_t)(end - text) - 1);
     ret->host[end - text - 1] = '\0';
     ret->bracketed = true;
     scope = strchr(ret->host, '%');
     if (scope != NULL && (scope[1] == '\0' || strlen(scope + 1) >= IF_NAMESIZE))
-        return refuse(why, "has no interface behind the %% in '%.80s'", text);
+        return parse_refuse(why, "has no interface behind the %% in '%.80s'", text);
     if (scope != NULL)
         *scope = '\0';
     good = inet_pton(AF_INET6, ret->host, binary) == 1;
     if (good && scope == NULL && binary[0] == 0xfe && (binary[1] & 0xc0) == 0x80)
-        return refuse(why,
-                      "is a link-local address: name the interface, as in "
-                      "[%.60s%%ib0]",
-                      ret->host);
+        return parse_refuse(why,
+                            "is a link-local address: name the interface, as in "
+                            "[%.60s%%ib0]",
+                            ret->host);
     if (scope != NULL)
         *scope = '%';
     if (!good)
-        return refuse(why, "has '%.80s' in brackets, which is no IPv6 address",
-                      ret->host);
+        return parse_refuse(why, "has '%.80s' in brackets, which is no IPv6 address",
+                            ret->host);
     return end[1] == '\0' || read_port(end + 2, ret, why);
 }
 
@@ -121,19 +109,19 @@ static bool read_place(const char *text, struct place *ret, struct parse_why *wh
     if (text[0] == '[')
         return read_bracketed(text, ret, why);
     if (colon != NULL && strchr(colon + 1, ':') != NULL)
-        return refuse(why,
-                      "has more than one ':' in '%.60s': an IPv6 address goes "
-                      "into brackets, as in [2001:db8::1]:" ADDRESS_PORT_TEXT,
-                      text);
+        return parse_refuse(why,
+                            "has more than one ':' in '%.60s': an IPv6 address goes "
+                            "into brackets, as in [2001:db8::1]:" ADDRESS_PORT_TEXT,
+                            text);
     if (count == 0)
-        return refuse(why, "has no host in '%.60s': write HOST:PORT", text);
+        return parse_refuse(why, "has no host in '%.60s': write HOST:PORT", text);
     if (count >= sizeof ret->host)
-        return refuse(why, "has a host name that is too long");
+        return parse_refuse(why, "has a host name that is too long");
     memcpy(ret->host, text, count);
     ret->host[count] = '\0';
     if (!host_good(ret->host))
-        return refuse(why, "has '%.80s', which is neither an address nor a host name",
-                      ret->host);
+        return parse_refuse(
+            why, "has '%.80s', which is neither an address nor a host name", ret->host);
     return colon == NULL || read_port(colon + 1, ret, why);
 }
 
@@ -151,25 +139,26 @@ static bool read_places(const char *text, bool port_needed, char *ret, size_t ma
     unsigned hosts = 0;
 
     if (strlen(text) >= sizeof copy)
-        return refuse(why, "is longer than %d bytes", ADDRESS_MAX - 1);
+        return parse_refuse(why, "is longer than %d bytes", ADDRESS_MAX - 1);
     memcpy(copy, text, strlen(text) + 1);
     while (rest != NULL) {
         const char *word = strsep(&rest, ",");
         struct place place;
 
         if (++hosts > ADDRESS_HOSTS_MAX)
-            return refuse(why, "has more than %d hosts", ADDRESS_HOSTS_MAX);
+            return parse_refuse(why, "has more than %d hosts", ADDRESS_HOSTS_MAX);
         if (!read_place(word, &place, why))
             return false;
         if (place.port[0] == '\0' && port_needed)
-            return refuse(why, "has no port in '%.80s': write %.80s:" ADDRESS_PORT_TEXT,
-                          word, word);
+            return parse_refuse(
+                why, "has no port in '%.80s': write %.80s:" ADDRESS_PORT_TEXT, word,
+                word);
         used += (size_t)snprintf(
             ret + used, max - used, "%s%s%s%s:%s", hosts > 1 ? "," : "",
             place.bracketed ? "[" : "", place.host, place.bracketed ? "]" : "",
             place.port[0] != '\0' ? place.port : ADDRESS_PORT_TEXT);
         if (used >= max)
-            return refuse(why, "is longer than %d bytes", ADDRESS_MAX - 1);
+            return parse_refuse(why, "is longer than %d bytes", ADDRESS_MAX - 1);
     }
     return true;
 }
@@ -180,15 +169,15 @@ bool address_check(const char *text, struct parse_why *why)
     char nothing[ADDRESS_MAX];
 
     if (transport == NULL || text[strlen(transport) + 1] == '\0')
-        return refuse(why,
-                      "must be shm:NAME, shm:/path/of/socket or verbs:HOST:PORT, "
-                      "not '%.60s'",
-                      text);
+        return parse_refuse(why,
+                            "must be shm:NAME, shm:/path/of/socket or verbs:HOST:PORT, "
+                            "not '%.60s'",
+                            text);
     if (strcmp(transport, "shm") == 0)
         return strlen(text) < ADDRESS_MAX ||
-               refuse(why, "is longer than %d bytes", ADDRESS_MAX - 1);
+               parse_refuse(why, "is longer than %d bytes", ADDRESS_MAX - 1);
     if (!GAPLESS_HAVE_VERBS)
-        return refuse(why, "is an RDMA address, and %s", address_no_verbs);
+        return parse_refuse(why, "is an RDMA address, and %s", address_no_verbs);
     return read_places(text + 6, true, nothing, sizeof nothing, why);
 }
 
@@ -203,7 +192,7 @@ bool address_join(const char *transport, const char *text, char ret[ADDRESS_MAX]
             return false;
     } else if (snprintf(whole + used, sizeof whole - (size_t)used, "%s", text) >=
                (int)sizeof whole - used) {
-        return refuse(why, "is longer than %d bytes", ADDRESS_MAX - 1);
+        return parse_refuse(why, "is longer than %d bytes", ADDRESS_MAX - 1);
     }
     if (!address_check(whole, why))
         return false;

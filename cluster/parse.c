@@ -11,8 +11,7 @@
 
 #define NAME_NEAR_MAX 40 /* longer names are not compared: nobody mistypes those */
 
-__attribute__((format(printf, 2, 3))) static bool refuse(struct parse_why *why,
-                                                         const char *format, ...)
+bool parse_refuse(struct parse_why *why, const char *format, ...)
 {
     va_list list;
 
@@ -52,17 +51,17 @@ bool parse_count(const char *text, uint64_t low, uint64_t high, uint64_t *ret,
     uint64_t value, factor;
 
     if (!isdigit((unsigned char)text[0]))
-        return refuse(why, "must be a whole number, not '%.60s'", text);
+        return parse_refuse(why, "must be a whole number, not '%.60s'", text);
     errno = 0;
     value = strtoull(text, &end, 10);
     if (!unit_factor(end, &factor))
-        return refuse(why, "must be a whole number, not '%.60s'", text);
+        return parse_refuse(why, "must be a whole number, not '%.60s'", text);
     if (errno == ERANGE || value > UINT64_MAX / factor || value * factor > high)
-        return refuse(why, "must be at most %llu, not '%.60s'",
-                      (unsigned long long)high, text);
+        return parse_refuse(why, "must be at most %llu, not '%.60s'",
+                            (unsigned long long)high, text);
     if (value * factor < low)
-        return refuse(why, "must be at least %llu, not '%.60s'",
-                      (unsigned long long)low, text);
+        return parse_refuse(why, "must be at least %llu, not '%.60s'",
+                            (unsigned long long)low, text);
     *ret = value * factor;
     return true;
 }
@@ -87,13 +86,13 @@ bool parse_real(const char *text, struct real_bounds bounds, double *ret,
     double value;
 
     if (!real_prefix(text, &value, &end) || *end != '\0')
-        return refuse(why, "must be a finite number, not '%.60s'", text);
+        return parse_refuse(why, "must be a finite number, not '%.60s'", text);
     if (value < bounds.low || (bounds.above && value <= bounds.low))
-        return refuse(why, "must be %s %g, not '%.60s'",
-                      bounds.above ? "above" : "at least", bounds.low, text);
+        return parse_refuse(why, "must be %s %g, not '%.60s'",
+                            bounds.above ? "above" : "at least", bounds.low, text);
     if (value > bounds.high || (bounds.below && value >= bounds.high))
-        return refuse(why, "must be %s %g, not '%.60s'",
-                      bounds.below ? "below" : "at most", bounds.high, text);
+        return parse_refuse(why, "must be %s %g, not '%.60s'",
+                            bounds.below ? "below" : "at most", bounds.high, text);
     *ret = value;
     return true;
 }
@@ -113,23 +112,24 @@ bool parse_span(const char *text, struct span *ret, struct parse_why *why)
     double value;
 
     if (!real_prefix(text, &value, &end) || value < 0.0)
-        return refuse(
+        return parse_refuse(
             why, "wants a span such as 1epoch, 500updates or 0.1, not '%.60s'", text);
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
         if (strcmp(end, units[i].name) != 0)
             continue;
         value *= units[i].scale;
         if (units[i].unit == SPAN_FRACTION && value > 1.0)
-            return refuse(why,
-                          "wants a fraction of the run of at most 1, not '%.60s'; for "
-                          "others write %.20sepochs or %.20supdates",
-                          text, text, text);
+            return parse_refuse(
+                why,
+                "wants a fraction of the run of at most 1, not '%.60s'; for "
+                "others write %.20sepochs or %.20supdates",
+                text, text, text);
         if (value > 1e15)
-            return refuse(why, "is too long a span: '%.60s'", text);
+            return parse_refuse(why, "is too long a span: '%.60s'", text);
         *ret = (struct span){units[i].unit, value};
         return true;
     }
-    return refuse(why, "knows the units epochs and updates, not '%.60s'", end);
+    return parse_refuse(why, "knows the units epochs and updates, not '%.60s'", end);
 }
 
 bool parse_time(const char *text, double *ret, struct parse_why *why)
@@ -142,17 +142,17 @@ bool parse_time(const char *text, double *ret, struct parse_why *why)
     double value;
 
     if (!real_prefix(text, &value, &end) || value < 0.0)
-        return refuse(why, "wants a time such as 40s, 1.5m or 250ms, not '%.40s'",
-                      text);
+        return parse_refuse(why, "wants a time such as 40s, 1.5m or 250ms, not '%.40s'",
+                            text);
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
         if (strcmp(end, units[i].name) != 0)
             continue;
         if (value * units[i].scale > PARSE_TIME_MAX)
-            return refuse(why, "is too long a time: '%.40s'", text);
+            return parse_refuse(why, "is too long a time: '%.40s'", text);
         *ret = value * units[i].scale;
         return true;
     }
-    return refuse(why, "knows the units s, ms and m, not '%.40s'", end);
+    return parse_refuse(why, "knows the units s, ms and m, not '%.40s'", end);
 }
 
 static bool milestone(char *text, struct milestones *ret, struct parse_why *why)
@@ -161,9 +161,9 @@ static bool milestone(char *text, struct milestones *ret, struct parse_why *why)
     char *colon = strchr(text, ':');
 
     if (colon == NULL)
-        return refuse(why, "wants AT:FACTOR, such as 0.6:0.1, not '%.60s'", text);
+        return parse_refuse(why, "wants AT:FACTOR, such as 0.6:0.1, not '%.60s'", text);
     if (ret->count == GAPLESS_STEPS_MAX)
-        return refuse(why, "takes at most %d steps", GAPLESS_STEPS_MAX);
+        return parse_refuse(why, "takes at most %d steps", GAPLESS_STEPS_MAX);
     *colon = '\0';
     if (!parse_span(text, &ret->step[ret->count].at, why))
         return false;
@@ -180,7 +180,7 @@ bool parse_milestones(const char *text, struct milestones *ret, struct parse_why
     char *rest = copy;
 
     if (strlen(text) >= sizeof copy)
-        return refuse(why, "is too long");
+        return parse_refuse(why, "is too long");
     if (text[0] != '\0' && strcmp(text, "none") != 0) {
         memcpy(copy, text, strlen(text) + 1);
         while (rest != NULL)

@@ -18,6 +18,10 @@ struct parse_why {
     char text[PARSE_WHY_MAX];
 };
 
+/* Says why; false, for the one who returns it. */
+bool parse_refuse(struct parse_why *why, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
 /* A stretch of a run, in the unit it was given in. */
 enum span_unit {
     SPAN_FRACTION,

@@ -5,7 +5,6 @@
 
 #include <ctype.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,17 +15,6 @@ struct unit {
     const char *name;
     double factor;
 };
-
-__attribute__((format(printf, 2, 3))) static bool refuse(struct parse_why *why,
-                                                         const char *format, ...)
-{
-    va_list list;
-
-    va_start(list, format);
-    (void)vsnprintf(why->text, sizeof why->text, format, list);
-    va_end(list);
-    return false;
-}
 
 /* Takes the commas out of a number: they stand before three digits each, before any
  * point. 0: they do not. */
@@ -82,14 +70,15 @@ bool plan_parse_parameters(const char *text, uint64_t *ret, struct parse_why *wh
     double value = 0, whole;
 
     if (!number(text, units, &value))
-        return refuse(
+        return parse_refuse(
             why, "wants a number such as 25.6M, 1B or 25,600,000, not '%.40s'", text);
     whole = floor(value + 0.5);
     if (fabs(value - whole) > 1e-6)
-        return refuse(why, "must be a whole number of parameters, not '%.40s'", text);
+        return parse_refuse(why, "must be a whole number of parameters, not '%.40s'",
+                            text);
     if (whole < 1 || whole > (double)GAPLESS_ELEMENTS_MAX)
-        return refuse(why, "must be 1 to %llu parameters, not '%.40s'",
-                      (unsigned long long)GAPLESS_ELEMENTS_MAX, text);
+        return parse_refuse(why, "must be 1 to %llu parameters, not '%.40s'",
+                            (unsigned long long)GAPLESS_ELEMENTS_MAX, text);
     *ret = (uint64_t)whole;
     return true;
 }
@@ -108,12 +97,13 @@ bool plan_parse_link(const char *text, double *ret, struct parse_why *why)
         return true;
     }
     if (!number(text, units, &value))
-        return refuse(why,
-                      "wants a rate each way with its unit, such as 400Gb (bits) or "
-                      "50GB/s (bytes), or shm for one machine; not '%.40s'",
-                      text);
+        return parse_refuse(
+            why,
+            "wants a rate each way with its unit, such as 400Gb (bits) or "
+            "50GB/s (bytes), or shm for one machine; not '%.40s'",
+            text);
     if (value < 1e6 || value > 1e13)
-        return refuse(why, "must be 1 MB/s to 10 TB/s, not '%.40s'", text);
+        return parse_refuse(why, "must be 1 MB/s to 10 TB/s, not '%.40s'", text);
     *ret = value;
     return true;
 }
@@ -126,7 +116,8 @@ bool plan_parse_bytes(const char *text, double *ret, struct parse_why *why)
     double value = 0;
 
     if (!number(text, units, &value) || value < 1e6 || value > 1e15)
-        return refuse(why, "wants a size such as 80GB or 512MB, not '%.40s'", text);
+        return parse_refuse(why, "wants a size such as 80GB or 512MB, not '%.40s'",
+                            text);
     *ret = value;
     return true;
 }
@@ -138,10 +129,11 @@ bool plan_parse_time(const char *text, double *ret, struct parse_why *why)
     double value = 0;
 
     if (!number(text, units, &value) || value < 1e-6 || value > 1e6)
-        return refuse(why,
-                      "wants a time of 1 us to 1e6 s with its unit, such as 120ms or "
-                      "0.5s, not '%.40s'",
-                      text);
+        return parse_refuse(
+            why,
+            "wants a time of 1 us to 1e6 s with its unit, such as 120ms or "
+            "0.5s, not '%.40s'",
+            text);
     *ret = value;
     return true;
 }

@@ -2,67 +2,46 @@
 #include "device.h"
 
 #include "gapless.h"
+#include "text_page.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #define CARDS_SHOWN 32
 #define GIB 1073741824.0
 
-struct page {
-    char *text;
-    size_t bytes, used;
-};
-
-static void line(struct page *page, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-
-static void line(struct page *page, const char *format, ...)
-{
-    va_list list;
-    int length;
-
-    if (page->used + 1 >= page->bytes)
-        return;
-    va_start(list, format);
-    length = vsnprintf(page->text + page->used, page->bytes - page->used, format, list);
-    va_end(list);
-    if (length > 0)
-        page->used += (size_t)length < page->bytes - page->used
-                          ? (size_t)length
-                          : page->bytes - page->used - 1;
-}
-
 /* How cards are let into its memory. */
-static void show_reach(struct page *page, const char *root,
+static void show_reach(struct text_page *page, const char *root,
                        const struct device_facts *facts)
 {
     char module[96];
 
     if (!facts->rdma) {
-        line(page, "    GPUDirect RDMA: not supported by this GPU or driver; gradients "
-                   "of other machines go through host memory\n");
+        text_add(page,
+                 "    GPUDirect RDMA: not supported by this GPU or driver; gradients "
+                 "of other machines go through host memory\n");
         return;
     }
     if (facts->dmabuf)
-        line(page, "    GPUDirect RDMA: by DMA-BUF\n");
+        text_add(page, "    GPUDirect RDMA: by DMA-BUF\n");
     else if (device_peermem(root, module, sizeof module))
-        line(page, "    GPUDirect RDMA: by %s\n", module);
+        text_add(page, "    GPUDirect RDMA: by %s\n", module);
     else
-        line(page,
-             "    GPUDirect RDMA: no way in: load the open kernel module of the NVIDIA "
-             "driver (DMA-BUF; Linux 5.12 or later), or `modprobe nvidia-peermem`\n");
-    line(page, "    what cards write: %s\n",
-         facts->ordering >= DEVICE_ORDERS_ALL
-             ? "in order for every GPU, no flush"
-             : (facts->ordering >= DEVICE_ORDERS_OWNER
-                    ? "in order for this GPU, no flush"
-                    : "not ordered by the GPU: flushed by a read of the card before "
-                      "each pass"));
+        text_add(
+            page,
+            "    GPUDirect RDMA: no way in: load the open kernel module of the NVIDIA "
+            "driver (DMA-BUF; Linux 5.12 or later), or `modprobe nvidia-peermem`\n");
+    text_add(
+        page, "    what cards write: %s\n",
+        facts->ordering >= DEVICE_ORDERS_ALL
+            ? "in order for every GPU, no flush"
+            : (facts->ordering >= DEVICE_ORDERS_OWNER
+                   ? "in order for this GPU, no flush"
+                   : "not ordered by the GPU: flushed by a read of the card before "
+                     "each pass"));
 }
 
-static void show_cards(struct page *page, const char *root,
+static void show_cards(struct text_page *page, const char *root,
                        const struct device_facts *facts)
 {
     struct device_near cards[CARDS_SHOWN];
@@ -73,28 +52,30 @@ static void show_cards(struct page *page, const char *root,
 
         if (cards[i].node >= 0)
             (void)snprintf(node, sizeof node, ", NUMA node %d", cards[i].node);
-        line(page, "    to %s: %s%s\n", cards[i].card, device_way_text(cards[i].way),
-             node);
+        text_add(page, "    to %s: %s%s\n", cards[i].card,
+                 device_way_text(cards[i].way), node);
     }
 }
 
-static void show_gpu(struct page *page, const char *root,
+static void show_gpu(struct text_page *page, const char *root,
                      const struct device_facts *facts)
 {
     struct device_place place;
 
     device_place_read(root, facts->bus, &place);
-    line(page, "GPU %u: %s, PCI %s, compute capability %u.%u, %.1f GiB free of %.1f\n",
-         facts->number, facts->name, facts->bus, facts->major, facts->minor,
-         (double)facts->free_bytes / GIB, (double)facts->memory_bytes / GIB);
-    line(page, "    %u multiprocessors", facts->processors);
+    text_add(page,
+             "GPU %u: %s, PCI %s, compute capability %u.%u, %.1f GiB free of %.1f\n",
+             facts->number, facts->name, facts->bus, facts->major, facts->minor,
+             (double)facts->free_bytes / GIB, (double)facts->memory_bytes / GIB);
+    text_add(page, "    %u multiprocessors", facts->processors);
     if (facts->bandwidth > 0)
-        line(page, ", memory %.0f GB/s at its peak", (double)facts->bandwidth * 1e-9);
+        text_add(page, ", memory %.0f GB/s at its peak",
+                 (double)facts->bandwidth * 1e-9);
     if (place.bar1 > 0)
-        line(page, ", BAR1 %.2f GiB", (double)place.bar1 / GIB);
+        text_add(page, ", BAR1 %.2f GiB", (double)place.bar1 / GIB);
     if (place.node >= 0)
-        line(page, ", NUMA node %d", place.node);
-    line(page, "\n");
+        text_add(page, ", NUMA node %d", place.node);
+    text_add(page, "\n");
     show_reach(page, root, facts);
     show_cards(page, root, facts);
 }
@@ -102,18 +83,16 @@ static void show_gpu(struct page *page, const char *root,
 int device_survey(const char *root, const struct gpu_plugin *plugin,
                   const struct gapless_error *lack, char *ret, size_t bytes)
 {
-    struct page page = {ret, bytes, 0};
+    struct text_page page = text_page(ret, bytes);
     struct gapless_error why = {0};
     uint32_t count = 0;
 
-    if (bytes > 0)
-        ret[0] = '\0';
     if (plugin == NULL) {
-        line(&page, "%s\n", lack->text);
+        text_add(&page, "%s\n", lack->text);
         return GAPLESS_MISSING;
     }
     if (plugin->device->count(&count, &why) != GAPLESS_OK) {
-        line(&page, "%s\n", why.text);
+        text_add(&page, "%s\n", why.text);
         return GAPLESS_MISSING;
     }
     for (uint32_t i = 0; i < count; i++) {
@@ -122,7 +101,7 @@ int device_survey(const char *root, const struct gpu_plugin *plugin,
         if (plugin->device->facts(i, &facts, &why) == GAPLESS_OK)
             show_gpu(&page, root, &facts);
         else
-            line(&page, "GPU %u: %s\n", i, why.text);
+            text_add(&page, "GPU %u: %s\n", i, why.text);
     }
     return (int)count;
 }

@@ -1,34 +1,13 @@
 /* The verbs transport: what this machine has, for people. */
 #include "transport/verbs.h"
 
+#include "engine/text_page.h"
+
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #define GIDS_SHOWN 64
-
-struct page {
-    char *text;
-    size_t bytes, used;
-};
-
-static void line(struct page *page, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-
-static void line(struct page *page, const char *format, ...)
-{
-    va_list list;
-    int length;
-
-    va_start(list, format);
-    length = vsnprintf(page->text + page->used, page->bytes - page->used, format, list);
-    va_end(list);
-    if (length > 0)
-        page->used += (size_t)length < page->bytes - page->used
-                          ? (size_t)length
-                          : page->bytes - page->used - 1;
-}
 
 static bool first_line(const char *path, char *ret, int bytes)
 {
@@ -58,7 +37,7 @@ static const char *port_state(enum ibv_port_state state)
     }
 }
 
-static void show_gids(struct page *page, struct ibv_context *context,
+static void show_gids(struct text_page *page, struct ibv_context *context,
                       const char *device, uint8_t port,
                       const struct ibv_port_attr *attr)
 {
@@ -89,11 +68,11 @@ static void show_gids(struct page *page, struct ibv_context *context,
                        port, i);
         if (!first_line(path, net, sizeof net))
             (void)snprintf(net, sizeof net, "no interface");
-        line(page, "    gid %d: %s  %s  %s\n", i, text + 1, type, net);
+        text_add(page, "    gid %d: %s  %s  %s\n", i, text + 1, type, net);
     }
 }
 
-static void show_device(struct page *page, struct ibv_device *device)
+static void show_device(struct text_page *page, struct ibv_device *device)
 {
     struct ibv_context *context = ibv_open_device(device);
     const char *name = ibv_get_device_name(device);
@@ -102,7 +81,7 @@ static void show_device(struct page *page, struct ibv_device *device)
     uint8_t port;
 
     if (context == NULL) {
-        line(page, "%s: cannot be opened (%s)\n", name, strerror(errno));
+        text_add(page, "%s: cannot be opened (%s)\n", name, strerror(errno));
         return;
     }
     (void)snprintf(path, sizeof path, "/sys/class/infiniband/%s/device/numa_node",
@@ -110,29 +89,31 @@ static void show_device(struct page *page, struct ibv_device *device)
     if (!first_line(path, node, sizeof node))
         (void)snprintf(node, sizeof node, "none");
     if (ibv_query_device(context, &attr) != 0) {
-        line(page, "%s: does not tell its limits\n", name);
+        text_add(page, "%s: does not tell its limits\n", name);
         (void)ibv_close_device(context);
         return;
     }
-    line(page, "%s: %s, firmware %s, NUMA node %s\n", name,
-         device->transport_type == IBV_TRANSPORT_IWARP ? "iWARP" : "InfiniBand or RoCE",
-         attr.fw_ver[0] != '\0' ? attr.fw_ver : "none", node);
-    line(page,
-         "    limits: %d queue pairs, %d completion entries, %d regions, %d reads at "
-         "once, memory windows %s\n",
-         attr.max_qp, attr.max_cqe, attr.max_mr, attr.max_qp_rd_atom,
-         attr.device_cap_flags &
-                 (IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B)
-             ? "of type 2"
-             : "none");
+    text_add(page, "%s: %s, firmware %s, NUMA node %s\n", name,
+             device->transport_type == IBV_TRANSPORT_IWARP ? "iWARP"
+                                                           : "InfiniBand or RoCE",
+             attr.fw_ver[0] != '\0' ? attr.fw_ver : "none", node);
+    text_add(
+        page,
+        "    limits: %d queue pairs, %d completion entries, %d regions, %d reads at "
+        "once, memory windows %s\n",
+        attr.max_qp, attr.max_cqe, attr.max_mr, attr.max_qp_rd_atom,
+        attr.device_cap_flags &
+                (IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B)
+            ? "of type 2"
+            : "none");
     for (port = 1; port <= attr.phys_port_cnt; port++) {
         struct ibv_port_attr at;
 
         if (ibv_query_port(context, port, &at) != 0)
             continue;
-        line(page, "    port %u: %s, MTU %d of %d, largest message %u MiB\n", port,
-             port_state(at.state), 128 << (int)at.active_mtu, 128 << (int)at.max_mtu,
-             at.max_msg_sz >> 20);
+        text_add(page, "    port %u: %s, MTU %d of %d, largest message %u MiB\n", port,
+                 port_state(at.state), 128 << (int)at.active_mtu,
+                 128 << (int)at.max_mtu, at.max_msg_sz >> 20);
         show_gids(page, context, name, port, &at);
     }
     (void)ibv_close_device(context);
@@ -140,13 +121,12 @@ static void show_device(struct page *page, struct ibv_device *device)
 
 int verbs_survey(char *ret, size_t bytes)
 {
-    struct page page = {.text = ret, .bytes = bytes};
+    struct text_page page = text_page(ret, bytes);
     struct ibv_device **all;
     int count = 0, i;
 
     if (bytes == 0)
         return GAPLESS_INVALID;
-    ret[0] = '\0';
     all = ibv_get_device_list(&count);
     for (i = 0; all != NULL && i < count; i++)
         show_device(&page, all[i]);

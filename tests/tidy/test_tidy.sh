@@ -65,7 +65,7 @@ function exists(path) { return path in known }
 
 # May a file of folder `from` include `path`? The table of the architecture, as a list of patterns.
 function allowed(path) {
-    if (top == "transport") return path ~ /^transport\// || path == "engine/status.h"
+    if (top == "transport") return path ~ /^transport\// || path ~ /^engine\/(status|text_page)\.h$/
     if (top == "engine") return path ~ /^engine\// || path ~ /^transport\/(transport|ring|sim)\.h$/
     if (top == "gpu") return path ~ /^gpu\// || path ~ /^engine\/(status|element|rules|compute|compute_rules|device)\.h$/ \
         || path ~ /^engine\/(rules\.def|corrections\/|momenta\/)/
