@@ -8,10 +8,15 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND CMAKE_SIZEOF_VOID
   set(GAPLESS_ISA_FLAGS_avx512 -march=x86-64-v4 -mprefer-vector-width=512)
 endif()
 
-# These files hand no address of a local around; not watching over scopes halves the time to compile them.
+# Sanitized, these files take most of the time of a build. They hand no address of a local around, and every element that
+# they reach for is looked up by the address sanitizer: watching over scopes, and over the pointers themselves, finds
+# nothing more and takes two thirds of that time. Of names for a debugger the lines are enough.
 function(gapless_isa_sanitize target)
   if(GAPLESS_SANITIZE MATCHES address)
-    target_compile_options(${target} PRIVATE -fno-sanitize-address-use-after-scope)
+    target_compile_options(${target} PRIVATE -fno-sanitize-address-use-after-scope -fno-sanitize=object-size,pointer-overflow)
+  endif()
+  if(GAPLESS_SANITIZE)
+    target_compile_options(${target} PRIVATE -g1)
   endif()
 endfunction()
 
