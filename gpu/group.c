@@ -12,8 +12,8 @@
  * aborted and every later call gives the same error.
  *
  * abort() may come from another thread: it only raises a flag. NCCL's own abort is
- * called by the thread that uses the communicator, because it frees what that thread is
- * looking at.
+ * asked for by the thread that uses the communicator, because it frees what that thread
+ * is looking at; it has a bound, too (group_abort.c).
  *
  * The mean is a sum and then a multiplication by 1/size, not NCCL's own average: the
  * passes of the CPU master do it so (compute_cpu_isa.c, round), and the multiplication
@@ -35,14 +35,15 @@
 
 #define SPIN_NS 200000ll /* polled without a pause: a collective takes about that */
 #define PAUSE_NS 20000l  /* then with one */
-#define CLOSE_NS 5000000000ll /* at most, for the other ranks to close, too */
+#define CLOSE_NS 5000000000ll  /* at most, for the other ranks to close, too */
+#define ABORT_NS 30000000000ll /* at most, for NCCL to let go of everything */
 #define ABORT_TEXT "the group was ended from outside"
 
 struct gpu_group {
     const struct nccl *nccl;
     struct device *device;
-    nccl_comm comm;   /* NULL: aborted */
-    int64_t close_ns; /* for leaving: no longer than joining may take */
+    nccl_comm comm;             /* NULL: aborted */
+    int64_t close_ns, abort_ns; /* for leaving: no longer than joining may take */
     uint32_t rank, size;
     struct gapless_error failure; /* the first; status 0: none */
     pthread_mutex_t mutex;
@@ -88,8 +89,22 @@ static bool asked_to_abort(struct gpu_group *group)
 /* ---- failures ----------------------------------------------------------------------
  */
 
-/* Keeps the first failure, with the rank's name before it, and ends the communicator:
- * what its kernels wait for on this GPU will not come. */
+/* Ends the communicator: what its kernels wait for on this GPU will not come. */
+static void end_comm(struct gpu_group *group)
+{
+    static const char stuck[] =
+        "; NCCL does not let go of its GPU, which is free when this process has ended";
+    char *text = group->failure.text;
+    size_t used = strlen(text);
+
+    if (group->comm != NULL &&
+        !group_end_now(group->nccl, group->comm, group->abort_ns) && used > 0)
+        (void)snprintf(text + used, sizeof group->failure.text - used, "%s", stuck);
+    group->comm = NULL;
+}
+
+/* Keeps the first failure, with the rank's name before it, and ends the communicator.
+ */
 static int fail(struct gpu_group *group, int status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -104,9 +119,7 @@ static int fail(struct gpu_group *group, int status, const char *format, ...)
     if (group->failure.status == GAPLESS_OK)
         (void)gapless_error_set(&group->failure, status, 0, "rank %u of %u: %s",
                                 group->rank, group->size, text);
-    if (group->comm != NULL)
-        (void)group->nccl->CommAbort(group->comm);
-    group->comm = NULL;
+    end_comm(group);
     return group->failure.status;
 }
 
@@ -271,6 +284,7 @@ static int group_open(struct device *device, const unsigned char id[GPU_GROUP_ID
     group->rank = rank;
     group->size = size;
     group->close_ns = timeout_ns < CLOSE_NS ? timeout_ns : CLOSE_NS;
+    group->abort_ns = timeout_ns < ABORT_NS ? timeout_ns : ABORT_NS;
     status = join(group, id, timeout_ns);
     if (status == GAPLESS_OK) {
         *ret = group;
@@ -294,9 +308,7 @@ static void leave(struct gpu_group *group)
         (void)group->nccl->CommDestroy(group->comm);
         group->comm = NULL;
     }
-    if (group->comm != NULL)
-        (void)group->nccl->CommAbort(group->comm);
-    group->comm = NULL;
+    end_comm(group);
 }
 
 static void group_close(struct gpu_group *group)

@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <unistd.h>
 #include <vector>
 
 #define ASYNC_LOOKS 3 /* before an error of that kind is told */
@@ -467,10 +468,16 @@ int ncclCommDestroy(nccl_comm comm)
 
 int ncclCommAbort(nccl_comm comm)
 {
-    std::lock_guard<std::mutex> hold(lock);
+    std::unique_lock<std::mutex> hold(lock);
+    const int rank = use(comm)->rank;
 
-    (void)use(comm);
     now.aborted++;
+    if (fate("CommAbort", rank) == "stuck") {
+        alive--; /* nobody can be blamed for it */
+        hold.unlock();
+        for (;;)
+            (void)pause();
+    }
     end_comm(comm);
     return NCCL_SUCCESS;
 }

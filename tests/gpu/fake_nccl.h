@@ -25,8 +25,9 @@
  *     never        succeeds, but its rank does not come
  *     async        as never, and some looks later every rank is told ncclRemoteError
  *     usage        gives ncclInvalidUsage
- *   CALL is CommInitRankConfig, AllReduce, Broadcast, CommFinalize, GetUniqueId (its
- *   rank is 0) or CommGetAsyncError (only error, system, usage).
+ *     stuck        never comes back (only CommAbort)
+ *   CALL is CommInitRankConfig, AllReduce, Broadcast, CommFinalize, CommAbort,
+ *   GetUniqueId (its rank is 0) or CommGetAsyncError (only error, system, usage).
  */
 #ifndef FAKE_NCCL_H
 #define FAKE_NCCL_H

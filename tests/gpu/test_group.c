@@ -321,6 +321,10 @@ static void test_trouble(void **state)
          GAPLESS_OK},
         {"CommGetAsyncError@1#9:system,progress=20", 1, GAPLESS_SYSTEM,
          "unhandled system error", GAPLESS_OK},
+        {"AllReduce@1#1:error,CommAbort@1#1:stuck", 1, GAPLESS_SYSTEM,
+         "NCCL does not let go of its GPU", GAPLESS_OK},
+        {"CommInitRankConfig@0#1:never,CommAbort@0#1:stuck", 0, GAPLESS_TIMEOUT,
+         "NCCL does not let go of its GPU", GAPLESS_TIMEOUT},
     };
 
     (void)state;

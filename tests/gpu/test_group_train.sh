@@ -97,6 +97,10 @@ failures() {
         GAPLESS_GROUP_TIMEOUT=1 timeout 60 "$program" train $task --batch 16 --rule ssgd --group nccl --out f4
     check "nothing is left of it" test ! -e f4
 
+    says "an abort that does not end" 1 "rank 0 of 4: .*unhandled cuda error.*does not let go of its GPU" \
+        env GAPLESS_GROUP_TIMEOUT=2 FAKE_NCCL=AllReduce@0#2:error,CommAbort@0#1:stuck \
+        timeout 60 "$program" train $task --rule ssgd --group nccl --out f5
+
     says "no GPU" 1 "GPU" env FAKE_CUDA_GPUS=0 timeout 60 "$program" train $task --rule ssgd --group nccl --out no
     says "no driver" 1 "driver" env FAKE_CUDA_DRIVER=none timeout 60 "$program" train $task --rule ssgd --group nccl --out no
     says "no such GPU" 1 "7" timeout 60 "$program" train $task --rule ssgd --group nccl --device cuda:7 --out no

@@ -11,7 +11,7 @@ patient="--insecure --ack-timeout 16 --retries 6"
 say "a worker is killed"
 # shellcheck disable=SC2086
 killed_worker() {
-    master m --epochs 4 --workers 2 --workers-wait 2 $quick && worker w1 $quick && worker w2 $quick || return 1
+    master m --epochs 8 --workers 2 --workers-wait 2 $quick && worker w1 $quick && worker w2 $quick || return 1
     sees b w1 20 joined && sees b w2 20 joined && sleep 1 && send b w1 KILL || return 1
     ends b w2 40 0 && ends a m 20 0 && says a m '1 workers? lost'
 }
