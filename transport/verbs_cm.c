@@ -60,8 +60,9 @@ static int listen_error(const struct verbs_address *address, int os,
 {
     if (os == EADDRINUSE)
         return gapless_error_set(error, GAPLESS_SYSTEM, os,
-                                 "cannot listen at %s: another master is there; take "
-                                 "another port, or end it",
+                                 "cannot listen at %s: its port is taken, by another "
+                                 "master or, from 32768 on, by any connection; take "
+                                 "another port, or end the other",
                                  address->text);
     return gapless_error_set(error, GAPLESS_SYSTEM, os,
                              "cannot listen at %s: no RDMA device has this address "

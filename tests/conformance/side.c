@@ -377,8 +377,9 @@ void side_address_next(void)
     static int count;
 
     if (network_ip != NULL)
+        /* Below 32768: from there on connections are given their ports. */
         (void)snprintf(side_address, sizeof side_address, "%s:%d", network_ip,
-                       20000 + ((int)getpid() * 64 + count++) % 20000);
+                       12000 + ((int)getpid() * 64 + count++) % 20000);
     else
         (void)snprintf(side_address, sizeof side_address, "conformance-%d-%d",
                        (int)getpid(), count++);
