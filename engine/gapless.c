@@ -1,8 +1,8 @@
 /* The version and the rule table, for users. */
 #include "gapless.h"
 #include "rules.h"
+#include "text_page.h"
 
-#include <stdio.h>
 #include <string.h>
 
 const char *gapless_version(void)
@@ -38,21 +38,15 @@ int gapless_rule_find(const char *name, struct gapless_rule *ret,
                       struct gapless_error *error)
 {
     const struct rule *rule = name == NULL ? NULL : rules_find(name);
-    char names[400] = "";
-    size_t used = 0;
-    int i, n;
+    char names[400];
+    struct text_page page = text_page(names, sizeof names);
 
     if (rule != NULL) {
         describe(rule, ret);
         return GAPLESS_OK;
     }
-    for (i = 0; i < rules_count; i++) {
-        n = snprintf(names + used, sizeof names - used, "%s%s", i > 0 ? " " : "",
-                     rules[i].name);
-        if (n < 0 || (size_t)n >= sizeof names - used)
-            break;
-        used += (size_t)n;
-    }
+    for (int i = 0; i < rules_count; i++)
+        text_add(&page, "%s%s", i > 0 ? " " : "", rules[i].name);
     return gapless_error_set(error, GAPLESS_MISSING, 0,
                              "no rule '%.30s'; there are: %s", name == NULL ? "" : name,
                              names);

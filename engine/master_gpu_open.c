@@ -1,5 +1,6 @@
 /* The master's GPUs: which, their memory, and whether network cards reach it. */
 #include "master_gpu.h"
+#include "text_page.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -315,24 +316,19 @@ static void describe(struct gapless_master *m)
         [GPU_FLUSH_NONE] = "no flush: the GPU orders what cards write",
         [GPU_FLUSH_READ] = "flushed by a read of the card"};
     struct master_gpu *g = m->gpu;
-    size_t used = 0, bytes = sizeof g->text;
-    uint32_t p;
+    struct text_page page = text_page(g->text, sizeof g->text);
 
-    for (p = 0; p < g->parts && used < bytes - 1; p++) {
+    for (uint32_t p = 0; p < g->parts; p++) {
         const struct device_facts *f = &g->part[p].facts;
-        int more = snprintf(g->text + used, bytes - used, "%sGPU %u %s (%s)",
-                            p > 0 ? ", " : "", f->number, f->name, f->bus);
 
-        used += more > 0 ? (size_t)more : 0;
+        text_add(&page, "%sGPU %u %s (%s)", p > 0 ? ", " : "", f->number, f->name,
+                 f->bus);
     }
-    if (used < bytes - 1)
-        (void)snprintf(g->text + used, bytes - used, "; %s%s",
-                       g->direct ? "cards write and read its memory by "
-                                 : "copied through host memory",
-                       g->direct ? g->how : "");
-    used = strlen(g->text);
-    if (g->direct && used < bytes - 1)
-        (void)snprintf(g->text + used, bytes - used, ", %s", flush[g->flush]);
+    if (g->direct)
+        text_add(&page, "; cards write and read its memory by %s, %s", g->how,
+                 flush[g->flush]);
+    else
+        text_add(&page, "; copied through host memory");
 }
 
 /* The parameters as they are at the start. Before a card takes the place of the host's

@@ -1,10 +1,10 @@
 # For the tests of this folder that run the program: sourced, it leaves the test in a new folder, $work, which goes with
-# it, with the program's name in $program. A test ends with `exit $failed`.
+# it, with the program's name in $program. A test ends with `exit $failed`. A command may take $limit seconds.
 program=$GAPLESS_PROGRAM
 work=$(mktemp -d "${TMPDIR:-/tmp}/gapless-gpu.XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-failed=0
+failed=0 limit=100
 
 # What failed, and the file that shows why.
 fail() { # what, file
@@ -27,7 +27,7 @@ check() { # what, command...
 says() { # what, code, text, command...
     what=$1 code=$2 text=$3
     shift 3
-    timeout 170 "$@" >output 2>&1
+    timeout $limit "$@" >output 2>&1
     got=$?
     if [ $got -eq "$code" ] && grep -q -e "$text" output; then
         echo "ok   $what"

@@ -7,6 +7,7 @@ set -u
 . "$1/tests/gpu/says.sh"
 export TMPDIR="$work/tmp" # the program's own folders: none is left
 mkdir "$TMPDIR" || exit 1
+limit=170
 
 small="--quick --elements 256 --seconds 0.05 --rule dana-ga,shared-lga-dot"
 # shellcheck disable=SC2086
