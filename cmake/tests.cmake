@@ -96,7 +96,7 @@ function(gapless_test_add dir file)
 
   set(environment "GAPLESS_PROGRAM=$<TARGET_FILE:gapless_program>" GAPLESS_SOURCE_DIR=${PROJECT_SOURCE_DIR}
     GAPLESS_BUILD_DIR=${PROJECT_BINARY_DIR} CC=${CMAKE_C_COMPILER} CXX=${CMAKE_CXX_COMPILER} OPENBLAS_NUM_THREADS=1
-    TSAN_OPTIONS=halt_on_error=1:die_after_fork=0)
+    TSAN_OPTIONS=halt_on_error=1:die_after_fork=0:suppressions=${PROJECT_SOURCE_DIR}/tests/tsan.supp)
   if(TARGET gapless_cuda_fake)
     list(APPEND environment "GAPLESS_CUDA_FAKE=$<TARGET_FILE:gapless_cuda_fake>")
     if(dir STREQUAL gpu)
