@@ -5,8 +5,8 @@
 
 #include <stddef.h>
 
-/* The update rules against a stream with the same traffic and against separate passes.
- */
+/* The update rules against a stream with the same traffic and against separate
+ * passes. */
 int bench_rules(int argc, char **argv);
 /* The round trip from push to pulled parameters over a transport. */
 int bench_update(int argc, char **argv);

@@ -51,7 +51,7 @@ static int wrong(const char *option, const char *text, const char *what)
     return -1;
 }
 
-/* ---- options ---- */
+/* ---- options ------------------------------------------------------------- */
 
 static int parse_rules(const char *text, struct bg_options *ret)
 {
@@ -211,7 +211,7 @@ static int parse(int argc, char **argv, struct bg_options *ret)
     return 0;
 }
 
-/* ---- the GPU ---- */
+/* ---- the GPU ------------------------------------------------------------- */
 
 static bool is_fake(const char *name)
 {

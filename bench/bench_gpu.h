@@ -91,7 +91,7 @@ struct bg_run {
 enum bg_verdict bg_says(struct bg_check *check, enum bg_verdict verdict,
                         const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* ---- bench_gpu_bytes.c ---- */
+/* ---- bench_gpu_bytes.c --------------------------------------------------- */
 /* Reads and writes of a parameter that the algorithm needs, if the state and the
  * messages pass through memory once. */
 struct bg_floor {
@@ -106,7 +106,7 @@ const struct bg_floor *bg_floor_of(const char *rule);
 unsigned bg_again_bytes(const struct rule *rule);
 void bg_print_bytes(void);
 
-/* ---- bench_gpu_time.c ---- */
+/* ---- bench_gpu_time.c ---------------------------------------------------- */
 double bg_now(void); /* s */
 double bg_median(double *values, int count);
 bool bg_same(double a, double b); /* to the bit */
@@ -142,13 +142,13 @@ bg_launch bg_launch_one, bg_launch_queue, bg_launch_finite, bg_launch_copy;
 void bg_knobs(const struct rule *rule, struct knobs *ret);
 uint32_t bg_blocks_of(size_t n); /* how many bg_vectors makes */
 
-/* ---- bench_gpu_pass.c ---- */
+/* ---- bench_gpu_pass.c ---------------------------------------------------- */
 /* The table of rules: printed, and as JSON. `plan` (NULL: none) gets the figures that
  * gapless plan takes. Rules that a failure kept from being measured are counted. */
 int bg_rules(const struct bg_run *run, json_t *rows, json_t *plan, bool print,
              int *ret_missing, struct gapless_error *error);
 
-/* ---- the checks ---- */
+/* ---- the checks ---------------------------------------------------------- */
 void bg_bits(struct bg_run *run, struct bg_check *ret);
 void bg_sanitizer(struct bg_run *run, struct bg_check *ret);
 void bg_bandwidth(struct bg_run *run, struct bg_check *ret);
@@ -158,13 +158,13 @@ void bg_latency(struct bg_run *run, struct bg_check *ret);
 void bg_runs(struct bg_run *run, struct bg_check *ret);
 void bg_kill(struct bg_run *run, struct bg_check *ret);
 
-/* ---- bench_gpu_accept.c ---- */
+/* ---- bench_gpu_accept.c -------------------------------------------------- */
 extern const char *const bg_names[BG_CHECKS];
 /* All checks asked for; an exit code. */
 int bg_accept(const struct bg_options *options, const struct bg_gpu *gpu);
 json_t *bg_facts_json(const struct bg_gpu *gpu);
 
-/* ---- bench_gpu_tool.c ---- */
+/* ---- bench_gpu_tool.c ---------------------------------------------------- */
 struct bg_tool {
     pid_t pid;       /* 0: ended */
     char output[64]; /* a file */

@@ -82,7 +82,7 @@ static bool answers(const struct bg_gpu *gpu)
     return ret;
 }
 
-/* ---- folders ---- */
+/* ---- folders ------------------------------------------------------------- */
 
 static int remove_one(const char *path, const struct stat *info, int kind,
                       struct FTW *where)
@@ -119,7 +119,7 @@ static int folders(const struct bg_options *options, struct bg_run *run,
     return GAPLESS_OK;
 }
 
-/* ---- the report ---- */
+/* ---- the report ---------------------------------------------------------- */
 
 /* The text wrapped, under where it began. */
 static void print_check(const struct bg_check *check)
@@ -179,7 +179,7 @@ static int write_report(const struct bg_run *run, json_t *list, const int *count
     return failed;
 }
 
-/* ---- all of it ---- */
+/* ---- all of it ----------------------------------------------------------- */
 
 static void one_check(struct bg_run *run, enum bg_name name, struct bg_check *ret)
 {

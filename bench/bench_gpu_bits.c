@@ -50,7 +50,7 @@ struct bits {
     char why[BG_TEXT_MAX];
 };
 
-/* ---- numbers ---- */
+/* ---- numbers ------------------------------------------------------------- */
 
 static uint32_t next(struct bits *b)
 {
@@ -93,7 +93,7 @@ static void length(struct bits *b, size_t n)
     b->stride = padded(n) + GUARD + 16;
 }
 
-/* ---- memory ---- */
+/* ---- memory -------------------------------------------------------------- */
 
 static void bits_close(struct bits *b)
 {
@@ -221,7 +221,7 @@ static enum bg_verdict end(struct bits *b, struct gapless_error *error)
     return BG_PASSED;
 }
 
-/* ---- the passes of a rule ---- */
+/* ---- the passes of a rule ------------------------------------------------ */
 
 static void knobs_of(const struct bits *b, uint32_t gradient, unsigned variant,
                      struct knobs *ret)
@@ -396,7 +396,7 @@ static enum bg_verdict a_round(struct bits *b, struct gapless_error *error)
     return ret;
 }
 
-/* ---- passes without a rule ---- */
+/* ---- passes without a rule ----------------------------------------------- */
 
 static enum bg_verdict sums_of_a_vector(struct bits *b, struct gapless_error *error)
 {
@@ -451,7 +451,7 @@ static enum bg_verdict moves_of_a_vector(struct bits *b, struct gapless_error *e
     return end(b, error);
 }
 
-/* ---- all cases ---- */
+/* ---- all cases ----------------------------------------------------------- */
 
 /* How vectors lie: all aligned, all off by so much, each off by another. */
 static void shift(struct bits *b, unsigned how)

@@ -225,7 +225,7 @@ int bg_rules(const struct bg_run *run, json_t *rows, json_t *plan, bool print,
     return status;
 }
 
-/* ---- the check `bandwidth` ---- */
+/* ---- the check `bandwidth` ----------------------------------------------- */
 
 /* Is the size beyond the L2, so that the memory's speed is what is seen? */
 static bool in_memory(const struct bg_run *run, const struct rule *rule, size_t n)
@@ -301,7 +301,7 @@ void bg_bandwidth(struct bg_run *run, struct bg_check *ret)
     json_decref(rows);
 }
 
-/* ---- the check `latency` ---- */
+/* ---- the check `latency` ------------------------------------------------- */
 
 struct times {
     double p50, p99;

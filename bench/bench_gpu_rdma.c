@@ -36,7 +36,7 @@ static const char *ordering_text(int ordering)
     return "does not order writes of network cards: they are flushed";
 }
 
-/* ---- GPU memory that cards reach ---- */
+/* ---- GPU memory that cards reach ----------------------------------------- */
 
 /* Lets a region be GPU memory: DMA-BUF first, else its address (nvidia-peermem). */
 struct placed {
@@ -108,7 +108,7 @@ static int placed_open(const struct bg_run *run, struct placed *ret,
                               error);
 }
 
-/* ---- addresses, tokens ---- */
+/* ---- addresses, tokens --------------------------------------------------- */
 
 /* The address to listen at: as said, or of the one RDMA-capable interface. */
 static int address_of(const struct bg_run *run, char ret[BENCH_ADDRESS_MAX],
@@ -145,7 +145,7 @@ static int token_new(const struct bg_run *run, struct bt_options *o, char *path,
                  : gapless_error_set(error, GAPLESS_SYSTEM, 0, "cannot write %s", path);
 }
 
-/* ---- gpudirect ---- */
+/* ---- gpudirect ----------------------------------------------------------- */
 
 /* Bytes of its memory that cards can reach at a time, the second line of `resource`;
  * 0: unknown. */
@@ -416,7 +416,7 @@ void bg_gpudirect(struct bg_run *run, struct bg_check *ret)
     free(o);
 }
 
-/* ---- soak ---- */
+/* ---- soak ---------------------------------------------------------------- */
 
 struct soak {
     struct bg_run *run;

@@ -82,7 +82,7 @@ static bool finish(const struct line *line, double seconds, char *why, size_t by
     return good;
 }
 
-/* ---- sanitizer ---- */
+/* ---- sanitizer ----------------------------------------------------------- */
 
 static enum bg_verdict sanitize(struct bg_run *run, const char *program,
                                 const char *tool, char *why, size_t bytes)
@@ -128,7 +128,7 @@ void bg_sanitizer(struct bg_run *run, struct bg_check *ret)
     (void)bg_says(ret, BG_PASSED, "memcheck, racecheck and synccheck over bits: clean");
 }
 
-/* ---- files ---- */
+/* ---- files --------------------------------------------------------------- */
 
 /* A whole file, malloc'ed; NULL: it cannot be read. */
 static unsigned char *file_of(const char *path, long *ret_bytes)
@@ -185,7 +185,7 @@ static bool file_finite(const char *path)
     return ret;
 }
 
-/* ---- runs ---- */
+/* ---- runs ---------------------------------------------------------------- */
 
 /* A small task, the same for all; --quick makes it smaller. */
 static void train(const struct bg_run *run, struct line *line, const char *rule,
@@ -315,7 +315,7 @@ void bg_runs(struct bg_run *run, struct bg_check *ret)
     gpu_worker(run, ret);
 }
 
-/* ---- kill ---- */
+/* ---- kill ---------------------------------------------------------------- */
 
 struct hunt {
     struct bg_run *run;
@@ -482,8 +482,8 @@ static void judge(struct hunt *h, struct bg_check *ret)
     json_decref(root);
 }
 
-/* Over RDMA where --rdma says by what, so that a kill may cut a WRITE; else over shm.
- */
+/* Over RDMA where --rdma says by what, so that a kill may cut a WRITE; else over
+ * shm. */
 static int reach(struct hunt *h, struct gapless_error *error)
 {
     const char *rdma = h->run->options->rdma;

@@ -85,7 +85,7 @@ int bg_time(const struct bg_gpu *gpu, struct device *device, bg_launch *launch,
     return status;
 }
 
-/* ---- the vectors of a pass ---- */
+/* ---- the vectors of a pass ----------------------------------------------- */
 
 void bg_knobs(const struct rule *rule, struct knobs *ret)
 {
@@ -211,7 +211,7 @@ void bg_vectors_close(struct bg_vectors *v)
     }
 }
 
-/* ---- launches ---- */
+/* ---- launches ------------------------------------------------------------ */
 
 static void apply(const struct bg_vectors *v, struct device *device, uint32_t count)
 {

@@ -10,7 +10,7 @@
 #define GAPLESS_ISA_NAME generic
 #endif
 
-/* ---- streams ---- */
+/* ---- streams ------------------------------------------------------------- */
 
 static volatile float sink; /* what was read was needed */
 
@@ -90,7 +90,7 @@ static void stream(const struct rule *rule, const struct arrays *at, size_t n,
     streams[rule->index](at, n, cached);
 }
 
-/* ---- separate passes ---- */
+/* ---- separate passes ----------------------------------------------------- */
 
 static int loops; /* counted while running */
 

@@ -3,9 +3,11 @@
  * Four things alternate in one process, because only ratios taken in the same second
  * mean anything on a shared machine:
  *
- *   stream      in place, with the reads and writes of the rule and no arithmetic to
- * speak of apply       the rule apply+gap   the rule with telemetry (WANT_GAP) separate
- * the same arithmetic, a loop over memory for each operation
+ *   stream      in place, with the reads and writes of the rule and hardly any
+ *               arithmetic
+ *   apply       the rule
+ *   apply+gap   the rule with telemetry (WANT_GAP)
+ *   separate    the same arithmetic, a loop over memory for each operation
  *
  * A sample is one pass of a small vector or a window of a large one, short, so that a
  * preempted one is an outlier; a round takes the median of its samples; ratios are
@@ -98,7 +100,7 @@ static double median(double *x, int n)
     return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
 }
 
-/* ---- the vector ---- */
+/* ---- the vector ---------------------------------------------------------- */
 
 /* Tensors of a 784-64-10 network, the large one in three; else blocks of BLOCK. */
 static struct blocks blocks_of(struct bench *b, size_t size, size_t n)
@@ -142,7 +144,7 @@ static void bench_close(struct bench *b)
     free(b->ends);
 }
 
-/* ---- one sample ---- */
+/* ---- one sample ---------------------------------------------------------- */
 
 static void knobs_of(const struct rule *rule, struct knobs *ret)
 {
@@ -215,7 +217,7 @@ static double round_of(struct bench *b, const struct rule *rule, enum kind kind,
     return median(samples, count);
 }
 
-/* ---- one rule ---- */
+/* ---- one rule ------------------------------------------------------------ */
 
 /* What counts as a failure, of the speed of the stream.
  *
@@ -266,7 +268,7 @@ static void measure(struct bench *b, const struct rule *rule, size_t size,
     ret->low = ret->stream < ret->floor_stream;
 }
 
-/* ---- output ---- */
+/* ---- output -------------------------------------------------------------- */
 
 static void print_head(size_t size)
 {
@@ -312,7 +314,7 @@ static int write_json(const char *path, const struct result *results, int count)
     return failed;
 }
 
-/* ---- arguments ---- */
+/* ---- arguments ----------------------------------------------------------- */
 
 static const char usage[] =
     "usage: gapless bench rules [--sizes N,N] [--rules A,B] [--seconds S] [--rounds "
@@ -408,7 +410,7 @@ static int parse(int argc, char **argv, struct options *ret)
     return status;
 }
 
-/* ---- all of it ---- */
+/* ---- all of it ----------------------------------------------------------- */
 
 static int chosen_count(const struct options *options)
 {

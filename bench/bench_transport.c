@@ -57,8 +57,7 @@ static void usage(FILE *to)
         "memory is shared. write-lat is half of a put and the server's notify.\n");
 }
 
-/* ---- options -----------------------------------------------------------------------
- */
+/* ---- options ------------------------------------------------------------- */
 
 static int wrong(const char *option, const char *text, const char *what)
 {
@@ -195,8 +194,7 @@ static int parse_one(int c, struct bt_options *o, struct words *w)
     }
 }
 
-/* ---- addresses and tokens ----------------------------------------------------------
- */
+/* ---- addresses and tokens ------------------------------------------------ */
 
 /* The next port, or another name: where the master of an update listens. */
 static int second_address(struct bt_options *o, struct gapless_error *error)
@@ -269,8 +267,7 @@ static int settle_token(struct bt_options *o, const struct words *w,
     return status;
 }
 
-/* ---- measuring ---------------------------------------------------------------------
- */
+/* ---- measuring ----------------------------------------------------------- */
 
 static int keep(const struct bt_options *o, const struct bt_figure *figure,
                 json_t *rows)

@@ -89,8 +89,8 @@ struct bt_figure {
 struct bt_figure bt_figure_of(enum bt_op op, uint64_t bytes);
 
 /* bench_transport_server.c */
-/* Serves one client until it says bye or goes. An exit code; what failed was printed.
- */
+/* Serves one client until it says bye or goes. An exit code; what failed was
+ * printed. */
 int bt_serve(const struct bt_options *o);
 
 /* bench_transport_client.c */
@@ -107,8 +107,8 @@ struct bt_client {
     char text[TP_TEXT_MAX + 1]; /* the last control message; "": none */
     char link[256];
 };
-/* `server`: a child that may have failed, and then the client need not wait; 0: none.
- */
+/* `server`: a child that may have failed, and then the client need not wait; 0:
+ * none. */
 int bt_client_open(const struct bt_options *o, pid_t server, struct bt_client *ret,
                    struct gapless_error *error);
 void bt_client_close(struct bt_client *client);

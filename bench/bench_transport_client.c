@@ -22,8 +22,7 @@
 #define LATENCY_MIN 200
 #define WARM_UP 50
 
-/* ---- a connection ------------------------------------------------------------------
- */
+/* ---- a connection -------------------------------------------------------- */
 
 static int gone(struct bt_client *c, struct gapless_error *error)
 {
@@ -201,8 +200,7 @@ void bt_client_close(struct bt_client *c)
     c->tp = NULL;
 }
 
-/* ---- one operation -----------------------------------------------------------------
- */
+/* ---- one operation ------------------------------------------------------- */
 
 static size_t place(const struct bt_client *c, uint64_t bytes, uint64_t i)
 {
@@ -267,8 +265,7 @@ static int finish(struct bt_client *c, struct gapless_error *error)
     return status;
 }
 
-/* ---- bandwidth ---------------------------------------------------------------------
- */
+/* ---- bandwidth ----------------------------------------------------------- */
 
 static int round_of(struct bt_client *c, enum bt_op op, uint64_t bytes, uint64_t count,
                     double *ret_seconds, struct gapless_error *error)
@@ -381,8 +378,7 @@ int bt_bandwidth(struct bt_client *c, enum bt_op op, uint64_t bytes,
     return GAPLESS_OK;
 }
 
-/* ---- latency -----------------------------------------------------------------------
- */
+/* ---- latency ------------------------------------------------------------- */
 
 static int wait_echo(struct bt_client *c, uint64_t upto, struct gapless_error *error)
 {

@@ -14,8 +14,7 @@
 #define WARM_UP 3
 #define BOUND_S 120.0 /* of one figure; slow virtual machines need a while */
 
-/* ---- the master's side -------------------------------------------------------------
- */
+/* ---- the master's side --------------------------------------------------- */
 
 struct watch {
     struct gapless_stats stats;
@@ -123,8 +122,7 @@ int bt_update_serve(const struct bt_options *o, const struct transport *t,
     return status == GAPLESS_OK ? say(t, tp, peer, answer, error) : status;
 }
 
-/* ---- the worker's side -------------------------------------------------------------
- */
+/* ---- the worker's side --------------------------------------------------- */
 
 static int trips(struct gapless_worker *worker, double seconds, double *sample,
                  struct bt_figure *ret, struct gapless_error *error)

@@ -1,5 +1,5 @@
-/* Addresses: what may stand behind shm: and verbs:, and what is said when it may not.
- */
+/* Addresses: what may stand behind shm: and verbs:, and what is said when it may
+ * not. */
 #include "address.h"
 
 #include <arpa/inet.h>
@@ -27,8 +27,7 @@ const char *address_transport(const char *text)
     return NULL;
 }
 
-/* ---- one host and port -------------------------------------------------------------
- */
+/* ---- one host and port --------------------------------------------------- */
 
 struct place {
     char host[HOST_MAX]; /* without brackets */
@@ -125,8 +124,7 @@ static bool read_place(const char *text, struct place *ret, struct parse_why *wh
     return colon == NULL || read_port(colon + 1, ret, why);
 }
 
-/* ---- lists of them -----------------------------------------------------------------
- */
+/* ---- lists of them ------------------------------------------------------- */
 
 /* Checks "HOST:PORT,..." and writes it to ret, with the usual port where none is and
  * `port_needed` is false. */

@@ -162,8 +162,7 @@ void canvas_line(struct canvas *canvas)
     canvas->lines++;
 }
 
-/* ---- numbers for people ------------------------------------------------------------
- */
+/* ---- numbers for people -------------------------------------------------- */
 
 struct word word_count(uint64_t count)
 {

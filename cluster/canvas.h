@@ -50,7 +50,7 @@ void canvas_dot(struct canvas *canvas);
 /* Ends the line: clears what an earlier frame left right of it. */
 void canvas_line(struct canvas *canvas);
 
-/* ---- numbers for people ---- */
+/* ---- numbers for people -------------------------------------------------- */
 
 #define WORD_MAX 32
 struct word {

@@ -20,8 +20,7 @@ static uint64_t nanoseconds(double seconds)
     return (uint64_t)(seconds * 1e9 + 0.5);
 }
 
-/* ---- before the run ----------------------------------------------------------------
- */
+/* ---- before the run ------------------------------------------------------ */
 
 static int open_task(struct simulate *s, struct gapless_error *error)
 {
@@ -150,8 +149,7 @@ static void announce(struct simulate *s)
     (void)fflush(stdout);
 }
 
-/* ---- after the run -----------------------------------------------------------------
- */
+/* ---- after the run ------------------------------------------------------- */
 
 static int save_model(const struct simulate *s, struct gapless_error *error)
 {
@@ -309,8 +307,7 @@ static int finish(struct simulate *s)
     return s->signal != 0 ? 128 + s->signal : EXIT_DONE;
 }
 
-/* ---- the command -------------------------------------------------------------------
- */
+/* ---- the command --------------------------------------------------------- */
 
 static void close_all(struct simulate *s)
 {

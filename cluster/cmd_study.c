@@ -19,8 +19,7 @@
 #define LOCK_TRIES_DEAD 200u
 #define FOLDER_BYTES_MAX 700
 
-/* ---- the folder --------------------------------------------------------------------
- */
+/* ---- the folder ---------------------------------------------------------- */
 
 /* One study at a time in a folder. The children inherit the lock: of a study that was
  * killed it is held until the last of them has ended. */
@@ -78,8 +77,7 @@ static int copy_file(const char *from, const char *folder, struct gapless_error 
     return status;
 }
 
-/* ---- the command -------------------------------------------------------------------
- */
+/* ---- the command --------------------------------------------------------- */
 
 struct work {
     struct settings settings;

@@ -278,8 +278,7 @@ static int work(struct working *working, struct gapless_error *error)
     return status == GAPLESS_STOPPED ? GAPLESS_OK : status;
 }
 
-/* ---- when the master is lost -------------------------------------------------------
- */
+/* ---- when the master is lost --------------------------------------------- */
 
 static double chance(void)
 {

@@ -57,8 +57,7 @@ static void tell_no_device(void)
                   "rxe netdev eth0");
 }
 
-/* ---- who may open them -------------------------------------------------------------
- */
+/* ---- who may open them --------------------------------------------------- */
 
 /* Opens it as the transport would. 0, or an errno. */
 static int try_open(const char *path)
@@ -108,8 +107,7 @@ static void tell_access(void)
               "rdma_ucm");
 }
 
-/* ---- memory ------------------------------------------------------------------------
- */
+/* ---- memory -------------------------------------------------------------- */
 
 static void tell_memlock(bool needed)
 {

@@ -12,8 +12,7 @@
 #define TIMEOUT_S 60.0
 #define TIMEOUT_MOST_S 86400.0
 
-/* ---- what there is -----------------------------------------------------------------
- */
+/* ---- what there is ------------------------------------------------------- */
 
 static int read_timeout(int64_t *ret, struct gapless_error *error)
 {
@@ -67,8 +66,7 @@ static int check_task(const struct task *task, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
-/* ---- each rank, in its own thread --------------------------------------------------
- */
+/* ---- each rank, in its own thread ---------------------------------------- */
 
 static int take(const struct gpus *gpus, struct gpu_rank *rank, float **ret,
                 struct gapless_error *error)
@@ -198,8 +196,7 @@ static int close_rank(void *context, uint32_t r, const void *argument,
     return GAPLESS_OK;
 }
 
-/* ---- all of them -------------------------------------------------------------------
- */
+/* ---- all of them --------------------------------------------------------- */
 
 static int start(struct gpus *gpus, struct gapless_error *error)
 {

@@ -30,8 +30,7 @@ static int settle(const struct gpus *gpus, struct gpu_rank *rank,
                      gpus->timeout_ns, error);
 }
 
-/* ---- a worker of several GPUs ------------------------------------------------------
- */
+/* ---- a worker of several GPUs -------------------------------------------- */
 
 /* The mean over a batch is the mean over ranks of each part's mean times its weight,
  * size * part / batch: exactly 1 where the parts are equal. */
@@ -82,8 +81,7 @@ int gpus_turn_gradient(void *context, uint32_t r, const void *argument,
     return status;
 }
 
-/* ---- synchronous SGD ---------------------------------------------------------------
- */
+/* ---- synchronous SGD ----------------------------------------------------- */
 
 /* Norm, clipping, decay, as every worker does with its gradient (engine/worker.c). A
  * norm that is not finite is left to the check of the mean. */

@@ -31,8 +31,7 @@ struct group {
     struct group_rank rank[GROUP_MAX];
 };
 
-/* ---- failures ----------------------------------------------------------------------
- */
+/* ---- failures ------------------------------------------------------------ */
 
 /* With the lock held; gives it back while it aborts, for whoever is to be woken may
  * need it first. */
@@ -93,8 +92,7 @@ static int tell(const struct group *group, struct gapless_error *error)
                              group->config.size, why->text);
 }
 
-/* ---- the threads -------------------------------------------------------------------
- */
+/* ---- the threads --------------------------------------------------------- */
 
 static void run_one(struct group_rank *rank, group_fn *fn, const void *argument)
 {
@@ -164,8 +162,8 @@ static uint32_t missing(const struct group *group, bool threads)
     return group->config.size;
 }
 
-/* With the lock held. Until all are back, or have ended (threads), or the time is up.
- */
+/* With the lock held. Until all are back, or have ended (threads), or the time is
+ * up. */
 static uint32_t await(struct group *group, bool threads, int64_t ns, bool until_failure)
 {
     struct timespec end = from_now(ns);
@@ -178,8 +176,7 @@ static uint32_t await(struct group *group, bool threads, int64_t ns, bool until_
     return out;
 }
 
-/* ---- runs --------------------------------------------------------------------------
- */
+/* ---- runs ---------------------------------------------------------------- */
 
 static void begin(struct group *group, group_fn *fn, const void *argument)
 {
@@ -252,8 +249,7 @@ uint32_t group_culprit(const struct group *group)
     return group->failed ? group->culprit : group->config.size;
 }
 
-/* ---- open, close -------------------------------------------------------------------
- */
+/* ---- open, close --------------------------------------------------------- */
 
 static int prepare(struct group *group)
 {

@@ -64,8 +64,7 @@ void html_format(struct html *html, const char *format, ...)
     va_end(list);
 }
 
-/* ---- UTF-8 -------------------------------------------------------------------------
- */
+/* ---- UTF-8 --------------------------------------------------------------- */
 
 /* Bytes of the well-formed character at `text`; 0: it is none. */
 static size_t character(const char *text)

@@ -36,8 +36,7 @@ static void add(struct network_links *to, const char *name)
         memcpy(to->name[to->count++], name, strlen(name) + 1);
 }
 
-/* ---- sysfs -------------------------------------------------------------------------
- */
+/* ---- sysfs --------------------------------------------------------------- */
 
 static bool first_line(const char *path, char *ret, size_t max)
 {
@@ -101,8 +100,7 @@ static void see_interface(const char *path, const char *name, void *context)
         add(context, name);
 }
 
-/* ---- rdma netlink ------------------------------------------------------------------
- */
+/* ---- rdma netlink -------------------------------------------------------- */
 
 /* Every attribute of a message, `length` bytes at `at`. */
 struct attribute {
@@ -247,8 +245,7 @@ void network_links(const char *root, struct network_links *ret)
     each_name(path, see_interface, ret);
 }
 
-/* ---- addresses ---------------------------------------------------------------------
- */
+/* ---- addresses ----------------------------------------------------------- */
 
 struct found {
     unsigned count[2]; /* of IPv4, of IPv6 */

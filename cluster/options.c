@@ -10,8 +10,7 @@
 /* Commands that are told what to work on without a dash. */
 #define TAKES_OPERANDS (FOR_STUDY | FOR_REPORT)
 
-/* ---- one value ---------------------------------------------------------------------
- */
+/* ---- one value ----------------------------------------------------------- */
 
 static const char *rule_name_at(const void *context, unsigned index)
 {
@@ -197,8 +196,7 @@ static bool option_set(enum option_command command, unsigned index, const char *
     return true;
 }
 
-/* ---- the three sources -------------------------------------------------------------
- */
+/* ---- the three sources --------------------------------------------------- */
 
 void options_variable(const struct option_row *row, char *ret, size_t max)
 {
@@ -388,8 +386,7 @@ static bool consistent(enum option_command command, struct settings *ret)
     return true;
 }
 
-/* ---- public ------------------------------------------------------------------------
- */
+/* ---- public -------------------------------------------------------------- */
 
 void options_defaults(enum option_command command, struct settings *ret)
 {

@@ -1,8 +1,7 @@
 /* The options of every subcommand: one table drives the command line, the environment,
  * the help text and what is said of mistakes.
  *
- *     default in the table  <  GAPLESS_NAME in the environment  <  --name on the
- * command line
+ *     default in the table  <  GAPLESS_NAME in the environment  <  --name typed
  *
  * A value goes through the same strict reader wherever it came from. Texts in `struct
  * settings` point into the table, the environment or argv. Only study and report take
@@ -66,8 +65,8 @@ struct settings {
     uint64_t block_elements;
     double elastic;
     uint32_t period;
-    /* the network: transport is NULL only where there is no master to talk to, or to be
-     */
+    /* the network: transport is NULL only where there is no master to talk to, or
+     * to be */
     const char *transport, *listen, *token_file, *rdma_device;
     bool insecure;
     uint32_t lanes, retries, ack_timeout;

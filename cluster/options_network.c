@@ -3,8 +3,7 @@
  * typed and do not agree neither is right.
  *
  *   --transport verbs --listen 10.0.0.1     ->  verbs:10.0.0.1:7471      train, master
- *   --transport verbs --master 10.0.0.1     ->  verbs:10.0.0.1:7471      worker,
- * observe
+ *   --transport verbs --master 10.0.0.1     ->  verbs:10.0.0.1:7471      worker, observe
  *   --address verbs:10.0.0.1:7471           ->  the same
  *   --transport verbs                       ->  found when it listens    train, master
  */
@@ -80,8 +79,8 @@ static bool take_listen(enum option_command command, struct settings *ret,
     return join(command, ret, "listen", ret->listen);
 }
 
-/* An address with a transport of its own, beside --transport: the stronger one counts.
- */
+/* An address with a transport of its own, beside --transport: the stronger one
+ * counts. */
 static bool agree(enum option_command command, struct settings *ret, const char *name,
                   const char *own)
 {

@@ -61,8 +61,8 @@ bool parse_time(const char *text, double *ret, struct parse_why *why);
  * step. */
 bool parse_milestones(const char *text, struct milestones *ret, struct parse_why *why);
 
-/* Gradients in a span: of a run of `total` gradients, `epoch` of which make an epoch.
- */
+/* Gradients in a span: of a run of `total` gradients, `epoch` of which make an
+ * epoch. */
 uint64_t span_gradients(struct span span, uint64_t total, double epoch);
 
 /* The candidate that is nearest to `text`, or NULL if none is near. `at(context, i)`

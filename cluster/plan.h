@@ -1,10 +1,10 @@
 /* Plan: what a master can do for so many workers, by arithmetic; and which of the terms
  * of that arithmetic were measured.
  *
- *   worker's port    master's port       memory of the master      master's port
- *   ──────────── gradient in ───────> check, pass (range by range) ── parameters out
- * ──> 4P / wire     4P / wire            P * (check + pass)            4P / wire
- *                                       + ranges * range
+ *   worker's port  master's port    memory of the master           master's port
+ *   ─────── gradient in ───────> check, pass (range by range) ─── parameters out ──>
+ *   4P / wire      4P / wire        P * (check + pass)             4P / wire
+ *                                   + ranges * range
  *
  * A range is in one of the three stages at a time, and ranges follow each other, so an
  * update alone takes the three stages of one range and, for every other range, the
@@ -23,7 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* ---- the arithmetic ---- */
+/* ---- the arithmetic ------------------------------------------------------ */
 
 /* Gradients of a worker that have room at the master: one; it is used up before the
  * worker is told to go on. */
@@ -92,7 +92,7 @@ void plan_compute(const struct plan_input *input, const struct plan_speeds *spee
 /* "the wire", "the passes", "the workers" */
 const char *plan_bound_name(enum plan_bound bound);
 
-/* ---- its terms ---- */
+/* ---- its terms ----------------------------------------------------------- */
 
 enum plan_source {
     PLAN_MEASURED,
@@ -182,7 +182,7 @@ void plan_terms(const struct plan_machine *machine,
 void plan_speeds(const struct plan_machine *machine, const struct plan_terms *terms,
                  struct plan_speeds *ret);
 
-/* ---- the command ---- */
+/* ---- the command --------------------------------------------------------- */
 
 struct plan_options {
     uint64_t parameters; /* 0: the standard table */

@@ -113,7 +113,7 @@ double plan_measured_find(const struct plan_speed_table *table, const char *name
     return 0;
 }
 
-/* ---- files ---- */
+/* ---- files --------------------------------------------------------------- */
 
 static const char *text_of(const json_t *root, const char *key)
 {

@@ -1,5 +1,5 @@
-/* Numbers with units, as people write them: 25.6M parameters, a link of 400Gb/s, 80GB.
- */
+/* Numbers with units, as people write them: 25.6M parameters, a link of 400Gb/s,
+ * 80GB. */
 #include "cluster/parse.h"
 #include "plan.h"
 

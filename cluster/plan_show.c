@@ -10,7 +10,7 @@
 static const char *const source_marks[] = {
     [PLAN_MEASURED] = "m", [PLAN_ASSUMED] = "a", [PLAN_GIVEN] = "g"};
 
-/* ---- numbers ---- */
+/* ---- numbers ------------------------------------------------------------- */
 
 static const char *time_text(double s, char *text)
 {
@@ -106,7 +106,7 @@ static const char *mark_of(const struct plan_terms *terms, unsigned which)
 #define OF_RANGES (1u << TERM_NOTE | 1u << TERM_LAUNCH | 1u << TERM_SEEN)
 #define OF_ALL (OF_WIRE | OF_PASS | OF_RANGES)
 
-/* ---- one plan ---- */
+/* ---- one plan ------------------------------------------------------------ */
 
 struct columns {
     unsigned count;
@@ -114,8 +114,8 @@ struct columns {
     const char *title[2];
 };
 
-/* A line: what it is, and for each master a value with the mark of its terms (0: none).
- */
+/* A line: what it is, and for each master a value with the mark of its terms (0:
+ * none). */
 static void line(const char *name, const struct columns *c, unsigned terms,
                  char (*value)[TEXT_MAX])
 {
@@ -341,7 +341,7 @@ void plan_show_one(const struct plan_options *o)
     show_warning(o);
 }
 
-/* ---- every rule ---- */
+/* ---- every rule ---------------------------------------------------------- */
 
 void plan_show_rules(const struct plan_options *o)
 {
@@ -381,7 +381,7 @@ void plan_show_rules(const struct plan_options *o)
     show_warning(o);
 }
 
-/* ---- the standard table ---- */
+/* ---- the standard table -------------------------------------------------- */
 
 static void table_row(const struct plan_options *o, const struct plan_model *model,
                       const struct plan_link *link, bool first)

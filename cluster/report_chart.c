@@ -96,8 +96,7 @@ void chart_point_add(struct report_arena *arena, struct chart_line *line,
     line->point[line->points++] = point;
 }
 
-/* ---- samples -----------------------------------------------------------------------
- */
+/* ---- samples ------------------------------------------------------------- */
 
 void samples_add(struct samples *samples, const char *panel, const char *line,
                  const char *choice, double x, double y)

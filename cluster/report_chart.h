@@ -43,7 +43,7 @@ struct chart {
     bool small; /* many panels: smaller ones */
 };
 
-/* ---- colours ---- */
+/* ---- colours ------------------------------------------------------------- */
 
 /* Which rules are coloured, all over the page; style i is name[i]. */
 struct styles {
@@ -55,7 +55,7 @@ void styles_choose(struct styles *ret, struct report_arena *arena,
 /* Gives every line its style; sorts nothing. */
 void styles_apply(const struct styles *styles, struct chart *chart);
 
-/* ---- which runs, and what they are called ---- */
+/* ---- which runs, and what they are called -------------------------------- */
 
 #define SCOPE_COLUMNS 12
 /* The runs of a chart: a study, or one grid of it. */
@@ -70,8 +70,8 @@ struct scope {
 /* The done runs of a set, or of one grid. */
 void scope_fill(struct scope *ret, struct report_arena *arena,
                 const struct report_set *set, const char *grid);
-/* A scope a grid, if `x` varies within one; otherwise one with all. Returns how many.
- */
+/* A scope a grid, if `x` varies within one; otherwise one with all. Returns how
+ * many. */
 size_t scopes_find(struct report_arena *arena, const struct report_set *set,
                    const char *x, struct scope **ret);
 /* Settles which columns tell lines and panels apart. `x` and those in `except` (ends
@@ -87,7 +87,7 @@ const char *scope_panel(struct report_arena *arena, const struct scope *scope,
 /* The largest number of workers; NaN: not known. */
 double scope_workers(const struct scope *scope);
 
-/* ---- building ---- */
+/* ---- building ------------------------------------------------------------ */
 
 struct sample {
     const char *panel, *line;
@@ -130,7 +130,7 @@ void chart_interleave(struct report_arena *arena, struct chart *chart, size_t fi
 /* Takes the last chart out again, if nothing is in it. */
 void charts_drop_empty(struct charts *charts);
 
-/* ---- what there is to see ---- */
+/* ---- what there is to see ------------------------------------------------ */
 
 /* Each adds its charts for a set, if the data has it. */
 void charts_accuracy_workers(struct charts *charts, const struct report_set *set);
@@ -144,7 +144,7 @@ void charts_convergence(struct charts *charts, const struct report_set *set);
 void charts_course(struct charts *charts, const struct report_set *set);
 void charts_strips(struct charts *charts, const struct report_set *set);
 
-/* ---- writing ---- */
+/* ---- writing ------------------------------------------------------------- */
 
 void chart_html(struct html *out, const struct chart *chart);
 /* The table of a panel's numbers. */
@@ -153,7 +153,7 @@ void chart_table(struct html *out, const struct chart *chart,
 void chart_data(struct html *out, const struct chart *chart);
 void chart_gnuplot(struct html *out, const struct chart *chart);
 
-/* ---- parts of the page ---- */
+/* ---- parts of the page --------------------------------------------------- */
 
 extern const char *const report_style[]; /* CSS; ends with NULL */
 /* `suffix`: of the ids, "" or "-2", where a page has several sets. */

@@ -58,8 +58,7 @@ static void collect(struct samples *samples, const struct scope *scope, const ch
     }
 }
 
-/* ---- accuracy over workers ---------------------------------------------------------
- */
+/* ---- accuracy over workers ----------------------------------------------- */
 
 static int by_value(const void *a, const void *b)
 {
@@ -134,8 +133,7 @@ void charts_accuracy_workers(struct charts *charts, const struct report_set *set
     }
 }
 
-/* ---- accuracy over the learning rate -----------------------------------------------
- */
+/* ---- accuracy over the learning rate ------------------------------------- */
 
 void charts_accuracy_lr(struct charts *charts, const struct report_set *set)
 {
@@ -165,8 +163,7 @@ void charts_accuracy_lr(struct charts *charts, const struct report_set *set)
     }
 }
 
-/* ---- time to a target --------------------------------------------------------------
- */
+/* ---- time to a target ---------------------------------------------------- */
 
 #define DOT_PANELS 4     /* numbers of workers that get a panel each */
 #define DOT_PANELS_FEW 2 /* where the study is about something else */
@@ -179,8 +176,8 @@ static const char *numbered_panel(struct report_arena *arena, const struct scope
     return panel[0] != '\0' ? arena_format(arena, "%s, %s", panel, what) : what;
 }
 
-/* Of many numbers of workers some are shown, spread over them, the largest among them.
- */
+/* Of many numbers of workers some are shown, spread over them, the largest among
+ * them. */
 static bool workers_shown(const struct scope *scope, const struct report_run *run)
 {
     double own = report_number(scope->set, run, "workers"), value[64];
@@ -276,8 +273,7 @@ void charts_time_to_target(struct charts *charts, const struct report_set *set,
             add_times(charts, &scope[i], scopes, target);
 }
 
-/* ---- what the master costs, and updates a second -----------------------------------
- */
+/* ---- what the master costs, and updates a second ------------------------- */
 
 typedef double quantity(const struct report_set *set, const struct report_run *run);
 

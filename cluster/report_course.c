@@ -10,8 +10,7 @@
 #define COURSE_PANELS 4 /* numbers of workers that have a panel each */
 #define RUNS_MAX 5000u  /* looked at */
 
-/* ---- one run a rule ----------------------------------------------------------------
- */
+/* ---- one run a rule ------------------------------------------------------ */
 
 typedef double value_of(const struct report_moment *moment);
 
@@ -248,11 +247,10 @@ void charts_course(struct charts *charts, const struct report_set *set)
     charts_drop_empty(charts);
 }
 
-/* ---- lag and gap over time ---------------------------------------------------------
- */
+/* ---- lag and gap over time ----------------------------------------------- */
 
-/* The largest number of workers below `below`, of a run that has a course; NaN: none.
- */
+/* The largest number of workers below `below`, of a run that has a course; NaN:
+ * none. */
 static double next_workers(const struct course *course, double below)
 {
     double ret = (double)NAN;
@@ -306,8 +304,7 @@ void charts_gap_course(struct charts *charts, const struct report_set *set)
     charts_drop_empty(charts);
 }
 
-/* ---- the gradient's norm over the length of the run --------------------------------
- */
+/* ---- the gradient's norm over the length of the run ---------------------- */
 
 struct piece {
     const char *place, *name, *epochs, *lr;

@@ -1,5 +1,5 @@
-/* CSV, as RFC 4180 has it: rows read strictly enough to be sure of them, and written.
- */
+/* CSV, as RFC 4180 has it: rows read strictly enough to be sure of them, and
+ * written. */
 #include "report_data.h"
 
 #include <stdint.h>
@@ -7,8 +7,7 @@
 
 #define FIELD_MAX ((size_t)1 << 20)
 
-/* ---- reading -----------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------- */
 
 /* One field from `at` on, into the arena; returns where it ended. */
 static const char *field_read(struct report_arena *arena, const char *at,
@@ -70,8 +69,7 @@ size_t report_csv_row(struct report_arena *arena, const char **at, const char **
     return count;
 }
 
-/* ---- writing -----------------------------------------------------------------------
- */
+/* ---- writing ------------------------------------------------------------- */
 
 static void write_field(struct html *out, const char *text)
 {

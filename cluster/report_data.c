@@ -15,8 +15,7 @@
 #define BLOCK_BYTES ((size_t)64 << 10)
 #define COMPLAINTS_MAX 200u
 
-/* ---- the arena ---------------------------------------------------------------------
- */
+/* ---- the arena ----------------------------------------------------------- */
 
 struct report_block {
     struct report_block *before;
@@ -110,8 +109,7 @@ void report_free(struct report *report)
     *report = (struct report){0};
 }
 
-/* ---- files -------------------------------------------------------------------------
- */
+/* ---- files --------------------------------------------------------------- */
 
 void report_complain(struct report *report, const char *format, ...)
 {
@@ -187,8 +185,7 @@ int report_read(const char *path, size_t max, char **ret, size_t *size, char *wh
     return status;
 }
 
-/* ---- questions ---------------------------------------------------------------------
- */
+/* ---- questions ----------------------------------------------------------- */
 
 size_t report_column(const struct report_set *set, const char *name)
 {

@@ -21,7 +21,7 @@
 #define REPORT_BINS 48
 #define REPORT_TARGET 0.85 /* where neither the study nor the caller says */
 
-/* ---- memory ---- */
+/* ---- memory -------------------------------------------------------------- */
 
 struct report_arena {
     struct report_block *last;
@@ -39,7 +39,7 @@ const char *arena_format(struct report_arena *arena, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void arena_free(struct report_arena *arena);
 
-/* ---- what was read ---- */
+/* ---- what was read ------------------------------------------------------- */
 
 /* A line of metrics.jsonl; NaN: not measured. */
 struct report_moment {
@@ -93,7 +93,7 @@ struct report {
     size_t loaded; /* runs so far: of very many, less is kept of each */
 };
 
-/* ---- reading ---- */
+/* ---- reading ------------------------------------------------------------- */
 
 /* Finds the runs in `dirs` and reads them. */
 int report_load(struct report *report, const char *const *dirs, size_t count,
@@ -129,7 +129,7 @@ void report_study_read(struct report *report, struct report_set *set);
  * lie in the arena; 0 at the end. */
 size_t report_csv_row(struct report_arena *arena, const char **at, const char ***ret);
 
-/* ---- asking ---- */
+/* ---- asking -------------------------------------------------------------- */
 
 /* The target that holds for a set. */
 double report_target(const struct report *report, const struct report_set *set);
@@ -146,7 +146,7 @@ double report_parse(const char *text);
 /* Numbers by value, other texts by letter with the numbers in them by value. */
 int report_compare(const char *a, const char *b);
 
-/* ---- writing ---- */
+/* ---- writing ------------------------------------------------------------- */
 
 /* All runs of all sets, as CSV. */
 void report_csv(const struct report *report, struct html *out);

@@ -13,8 +13,7 @@ static const char *shown(const struct chart_line *line)
     return line->label != NULL ? line->label : line->name;
 }
 
-/* ---- pictures ----------------------------------------------------------------------
- */
+/* ---- pictures ------------------------------------------------------------ */
 
 static const char *panel_title(const struct chart *chart,
                                const struct chart_panel *panel)
@@ -101,8 +100,7 @@ static void draw_panel(struct html *out, const struct chart *chart, size_t at)
     arena_free(&arena);
 }
 
-/* ---- tables ------------------------------------------------------------------------
- */
+/* ---- tables -------------------------------------------------------------- */
 
 /* The different x of a panel, sorted; MATRIX_MAX + 1: too many. */
 static size_t find_columns(const struct chart_panel *panel, double ret[MATRIX_MAX])
@@ -261,8 +259,7 @@ void chart_table(struct html *out, const struct chart *chart,
     html_raw(out, "</table></div>\n");
 }
 
-/* ---- the whole ---------------------------------------------------------------------
- */
+/* ---- the whole ----------------------------------------------------------- */
 
 /* Says which lines are the grey ones. */
 static void grey_names(struct html *out, const struct chart *chart)

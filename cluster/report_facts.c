@@ -80,8 +80,7 @@ static void counts(struct html *out, const struct report_set *set)
         html_format(out, " %zu %s missing.", missing, missing == 1 ? "is" : "are");
 }
 
-/* ---- best and worst ----------------------------------------------------------------
- */
+/* ---- best and worst ------------------------------------------------------ */
 
 struct standing {
     const char *rule, *lr;

@@ -12,8 +12,7 @@
 
 #define PAGE_DETAILS 3u /* more charts of workers than that are folded away */
 
-/* ---- the charts of a set -----------------------------------------------------------
- */
+/* ---- the charts of a set ------------------------------------------------- */
 
 static void time_to_target(struct charts *charts, const struct report *report,
                            const struct report_set *set)
@@ -69,8 +68,7 @@ void charts_make(struct charts *charts, const struct report *report,
             styles_apply(&styles, &charts->chart[i]);
 }
 
-/* ---- parts of the page -------------------------------------------------------------
- */
+/* ---- parts of the page --------------------------------------------------- */
 
 static void head(struct html *out, const char *title)
 {
@@ -228,8 +226,7 @@ static void page(struct html *out, const struct report *report,
     html_raw(out, "</main>\n</body>\n</html>\n");
 }
 
-/* ---- files -------------------------------------------------------------------------
- */
+/* ---- files --------------------------------------------------------------- */
 
 /* The path of a file beside the page. */
 static int beside(const char *page_path, const char *name, char ret[RESULTS_PATH_MAX],

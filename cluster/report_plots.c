@@ -103,8 +103,7 @@ void chart_data(struct html *out, const struct chart *chart)
     }
 }
 
-/* ---- scripts -----------------------------------------------------------------------
- */
+/* ---- scripts ------------------------------------------------------------- */
 
 static void axis(struct html *out, char name, const struct svg_axis *of)
 {

@@ -16,8 +16,7 @@
 #define RUNS_LIGHT 2000u /* from so many on, less is kept of each */
 #define COMMAND_WORDS_MAX 200u
 
-/* ---- the columns -------------------------------------------------------------------
- */
+/* ---- the columns --------------------------------------------------------- */
 
 enum origin {
     RESULT, /* a path in result.json */
@@ -123,8 +122,7 @@ void report_run_tidy(struct report *report, struct report_set *set)
     set->results = report_column(set, "final_accuracy");
 }
 
-/* ---- JSON --------------------------------------------------------------------------
- */
+/* ---- JSON ---------------------------------------------------------------- */
 
 /* The object in a file; NULL: there is none, or it was complained of. */
 static json_t *read_object(struct report *report, const char *path, bool *missing)
@@ -227,8 +225,7 @@ static const char *command_of(struct report *report, const json_t *object)
     return ret;
 }
 
-/* ---- histograms --------------------------------------------------------------------
- */
+/* ---- histograms ---------------------------------------------------------- */
 
 static bool numbers(const json_t *array, double ret[REPORT_BINS])
 {
@@ -286,8 +283,7 @@ static void histograms_read(struct report *report, struct report_run *run,
             ret->workers++;
 }
 
-/* ---- metrics.jsonl -----------------------------------------------------------------
- */
+/* ---- metrics.jsonl ------------------------------------------------------- */
 
 struct metrics {
     struct report *report;
@@ -419,8 +415,7 @@ double report_metrics_read(struct report *report, const struct report_set *set,
     return m.met;
 }
 
-/* ---- a run -------------------------------------------------------------------------
- */
+/* ---- a run --------------------------------------------------------------- */
 
 static void set_field(struct report_set *set, struct report_run *run, const char *name,
                       const char *value)

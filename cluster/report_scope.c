@@ -81,8 +81,7 @@ size_t scopes_find(struct report_arena *arena, const struct report_set *set,
     return count;
 }
 
-/* ---- names -------------------------------------------------------------------------
- */
+/* ---- names --------------------------------------------------------------- */
 
 #define SEEN_MAX 64
 
@@ -189,8 +188,7 @@ double scope_workers(const struct scope *scope)
     return ret;
 }
 
-/* ---- colours -----------------------------------------------------------------------
- */
+/* ---- colours ------------------------------------------------------------- */
 
 struct score {
     const char *rule;

@@ -57,8 +57,7 @@ static struct chart_panel *add_panel(struct report_arena *arena, struct chart *c
     return ret;
 }
 
-/* ---- a strip a rule ----------------------------------------------------------------
- */
+/* ---- a strip a rule ------------------------------------------------------ */
 
 struct represent {
     const struct report_run *run;
@@ -122,8 +121,7 @@ static void add_all(struct report_arena *arena, struct chart *chart,
     }
 }
 
-/* ---- a strip a worker --------------------------------------------------------------
- */
+/* ---- a strip a worker ---------------------------------------------------- */
 
 static void add_workers(struct report_arena *arena, struct chart *chart,
                         const struct report_histograms *from, const char *title,

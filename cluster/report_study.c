@@ -14,8 +14,7 @@
 #define CELLS_MAX 100000u
 #define COLUMNS_MAX 200u
 
-/* ---- study.ini ---------------------------------------------------------------------
- */
+/* ---- study.ini ----------------------------------------------------------- */
 
 struct ini {
     struct report *report;
@@ -118,8 +117,7 @@ static void ini_read(struct report *report, struct report_set *set)
     free(bytes);
 }
 
-/* ---- study.csv ---------------------------------------------------------------------
- */
+/* ---- study.csv ----------------------------------------------------------- */
 
 static bool header_read(struct report *report, struct report_set *set, const char **at)
 {
@@ -215,8 +213,7 @@ static bool csv_read(struct report *report, struct report_set *set)
     return set->runs > 0;
 }
 
-/* ---- the cells, where no study.csv tells of them -----------------------------------
- */
+/* ---- the cells, where no study.csv tells of them ------------------------- */
 
 static int by_name(const struct dirent **a, const struct dirent **b)
 {

@@ -10,8 +10,7 @@
 #define ROWS_MAX 5000u /* of the page; the CSV has all */
 #define COMMANDS_MAX 2000u
 
-/* ---- means by rule -----------------------------------------------------------------
- */
+/* ---- means by rule ------------------------------------------------------- */
 
 static const struct {
     const char *column, *head;
@@ -182,8 +181,7 @@ void page_summary(struct html *out, const struct report_set *set, const char *su
     arena_free(&arena);
 }
 
-/* ---- every run ---------------------------------------------------------------------
- */
+/* ---- every run ----------------------------------------------------------- */
 
 /* A column of texts reads better from the left. */
 static bool is_text(const struct report_set *set, size_t column)
@@ -247,8 +245,7 @@ void page_runs(struct html *out, const struct report_set *set, const char *suffi
     arena_free(&arena);
 }
 
-/* ---- commands ----------------------------------------------------------------------
- */
+/* ---- commands ------------------------------------------------------------ */
 
 /* The different texts of all runs, in one line: hosts, versions. */
 static void different(struct html *out, const struct report_set *set, bool host)

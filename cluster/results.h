@@ -2,10 +2,10 @@
  *
  *     result.json         how it went: written at the end, to a temporary file, synced,
  *                         renamed
- *     metrics.jsonl       a line a second while it goes; of a simulation at fixed
- * points model.safetensors   the parameters, written by the master run.json of a
- * simulation: the command, and what it cost in real time log/                what the
- * processes had to say, if anything
+ *     metrics.jsonl       a line a second while it goes; of a simulation at fixed points
+ *     model.safetensors   the parameters, written by the master
+ *     run.json            of a simulation: the command, and what it cost in real time
+ *     log/                what the processes had to say, if anything
  *
  * Files of an earlier run are kept as result.previous.json and so on. A number that is
  * not finite is written as null. Of a simulation all but run.json is the same, byte for

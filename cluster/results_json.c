@@ -295,8 +295,7 @@ static void set_simulated(json_t *ret, const struct settings *settings,
     set(ret, "bytes", bytes);
 }
 
-/* ---- files: wide where they can be, a line for each of a list of things ------------
- */
+/* ---- files: wide where they can be, a line for each of a list of things ---- */
 
 /* Has it a list of things somewhere inside? */
 static bool tall(json_t *value)

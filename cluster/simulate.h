@@ -25,7 +25,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* ---- simulate_input.c ---- */
+/* ---- simulate_input.c ---------------------------------------------------- */
 
 /* Reads --events, such as "40s kill 3; 50s leave 2; 60s join 4; 70s stall 5 for 10s":
  * malloc'ed, in order of time; of the same time in the order given. Times are seconds
@@ -42,7 +42,7 @@ int simulate_clock(const char *text, uint32_t workers, enum gapless_clock *ret,
                    struct gapless_batch_time **ret_times, size_t *ret_count,
                    struct gapless_error *error);
 
-/* ---- simulate_replay.c ---- */
+/* ---- simulate_replay.c --------------------------------------------------- */
 
 /* The settings that a record was made with, and of `given` what does not matter for the
  * result. What they point to stays until the process ends. GAPLESS_INVALID: something
@@ -50,7 +50,7 @@ int simulate_clock(const char *text, uint32_t workers, enum gapless_clock *ret,
 int simulate_replay(const struct settings *given, struct settings *ret,
                     struct gapless_error *error);
 
-/* ---- simulate_crew.c ---- */
+/* ---- simulate_crew.c ----------------------------------------------------- */
 
 struct crew_thread {
     struct model_scratch *scratch; /* of a gradient */
@@ -81,7 +81,7 @@ double crew_gradient(void *context, uint32_t thread, uint64_t batch,
 void crew_measure(struct crew *crew, const float *params, double *ret_accuracy,
                   double *ret_loss);
 
-/* ---- simulate_show.c ---- */
+/* ---- simulate_show.c ----------------------------------------------------- */
 
 struct progress {
     struct terminal terminal;
@@ -110,7 +110,7 @@ void progress_paint(struct canvas *canvas, const struct progress_facts *facts,
 /* For a log. */
 void progress_line(const struct progress_facts *facts, char *ret, size_t max);
 
-/* ---- simulate_run.c ---- */
+/* ---- simulate_run.c ------------------------------------------------------ */
 
 struct simulate {
     struct settings settings;

@@ -108,8 +108,7 @@ double crew_gradient(void *context, uint32_t thread, uint64_t batch,
                           grad);
 }
 
-/* ---- measuring ---------------------------------------------------------------------
- */
+/* ---- measuring ----------------------------------------------------------- */
 
 struct measuring {
     struct crew *crew;

@@ -16,8 +16,7 @@
 #define CLOCKS "homogeneous, heterogeneous, round-robin"
 #define LINE_MAX_BYTES 256
 
-/* ---- events ------------------------------------------------------------------------
- */
+/* ---- events -------------------------------------------------------------- */
 
 struct list {
     struct gapless_incident *incident;
@@ -259,8 +258,7 @@ int simulate_events(const char *text, uint32_t workers, struct gapless_incident 
     return GAPLESS_OK;
 }
 
-/* ---- batch times -------------------------------------------------------------------
- */
+/* ---- batch times --------------------------------------------------------- */
 
 struct table {
     const char *path;

@@ -1,5 +1,5 @@
-/* The run of a simulation: from point to point, with a line of metrics.jsonl at each.
- */
+/* The run of a simulation: from point to point, with a line of metrics.jsonl at
+ * each. */
 #include "simulate.h"
 
 #include "cluster/evaluate.h"
@@ -13,8 +13,7 @@
 #define LINES_LEAST 50u
 #define STRETCH_S 0.1 /* between two looks at the terminal and at signals */
 
-/* ---- points ------------------------------------------------------------------------
- */
+/* ---- points -------------------------------------------------------------- */
 
 struct simulate_points simulate_points_of(struct span evaluate_every, uint64_t total,
                                           double epoch)
@@ -41,8 +40,7 @@ uint64_t simulate_point(const struct simulate_points *points, uint64_t line)
            line % points->parts * points->every / points->parts;
 }
 
-/* ---- signals -----------------------------------------------------------------------
- */
+/* ---- signals ------------------------------------------------------------- */
 
 static volatile sig_atomic_t asked; /* the signal that asks for the end; 0: none */
 
@@ -63,8 +61,7 @@ static void catch_signals(void)
     (void)signal(SIGPIPE, SIG_IGN); /* a log nobody reads is no reason to end a run */
 }
 
-/* ---- lines -------------------------------------------------------------------------
- */
+/* ---- lines --------------------------------------------------------------- */
 
 static const float *params_of(const struct simulate *s)
 {
@@ -180,8 +177,7 @@ static void line(struct simulate *s, bool measured)
     s->line_virtual = s->facts.virtual_s;
 }
 
-/* ---- the run -----------------------------------------------------------------------
- */
+/* ---- the run ------------------------------------------------------------- */
 
 /* A stretch that takes about STRETCH_S, up to `point` at most. */
 static int stretch(struct simulate *s, uint64_t point, struct gapless_error *error)

@@ -26,8 +26,7 @@ bool ssgd_asked(const struct settings *settings)
     return settings->group != NULL && strcmp(settings->rule, "ssgd") == 0;
 }
 
-/* ---- before the run ----------------------------------------------------------------
- */
+/* ---- before the run ------------------------------------------------------ */
 
 /* There is no master: what is said of one is a mistake. */
 static int check_options(const struct settings *settings, struct gapless_error *error)
@@ -159,8 +158,7 @@ static void announce(struct ssgd *run)
     (void)fflush(stdout);
 }
 
-/* ---- the tick ----------------------------------------------------------------------
- */
+/* ---- the tick ------------------------------------------------------------ */
 
 static void stop(struct ssgd *run)
 {
@@ -293,8 +291,7 @@ static int drive(struct ssgd *run, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
-/* ---- the whole ---------------------------------------------------------------------
- */
+/* ---- the whole ----------------------------------------------------------- */
 
 static void catch_signals(struct ssgd *run)
 {
@@ -307,8 +304,8 @@ static void catch_signals(struct ssgd *run)
     (void)signal(SIGPIPE, SIG_IGN);
 }
 
-/* A GPU that hangs keeps its thread, and that everything else: then nothing is freed.
- */
+/* A GPU that hangs keeps its thread, and that everything else: then nothing is
+ * freed. */
 static int close_all(struct ssgd *run, int code)
 {
     struct gapless_error error = {0};

@@ -31,7 +31,7 @@ bool ssgd_asked(const struct settings *settings);
 /* The whole run. The exit code. */
 int ssgd_train(const struct settings *settings, int argc, char **argv);
 
-/* ---- private to ssgd*.c ---- */
+/* ---- private to ssgd*.c -------------------------------------------------- */
 
 struct ssgd {
     struct settings settings;

@@ -29,8 +29,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* ---- the file ----------------------------------------------------------------------
- */
+/* ---- the file ------------------------------------------------------------ */
 
 #define STUDY_NAME_MAX 64
 #define STUDY_TITLE_MAX 160
@@ -100,8 +99,7 @@ int study_settle(struct study *study, struct gapless_error *error);
 /* "accuracy-workers". */
 const char *study_chart_name(enum study_chart chart);
 
-/* ---- the plan ----------------------------------------------------------------------
- */
+/* ---- the plan ------------------------------------------------------------ */
 
 #define PLAN_CELLS_MAX 100000u
 #define CELL_NAME_MAX 121 /* bytes of a folder's name, with its end */
@@ -173,8 +171,7 @@ bool plan_settings(const struct plan *plan, const struct cell *cell,
 /* What is written to cell.txt: an option a line; malloc'ed; NULL: no memory. */
 char *plan_text(const struct plan *plan, const struct cell *cell);
 
-/* ---- what the cells need -----------------------------------------------------------
- */
+/* ---- what the cells need ------------------------------------------------- */
 
 #define CHECK_DATA_MAX 64 /* each keeps a descriptor and its memory */
 
@@ -200,8 +197,7 @@ int check_open(struct plan *plan, const char *data_dir, struct check *ret,
 int check_data_fd(const struct check *check, const struct cell *cell);
 void check_close(struct check *check);
 
-/* ---- the cells' folders ------------------------------------------------------------
- */
+/* ---- the cells' folders -------------------------------------------------- */
 
 /* DIR/cells/NAME and, if `file` is not NULL, a file in it. False: too long. */
 bool cell_path(const char *folder, const struct cell *cell, const char *file, char *ret,
@@ -221,8 +217,7 @@ int study_csv(const struct plan *plan, const char *folder, struct gapless_error 
 /* The table that fits the study's chart. Marks the best of each column. */
 void study_tables(const struct plan *plan, bool color, FILE *out);
 
-/* ---- running -----------------------------------------------------------------------
- */
+/* ---- running ------------------------------------------------------------- */
 
 struct study_show {
     struct terminal terminal; /* fd -1: lines instead of a bar */

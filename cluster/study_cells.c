@@ -22,8 +22,7 @@ bool cell_path(const char *folder, const struct cell *cell, const char *file, ch
     return used > 0 && (size_t)used < max;
 }
 
-/* ---- reading -----------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------- */
 
 /* A JSON file of the cell that is an object, or NULL. */
 static json_t *load(const char *folder, const struct cell *cell, const char *file)
@@ -155,8 +154,7 @@ void cell_look(const struct plan *plan, const char *folder, struct cell *cell,
     json_decref(run);
 }
 
-/* ---- a run that goes on ------------------------------------------------------------
- */
+/* ---- a run that goes on -------------------------------------------------- */
 
 double cell_progress(const struct plan *plan, const char *folder,
                      const struct cell *cell)
@@ -190,8 +188,7 @@ double cell_progress(const struct plan *plan, const char *folder,
     return share > 0.0 && share <= 1.0 ? share : 0.0;
 }
 
-/* ---- before a run ------------------------------------------------------------------
- */
+/* ---- before a run -------------------------------------------------------- */
 
 int cell_prepare(const struct plan *plan, const char *folder, const struct cell *cell,
                  struct gapless_error *error)

@@ -71,8 +71,7 @@ static bool grow(void *list, size_t count, size_t size)
     return true;
 }
 
-/* ---- sections ----------------------------------------------------------------------
- */
+/* ---- sections ------------------------------------------------------------ */
 
 static bool plain_name(const char *text, size_t bytes)
 {
@@ -148,8 +147,7 @@ static bool section_begin(struct reading *reading, const char *text, size_t byte
         (int)(bytes < 60 ? bytes : 60), text);
 }
 
-/* ---- lines -------------------------------------------------------------------------
- */
+/* ---- lines --------------------------------------------------------------- */
 
 /* Notes a section: the library tells of one only when there is a key in it. */
 static bool line_look(struct reading *reading, const char *line)
@@ -192,8 +190,7 @@ static char *next_line(char *ret, int size, void *context)
     return ret;
 }
 
-/* ---- keys and values ---------------------------------------------------------------
- */
+/* ---- keys and values ----------------------------------------------------- */
 
 static struct study_options *options_of(struct reading *reading)
 {
@@ -348,8 +345,7 @@ static int handle(void *context, const char *section, const char *name,
     return ok;
 }
 
-/* ---- public ------------------------------------------------------------------------
- */
+/* ---- public -------------------------------------------------------------- */
 
 static void options_free(struct study_options *options)
 {

@@ -13,8 +13,7 @@ static const char *const always[] = {"rule",  "workers", "seed",     "data",   "
                                      "batch", "lr",      "momentum", "epochs", "clock"};
 #define ALWAYS (sizeof always / sizeof always[0])
 
-/* ---- columns -----------------------------------------------------------------------
- */
+/* ---- columns ------------------------------------------------------------- */
 
 int plan_column(const struct plan *plan, const char *option)
 {
@@ -57,8 +56,7 @@ static bool make_columns(struct plan *plan)
     return true;
 }
 
-/* ---- names -------------------------------------------------------------------------
- */
+/* ---- names --------------------------------------------------------------- */
 
 static uint32_t hash(const char *text)
 {
@@ -111,8 +109,7 @@ static char *make_name(const struct study_grid *grid,
     return name;
 }
 
-/* ---- cells -------------------------------------------------------------------------
- */
+/* ---- cells --------------------------------------------------------------- */
 
 /* The grid's options, later ones varying faster, with `seed` at the end. */
 static const struct study_option **make_order(const struct study_grid *grid)
@@ -295,8 +292,7 @@ unsigned plan_line(const struct plan *plan, const struct cell *cell, const char 
     return line;
 }
 
-/* ---- what a run is told ------------------------------------------------------------
- */
+/* ---- what a run is told -------------------------------------------------- */
 
 bool plan_settings(const struct plan *plan, const struct cell *cell,
                    struct settings *ret)

@@ -33,8 +33,7 @@ struct crew {
     bool ending;   /* what ends now was ended */
 };
 
-/* ---- one cell ----------------------------------------------------------------------
- */
+/* ---- one cell ------------------------------------------------------------ */
 
 static bool make_arguments(const struct study_run *run, const struct cell *cell,
                            const char *folder, struct launch_arguments *ret)
@@ -132,8 +131,7 @@ static void end_cell(struct crew *crew, uint32_t slot)
     memset(child, 0, sizeof *child);
 }
 
-/* ---- all of them -------------------------------------------------------------------
- */
+/* ---- all of them --------------------------------------------------------- */
 
 static int fill_slots(struct crew *crew, struct gapless_error *error)
 {
@@ -249,8 +247,7 @@ static int go(struct crew *crew, struct gapless_error *error)
     return status;
 }
 
-/* ---- before ------------------------------------------------------------------------
- */
+/* ---- before -------------------------------------------------------------- */
 
 static const struct plan *sorted; /* for by_work: qsort has no context */
 

@@ -40,8 +40,7 @@ __attribute__((format(printf, 4, 5))) static int refuse(const struct study *stud
                              line, what);
 }
 
-/* ---- [study] -----------------------------------------------------------------------
- */
+/* ---- [study] ------------------------------------------------------------- */
 
 static bool name_set(const char *text, struct study *study, struct parse_why *why)
 {
@@ -174,8 +173,7 @@ static int head_settle(struct study *study, struct gapless_error *error)
     return status;
 }
 
-/* ---- options of the runs -----------------------------------------------------------
- */
+/* ---- options of the runs ------------------------------------------------- */
 
 /* Options that the study itself sets, or that make no sense in it. */
 static const char *reserved(const char *name)

@@ -5,8 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- scales ------------------------------------------------------------------------
- */
+/* ---- scales -------------------------------------------------------------- */
 
 static double transformed(enum svg_scale scale, double value)
 {
@@ -62,8 +61,7 @@ void svg_settle(enum svg_scale scale, double *low, double *high)
     }
 }
 
-/* ---- ticks -------------------------------------------------------------------------
- */
+/* ---- ticks --------------------------------------------------------------- */
 
 static size_t ticks_linear(const struct svg_range *range, size_t wanted, double *ret)
 {
@@ -169,8 +167,7 @@ void svg_tick_text(double value, bool percent, char *ret, size_t max)
         power_text(value / pow(10, exponent), exponent, ret, max);
 }
 
-/* ---- the frame ---------------------------------------------------------------------
- */
+/* ---- the frame ----------------------------------------------------------- */
 
 void svg_open(struct html *out, const char *id, const char *title, const char *unit,
               double width, double height)

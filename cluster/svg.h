@@ -79,7 +79,7 @@ struct svg_strips {
 /* A histogram a row: the darker, the more of the row's counts are in the bin. */
 void svg_strips(struct html *out, const struct svg_strips *strips);
 
-/* ---- shared by the three ---- */
+/* ---- shared by the three ------------------------------------------------- */
 
 /* An axis with its range settled, and where it lies in the picture. */
 struct svg_range {

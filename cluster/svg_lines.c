@@ -1,5 +1,5 @@
-/* Curves: few lines in colour with their names at their ends, the rest thin and grey.
- */
+/* Curves: few lines in colour with their names at their ends, the rest thin and
+ * grey. */
 #include "svg.h"
 
 #include <math.h>
@@ -21,8 +21,7 @@ struct plot {
     double right; /* where the plot ends and the names begin */
 };
 
-/* ---- ranges ------------------------------------------------------------------------
- */
+/* ---- ranges -------------------------------------------------------------- */
 
 static void find_ranges(struct plot *plot)
 {
@@ -96,8 +95,7 @@ static void y_axis(struct html *out, const struct plot *plot)
     html_raw(out, "</g>\n");
 }
 
-/* ---- lines -------------------------------------------------------------------------
- */
+/* ---- lines --------------------------------------------------------------- */
 
 static bool place(const struct plot *plot, const struct svg_point *p, double *x,
                   double *y)
@@ -201,8 +199,7 @@ static void draw_line(struct html *out, const struct plot *plot,
     html_raw(out, "</g>\n");
 }
 
-/* ---- names at the ends -------------------------------------------------------------
- */
+/* ---- names at the ends --------------------------------------------------- */
 
 struct label {
     const struct svg_line *line;

@@ -12,8 +12,7 @@
 #define LETTERS_MAX 28u
 #define SHADES 8
 
-/* ---- dots --------------------------------------------------------------------------
- */
+/* ---- dots ---------------------------------------------------------------- */
 
 static struct svg_range dots_range(const struct svg_panel *panel)
 {
@@ -33,8 +32,8 @@ static struct svg_range dots_range(const struct svg_panel *panel)
     if (ret.scale == SVG_LINEAR) {
         double room = 0.04 * (ret.high - ret.low);
 
-        /* Times are read by their ratio, so from 0; shares where they reach far down.
-         */
+        /* Times are read by their ratio, so from 0; shares where they reach far
+         * down. */
         ret.low = ret.low >= 0 && (!panel->x.percent || ret.low < 0.6 * ret.high)
                       ? 0
                       : ret.low - room;
@@ -135,8 +134,7 @@ void svg_dots(struct html *out, const struct svg_panel *panel)
     html_raw(out, "</svg>\n");
 }
 
-/* ---- strips ------------------------------------------------------------------------
- */
+/* ---- strips -------------------------------------------------------------- */
 
 struct cells {
     const struct svg_strips *strips;

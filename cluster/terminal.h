@@ -10,8 +10,8 @@ struct terminal {
     bool utf8, color;
 };
 
-/* stdout if it is a terminal, else stderr, else none; none where TERM is unset or dumb.
- */
+/* stdout if it is a terminal, else stderr, else none; none where TERM is unset or
+ * dumb. */
 struct terminal terminal_find(bool no_color);
 /* Its size; 80 by 24 where it does not say. */
 void terminal_size(const struct terminal *terminal, unsigned *ret_width,

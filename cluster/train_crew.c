@@ -26,8 +26,7 @@ void train_fail(struct train *train, const char *format, ...)
     va_end(list);
 }
 
-/* ---- starting ----------------------------------------------------------------------
- */
+/* ---- starting ------------------------------------------------------------ */
 
 /* Not among the options that were read where it was made for this run. */
 static bool token_argument(const struct train *train, struct launch_arguments *ret)
@@ -144,8 +143,7 @@ int train_start(struct train *train, struct gapless_error *error)
     return status;
 }
 
-/* ---- watching ----------------------------------------------------------------------
- */
+/* ---- watching ------------------------------------------------------------ */
 
 static void describe(const struct child *child, char *ret, size_t max)
 {

@@ -15,8 +15,7 @@
 #define STOP_BY_S 20.0        /* for the master to end cleanly */
 #define GONE_S 3.0            /* without any worker, that may be just ending */
 
-/* ---- signals -----------------------------------------------------------------------
- */
+/* ---- signals ------------------------------------------------------------- */
 
 static void ask_to_stop(struct train *train, int number)
 {
@@ -61,8 +60,7 @@ void train_signals(struct train *train, double seconds)
     }
 }
 
-/* ---- looking -----------------------------------------------------------------------
- */
+/* ---- looking ------------------------------------------------------------- */
 
 static void measure_rate(struct train *train)
 {

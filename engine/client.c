@@ -184,7 +184,7 @@ int client_window(struct client *c, enum wire_window window, size_t bytes,
     return status;
 }
 
-/* ---- reading and putting ---- */
+/* ---- reading and putting ------------------------------------------------- */
 
 /* What get and put have in common. */
 static int posted(struct client *c, int status, const char *what,
@@ -253,7 +253,7 @@ int client_settle(struct client *c, uint64_t deadline_ns, struct gapless_error *
     return status;
 }
 
-/* ---- the board ---- */
+/* ---- the board ----------------------------------------------------------- */
 
 static bool board_makes_sense(const struct client *c, const struct board *b)
 {

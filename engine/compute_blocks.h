@@ -227,8 +227,8 @@ RULE_FN void prefetch_chunk(const struct block_plan *plan, const struct arrays *
         __builtin_prefetch(at->all + i, TO_READ, INTO_L2);
 }
 
-/* Updates from u on to the end of a block, or a ragged chunk, but not beyond `ready`.
- */
+/* Updates from u on to the end of a block, or a ragged chunk, but not beyond
+ * `ready`. */
 RULE_FN void update_block(struct cursors *c, const struct plan *plan,
                           const struct block_plan *measure, const struct arrays *at,
                           const struct knobs *k, size_t ready, size_t *next,

@@ -163,7 +163,7 @@ int device_plugin(const struct gpu_plugin **ret, struct gapless_error *error)
     return status;
 }
 
-/* ---- which GPUs ---- */
+/* ---- which GPUs ---------------------------------------------------------- */
 
 static int refuse(const char *text, const char *why, struct gapless_error *error)
 {

@@ -16,9 +16,11 @@
  * master and back at the same time. An observer reads the live parameters and the
  * statistics without slowing anybody.
  *
- * The gap is how far the parameters moved since the worker read them: gap_rms = ||theta
- * - sent|| / sqrt(count). The lag is how many updates were applied in between. Both are
- * reported for every run.
+ * The gap is how far the parameters moved since the worker read them:
+ *
+ *   gap_rms = ||theta - sent|| / sqrt(count)
+ *
+ * The lag is how many updates were applied in between. Both are reported for every run.
  *
  * Vectors are of 32-bit floats, `count` of them: the model's tensors one after another,
  * in the order given, without padding in between. Times are nanoseconds, memory is
@@ -44,8 +46,8 @@ extern "C" {
 /* Limits. A model or a run beyond one of these is refused with GAPLESS_CAPACITY or
  * GAPLESS_INVALID. */
 #define GAPLESS_WORKERS_MAX 4096u /* a worker number has 12 bits of a 32-bit note */
-#define GAPLESS_RANGES_MAX                                                             \
-    32000u /* a range number has 16 bits, a worker two unread notes a range */
+/* A range number has 16 bits, a worker two unread notes a range. */
+#define GAPLESS_RANGES_MAX 32000u
 #define GAPLESS_TENSORS_MAX 65536u
 #define GAPLESS_ELEMENTS_MAX (1ull << 36)
 #define GAPLESS_STEPS_MAX 8  /* milestones of a schedule */
@@ -56,9 +58,7 @@ extern "C" {
 /* The version of the library, "0.1.0". */
 const char *gapless_version(void);
 
-/* ---- rules
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- rules --------------------------------------------------------------- */
 
 /* A row of the rule table. */
 struct gapless_rule {
@@ -67,21 +67,19 @@ struct gapless_rule {
     const char *source;      /* where it was published */
     unsigned vectors_shared; /* vectors at the master beside the parameters, whatever
                                 the workers */
-    unsigned
-        vectors_per_worker; /* vectors at the master for each worker, beside grad */
+    /* vectors at the master for each worker, beside grad */
+    unsigned vectors_per_worker;
     unsigned bytes_per_parameter; /* moved by one update: reads and writes */
 };
 
-/* Finds a rule by name. GAPLESS_MISSING when there is none; the error lists the names.
- */
+/* Finds a rule by name. GAPLESS_MISSING when there is none; the error lists the
+ * names. */
 int gapless_rule_find(const char *name, struct gapless_rule *ret,
                       struct gapless_error *error);
 /* The rule in row `index`; GAPLESS_MISSING past the end. */
 int gapless_rule_at(unsigned index, struct gapless_rule *ret);
 
-/* ---- model and schedule
- * ------------------------------------------------------------------------------------
- */
+/* ---- model and schedule -------------------------------------------------- */
 
 /* One tensor: row-major, `dims` sizes. Rules that want a number per block take a tensor
  * as a block, and cut large ones into pieces of 16 Ki elements or more. */
@@ -119,9 +117,7 @@ enum gapless_gap_ref {
                                  exactly sequential NAG */
 };
 
-/* ---- master
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- master -------------------------------------------------------------- */
 
 /* A network transport's settings; all zero: the defaults. Shared memory takes no notice
  * of them. */
@@ -156,8 +152,8 @@ struct gapless_master_config {
     enum gapless_gap_ref gap_ref;
     bool ssgd_scale_rate; /* ssgd: rate times the number of active workers */
     double clip_norm;     /* workers scale gradients down to this norm; 0: do not */
-    double
-        weight_decay; /* workers add weight_decay * params to the gradient; 0: none */
+    /* workers add weight_decay * params to the gradient; 0: none */
+    double weight_decay;
     uint64_t range_elements; /* about this many a range; 0: 1 Mi */
     uint64_t block_elements; /* smallest piece of a large tensor, for rules with a
                                 number per block; 0: 16 Ki */
@@ -278,9 +274,7 @@ int gapless_master_save(const struct gapless_master *master, const char *path,
 /* NULL is a no-op. */
 void gapless_master_close(struct gapless_master *master);
 
-/* ---- worker
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- worker -------------------------------------------------------------- */
 
 struct gapless_worker_config {
     const char *address;        /* the master's */
@@ -290,8 +284,8 @@ struct gapless_worker_config {
     int64_t connect_ns;         /* bound on finding the master; 0: 10 s */
     int64_t wait_ns;            /* bound on each pull; 0: 60 s */
     int64_t spin_ns;            /* polling before sleeping; 0: 50,000 */
-    bool
-        by_range; /* push range by range, as over a network, even if memory is mapped */
+    /* push range by range, as over a network, even if memory is mapped */
+    bool by_range;
     /* The caller's own buffers, of one GPU or of the host (which is found out): `count`
      * floats each, both or none, and then the model has to be told. A pull fills params
      * and has filled it when it returns; a push takes grad, which must be complete by
@@ -342,9 +336,7 @@ struct gapless_trip {
 };
 void gapless_worker_trip(const struct gapless_worker *worker, struct gapless_trip *ret);
 
-/* ---- simulation
- * --------------------------------------------------------------------------------------------
- */
+/* ---- simulation ---------------------------------------------------------- */
 
 /* How long workers take over a batch (Ali et al., 2000: gamma distributions by
  * coefficient of variation V). */
@@ -438,9 +430,7 @@ void gapless_simulation_close(struct gapless_simulation *simulation);
 /* The note at the start of a record, malloc'ed. */
 int gapless_record_note(const char *path, char **ret, struct gapless_error *error);
 
-/* ---- the network
- * ---------------------------------------------------------------------------------------------
- */
+/* ---- the network --------------------------------------------------------- */
 
 /* What a transport has done so far; all zero over shared memory but wake-ups. */
 struct gapless_traffic {
@@ -472,9 +462,7 @@ int gapless_device_survey(char *ret, size_t bytes);
  * Returns the number of devices, or GAPLESS_MISSING if this build has no verbs. */
 int gapless_network_survey(char *ret, size_t bytes);
 
-/* ---- observer
- * ----------------------------------------------------------------------------------------------
- */
+/* ---- observer ------------------------------------------------------------ */
 
 struct gapless_observer_config {
     const char *address;

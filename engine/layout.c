@@ -14,8 +14,8 @@ static uint64_t hash_bytes(uint64_t hash, const void *data, size_t bytes)
     return hash;
 }
 
-/* A name goes into a safetensors header as it is, so quotes and controls are refused.
- */
+/* A name goes into a safetensors header as it is, so quotes and controls are
+ * refused. */
 static bool name_is_plain(const char *name)
 {
     size_t i;

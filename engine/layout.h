@@ -46,8 +46,8 @@ int layout_init(struct layout *ret, const struct gapless_model *model,
                 uint64_t range_elements, uint64_t block_elements,
                 struct gapless_error *error);
 void layout_free(struct layout *layout);
-/* Elements of a model, and its hash, without building a layout; checks the same things.
- */
+/* Elements of a model, and its hash, without building a layout; checks the same
+ * things. */
 int layout_measure(const struct gapless_model *model, uint64_t *ret_count,
                    uint64_t *ret_hash, struct gapless_error *error);
 

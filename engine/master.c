@@ -7,13 +7,13 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Sleep no longer than this, so that a stop from another thread and time-outs are seen.
- */
+/* Sleep no longer than this, so that a stop from another thread and time-outs are
+ * seen. */
 #define TICK_NS 50000000
 /* At most so often for all observers together. */
 #define COPY_EVERY_NS 50000000ull
 
-/* ---- events in, actions out ---- */
+/* ---- events in, actions out ---------------------------------------------- */
 
 void master_notify(struct gapless_master *m, uint32_t worker, uint32_t note)
 {
@@ -357,7 +357,7 @@ void gapless_master_stop(struct gapless_master *m)
     baton_pass(&m->stop, 1);
 }
 
-/* ---- looking at it ---- */
+/* ---- looking at it ------------------------------------------------------- */
 
 void gapless_master_stats(const struct gapless_master *m, struct gapless_stats *ret)
 {

@@ -48,8 +48,8 @@ struct master_slot {
     float *own;   /* NULL if the rule has none */
     tp_peer peer; /* MASTER_NO_PEER: nobody */
     bool left;    /* said bye: its departure is no loss */
-    double
-        gap_sq; /* of the present message, over its ranges so far; < 0: not measured */
+    /* of the present message, over its ranges so far; < 0: not measured */
+    double gap_sq;
     double step_sq; /* RULE_GLOBAL, likewise */
     double lag_sum;
     uint64_t check_ns, pass_ns;
@@ -148,22 +148,22 @@ struct gapless_master {
     uint64_t opened_ns;
 };
 
-/* ---- master_open.c ---- */
+/* ---- master_open.c ------------------------------------------------------- */
 /* gapless_master_open with `lent`: the slots take no memory for gradients. */
 int master_open_lent(const struct gapless_master_config *config,
                      struct gapless_master **ret, struct gapless_error *error);
 
-/* ---- master.c: feeds the core and performs what it says ---- */
+/* ---- master.c: feeds the core and performs what it says ------------------ */
 void master_event(struct gapless_master *m, enum core_event_kind kind, uint32_t worker,
                   uint32_t range, bool finite);
 /* A note to a worker, if it is there. Its ring holds every note that an honest worker
  * can have unread: one whose ring is full is dropped. */
 void master_notify(struct gapless_master *m, uint32_t worker, uint32_t note);
 
-/* ---- master_pass_cpu.c ---- */
+/* ---- master_pass_cpu.c --------------------------------------------------- */
 extern const struct pass_ops pass_ops_cpu;
 
-/* ---- master_pass.c ---- */
+/* ---- master_pass.c ------------------------------------------------------- */
 size_t pass_elements(const struct gapless_master *m, uint32_t range);
 /* The blocks of a range, with what the worker told of them. */
 struct blocks pass_blocks(const struct gapless_master *m,
@@ -195,7 +195,7 @@ void pass_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range);
 /* Takes a worker's velocity out, ends with own = 0. */
 void pass_forget(struct gapless_master *m, uint32_t worker);
 
-/* ---- master_door.c ---- */
+/* ---- master_door.c ------------------------------------------------------- */
 /* A line for whoever runs the master. */
 void master_say(const struct gapless_master *m, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

@@ -4,11 +4,11 @@
 
 #include <string.h>
 
-/* How long workers may take to hand in their last gradients once the run was stopped.
- */
+/* How long workers may take to hand in their last gradients once the run was
+ * stopped. */
 #define STOP_BOUND_NS 5000000000ull
 
-/* ---- the arrays behind the struct ---- */
+/* ---- the arrays behind the struct ---------------------------------------- */
 
 static uint64_t *returned_of(struct master_core *core)
 {
@@ -105,7 +105,7 @@ void core_init(struct master_core *core, const struct core_config *config)
     core->at_landed = core->at_read + cells * sizeof(uint64_t);
 }
 
-/* ---- actions ---- */
+/* ---- actions ------------------------------------------------------------- */
 
 static void act(struct todo *todo, enum core_action_kind kind, uint32_t worker,
                 uint32_t range, enum core_reason reason)
@@ -113,7 +113,7 @@ static void act(struct todo *todo, enum core_action_kind kind, uint32_t worker,
     todo->action[todo->count++] = (struct core_action){kind, worker, range, reason};
 }
 
-/* ---- tickets ---- */
+/* ---- tickets ------------------------------------------------------------- */
 
 static uint64_t ticket_take(struct master_core *core)
 {
@@ -156,8 +156,8 @@ static void renew(struct master_core *core, uint32_t w, uint32_t first, uint32_t
            (end - first) * sizeof(uint64_t));
 }
 
-/* Gives tickets to every worker that waits, as far as they go. True: some READY is due.
- */
+/* Gives tickets to every worker that waits, as far as they go. True: some READY is
+ * due. */
 static bool assign_waiting(struct master_core *core, uint64_t now_ns)
 {
     bool any = false;
@@ -174,7 +174,7 @@ static bool assign_waiting(struct master_core *core, uint64_t now_ns)
     return any;
 }
 
-/* ---- the end ---- */
+/* ---- the end ------------------------------------------------------------- */
 
 static bool nothing_under_way(const struct master_core *core)
 {
@@ -203,8 +203,8 @@ static void finish(struct master_core *core, struct todo *todo)
         act(todo, CORE_READY, CORE_ALL, CORE_ALL, CORE_OVER);
 }
 
-/* After anything that took a worker out of computing: a round, or the end, may be due.
- */
+/* After anything that took a worker out of computing: a round, or the end, may be
+ * due. */
 static void settle(struct master_core *core, struct todo *todo)
 {
     if (core->config.round && core->computing == 0 && core->pushed_workers > 0)
@@ -213,7 +213,7 @@ static void settle(struct master_core *core, struct todo *todo)
         finish(core, todo);
 }
 
-/* ---- events ---- */
+/* ---- events -------------------------------------------------------------- */
 
 static void start(struct master_core *core, uint64_t now_ns, struct todo *todo)
 {

@@ -51,8 +51,8 @@ struct core_event {
     uint32_t range;
     bool finite;
     uint64_t now_ns;
-    uint32_t
-        applied; /* CORE_APPLIED of all ranges, not finite: those below were applied */
+    /* CORE_APPLIED of all ranges, not finite: those below were applied */
+    uint32_t applied;
 };
 
 enum core_action_kind {

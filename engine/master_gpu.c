@@ -1,7 +1,7 @@
 /* The master's passes on GPUs. See master_gpu.h. */
 #include "master_gpu.h"
 
-/* ---- where things are ------------------------------------------------------------ */
+/* ---- where things are ---------------------------------------------------- */
 
 static struct gpu_part *part_of(const struct gapless_master *m, uint32_t range)
 {
@@ -55,7 +55,7 @@ static size_t bytes_of(const struct gapless_master *m, uint32_t range)
     return pass_elements(m, range) * sizeof(float);
 }
 
-/* ---- waiting --------------------------------------------------------------------- */
+/* ---- waiting ------------------------------------------------------------- */
 
 void gpu_failed(struct master_gpu *g, const struct gapless_error *why)
 {
@@ -104,7 +104,7 @@ static void bring_out(const struct gapless_master *m, struct gpu_part *part, flo
     part->copying = true;
 }
 
-/* ---- gradients land -------------------------------------------------------------- */
+/* ---- gradients land ------------------------------------------------------ */
 
 static struct gpu_landing *landing_find(struct master_gpu *g, uint32_t worker,
                                         uint32_t range)
@@ -228,7 +228,7 @@ static bool gpu_finite(struct gapless_master *m, uint32_t worker, uint32_t first
     return finite;
 }
 
-/* ---- gradients are applied ------------------------------------------------------- */
+/* ---- gradients are applied ----------------------------------------------- */
 
 /* So many places for results, next to each other. */
 static uint32_t places(struct gpu_part *part, uint32_t count)
@@ -396,7 +396,7 @@ void gpu_settle(struct gapless_master *m)
     g->settling = false;
 }
 
-/* ---- the other passes ------------------------------------------------------------ */
+/* ---- the other passes ---------------------------------------------------- */
 
 static double gpu_measure(struct gapless_master *m, uint32_t worker, uint32_t range,
                           const struct knobs *knobs)

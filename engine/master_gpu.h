@@ -108,7 +108,7 @@ struct master_gpu {
 
 extern const struct pass_ops pass_ops_gpu;
 
-/* ---- master_gpu_open.c ---- */
+/* ---- master_gpu_open.c --------------------------------------------------- */
 /* Chooses and opens GPUs, takes memory; leaves m->gpu NULL where the CPU is asked for,
  * or "auto" finds none (and says so). After make_vectors. */
 int gpu_open(struct gapless_master *m, const struct gapless_master_config *config,
@@ -125,7 +125,7 @@ void gpu_detach(struct gapless_master *m);
 /* After the transport is closed, whose cards may reach the GPUs' memory until then. */
 void gpu_close(struct gapless_master *m);
 
-/* ---- master_gpu.c ---- */
+/* ---- master_gpu.c -------------------------------------------------------- */
 /* These events are about to be looked at: what they bring may begin to move. */
 void gpu_landing(struct gapless_master *m, const struct tp_event *events, int count);
 /* All that was asked for is done, counted and told. */

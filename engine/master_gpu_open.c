@@ -7,8 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- choosing and opening ---------------------------------------------------------
- */
+/* ---- choosing and opening ------------------------------------------------ */
 
 static int choose(struct gapless_master *m, const char *device, uint32_t *ret_numbers,
                   uint32_t *ret_count, struct gapless_error *error)
@@ -163,8 +162,7 @@ int gpu_open(struct gapless_master *m, const struct gapless_master_config *confi
     return status;
 }
 
-/* ---- can the cards reach it? ------------------------------------------------------
- */
+/* ---- can the cards reach it? --------------------------------------------- */
 
 /* Memory of a part stands for bytes of a region from now on. */
 static int place(struct gapless_master *m, struct tp_region *region, size_t offset,
@@ -375,8 +373,7 @@ int gpu_public(struct gapless_master *m, const struct gapless_master_config *con
     return GAPLESS_OK;
 }
 
-/* ---- slots ------------------------------------------------------------------------
- */
+/* ---- slots --------------------------------------------------------------- */
 
 static int take_slot(struct gapless_master *m, uint32_t worker, uint32_t p,
                      struct gapless_error *error)
@@ -439,8 +436,7 @@ int gpu_slot_memory(struct gapless_master *m, uint32_t worker,
     return GAPLESS_OK;
 }
 
-/* ---- the end ----------------------------------------------------------------------
- */
+/* ---- the end ------------------------------------------------------------- */
 
 static void close_part(struct master_gpu *g, struct gpu_part *part)
 {

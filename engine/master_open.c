@@ -17,8 +17,8 @@
 /* EASGD: alpha times the number of workers, and the period (Zhang et al. 2015). */
 #define ELASTIC_ALL 0.9
 #define ELASTIC_PERIOD 4u
-/* Once the first worker is there, the others that were announced have so long to come.
- */
+/* Once the first worker is there, the others that were announced have so long to
+ * come. */
 #define GATHER_BOUND_NS 30000000000ull
 /* Array k starts k times 11 cache lines into a page: arrays at the same offset compete
  * for the same sets of the cache (measured: 4 to 12 %). */

@@ -24,7 +24,7 @@ struct gapless_observer {
 
 int observer_torn(const struct gapless_observer *observer, struct gapless_error *error);
 
-/* ---- observer_far.c ---- */
+/* ---- observer_far.c ------------------------------------------------------ */
 int far_open(struct gapless_observer *observer, struct gapless_error *error);
 int far_read(struct gapless_observer *observer, float *params, uint64_t deadline_ns,
              uint64_t *ret_version, struct gapless_error *error);

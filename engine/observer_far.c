@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Torn reads in a row, before the master is asked for a copy however quick they were.
- */
+/* Torn reads in a row, before the master is asked for a copy however quick they
+ * were. */
 #define ROUNDS 3u
 /* Statistics of workers are brought again when they are older than this. */
 #define FRESH_NS 50000000ull
@@ -117,8 +117,8 @@ static int bring_word(struct gapless_observer *o, uint64_t deadline_ns,
                                 : status;
 }
 
-/* One read of the copy. GAPLESS_TORN: there is none newer than `before`, or it changed.
- */
+/* One read of the copy. GAPLESS_TORN: there is none newer than `before`, or it
+ * changed. */
 static int try_copy(struct gapless_observer *o, uint64_t before, float *params,
                     uint64_t deadline_ns, uint64_t *ret_version,
                     struct gapless_error *error)

@@ -34,7 +34,7 @@ static const struct word_of words[] = {
 };
 #define WORDS (sizeof words / sizeof words[0])
 
-/* ---- writing ---- */
+/* ---- writing ------------------------------------------------------------- */
 
 static void write_note(FILE *file, const char *note)
 {
@@ -120,7 +120,7 @@ void record_finish(struct record_writer *w)
     free(w);
 }
 
-/* ---- reading ---- */
+/* ---- reading ------------------------------------------------------------- */
 
 struct reading {
     FILE *file;

@@ -50,7 +50,7 @@ struct record_facts {
     uint32_t tensors, workers_max, workers_wait, ranges;
 };
 
-/* ---- writing ---- */
+/* ---- writing ------------------------------------------------------------- */
 
 struct record_writer;
 
@@ -62,7 +62,7 @@ void record_add(struct record_writer *writer, const struct record_event *event);
 bool record_good(const struct record_writer *writer);
 void record_finish(struct record_writer *writer);
 
-/* ---- reading ---- */
+/* ---- reading ------------------------------------------------------------- */
 
 struct record {
     char path[256];

@@ -16,7 +16,7 @@ static uint64_t later(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
-/* ---- the master's side ---- */
+/* ---- the master's side --------------------------------------------------- */
 
 static bool is_over(const struct gapless_simulation *s)
 {
@@ -63,7 +63,7 @@ static void pump(void *user)
     (void)sim_master(s, NULL);
 }
 
-/* ---- the workers' side ---- */
+/* ---- the workers' side --------------------------------------------------- */
 
 int sim_pulled(struct gapless_simulation *s, uint32_t who, struct gapless_error *error)
 {
@@ -198,7 +198,7 @@ int sim_push(struct gapless_simulation *s, uint32_t who, bool spoil,
     return status == GAPLESS_NOT_FINITE ? GAPLESS_OK : status;
 }
 
-/* ---- what happens ---- */
+/* ---- what happens -------------------------------------------------------- */
 
 static int no_worker(const struct gapless_simulation *s,
                      const struct gapless_incident *i, struct gapless_error *error)
@@ -374,7 +374,7 @@ int gapless_simulation_run(struct gapless_simulation *s, uint64_t gradients,
     return status;
 }
 
-/* ---- open and close ---- */
+/* ---- open and close ------------------------------------------------------ */
 
 static int check(const struct gapless_simulation_config *c, struct gapless_error *error)
 {

@@ -22,20 +22,19 @@
 
 #define SIM_NONE UINT32_MAX
 
-/* ---- simulator_clock.c: how long a batch takes ---- */
+/* ---- simulator_clock.c: how long a batch takes --------------------------- */
 
 struct sim_pace;
 
 int pace_new(const struct gapless_simulation_config *config, uint32_t workers_max,
              struct sim_pace **ret, struct gapless_error *error);
 void pace_free(struct sim_pace *pace);
-/* Time of the next batch of whoever joined as number `joined`, and is worker `who`.
- */
+/* Time of the next batch of whoever joined as number `joined`, and is worker `who`. */
 uint64_t pace_next(struct sim_pace *pace, uint32_t joined, uint32_t who);
 /* Space for one more that joins. */
 int pace_join(struct sim_pace *pace, uint32_t joined, struct gapless_error *error);
 
-/* ---- simulator_jobs.c: gradients, by one thread or several ---- */
+/* ---- simulator_jobs.c: gradients, by one thread or several --------------- */
 
 /* Real time, for what a simulation costs. */
 uint64_t jobs_real_ns(void);
@@ -81,7 +80,7 @@ void jobs_release(struct jobs *jobs, float *grad);
 uint64_t jobs_spent_ns(struct jobs *jobs);
 uint64_t jobs_bytes(struct jobs *jobs);
 
-/* ---- simulator_events.c: a heap ---- */
+/* ---- simulator_events.c: a heap ------------------------------------------ */
 
 enum sim_event_kind {
     SIM_FINISHED, /* a batch of `worker`; valid while its order is the worker's */
@@ -108,7 +107,7 @@ bool events_first(const struct sim_events *events, struct sim_event *ret);
 void events_drop_first(struct sim_events *events);
 void events_free(struct sim_events *events);
 
-/* ---- the simulation ---- */
+/* ---- the simulation ------------------------------------------------------ */
 
 /* By who, that is by slot. */
 struct sim_worker {
@@ -164,7 +163,7 @@ int sim_push(struct gapless_simulation *s, uint32_t who, bool spoil,
 /* What a worker does when it has got parameters: its batch is under way. */
 int sim_pulled(struct gapless_simulation *s, uint32_t who, struct gapless_error *error);
 
-/* ---- simulator_replay.c ---- */
+/* ---- simulator_replay.c -------------------------------------------------- */
 int replay_open(struct gapless_simulation *s, struct gapless_error *error);
 void replay_close(struct gapless_simulation *s);
 /* The order of the gradient that a worker will hand in next; false: none. */

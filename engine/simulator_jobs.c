@@ -54,7 +54,7 @@ uint64_t jobs_real_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* ---- buffers ---- */
+/* ---- buffers ------------------------------------------------------------- */
 
 static float *buffer_memory(const struct jobs *j)
 {
@@ -113,7 +113,7 @@ void jobs_release(struct jobs *j, float *grad)
     (void)pthread_mutex_unlock(&j->lock);
 }
 
-/* ---- computing ---- */
+/* ---- computing ----------------------------------------------------------- */
 
 static struct job *first_queued(struct jobs *j)
 {
@@ -280,7 +280,7 @@ uint64_t jobs_bytes(struct jobs *j)
     return buffers * j->padded * sizeof(float);
 }
 
-/* ---- open and close ---- */
+/* ---- open and close ------------------------------------------------------ */
 
 static int start_helpers(struct jobs *j, struct gapless_error *error)
 {

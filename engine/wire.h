@@ -116,8 +116,8 @@ enum wire_note {
     NOTE_LOCAL = 6,
     NOTE_OVER = 7
 };
-/* Vectors, or ranges, of more elements than this leave nothing else in a core's caches.
- */
+/* Vectors, or ranges, of more elements than this leave nothing else in a core's
+ * caches. */
 #define WIRE_SOON_ABOVE (1u << 18)
 /* Elements left when SOON is said: some microseconds of work. */
 #define WIRE_SOON_REST 16384u

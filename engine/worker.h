@@ -44,8 +44,8 @@ struct gapless_worker {
     uint32_t asked;   /* of these, so many were asked for */
     bool asked_head;  /* and the head */
     uint64_t *begun;  /* not mapped, RULE_PUBLISHED: version words as first read */
-    uint64_t
-        told_from; /* not mapped: where in the slot a gradient's first put begins */
+    /* not mapped: where in the slot a gradient's first put begins */
+    uint64_t told_from;
     bool by_range;
     bool has_params; /* pulled and not pushed yet */
     uint64_t norm_ns;
@@ -59,7 +59,7 @@ int worker_map(struct gapless_worker *worker, struct gapless_error *error);
  * with RULE_PUBLISHED. */
 int worker_map_slot(struct gapless_worker *worker, struct gapless_error *error);
 
-/* ---- worker_fetch.c ---- */
+/* ---- worker_fetch.c ------------------------------------------------------ */
 /* What the master told. */
 void fetch_note(struct gapless_worker *worker, uint32_t note);
 /* Does this pull need what is in the slot? Not where the worker goes on by itself. */
@@ -76,11 +76,11 @@ void fetch_again(struct gapless_worker *worker);
 int fetch_published(struct gapless_worker *worker, uint64_t deadline_ns,
                     struct gapless_error *error);
 
-/* ---- worker.c ---- */
+/* ---- worker.c ------------------------------------------------------------ */
 /* The norm is taken of so many elements first, then of the rest; 0: of all at once. */
 size_t worker_norm_cut(const struct gapless_worker *worker);
 
-/* ---- worker.c, for the simulator ---- */
+/* ---- worker.c, for the simulator ----------------------------------------- */
 /* The gradient of the next push is in `grad` (padded floats, zero behind the last
  * parameter) instead of in the slot. */
 void worker_lend(struct gapless_worker *worker, float *grad);

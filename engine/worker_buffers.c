@@ -8,7 +8,7 @@
 /* Of anything that a GPU is asked for: gigabytes take less than a second. */
 #define DEVICE_WAIT_NS 60000000000ll
 
-/* ---- whose memory --------------------------------------------------------------- */
+/* ---- whose memory -------------------------------------------------------- */
 
 /* Without a plugin every pointer is of the host: nobody could have made another. */
 static int find_ops(const struct device_ops **ret, struct gapless_error *error)
@@ -72,10 +72,10 @@ int buffers_look(const struct gapless_worker_config *config, struct worker_buffe
     return status;
 }
 
-/* ---- opening -------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------- */
 
-/* Copies from and to memory that is not page-locked work too, at about half the speed.
- */
+/* Copies from and to memory that is not page-locked work too, at about half the
+ * speed. */
 static bool pin(struct gapless_worker *w, const float *vector)
 {
     const struct worker_buffers *b = &w->buffers;
@@ -105,8 +105,8 @@ static int no_way(const struct gapless_worker *w, const struct gapless_error *wh
         w->client.welcome.number, w->buffers.number, w->buffers.facts.name, why->text);
 }
 
-/* The direct path where there is one; true: it is taken, or *ret_status is a failure.
- */
+/* The direct path where there is one; true: it is taken, or *ret_status is a
+ * failure. */
 static bool try_direct(struct gapless_worker *w, const struct gapless_worker_config *c,
                        int *ret_status, struct gapless_error *error)
 {
@@ -147,7 +147,7 @@ int buffers_open(struct gapless_worker *w, const struct gapless_worker_config *c
     return GAPLESS_OK;
 }
 
-/* ---- copies --------------------------------------------------------------------- */
+/* ---- copies -------------------------------------------------------------- */
 
 static int broken(struct worker_buffers *b, int status, const struct gapless_error *why,
                   struct gapless_error *error)
@@ -215,7 +215,7 @@ int buffers_take(struct gapless_worker *w, struct gapless_error *error)
     return buffers_wait(b, DEVICE_OUT, error);
 }
 
-/* ---- what there is, and the end ------------------------------------------------- */
+/* ---- what there is, and the end ------------------------------------------ */
 
 void buffers_describe(const struct gapless_worker *w, char *ret, size_t bytes)
 {

@@ -72,7 +72,7 @@ void buffers_close(struct gapless_worker *worker);
 int buffers_wait(struct worker_buffers *buffers, enum device_stream stream,
                  struct gapless_error *error);
 
-/* ---- worker_direct.c ---- */
+/* ---- worker_direct.c ----------------------------------------------------- */
 /* Places the buffers in the slot's window and proves that the network's cards reach
  * them. GAPLESS_UNSUPPORTED: they do not; the text says why, and the window may be
  * spoiled. */

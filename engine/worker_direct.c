@@ -22,7 +22,7 @@ enum {
     PLACE_DECAY
 };
 
-/* ---- opening -------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------- */
 
 static int place_one(struct gapless_worker *w, uint64_t at, float *vector,
                      struct gapless_error *error)
@@ -175,7 +175,7 @@ int direct_open(struct gapless_worker *w, struct gapless_error *error)
     return status;
 }
 
-/* ---- what the card wrote -------------------------------------------------------- */
+/* ---- what the card wrote ------------------------------------------------- */
 
 /* The completion was seen by the CPU, and whatever kernel reads the bytes is launched
  * after that: NVIDIA's documented order ("GPUDirect RDMA", Synchronization and Memory
@@ -191,7 +191,7 @@ int direct_flush(struct worker_buffers *b, struct gapless_error *error)
                              b->number, b->facts.name);
 }
 
-/* ---- passes over the gradient --------------------------------------------------- */
+/* ---- passes over the gradient -------------------------------------------- */
 
 static double value(const struct worker_buffers *b, uint32_t place)
 {

@@ -34,8 +34,8 @@ bool fetch_wanted(const struct gapless_worker *w)
     return w->given != NULL && (w->own == NULL || w->fresh || w->exchanged);
 }
 
-/* All ranges at once are all of them, one by one: so they go over all lanes there are.
- */
+/* All ranges at once are all of them, one by one: so they go over all lanes there
+ * are. */
 static void list_all(struct gapless_worker *w)
 {
     uint32_t ranges = w->client.welcome.ranges;
@@ -108,7 +108,7 @@ void fetch_again(struct gapless_worker *w)
     w->ready = w->asked = 0;
 }
 
-/* ---- what is published for all (RULE_PUBLISHED) ---- */
+/* ---- what is published for all (RULE_PUBLISHED) -------------------------- */
 
 static int lapped(const struct gapless_worker *w, struct gapless_error *error)
 {

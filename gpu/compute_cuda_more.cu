@@ -211,7 +211,7 @@ KERNEL gapless_resum(const __grid_constant__ struct resum_work work)
     }
 }
 
-/* ---- launches ---- */
+/* ---- launches ------------------------------------------------------------ */
 
 static struct more_work work_of(const struct kernel_place *place, float *a, float *b,
                                 const float *c, float factor, size_t n,

@@ -28,7 +28,7 @@ DEVICE_FN struct group group_here(const struct rule_work *work, size_t stretch)
                     work->aligned);
 }
 
-/* ---- measure ---- */
+/* ---- measure ------------------------------------------------------------- */
 
 template <unsigned READS, lane_fn *AHEAD>
 DEVICE_FN void measure_all(const struct rule_work *work)
@@ -92,7 +92,7 @@ KERNEL gapless_measure_nothing(const __grid_constant__ struct rule_work work)
 #include "engine/rules.def"
 #undef RULE
 
-/* ---- look-ahead ---- */
+/* ---- look-ahead ---------------------------------------------------------- */
 
 template <unsigned READS, lane_fn *SEND>
 DEVICE_FN void send_all(const struct rule_work *work)
@@ -129,7 +129,7 @@ DEVICE_FN void send_all(const struct rule_work *work)
 #include "engine/rules.def"
 #undef RULE
 
-/* ---- round ---- */
+/* ---- round --------------------------------------------------------------- */
 
 DEVICE_FN struct group group_at(struct group g, const void *p)
 {
@@ -207,7 +207,7 @@ DEVICE_FN void round_all(const struct rule_work *work)
 #include "engine/rules.def"
 #undef RULE
 
-/* ---- launches ---- */
+/* ---- launches ------------------------------------------------------------ */
 
 /* Row by row of rules.def; NULL where there is none. */
 #define RULE(symbol, name, correction, momentum, extra, source) gapless_send_##symbol,

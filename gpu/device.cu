@@ -1,5 +1,5 @@
-/* A device: opening and closing it, its first failure, and the table of its functions.
- */
+/* A device: opening and closing it, its first failure, and the table of its
+ * functions. */
 #include "gpu/device_inside.h"
 
 #include <stdarg.h>
@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- failures ---- */
+/* ---- failures ------------------------------------------------------------ */
 
 int device_failure(const struct device *device, struct gapless_error *error)
 {
@@ -79,7 +79,7 @@ cudaStream_t device_work_stream(const struct device *device)
     return device->streams[DEVICE_WORK].stream;
 }
 
-/* ---- open and close ---- */
+/* ---- open and close ------------------------------------------------------ */
 
 static bool open_streams(struct device *device)
 {
@@ -211,8 +211,8 @@ static int device_open(uint32_t which, size_t elements_max, uint32_t blocks_max,
     return GAPLESS_OK;
 }
 
-/* All that was asked for: in the order of the data. False: it does not come to an end.
- */
+/* All that was asked for: in the order of the data. False: it does not come to an
+ * end. */
 static bool close_settle(struct device *device)
 {
     static const enum device_stream order[] = {DEVICE_IN, DEVICE_WORK, DEVICE_OUT};

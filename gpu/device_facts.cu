@@ -1,5 +1,5 @@
-/* Which GPUs there are and what they can do, and what is missing where there are none.
- */
+/* Which GPUs there are and what they can do, and what is missing where there are
+ * none. */
 #include "gpu/device_inside.h"
 
 #include <ctype.h>

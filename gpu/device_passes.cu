@@ -15,7 +15,7 @@ const struct device_result *device_result_at(const struct device *device,
     return place < DEVICE_RESULTS ? &device->results[place] : NULL;
 }
 
-/* ---- blocks ---- */
+/* ---- blocks -------------------------------------------------------------- */
 
 static bool blocks_valid(const struct device *device, const struct blocks *blocks)
 {
@@ -83,7 +83,7 @@ void device_blocks_free(struct device *device, struct device_blocks *blocks)
     free(blocks);
 }
 
-/* ---- uploads ---- */
+/* ---- uploads ------------------------------------------------------------- */
 
 /* A place of page-locked memory to fill. Where all are still on their way it waits for
  * the oldest: so many passes ahead of the GPU nobody needs to be. NULL: failed. */
@@ -149,7 +149,7 @@ static bool upload_dots(struct device *device, const struct device_pass *pass,
     return *ret != NULL;
 }
 
-/* ---- passes ---- */
+/* ---- passes -------------------------------------------------------------- */
 
 /* Is the pass one that the device was opened for? Makes it the current one. */
 static bool ready(struct device *device, const char *call, size_t n, uint32_t place,

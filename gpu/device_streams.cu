@@ -51,7 +51,7 @@ void device_zero(struct device *device, void *to, size_t bytes)
             "cudaMemsetAsync");
 }
 
-/* ---- tickets ---- */
+/* ---- tickets ------------------------------------------------------------- */
 
 static uint64_t ticket_of(enum device_stream stream, uint64_t turn)
 {

@@ -86,8 +86,7 @@ static bool asked_to_abort(struct gpu_group *group)
     return ret;
 }
 
-/* ---- failures ----------------------------------------------------------------------
- */
+/* ---- failures ------------------------------------------------------------ */
 
 /* Ends the communicator: what its kernels wait for on this GPU will not come. */
 static void end_comm(struct gpu_group *group)
@@ -103,8 +102,8 @@ static void end_comm(struct gpu_group *group)
     group->comm = NULL;
 }
 
-/* Keeps the first failure, with the rank's name before it, and ends the communicator.
- */
+/* Keeps the first failure, with the rank's name before it, and ends the
+ * communicator. */
 static int fail(struct gpu_group *group, int status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -162,8 +161,7 @@ static int fail_device(struct gpu_group *group, const char *what)
                 why.text[0] != '\0' ? why.text : "no text");
 }
 
-/* ---- waiting -----------------------------------------------------------------------
- */
+/* ---- waiting ------------------------------------------------------------- */
 
 /* One look: is there a reason not to wait on? */
 static int look(struct gpu_group *group, const char *what, int64_t since, int64_t end,
@@ -220,8 +218,7 @@ static int drain(struct gpu_group *group, const char *what, int64_t since, int64
     }
 }
 
-/* ---- the group ---------------------------------------------------------------------
- */
+/* ---- the group ----------------------------------------------------------- */
 
 static int join(struct gpu_group *group, const unsigned char *name, int64_t timeout_ns)
 {

@@ -43,7 +43,7 @@ struct gpu_model {
     uint8_t *host_labels;
 };
 
-/* ---- opening -------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------- */
 
 static int take(struct gpu_model *m, size_t count, size_t size, void *ret,
                 struct gapless_error *error)
@@ -209,7 +209,7 @@ static int model_open(struct device *device, const uint32_t *widths, uint32_t la
     return GAPLESS_OK;
 }
 
-/* ---- products ------------------------------------------------------------------- */
+/* ---- products ------------------------------------------------------------ */
 
 /* Sizes of one layer's step, and where its parameters are. */
 struct layer {
@@ -290,7 +290,7 @@ static bool layer_backward(struct gpu_model *m, uint32_t l, uint32_t batch,
                     "mask_kernel");
 }
 
-/* ---- the gradient --------------------------------------------------------------- */
+/* ---- the gradient -------------------------------------------------------- */
 
 static bool bring_batch(struct gpu_model *m, const float *x, const uint8_t *labels,
                         uint32_t batch)

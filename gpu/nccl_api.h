@@ -53,8 +53,8 @@ struct nccl_config {
 #define NCCL_API_MAGIC 0xcafebeefu
 #define NCCL_API_UNSET INT_MIN
 
-/* The functions, by the name that dlsym looks for: FUNCTION(name, result, (arguments)).
- */
+/* The functions, by the name that dlsym looks for: FUNCTION(name, result,
+ * (arguments)). */
 #define NCCL_API_FUNCTIONS(FUNCTION)                                                   \
     FUNCTION(GetVersion, int, (int *ret))                                              \
     FUNCTION(GetUniqueId, int, (struct nccl_id * ret))                                 \

@@ -26,7 +26,7 @@ extern const struct device_ops gpu_device;
 extern const struct gpu_model_ops gpu_model_cublas;
 extern const struct gpu_group_ops gpu_group_nccl;
 
-/* ---- the inside of a device ---- */
+/* ---- the inside of a device ---------------------------------------------- */
 
 /* As CUDA counts. */
 uint32_t device_number(const struct device *device);

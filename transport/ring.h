@@ -30,7 +30,7 @@
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a lock cannot be shared with a process");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "a lock cannot be shared with a process");
 
-/* ---- the ring ------------------------------------------------------------------- *
+/* ---- the ring ---------------------------------------------------------------
  *
  *    tail          head          head and tail count notes for ever, modulo 2^32; the
  *     v             v            place of a note is its count modulo the capacity, a
@@ -118,7 +118,7 @@ static inline enum ring_state ring_take(struct ring_end *end, uint32_t *ret)
     return RING_OK;
 }
 
-/* ---- the bell ------------------------------------------------------------------- *
+/* ---- the bell ---------------------------------------------------------------
  *
  * Every endpoint has one; its peers map it and hold one bit each. The protocol is
  * Dekker's:
@@ -126,8 +126,8 @@ static inline enum ring_state ring_take(struct ring_end *end, uint32_t *ret)
  *   ringer                            owner
  *   put something in a ring           asleep := 1
  *   set our attention bit             any attention bit?  yes: asleep := 0, go and look
- *   asleep?  no: done                 no: futex wait while asleep == 1, for a bounded
- * time yes: take it, futex wake
+ *   asleep?  no: done                 no: futex wait while asleep == 1, for a
+ *            yes: take it, futex wake     bounded time
  *
  * All four are sequentially consistent, so at least one of the two sees the other:
  * either the owner finds the bit, or the ringer finds it asleep. `asleep` is also the
@@ -178,14 +178,14 @@ static inline void bell_sleep(struct bell *bell)
     atomic_store_explicit(&bell->asleep, 1, memory_order_seq_cst);
 }
 
-/* Owner: awake again. A ringer that took the flag meanwhile only wakes us for nothing.
- */
+/* Owner: awake again. A ringer that took the flag meanwhile only wakes us for
+ * nothing. */
 static inline void bell_awake(struct bell *bell)
 {
     atomic_store_explicit(&bell->asleep, 0, memory_order_relaxed);
 }
 
-/* ---- the seqlock ---------------------------------------------------------------- *
+/* ---- the seqlock ------------------------------------------------------------
  *
  * A version beside data that one writer changes in place and any number of readers copy
  * without asking it. Odd while the writer is at work. value / 2 counts the writes, so
@@ -257,7 +257,7 @@ static inline bool seq_read_lapped(const struct seq_word *word, uint64_t begin)
 #pragma GCC diagnostic pop
 #endif
 
-/* ---- statistics ----------------------------------------------------------------- *
+/* ---- statistics -------------------------------------------------------------
  *
  * One writer; a reader gets some value that was there, never half of one, and no order
  * with anything else: nothing pairs. A plain add by the writer: stat_set(&w,
@@ -277,7 +277,7 @@ static inline void stat_set(struct stat_word *word, uint64_t value)
     atomic_store_explicit(&word->value, value, memory_order_relaxed);
 }
 
-/* ---- the baton ------------------------------------------------------------------ *
+/* ---- the baton --------------------------------------------------------------
  *
  * A state or an index by which one thread hands plain memory to another: whatever it
  * wrote before baton_pass is visible to who sees the new value. Sequentially

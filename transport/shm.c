@@ -23,7 +23,7 @@
  * long catches what comes soon, and sched_yield gives the core to whoever has work. */
 #define SPIN_DEFAULT_NS UINT64_C(50000)
 
-/* ---- open and close ------------------------------------------------------------- */
+/* ---- open and close ------------------------------------------------------ */
 
 static uint32_t power_of_two(uint32_t least)
 {
@@ -152,7 +152,7 @@ static int shm_listen(struct tp *tp, const char *address, struct gapless_error *
     return status;
 }
 
-/* ---- regions -------------------------------------------------------------------- */
+/* ---- regions ------------------------------------------------------------- */
 
 int shm_region_add(struct tp *tp, const struct shm_region *region,
                    struct tp_region *ret, struct gapless_error *error)
@@ -174,8 +174,8 @@ int shm_region_add(struct tp *tp, const struct shm_region *region,
         tp->regions = regions;
         tp->region_count = (uint32_t)count;
     }
-    /* A number of its own, so that a handle kept after region_free is known as stale.
-     */
+    /* A number of its own, so that a handle kept after region_free is known as
+     * stale. */
     if (++tp->region_serial == 0)
         tp->region_serial = 1;
     tp->regions[at] = *region;
@@ -229,7 +229,7 @@ static void shm_region_free(struct tp *tp, struct tp_region *region)
     *region = (struct tp_region){0};
 }
 
-/* ---- the control plane, from the polling thread --------------------------------- */
+/* ---- the control plane, from the polling thread -------------------------- */
 
 static void peer_ring(struct shm_peer *peer)
 {
@@ -364,7 +364,7 @@ static void shm_drop(struct tp *tp, tp_peer index)
     shm_peer_clear(tp, peer);
 }
 
-/* ---- the data path -------------------------------------------------------------- */
+/* ---- the data path ------------------------------------------------------- */
 
 static int peer_note(struct tp *tp, tp_peer index, uint32_t note)
 {
@@ -428,7 +428,7 @@ static uint64_t shm_now(struct tp *tp)
     return shm_now_ns();
 }
 
-/* ---- looking at it -------------------------------------------------------------- */
+/* ---- looking at it ------------------------------------------------------- */
 
 static size_t shm_describe(struct tp *tp, tp_peer index, char *ret, size_t bytes)
 {

@@ -59,7 +59,7 @@
 /* Descriptors in one frame at most. */
 #define SHM_FDS 2
 
-/* ---- frames --------------------------------------------------------------------- */
+/* ---- frames -------------------------------------------------------------- */
 
 enum shm_frame_kind {
     SHM_HELLO = 1, /* client: a = its bell's bit, b = windows_max; fd: its bell */
@@ -87,7 +87,7 @@ struct shm_packet {
     int fds[SHM_FDS];
 };
 
-/* ---- pages ---------------------------------------------------------------------- */
+/* ---- pages --------------------------------------------------------------- */
 
 /* One connection's page; the two rings follow, up (client to server) first. */
 struct shm_control {
@@ -102,7 +102,7 @@ struct shm_window {
     uint64_t bytes;
 };
 
-/* ---- peers, mail, regions ------------------------------------------------------- */
+/* ---- peers, mail, regions ------------------------------------------------ */
 
 enum shm_state {
     SHM_FREE,
@@ -223,15 +223,15 @@ struct tp {
     _Alignas(RING_LINE) struct baton mail_tail; /* released, for who posts */
 };
 
-/* ---- shm_fd.c ------------------------------------------------------------------- */
+/* ---- shm_fd.c ------------------------------------------------------------ */
 
 uint64_t shm_now_ns(void);
 
 /* Zeroed memory without a name that can neither shrink nor grow, its pages present. */
 int shm_memory_new(const char *name, size_t bytes, int *ret_fd, void **ret_base,
                    struct gapless_error *error);
-/* Maps memory that a peer handed over, after checking that it cannot shrink under us.
- */
+/* Maps memory that a peer handed over, after checking that it cannot shrink under
+ * us. */
 int shm_memory_map(int fd, size_t bytes, enum tp_access access, void **ret,
                    struct gapless_error *error);
 void shm_memory_unmap(void *base, size_t bytes);
@@ -259,7 +259,7 @@ int shm_frame_receive(int fd, struct shm_packet *ret, void *data, uint32_t bytes
 void shm_packet_close(struct shm_packet *packet);
 void shm_close_fd(int *fd);
 
-/* ---- shm_peer.c ----------------------------------------------------------------- */
+/* ---- shm_peer.c ---------------------------------------------------------- */
 
 uint32_t shm_mail_room(const struct tp *tp);
 /* There must be room. data may already be the slot's own text. */
@@ -288,25 +288,25 @@ void shm_post_gone(struct tp *tp);
 /* Wakes the owner of a bell. */
 void shm_futex_wake(struct bell *bell);
 
-/* ---- shm_door.c ----------------------------------------------------------------- */
+/* ---- shm_door.c ---------------------------------------------------------- */
 
 int shm_door_open(struct tp *tp, struct gapless_error *error);
 void shm_door_close(struct tp *tp);
 
-/* ---- shm_client.c --------------------------------------------------------------- */
+/* ---- shm_client.c -------------------------------------------------------- */
 
 int shm_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer *ret,
                 struct gapless_error *error);
 int shm_window(struct tp *tp, tp_peer peer, uint32_t window, int64_t timeout_ns,
                struct tp_region *ret, struct gapless_error *error);
 
-/* ---- shm_poll.c ----------------------------------------------------------------- */
+/* ---- shm_poll.c ---------------------------------------------------------- */
 
 /* Gives back the slots of peers whose DOWN was delivered. */
 void shm_release_over(struct tp *tp);
 int shm_poll(struct tp *tp, struct tp_event *events, int max, int64_t timeout_ns);
 
-/* ---- shm.c ---------------------------------------------------------------------- */
+/* ---- shm.c --------------------------------------------------------------- */
 
 /* Enters memory in the table of regions, which owns fd and base from then on. */
 int shm_region_add(struct tp *tp, const struct shm_region *region,

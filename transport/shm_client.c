@@ -40,7 +40,7 @@ static void wait_readable(int fd, uint64_t deadline)
     (void)poll(&want, 1, (int)((left + 999999) / 1000000));
 }
 
-/* ---- connect -------------------------------------------------------------------- */
+/* ---- connect ------------------------------------------------------------- */
 
 /* One try. GAPLESS_AGAIN: nobody there (yet). */
 static int client_reach(const char *address, const struct sockaddr_un *to,
@@ -255,7 +255,7 @@ int shm_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer 
     return status;
 }
 
-/* ---- windows -------------------------------------------------------------------- */
+/* ---- windows ------------------------------------------------------------- */
 
 int shm_window(struct tp *tp, tp_peer index, uint32_t window, int64_t timeout_ns,
                struct tp_region *ret, struct gapless_error *error)

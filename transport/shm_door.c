@@ -26,8 +26,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A client says HELLO right after it connected; who is silent for so long is not one.
- */
+/* A client says HELLO right after it connected; who is silent for so long is not
+ * one. */
 #define GREET_NS UINT64_C(1000000000)
 /* While something has to be looked at again: full mailbox, slots to clear away. */
 #define PAUSE_MS 5
@@ -46,7 +46,7 @@ static int door_watch(struct tp *tp, int operation, int fd, uint64_t tag)
     return epoll_ctl(tp->epoll_fd, operation, fd, &event);
 }
 
-/* ---- greeters ------------------------------------------------------------------- */
+/* ---- greeters ------------------------------------------------------------ */
 
 static void greeter_close(struct tp *tp, struct shm_greeter *greeter)
 {
@@ -102,8 +102,8 @@ static void greeter_read(struct tp *tp, struct shm_greeter *greeter)
                        "the client's greeting is malformed");
         return;
     }
-    /* Nothing more to read before it is seated; and its hang-up must not keep us awake.
-     */
+    /* Nothing more to read before it is seated; and its hang-up must not keep us
+     * awake. */
     (void)door_watch(tp, EPOLL_CTL_DEL, greeter->fd, 0);
 }
 
@@ -137,7 +137,7 @@ static void door_accept(struct tp *tp)
     tp->listen_ns = shm_now_ns() + PAUSE_MS * UINT64_C(1000000);
 }
 
-/* ---- seats ---------------------------------------------------------------------- */
+/* ---- seats --------------------------------------------------------------- */
 
 /* The index of a free slot, or peers_max. Slots that are over are cleared on the way.
  * *ret_leaving: one will be free soon. */
@@ -244,7 +244,7 @@ static void seat_greeters(struct tp *tp)
     }
 }
 
-/* ---- the loop ------------------------------------------------------------------- */
+/* ---- the loop ------------------------------------------------------------ */
 
 /* Whatever waits for time to pass. True: look again after a pause. */
 static bool door_tidy(struct tp *tp)

@@ -34,7 +34,7 @@ void shm_close_fd(int *fd)
     *fd = -1;
 }
 
-/* ---- memory --------------------------------------------------------------------- */
+/* ---- memory -------------------------------------------------------------- */
 
 /* Takes the pages now: a machine without memory says so here, and not by SIGBUS in the
  * middle of a run. In steps, since a signal undoes the step it interrupts. */
@@ -152,7 +152,7 @@ int shm_memory_seal(int fd, enum tp_access access)
     return fcntl(fd, F_ADD_SEALS, seals) != 0 ? errno : 0;
 }
 
-/* ---- addresses ------------------------------------------------------------------ */
+/* ---- addresses ----------------------------------------------------------- */
 
 int shm_address(const char *address, struct sockaddr_un *ret, socklen_t *ret_bytes,
                 struct gapless_error *error)
@@ -303,7 +303,7 @@ int shm_process_open(int fd)
     return (int)syscall(SYS_pidfd_open, them.pid, 0);
 }
 
-/* ---- frames --------------------------------------------------------------------- */
+/* ---- frames -------------------------------------------------------------- */
 
 /* Room for the descriptors of one frame, aligned as the kernel wants it. */
 union frame_space {

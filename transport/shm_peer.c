@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* ---- the mailbox ---------------------------------------------------------------- *
+/* ---- the mailbox ------------------------------------------------------------
  *
  * A ring of slots from whoever reads the sockets to whoever polls. A slot is released
  * at the poll after the one that delivered it, so that an event can point into it. On a
@@ -51,7 +51,7 @@ void shm_futex_wake(struct bell *bell)
     (void)syscall(SYS_futex, &bell->asleep, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
-/* ---- peers ---------------------------------------------------------------------- */
+/* ---- peers --------------------------------------------------------------- */
 
 size_t shm_control_bytes(uint32_t capacity)
 {
@@ -116,7 +116,7 @@ void shm_peer_clear(struct tp *tp, struct shm_peer *peer)
     baton_pass(&peer->state, SHM_FREE);
 }
 
-/* ---- frames --------------------------------------------------------------------- */
+/* ---- frames -------------------------------------------------------------- */
 
 static bool pump_grant(struct shm_peer *peer, struct shm_packet *packet)
 {

@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* ---- which peers ---------------------------------------------------------------- */
+/* ---- which peers --------------------------------------------------------- */
 
 static void pending_set(struct tp *tp, uint32_t index)
 {
@@ -96,7 +96,7 @@ static void poll_collect(struct tp *tp)
         client_pump(tp);
 }
 
-/* ---- events --------------------------------------------------------------------- */
+/* ---- events -------------------------------------------------------------- */
 
 static int notes_of(struct tp *tp, uint32_t index, struct tp_event *events, int max)
 {
@@ -117,8 +117,8 @@ static int notes_of(struct tp *tp, uint32_t index, struct tp_event *events, int 
         case RING_BROKEN:
             break;
         }
-        /* It writes nonsense. The door (or our next pump) sees the end; DOWN follows.
-         */
+        /* It writes nonsense. The door (or our next pump) sees the end; DOWN
+         * follows. */
         shm_peer_break(peer);
     }
     if (count < max)
@@ -215,7 +215,7 @@ static int poll_look(struct tp *tp, struct tp_event *events, int max)
     return count;
 }
 
-/* ---- waiting -------------------------------------------------------------------- */
+/* ---- waiting ------------------------------------------------------------- */
 
 void shm_release_over(struct tp *tp)
 {

@@ -17,7 +17,7 @@
 /* About 30 years: keeps what a nonsensical rate gives within an integer. */
 #define LONGEST_NS 1e18
 
-/* ---- open and close ------------------------------------------------------------- */
+/* ---- open and close ------------------------------------------------------ */
 
 static int config_check(const struct tp_config *given, struct tp_config *ret,
                         struct gapless_error *error)
@@ -130,7 +130,7 @@ static void sim_close(struct tp *tp)
     tp_free(tp);
 }
 
-/* ---- the control plane ---------------------------------------------------------- */
+/* ---- the control plane --------------------------------------------------- */
 
 /* With the root locked: a connected peer, or NULL. */
 static struct sim_peer *peer_find(struct tp *tp, tp_peer index)
@@ -147,8 +147,8 @@ static int not_connected(tp_peer index, struct gapless_error *error)
                              (unsigned)index);
 }
 
-/* With the root locked. Sets *text to NULL if it was sent: then it is the receiver's.
- */
+/* With the root locked. Sets *text to NULL if it was sent: then it is the
+ * receiver's. */
 static int text_send(struct sim_world *root, struct tp *tp, tp_peer index,
                      struct sim_text **text, struct gapless_error *error)
 {
@@ -286,7 +286,7 @@ static void sim_drop(struct tp *tp, tp_peer index)
     sim_unlock(root);
 }
 
-/* ---- the link ------------------------------------------------------------------- */
+/* ---- the link ------------------------------------------------------------ */
 
 /* How long so many bytes take, at most LONGEST_NS. */
 static double span_ns(size_t bytes, double rate)
@@ -343,7 +343,7 @@ static uint64_t put_time(struct sim_world *line, uint64_t now_ns, size_t bytes,
     return there;
 }
 
-/* ---- the data path -------------------------------------------------------------- */
+/* ---- the data path ------------------------------------------------------- */
 
 static void count_request(struct tp *tp)
 {
@@ -512,7 +512,7 @@ static int sim_notify(struct tp *tp, tp_peer index, uint32_t note)
     return status;
 }
 
-/* ---- looking at it -------------------------------------------------------------- */
+/* ---- looking at it ------------------------------------------------------- */
 
 static size_t sim_describe(struct tp *tp, tp_peer index, char *ret, size_t bytes)
 {
@@ -549,7 +549,7 @@ static uint64_t sim_now(struct tp *tp)
     return tp->world == NULL ? tp->alone_ns : sim_now_ns(tp->world);
 }
 
-/* ---- beside the table (sim.h) --------------------------------------------------- */
+/* ---- beside the table (sim.h) -------------------------------------------- */
 
 uint64_t sim_settled_ns(const struct tp *tp)
 {

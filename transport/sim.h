@@ -1,7 +1,7 @@
 /* The simulated transport: endpoints of one process, a virtual clock, a modelled link.
  *
- *   client ---- latency ----> |inbound ->  port of the server |--> one pass after
- * another client <--- latency ----- |<- outbound                     |
+ *   client ---- latency ----> | inbound -->  port of the  | --> one pass after another
+ *   client <--- latency ----- | <-- outbound server       |
  *
  * All endpoints that listen on or connect to one address belong to a world: one clock
  * (which only sim_advance and waiting polls move), one queue of deliveries in order of
@@ -14,9 +14,9 @@
  *            what pass_bytes_per_ns makes of them, and takes the next only after that
  *   notify   leaves when the pass of what the server took last is over; latency_ns
  *   get      latency_ns, its bytes through the outbound side, latency_ns; like every
- *            mapped transport sim gives no TP_DONE: sim_settled_ns says when it is
- * there Connecting, say, grant and drop take no time: they are not what a run consists
- * of.
+ *            mapped transport sim gives no TP_DONE: sim_settled_ns says when it is there
+ *
+ * Connecting, say, grant and drop take no time: they are not what a run consists of.
  *
  * Two tables. `sim` maps: a window is the server's own memory. `simnet` does not: a
  * client has memory of its own, puts and gets copy, and TP_DONE says when.

@@ -24,7 +24,7 @@ static int address_check(const char *address, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
-/* ---- listen --------------------------------------------------------------------- */
+/* ---- listen -------------------------------------------------------------- */
 
 static int listen_named(struct tp *tp, const char *address, struct gapless_error *error)
 {
@@ -71,7 +71,7 @@ int sim_listen(struct tp *tp, const char *address, struct gapless_error *error)
     return status;
 }
 
-/* ---- the end of a connection ---------------------------------------------------- */
+/* ---- the end of a connection --------------------------------------------- */
 
 void sim_peer_down(struct sim_world *root, struct tp *tp, uint32_t index)
 {
@@ -123,7 +123,7 @@ void sim_release_over(struct tp *tp)
     }
 }
 
-/* ---- connect -------------------------------------------------------------------- */
+/* ---- connect ------------------------------------------------------------- */
 
 /* The first free seat, or peers_max. *ret_leaving: one will be free soon. */
 static uint32_t seat_find(const struct tp *tp, bool *ret_leaving)

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* ---- memory --------------------------------------------------------------------- */
+/* ---- memory -------------------------------------------------------------- */
 
 struct sim_memory *sim_memory_new(size_t bytes)
 {
@@ -70,7 +70,7 @@ void sim_move_end(struct sim_move *move, bool delivered)
     free(move);
 }
 
-/* ---- regions -------------------------------------------------------------------- */
+/* ---- regions ------------------------------------------------------------- */
 
 int sim_region_add(struct tp *tp, const struct sim_region *region,
                    struct tp_region *ret, struct gapless_error *error)
@@ -95,8 +95,8 @@ int sim_region_add(struct tp *tp, const struct sim_region *region,
         tp->regions = regions;
         tp->region_count = (uint32_t)count;
     }
-    /* A number of its own, so that a handle kept after region_free is known as stale.
-     */
+    /* A number of its own, so that a handle kept after region_free is known as
+     * stale. */
     if (++tp->region_serial == 0)
         tp->region_serial = 1;
     tp->regions[at] = *region;

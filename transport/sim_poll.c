@@ -32,7 +32,7 @@ void sim_nap_until(uint64_t deadline_ns)
     (void)nanosleep(&nap, NULL);
 }
 
-/* ---- events --------------------------------------------------------------------- */
+/* ---- events -------------------------------------------------------------- */
 
 static struct tp_event deliver_one(struct sim_world *root, struct tp *tp)
 {
@@ -85,7 +85,7 @@ static int deliver(struct sim_world *root, struct tp *tp, struct tp_event *event
     return count;
 }
 
-/* ---- the pump ------------------------------------------------------------------- */
+/* ---- the pump ------------------------------------------------------------ */
 
 bool sim_pump(struct tp *tp, struct sim_world **root)
 {
@@ -148,7 +148,7 @@ static int poll_pumped(struct tp *tp, struct sim_world **root, struct tp_event *
     return count;
 }
 
-/* ---- poll ----------------------------------------------------------------------- */
+/* ---- poll ---------------------------------------------------------------- */
 
 /* Where the clock goes next: after now, at most to the deadline. */
 static uint64_t next_stop(const struct sim_world *root, const struct tp *tp,
@@ -215,7 +215,7 @@ int sim_poll(struct tp *tp, struct tp_event *events, int max, int64_t timeout_ns
     return count;
 }
 
-/* ---- window --------------------------------------------------------------------- */
+/* ---- window -------------------------------------------------------------- */
 
 /* Local memory for a window that is not mapped; the region has the server's. */
 static int window_apart(struct sim_region *region, struct gapless_error *error)

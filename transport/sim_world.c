@@ -13,7 +13,7 @@ uint64_t sim_later(uint64_t a_ns, uint64_t b_ns)
     return b_ns > UINT64_MAX - a_ns ? UINT64_MAX : a_ns + b_ns;
 }
 
-/* ---- locks ---------------------------------------------------------------------- */
+/* ---- locks --------------------------------------------------------------- */
 
 void sim_names_lock(void)
 {
@@ -56,7 +56,7 @@ static struct sim_world *look(const struct sim_world *world)
     return sim_world_lock((struct sim_world *)(uintptr_t)world);
 }
 
-/* ---- the heap of an endpoint ---------------------------------------------------- */
+/* ---- the heap of an endpoint --------------------------------------------- */
 
 static bool item_before(const struct sim_item *a, const struct sim_item *b)
 {
@@ -86,7 +86,7 @@ static void item_down(struct sim_item *items, size_t count, size_t at,
     items[at] = *item;
 }
 
-/* ---- the heap of endpoints ------------------------------------------------------ */
+/* ---- the heap of endpoints ----------------------------------------------- */
 
 static bool tp_before(const struct tp *a, const struct tp *b)
 {
@@ -146,7 +146,7 @@ static void waiting_fix(struct sim_world *root, struct tp *tp)
     waiting_down(root, tp->place, tp);
 }
 
-/* ---- queues --------------------------------------------------------------------- */
+/* ---- queues -------------------------------------------------------------- */
 
 bool sim_queue_room(struct tp *tp, size_t more)
 {
@@ -207,7 +207,7 @@ void sim_queue_purge(struct sim_world *root, struct tp *tp, tp_peer peer)
     waiting_fix(root, tp);
 }
 
-/* ---- worlds --------------------------------------------------------------------- */
+/* ---- worlds -------------------------------------------------------------- */
 
 struct sim_world *sim_world_find(const char *name, bool apart)
 {
@@ -337,7 +337,7 @@ void sim_world_leave(struct tp *tp)
     sim_world_release(world);
 }
 
-/* ---- for whoever drives the clock (sim.h) --------------------------------------- */
+/* ---- for whoever drives the clock (sim.h) -------------------------------- */
 
 struct sim_world *sim_world_of(const struct tp *tp)
 {

@@ -41,7 +41,7 @@
 /* Not in the world's heap. */
 #define SIM_NOWHERE SIZE_MAX
 
-/* ---- memory --------------------------------------------------------------------- */
+/* ---- memory -------------------------------------------------------------- */
 
 /* Pages, freed by the last of the regions and granted windows that refer to them. */
 struct sim_memory {
@@ -69,7 +69,7 @@ struct sim_region {
     uint32_t generation;
 };
 
-/* ---- what is delivered ---------------------------------------------------------- */
+/* ---- what is delivered --------------------------------------------------- */
 
 struct sim_text {
     struct sim_text *next;
@@ -105,7 +105,7 @@ struct sim_item {
     enum tp_event_kind kind;
 };
 
-/* ---- peers and endpoints -------------------------------------------------------- */
+/* ---- peers and endpoints ------------------------------------------------- */
 
 enum sim_state {
     SIM_FREE,
@@ -200,7 +200,7 @@ struct sim_world {
     char name[SIM_NAME_MAX];
 };
 
-/* ---- sim_world.c ---------------------------------------------------------------- */
+/* ---- sim_world.c --------------------------------------------------------- */
 
 /* a + b, or the end of time. */
 uint64_t sim_later(uint64_t a_ns, uint64_t b_ns);
@@ -221,8 +221,8 @@ void sim_world_leave(struct tp *tp);
 
 /* Locks the root and returns it. */
 struct sim_world *sim_world_lock(struct sim_world *world);
-/* The same for the world of an endpoint; NULL, and nothing is locked, if it has none.
- */
+/* The same for the world of an endpoint; NULL, and nothing is locked, if it has
+ * none. */
 struct sim_world *sim_lock(const struct tp *tp);
 void sim_unlock(struct sim_world *root);
 
@@ -236,7 +236,7 @@ struct sim_item sim_queue_take(struct sim_world *root, struct tp *tp);
 /* Removes all items from a peer, or from everybody (UINT32_MAX), with their texts. */
 void sim_queue_purge(struct sim_world *root, struct tp *tp, tp_peer peer);
 
-/* ---- sim_door.c ----------------------------------------------------------------- */
+/* ---- sim_door.c ---------------------------------------------------------- */
 
 int sim_listen(struct tp *tp, const char *address, struct gapless_error *error);
 int sim_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer *ret,
@@ -251,7 +251,7 @@ void sim_peer_over(struct tp *tp, uint32_t index);
 /* Seats that are OVER become FREE. */
 void sim_release_over(struct tp *tp);
 
-/* ---- sim_poll.c ----------------------------------------------------------------- */
+/* ---- sim_poll.c ---------------------------------------------------------- */
 
 uint64_t sim_real_ns(void);
 /* Real time, for what only another thread can do. */
@@ -263,7 +263,7 @@ int sim_poll(struct tp *tp, struct tp_event *events, int max, int64_t timeout_ns
 int sim_window(struct tp *tp, tp_peer index, uint32_t window, int64_t timeout_ns,
                struct tp_region *ret, struct gapless_error *error);
 
-/* ---- sim_memory.c --------------------------------------------------------------- */
+/* ---- sim_memory.c -------------------------------------------------------- */
 
 /* NULL is a no-op, also for a move. */
 void sim_memory_release(struct sim_memory *memory);

@@ -29,7 +29,7 @@ struct verbs_peer *verbs_peer_at(struct tp *tp, tp_peer peer)
     return &tp->peers[peer];
 }
 
-/* ---- opening -------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------- */
 
 static int net_check(const struct tp_net *net, struct gapless_error *error)
 {
@@ -223,7 +223,7 @@ static void verbs_close(struct tp *tp)
     free(tp);
 }
 
-/* ---- what is told of it --------------------------------------------------------- */
+/* ---- what is told of it -------------------------------------------------- */
 
 static void verbs_why(struct tp *tp, tp_peer peer, struct gapless_error *ret)
 {

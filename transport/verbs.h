@@ -232,8 +232,8 @@ struct verbs_peer {
     struct gapless_error why;
 };
 
-/* A completion's number: lane, its life, a receive or not, buffer or place in the ring.
- */
+/* A completion's number: lane, its life, a receive or not, buffer or place in the
+ * ring. */
 #define VERBS_LIFE_BITS 11
 #define VERBS_RECEIVE (UINT64_C(1) << 32)
 static inline uint64_t verbs_number(const struct verbs_lane *lane, uint32_t at)
@@ -295,21 +295,21 @@ struct tp {
     char address[128];
 };
 
-/* ---- verbs.c ---- */
+/* ---- verbs.c ------------------------------------------------------------- */
 uint64_t verbs_now_ns(void);
 struct verbs_peer *verbs_peer_at(struct tp *tp, tp_peer peer);
 
-/* ---- verbs_nic.c ---- */
+/* ---- verbs_nic.c --------------------------------------------------------- */
 /* The nic of an id that is bound to a device; opened at its first use. */
 int verbs_nic_get(struct tp *tp, struct rdma_cm_id *id, uint32_t *ret,
                   struct gapless_error *error);
-/* A completion queue with room for so many more; more queues if the device's are short.
- */
+/* A completion queue with room for so many more; more queues if the device's are
+ * short. */
 int verbs_nic_queue(struct tp *tp, struct verbs_nic *nic, uint32_t completions,
                     uint32_t *ret, struct gapless_error *error);
 void verbs_nics_close(struct tp *tp);
 
-/* ---- verbs_memory.c ---- */
+/* ---- verbs_memory.c ------------------------------------------------------ */
 int verbs_region_new(struct tp *tp, size_t bytes, struct tp_region *ret,
                      struct gapless_error *error);
 void verbs_region_free(struct tp *tp, struct tp_region *region);
@@ -328,7 +328,7 @@ int verbs_part_whole(struct tp *tp, struct verbs_part *part, uint32_t nic,
 /* Gives back all registrations. */
 void verbs_part_forget(struct tp *tp, struct verbs_part *part);
 
-/* ---- verbs_place.c ---- */
+/* ---- verbs_place.c ------------------------------------------------------- */
 int verbs_place(struct tp *tp, struct tp_region *region, size_t offset,
                 const struct tp_memory *memory, const char **ret_how,
                 struct gapless_error *error);
@@ -339,12 +339,12 @@ struct ibv_mr *verbs_placed_register(struct ibv_pd *pd, struct verbs_part *part,
                                      size_t from, size_t bytes, unsigned access,
                                      struct gapless_error *error);
 
-/* ---- verbs_loop.c ---- */
+/* ---- verbs_loop.c -------------------------------------------------------- */
 int verbs_loop(struct tp *tp, const struct tp_region *region, size_t offset, void *host,
                size_t bytes, enum tp_way way, struct gapless_error *error);
 void verbs_loop_end(struct tp *tp, struct verbs_nic *nic);
 
-/* ---- verbs_grant.c ---- */
+/* ---- verbs_grant.c ------------------------------------------------------- */
 int verbs_grant(struct tp *tp, tp_peer peer, const struct tp_region *region,
                 uint32_t window, enum tp_access access, struct gapless_error *error);
 int verbs_window(struct tp *tp, tp_peer peer, uint32_t window, int64_t timeout_ns,
@@ -356,7 +356,7 @@ void verbs_grants_end(struct verbs_lane *lane);
 /* What peers may do with a region ends before it. */
 void verbs_region_keys_end(struct tp *tp, uint32_t region);
 
-/* ---- verbs_address.c ---- */
+/* ---- verbs_address.c ----------------------------------------------------- */
 #define VERBS_HOST 108
 struct verbs_address {
     struct sockaddr_storage to;
@@ -379,7 +379,7 @@ bool verbs_device_near(struct tp *tp, const struct sockaddr_storage *to,
 void verbs_address_text(const struct sockaddr *address, char *ret, size_t bytes);
 bool verbs_is_loopback(const struct sockaddr_storage *address);
 
-/* ---- verbs_lane.c ---- */
+/* ---- verbs_lane.c -------------------------------------------------------- */
 /* Receives and work requests of a lane. */
 void verbs_lane_needs(const struct tp *tp, const struct ibv_device_attr *attr,
                       uint32_t *ret_receives, uint32_t *ret_depth);
@@ -399,17 +399,17 @@ void verbs_tidy(struct tp *tp, uint64_t now_ns);
 void verbs_drop(struct tp *tp, tp_peer peer);
 void verbs_peer_free(struct verbs_peer *peer);
 
-/* ---- verbs_cm.c ---- */
+/* ---- verbs_cm.c ---------------------------------------------------------- */
 int verbs_listen(struct tp *tp, const char *address, struct gapless_error *error);
 int verbs_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer *ret,
                   struct gapless_error *error);
 /* Takes events of the connection manager, without waiting. */
 void verbs_cm_take(struct tp *tp);
 
-/* ---- verbs_describe.c ---- */
+/* ---- verbs_describe.c ---------------------------------------------------- */
 size_t verbs_describe(struct tp *tp, tp_peer peer, char *ret, size_t bytes);
 
-/* ---- verbs_hand.c: the handshake ---- */
+/* ---- verbs_hand.c: the handshake ----------------------------------------- */
 int verbs_hand_start(struct verbs_lane *lane, uint64_t session, uint32_t number,
                      uint32_t lanes);
 /* A frame of the handshake has come. */
@@ -417,7 +417,7 @@ void verbs_hand_frame(struct verbs_lane *lane, const struct verbs_frame *frame);
 /* Server: greets lanes that wait for a seat. */
 void verbs_hand_seats(struct tp *tp);
 
-/* ---- verbs_move.c ---- */
+/* ---- verbs_move.c -------------------------------------------------------- */
 int verbs_put(struct tp *tp, tp_peer peer, const struct tp_region *window,
               size_t offset, size_t bytes, uint32_t note);
 int verbs_get(struct tp *tp, tp_peer peer, const struct tp_region *window,
@@ -426,7 +426,7 @@ int verbs_notify(struct tp *tp, tp_peer peer, uint32_t note);
 /* Notes that waited for credit or room. */
 void verbs_notes_go_on(struct verbs_lane *lane);
 
-/* ---- verbs_post.c ---- */
+/* ---- verbs_post.c -------------------------------------------------------- */
 /* Gives the request its number, and its place in the ring. Asked to complete are those
  * whose end somebody waits for, and every so many: else the ring would never empty. */
 void verbs_request_add(struct verbs_lane *lane, struct ibv_send_wr *wr,
@@ -465,7 +465,7 @@ void verbs_last(struct verbs_lane *lane);
 /* Room for `requests` more; takes completions if there is none. */
 bool verbs_room(struct verbs_lane *lane, uint32_t requests);
 
-/* ---- verbs_poll.c ---- */
+/* ---- verbs_poll.c -------------------------------------------------------- */
 int verbs_poll(struct tp *tp, struct tp_event *events, int max, int64_t timeout_ns);
 /* Takes completions, at most about `max` of them; returns how many. */
 int verbs_drain(struct tp *tp, int max);
@@ -474,7 +474,7 @@ void verbs_emit_forget(struct tp *tp, tp_peer peer);
 /* Completions, events and time, for at most ns; for calls that wait. */
 void verbs_pause(struct tp *tp, uint64_t ns);
 
-/* ---- verbs_error.c ---- */
+/* ---- verbs_error.c ------------------------------------------------------- */
 /* What a completion that failed means. */
 void verbs_completion_error(const struct verbs_lane *lane, const struct ibv_wc *wc,
                             enum verbs_what what, struct gapless_error *ret);

@@ -40,7 +40,7 @@ static void ack_timeout_set(const struct tp *tp, struct rdma_cm_id *id)
                           sizeof timeout);
 }
 
-/* ---- the server ----------------------------------------------------------------- */
+/* ---- the server ---------------------------------------------------------- */
 
 static bool device_allowed(const struct tp *tp, const struct rdma_cm_id *id)
 {
@@ -197,7 +197,7 @@ static void on_request(struct tp *tp, struct rdma_cm_id *id,
         verbs_lane_free(lane);
 }
 
-/* ---- events --------------------------------------------------------------------- */
+/* ---- events -------------------------------------------------------------- */
 
 /* Where one listens at every device the others are still there. A nic's id goes with
  * its lanes, which are told themselves. */
@@ -288,7 +288,7 @@ void verbs_cm_take(struct tp *tp)
     }
 }
 
-/* ---- the client ----------------------------------------------------------------- */
+/* ---- the client ---------------------------------------------------------- */
 
 struct attempt {
     struct tp *tp;

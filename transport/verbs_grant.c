@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- keys ----------------------------------------------------------------------- */
+/* ---- keys ---------------------------------------------------------------- */
 
 static void key_end(struct tp *tp, struct verbs_key *key)
 {
@@ -89,7 +89,7 @@ void verbs_grants_end(struct verbs_lane *lane)
     }
 }
 
-/* ---- grants, at the server ------------------------------------------------------ */
+/* ---- grants, at the server ----------------------------------------------- */
 
 /* Of a grant to a lane: a part, cut where reading ends and writing begins. */
 struct piece {
@@ -325,7 +325,7 @@ int verbs_grant(struct tp *tp, tp_peer index, const struct tp_region *region,
     return status;
 }
 
-/* ---- offers, at the client ------------------------------------------------------ */
+/* ---- offers, at the client ----------------------------------------------- */
 
 /* The parts of a frame: one after the other, within the region. */
 static bool parts_take(struct verbs_grant *grant, const struct verbs_offer *offer)
@@ -438,7 +438,7 @@ bool verbs_offer_take(struct verbs_lane *lane, const struct verbs_offer *offer,
     return !differs(lane, offer->window);
 }
 
-/* ---- windows, at the client ----------------------------------------------------- */
+/* ---- windows, at the client ---------------------------------------------- */
 
 /* Every lane has its own keys, and all of them must be there, of the same grant. */
 static const struct verbs_grant *grant_whole(const struct verbs_peer *peer,

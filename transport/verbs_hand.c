@@ -59,7 +59,7 @@ int verbs_hand_start(struct verbs_lane *lane, uint64_t session, uint32_t number,
     return verbs_frame_send(lane, &frame, false);
 }
 
-/* ---- the server ----------------------------------------------------------------- */
+/* ---- the server ---------------------------------------------------------- */
 
 static void refuse(struct verbs_lane *lane, const struct gapless_error *why)
 {
@@ -233,7 +233,7 @@ void verbs_hand_seats(struct tp *tp)
             seat(tp->lanes[i]);
 }
 
-/* ---- the client ----------------------------------------------------------------- */
+/* ---- the client ---------------------------------------------------------- */
 
 static void on_challenge(struct verbs_lane *lane, const struct verbs_proof *challenge)
 {

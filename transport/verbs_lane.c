@@ -71,7 +71,7 @@ void verbs_lane_state(struct verbs_lane *lane, enum verbs_lane_state state)
     lane->state = state;
 }
 
-/* ---- making --------------------------------------------------------------------- */
+/* ---- making -------------------------------------------------------------- */
 
 static int lane_buffers(struct verbs_lane *lane, struct gapless_error *error)
 {
@@ -169,7 +169,7 @@ int verbs_lane_open(struct verbs_lane *lane, struct gapless_error *error)
     return status;
 }
 
-/* ---- ending --------------------------------------------------------------------- */
+/* ---- ending -------------------------------------------------------------- */
 
 static bool lane_empty(const struct verbs_lane *lane)
 {

@@ -33,7 +33,7 @@ struct verbs_loop {
     char *bounce; /* TP_LOOP_MAX */
 };
 
-/* ---- making --------------------------------------------------------------------- */
+/* ---- making -------------------------------------------------------------- */
 
 /* The entry of the port's table that is the address the nic is bound to, of RoCE v2 if
  * it is there twice. */
@@ -193,7 +193,7 @@ static int loop_make(struct tp *tp, struct verbs_nic *nic, struct gapless_error 
                              ibv_get_device_name(nic->context->device));
 }
 
-/* ---- moving --------------------------------------------------------------------- */
+/* ---- moving -------------------------------------------------------------- */
 
 static int move_error(struct verbs_nic *nic, size_t bytes, enum tp_way way,
                       const struct ibv_wc *wc, struct gapless_error *error)

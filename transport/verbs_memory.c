@@ -20,7 +20,7 @@
 #define PAGE 4096u
 #define HUGE_PAGE (2u << 20)
 
-/* ---- regions -------------------------------------------------------------------- */
+/* ---- regions ------------------------------------------------------------- */
 
 /* Memory of huge pages if there are any reserved, else of transparent ones. */
 static void *memory_take(size_t bytes, size_t *ret_mapped)
@@ -174,7 +174,7 @@ void verbs_region_free(struct tp *tp, struct tp_region *region)
     *region = (struct tp_region){0};
 }
 
-/* ---- registrations -------------------------------------------------------------- */
+/* ---- registrations ------------------------------------------------------- */
 
 struct ibv_mr *verbs_part_register(struct tp *tp, struct ibv_pd *pd,
                                    struct verbs_part *part, size_t from, size_t bytes,

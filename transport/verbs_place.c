@@ -20,7 +20,7 @@
 
 #define PAGE 4096u
 
-/* ---- registering ---------------------------------------------------------------- */
+/* ---- registering --------------------------------------------------------- */
 
 /* Why a DMA-BUF was not taken, and what to do: by the errors of Linux 5.12 and later
  * (uverbs_std_types_mr.c, dma-buf.c) and of NVIDIA's open kernel modules. */
@@ -158,7 +158,7 @@ int verbs_place_all(struct tp *tp, struct gapless_error *error)
     return status;
 }
 
-/* ---- placing -------------------------------------------------------------------- */
+/* ---- placing ------------------------------------------------------------- */
 
 /* What is asked for makes sense. *ret_in: the part that it takes from. */
 static int place_check(const struct verbs_region *region, size_t offset,

@@ -17,7 +17,7 @@
 #define SLEEP_NS UINT64_C(50000000)
 #define ACK_EVERY 64u
 
-/* ---- events --------------------------------------------------------------------- */
+/* ---- events -------------------------------------------------------------- */
 
 static bool pending_grow(struct tp *tp)
 {
@@ -97,7 +97,7 @@ static void pending_out(struct tp *tp)
     }
 }
 
-/* ---- what was received ---------------------------------------------------------- */
+/* ---- what was received --------------------------------------------------- */
 
 static bool is_heard(const struct verbs_lane *lane)
 {
@@ -251,7 +251,7 @@ static void on_frame(struct verbs_lane *lane, const struct verbs_frame *frame,
         broke_protocol(lane, "sent a frame of an unknown kind");
 }
 
-/* ---- completions ---------------------------------------------------------------- */
+/* ---- completions --------------------------------------------------------- */
 
 static struct verbs_lane *lane_of(struct tp *tp, uint64_t number)
 {
@@ -405,7 +405,7 @@ int verbs_drain(struct tp *tp, int max)
     return count;
 }
 
-/* ---- waiting -------------------------------------------------------------------- */
+/* ---- waiting ------------------------------------------------------------- */
 
 /* Asks idle peers for a sign of life; ends those that owed one for too long. */
 static void beats(struct tp *tp, uint64_t now_ns)

@@ -48,7 +48,7 @@ int verbs_requests_post(struct verbs_lane *lane, struct ibv_send_wr *first,
     return GAPLESS_PEER_LOST;
 }
 
-/* ---- receives and frames -------------------------------------------------------- */
+/* ---- receives and frames ------------------------------------------------- */
 
 int verbs_receives_post(struct verbs_lane *lane, const uint32_t *buffers,
                         uint32_t count)
@@ -196,7 +196,7 @@ int verbs_say(struct tp *tp, tp_peer index, const void *data, uint32_t bytes,
     return GAPLESS_PEER_LOST;
 }
 
-/* ---- windows and signs of life -------------------------------------------------- */
+/* ---- windows and signs of life ------------------------------------------- */
 
 int verbs_bind(struct verbs_lane *lane, struct ibv_mw *mw, struct ibv_mr *mr,
                void *base, size_t bytes, unsigned access)

@@ -10,8 +10,7 @@
  *     patches [rows * columns][9 * channels] ── layer ──> z [rows * columns][outputs]
  *                                                           │ largest of 2x2, ReLU
  *                                                           v
- *                                         image [rows / 2 + 2][columns / 2 +
- * 2][outputs]
+ *                              image [rows / 2 + 2][columns / 2 + 2][outputs]
  *
  * and back again: z's gradient goes where the largest was, the layer gives the
  * gradients of the kernels and of the patches, and the patches are added up to an

@@ -6,7 +6,8 @@
  * without gaps, layer after layer, weight before bias; gradients have the same shape:
  *
  *     mlp:64 on 784 features and 10 classes: 50,890 parameters
- *     layer1.weight [64, 784] | layer1.bias [64] | layer2.weight [10, 64] | layer2.bias
+ *     layer1.weight [64, 784] | layer1.bias [64] |
+ *     layer2.weight [10, 64]  | layer2.bias [10]
  *
  * A weight is [outputs, inputs], row-major, one row an output: what torch.nn.Linear and
  * safetensors files hold. Batches are [samples, features], row-major.
@@ -17,8 +18,8 @@
  *
  *     cnn:16,32 on 3072 features and 10 classes: 25,578 parameters
  *
- *     3x32x32 ─conv1─> 16x32x32 ─2x2─> 16x16x16 ─conv2─> 32x16x16 ─2x2─> 32x8x8 ─fc─>
- * 10
+ *     3x32x32 ─conv1─> 16x32x32 ─2x2─> 16x16x16 ─conv2─> 32x16x16 ─2x2─> 32x8x8
+ *             ─fc─> 10
  *
  *     conv1.weight [16, 3, 3, 3] | conv1.bias [16] | conv2.weight [32, 16, 3, 3] |
  *     conv2.bias [32] | fc.weight [10, 2048] | fc.bias [10]

@@ -36,8 +36,8 @@ struct model_scratch {
     uint8_t *labels;
 };
 
-/* `count` times `size` bytes on a cache line of their own; NULL if there is no memory.
- */
+/* `count` times `size` bytes on a cache line of their own; NULL if there is no
+ * memory. */
 static void *take(size_t count, size_t size)
 {
     size_t bytes = (count * size + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;

@@ -83,8 +83,8 @@ void toy_init(const struct toy *toy, uint64_t seed, float *ret_theta);
 double toy_gradient(const struct toy *toy, uint64_t seed, uint64_t batch,
                     const float *theta, float *ret_grad);
 
-/* The squared length of the exact gradient at theta: what convergence theorems bound.
- */
+/* The squared length of the exact gradient at theta: what convergence theorems
+ * bound. */
 double toy_grad_norm_sq(const struct toy *toy, const float *theta);
 
 #endif

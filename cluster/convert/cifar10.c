@@ -95,7 +95,7 @@ static FILE *open_file(const char *path, off_t *ret_bytes)
     return file;
 }
 
-/* ---- labels ---- */
+/* ---- labels -------------------------------------------------------------- */
 
 static bool take_labels(const char *path, const json_t *array, struct labels *ret)
 {
@@ -157,7 +157,7 @@ static bool read_labels(const char *folder, const char *name, struct labels *ret
     return good;
 }
 
-/* ---- images ---- */
+/* ---- images -------------------------------------------------------------- */
 
 static bool spng_failed(const char *path, int code)
 {

@@ -4,9 +4,11 @@
  *
  *   C = rate_max*(sqrt(s/(1 - rho^n)) + 1e-8)    the largest normal step
  *   G = 1 + |theta - sent|/C
- *   g = g/G                                      as g*(C/(C + |gap|)): one division,
- * not three; exactly g where the gap is 0, never more s = rho*s + (1 - rho)*step^2
- * after the update
+ *   g = g/G                                      the penalty
+ *   s = rho*s + (1 - rho)*step^2                 after the update
+ *
+ * g/G is computed as g*(C/(C + |gap|)): one division, not three; exactly g where the
+ * gap is 0, and never more than g.
  *
  * 1e-8 keeps C above 0 where nothing ever moved. (The authors' released code.) */
 #ifndef GAPLESS_CORRECTIONS_GAP_AWARE_H

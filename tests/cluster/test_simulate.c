@@ -69,8 +69,7 @@ static void check_equal(const char *a, const char *b)
             fail_msg("%s of %s and of %s differ", files[i], a, b);
 }
 
-/* ---- the same bytes ----------------------------------------------------------------
- */
+/* ---- the same bytes ------------------------------------------------------ */
 
 static void test_same_bytes(void **state)
 {
@@ -110,8 +109,7 @@ static void test_same_bytes_everywhere(void **state)
     }
 }
 
-/* ---- what is in the files ----------------------------------------------------------
- */
+/* ---- what is in the files ------------------------------------------------ */
 
 static bool has_number(const json_t *row, const char *key)
 {
@@ -296,8 +294,7 @@ static void test_function(void **state)
     check_equal("b", "c");
 }
 
-/* ---- events, clocks, inherited data ------------------------------------------------
- */
+/* ---- events, clocks, inherited data -------------------------------------- */
 
 static void test_events(void **state)
 {
@@ -361,8 +358,7 @@ static void test_inherited_data(void **state)
     simulate(NULL, RUN " --data-fd 99", "c", 1, "gapless simulate:");
 }
 
-/* ---- what goes wrong ---------------------------------------------------------------
- */
+/* ---- what goes wrong ----------------------------------------------------- */
 
 static const struct {
     const char *environment, *line;

@@ -47,8 +47,7 @@ static bool exists(const char *name)
     return stat(in_folder(name), &info) == 0;
 }
 
-/* ---- study.csv ---------------------------------------------------------------------
- */
+/* ---- study.csv ----------------------------------------------------------- */
 
 struct csv {
     char *text;
@@ -139,8 +138,7 @@ static void check_time_to_target(const struct csv *csv, unsigned row, double tar
     assert_string_equal(csv_field(csv, row, "time_to_target"), want);
 }
 
-/* ---- a study from end to end -------------------------------------------------------
- */
+/* ---- a study from end to end --------------------------------------------- */
 
 static const char small[] = "[study]\ntitle = Small, but whole\ntarget = 0.4\n"
                             "chart = accuracy-workers\n"
@@ -266,8 +264,7 @@ static void test_changes(void **state)
         assert_false(unchanged(&seen, i));
 }
 
-/* ---- ends ahead of time ------------------------------------------------------------
- */
+/* ---- ends ahead of time -------------------------------------------------- */
 
 static const char *const slow_cells[] = {"grid-seed_1", "grid-seed_2", "grid-seed_3",
                                          "grid-seed_4", "grid-seed_5", "grid-seed_6",
@@ -430,8 +427,7 @@ static void test_toy(void **state)
     (void)fclose(file);
 }
 
-/* ---- what is wrong is found before anything runs -----------------------------------
- */
+/* ---- what is wrong is found before anything runs ------------------------- */
 
 static const struct {
     const char *study;

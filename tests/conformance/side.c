@@ -53,8 +53,7 @@ void side_nap(int64_t ns)
     (void)nanosleep(&time, NULL);
 }
 
-/* ---- the table's entries ----------------------------------------------------------
- */
+/* ---- the table's entries ------------------------------------------------- */
 
 void side_open(struct side *ret, void *state, const struct tp_config *config)
 {
@@ -153,8 +152,7 @@ int side_poll(struct side *side, struct tp_event *events, int max, int64_t timeo
     return count;
 }
 
-/* ---- must succeed -----------------------------------------------------------------
- */
+/* ---- must succeed -------------------------------------------------------- */
 
 void must_listen(struct side *side)
 {
@@ -213,8 +211,7 @@ void must_notify(struct side *side, tp_peer peer, uint32_t note)
     ok(side_notify(side, peer, note));
 }
 
-/* ---- events -----------------------------------------------------------------------
- */
+/* ---- events -------------------------------------------------------------- */
 
 bool side_next(struct side *side, struct tp_event *ret, int64_t timeout_ns)
 {
@@ -313,8 +310,7 @@ void side_silent(struct side *side, int64_t timeout_ns)
         fail_msg("unexpected event %d of peer %u", event.kind, event.peer);
 }
 
-/* ---- connections ------------------------------------------------------------------
- */
+/* ---- connections --------------------------------------------------------- */
 
 static void *connecting_run(void *argument)
 {
@@ -368,8 +364,7 @@ void pair_close(struct pair *pair)
     side_close(&pair->server);
 }
 
-/* ---- running ----------------------------------------------------------------------
- */
+/* ---- running ------------------------------------------------------------- */
 
 /* An address for each test, so that one that fails leaves the others alone. */
 void side_address_next(void)

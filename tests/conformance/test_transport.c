@@ -8,8 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- objects ----------------------------------------------------------------------
- */
+/* ---- objects ------------------------------------------------------------- */
 
 static void test_open(void **state)
 {
@@ -105,8 +104,7 @@ static void test_roles(void **state)
     pair_close(&pair);
 }
 
-/* ---- control messages -------------------------------------------------------------
- */
+/* ---- control messages ---------------------------------------------------- */
 
 static void test_texts(void **state)
 {
@@ -173,8 +171,7 @@ static void test_texts_back_pressure(void **state)
     pair_close(&pair);
 }
 
-/* ---- windows ----------------------------------------------------------------------
- */
+/* ---- windows ------------------------------------------------------------- */
 
 static void test_windows(void **state)
 {
@@ -307,8 +304,7 @@ static void test_bounds(void **state)
     pair_close(&pair);
 }
 
-/* ---- notes ------------------------------------------------------------------------
- */
+/* ---- notes --------------------------------------------------------------- */
 
 static void test_would_block(void **state)
 {
@@ -447,8 +443,7 @@ static void test_order(void **state)
     side_close(&server);
 }
 
-/* ---- the table --------------------------------------------------------------------
- */
+/* ---- the table ----------------------------------------------------------- */
 
 #define TEST(name)                                                                     \
     {                                                                                  \

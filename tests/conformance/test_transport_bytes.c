@@ -44,8 +44,7 @@ static void wide_open(struct wide *ret, void *state, enum tp_access access,
     assert_int_equal(ret->window.bytes, LARGE);
 }
 
-/* ---- put and get ------------------------------------------------------------------
- */
+/* ---- put and get --------------------------------------------------------- */
 
 static void test_get(void **state)
 {
@@ -135,11 +134,10 @@ static void test_own_memory(void **state)
     pair_close(&w.pair);
 }
 
-/* ---- TP_DONE ----------------------------------------------------------------------
- */
+/* ---- TP_DONE ------------------------------------------------------------- */
 
-/* Many at once: each gives its own TP_DONE, in the order asked, with the bytes there.
- */
+/* Many at once: each gives its own TP_DONE, in the order asked, with the bytes
+ * there. */
 static void test_done_in_order(void **state)
 {
     enum {
@@ -247,8 +245,7 @@ static void test_server_goes(void **state)
     side_close(&w.pair.client);
 }
 
-/* ---- a region in two parts --------------------------------------------------------
- */
+/* ---- a region in two parts ----------------------------------------------- */
 
 static void test_split(void **state)
 {
@@ -314,8 +311,7 @@ static void test_split_is_for_ever(void **state)
     pair_close(&pair);
 }
 
-/* ---- looking at it ----------------------------------------------------------------
- */
+/* ---- looking at it ------------------------------------------------------- */
 
 static void describe(struct side *side, tp_peer peer)
 {
@@ -391,8 +387,7 @@ static void test_why(void **state)
     pair_close(&pair);
 }
 
-/* ---- the table --------------------------------------------------------------------
- */
+/* ---- the table ----------------------------------------------------------- */
 
 #define TEST(name)                                                                     \
     {                                                                                  \

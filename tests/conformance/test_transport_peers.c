@@ -6,8 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the end of a peer ------------------------------------------------------------
- */
+/* ---- the end of a peer --------------------------------------------------- */
 
 /* All that was sent comes before TP_DOWN, nothing after. */
 static void test_down_is_last(void **state)
@@ -94,8 +93,8 @@ static void test_drop(void **state)
     pair_close(&pair);
 }
 
-/* Seats are used again, soon and for ever, and no window of an earlier life is valid.
- */
+/* Seats are used again, soon and for ever, and no window of an earlier life is
+ * valid. */
 static void test_reconnect(void **state)
 {
     struct tp_config config = {.peers_max = 2};
@@ -156,8 +155,7 @@ static void test_capacity(void **state)
     side_close(&pair.server);
 }
 
-/* ---- addresses and time -----------------------------------------------------------
- */
+/* ---- addresses and time -------------------------------------------------- */
 
 static void test_connect_in_vain(void **state)
 {
@@ -291,8 +289,7 @@ static void test_wake(void **state)
     pair_close(&pair);
 }
 
-/* ---- many -------------------------------------------------------------------------
- */
+/* ---- many ---------------------------------------------------------------- */
 
 #define MANY 130 /* more than two words of 64 bits */
 
@@ -409,8 +406,7 @@ static void test_two_masters(void **state)
     side_close(&servers[1]);
 }
 
-/* ---- the table --------------------------------------------------------------------
- */
+/* ---- the table ----------------------------------------------------------- */
 
 #define TEST(name)                                                                     \
     {                                                                                  \

@@ -83,7 +83,7 @@ static bool has_cards(const void *transport)
     return strcmp(((const struct transport *)transport)->name, "verbs") == 0;
 }
 
-/* ---- without cards -------------------------------------------------------------- */
+/* ---- without cards ------------------------------------------------------- */
 
 static void test_cannot(void **state)
 {
@@ -119,7 +119,7 @@ static void test_cannot(void **state)
     free(m.host);
 }
 
-/* ---- over cards ----------------------------------------------------------------- */
+/* ---- over cards ---------------------------------------------------------- */
 
 struct both {
     struct side server, client;

@@ -65,7 +65,7 @@ static inline bool counting_open(const char **ret_why)
 #include <sys/syscall.h>
 #include <ucontext.h>
 
-/* ---- allocations: the program's malloc comes before libc's ---------------------- */
+/* ---- allocations: the program's malloc comes before libc's --------------- */
 
 extern void *__libc_malloc(size_t bytes);
 extern void *__libc_calloc(size_t count, size_t bytes);
@@ -128,7 +128,7 @@ void free(void *memory)
     __libc_free(memory);
 }
 
-/* ---- system calls --------------------------------------------------------------- */
+/* ---- system calls -------------------------------------------------------- */
 
 /* The one place whose system calls the filter lets through. */
 long counting_syscall(long number, long a, long b, long c, long d, long e, long f);
@@ -174,8 +174,8 @@ static inline bool counting_open(const char **ret_why)
 {
     uint64_t gate = (uint64_t)(uintptr_t)counting_gate;
     struct sock_filter filter[] = {
-        /* The instruction pointer is that after the call; its upper half is 4 bytes on.
-         */
+        /* The instruction pointer is that after the call; its upper half is 4
+         * bytes on. */
         COUNTING_FIELD(instruction_pointer),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)gate, 0, 3),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
@@ -223,8 +223,8 @@ static inline void counting_stop(void)
     counting_here = false;
 }
 
-/* System calls counted but those in `allowed`, which ends with -1; tells stderr which.
- */
+/* System calls counted but those in `allowed`, which ends with -1; tells stderr
+ * which. */
 static inline unsigned long counting_others(const int *allowed)
 {
     unsigned long others = 0;

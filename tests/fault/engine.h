@@ -138,7 +138,7 @@ static inline int engine_wait(pid_t pid)
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-/* ---- the master, in a test of cmocka ---- */
+/* ---- the master, in a test of cmocka ------------------------------------- */
 
 static inline struct gapless_master *
 open_master(const struct gapless_master_config *config)

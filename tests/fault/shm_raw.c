@@ -75,8 +75,7 @@ static void ok(int status)
     assert_int_equal(status, GAPLESS_OK);
 }
 
-/* ---- a server ----------------------------------------------------------------------
- */
+/* ---- a server ------------------------------------------------------------ */
 
 struct tp *raw_server(uint32_t peers_max)
 {
@@ -138,7 +137,7 @@ void raw_ping(struct tp *server, struct tp *client, tp_peer peer)
     assert_int_equal(raw_want(client, TP_NOTE).note, note);
 }
 
-/* ---- a client in pieces --------------------------------------------------------- */
+/* ---- a client in pieces -------------------------------------------------- */
 
 void raw_dial(struct raw *ret)
 {

@@ -31,8 +31,7 @@ double raw_cpu(void);
 /* Memory that this process and its children share, zeroed; never freed. */
 void *raw_shared(size_t bytes);
 
-/* ---- a server ----------------------------------------------------------------------
- */
+/* ---- a server ------------------------------------------------------------ */
 
 struct tp *raw_server(uint32_t peers_max);
 /* The next event, or kind TP_DONE if there is none within timeout_ns. */
@@ -44,7 +43,7 @@ struct tp *raw_good_client(struct tp *server, tp_peer *ret_peer);
 /* The server serves: a note there and a note back. */
 void raw_ping(struct tp *server, struct tp *client, tp_peer peer);
 
-/* ---- a client in pieces --------------------------------------------------------- */
+/* ---- a client in pieces -------------------------------------------------- */
 
 struct raw {
     int fd;

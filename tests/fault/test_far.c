@@ -9,7 +9,7 @@
 
 #include "far.h"
 
-/* ---- observers ---- */
+/* ---- observers ----------------------------------------------------------- */
 
 static void test_observer(void **state)
 {
@@ -216,7 +216,7 @@ static void test_lost_master(void **state)
     gapless_observer_close(o);
 }
 
-/* ---- one look-ahead for all ---- */
+/* ---- one look-ahead for all ---------------------------------------------- */
 
 #define UPDATES 3000u
 

@@ -9,7 +9,7 @@
 
 #include "far.h"
 
-/* ---- who goes, and what is said of it ---- */
+/* ---- who goes, and what is said of it ------------------------------------ */
 
 static void test_worker_dies(void **state)
 {
@@ -91,7 +91,7 @@ static void test_the_end(void **state)
     gapless_worker_close(w);
 }
 
-/* ---- what is not believed ---- */
+/* ---- what is not believed ------------------------------------------------ */
 
 static void ignore(void *user, uint32_t note)
 {
@@ -156,7 +156,7 @@ static void test_layouts(void **state)
     believes("shared-lga-dot", published, 3);
 }
 
-/* ---- settings and sights ---- */
+/* ---- settings and sights ------------------------------------------------- */
 
 static void wrong_net(const struct gapless_net *net, const char *word)
 {

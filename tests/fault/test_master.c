@@ -143,7 +143,7 @@ static void test_ranges(void **state)
     train("shared-lga-dot", 3, 512, true);
 }
 
-/* ---- hello ---- */
+/* ---- hello --------------------------------------------------------------- */
 
 static void ignore_note(void *user, uint32_t note)
 {
@@ -257,7 +257,7 @@ static void test_capacity(void **state)
     gapless_master_close(m);
 }
 
-/* ---- gradients that are not finite ---- */
+/* ---- gradients that are not finite --------------------------------------- */
 
 static void drops_nan(const char *rule)
 {
@@ -358,7 +358,7 @@ static void test_master_finds_nan(void **state)
     master_finds_nan("ssgd");
 }
 
-/* ---- workers that come, go, die and hang ---- */
+/* ---- workers that come, go, die and hang --------------------------------- */
 
 static void kill_twenty(const char *rule, uint64_t range_elements, bool by_range)
 {
@@ -465,7 +465,7 @@ static void test_dead_master_is_noticed(void **state)
                      3); /* says why and ends; engine_wait would hang if not */
 }
 
-/* ---- bad configurations ---- */
+/* ---- bad configurations -------------------------------------------------- */
 
 static void refused(struct gapless_master_config config, int status, const char *word)
 {

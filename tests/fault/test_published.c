@@ -22,7 +22,7 @@
 
 static const struct gapless_tensor large[] = {{"w", 1, {LARGE - 3}}, {"b", 1, {3}}};
 
-/* ---- torn copies ---- */
+/* ---- torn copies --------------------------------------------------------- */
 
 /* What is published after each number of updates, all gradients being 1 and every
  * element like every other: by the same passes on one chunk. */
@@ -125,7 +125,7 @@ static void test_copies_are_whole(void **state)
     copies_are_whole(20000, true);
 }
 
-/* ---- one worker ---- */
+/* ---- one worker ---------------------------------------------------------- */
 
 static void learn(const char *rule, uint64_t range_elements, bool by_range, float *ret)
 {
@@ -160,7 +160,7 @@ static void test_one_worker_is_nesterov(void **state)
     assert_memory_equal(nag, dot, sizeof nag);
 }
 
-/* ---- what a worker may tell ---- */
+/* ---- what a worker may tell ---------------------------------------------- */
 
 /* Versions of the future, dots that are no numbers: the worker harms its own gradients
  * and nothing else. */
@@ -214,7 +214,7 @@ static void test_a_worker_that_lies(void **state)
     gapless_master_close(m);
 }
 
-/* ---- what it costs ---- */
+/* ---- what it costs ------------------------------------------------------- */
 
 static void test_nothing_is_kept_per_worker(void **state)
 {

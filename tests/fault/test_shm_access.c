@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* ---- read-only memory ----------------------------------------------------------- */
+/* ---- read-only memory ---------------------------------------------------- */
 
 /* A child writes there; how it ended. */
 static int write_in_child(volatile char *at)
@@ -112,7 +112,7 @@ static void test_read_only(void **state)
     raw_t->close(server);
 }
 
-/* ---- socket files --------------------------------------------------------------- */
+/* ---- socket files -------------------------------------------------------- */
 
 static char path[120];
 
@@ -212,7 +212,7 @@ static void test_addresses(void **state)
     raw_t->close(server);
 }
 
-/* ---- other users ---------------------------------------------------------------- */
+/* ---- other users --------------------------------------------------------- */
 
 #define NOBODY 65534
 
@@ -295,7 +295,7 @@ static void test_other_user(void **state)
     raw_t->close(server);
 }
 
-/* ---- no descriptors left -------------------------------------------------------- */
+/* ---- no descriptors left ------------------------------------------------- */
 
 static void test_no_descriptors(void **state)
 {

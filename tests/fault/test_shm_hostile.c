@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* ---- greetings ------------------------------------------------------------------ */
+/* ---- greetings ----------------------------------------------------------- */
 
 /* What a bad greeting gets; the connection ends behind it. */
 static void want_refusal(struct raw *raw, enum gapless_status status, const char *word)
@@ -140,7 +140,7 @@ static void test_seat_soon_free(void **state)
     raw_t->close(server);
 }
 
-/* ---- frames --------------------------------------------------------------------- */
+/* ---- frames -------------------------------------------------------------- */
 
 static uint32_t random_next(uint32_t *state)
 {
@@ -216,7 +216,7 @@ static void test_nonsense(void **state)
     raw_t->close(server);
 }
 
-/* ---- pages ---------------------------------------------------------------------- */
+/* ---- pages --------------------------------------------------------------- */
 
 static void test_rings(void **state)
 {
@@ -351,7 +351,7 @@ static void test_stolen_wake(void **state)
     raw_t->close(server);
 }
 
-/* ---- idlers --------------------------------------------------------------------- */
+/* ---- idlers -------------------------------------------------------------- */
 
 /* It never reads its control messages: the server finds out by writing, and does not
  * wait. */

@@ -41,7 +41,7 @@ static void count(struct stat_word *word)
     stat_set(word, stat_get(word) + 1);
 }
 
-/* ---- children: each returns its exit status ------------------------------------- */
+/* ---- children: each returns its exit status ------------------------------ */
 
 /* A process that inherits all descriptors and outlives the one that forked it, as the
  * helpers of a data loader may. It ends when told to, or when the test does. */
@@ -178,7 +178,7 @@ static int victim_run(struct board *board)
     }
 }
 
-/* ---- the supervisor ------------------------------------------------------------- */
+/* ---- the supervisor ------------------------------------------------------ */
 
 static pid_t start(int (*run)(struct board *), struct board *board)
 {

@@ -54,7 +54,7 @@ static void wait_listening(struct board *board)
     assert_int_equal(baton_look(&board->listening), 1);
 }
 
-/* ---- silence -------------------------------------------------------------------- */
+/* ---- silence ------------------------------------------------------------- */
 
 enum {
     QUIET,
@@ -110,8 +110,8 @@ static void test_counting(void **state)
     assert_int_equal(status, QUIET);
 }
 
-/* Echoes notes; the first ones uncounted. Children do not assert: the status says it.
- */
+/* Echoes notes; the first ones uncounted. Children do not assert: the status says
+ * it. */
 static int quiet_server(struct board *board)
 {
     /* It never sleeps, so that no futex call is needed. */
@@ -224,7 +224,7 @@ static void test_quiet(void **state)
     assert_true(stat_get(&board->guests) > 0);
 }
 
-/* ---- sleep ---------------------------------------------------------------------- */
+/* ---- sleep --------------------------------------------------------------- */
 
 /* Idle, both sides sleep; a slice of sleep is 100 ms. */
 static void test_idle(void **state)
@@ -245,7 +245,7 @@ static void test_idle(void **state)
     raw_t->close(server);
 }
 
-/* ---- more processes than cores -------------------------------------------------- */
+/* ---- more processes than cores ------------------------------------------- */
 
 #define CROWD 8u
 #define ROUNDS 2000u

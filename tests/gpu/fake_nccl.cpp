@@ -19,8 +19,7 @@
 
 #define ASYNC_LOOKS 3 /* before an error of that kind is told */
 
-/* ---- the plan ----------------------------------------------------------------------
- */
+/* ---- the plan ------------------------------------------------------------ */
 
 namespace
 {
@@ -123,8 +122,7 @@ int code_of(const std::string &how)
                              : NCCL_SUCCESS;
 }
 
-/* ---- groups ------------------------------------------------------------------------
- */
+/* ---- groups -------------------------------------------------------------- */
 
 /* One collective of a group. */
 struct meeting {
@@ -181,8 +179,7 @@ bool all_joined(const rank_end *end)
     return end->all->joined == (unsigned)end->all->size;
 }
 
-/* ---- a collective on a stream ------------------------------------------------------
- */
+/* ---- a collective on a stream -------------------------------------------- */
 
 struct operation {
     std::shared_ptr<rank_end> end;
@@ -333,8 +330,7 @@ void end_comm(nccl_comm comm)
 
 } // namespace
 
-/* ---- the functions -----------------------------------------------------------------
- */
+/* ---- the functions ------------------------------------------------------- */
 
 #define NCCL_DECLARE(name, result, arguments)                                          \
     extern "C" __attribute__((visibility("default"))) result nccl##name arguments;
@@ -498,8 +494,7 @@ const char *ncclGetLastError(nccl_comm comm)
     return "as planned";
 }
 
-/* ---- for tests ---------------------------------------------------------------------
- */
+/* ---- for tests ----------------------------------------------------------- */
 
 __attribute__((visibility("default"))) void fake_nccl_plan(const char *plan)
 {

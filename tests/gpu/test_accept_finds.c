@@ -22,7 +22,7 @@ static const struct device_ops *ok; /* its table */
 static struct device_ops bad;       /* a copy with something wrong in it */
 static unsigned long applied;
 
-/* ---- what may be wrong ---- */
+/* ---- what may be wrong --------------------------------------------------- */
 
 static void apply_too_few(struct device *device, const struct rule *rule,
                           const struct device_pass *pass, uint32_t count,
@@ -139,7 +139,7 @@ static void round_of_fewer(struct device *device, const struct rule *rule,
     ok->round(device, rule, at, knobs, grad, sent, workers - 1, n, want, place);
 }
 
-/* ---- the check ---- */
+/* ---- the check ----------------------------------------------------------- */
 
 static int set_up(void **state)
 {

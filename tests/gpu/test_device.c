@@ -78,7 +78,7 @@ static void settle(struct device *device, enum device_stream stream)
         fail_msg("wait: %s", error.text);
 }
 
-/* ---- which there are ---- */
+/* ---- which there are ----------------------------------------------------- */
 
 static void finds(void **state)
 {
@@ -141,7 +141,7 @@ static void misses(void **state)
     assert_null(device);
 }
 
-/* ---- memory ---- */
+/* ---- memory -------------------------------------------------------------- */
 
 static void takes(void **state)
 {
@@ -306,7 +306,7 @@ static void flushes(void **state)
     ops->close(device);
 }
 
-/* ---- order ---- */
+/* ---- order --------------------------------------------------------------- */
 
 static void fill(float *host, float value)
 {
@@ -413,7 +413,7 @@ static void bounds_waits(void **state)
     ops->close(device);
 }
 
-/* ---- loss ---- */
+/* ---- loss ---------------------------------------------------------------- */
 
 static void keeps_the_first_failure(void **state)
 {
@@ -484,7 +484,7 @@ static void refuses(void **state)
     assert_int_equal(fake->leaks(), 0);
 }
 
-/* ---- several ---- */
+/* ---- several ------------------------------------------------------------- */
 
 static void *life(void *argument)
 {

@@ -223,8 +223,7 @@ static void check_good(uint32_t size)
     assert_int_equal(aborted_comms(), 0);
 }
 
-/* ---- what works --------------------------------------------------------------------
- */
+/* ---- what works ---------------------------------------------------------- */
 
 static void test_mean(void **state)
 {
@@ -268,8 +267,7 @@ static void test_version(void **state)
     plugin->group->close(NULL);
 }
 
-/* ---- what fails --------------------------------------------------------------------
- */
+/* ---- what fails ---------------------------------------------------------- */
 
 /* Every rank fails within its bound; `odd` says `text`, with its own name. */
 static void check_failed(uint32_t size, uint32_t odd, int status, const char *text,
@@ -378,8 +376,7 @@ static void test_finalize(void **state)
     assert_int_equal(aborted_comms(), 2);
 }
 
-/* ---- abort from another thread -----------------------------------------------------
- */
+/* ---- abort from another thread ------------------------------------------- */
 
 static void *abort_soon(void *context)
 {
@@ -423,8 +420,7 @@ static void test_abort(void **state)
     assert_int_equal(open_comms(), 0);
 }
 
-/* ---- misuse ------------------------------------------------------------------------
- */
+/* ---- misuse -------------------------------------------------------------- */
 
 static void test_refused(void **state)
 {
@@ -464,8 +460,7 @@ static void test_refused(void **state)
     plugin->device->close(device);
 }
 
-/* ---- the bed -----------------------------------------------------------------------
- */
+/* ---- the bed ------------------------------------------------------------- */
 
 static void find(void *library, const char *name, void *ret)
 {

@@ -31,8 +31,8 @@ static int close_bed(void **state)
     return 0;
 }
 
-/* Calls `each` for lengths, alignments and odd numbers; arrays for so many gradients.
- */
+/* Calls `each` for lengths, alignments and odd numbers; arrays for so many
+ * gradients. */
 static void all_lengths(uint32_t count, void (*each)(uint64_t seed, const char *what))
 {
     for (size_t i = 0; i < LENGTHS; i++)

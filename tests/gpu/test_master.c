@@ -270,8 +270,7 @@ static void variants(void **state)
     }
 }
 
-/* ---- what may go wrong -------------------------------------------------------------
- */
+/* ---- what may go wrong --------------------------------------------------- */
 
 static void refused(const char *device, int status, const char *text)
 {

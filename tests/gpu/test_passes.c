@@ -132,7 +132,7 @@ static struct knobs knobs_of(const struct rule *rule, double rate, uint64_t lag)
     return knobs;
 }
 
-/* ---- apply ---- */
+/* ---- apply --------------------------------------------------------------- */
 
 static const uint32_t ends[] = {700, 1500, N};
 static const uint32_t pieces[] = {1, 2, 1};
@@ -233,7 +233,7 @@ static void many_lists(void **state)
     tear_down(&bed);
 }
 
-/* ---- the others ---- */
+/* ---- the others ---------------------------------------------------------- */
 
 static void rounds(void **state)
 {

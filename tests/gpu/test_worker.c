@@ -35,8 +35,7 @@ static const struct gapless_master_config usual = {
     .block_elements = 64,
 };
 
-/* ---- the same bits ----------------------------------------------------------------
- */
+/* ---- the same bits ------------------------------------------------------- */
 
 static uint64_t draw(uint64_t *state, uint64_t below)
 {
@@ -161,8 +160,7 @@ static void every_rule(void **state)
     }
 }
 
-/* ---- more than is summed at once --------------------------------------------------
- */
+/* ---- more than is summed at once ----------------------------------------- */
 
 static void large_gradient(void **state)
 {
@@ -209,8 +207,7 @@ static void large_gradient(void **state)
     free(after);
 }
 
-/* ---- what is said ------------------------------------------------------------------
- */
+/* ---- what is said -------------------------------------------------------- */
 
 static void describes(void **state)
 {
@@ -242,8 +239,7 @@ static void describes(void **state)
     gapless_master_close(m);
 }
 
-/* ---- what is refused ---------------------------------------------------------------
- */
+/* ---- what is refused ----------------------------------------------------- */
 
 static void refuse(const struct gapless_worker_config *config, int status,
                    const char *text)
@@ -318,8 +314,7 @@ static void staging_is_asked_for(void **state)
     gapless_master_close(m);
 }
 
-/* ---- what fails --------------------------------------------------------------------
- */
+/* ---- what fails ---------------------------------------------------------- */
 
 /* The GPU is lost between two batches: pull and push say so, again and again, and
  * nothing waits. */

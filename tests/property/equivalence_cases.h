@@ -166,8 +166,8 @@ static void one_worker_is_nesterov(void **state)
     }
 }
 
-/* E3: PyTorch's SGD(nesterov=True) holds the look-ahead point, and so does DANA-Slim.
- */
+/* E3: PyTorch's SGD(nesterov=True) holds the look-ahead point, and so does
+ * DANA-Slim. */
 static void slim_with_one_worker_is_nesterov_as_pytorch_has_it(void **state)
 {
     struct drive d;

@@ -94,8 +94,8 @@ static void one_gradient_moves_theta_by_the_same_in_all(void **state)
         }
 }
 
-/* A loss gate of the expected size: 4 workers, one moved against worker 1's gradient.
- */
+/* A loss gate of the expected size: 4 workers, one moved against worker 1's
+ * gradient. */
 static void the_loss_gate_is_one_plus_kappa_q(void **state)
 {
     static const uint32_t ends[] = {4, 16};

@@ -63,7 +63,7 @@ static struct gapless_worker *worker_of(const struct gapless_master_config *conf
     return w;
 }
 
-/* ---- the same bits ---- */
+/* ---- the same bits ------------------------------------------------------- */
 
 static uint64_t draw(uint64_t *state, uint64_t below)
 {
@@ -190,7 +190,7 @@ static void test_every_rule(void **state)
         }
 }
 
-/* ---- overlap ---- */
+/* ---- overlap ------------------------------------------------------------- */
 
 #define LARGE (4u << 20)
 #define LINE 12.5 /* 100 Gb/s */

@@ -74,7 +74,7 @@ static void order_pushed(struct order *o, int w)
     o->ticket[w] = o->issued++;
 }
 
-/* ---- the live side ---- */
+/* ---- the live side ------------------------------------------------------- */
 
 static int pull_one(struct gapless_worker *worker, uint64_t want)
 {
@@ -127,7 +127,7 @@ static int work(bool round, bool by_range)
     return failed;
 }
 
-/* ---- the oracle's side ---- */
+/* ---- the oracle's side --------------------------------------------------- */
 
 static struct oracle oracle;
 static double round_gradient[ORACLE_WORKERS][ORACLE_ELEMENTS];
@@ -185,7 +185,7 @@ static void oracle_run(const char *rule, bool own_lookahead, bool round)
     }
 }
 
-/* ---- both ---- */
+/* ---- both ---------------------------------------------------------------- */
 
 static double worst_error(const struct gapless_master *m)
 {

@@ -22,7 +22,7 @@ struct element {
 
 static const float rate = 0.05f, momentum = 0.9f, rate_momentum = (float)(0.05 * 0.9);
 
-/* ---- corrections: return what enters the momentum ---- */
+/* ---- corrections: return what enters the momentum ------------------------ */
 
 static float staleness(struct element *e)
 {
@@ -62,7 +62,7 @@ static float none(struct element *e)
     return e->grad;
 }
 
-/* ---- momenta: return the vector that was multiplied by the rate ---- */
+/* ---- momenta: return the vector that was multiplied by the rate ---------- */
 
 static float move(struct element *e, float step)
 {

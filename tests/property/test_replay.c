@@ -111,7 +111,7 @@ static void test_replay(void **state)
     }
 }
 
-/* ---- records that are wrong ---- */
+/* ---- records that are wrong ---------------------------------------------- */
 
 static void write_record(const char *text)
 {

@@ -138,8 +138,8 @@ static void the_small_passes(void **state)
     }
 }
 
-/* Lane 0 first: 2^54 swallows each 1 that comes after it, but not 15 of them at once.
- */
+/* Lane 0 first: 2^54 swallows each 1 that comes after it, but not 15 of them at
+ * once. */
 static void lanes_are_added_in_order(void **state)
 {
     (void)state;
@@ -208,8 +208,8 @@ static void look_aheads(void **state)
     }
 }
 
-/* ---- blocks: gradients of 1, every element moved by a known amount, no momentum ----
- */
+/* ---- blocks: gradients of 1, every element moved by a known amount, no momentum
+ * ---- */
 
 static number *big(number value)
 {

@@ -14,8 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- events ------------------------------------------------------------------------
- */
+/* ---- events -------------------------------------------------------------- */
 
 static const struct {
     const char *text, *said;
@@ -112,8 +111,7 @@ static void test_events(void **state)
     free(got);
 }
 
-/* ---- batch times -------------------------------------------------------------------
- */
+/* ---- batch times --------------------------------------------------------- */
 
 static char path[64];
 
@@ -238,8 +236,7 @@ static void test_times(void **state)
     assert_int_equal(kind, GAPLESS_CLOCK_HETEROGENEOUS);
 }
 
-/* ---- points ------------------------------------------------------------------------
- */
+/* ---- points -------------------------------------------------------------- */
 
 static struct simulate_points points_of(enum span_unit unit, double amount,
                                         uint64_t total)
@@ -284,8 +281,7 @@ static void test_points(void **state)
     assert_true(got.every == 1000000000000 && got.parts == 50);
 }
 
-/* ---- progress ----------------------------------------------------------------------
- */
+/* ---- progress ------------------------------------------------------------ */
 
 static void test_progress(void **state)
 {

@@ -17,8 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- addresses ---------------------------------------------------------------------
- */
+/* ---- addresses ----------------------------------------------------------- */
 
 static void test_transports(void **state)
 {
@@ -138,8 +137,7 @@ static void test_wildcards(void **state)
 }
 #endif
 
-/* ---- the token ---------------------------------------------------------------------
- */
+/* ---- the token ----------------------------------------------------------- */
 
 static char folder[] = "/tmp/gapless-test-XXXXXX";
 static char path[64];
@@ -317,8 +315,7 @@ static void test_open(void **state)
     assert_int_equal(network_open(&settings, &network, &error), GAPLESS_INVALID);
 }
 
-/* ---- interfaces --------------------------------------------------------------------
- */
+/* ---- interfaces ---------------------------------------------------------- */
 
 static void put_file(const char *name, const char *text)
 {
@@ -376,8 +373,7 @@ static void test_links(void **state)
     remove_tree();
 }
 
-/* ---- coming back -------------------------------------------------------------------
- */
+/* ---- coming back --------------------------------------------------------- */
 
 static void test_pauses(void **state)
 {

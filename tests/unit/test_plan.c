@@ -224,7 +224,7 @@ static void extremes(void **state)
     assert_int_equal(r.shards, 1);
 }
 
-/* ---- numbers with units ---- */
+/* ---- numbers with units -------------------------------------------------- */
 
 static void parameters_are_read(void **state)
 {
@@ -284,7 +284,7 @@ static void links_times_and_sizes_are_read(void **state)
     assert_false(plan_parse_bytes("80", &value, &why));
 }
 
-/* ---- what is called measured ---- */
+/* ---- what is called measured --------------------------------------------- */
 
 static json_t *results(const char *name)
 {
@@ -395,7 +395,7 @@ static void terms_say_where_they_are_from(void **state)
     near(terms.term[TERM_PASS].value, 16 / 200e9);
 }
 
-/* ---- files ---- */
+/* ---- files --------------------------------------------------------------- */
 
 static int read_text(const char *text, struct plan_measured *ret)
 {

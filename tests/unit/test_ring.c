@@ -159,7 +159,7 @@ static void test_liar(void **state)
     free(pair.ring);
 }
 
-/* ---- two threads --------------------------------------------------------------- */
+/* ---- two threads --------------------------------------------------------- */
 
 #define NOTES 1000000u
 #define CELLS 4096u /* so many that a loaded machine, too, is done soon */
@@ -204,7 +204,7 @@ static void test_threads(void **state)
     free(flow.pair.ring);
 }
 
-/* ---- the bell ------------------------------------------------------------------ */
+/* ---- the bell ------------------------------------------------------------ */
 
 static void test_bell(void **state)
 {
@@ -359,7 +359,7 @@ static void test_bell_duel(void **state)
     print_message("%u duels\n", answered);
 }
 
-/* ---- the seqlock --------------------------------------------------------------- */
+/* ---- the seqlock --------------------------------------------------------- */
 
 #define WORDS 1024u
 /* The reader goes on until it has seen as much as this; how long that takes is up to

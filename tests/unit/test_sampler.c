@@ -191,8 +191,8 @@ static void places_are_uniform(void **state)
     assert_true(chi_after < 110 + 6 * sqrt(220.0));
 }
 
-/* All processes on all machines must agree: these numbers may change only on purpose.
- */
+/* All processes on all machines must agree: these numbers may change only on
+ * purpose. */
 static void golden_batches(void **state)
 {
     static const uint32_t first[4] = {860, 35338, 1471, 31787},

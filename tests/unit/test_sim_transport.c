@@ -6,8 +6,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-/* ---- the clock and the order ------------------------------------------------------
- */
+/* ---- the clock and the order --------------------------------------------- */
 
 static void test_order_at_one_time(void **state)
 {
@@ -162,11 +161,10 @@ static void test_alone(void **state)
     T->close(server);
 }
 
-/* ---- queues -----------------------------------------------------------------------
- */
+/* ---- queues -------------------------------------------------------------- */
 
-/* Unread is what is on the way, too; each direction on its own, each peer on its own.
- */
+/* Unread is what is on the way, too; each direction on its own, each peer on its
+ * own. */
 static void test_again(void **state)
 {
     struct net net;
@@ -249,8 +247,7 @@ static void test_texts(void **state)
     net_close(&net);
 }
 
-/* ---- the end of a peer ------------------------------------------------------------
- */
+/* ---- the end of a peer --------------------------------------------------- */
 
 static void test_loss_is_last(void **state)
 {
@@ -313,8 +310,7 @@ static void test_drop(void **state)
     net_close(&net);
 }
 
-/* ---- memory and names -------------------------------------------------------------
- */
+/* ---- memory and names ---------------------------------------------------- */
 
 static bool is_mapped(void *base)
 {
@@ -415,8 +411,8 @@ static void test_seat_is_leaving(void **state)
     net_close(&net);
 }
 
-/* A client of two servers brings their worlds together: one clock, each its own link.
- */
+/* A client of two servers brings their worlds together: one clock, each its own
+ * link. */
 static void test_two_servers(void **state)
 {
     struct tp *servers[2] = {opened(2, 0), opened(2, 0)};

@@ -48,8 +48,7 @@ static void expect(const struct study_option *option, size_t index, const char *
     assert_int_equal(option->value[index].line, line);
 }
 
-/* ---- what is read ------------------------------------------------------------------
- */
+/* ---- what is read -------------------------------------------------------- */
 
 static void test_all_of_it(void **state)
 {
@@ -129,8 +128,7 @@ static void test_all_rules(void **state)
     study_close(&study);
 }
 
-/* ---- what is refused ---------------------------------------------------------------
- */
+/* ---- what is refused ----------------------------------------------------- */
 
 static const struct {
     const char *text;
@@ -238,8 +236,7 @@ static void test_no_text(void **state)
     assert_int_equal(study_read("/", &study, &error), GAPLESS_IO);
 }
 
-/* ---- which runs --------------------------------------------------------------------
- */
+/* ---- which runs ---------------------------------------------------------- */
 
 static void make_plan(const char *text, struct study *study, struct plan *ret)
 {

@@ -39,7 +39,7 @@ void bed_close(struct bed_end *end)
     *end = (struct bed_end){0};
 }
 
-/* ---- events --------------------------------------------------------------------- */
+/* ---- events -------------------------------------------------------------- */
 
 /* True: `ret` is set. Negative statuses of poll end it. */
 static int look(struct bed_end *end, int64_t ns, struct tp_event *ret)
@@ -81,7 +81,7 @@ struct tp_event must_event(struct bed_end *end, enum tp_event_kind kind)
     return it;
 }
 
-/* ---- closing -------------------------------------------------------------------- */
+/* ---- closing ------------------------------------------------------------- */
 
 struct closing {
     struct bed_end *end;
@@ -114,7 +114,7 @@ void bed_close_both(struct bed_end *server, struct bed_end *client)
     bed_close(server);
 }
 
-/* ---- connecting ----------------------------------------------------------------- */
+/* ---- connecting ---------------------------------------------------------- */
 
 struct joining {
     struct bed_end *client;

@@ -152,7 +152,7 @@ void part(struct both *both)
     assert_int_equal(fake_end(), 0);
 }
 
-/* ---- posting -------------------------------------------------------------------- */
+/* ---- posting ------------------------------------------------------------- */
 
 int receive(struct end *end, uint64_t number, uint32_t offset, uint32_t bytes)
 {

@@ -12,7 +12,7 @@ int fake_answer(int problem)
     return problem == 0 ? 0 : -1;
 }
 
-/* ---- ids ------------------------------------------------------------------------ */
+/* ---- ids ----------------------------------------------------------------- */
 
 struct fake_id *fake_id_new(struct fake_cm_channel *channel, void *context,
                             enum rdma_port_space space)
@@ -111,7 +111,7 @@ int rdma_set_option(struct rdma_cm_id *pub, int level, int optname, void *optval
     return fake_answer(problem);
 }
 
-/* ---- addresses ------------------------------------------------------------------ */
+/* ---- addresses ----------------------------------------------------------- */
 
 static socklen_t address_bytes(const struct sockaddr *address)
 {

@@ -31,7 +31,7 @@ void fake_connections_clear(void)
     }
 }
 
-/* ---- parting -------------------------------------------------------------------- */
+/* ---- parting ------------------------------------------------------------- */
 
 static void reject(struct fake_id *active, int status, const void *data, size_t bytes)
 {
@@ -113,7 +113,7 @@ int rdma_disconnect(struct rdma_cm_id *pub)
     return fake_answer(problem);
 }
 
-/* ---- asking --------------------------------------------------------------------- */
+/* ---- asking -------------------------------------------------------------- */
 
 static bool bad_param(const struct rdma_conn_param *param, unsigned data_most)
 {
@@ -216,7 +216,7 @@ int rdma_connect(struct rdma_cm_id *pub, struct rdma_conn_param *conn_param)
     return fake_answer(problem);
 }
 
-/* ---- answering ------------------------------------------------------------------ */
+/* ---- answering ----------------------------------------------------------- */
 
 /* Each side takes over what the other one asked for: how often to retry when a receive
  * is missing is said by the side that lacks it. */
@@ -307,7 +307,7 @@ int rdma_reject(struct rdma_cm_id *pub, const void *private_data,
     return fake_answer(problem);
 }
 
-/* ---- from outside --------------------------------------------------------------- */
+/* ---- from outside -------------------------------------------------------- */
 
 static struct fake_connection *numbered(unsigned number)
 {

@@ -14,7 +14,7 @@
 static int query_port(struct ibv_context *pub, uint8_t number,
                       struct ibv_port_attr *ret, size_t bytes);
 
-/* ---- devices -------------------------------------------------------------------- */
+/* ---- devices ------------------------------------------------------------- */
 
 static void device_make(struct fake_device *device, const char *name,
                         const char *address, const char *address6)
@@ -125,7 +125,7 @@ int ibv_fork_init(void)
     return 0;
 }
 
-/* ---- contexts ------------------------------------------------------------------- */
+/* ---- contexts ------------------------------------------------------------ */
 
 struct fake_context *fake_context(struct ibv_context *context)
 {
@@ -266,7 +266,7 @@ void rdma_free_devices(struct ibv_context **list)
     free(list);
 }
 
-/* ---- what is known about them --------------------------------------------------- */
+/* ---- what is known about them -------------------------------------------- */
 
 int ibv_query_device(struct ibv_context *context, struct ibv_device_attr *ret)
 {
@@ -420,7 +420,7 @@ ssize_t _ibv_query_gid_table(struct ibv_context *context, struct ibv_gid_entry *
     return (ssize_t)count;
 }
 
-/* ---- protection domains --------------------------------------------------------- */
+/* ---- protection domains -------------------------------------------------- */
 
 struct ibv_pd *ibv_alloc_pd(struct ibv_context *context)
 {
@@ -457,7 +457,7 @@ int ibv_dealloc_pd(struct ibv_pd *pd)
     return 0;
 }
 
-/* ---- asynchronous events -------------------------------------------------------- */
+/* ---- asynchronous events ------------------------------------------------- */
 
 void fake_async(struct ibv_context *context, const struct ibv_async_event *event)
 {

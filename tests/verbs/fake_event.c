@@ -52,7 +52,7 @@ void rdma_destroy_event_channel(struct rdma_event_channel *channel)
     }
 }
 
-/* ---- putting -------------------------------------------------------------------- */
+/* ---- putting ------------------------------------------------------------- */
 
 /* Over InfiniBand private data have a fixed size, and zeros behind what was given. */
 static uint8_t padded(const struct fake_id *to, enum rdma_cm_event_type kind,
@@ -116,7 +116,7 @@ void fake_events_forget(struct fake_id *id)
     channel->last = at;
 }
 
-/* ---- fetching ------------------------------------------------------------------- */
+/* ---- fetching ------------------------------------------------------------ */
 
 /* The new side of a connection that was asked for. */
 static struct fake_id *passive_new(struct fake_connection *connection,

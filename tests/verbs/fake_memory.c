@@ -33,7 +33,7 @@ static uint32_t key_new(void)
     return 0;
 }
 
-/* ---- regions -------------------------------------------------------------------- */
+/* ---- regions ------------------------------------------------------------- */
 
 static int region_problem(const struct ibv_pd *pd, size_t length, unsigned access)
 {
@@ -151,7 +151,7 @@ int ibv_dereg_mr(struct ibv_mr *mr)
     return 0;
 }
 
-/* ---- windows -------------------------------------------------------------------- */
+/* ---- windows ------------------------------------------------------------- */
 
 /* With the lock. NULL: errno. */
 static struct fake_mw *window_new(struct ibv_pd *pd, enum ibv_mw_type type)
@@ -272,7 +272,7 @@ bool fake_invalidate(struct fake_qp *qp, uint32_t key)
     return true;
 }
 
-/* ---- who may touch what --------------------------------------------------------- */
+/* ---- who may touch what -------------------------------------------------- */
 
 static bool inside(uint64_t base, uint64_t size, uint64_t at, uint64_t bytes)
 {

@@ -223,7 +223,7 @@ struct fake_world {
 };
 extern struct fake_world fake_world;
 
-/* ---- fake_world.c ---- */
+/* ---- fake_world.c -------------------------------------------------------- */
 void fake_lock(void);
 void fake_unlock(void);
 void fake_fault(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -236,7 +236,7 @@ int fake_fd_new(void);
 void fake_fd_add(int fd);
 void fake_fd_take(int fd); /* never waits */
 
-/* ---- fake_device.c ---- */
+/* ---- fake_device.c ------------------------------------------------------- */
 void fake_devices_make(void);
 void fake_devices_clear(void);
 struct fake_device *fake_device_named(const char *name);
@@ -251,7 +251,7 @@ void fake_async_forget(struct ibv_context *context, const void *element);
 /* The entry of its table of addresses. False: there is none. */
 bool fake_gid_at(const struct fake_device *device, uint32_t index, union ibv_gid *ret);
 
-/* ---- fake_memory.c ---- */
+/* ---- fake_memory.c ------------------------------------------------------- */
 /* Where `key` permits `access` to [at, at + bytes); NULL: it does not. */
 unsigned char *fake_local(const struct ibv_pd *pd, uint32_t key, uint64_t at,
                           uint64_t bytes, unsigned access);
@@ -265,7 +265,7 @@ struct fake_mr *fake_region_new(struct ibv_pd *pd, const struct fake_mr *like);
 struct ibv_mw *fake_alloc_mw(struct ibv_pd *pd, enum ibv_mw_type type);
 int fake_dealloc_mw(struct ibv_mw *mw);
 
-/* ---- fake_card.c ---- */
+/* ---- fake_card.c --------------------------------------------------------- */
 /* Is some of it an accelerator's? Then *ret is it, if all is. */
 bool fake_card_at(uint64_t at, size_t bytes, const struct fake_card **ret);
 /* The card's own mapping of [offset, offset + bytes) of a file. False: errno. */
@@ -274,13 +274,13 @@ bool fake_card_map(struct fake_mr *ret, int fd, uint64_t offset, size_t bytes);
 unsigned char *fake_card_route(const struct fake_mr *mr, uint64_t skip, uint64_t bytes);
 void fake_cards_clear(void);
 
-/* ---- fake_queue.c ---- */
+/* ---- fake_queue.c -------------------------------------------------------- */
 void fake_complete(struct ibv_cq *cq, const struct fake_cqe *entry);
 void fake_queue_forget(struct ibv_cq *cq, uint32_t pair);
 int fake_poll_cq(struct ibv_cq *cq, int most, struct ibv_wc *ret);
 int fake_req_notify_cq(struct ibv_cq *cq, int solicited_only);
 
-/* ---- fake_pair.c ---- */
+/* ---- fake_pair.c --------------------------------------------------------- */
 struct fake_qp *fake_pair_numbered(uint32_t number);
 /* With the lock, and what is asked for checked. NULL: out of memory. */
 struct fake_qp *fake_pair_new(struct ibv_pd *pd, const struct ibv_qp_init_attr *attr);
@@ -295,17 +295,17 @@ int fake_post_send(struct ibv_qp *pub, struct ibv_send_wr *wr,
 int fake_post_recv(struct ibv_qp *pub, struct ibv_recv_wr *wr,
                    struct ibv_recv_wr **bad);
 
-/* ---- fake_loop.c ---- */
+/* ---- fake_loop.c --------------------------------------------------------- */
 /* Steps of a looped pair. Returns 0 or an errno. With the lock. */
 int fake_loop_turn(struct fake_qp *qp, const struct ibv_qp_attr *attr, int mask);
 
-/* ---- fake_wire.c ---- */
+/* ---- fake_wire.c --------------------------------------------------------- */
 /* Does what can be done of the pair's requests, at most `most`; returns how many. */
 int fake_run(struct fake_qp *qp, int most);
 /* A receive or a connection may let others go on. */
 void fake_run_to(uint32_t pair);
 
-/* ---- fake_cm.c, fake_connect.c, fake_event.c ---- */
+/* ---- fake_cm.c, fake_connect.c, fake_event.c ----------------------------- */
 struct fake_cm_channel *fake_cm_channel(struct rdma_event_channel *channel);
 /* 0 is success; what an rdma_ function returns. */
 int fake_answer(int problem);

@@ -15,7 +15,7 @@ struct fake_qp *fake_pair_numbered(uint32_t number)
     return qp;
 }
 
-/* ---- making --------------------------------------------------------------------- */
+/* ---- making -------------------------------------------------------------- */
 
 static int pair_problem(const struct fake_id *id, const struct ibv_pd *pd,
                         const struct ibv_qp_init_attr *attr)
@@ -149,7 +149,7 @@ void rdma_destroy_qp(struct rdma_cm_id *id)
     fake_unlock();
 }
 
-/* ---- asking and changing -------------------------------------------------------- */
+/* ---- asking and changing ------------------------------------------------- */
 
 int ibv_modify_qp(struct ibv_qp *pub, struct ibv_qp_attr *attr, int attr_mask)
 {
@@ -201,7 +201,7 @@ int ibv_query_qp(struct ibv_qp *pub, struct ibv_qp_attr *attr, int attr_mask,
     return fails ? EIO : 0;
 }
 
-/* ---- completing ----------------------------------------------------------------- */
+/* ---- completing ---------------------------------------------------------- */
 
 /* What a failed completion does not define. */
 static struct ibv_wc failed_wc(uint64_t wr_id, enum ibv_wc_status status, bool receive)
@@ -284,7 +284,7 @@ void fake_pair_end(struct fake_qp *qp)
     fake_run_to(qp->peer);
 }
 
-/* ---- posting -------------------------------------------------------------------- */
+/* ---- posting ------------------------------------------------------------- */
 
 static int send_problem(const struct fake_qp *qp, const struct ibv_send_wr *wr,
                         uint64_t bytes)

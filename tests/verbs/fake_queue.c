@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- channels ------------------------------------------------------------------- */
+/* ---- channels ------------------------------------------------------------ */
 
 struct ibv_comp_channel *ibv_create_comp_channel(struct ibv_context *context)
 {
@@ -107,7 +107,7 @@ void ibv_ack_cq_events(struct ibv_cq *cq, unsigned int nevents)
     fake_unlock();
 }
 
-/* ---- queues --------------------------------------------------------------------- */
+/* ---- queues -------------------------------------------------------------- */
 
 /* With the lock. NULL: errno. */
 static struct fake_cq *queue_new(struct ibv_context *context, int cqe,

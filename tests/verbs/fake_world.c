@@ -31,7 +31,7 @@ static bool fail_on;
 static long fallible;
 static const char *failed = "";
 
-/* ---- faults and failures -------------------------------------------------------- */
+/* ---- faults and failures ------------------------------------------------- */
 
 void fake_fault(const char *format, ...)
 {
@@ -111,7 +111,7 @@ const char *fake_failed(void)
     return what;
 }
 
-/* ---- beginning and end ---------------------------------------------------------- */
+/* ---- beginning and end --------------------------------------------------- */
 
 static unsigned sum(const struct fake_live *it)
 {
@@ -223,7 +223,7 @@ void fake_count(struct fake_counters *ret)
     fake_unlock();
 }
 
-/* ---- doing posted work ---------------------------------------------------------- */
+/* ---- doing posted work --------------------------------------------------- */
 
 int fake_pump(int most)
 {
@@ -297,7 +297,7 @@ void fake_pace(enum fake_pace pace)
         (void)fake_pump(INT32_MAX);
 }
 
-/* ---- eventfds that count -------------------------------------------------------- */
+/* ---- eventfds that count ------------------------------------------------- */
 
 int fake_fd_new(void)
 {
@@ -321,7 +321,7 @@ void fake_fd_take(int fd)
         fake_fault("an event could not be taken back");
 }
 
-/* ---- names ---------------------------------------------------------------------- */
+/* ---- names --------------------------------------------------------------- */
 
 const char *ibv_wc_status_str(enum ibv_wc_status status)
 {

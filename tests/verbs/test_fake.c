@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the tests: moving bytes ---------------------------------------------------- */
+/* ---- the tests: moving bytes --------------------------------------------- */
 
 static void moves_bytes(void **state)
 {
@@ -135,7 +135,7 @@ static void a_thread_does_it_too(void **state)
     part(both);
 }
 
-/* ---- what is refused ------------------------------------------------------------ */
+/* ---- what is refused ----------------------------------------------------- */
 
 /* The client's request is refused, and both ends are over. */
 static void want_refused(struct both *both)
@@ -249,7 +249,7 @@ static void longer_than_a_message(void **state)
     part(both);
 }
 
-/* ---- windows -------------------------------------------------------------------- */
+/* ---- windows ------------------------------------------------------------- */
 
 struct window {
     struct ibv_mr *mr;
@@ -329,7 +329,7 @@ static void windows_bound_wrong(void **state)
     part(both);
 }
 
-/* ---- iWARP ---------------------------------------------------------------------- */
+/* ---- iWARP --------------------------------------------------------------- */
 
 static void iwarp(void **state)
 {

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- connecting and parting ----------------------------------------------------- */
+/* ---- connecting and parting ---------------------------------------------- */
 
 static void private_data(void **state)
 {
@@ -133,7 +133,7 @@ static void a_device_goes(void **state)
     part(both);
 }
 
-/* ---- misuse is told ------------------------------------------------------------- */
+/* ---- misuse is told ------------------------------------------------------ */
 
 static void wrong_order(void **state)
 {

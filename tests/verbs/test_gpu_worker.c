@@ -38,7 +38,7 @@ static const char *at = ROCE;
 static bool by_address;
 static uint32_t waited_for = WORKERS;
 
-/* ---- a master in a thread ------------------------------------------------------- */
+/* ---- a master in a thread ------------------------------------------------ */
 
 struct serving {
     struct gapless_master *master;
@@ -117,7 +117,7 @@ static int join(enum crew_memory memory, bool allow_staging, struct crew_worker 
     return crew_join(&config, memory, count, ret, error);
 }
 
-/* ---- the same bits -------------------------------------------------------------- */
+/* ---- the same bits ------------------------------------------------------- */
 
 static void pull(struct crew_worker *w, uint64_t *ret)
 {
@@ -248,7 +248,7 @@ static void iwarp(void **state)
     compare("dana-ga", 256, "staged");
 }
 
-/* ---- cards that do not reach it ------------------------------------------------- */
+/* ---- cards that do not reach it ------------------------------------------ */
 
 static void without(void (*prepare)(void), const char *text)
 {
@@ -294,7 +294,7 @@ static void cards_that_do_not_reach_it(void **state)
     without(wrong_way, "did not come out as they went in");
 }
 
-/* ---- GPUs that fail ------------------------------------------------------------- */
+/* ---- GPUs that fail ------------------------------------------------------ */
 
 static void lost_gpu(void **state)
 {

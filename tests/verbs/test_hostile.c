@@ -16,7 +16,7 @@
 
 static const struct transport *const t = &transport_verbs;
 
-/* ---- keys ----------------------------------------------------------------------- */
+/* ---- keys ---------------------------------------------------------------- */
 
 /* The server's key that permits `access` to the client of a connection, the last made
  * of them; those of windows belong to one pair, others to everybody. */
@@ -181,7 +181,7 @@ static void a_late_write_finds_nothing(void **state)
     keys_end_with_their_peer(IWARP);
 }
 
-/* ---- frames --------------------------------------------------------------------- */
+/* ---- frames -------------------------------------------------------------- */
 
 /* Acknowledges an event; what it was, -1: there was none. */
 static int event_end(struct rdma_cm_event *told)

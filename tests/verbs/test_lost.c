@@ -13,7 +13,7 @@
 
 static const struct transport *const t = &transport_verbs;
 
-/* ---- peers and devices that go -------------------------------------------------- */
+/* ---- peers and devices that go ------------------------------------------- */
 
 static void want_down(struct bed_end *end, tp_peer peer, const char *name)
 {
@@ -124,7 +124,7 @@ static void the_device_is_removed(void **state)
     bed_end(&bed);
 }
 
-/* ---- connecting in vain --------------------------------------------------------- */
+/* ---- connecting in vain -------------------------------------------------- */
 
 /* Bounded, and the words name the address. */
 static void want_in_vain(const char *address, const char *needle)
@@ -252,7 +252,7 @@ static void come_and_go(void **state)
     bed_end(&bed);
 }
 
-/* ---- memory --------------------------------------------------------------------- */
+/* ---- memory -------------------------------------------------------------- */
 
 static void memory_that_cannot_be_locked(void **state)
 {
@@ -297,7 +297,7 @@ static void devices_without_windows(void **state)
     bed_end(&bed);
 }
 
-/* ---- devices -------------------------------------------------------------------- */
+/* ---- devices ------------------------------------------------------------- */
 
 static int join_with(const char *server_devices, const char *client_devices,
                      const char *address, struct gapless_error *error)

@@ -18,7 +18,7 @@ static struct fake_counters counted(void)
     return count;
 }
 
-/* ---- puts and gets -------------------------------------------------------------- */
+/* ---- puts and gets ------------------------------------------------------- */
 
 static void a_slot_on_a_gpu(void **state)
 {
@@ -68,8 +68,8 @@ static void a_few_bytes(void **state)
     placed_end(&slot);
 }
 
-/* A model over 16 GPUs: more parts than one frame holds, on either side of the split.
- */
+/* A model over 16 GPUs: more parts than one frame holds, on either side of the
+ * split. */
 static void many_gpus(void **state)
 {
     enum {
@@ -275,7 +275,7 @@ static void by_its_address(void **state)
     }
 }
 
-/* ---- registering ---------------------------------------------------------------- */
+/* ---- registering --------------------------------------------------------- */
 
 struct lone {
     struct bed_end server;
@@ -440,7 +440,7 @@ static void too_many_parts(void **state)
     lone_close(&it);
 }
 
-/* ---- when ----------------------------------------------------------------------- */
+/* ---- when ---------------------------------------------------------------- */
 
 static void before_listening(void **state)
 {

@@ -10,7 +10,7 @@
 
 static const struct transport *const t = &transport_verbs;
 
-/* ---- rights --------------------------------------------------------------------- */
+/* ---- rights -------------------------------------------------------------- */
 
 /* The n-th of the keys that the server's side of a connection was given. */
 static struct fake_key key_at(unsigned connection, unsigned n)
@@ -184,7 +184,7 @@ static void windows_in_placed_memory(void **state)
     }
 }
 
-/* ---- grants --------------------------------------------------------------------- */
+/* ---- grants -------------------------------------------------------------- */
 
 /* The server's card sends a frame that the server knows nothing of. */
 static void send_offer(unsigned connection, const struct verbs_offer *offer,
@@ -290,8 +290,8 @@ static void grants_that_make_no_sense(void **state)
     want_ended(&first, &then, VERBS_OFFER_BYTES(2));
 }
 
-/* In as many frames as there are parts; the one before holds until the last has come.
- */
+/* In as many frames as there are parts; the one before holds until the last has
+ * come. */
 static void a_grant_in_pieces(void **state)
 {
     struct gapless_error error = {0};
@@ -369,7 +369,7 @@ static void granted_again(void **state)
     placed_end(&slot);
 }
 
-/* ---- ends ----------------------------------------------------------------------- */
+/* ---- ends ---------------------------------------------------------------- */
 
 /* Some of a put's requests arrive, and then its sender is gone: no note tells of it.
  * False: all of them arrived. */
@@ -411,8 +411,8 @@ static void half_a_gradient_is_not_told(void **state)
     assert_int_equal(requests, 3);
 }
 
-/* A region that is freed is reached by nobody, so its memory may go, before the peers.
- */
+/* A region that is freed is reached by nobody, so its memory may go, before the
+ * peers. */
 static void the_region_goes_first(void **state)
 {
     struct fake_counters count;
@@ -435,7 +435,7 @@ static void the_region_goes_first(void **state)
     placed_end(&slot);
 }
 
-/* ---- failures ------------------------------------------------------------------- */
+/* ---- failures ------------------------------------------------------------ */
 
 /* All that is new in a slot's life; every status but the last is let go by when the
  * peer is gone for it. */

@@ -10,7 +10,7 @@
 
 static const struct transport *const t = &transport_verbs;
 
-/* ---- tokens --------------------------------------------------------------------- */
+/* ---- tokens -------------------------------------------------------------- */
 
 /* What a client with one token says of a server with another. */
 static void want_refusal(const char *at_server, const char *at_client)
@@ -63,7 +63,7 @@ static void a_token_or_insecure(void **state)
     must_be_clean();
 }
 
-/* ---- long messages -------------------------------------------------------------- */
+/* ---- long messages ------------------------------------------------------- */
 
 static void fill(void *at, size_t bytes, uint32_t seed)
 {
@@ -100,7 +100,7 @@ static void long_messages_are_cut(void **state)
     bed_end(&bed);
 }
 
-/* ---- lanes ---------------------------------------------------------------------- */
+/* ---- lanes --------------------------------------------------------------- */
 
 #define TWO "10.1.1.1:7471,10.1.2.1:7471"
 
@@ -188,7 +188,7 @@ static void a_peer_is_all_its_lanes(void **state)
     bed_end(&bed);
 }
 
-/* ---- credit --------------------------------------------------------------------- */
+/* ---- credit -------------------------------------------------------------- */
 
 static void notes_stop_at_the_credit(void **state)
 {
@@ -270,7 +270,7 @@ static void a_client_that_does_not_read_is_ended(void **state)
     bed_end(&bed);
 }
 
-/* ---- grants --------------------------------------------------------------------- */
+/* ---- grants -------------------------------------------------------------- */
 
 /* Granted again before the card has got round to the first: the last grant holds, and
  * nobody is ended for it. */
@@ -333,7 +333,7 @@ static void a_granted_region_goes(void **state)
     bed_end(&bed);
 }
 
-/* ---- signs of life, counters, words --------------------------------------------- */
+/* ---- signs of life, counters, words -------------------------------------- */
 
 static unsigned long writes_when_idle(bool exact)
 {

@@ -39,7 +39,7 @@ static void must(int status, const struct gapless_error *error, const char *what
     exit(99);
 }
 
-/* ---- two ends ------------------------------------------------------------------- */
+/* ---- two ends ------------------------------------------------------------ */
 
 struct joining {
     struct tp *tp;
@@ -104,7 +104,7 @@ static void client_open(struct client *ret, struct tp *server,
          "window");
 }
 
-/* ---- requests of its own -------------------------------------------------------- */
+/* ---- requests of its own ------------------------------------------------- */
 
 struct raw {
     enum ibv_wr_opcode opcode;
@@ -155,7 +155,7 @@ static bool all_are(const struct tp_region *region, char value)
     return true;
 }
 
-/* ---- the tries ------------------------------------------------------------------ */
+/* ---- the tries ----------------------------------------------------------- */
 
 struct scene {
     struct tp *server;
@@ -280,8 +280,8 @@ int main(int argc, char **argv)
     reach(&s, "a write over the end", IBV_WR_RDMA_WRITE, 2 * HALF - 8, 64, true, NULL);
     reach(&s, "a write with the key for reading", IBV_WR_RDMA_WRITE, 0, 64, false,
           NULL);
-    /* siw (6.1) lets a key be read with that is for writing: of the peer's own memory.
-     */
+    /* siw (6.1) lets a key be read with that is for writing: of the peer's own
+     * memory. */
     if (!s.server->nic[0].iwarp)
         reach(&s, "a read of what may only be written", IBV_WR_RDMA_READ, HALF, 64,
               true, NULL);

@@ -139,7 +139,7 @@ int current()
     return now;
 }
 
-/* ---- the table of a test ---- */
+/* ---- the table of a test ------------------------------------------------- */
 
 static unsigned long calls()
 {
@@ -210,7 +210,7 @@ __attribute__((visibility("default"))) const struct fake_cuda *fake_cuda_table(v
     return &fake_cuda;
 }
 
-/* ---- the calls ---- */
+/* ---- the calls ----------------------------------------------------------- */
 
 cudaError_t cudaGetDeviceCount(int *ret)
 {
@@ -384,7 +384,7 @@ cudaDeviceFlushGPUDirectRDMAWrites(enum cudaFlushGPUDirectRDMAWritesTarget targe
     return cudaSuccess;
 }
 
-/* ---- the driver's ---- */
+/* ---- the driver's -------------------------------------------------------- */
 
 cudaError_t
 cudaGetDriverEntryPointByVersion(const char *symbol, void **function,

@@ -56,7 +56,7 @@ cudaError_t fail(cudaError_t code);
 /* The GPU of this thread. */
 int current();
 
-/* ---- fake_memory.cpp ---- */
+/* ---- fake_memory.cpp ----------------------------------------------------- */
 /* Is all of it memory of this GPU? Its other address, where the CPU may go. */
 char *window(const void *memory, size_t bytes, int number);
 /* Which GPU's memory is it? -1: none's. */
@@ -67,7 +67,7 @@ void memory_close(int number);
 unsigned memory_left();
 void memory_reset();
 
-/* ---- fake_streams.cpp ---- */
+/* ---- fake_streams.cpp ---------------------------------------------------- */
 /* Works everything off that was asked of a GPU. */
 cudaError_t drain(int number);
 unsigned streams_left();

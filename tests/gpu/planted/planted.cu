@@ -1,8 +1,9 @@
 /* Kernels with planted bugs, to see that the emulator finds them: test_planted.sh runs
  * this program for each bug in each build of it.
  *
- *   planted BUG    exits 0 where nothing was found wrong, 3 or as a sanitizer does
- * where the emulator found it, 1 where a result was wrong
+ *   planted BUG    exits 0 where nothing was found wrong,
+ *                  3 or as a sanitizer does where the emulator found it,
+ *                  1 where a result was wrong
  *
  *   0  none
  *   1  the loop goes one too far: an access out of bounds
@@ -153,7 +154,7 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
-/* ---- the host ---- */
+/* ---- the host ------------------------------------------------------------ */
 
 static int wrong(const char *what, unsigned n, unsigned grid)
 {

@@ -1,8 +1,8 @@
 /* What a cubin's instructions are: a GPU's machine code, counted by kind and width.
  *
  *   ELF file ── .text.NAME ──> 16-byte instructions: bits 0..8 what it does, 9..11 in
- * which │                 form, 73..75 how wide a memory access is └─ .nv.info ────>
- * registers and stack frame of NAME
+ *          │                   which form, 73..75 how wide a memory access is
+ *          └─ .nv.info ──────> registers and stack frame of NAME
  *
  * The encoding is not documented by its maker. It was found by looking at kernels whose
  * instructions are known; calibrate.cu has such kernels, and a test that what is found

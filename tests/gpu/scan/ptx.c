@@ -44,8 +44,8 @@ static void count_word(const char *word, struct ptx *ret)
         *(load ? &ret->loads_128 : &ret->stores_128) += 1;
 }
 
-/* Reads the next word into ret and returns what follows; NULL at the end of the line.
- */
+/* Reads the next word into ret and returns what follows; NULL at the end of the
+ * line. */
 static const char *next_word(const char *line, char *ret, size_t size)
 {
     size_t length = 0;

@@ -40,7 +40,7 @@ static fiber *self()
     abort();
 }
 
-/* ---- what TSan and ASan are told ---- */
+/* ---- what TSan and ASan are told ----------------------------------------- */
 
 bool tsan()
 {
@@ -92,7 +92,7 @@ void asan_arrived(void *fake, const void **from, size_t *from_bytes)
 #endif
 }
 
-/* ---- carriers ---- */
+/* ---- carriers ------------------------------------------------------------ */
 
 carrier carrier_new()
 {
@@ -165,7 +165,7 @@ void carriers_end_of_launch()
     unlock();
 }
 
-/* ---- switching ---- */
+/* ---- switching ----------------------------------------------------------- */
 
 /* Saves what a call must keep (System V, x86-64) and changes stacks. Not swapcontext:
  * it makes a system call for the signal mask, and takes twenty times as long. */
@@ -249,7 +249,7 @@ static void perhaps_leave()
         leave();
 }
 
-/* ---- what kernels call ---- */
+/* ---- what kernels call --------------------------------------------------- */
 
 void barrier(const char *where)
 {

@@ -13,7 +13,7 @@ extern "C" __attribute__((weak, visibility("hidden"))) char __stop_cuemu_shared[
 
 namespace cuemu
 {
-/* ---- a block ---- */
+/* ---- a block ------------------------------------------------------------- */
 
 namespace
 {
@@ -158,7 +158,7 @@ void run_block(bool shuffled, launch_tokens *tokens)
     }
 }
 
-/* ---- a launch ---- */
+/* ---- a launch ------------------------------------------------------------ */
 
 struct launch {
     dim3 grid, dim;
