@@ -1,8 +1,8 @@
 /* gapless bench gpu: bytes of every rule's kernel beside the least possible, and on a
  * GPU how fast it is; --accept: everything that has to hold on new hardware. */
-#include "bench_gpu.h"
+#include "bench/bench_gpu.h"
 
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <ctype.h>
 #include <errno.h>

@@ -15,7 +15,7 @@
 #ifndef GAPLESS_BENCH_GPU_H
 #define GAPLESS_BENCH_GPU_H
 
-#include "bench.h"
+#include "bench/bench.h"
 
 #include "engine/compute.h"
 #include "engine/device.h"

@@ -1,6 +1,6 @@
 /* gapless bench gpu --accept: the checks in order, a short table, and
  * gpu-acceptance.json with every figure and what it was measured on. */
-#include "bench_gpu.h"
+#include "bench/bench_gpu.h"
 
 #include <errno.h>
 #include <ftw.h>

@@ -7,7 +7,7 @@
  *
  *   |guard|theta........|guard|all........|guard|stat...|guard|own 0|guard|sent 0| ...
  */
-#include "bench_gpu.h"
+#include "bench/bench_gpu.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* Bytes a parameter: what the kernel of each rule moves, beside the least that its
  * algorithm needs. Nothing here needs a GPU: both follow from tables. */
-#include "bench_gpu.h"
+#include "bench/bench_gpu.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* The table of rules, and the checks `bandwidth` (how near each pass is to the speed of
  * the GPU's memory) and `latency` (what starting, seeing and copying little costs). */
-#include "bench_gpu.h"
+#include "bench/bench_gpu.h"
 
 #include <math.h>
 #include <stdio.h>

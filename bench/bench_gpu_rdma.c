@@ -6,8 +6,8 @@
  *
  *   host ──> card (loop) ──> GPU memory ──> norm_sq launched after the completion
  */
-#include "bench_gpu.h"
-#include "bench_transport.h"
+#include "bench/bench_gpu.h"
+#include "bench/bench_transport.h"
 
 #include "engine/backends.h"
 #include "transport/transport.h"

@@ -1,9 +1,9 @@
 /* The checks that start programs: `sanitizer` (compute-sanitizer over the check
  * `bits`), `runs` (whole runs on the GPU end with the parameters of the CPU), `kill`
  * (workers killed in the midst of what they do leave no trace in the parameters). */
-#include "bench_gpu.h"
+#include "bench/bench_gpu.h"
 
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <errno.h>
 #include <math.h>

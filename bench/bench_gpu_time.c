@@ -1,6 +1,6 @@
 /* Time of what a GPU does: wall time over many launches back to back, with one ticket
  * at the end of each batch of them. */
-#include "bench_gpu.h"
+#include "bench/bench_gpu.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* Starting programs: output into a file, every wait bounded, nothing left behind. */
-#include "bench_gpu.h"
+#include "bench/bench_gpu.h"
 
 #include <errno.h>
 #include <fcntl.h>

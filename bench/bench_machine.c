@@ -1,8 +1,8 @@
 /* What a figure was measured on; every benchmark's JSON carries it. */
-#include "bench.h"
+#include "bench/bench.h"
 
 #include "engine/compute.h"
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <jansson.h>
 #include <stdio.h>

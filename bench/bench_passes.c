@@ -1,5 +1,5 @@
 /* Which of the compiled instruction sets to hold a pass against: its own. */
-#include "bench_passes.h"
+#include "bench/bench_passes.h"
 
 #include <string.h>
 

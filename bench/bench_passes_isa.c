@@ -1,7 +1,7 @@
 /* Compiled like engine/compute_cpu_isa.c: once for each instruction set, with its flags
  * and GAPLESS_ISA_NAME, so that a pass and what it is held against have the same means.
  */
-#include "bench_passes.h"
+#include "bench/bench_passes.h"
 
 #include "engine/compute_rules.h"
 #include "engine/compute_sweep.h"

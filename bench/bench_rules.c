@@ -13,8 +13,8 @@
  * preempted one is an outlier; a round takes the median of its samples; ratios are
  * formed in a round, and what is printed is the median over rounds. Arrays are separate
  * and staggered by an odd number of cache lines. */
-#include "bench.h"
-#include "bench_passes.h"
+#include "bench/bench.h"
+#include "bench/bench_passes.h"
 
 #include "engine/compute.h"
 #include "engine/element.h"

@@ -9,7 +9,7 @@
  * A child is the server; --only-server and --server make them two machines. Every wait
  * is bounded and the child is reaped, also when something fails.
  */
-#include "bench_transport.h"
+#include "bench/bench_transport.h"
 
 #include <errno.h>
 #include <getopt.h>

@@ -15,8 +15,8 @@
 #ifndef GAPLESS_BENCH_TRANSPORT_H
 #define GAPLESS_BENCH_TRANSPORT_H
 
-#include "bench.h"
-#include "engine/gapless.h"
+#include "bench/bench.h"
+#include <gapless/gapless.h>
 #include "transport/transport.h"
 
 #include <stdbool.h>

@@ -1,7 +1,7 @@
 /* The client of bench transport: puts and gets, many at a time for bandwidth and one at
  * a time for latency. Where a window is mapped put and get move nothing, so the bytes
  * are copied here: into the window before a put, out of it after a get. */
-#include "bench_transport.h"
+#include "bench/bench_transport.h"
 
 #include "engine/backends.h"
 

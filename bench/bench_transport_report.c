@@ -1,5 +1,5 @@
 /* What bench transport prints: a table for people, or an object for scripts. */
-#include "bench_transport.h"
+#include "bench/bench_transport.h"
 
 #include <jansson.h>
 #include <math.h>

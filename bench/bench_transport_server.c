@@ -1,6 +1,6 @@
 /* The server of bench transport: grants memory, answers notes, and runs a master where
  * the client asks for one. */
-#include "bench_transport.h"
+#include "bench/bench_transport.h"
 
 #include "engine/backends.h"
 

@@ -2,7 +2,7 @@
  * leaving it: a call of clock_gettime then costs as much as the operation it times. So
  * single operations are timed with the processor's counter, and its rate is found
  * afterwards, over the whole figure. */
-#include "bench_transport.h"
+#include "bench/bench_transport.h"
 
 #include <math.h>
 #include <stdlib.h>

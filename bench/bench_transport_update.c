@@ -1,7 +1,7 @@
 /* A whole update over a transport: the real worker hands in a gradient of 16 MiB and
  * pulls its next parameters, the real master applies it. In ranges of 1 MiB the wire
  * in, the pass and the wire out overlap; unsplit, they follow each other. */
-#include "bench_transport.h"
+#include "bench/bench_transport.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -10,9 +10,9 @@
  * the master. Both sides poll, as they do under load; --sleep lets them sleep at once
  * instead, as they do when idle.
  */
-#include "bench.h"
+#include "bench/bench.h"
 
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <errno.h>
 #include <getopt.h>

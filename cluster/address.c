@@ -1,6 +1,6 @@
 /* Addresses: what may stand behind shm: and verbs:, and what is said when it may
  * not. */
-#include "address.h"
+#include "cluster/address.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>

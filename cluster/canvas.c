@@ -1,5 +1,5 @@
 /* Lines of styled text that never get wider than the terminal. */
-#include "canvas.h"
+#include "cluster/canvas.h"
 
 #include <math.h>
 #include <stdarg.h>

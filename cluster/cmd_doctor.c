@@ -1,8 +1,8 @@
 /* gapless doctor: what this machine offers, and what to do about each lack. */
 #include "bench/workloads/data.h"
-#include "doctor.h"
-#include "options.h"
-#include "program.h"
+#include "cluster/doctor.h"
+#include "cluster/options.h"
+#include "cluster/program.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,15 +1,15 @@
 /* gapless master: keeps the parameters of a run, until it is over; then writes them and
  * serves observers a little longer. */
-#include "config.h"
-#include "device.h"
-#include "evaluate.h"
-#include "job.h"
-#include "network.h"
-#include "options.h"
-#include "program.h"
-#include "results.h"
-#include "task.h"
-#include "view.h"
+#include "cluster/config.h"
+#include "cluster/device.h"
+#include "cluster/evaluate.h"
+#include "cluster/job.h"
+#include "cluster/network.h"
+#include "cluster/options.h"
+#include "cluster/program.h"
+#include "cluster/results.h"
+#include "cluster/task.h"
+#include "cluster/view.h"
 
 #include <signal.h>
 #include <stdlib.h>

@@ -1,13 +1,13 @@
 /* gapless observe: statistics, accuracy and parameters of a run that somebody else
  * started. */
-#include "evaluate.h"
-#include "job.h"
-#include "network.h"
-#include "options.h"
-#include "program.h"
-#include "results.h"
-#include "task.h"
-#include "view.h"
+#include "cluster/evaluate.h"
+#include "cluster/job.h"
+#include "cluster/network.h"
+#include "cluster/options.h"
+#include "cluster/program.h"
+#include "cluster/results.h"
+#include "cluster/task.h"
+#include "cluster/view.h"
 
 #include <jansson.h>
 #include <math.h>

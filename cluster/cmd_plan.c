@@ -1,7 +1,7 @@
 /* gapless plan: what a master can do for so many workers, by arithmetic, and which of
  * its terms were measured. */
-#include "plan.h"
-#include "program.h"
+#include "cluster/plan.h"
+#include "cluster/program.h"
 
 #include <stdio.h>
 

@@ -1,6 +1,6 @@
 /* gapless rules: the table of the engine, for people or as JSON. */
-#include "options.h"
-#include "program.h"
+#include "cluster/options.h"
+#include "cluster/program.h"
 
 #include <jansson.h>
 #include <stdio.h>

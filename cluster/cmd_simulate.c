@@ -1,6 +1,6 @@
 /* gapless simulate: many workers in virtual time, with the real master, rules and
  * workers. Checks everything that can be checked before anything is computed. */
-#include "simulate.h"
+#include "cluster/simulate.h"
 
 #include "cluster/config.h"
 #include "cluster/evaluate.h"

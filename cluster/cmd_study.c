@@ -1,6 +1,6 @@
 /* gapless study: the runs of an INI file, on all processors; one that was stopped goes
  * on. */
-#include "study.h"
+#include "cluster/study.h"
 
 #include "cluster/program.h"
 #include "cluster/report.h"

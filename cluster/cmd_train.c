@@ -1,6 +1,6 @@
 /* gapless train: a whole run on this machine. Checks everything that can be checked
  * before a process is started. */
-#include "train.h"
+#include "cluster/train.h"
 
 #include "cluster/device.h"
 #include "cluster/program.h"

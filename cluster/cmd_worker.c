@@ -1,17 +1,17 @@
 /* gapless worker: takes a batch, computes its gradient at the parameters it was given,
  * hands it in; until the run is over. */
-#include "canvas.h"
-#include "evaluate.h"
-#include "fault.h"
-#include "gpus.h"
-#include "job.h"
-#include "network.h"
-#include "options.h"
-#include "program.h"
-#include "reconnect.h"
-#include "task.h"
-#include "train_group.h"
-#include "worker_device.h"
+#include "cluster/canvas.h"
+#include "cluster/evaluate.h"
+#include "cluster/fault.h"
+#include "cluster/gpus.h"
+#include "cluster/job.h"
+#include "cluster/network.h"
+#include "cluster/options.h"
+#include "cluster/program.h"
+#include "cluster/reconnect.h"
+#include "cluster/task.h"
+#include "cluster/train_group.h"
+#include "cluster/worker_device.h"
 
 #include <math.h>
 #include <signal.h>

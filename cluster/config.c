@@ -1,5 +1,5 @@
 /* Settings to the engine's terms. */
-#include "config.h"
+#include "cluster/config.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -5,7 +5,7 @@
 
 #include "cluster/options.h"
 #include "cluster/task.h"
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <stdint.h>
 

@@ -1,5 +1,5 @@
 /* Which device a command uses: the CPU, GPUs that are there, or a clear no. */
-#include "device.h"
+#include "cluster/device.h"
 
 #include "engine/device.h"
 

@@ -2,7 +2,7 @@
 #ifndef CLUSTER_DEVICE_H
 #define CLUSTER_DEVICE_H
 
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <stdbool.h>
 #include <stddef.h>

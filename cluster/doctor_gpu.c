@@ -1,5 +1,5 @@
 /* gapless doctor: the GPUs, and how network cards reach their memory. */
-#include "doctor.h"
+#include "cluster/doctor.h"
 
 #include "engine/device.h"
 

@@ -1,5 +1,5 @@
 /* gapless doctor: the processor, the memory and what the system allows. */
-#include "doctor.h"
+#include "cluster/doctor.h"
 
 #include <errno.h>
 #include <sched.h>

@@ -3,7 +3,7 @@
  * place. */
 #include "cluster/canvas.h"
 #include "cluster/network.h"
-#include "doctor.h"
+#include "cluster/doctor.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* Evaluation in slices of the test set. */
-#include "evaluate.h"
+#include "cluster/evaluate.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* Faults on demand. */
-#include "fault.h"
+#include "cluster/fault.h"
 
-#include "parse.h"
+#include "cluster/parse.h"
 
 #include <math.h>
 #include <stdio.h>

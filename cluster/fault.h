@@ -3,7 +3,7 @@
 #ifndef CLUSTER_FAULT_H
 #define CLUSTER_FAULT_H
 
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <stdint.h>
 

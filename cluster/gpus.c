@@ -1,5 +1,5 @@
 /* Opening and closing the GPUs of a group, and what its caller asks of them. */
-#include "gpus.h"
+#include "cluster/gpus.h"
 
 #include "cluster/gpus_inside.h"
 

@@ -18,7 +18,7 @@
 #define CLUSTER_GPUS_H
 
 #include "cluster/task.h"
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <stdbool.h>
 #include <stddef.h>

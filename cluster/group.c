@@ -1,6 +1,6 @@
 /* Ranks in step: one lock, one condition for those who wait for work and one for the
  * rank that waits for them. */
-#include "group.h"
+#include "cluster/group.h"
 
 #include <errno.h>
 #include <pthread.h>

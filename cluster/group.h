@@ -18,7 +18,7 @@
 #ifndef CLUSTER_GROUP_H
 #define CLUSTER_GROUP_H
 
-#include "engine/status.h"
+#include <gapless/status.h>
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
 /* Text that grows, and what has to be escaped in it. */
-#include "html.h"
+#include "cluster/html.h"
 
 #include <stdarg.h>
 #include <stdint.h>

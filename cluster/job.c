@@ -1,5 +1,5 @@
 /* The job text, there and back. */
-#include "job.h"
+#include "cluster/job.h"
 
 #include "cluster/parse.h"
 

@@ -4,7 +4,7 @@
 #ifndef CLUSTER_JOB_H
 #define CLUSTER_JOB_H
 
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <stdint.h>
 

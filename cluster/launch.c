@@ -1,5 +1,5 @@
 /* Starts and ends processes. */
-#include "launch.h"
+#include "cluster/launch.h"
 
 #include "cluster/program.h"
 

@@ -8,7 +8,7 @@
 #ifndef CLUSTER_LAUNCH_H
 #define CLUSTER_LAUNCH_H
 
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
 /* The token's file, and the settings of a network transport. */
-#include "network.h"
+#include "cluster/network.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -6,7 +6,7 @@
 
 #include "cluster/address.h"
 #include "cluster/options.h"
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <stddef.h>
 

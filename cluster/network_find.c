@@ -5,7 +5,7 @@
  *   sysfs          gid_attrs/ndevs -> interface    RoCE, VLANs, older kernels
  *   sysfs          net/NAME/type = 32              IP over InfiniBand
  */
-#include "network.h"
+#include "cluster/network.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>

@@ -1,6 +1,6 @@
 /* Reads options: defaults, then the environment, then the command line, all through
  * option_set. */
-#include "options_table.h"
+#include "cluster/options_table.h"
 
 #include <getopt.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* The help of a subcommand, from the table: two columns, the right one wrapped. */
-#include "options_table.h"
+#include "cluster/options_table.h"
 
 #include <string.h>
 

@@ -7,8 +7,8 @@
  *   --address verbs:10.0.0.1:7471           ->  the same
  *   --transport verbs                       ->  found when it listens    train, master
  */
-#include "device.h"
-#include "options_table.h"
+#include "cluster/device.h"
+#include "cluster/options_table.h"
 
 #include <stdio.h>
 #include <string.h>

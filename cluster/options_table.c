@@ -1,6 +1,6 @@
 /* The table of options, and what the help says of each subcommand. Defaults are those
  * of the flagship run. */
-#include "options_table.h"
+#include "cluster/options_table.h"
 
 #define AT(member) offsetof(struct settings, member)
 #define ANY                                                                            \

@@ -1,6 +1,6 @@
 /* Options after they were read: where one came from, whether two sets agree, and
  * handing them on to another process. */
-#include "options_table.h"
+#include "cluster/options_table.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* Strict numbers, spans of a run, and the nearest name. */
-#include "parse.h"
+#include "cluster/parse.h"
 
 #include <ctype.h>
 #include <errno.h>

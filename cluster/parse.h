@@ -4,7 +4,7 @@
 #ifndef CLUSTER_PARSE_H
 #define CLUSTER_PARSE_H
 
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <stdbool.h>
 #include <stddef.h>

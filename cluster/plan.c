@@ -1,5 +1,5 @@
 /* The arithmetic of a plan. */
-#include "plan.h"
+#include "cluster/plan.h"
 
 #include <math.h>
 #include <string.h>

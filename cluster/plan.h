@@ -17,7 +17,7 @@
 #ifndef CLUSTER_PLAN_H
 #define CLUSTER_PLAN_H
 
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <stdbool.h>
 #include <stddef.h>

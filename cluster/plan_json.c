@@ -1,5 +1,5 @@
 /* A plan as JSON: every term with where it is from, every result. */
-#include "plan.h"
+#include "cluster/plan.h"
 
 #include <jansson.h>
 #include <math.h>

@@ -1,5 +1,5 @@
 /* What was measured: the figures of bench/results, and files of gapless bench. */
-#include "plan.h"
+#include "cluster/plan.h"
 
 #include <jansson.h>
 #include <math.h>

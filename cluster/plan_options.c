@@ -2,7 +2,7 @@
 #include "cluster/parse.h"
 #include "cluster/program.h"
 #include "bench/workloads/model.h"
-#include "plan.h"
+#include "cluster/plan.h"
 
 #include <getopt.h>
 #include <math.h>

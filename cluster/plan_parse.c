@@ -1,7 +1,7 @@
 /* Numbers with units, as people write them: 25.6M parameters, a link of 400Gb/s,
  * 80GB. */
 #include "cluster/parse.h"
-#include "plan.h"
+#include "cluster/plan.h"
 
 #include <ctype.h>
 #include <math.h>

@@ -1,5 +1,5 @@
 /* A plan as text, within 100 columns. */
-#include "plan.h"
+#include "cluster/plan.h"
 
 #include <math.h>
 #include <stdio.h>

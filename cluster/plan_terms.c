@@ -1,7 +1,7 @@
 /* The terms of a plan: what was measured, and where it was not, what is assumed and
  * why. */
 #include "bench/bench.h"
-#include "plan.h"
+#include "cluster/plan.h"
 
 #include <math.h>
 #include <stdarg.h>

@@ -4,7 +4,7 @@
 #ifndef CLUSTER_PROGRAM_H
 #define CLUSTER_PROGRAM_H
 
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 enum {
     EXIT_DONE = 0,

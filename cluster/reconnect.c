@@ -1,7 +1,7 @@
 /* Back-off with chance, within a limit. */
-#include "reconnect.h"
+#include "cluster/reconnect.h"
 
-#include "engine/status.h"
+#include <gapless/status.h>
 
 #define PAUSE_FIRST_S 0.2
 #define PAUSE_MOST_S 5.0

@@ -1,8 +1,8 @@
 /* The report: reads, then writes. */
-#include "report.h"
+#include "cluster/report.h"
 
 #include "cluster/results.h"
-#include "report_data.h"
+#include "cluster/report_data.h"
 
 #include <stdio.h>
 #include <string.h>

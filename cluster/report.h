@@ -11,7 +11,7 @@
 #ifndef CLUSTER_REPORT_H
 #define CLUSTER_REPORT_H
 
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <stddef.h>
 

@@ -1,5 +1,5 @@
 /* Charts are built here: samples to panels, lines, means and ranges. */
-#include "report_chart.h"
+#include "cluster/report_chart.h"
 
 #include <math.h>
 #include <stdlib.h>

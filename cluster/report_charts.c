@@ -1,6 +1,6 @@
 /* The charts whose points are whole runs: accuracy over workers and over the learning
  * rate, time to a target, what the master costs, updates a second. */
-#include "report_chart.h"
+#include "cluster/report_chart.h"
 
 #include <math.h>
 #include <stdlib.h>

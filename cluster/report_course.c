@@ -1,6 +1,6 @@
 /* The charts of how runs go: accuracy and loss over time, lag and gap over time, and
  * the norm of the gradient over the length of the run. */
-#include "report_chart.h"
+#include "cluster/report_chart.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* CSV, as RFC 4180 has it: rows read strictly enough to be sure of them, and
  * written. */
-#include "report_data.h"
+#include "cluster/report_data.h"
 
 #include <stdint.h>
 #include <string.h>

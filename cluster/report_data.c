@@ -1,5 +1,5 @@
 /* The report's memory, and small questions about what was read. */
-#include "report_data.h"
+#include "cluster/report_data.h"
 
 #include <ctype.h>
 #include <errno.h>

@@ -12,7 +12,7 @@
 #define CLUSTER_REPORT_DATA_H
 
 #include "cluster/html.h"
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* A chart on the page: its panels as pictures, then the same numbers as tables. */
-#include "report_chart.h"
+#include "cluster/report_chart.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* The sentences at the top of the page: only what the runs say, counted and compared
  * here. */
-#include "report_chart.h"
+#include "cluster/report_chart.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* Finding the runs and studies in the folders that were named. */
-#include "report_data.h"
+#include "cluster/report_data.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* The page as a whole, and the files beside it. */
-#include "report_chart.h"
+#include "cluster/report_chart.h"
 
 #include "cluster/results.h"
 

@@ -1,5 +1,5 @@
 /* Charts as data and scripts for gnuplot:  cd report-plots; gnuplot NAME.gp  */
-#include "report_chart.h"
+#include "cluster/report_chart.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* Reading the files of one run: result.json, run.json, metrics.jsonl. */
-#include "report_data.h"
+#include "cluster/report_data.h"
 
 #include <jansson.h>
 #include <math.h>

@@ -1,6 +1,6 @@
 /* Which runs a chart is about, and how its lines and panels are told apart: by the
  * options that vary. */
-#include "report_chart.h"
+#include "cluster/report_chart.h"
 
 #include <math.h>
 #include <stdint.h>

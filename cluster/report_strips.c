@@ -1,6 +1,6 @@
 /* Histograms of lag and gap as strips of shades: a strip a rule, and a strip a worker
  * (or, of many workers, a strip a tenth of them). */
-#include "report_chart.h"
+#include "cluster/report_chart.h"
 
 #include <math.h>
 #include <string.h>

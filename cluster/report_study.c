@@ -1,6 +1,6 @@
 /* Reading a study's folder: study.ini says what it is about, study.csv holds a row a
  * run, cells/NAME the files of each run. */
-#include "report_data.h"
+#include "cluster/report_data.h"
 
 #include <dirent.h>
 #include <ini.h>

@@ -1,7 +1,7 @@
 /* The page's style. Colours are those of Okabe and Ito, darkened or lightened until
  * names written in them read well on the page; dashes and markers tell lines apart
  * without colour. */
-#include "report_chart.h"
+#include "cluster/report_chart.h"
 
 const char *const report_style[] = {
     ":root{--bg:#fff;--ink:#1c1e21;--dim:#5c6169;--rule:#e3e5e8;--grid:#eceef0;"

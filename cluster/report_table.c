@@ -1,5 +1,5 @@
 /* Tables of runs: means by rule, every run as in the CSV, the exact commands. */
-#include "report_chart.h"
+#include "cluster/report_chart.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* The files of a run, so that nothing already written is ever lost. */
-#include "results.h"
+#include "cluster/results.h"
 
 #include <errno.h>
 #include <fcntl.h>

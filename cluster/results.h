@@ -16,7 +16,7 @@
 
 #include "cluster/options.h"
 #include "cluster/task.h"
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -3,7 +3,7 @@
  * Of a simulation nothing is written here that may differ between two runs of the same
  * settings, but in run.json.
  */
-#include "results.h"
+#include "cluster/results.h"
 
 #include <errno.h>
 #include <jansson.h>

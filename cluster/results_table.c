@@ -1,5 +1,5 @@
 /* How a run went, as a table for people. */
-#include "results.h"
+#include "cluster/results.h"
 
 #include "cluster/canvas.h"
 

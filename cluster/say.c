@@ -1,5 +1,5 @@
 /* What goes wrong, said on stderr in one line. */
-#include "program.h"
+#include "cluster/program.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -19,7 +19,7 @@
 #include "cluster/results.h"
 #include "cluster/task.h"
 #include "cluster/terminal.h"
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /* What the threads of a simulation need: each the buffers of one batch, and others to
  * measure a part of the test set. The two are not shared: gradients that are due later
  * go on being computed while the simulation stands still to be measured. */
-#include "simulate.h"
+#include "cluster/simulate.h"
 
 #include <math.h>
 #include <pthread.h>

@@ -1,5 +1,5 @@
 /* What a simulation is told in lists and files: events, and batch times. */
-#include "simulate.h"
+#include "cluster/simulate.h"
 
 #include "cluster/parse.h"
 

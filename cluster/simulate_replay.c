@@ -1,6 +1,6 @@
 /* The settings of a recorded run: read from the note at the start of the record, as if
  * they had been typed; the environment is not asked. */
-#include "simulate.h"
+#include "cluster/simulate.h"
 
 #include "cluster/config.h"
 

@@ -1,6 +1,6 @@
 /* The run of a simulation: from point to point, with a line of metrics.jsonl at
  * each. */
-#include "simulate.h"
+#include "cluster/simulate.h"
 
 #include "cluster/evaluate.h"
 #include "cluster/program.h"

@@ -3,7 +3,7 @@
  *
  *     dana-ga · 8 workers  ████████▌·······  46 %  4,331 of 9,375  virtual 2:18 ...
  */
-#include "simulate.h"
+#include "cluster/simulate.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* Synchronous SGD on GPUs: what is checked before anything is computed, and the tick of
  * the main thread while the driver works. */
-#include "ssgd.h"
+#include "cluster/ssgd.h"
 
 #include "cluster/config.h"
 #include "cluster/program.h"

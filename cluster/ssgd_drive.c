@@ -1,5 +1,5 @@
 /* The driver: one update after another, until the end. */
-#include "ssgd.h"
+#include "cluster/ssgd.h"
 
 #include "engine/schedule.h"
 

@@ -1,5 +1,5 @@
 /* The end of a synchronous run: the final parameters, the files, the table. */
-#include "ssgd.h"
+#include "cluster/ssgd.h"
 
 #include "cluster/program.h"
 #include "engine/checkpoint.h"

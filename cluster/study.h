@@ -21,7 +21,7 @@
 #include "cluster/launch.h"
 #include "cluster/options.h"
 #include "cluster/terminal.h"
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <signal.h>
 #include <stdbool.h>

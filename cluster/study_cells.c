@@ -1,5 +1,5 @@
 /* The folders of a study's runs: is one done, what are its numbers. */
-#include "study.h"
+#include "cluster/study.h"
 
 #include "cluster/results.h"
 

@@ -1,6 +1,6 @@
 /* What the cells need, checked before anything runs: data sets, loaded once and handed
  * to all children, and models that fit them. Also guesses how long a cell will take. */
-#include "study.h"
+#include "cluster/study.h"
 
 #include "cluster/simulate.h"
 #include "cluster/task.h"

@@ -1,5 +1,5 @@
 /* study.csv: a row a run, in the order of the grids (RFC 4180). */
-#include "study.h"
+#include "cluster/study.h"
 
 #include "cluster/results.h"
 

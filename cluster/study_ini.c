@@ -1,6 +1,6 @@
 /* Reads a study's INI file. The library takes lines apart; lines are counted here,
  * where they are handed to it, because its handlers are not told. */
-#include "study.h"
+#include "cluster/study.h"
 
 #include <ctype.h>
 #include <errno.h>

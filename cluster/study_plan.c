@@ -1,6 +1,6 @@
 /* Multiplies a study's lists out: which runs there are, in which order, and in which
  * folders. */
-#include "study.h"
+#include "cluster/study.h"
 
 #include "bench/workloads/toy.h"
 

@@ -1,5 +1,5 @@
 /* Runs the cells of a study: a process each, a few at a time, the longest first. */
-#include "study.h"
+#include "cluster/study.h"
 
 #include "cluster/evaluate.h"
 #include "cluster/results.h"

@@ -1,6 +1,6 @@
 /* Checks the values of a study before anything runs, by the readers of the command
  * line. */
-#include "study.h"
+#include "cluster/study.h"
 
 #include <ctype.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* How far a study is: on a terminal one line with a bar, else a line now and then. */
-#include "study.h"
+#include "cluster/study.h"
 
 #include "cluster/canvas.h"
 #include "cluster/program.h"

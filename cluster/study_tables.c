@@ -6,7 +6,7 @@
  *     nag-asgd    88.1*   87.1    61.7
  *     dana-ga     88.0    87.9*   86.9*
  */
-#include "study.h"
+#include "cluster/study.h"
 
 #include "cluster/canvas.h"
 

@@ -1,5 +1,5 @@
 /* What all pictures share: scales, ticks, the frame, markers. */
-#include "svg.h"
+#include "cluster/svg.h"
 
 #include <math.h>
 #include <stdio.h>

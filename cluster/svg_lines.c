@@ -1,6 +1,6 @@
 /* Curves: few lines in colour with their names at their ends, the rest thin and
  * grey. */
-#include "svg.h"
+#include "cluster/svg.h"
 
 #include <math.h>
 #include <stdio.h>

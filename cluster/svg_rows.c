@@ -1,5 +1,5 @@
 /* Pictures in rows: a dot with its range, or a strip of shades. */
-#include "svg.h"
+#include "cluster/svg.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* Brings data, model and batches together. */
-#include "task.h"
+#include "cluster/task.h"
 
 #include "cluster/parse.h"
 

@@ -8,7 +8,7 @@
 #include "bench/workloads/sampler.h"
 #include "bench/workloads/toy.h"
 #include "cluster/job.h"
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
 /* Finds the terminal, and gives the cursor back on every way out. */
-#include "terminal.h"
+#include "cluster/terminal.h"
 
 #include <errno.h>
 #include <langinfo.h>

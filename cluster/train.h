@@ -19,7 +19,7 @@
 #include "cluster/task.h"
 #include "cluster/view.h"
 #include "cluster/worker_device.h"
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <signal.h>
 #include <stdbool.h>

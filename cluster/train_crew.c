@@ -1,6 +1,6 @@
 /* The processes of a run: the master's and the workers' command lines, and what is said
  * when one of them ends. */
-#include "train.h"
+#include "cluster/train.h"
 
 #include "cluster/program.h"
 #include "cluster/train_group.h"

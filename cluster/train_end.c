@@ -1,5 +1,5 @@
 /* The end of a run: the final parameters, the files, the table. */
-#include "train.h"
+#include "cluster/train.h"
 
 #include "cluster/program.h"
 

@@ -1,5 +1,5 @@
 /* Worker processes that are groups of GPUs, for gapless train. */
-#include "train_group.h"
+#include "cluster/train_group.h"
 
 #include "cluster/train.h"
 

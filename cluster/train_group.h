@@ -4,7 +4,7 @@
 
 #include "cluster/launch.h"
 #include "cluster/options.h"
-#include "engine/status.h"
+#include <gapless/status.h>
 
 struct train;
 

@@ -1,5 +1,5 @@
 /* The tick: looks at the run, measures, draws, writes a line; until it is over. */
-#include "train.h"
+#include "cluster/train.h"
 
 #include <math.h>
 #include <time.h>

@@ -1,8 +1,8 @@
 /* Puts the picture on the terminal, over the last one; or a line into the log when it
  * is time. */
-#include "view.h"
+#include "cluster/view.h"
 
-#include "options.h"
+#include "cluster/options.h"
 
 #include <math.h>
 #include <stdarg.h>

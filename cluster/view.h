@@ -15,7 +15,7 @@
 
 #include "cluster/canvas.h"
 #include "cluster/terminal.h"
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
 /* The picture of a run, and its line in a log: from facts to text, nothing else. */
-#include "view.h"
+#include "cluster/view.h"
 
 #include <math.h>
 #include <string.h>

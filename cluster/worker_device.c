@@ -1,9 +1,9 @@
 /* Where a worker computes. */
-#include "worker_device.h"
+#include "cluster/worker_device.h"
 
-#include "device.h"
+#include "cluster/device.h"
 #include "engine/device.h"
-#include "program.h"
+#include "cluster/program.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -56,7 +56,6 @@ set(GAPLESS_CUDA_ARITHMETIC --fmad=false --prec-div=true --prec-sqrt=true --ftz=
 
 if(GAPLESS_HAVE_CUDA AND GAPLESS_CUDA_KERNELS)
   add_library(gapless_cuda MODULE ${GAPLESS_GPU_SOURCES} engine/status.c)
-  target_include_directories(gapless_cuda PRIVATE ${PROJECT_SOURCE_DIR})
   target_include_directories(gapless_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
   target_compile_options(gapless_cuda PRIVATE
     "$<$<COMPILE_LANGUAGE:CUDA>:${GAPLESS_CUDA_ARITHMETIC};-Xptxas=-warn-spills;-Xptxas=-warn-lmem-usage>")
@@ -112,7 +111,7 @@ set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O3 -g")
 set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g")
 
 function(gapless_shim_settings target)
-  target_include_directories(${target} BEFORE PUBLIC ${PROJECT_SOURCE_DIR}/tests/gpu/shim ${PROJECT_SOURCE_DIR})
+  target_include_directories(${target} BEFORE PUBLIC ${PROJECT_SOURCE_DIR}/tests/gpu/shim)
   target_compile_definitions(${target} PUBLIC GAPLESS_CUDA_SHIM=1)
   # #pragma unroll is for nvcc.
   target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wno-unknown-pragmas>)

@@ -9,8 +9,7 @@ if(TARGET gapless_shared)
     LIBRARY COMPONENT runtime NAMELINK_COMPONENT development)
 endif()
 install(TARGETS gapless_static EXPORT gapless ARCHIVE COMPONENT development)
-install(FILES engine/gapless.h engine/status.h
-  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/gapless COMPONENT development)
+install(DIRECTORY engine/include/gapless DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT development)
 install(FILES LICENSE CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT runtime)
 
 install(EXPORT gapless NAMESPACE gapless:: FILE gaplessTargets.cmake

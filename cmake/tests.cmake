@@ -18,7 +18,6 @@ set(GAPLESS_TESTS_COUNT 0)
 
 add_library(gapless_test INTERFACE)
 target_link_libraries(gapless_test INTERFACE PkgConfig::CMOCKA Threads::Threads m)
-target_include_directories(gapless_test INTERFACE ${PROJECT_SOURCE_DIR})
 target_compile_definitions(gapless_test INTERFACE
   GAPLESS_SOURCE_DIR="${PROJECT_SOURCE_DIR}" GAPLESS_BUILD_DIR="${PROJECT_BINARY_DIR}"
   GAPLESS_PROGRAM="$<TARGET_FILE:gapless_program>")
@@ -28,7 +27,6 @@ target_compile_definitions(gapless_test INTERFACE
 add_library(gapless_double STATIC EXCLUDE_FROM_ALL
   engine/rules.c engine/status.c engine/compute_cpu_isa.c)
 target_compile_definitions(gapless_double PUBLIC GAPLESS_REAL_DOUBLE)
-target_include_directories(gapless_double PUBLIC ${PROJECT_SOURCE_DIR})
 gapless_isa_sanitize(gapless_double)
 
 # Sets timeout, serial, plain, nvcc, link and sources from the "ctest:" comment of a test.

@@ -1,5 +1,5 @@
 /* Transports by name. */
-#include "backends.h"
+#include "engine/backends.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* Writes safetensors. Names are plain (layout.c checked them), so the header needs no
  * escapes. */
-#include "checkpoint.h"
+#include "engine/checkpoint.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -3,7 +3,7 @@
 #ifndef GAPLESS_CHECKPOINT_H
 #define GAPLESS_CHECKPOINT_H
 
-#include "layout.h"
+#include "engine/layout.h"
 
 /* Writes `theta` under the names of `layout` to `path`: a temporary file beside it,
  * synced, renamed, so that `path` is either as it was or complete. `metadata` is a list

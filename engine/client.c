@@ -1,7 +1,7 @@
 /* Hello and welcome from the client's side. */
-#include "client.h"
+#include "engine/client.h"
 
-#include "network.h"
+#include "engine/network.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -8,8 +8,8 @@
 #ifndef GAPLESS_CLIENT_H
 #define GAPLESS_CLIENT_H
 
-#include "backends.h"
-#include "wire.h"
+#include "engine/backends.h"
+#include "engine/wire.h"
 
 #define CLIENT_CONNECT_NS 10000000000ll
 /* The tag of a get: no note has it, which only helps whoever looks at a trace. */

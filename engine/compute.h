@@ -8,7 +8,7 @@
 #ifndef GAPLESS_COMPUTE_H
 #define GAPLESS_COMPUTE_H
 
-#include "rules.h"
+#include "engine/rules.h"
 
 #include <stdbool.h>
 #include <stddef.h>

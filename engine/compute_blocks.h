@@ -23,7 +23,7 @@
 #ifndef GAPLESS_COMPUTE_BLOCKS_H
 #define GAPLESS_COMPUTE_BLOCKS_H
 
-#include "compute_sweep.h"
+#include "engine/compute_sweep.h"
 
 enum {
     GATES = 1024,           /* gates known and not yet used, at most; a power of 2 */

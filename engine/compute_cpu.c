@@ -1,6 +1,6 @@
 /* Which of the compiled instruction sets this machine runs. (Not by target_clones or
  * ifunc: those choose before a sanitizer's run time is up.) */
-#include "compute.h"
+#include "engine/compute.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,13 +3,13 @@
  * time.
  *
  * Flags matter here: -O3 -ffp-contract=off -fno-math-errno. */
-#include "compute.h"
-#include "compute_blocks.h"
-#include "compute_lanes.h"
-#include "compute_rules.h"
-#include "compute_sweep.h"
-#include "element.h"
-#include "rules.h"
+#include "engine/compute.h"
+#include "engine/compute_blocks.h"
+#include "engine/compute_lanes.h"
+#include "engine/compute_rules.h"
+#include "engine/compute_sweep.h"
+#include "engine/element.h"
+#include "engine/rules.h"
 
 #ifndef GAPLESS_ISA_NAME
 #define GAPLESS_ISA_NAME generic
@@ -159,7 +159,7 @@ RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measu
         sweep_send(at, k, n, momentum##_reads &(SLOT_THETA | SLOT_ALL),                \
                    send_##symbol);                                                     \
     }
-#include "rules.def"
+#include "engine/rules.def"
 #undef RULE
 
 #define OWN(symbol, function)                                                          \
@@ -182,7 +182,7 @@ static double measure_nothing(const struct arrays *at, const struct knobs *k, si
 }
 
 static const struct passes passes[] = {
-#include "rules.def"
+#include "engine/rules.def"
 };
 #undef RULE
 

@@ -27,8 +27,8 @@
 #ifndef GAPLESS_COMPUTE_LANES_H
 #define GAPLESS_COMPUTE_LANES_H
 
-#include "compute.h"
-#include "element.h"
+#include "engine/compute.h"
+#include "engine/element.h"
 
 enum {
     LANES = SUM_LANES,

@@ -3,24 +3,24 @@
 #ifndef GAPLESS_COMPUTE_RULES_H
 #define GAPLESS_COMPUTE_RULES_H
 
-#include "corrections/delay_comp.h"
-#include "corrections/delay_comp_adaptive.h"
-#include "corrections/gap_aware.h"
-#include "corrections/gap_aware_global.h"
-#include "corrections/loss_gap.h"
-#include "corrections/loss_gap_dot.h"
-#include "corrections/none.h"
-#include "corrections/staleness.h"
-#include "momenta/dana.h"
-#include "momenta/elastic.h"
-#include "momenta/elastic_nesterov.h"
-#include "momenta/heavy_ball.h"
-#include "momenta/lwp.h"
-#include "momenta/multi.h"
-#include "momenta/nag.h"
-#include "momenta/plain.h"
-#include "momenta/shared.h"
-#include "momenta/slim.h"
+#include "engine/corrections/delay_comp.h"
+#include "engine/corrections/delay_comp_adaptive.h"
+#include "engine/corrections/gap_aware.h"
+#include "engine/corrections/gap_aware_global.h"
+#include "engine/corrections/loss_gap.h"
+#include "engine/corrections/loss_gap_dot.h"
+#include "engine/corrections/none.h"
+#include "engine/corrections/staleness.h"
+#include "engine/momenta/dana.h"
+#include "engine/momenta/elastic.h"
+#include "engine/momenta/elastic_nesterov.h"
+#include "engine/momenta/heavy_ball.h"
+#include "engine/momenta/lwp.h"
+#include "engine/momenta/multi.h"
+#include "engine/momenta/nag.h"
+#include "engine/momenta/plain.h"
+#include "engine/momenta/shared.h"
+#include "engine/momenta/slim.h"
 
 /* Constants of a rule that the table has no room for.
  *   reads, writes   enum slot bits
@@ -41,7 +41,7 @@
             : (rule_##symbol##_flags & RULE_GLOBAL) ? SLOT_THETA | SLOT_SENT           \
                                                     : 0                                \
     };
-#include "rules.def"
+#include "engine/rules.def"
 #undef RULE
 
 /* One lane of one update. `own` is a constant at every call: it chooses the reference
@@ -60,7 +60,7 @@
     {                                                                                  \
         e->sent = look_ahead_##momentum(e, k);                                         \
     }
-#include "rules.def"
+#include "engine/rules.def"
 #undef RULE
 
 #endif

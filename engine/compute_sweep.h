@@ -7,9 +7,9 @@
 #ifndef GAPLESS_COMPUTE_SWEEP_H
 #define GAPLESS_COMPUTE_SWEEP_H
 
-#include "compute.h"
-#include "compute_lanes.h"
-#include "element.h"
+#include "engine/compute.h"
+#include "engine/compute_lanes.h"
+#include "engine/element.h"
 
 #include <stddef.h>
 

@@ -25,9 +25,9 @@
 #ifndef GAPLESS_DEVICE_H
 #define GAPLESS_DEVICE_H
 
-#include "compute.h"
-#include "element.h"
-#include "status.h"
+#include "engine/compute.h"
+#include "engine/element.h"
+#include <gapless/status.h>
 
 #include <stdbool.h>
 #include <stddef.h>

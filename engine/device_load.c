@@ -1,7 +1,7 @@
 /* Opening the GPU plugin, and choosing GPUs. */
-#include "device.h"
+#include "engine/device.h"
 
-#include "gapless.h"
+#include <gapless/gapless.h>
 
 #include <dlfcn.h>
 #include <limits.h>

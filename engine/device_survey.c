@@ -1,8 +1,8 @@
 /* The GPUs of this machine, for people. */
-#include "device.h"
+#include "engine/device.h"
 
-#include "gapless.h"
-#include "text_page.h"
+#include <gapless/gapless.h>
+#include "engine/text_page.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* GPUs and network cards as the kernel shows them: how far apart they are, and by which
  * kernel module cards can reach the memory of GPUs. */
-#include "device.h"
+#include "engine/device.h"
 
 #include <dirent.h>
 #include <limits.h>

@@ -1,7 +1,7 @@
 /* The version and the rule table, for users. */
-#include "gapless.h"
-#include "rules.h"
-#include "text_page.h"
+#include <gapless/gapless.h>
+#include "engine/rules.h"
+#include "engine/text_page.h"
 
 #include <string.h>
 

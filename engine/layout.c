@@ -1,5 +1,5 @@
 /* From tensors to one vector, blocks and ranges. */
-#include "layout.h"
+#include "engine/layout.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -13,7 +13,7 @@
 #ifndef GAPLESS_LAYOUT_H
 #define GAPLESS_LAYOUT_H
 
-#include "gapless.h"
+#include <gapless/gapless.h>
 
 #define LAYOUT_LANES 16u
 /* Smallest piece of a large tensor unless told: smaller ones lose the effect of a block

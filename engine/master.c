@@ -1,8 +1,8 @@
 /* The master: open, the loop (poll, step, perform), close. */
-#include "master_gpu.h"
+#include "engine/master_gpu.h"
 
-#include "checkpoint.h"
-#include "network.h"
+#include "engine/checkpoint.h"
+#include "engine/network.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -4,14 +4,14 @@
 #ifndef GAPLESS_MASTER_H
 #define GAPLESS_MASTER_H
 
-#include "backends.h"
-#include "compute.h"
-#include "element.h"
-#include "layout.h"
-#include "master_core.h"
-#include "record.h"
-#include "schedule.h"
-#include "wire.h"
+#include "engine/backends.h"
+#include "engine/compute.h"
+#include "engine/element.h"
+#include "engine/layout.h"
+#include "engine/master_core.h"
+#include "engine/record.h"
+#include "engine/schedule.h"
+#include "engine/wire.h"
 
 #define MASTER_NO_WORKER UINT32_MAX
 #define MASTER_NO_PEER UINT32_MAX

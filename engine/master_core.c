@@ -1,6 +1,6 @@
 /* The pure step of the master. Read master_core.h first; the table of events is at the
  * end. */
-#include "master_core.h"
+#include "engine/master_core.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* Who comes and goes at the master: hello, welcome, refusal, departure. */
-#include "master_gpu.h"
+#include "engine/master_gpu.h"
 
 #include <stdarg.h>
 #include <stdio.h>

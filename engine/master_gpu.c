@@ -1,5 +1,5 @@
 /* The master's passes on GPUs. See master_gpu.h. */
-#include "master_gpu.h"
+#include "engine/master_gpu.h"
 
 /* ---- where things are ---------------------------------------------------- */
 

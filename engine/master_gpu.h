@@ -23,8 +23,8 @@
 #ifndef GAPLESS_MASTER_GPU_H
 #define GAPLESS_MASTER_GPU_H
 
-#include "device.h"
-#include "master.h"
+#include "engine/device.h"
+#include "engine/master.h"
 
 /* Gradients checked ahead of their turn, and gradients applied that nobody was told of:
  * the two halves of a GPU's places for results. */

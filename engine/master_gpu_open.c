@@ -1,6 +1,6 @@
 /* The master's GPUs: which, their memory, and whether network cards reach it. */
-#include "master_gpu.h"
-#include "text_page.h"
+#include "engine/master_gpu.h"
+#include "engine/text_page.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* Opening a master: checks the configuration, takes all memory, listens. */
-#include "master_gpu.h"
+#include "engine/master_gpu.h"
 
-#include "network.h"
+#include "engine/network.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* The master's passes over memory: when, with which scalars, and what is counted. How
  * they are carried out is in master_pass_cpu.c and master_gpu.c. */
-#include "master_gpu.h"
+#include "engine/master_gpu.h"
 
 #include <assert.h>
 #include <math.h>

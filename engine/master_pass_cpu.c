@@ -1,5 +1,5 @@
 /* The master's passes on this processor: which arrays, and in which parts. */
-#include "master.h"
+#include "engine/master.h"
 
 /* The same arrays from element n on. */
 static struct arrays arrays_from(const struct arrays *at, size_t n)

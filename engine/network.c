@@ -1,5 +1,5 @@
 /* Settings of a network in, traffic and path of a connection out. */
-#include "network.h"
+#include "engine/network.h"
 
 #define TOKEN_MIN 16u
 #define TOKEN_MAX 4096u

@@ -3,7 +3,7 @@
 #ifndef GAPLESS_NETWORK_H
 #define GAPLESS_NETWORK_H
 
-#include "gapless.h"
+#include <gapless/gapless.h>
 #include "transport/transport.h"
 
 /* Checks the settings and hands them to a transport; what they point at stays the

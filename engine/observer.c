@@ -1,7 +1,7 @@
 /* An observer: reads the live parameters and statistics, one-sided, without asking
  * anybody. Here is what it does where memory is mapped; observer_far.c does the same
  * where it is not. */
-#include "observer.h"
+#include "engine/observer.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
 #ifndef GAPLESS_OBSERVER_H
 #define GAPLESS_OBSERVER_H
 
-#include "client.h"
+#include "engine/client.h"
 
 /* One-sided reads are tried for so long; then the master is asked for a copy. */
 #define OBSERVER_PATIENCE_NS 20000000ull

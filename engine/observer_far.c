@@ -3,7 +3,7 @@
  *   words of all ranges ──> ranges ──> words again     each waits for the one before
  *        same and even: the range is whole; otherwise once more, only those
  */
-#include "observer.h"
+#include "engine/observer.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* Records: writing and reading. */
-#include "record.h"
+#include "engine/record.h"
 
 #include <errno.h>
 #include <inttypes.h>

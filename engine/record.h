@@ -22,7 +22,7 @@
 #ifndef GAPLESS_RECORD_H
 #define GAPLESS_RECORD_H
 
-#include "gapless.h"
+#include <gapless/gapless.h>
 
 #include <stdio.h>
 

@@ -11,7 +11,7 @@
 #ifndef GAPLESS_RNG_H
 #define GAPLESS_RNG_H
 
-#include "portable.h"
+#include "engine/portable.h"
 
 #include <math.h>
 #include <stdbool.h>

@@ -1,13 +1,13 @@
 /* The table of rules and the scalars of one update. */
-#include "rules.h"
-#include "compute_rules.h"
-#include "element.h"
+#include "engine/rules.h"
+#include "engine/compute_rules.h"
+#include "engine/element.h"
 
 #include <string.h>
 
 #define RULE(symbol, text, correction, momentum, extra, paper) ROW_##symbol,
 enum {
-#include "rules.def"
+#include "engine/rules.def"
     ROWS
 };
 #undef RULE
@@ -23,7 +23,7 @@ enum {
      .index = ROW_##symbol},
 
 const struct rule rules[] = {
-#include "rules.def"
+#include "engine/rules.def"
 };
 #undef RULE
 

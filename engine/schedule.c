@@ -1,6 +1,6 @@
 /* Warm-up, milestones, cosine (Goyal et al. 2017 for the warm-up; Loshchilov and Hutter
  * 2017 for the cosine). */
-#include "schedule.h"
+#include "engine/schedule.h"
 
 #include <math.h>
 

@@ -2,7 +2,7 @@
 #ifndef GAPLESS_SCHEDULE_H
 #define GAPLESS_SCHEDULE_H
 
-#include "gapless.h"
+#include <gapless/gapless.h>
 
 /* Checks every field; GAPLESS_INVALID says which is wrong. `total` 0: the run has no
  * end (then no cosine). */

@@ -1,5 +1,5 @@
 /* The simulator: a real master, real workers, and a clock that is computed. */
-#include "simulator.h"
+#include "engine/simulator.h"
 
 #include <inttypes.h>
 #include <math.h>

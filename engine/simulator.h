@@ -13,10 +13,10 @@
 #ifndef GAPLESS_SIMULATOR_H
 #define GAPLESS_SIMULATOR_H
 
-#include "master.h"
-#include "record.h"
+#include "engine/master.h"
+#include "engine/record.h"
 #include "transport/sim.h"
-#include "worker.h"
+#include "engine/worker.h"
 
 #include <pthread.h>
 

@@ -8,9 +8,9 @@
  * Every worker has a stream of chance of its own, by the order in which it joined: what
  * it draws does not depend on what others do.
  */
-#include "simulator.h"
+#include "engine/simulator.h"
 
-#include "rng.h"
+#include "engine/rng.h"
 
 #include <stdlib.h>
 

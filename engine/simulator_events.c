@@ -1,5 +1,5 @@
 /* What happens when: a binary heap. */
-#include "simulator.h"
+#include "engine/simulator.h"
 
 #include <stdlib.h>
 

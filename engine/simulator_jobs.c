@@ -9,7 +9,7 @@
  * waits for one that a helper is at, the next in line. One buffer is always left for
  * what it needs at once, so that nobody waits for a buffer that is never given back.
  */
-#include "simulator.h"
+#include "engine/simulator.h"
 
 #include <stdlib.h>
 #include <time.h>

@@ -1,5 +1,5 @@
 /* Replay: what arrives, and when, comes from a record instead of a clock. */
-#include "simulator.h"
+#include "engine/simulator.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* Texts of status codes, and the one function that writes an error. */
-#include "status.h"
+#include <gapless/status.h>
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* Histograms of lag and gap, rates, running means. */
-#include "telemetry.h"
+#include "engine/telemetry.h"
 
 #include <math.h>
 

@@ -8,7 +8,7 @@
 #ifndef GAPLESS_TELEMETRY_H
 #define GAPLESS_TELEMETRY_H
 
-#include "gapless.h"
+#include <gapless/gapless.h>
 
 #define HISTOGRAM_OCTAVES 128 /* 2^-64 .. 2^64 */
 #define HISTOGRAM_PER_OCTAVE 32

@@ -1,5 +1,5 @@
 /* Lines of text for people. */
-#include "text_page.h"
+#include "engine/text_page.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -18,7 +18,7 @@
 #ifndef GAPLESS_WIRE_H
 #define GAPLESS_WIRE_H
 
-#include "telemetry.h"
+#include "engine/telemetry.h"
 #include "transport/ring.h"
 
 #define WIRE_MAGIC 0x53504147u /* "GAPS" */

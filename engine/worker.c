@@ -1,8 +1,8 @@
 /* A worker: open, pull, push. */
-#include "worker.h"
+#include "engine/worker.h"
 
-#include "layout.h"
-#include "network.h"
+#include "engine/layout.h"
+#include "engine/network.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -10,9 +10,9 @@
 #ifndef GAPLESS_WORKER_H
 #define GAPLESS_WORKER_H
 
-#include "client.h"
-#include "compute.h"
-#include "worker_buffers.h"
+#include "engine/client.h"
+#include "engine/compute.h"
+#include "engine/worker_buffers.h"
 
 struct gapless_worker {
     struct client client;

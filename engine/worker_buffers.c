@@ -1,5 +1,5 @@
 /* Buffers of the caller's: whose memory they are, the staged path, the end. */
-#include "worker.h"
+#include "engine/worker.h"
 
 #include <stdio.h>
 #include <stdlib.h>

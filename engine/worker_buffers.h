@@ -19,8 +19,8 @@
 #ifndef GAPLESS_WORKER_BUFFERS_H
 #define GAPLESS_WORKER_BUFFERS_H
 
-#include "device.h"
-#include "gapless.h"
+#include "engine/device.h"
+#include <gapless/gapless.h>
 
 struct gapless_worker;
 

@@ -8,7 +8,7 @@
  * A tail is what pads `count` elements to 16: it stays in the window's own memory, and
  * is zero.
  */
-#include "worker.h"
+#include "engine/worker.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -8,7 +8,7 @@
  *   pass     0 1 2 3               in the master's hands,
  *   get        0 1 2 3 head        and on the wire back
  */
-#include "worker.h"
+#include "engine/worker.h"
 
 #include <sched.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* A worker's memory: where everything is in what the master grants, and what the worker
  * keeps itself. What comes from the master is checked before it is used. */
-#include "worker.h"
+#include "engine/worker.h"
 
 #include <stdlib.h>
 #include <string.h>

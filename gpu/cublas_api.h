@@ -8,7 +8,7 @@
 #ifndef GAPLESS_GPU_CUBLAS_API_H
 #define GAPLESS_GPU_CUBLAS_API_H
 
-#include "engine/status.h"
+#include <gapless/status.h>
 
 #include <cuda_runtime_api.h>
 #include <stddef.h>

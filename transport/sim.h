@@ -34,7 +34,7 @@
 #ifndef GAPLESS_SIM_H
 #define GAPLESS_SIM_H
 
-#include "transport.h"
+#include "transport/transport.h"
 
 struct sim_world;
 

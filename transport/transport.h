@@ -35,7 +35,7 @@
 #ifndef GAPLESS_TRANSPORT_H
 #define GAPLESS_TRANSPORT_H
 
-#include "engine/status.h"
+#include <gapless/status.h>
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -28,7 +28,7 @@
 #ifndef GAPLESS_WORKLOADS_DATA_H
 #define GAPLESS_WORKLOADS_DATA_H
 
-#include "engine/status.h"
+#include <gapless/status.h>
 
 #include <stdint.h>
 

@@ -43,7 +43,7 @@
 #define GAPLESS_WORKLOADS_MODEL_H
 
 #include "bench/workloads/data.h"
-#include "engine/status.h"
+#include <gapless/status.h>
 
 #include <stddef.h>
 #include <stdint.h>

@@ -19,7 +19,7 @@
 #ifndef GAPLESS_WORKLOADS_SAMPLER_H
 #define GAPLESS_WORKLOADS_SAMPLER_H
 
-#include "engine/status.h"
+#include <gapless/status.h>
 
 #include <stdint.h>
 

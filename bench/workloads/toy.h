@@ -33,7 +33,7 @@
 #ifndef GAPLESS_WORKLOADS_TOY_H
 #define GAPLESS_WORKLOADS_TOY_H
 
-#include "engine/status.h"
+#include <gapless/status.h>
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -4,8 +4,8 @@
 #ifndef GAPLESS_CORRECTIONS_DELAY_COMP_H
 #define GAPLESS_CORRECTIONS_DELAY_COMP_H
 
-#include "../element.h"
-#include "../rules.h"
+#include "engine/element.h"
+#include "engine/rules.h"
 
 #define FORMULA_delay_comp "g = g + lambda*g*g*gap; "
 enum {

@@ -5,8 +5,8 @@
 #ifndef GAPLESS_CORRECTIONS_DELAY_COMP_ADAPTIVE_H
 #define GAPLESS_CORRECTIONS_DELAY_COMP_ADAPTIVE_H
 
-#include "../element.h"
-#include "../rules.h"
+#include "engine/element.h"
+#include "engine/rules.h"
 
 #define FORMULA_delay_comp_adaptive                                                    \
     "ms = m*ms + (1 - m)*g*g; g = g + (lambda0/sqrt(ms + 1e-7))*g*g*gap; "

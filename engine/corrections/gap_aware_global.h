@@ -9,8 +9,8 @@
 #ifndef GAPLESS_CORRECTIONS_GAP_AWARE_GLOBAL_H
 #define GAPLESS_CORRECTIONS_GAP_AWARE_GLOBAL_H
 
-#include "../element.h"
-#include "../rules.h"
+#include "engine/element.h"
+#include "engine/rules.h"
 
 #define FORMULA_gap_aware_global                                                       \
     "C = rate_max*(sqrt(s/(1 - rho^n)) + 1e-8); g = g/(1 + rms(gap)/C); "

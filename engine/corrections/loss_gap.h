@@ -17,8 +17,8 @@
 #ifndef GAPLESS_CORRECTIONS_LOSS_GAP_H
 #define GAPLESS_CORRECTIONS_LOSS_GAP_H
 
-#include "../element.h"
-#include "../rules.h"
+#include "engine/element.h"
+#include "engine/rules.h"
 
 #define FORMULA_loss_gap "per block g = clip(1 + kappa*<g, gap>, 0, 1)*g; "
 enum {

@@ -10,7 +10,7 @@
 #ifndef GAPLESS_CORRECTIONS_LOSS_GAP_DOT_H
 #define GAPLESS_CORRECTIONS_LOSS_GAP_DOT_H
 
-#include "loss_gap.h"
+#include "engine/corrections/loss_gap.h"
 
 #define FORMULA_loss_gap_dot                                                           \
     "per block g = clip(1 + kappa*(<g, theta - ahead> - r), 0, 1)*g, "                 \

@@ -2,7 +2,7 @@
 #ifndef GAPLESS_CORRECTIONS_NONE_H
 #define GAPLESS_CORRECTIONS_NONE_H
 
-#include "../element.h"
+#include "engine/element.h"
 
 #define FORMULA_none ""
 enum {

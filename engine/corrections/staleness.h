@@ -3,7 +3,7 @@
 #ifndef GAPLESS_CORRECTIONS_STALENESS_H
 #define GAPLESS_CORRECTIONS_STALENESS_H
 
-#include "../element.h"
+#include "engine/element.h"
 
 #define FORMULA_staleness "g = g/max(1, lag); "
 enum {

@@ -9,8 +9,8 @@
 #ifndef GAPLESS_MOMENTA_DANA_H
 #define GAPLESS_MOMENTA_DANA_H
 
-#include "../element.h"
-#include "../rules.h"
+#include "engine/element.h"
+#include "engine/rules.h"
 
 #define FORMULA_dana                                                                   \
     "own = gamma*own + g; all = sum of own; theta -= rate*own; "                       \

@@ -12,8 +12,8 @@
 #ifndef GAPLESS_MOMENTA_ELASTIC_H
 #define GAPLESS_MOMENTA_ELASTIC_H
 
-#include "../element.h"
-#include "../rules.h"
+#include "engine/element.h"
+#include "engine/rules.h"
 
 #define FORMULA_elastic                                                                \
     "worker x -= rate*g; every period-th time d = alpha*(x - theta), theta += d, "     \

@@ -3,7 +3,7 @@
 #ifndef GAPLESS_MOMENTA_ELASTIC_NESTEROV_H
 #define GAPLESS_MOMENTA_ELASTIC_NESTEROV_H
 
-#include "elastic.h"
+#include "engine/momenta/elastic.h"
 
 #define FORMULA_elastic_nesterov                                                       \
     "worker v = gamma*v + g, x -= rate*(g + gamma*v); every period-th time "           \

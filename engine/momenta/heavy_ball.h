@@ -2,8 +2,8 @@
 #ifndef GAPLESS_MOMENTA_HEAVY_BALL_H
 #define GAPLESS_MOMENTA_HEAVY_BALL_H
 
-#include "../element.h"
-#include "../rules.h"
+#include "engine/element.h"
+#include "engine/rules.h"
 
 #define FORMULA_heavy_ball "v = gamma*v + g; theta -= rate*v; send theta"
 enum {

@@ -4,8 +4,8 @@
 #ifndef GAPLESS_MOMENTA_LWP_H
 #define GAPLESS_MOMENTA_LWP_H
 
-#include "../element.h"
-#include "../rules.h"
+#include "engine/element.h"
+#include "engine/rules.h"
 
 #define FORMULA_lwp "v = gamma*v + g; theta -= rate*v; send theta - T*rate*v"
 enum {

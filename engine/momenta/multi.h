@@ -3,8 +3,8 @@
 #ifndef GAPLESS_MOMENTA_MULTI_H
 #define GAPLESS_MOMENTA_MULTI_H
 
-#include "../element.h"
-#include "../rules.h"
+#include "engine/element.h"
+#include "engine/rules.h"
 
 #define FORMULA_multi "own = gamma*own + g; theta -= rate*own; send theta"
 enum {

@@ -4,8 +4,8 @@
 #ifndef GAPLESS_MOMENTA_NAG_H
 #define GAPLESS_MOMENTA_NAG_H
 
-#include "../element.h"
-#include "../rules.h"
+#include "engine/element.h"
+#include "engine/rules.h"
 
 #define FORMULA_nag "v = gamma*v + g; theta -= rate*v; send theta - rate*gamma*v"
 enum {

@@ -2,8 +2,8 @@
 #ifndef GAPLESS_MOMENTA_PLAIN_H
 #define GAPLESS_MOMENTA_PLAIN_H
 
-#include "../element.h"
-#include "../rules.h"
+#include "engine/element.h"
+#include "engine/rules.h"
 
 #define FORMULA_plain "theta -= rate*g; send theta"
 enum {

@@ -5,8 +5,8 @@
 #ifndef GAPLESS_MOMENTA_SHARED_H
 #define GAPLESS_MOMENTA_SHARED_H
 
-#include "../element.h"
-#include "../rules.h"
+#include "engine/element.h"
+#include "engine/rules.h"
 
 #define FORMULA_shared                                                                 \
     "theta -= rate*(gamma/N*all + g); all = (1 - (1 - gamma)/N)*all + g; "             \

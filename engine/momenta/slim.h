@@ -5,8 +5,8 @@
 #ifndef GAPLESS_MOMENTA_SLIM_H
 #define GAPLESS_MOMENTA_SLIM_H
 
-#include "../element.h"
-#include "../rules.h"
+#include "engine/element.h"
+#include "engine/rules.h"
 
 #define FORMULA_slim "theta -= rate*u, u = gamma*v + g from the worker; send theta"
 enum {

@@ -1,5 +1,5 @@
 /* Processes under test. */
-#include "run.h"
+#include "tests/cluster/run.h"
 
 #include <dirent.h>
 #include <fcntl.h>

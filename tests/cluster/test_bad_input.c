@@ -1,6 +1,6 @@
 /* What a person can type wrongly: each gets an exit code, 2 for misuse and 1 for
  * failure, and words that help. ctest: timeout=60 */
-#include "run.h"
+#include "tests/cluster/run.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* kill -9 of a worker at 20 seeded instants of a real run: eight workers, a new one for
  * each that was killed. The run goes on, every gradient of it is consumed once, the
  * others finish, nothing is left behind. ctest: timeout=300 */
-#include "run.h"
+#include "tests/cluster/run.h"
 
 #include <signal.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* Master, workers and observers started one by one, as by people who start processes
  * themselves. ctest: timeout=90 */
-#include "run.h"
+#include "tests/cluster/run.h"
 
 #include <signal.h>
 #include <stdio.h>

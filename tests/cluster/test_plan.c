@@ -1,7 +1,7 @@
 /* gapless plan from the command line; and its arithmetic against the simulator, which
  * runs the real master under a computed clock. ctest: timeout=120 */
 #include "cluster/plan.h"
-#include "run.h"
+#include "tests/cluster/run.h"
 
 #include <math.h>
 #include <stdio.h>

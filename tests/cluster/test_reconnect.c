@@ -1,7 +1,7 @@
 /* A worker whose master is lost: it looks for it again if it may, ends if it may not,
  * and says which. Over shared memory; that the master is killed is the same over any
  * transport. ctest: timeout=120 */
-#include "run.h"
+#include "tests/cluster/run.h"
 
 #include <signal.h>
 #include <stdio.h>

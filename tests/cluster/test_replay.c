@@ -1,6 +1,6 @@
 /* A run of processes, recorded, and repeated in virtual time: the same parameters, bit
  * for bit, whatever the rule and whatever went wrong. ctest: timeout=120 */
-#include "run.h"
+#include "tests/cluster/run.h"
 
 #include <signal.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* gapless simulate for real, on synthetic data and test functions: the same bytes every
  * time, the files, events, what can be typed wrongly, Ctrl-C. ctest: timeout=120 */
-#include "run.h"
+#include "tests/cluster/run.h"
 
 #include "bench/workloads/data.h"
 

@@ -1,6 +1,6 @@
 /* gapless study for real, on generated data: what it writes, going on after kill -9,
  * runs that fail, two at once in a run_dir. ctest: timeout=120 */
-#include "run.h"
+#include "tests/cluster/run.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -1,6 +1,6 @@
 /* The live view, on a pseudo-terminal: it shows what it should, fits when the size
  * changes, and gives the cursor back on every way out. */
-#include "run.h"
+#include "tests/cluster/run.h"
 
 #include <fcntl.h>
 #include <poll.h>

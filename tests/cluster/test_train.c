@@ -1,8 +1,8 @@
 /* gapless train for real, on synthetic data: every rule, the files, Ctrl-C, faults,
  * death of the master, a full disk. ctest: timeout=300 */
-#include "run.h"
+#include "tests/cluster/run.h"
 
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <math.h>
 #include <signal.h>

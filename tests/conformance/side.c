@@ -1,5 +1,5 @@
 /* What the tests of all transports share. */
-#include "side.h"
+#include "tests/conformance/side.h"
 
 #include <stdio.h>
 #include <stdlib.h>

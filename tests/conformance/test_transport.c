@@ -2,7 +2,7 @@
  * The promises of transport/transport.h, kept by every transport: objects, control
  * messages, windows, notes. What only one transport has (files, processes, hostile
  * peers) is tested in its own tests. */
-#include "side.h"
+#include "tests/conformance/side.h"
 
 #include <stdio.h>
 #include <stdlib.h>

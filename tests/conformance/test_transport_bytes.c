@@ -2,7 +2,7 @@
  * The promises of transport/transport.h, kept by every transport: what put and get
  * bring, when they are done, and what of a region a peer may touch. Where windows are
  * mapped most of it is there at once; the same tests hold. */
-#include "side.h"
+#include "tests/conformance/side.h"
 
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* ctest: timeout=60
  * The promises of transport/transport.h, kept by every transport: how peers come and
  * go, addresses, time, many peers. */
-#include "side.h"
+#include "tests/conformance/side.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
 #ifndef GAPLESS_TESTS_ENGINE_H
 #define GAPLESS_TESTS_ENGINE_H
 
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <signal.h>
 #include <stdio.h>

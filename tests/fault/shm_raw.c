@@ -1,5 +1,5 @@
 /* A peer of the shared memory transport taken apart. */
-#include "shm_raw.h"
+#include "tests/fault/shm_raw.h"
 
 #include <dirent.h>
 #include <poll.h>

@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "engine.h"
+#include "tests/fault/engine.h"
 #include "engine/client.h"
 
 #include <math.h>

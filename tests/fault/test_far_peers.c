@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "far.h"
+#include "tests/fault/far.h"
 
 /* ---- who goes, and what is said of it ------------------------------------ */
 

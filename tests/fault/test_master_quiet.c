@@ -8,8 +8,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "counting.h"
-#include "engine.h"
+#include "tests/fault/counting.h"
+#include "tests/fault/engine.h"
 
 #include <sys/syscall.h>
 

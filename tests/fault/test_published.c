@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "engine.h"
+#include "tests/fault/engine.h"
 #include "engine/master.h"
 #include "engine/worker.h"
 

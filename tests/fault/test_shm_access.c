@@ -1,7 +1,7 @@
 /* ctest: timeout=60
  * Who may do what to whom over the shared memory transport: read-only memory, socket
  * files, other users, and a process that has run out of descriptors. */
-#include "shm_raw.h"
+#include "tests/fault/shm_raw.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 /* ctest: timeout=60
  * Peers of the shared memory transport that break its rules, by mistake or on purpose:
  * each is refused or dropped, and the server goes on serving the others. */
-#include "shm_raw.h"
+#include "tests/fault/shm_raw.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -9,7 +9,7 @@
  *               └─ victim   floods until SIGKILL; how many puts it knows of stays in
  *                           shared memory
  */
-#include "shm_raw.h"
+#include "tests/fault/shm_raw.h"
 
 #include <dirent.h>
 #include <signal.h>

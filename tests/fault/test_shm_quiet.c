@@ -2,8 +2,8 @@
  * What the shared memory transport costs: no system call but sched_yield and no
  * allocation per event while the server is busy; next to no processor time while it is
  * not; and more processes than cores do not starve each other. */
-#include "counting.h"
-#include "shm_raw.h"
+#include "tests/fault/counting.h"
+#include "tests/fault/shm_raw.h"
 
 #include <errno.h>
 #include <sched.h>

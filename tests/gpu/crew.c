@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "crew.h"
+#include "tests/gpu/crew.h"
 
 #include "transport/sim.h"
 

@@ -1,5 +1,5 @@
 /* The fake of CUDA that is inside the plugin: see fake/fake_cuda.h. */
-#include "fake/fake_cuda.h"
+#include "tests/gpu/fake/fake_cuda.h"
 
 #include <dlfcn.h>
 #include <stdlib.h>

@@ -9,7 +9,7 @@
 
 #include "bench/bench_gpu.h"
 #include "engine/rules.h"
-#include "fake/fake_cuda.h"
+#include "tests/gpu/fake/fake_cuda.h"
 
 #include <math.h>
 #include <stdio.h>

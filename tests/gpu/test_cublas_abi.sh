@@ -14,7 +14,7 @@ if [ -z "$root" ]; then
 fi
 object=$(mktemp "${TMPDIR:-/tmp}/gapless-abi.XXXXXX") || exit 1
 trap 'rm -f "$object"' EXIT
-"${CC:-cc}" -std=c17 -Wall -Wextra -Werror -I"$source" -isystem "$root/include" -c "$source/tests/gpu/abi/cublas_abi.c" \
+"${CC:-cc}" -std=c17 -Wall -Wextra -Werror -I"$source" -I"$source/engine/include" -isystem "$root/include" -c "$source/tests/gpu/abi/cublas_abi.c" \
     -o "$object" || exit 1
 echo "the declarations agree with $root/include/cublas_v2.h"
 

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "engine/device.h"
-#include "fake/fake_cuda.h"
+#include "tests/gpu/fake/fake_cuda.h"
 
 #include <pthread.h>
 #include <signal.h>

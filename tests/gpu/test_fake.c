@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "fake/fake_cuda.h"
+#include "tests/gpu/fake/fake_cuda.h"
 
 #include <cuda_runtime_api.h>
 #include <signal.h>

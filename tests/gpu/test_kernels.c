@@ -2,7 +2,7 @@
  * grids and orders of threads, queues of gradients, numbers that are odd.
  *
  * ctest: timeout=120 */
-#include "kernels_bed.h"
+#include "tests/gpu/kernels_bed.h"
 
 static struct bed bed;
 

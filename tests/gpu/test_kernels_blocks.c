@@ -2,7 +2,7 @@
  * dots, several gradients, grids and orders of threads.
  *
  * ctest: timeout=120 */
-#include "kernels_bed.h"
+#include "tests/gpu/kernels_bed.h"
 
 enum {
     N_MAX = 150000,

@@ -2,7 +2,7 @@
  * decay, finite, slim, scale, who comes and who goes.
  *
  * ctest: timeout=120 */
-#include "kernels_bed.h"
+#include "tests/gpu/kernels_bed.h"
 
 enum {
     N_MAX = 140000,

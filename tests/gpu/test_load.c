@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "engine/device.h"
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <limits.h>
 #include <pthread.h>
@@ -67,9 +67,9 @@ static void compile(const char *name, const char *abi, const char *bytes,
                    "{ return abi == p.abi ? &p : NULL; }\n",
                    abi, bytes, version);
     write_file(source, text);
-    shell("%s -std=c17 -shared -fPIC -I%s -o %s/%s.so %s/%s.c",
-          compiler != NULL ? compiler : "cc", GAPLESS_SOURCE_DIR, folder, name, folder,
-          name);
+    shell("%s -std=c17 -shared -fPIC -I%s -I%s/engine/include -o %s/%s.so %s/%s.c",
+          compiler != NULL ? compiler : "cc", GAPLESS_SOURCE_DIR, GAPLESS_SOURCE_DIR,
+          folder, name, folder, name);
 }
 
 /* What device_plugin says in a process of its own, started from `program`. */

@@ -11,8 +11,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "engine/gapless.h"
-#include "fake/fake_cuda.h"
+#include <gapless/gapless.h>
+#include "tests/gpu/fake/fake_cuda.h"
 
 #include <math.h>
 #include <signal.h>

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "bench/workloads/model_gpu.h"
-#include "fake/fake_cuda.h"
+#include "tests/gpu/fake/fake_cuda.h"
 #include "tests/unit/model_bed.h"
 
 #include <stdio.h>

@@ -11,7 +11,7 @@
 #include "engine/compute.h"
 #include "engine/device.h"
 #include "engine/rules.h"
-#include "fake/fake_cuda.h"
+#include "tests/gpu/fake/fake_cuda.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -20,7 +20,7 @@ failed=0
 build() {
     name=$1
     flags=$2
-    common="-std=c++17 -O1 -g -I$shim -ffp-contract=off"
+    common="-std=c++17 -O1 -g -I$shim -I$source -ffp-contract=off"
     part=$flags
     [ "$name" = tsan ] && part=
     # shellcheck disable=SC2086

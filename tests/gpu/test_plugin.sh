@@ -66,7 +66,7 @@ int main(int argc, char **argv)
     return 0;
 }
 END
-if "${CC:-cc}" -std=c17 -D_GNU_SOURCE -I"$source" "$work/open.c" -o "$work/open" -ldl; then
+if "${CC:-cc}" -std=c17 -D_GNU_SOURCE -I"$source" -I"$source/engine/include" "$work/open.c" -o "$work/open" -ldl; then
     "$work/open" "$plugin" || wrong "opened by hand"
 else
     wrong "the host does not compile"

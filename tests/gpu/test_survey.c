@@ -8,8 +8,8 @@
 #include <cmocka.h>
 
 #include "engine/device.h"
-#include "engine/gapless.h"
-#include "fake/fake_cuda.h"
+#include <gapless/gapless.h>
+#include "tests/gpu/fake/fake_cuda.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "engine/device.h"
-#include "fake/fake_cuda.h"
+#include "tests/gpu/fake/fake_cuda.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -8,8 +8,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "fake/fake_cuda.h"
-#include "crew.h"
+#include "tests/gpu/fake/fake_cuda.h"
+#include "tests/gpu/crew.h"
 
 #include <math.h>
 #include <stdio.h>

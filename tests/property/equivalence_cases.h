@@ -7,7 +7,7 @@
 #ifndef GAPLESS_TESTS_EQUIVALENCE_CASES_H
 #define GAPLESS_TESTS_EQUIVALENCE_CASES_H
 
-#include "drive.h"
+#include "tests/property/drive.h"
 
 #include <stdarg.h>
 #include <stddef.h>

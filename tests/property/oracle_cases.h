@@ -7,8 +7,8 @@
 #ifndef GAPLESS_TESTS_ORACLE_CASES_H
 #define GAPLESS_TESTS_ORACLE_CASES_H
 
-#include "drive.h"
-#include "oracle.h"
+#include "tests/property/drive.h"
+#include "tests/property/oracle.h"
 
 #include <stdarg.h>
 #include <stddef.h>

@@ -3,7 +3,7 @@
 #ifndef GAPLESS_TESTS_SIMULATED_H
 #define GAPLESS_TESTS_SIMULATED_H
 
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 
 #include <stdio.h>
 #include <stdlib.h>

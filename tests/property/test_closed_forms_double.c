@@ -1,7 +1,7 @@
 /* Closed forms that the rules must meet, in double: gaps on a linear loss, how far one
  * gradient moves the parameters in all, momentum with the rate inside, synchronous
  * shards. */
-#include "drive.h"
+#include "tests/property/drive.h"
 
 #include <stdarg.h>
 #include <stddef.h>

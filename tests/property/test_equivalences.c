@@ -1,5 +1,5 @@
 /* Equivalences between rules, in float. */
-#include "equivalence_cases.h"
+#include "tests/property/equivalence_cases.h"
 
 int main(void)
 {

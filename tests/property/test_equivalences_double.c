@@ -1,5 +1,5 @@
 /* Equivalences between rules, in double. */
-#include "equivalence_cases.h"
+#include "tests/property/equivalence_cases.h"
 
 extern const struct compute compute_cpu_generic; /* the double build has one */
 

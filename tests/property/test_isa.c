@@ -2,7 +2,7 @@
  * of the gap, with and without telemetry, ragged blocks, and all the passes beside
  * them. Then what must hold bit by bit on each of them: telemetry changes nothing,
  * padding stays 0, a penalty never enlarges a gradient. */
-#include "drive.h"
+#include "tests/property/drive.h"
 
 #include <stdarg.h>
 #include <stddef.h>

@@ -8,9 +8,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "engine/gapless.h"
+#include <gapless/gapless.h>
 #include "engine/schedule.h"
-#include "oracle.h"
+#include "tests/property/oracle.h"
 
 #include <signal.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* Every rule in float, on the best instruction set of this machine (test_isa.c: the
  * others have the same bits), against the scalar double-precision master. */
-#include "oracle_cases.h"
+#include "tests/property/oracle_cases.h"
 
 int main(void)
 {

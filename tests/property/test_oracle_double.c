@@ -1,6 +1,6 @@
 /* Every rule, compiled for double, against the scalar double-precision master: that the
  * formulas are those of the decisions, to rounding. */
-#include "oracle_cases.h"
+#include "tests/property/oracle_cases.h"
 
 extern const struct compute compute_cpu_generic; /* the double build has one */
 

@@ -1,7 +1,7 @@
 /* The order of operations, to the bit: one update of each half of a rule, in scalar
  * float written out as decided. Another order of the same formula has other last bits,
  * and then machines that should agree do not. */
-#include "drive.h"
+#include "tests/property/drive.h"
 
 #include <stdarg.h>
 #include <stddef.h>

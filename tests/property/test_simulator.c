@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "simulated.h"
+#include "tests/property/simulated.h"
 
 #include <math.h>
 

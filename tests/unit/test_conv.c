@@ -9,7 +9,7 @@
 
 #include "bench/workloads/conv_loops.h"
 #include "bench/workloads/sampler.h"
-#include "model_bed.h"
+#include "tests/unit/model_bed.h"
 
 #include <stdio.h>
 

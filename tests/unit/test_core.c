@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "core_world.h"
+#include "tests/unit/core_world.h"
 
 static void test_lag_of_round_robin(void **state)
 {

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "core_world.h"
+#include "tests/unit/core_world.h"
 
 static void someone_dies(struct world *w, uint32_t worker)
 {

@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "bench/workloads/sampler.h"
-#include "model_bed.h"
+#include "tests/unit/model_bed.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -1,6 +1,6 @@
 /* ctest: timeout=60
  * The simulated transport: what the link costs, the pump, and many peers. */
-#include "sim_net.h"
+#include "tests/unit/sim_net.h"
 
 #include <math.h>
 

@@ -1,7 +1,7 @@
 /* ctest: timeout=60
  * The simulated transport beyond what every transport promises: its clock and order,
  * its queues, and that everything is given back. */
-#include "sim_net.h"
+#include "tests/unit/sim_net.h"
 
 #include <errno.h>
 #include <sys/mman.h>

@@ -1,5 +1,5 @@
 /* A server and clients of the verbs transport over the fake network. */
-#include "bed.h"
+#include "tests/verbs/bed.h"
 
 #include <stdatomic.h>
 #include <string.h>

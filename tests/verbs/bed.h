@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "fake.h"
+#include "tests/verbs/fake.h"
 #include "transport/transport.h"
 
 #include <pthread.h>

@@ -4,7 +4,7 @@
 #ifndef GAPLESS_TESTS_VERBS_CONFORM_H
 #define GAPLESS_TESTS_VERBS_CONFORM_H
 
-#include "fake.h"
+#include "tests/verbs/fake.h"
 
 #include <stdlib.h>
 

@@ -1,5 +1,5 @@
 /* Two ends of a connection over the fake network. */
-#include "ends.h"
+#include "tests/verbs/ends.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>

@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "fake.h"
+#include "tests/verbs/fake.h"
 
 #include <netinet/in.h>
 

@@ -1,6 +1,6 @@
 /* The fake's accelerators: memory that a process has an address for and cannot touch,
  * and the ways a network card gets to it. */
-#include "fake_own.h"
+#include "tests/verbs/fake_own.h"
 
 #include <errno.h>
 #include <fcntl.h>

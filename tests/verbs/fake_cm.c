@@ -1,5 +1,5 @@
 /* The fake's ids: making, binding, listening and resolving. */
-#include "fake_own.h"
+#include "tests/verbs/fake_own.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

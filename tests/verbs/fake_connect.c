@@ -1,6 +1,6 @@
 /* The fake's connections: asking, accepting, rejecting, parting; and what a test does
  * to them from outside. */
-#include "fake_own.h"
+#include "tests/verbs/fake_own.h"
 
 #include <errno.h>
 #include <stdlib.h>

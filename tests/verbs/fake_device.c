@@ -1,6 +1,6 @@
 /* The fake's devices, what is known about them, their contexts, protection domains and
  * asynchronous events. */
-#include "fake_own.h"
+#include "tests/verbs/fake_own.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* The fake's event channels: what has happened to ids, and what follows from its being
  * fetched. */
-#include "fake_own.h"
+#include "tests/verbs/fake_own.h"
 
 #include <errno.h>
 #include <stdlib.h>

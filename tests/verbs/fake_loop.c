@@ -1,6 +1,6 @@
 /* The fake's queue pairs that are connected to themselves: made without an id, turned
  * RESET, INIT, RTR, RTS by hand. */
-#include "fake_own.h"
+#include "tests/verbs/fake_own.h"
 
 #include <errno.h>
 #include <string.h>

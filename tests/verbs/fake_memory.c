@@ -1,5 +1,5 @@
 /* The fake's memory regions and windows: keys, and what each of them permits. */
-#include "fake_own.h"
+#include "tests/verbs/fake_own.h"
 
 #include <errno.h>
 #include <stdlib.h>

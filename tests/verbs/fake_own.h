@@ -15,7 +15,7 @@
 #ifndef GAPLESS_TESTS_VERBS_FAKE_OWN_H
 #define GAPLESS_TESTS_VERBS_FAKE_OWN_H
 
-#include "fake.h"
+#include "tests/verbs/fake.h"
 
 #include <netinet/in.h>
 

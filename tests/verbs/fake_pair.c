@@ -1,6 +1,6 @@
 /* The fake's queue pairs: making and ending them, posting to them, and completing what
  * was posted. */
-#include "fake_own.h"
+#include "tests/verbs/fake_own.h"
 
 #include <errno.h>
 #include <stdlib.h>

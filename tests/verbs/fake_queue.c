@@ -1,5 +1,5 @@
 /* The fake's completion channels and completion queues. */
-#include "fake_own.h"
+#include "tests/verbs/fake_own.h"
 
 #include <errno.h>
 #include <stdlib.h>

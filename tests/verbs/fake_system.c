@@ -1,7 +1,7 @@
 /* The network interfaces of the fake's devices, as the operating system would tell of
  * them: fnet0 of fake0 and so on. For test programs that are linked with --wrap of
  * these functions. */
-#include "fake_own.h"
+#include "tests/verbs/fake_own.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>

@@ -1,6 +1,6 @@
 /* The fake's wire: does what was posted, with the checks that hardware makes on both
  * sides. */
-#include "fake_own.h"
+#include "tests/verbs/fake_own.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* The fake network as a whole: its lock, its faults, what fails on purpose, what is
  * alive, the thread that does posted work, and the names of things. */
-#include "fake_own.h"
+#include "tests/verbs/fake_own.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -1,5 +1,5 @@
 /* A server whose regions are partly in memory of accelerators. */
-#include "placed.h"
+#include "tests/verbs/placed.h"
 
 #include <string.h>
 #include <sys/mman.h>

@@ -3,7 +3,7 @@
 #ifndef GAPLESS_TESTS_VERBS_PLACED_H
 #define GAPLESS_TESTS_VERBS_PLACED_H
 
-#include "bed.h"
+#include "tests/verbs/bed.h"
 
 #define TWO "10.1.1.1:7471,10.1.2.1:7471"
 

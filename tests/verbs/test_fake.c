@@ -1,8 +1,8 @@
 /* ctest: timeout=60
  * The fake network itself, with plain verbs code: what moves bytes, and what it
  * refuses. */
-#include "ends.h"
-#include "placed.h"
+#include "tests/verbs/ends.h"
+#include "tests/verbs/placed.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* ctest: timeout=60
  * The fake network itself, with plain verbs code: connecting and parting, and that
  * misuse is told. */
-#include "ends.h"
+#include "tests/verbs/ends.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
  * GPU that network cards reach by themselves: the same bits as with memory of the host,
  * and no byte of them through it; where a card does not reach it: copies, if they are
  * allowed, else an error that says what to do. */
-#include "bed.h"
+#include "tests/verbs/bed.h"
 
 #include "tests/gpu/fake/fake_cuda.h"
 #include "tests/gpu/crew.h"

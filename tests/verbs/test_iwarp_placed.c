@@ -2,4 +2,4 @@
  * ctest: source=tests/conformance/test_transport_placed.c
  * What every transport has to do, by verbs over the fake's iWARP. */
 #define CONFORM_AT "10.2.1.1"
-#include "conform.h"
+#include "tests/verbs/conform.h"

@@ -1,7 +1,7 @@
 /* ctest: timeout=60 link=-Wl,--wrap=getifaddrs,--wrap=freeifaddrs,--wrap=opendir
  * What goes wrong outside of the verbs transport: peers and devices that go, addresses
  * that lead nowhere, memory that cannot be locked; and which devices are used. */
-#include "bed.h"
+#include "tests/verbs/bed.h"
 
 #include "transport/verbs.h"
 

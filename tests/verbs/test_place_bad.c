@@ -2,7 +2,7 @@
  * Placed memory and those who keep to no rules: rights hold for each part, grants that
  * make no sense end their peer, what a peer left half done is never told as done, and
  * nothing reaches memory that was given back. */
-#include "placed.h"
+#include "tests/verbs/placed.h"
 
 #include "transport/verbs_wire.h"
 

@@ -1,7 +1,7 @@
 /* ctest: timeout=60
  * A card's own way to placed memory and back: both ways, through every card, bounded,
  * and cheap after the first time. */
-#include "placed.h"
+#include "tests/verbs/placed.h"
 
 #include <string.h>
 

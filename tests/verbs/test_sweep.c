@@ -3,7 +3,7 @@
  * and then for good, in the course of a whole life: open, region, listen, connect,
  * greeting with a token, grants, windows, put, get, notes, texts, poll, drop, close.
  * Whatever fails: it ends soon, with a status and words, and nothing is left. */
-#include "bed.h"
+#include "tests/verbs/bed.h"
 
 #include <stdio.h>
 #include <string.h>

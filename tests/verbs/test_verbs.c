@@ -1,7 +1,7 @@
 /* ctest: timeout=60
  * What the verbs transport does besides what every transport does: tokens, cutting of
  * long messages, lanes, credit, counters. */
-#include "bed.h"
+#include "tests/verbs/bed.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* What must be found in the kernels of calibrate.cu. */
-#include "scan.h"
+#include "tests/gpu/scan/scan.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* Reads a cubin: see cubin.h. */
-#include "cubin.h"
+#include "tests/gpu/scan/cubin.h"
 
 #include <elf.h>
 #include <stdbool.h>

@@ -1,7 +1,7 @@
 /* What must be true of the plugin's kernels. How often a kernel loads and stores 128
  * bits follows from the table of rules: each array once in the body for four aligned
  * elements. */
-#include "scan.h"
+#include "tests/gpu/scan/scan.h"
 
 #include "engine/compute_rules.h"
 #include "engine/rules.h"

@@ -6,7 +6,7 @@
  *   gapless_gpu_scan careless PTX                of calibrate.cu, compiled without care
  *   gapless_gpu_scan check FILE.cubin|FILE.ptx...   the plugin's, of all architectures
  */
-#include "scan.h"
+#include "tests/gpu/scan/scan.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* Reads PTX: see ptx.h. A statement is on a line of its own, as nvcc writes it. */
-#include "ptx.h"
+#include "tests/gpu/scan/ptx.h"
 
 #include <ctype.h>
 #include <stdbool.h>

@@ -2,8 +2,8 @@
 #ifndef GAPLESS_TESTS_SCAN_H
 #define GAPLESS_TESTS_SCAN_H
 
-#include "cubin.h"
-#include "ptx.h"
+#include "tests/gpu/scan/cubin.h"
+#include "tests/gpu/scan/ptx.h"
 
 enum {
     SCAN_MAX = 4096

@@ -4,10 +4,10 @@
 #ifndef SHIM_CUDA_RUNTIME_H
 #define SHIM_CUDA_RUNTIME_H
 
-#include "runtime_api.h"
+#include "tests/gpu/shim/runtime_api.h"
 
 #ifdef __cplusplus
-#include "kernel_language.h"
+#include "tests/gpu/shim/kernel_language.h"
 #endif
 
 #endif

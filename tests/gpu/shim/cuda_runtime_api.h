@@ -2,6 +2,6 @@
 #ifndef FAKE_CUDA_RUNTIME_API_H
 #define FAKE_CUDA_RUNTIME_API_H
 
-#include "runtime_api.h"
+#include "tests/gpu/shim/runtime_api.h"
 
 #endif

@@ -11,9 +11,9 @@
 #ifndef SHIM_CUEMU_INSIDE_H
 #define SHIM_CUEMU_INSIDE_H
 
-#include "runtime_api.h"
+#include "tests/gpu/shim/runtime_api.h"
 
-#include "kernel_language.h"
+#include "tests/gpu/shim/kernel_language.h"
 
 #include <vector>
 

@@ -33,7 +33,7 @@
 #ifndef SHIM_KERNEL_LANGUAGE_H
 #define SHIM_KERNEL_LANGUAGE_H
 
-#include "cuemu.h"
+#include "tests/gpu/shim/cuemu.h"
 
 #include <cmath>
 #include <cstdint>

@@ -1,6 +1,6 @@
 /* The threads of a kernel: stacks, switches between them, and what a kernel calls. See
  * cuemu_inside.h. */
-#include "cuemu_inside.h"
+#include "tests/gpu/shim/cuemu_inside.h"
 
 #include <cstdio>
 #include <cstdlib>

@@ -1,6 +1,6 @@
 /* Blocks and launches: who runs next, who has met, and a report where nobody can go on.
  * See cuemu_inside.h. */
-#include "cuemu_inside.h"
+#include "tests/gpu/shim/cuemu_inside.h"
 
 #include <cstdio>
 #include <cstdlib>

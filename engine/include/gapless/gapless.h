@@ -33,7 +33,7 @@
 #ifndef GAPLESS_H
 #define GAPLESS_H
 
-#include "status.h"
+#include <gapless/status.h>
 
 #include <stdbool.h>
 #include <stddef.h>
