@@ -10,16 +10,16 @@
  *   bench_gpu_runs.c     this program as a whole                 sanitizer, runs, kill
  *   bench_gpu_tool.c     starting programs, every wait bounded
  *
- * Everything goes through the plugin's table (engine/device.h): no CUDA here.
+ * Everything goes through the plugin's table (engine/device/device.h): no CUDA here.
  */
 #ifndef GAPLESS_BENCH_GPU_H
 #define GAPLESS_BENCH_GPU_H
 
 #include "bench/bench.h"
 
-#include "engine/compute.h"
-#include "engine/device.h"
-#include "engine/element.h"
+#include "engine/compute/compute.h"
+#include "engine/device/device.h"
+#include "engine/rules/element.h"
 
 #include <jansson.h>
 #include <stdbool.h>

@@ -9,7 +9,7 @@
 #include "bench/bench_gpu.h"
 #include "bench/bench_transport.h"
 
-#include "engine/backends.h"
+#include "engine/run/backends.h"
 #include "transport/transport.h"
 
 #include <fcntl.h>

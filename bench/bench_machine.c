@@ -1,7 +1,7 @@
 /* What a figure was measured on; every benchmark's JSON carries it. */
 #include "bench/bench.h"
 
-#include "engine/compute.h"
+#include "engine/compute/compute.h"
 #include <gapless/gapless.h>
 
 #include <jansson.h>

@@ -3,8 +3,8 @@
 #ifndef GAPLESS_BENCH_PASSES_H
 #define GAPLESS_BENCH_PASSES_H
 
-#include "engine/compute.h"
-#include "engine/element.h"
+#include "engine/compute/compute.h"
+#include "engine/rules/element.h"
 
 enum {
     BENCH_SCRATCH = 3

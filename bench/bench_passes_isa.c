@@ -1,10 +1,10 @@
-/* Compiled like engine/compute_cpu_isa.c: once for each instruction set, with its flags
+/* Compiled like engine/compute/compute_cpu_isa.c: once for each instruction set, with its flags
  * and GAPLESS_ISA_NAME, so that a pass and what it is held against have the same means.
  */
 #include "bench/bench_passes.h"
 
-#include "engine/compute_rules.h"
-#include "engine/compute_sweep.h"
+#include "engine/rules/compute_rules.h"
+#include "engine/compute/compute_sweep.h"
 
 #ifndef GAPLESS_ISA_NAME
 #define GAPLESS_ISA_NAME generic
@@ -75,12 +75,12 @@ RULE_FN void stream_of(const struct arrays *at, size_t n, bool cached, unsigned 
         stream_of(at, n, cached, rule_##symbol##_reads, rule_##symbol##_writes,        \
                   rule_##symbol##_measure_reads, rule_##symbol##_flags);               \
     }
-#include "engine/rules.def"
+#include "engine/rules/rules.def"
 #undef RULE
 
 #define RULE(symbol, name, correction, momentum, extra, source) stream_##symbol,
 static void (*const streams[])(const struct arrays *, size_t, bool) = {
-#include "engine/rules.def"
+#include "engine/rules/rules.def"
 };
 #undef RULE
 
@@ -334,7 +334,7 @@ static void step_elastic_nesterov(struct steps *s)
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
     {apart_##correction, step_##momentum, behind_##correction},
 static void (*const recipes[][3])(struct steps *) = {
-#include "engine/rules.def"
+#include "engine/rules/rules.def"
 };
 #undef RULE
 

@@ -16,9 +16,9 @@
 #include "bench/bench.h"
 #include "bench/bench_passes.h"
 
-#include "engine/compute.h"
-#include "engine/element.h"
-#include "engine/rules.h"
+#include "engine/compute/compute.h"
+#include "engine/rules/element.h"
+#include "engine/rules/rules.h"
 
 #include <getopt.h>
 #include <jansson.h>

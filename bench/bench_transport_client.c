@@ -3,7 +3,7 @@
  * are copied here: into the window before a put, out of it after a get. */
 #include "bench/bench_transport.h"
 
-#include "engine/backends.h"
+#include "engine/run/backends.h"
 
 #include <math.h>
 #include <sched.h>

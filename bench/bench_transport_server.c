@@ -2,7 +2,7 @@
  * the client asks for one. */
 #include "bench/bench_transport.h"
 
-#include "engine/backends.h"
+#include "engine/run/backends.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* Which device a command uses: the CPU, GPUs that are there, or a clear no. */
 #include "cluster/device.h"
 
-#include "engine/device.h"
+#include "engine/device/device.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* gapless doctor: the GPUs, and how network cards reach their memory. */
 #include "cluster/doctor.h"
 
-#include "engine/device.h"
+#include "engine/device/device.h"
 
 #include <stdint.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* The GPUs of a group: each a rank with its own thread, model and buffers (group.h has
- * the steps, engine/device.h what a GPU can do, NCCL joins them).
+ * the steps, engine/device/device.h what a GPU can do, NCCL joins them).
  *
  *          rank 0             rank 1 ...
  *   params [theta ]──NCCL──>[theta ]         gpus_gradient: a worker of several GPUs.

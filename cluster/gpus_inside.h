@@ -4,7 +4,7 @@
 
 #include "cluster/gpus.h"
 #include "cluster/group.h"
-#include "engine/device.h"
+#include "engine/device/device.h"
 
 #include <pthread.h>
 

@@ -83,7 +83,7 @@ int gpus_turn_gradient(void *context, uint32_t r, const void *argument,
 
 /* ---- synchronous SGD ----------------------------------------------------- */
 
-/* Norm, clipping, decay, as every worker does with its gradient (engine/worker.c). A
+/* Norm, clipping, decay, as every worker does with its gradient (engine/worker/worker.c). A
  * norm that is not finite is left to the check of the mean. */
 static int own_part(const struct gpus *gpus, struct gpu_rank *rank,
                     struct gapless_error *error)

@@ -5,7 +5,7 @@
 #include "cluster/config.h"
 #include "cluster/program.h"
 #include "cluster/train_group.h"
-#include "engine/schedule.h"
+#include "engine/run/schedule.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* The driver: one update after another, until the end. */
 #include "cluster/ssgd.h"
 
-#include "engine/schedule.h"
+#include "engine/run/schedule.h"
 
 #include <math.h>
 #include <string.h>

@@ -2,8 +2,8 @@
 #include "cluster/ssgd.h"
 
 #include "cluster/program.h"
-#include "engine/checkpoint.h"
-#include "engine/layout.h"
+#include "engine/run/checkpoint.h"
+#include "engine/run/layout.h"
 
 #include <math.h>
 #include <stdio.h>

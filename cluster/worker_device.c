@@ -2,7 +2,7 @@
 #include "cluster/worker_device.h"
 
 #include "cluster/device.h"
-#include "engine/device.h"
+#include "engine/device/device.h"
 #include "cluster/program.h"
 
 #include <math.h>

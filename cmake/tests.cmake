@@ -25,7 +25,7 @@ target_compile_definitions(gapless_test INTERFACE
 # The second compile that the *_double tests use: rules and compute in double, to check the formulas. It has one
 # instruction set: the tests name compute_cpu_generic.
 add_library(gapless_double STATIC EXCLUDE_FROM_ALL
-  engine/rules.c engine/status.c engine/compute_cpu_isa.c)
+  engine/rules/rules.c engine/status.c engine/compute/compute_cpu_isa.c)
 target_compile_definitions(gapless_double PUBLIC GAPLESS_REAL_DOUBLE)
 gapless_isa_sanitize(gapless_double)
 

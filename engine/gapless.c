@@ -1,7 +1,7 @@
 /* The version and the rule table, for users. */
 #include <gapless/gapless.h>
-#include "engine/rules.h"
-#include "engine/text_page.h"
+#include "engine/rules/rules.h"
+#include "engine/base/text_page.h"
 
 #include <string.h>
 

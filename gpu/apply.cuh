@@ -8,7 +8,7 @@
 
 #include "gpu/sums.cuh"
 
-#include "engine/compute_rules.h"
+#include "engine/rules/compute_rules.h"
 
 typedef void lane_fn(struct lane *e, const struct knobs *k);
 

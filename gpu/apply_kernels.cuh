@@ -41,13 +41,13 @@
     KERNEL(symbol, correction, sent, ahead_is_zero)                                    \
     LOOKS_##correction(                                                                \
         AHEAD_##momentum(KERNEL(symbol, correction, own, ahead_of_##symbol)))
-#include "engine/rules.def"
+#include "engine/rules/rules.def"
 #undef RULE
 
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
     {VARIANT(symbol, sent), LOOKS_##correction(AHEAD_##momentum(VARIANT(symbol, own)))},
 apply_kernel *const TABLE[][2] = {
-#include "engine/rules.def"
+#include "engine/rules/rules.def"
 };
 #undef RULE
 

@@ -211,7 +211,7 @@ DEVICE_FN void block_all(const struct block_work *work)
     }
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
     MEASURES_##correction(MEASURED(symbol, correction))
-#include "engine/rules.def"
+#include "engine/rules/rules.def"
 #undef RULE
 
 typedef void block_kernel(const struct block_work work);
@@ -220,7 +220,7 @@ typedef void block_kernel(const struct block_work work);
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
     {MEASURES_##correction(gapless_block_##symbol)},
 static block_kernel *const kernels[][1] = {
-#include "engine/rules.def"
+#include "engine/rules/rules.def"
 };
 #undef RULE
 

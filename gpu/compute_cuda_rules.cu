@@ -89,7 +89,7 @@ KERNEL gapless_measure_nothing(const __grid_constant__ struct rule_work work)
     })
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
     SUMS_UP_##correction(MEASURE(symbol, momentum))
-#include "engine/rules.def"
+#include "engine/rules/rules.def"
 #undef RULE
 
 /* ---- look-ahead ---------------------------------------------------------- */
@@ -126,7 +126,7 @@ DEVICE_FN void send_all(const struct rule_work *work)
     {                                                                                  \
         send_all<momentum##_reads &(SLOT_THETA | SLOT_ALL), send_##symbol>(&work);     \
     }
-#include "engine/rules.def"
+#include "engine/rules/rules.def"
 #undef RULE
 
 /* ---- round --------------------------------------------------------------- */
@@ -204,7 +204,7 @@ DEVICE_FN void round_all(const struct rule_work *work)
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
     ROUND_##extra(ROUND(symbol, correction, sent, 0)                                   \
                       ROUND(symbol, correction, sent_gap, SUM_GAP))
-#include "engine/rules.def"
+#include "engine/rules/rules.def"
 #undef RULE
 
 /* ---- launches ------------------------------------------------------------ */
@@ -212,7 +212,7 @@ DEVICE_FN void round_all(const struct rule_work *work)
 /* Row by row of rules.def; NULL where there is none. */
 #define RULE(symbol, name, correction, momentum, extra, source) gapless_send_##symbol,
 static rule_kernel *const sends[] = {
-#include "engine/rules.def"
+#include "engine/rules/rules.def"
 };
 #undef RULE
 
@@ -221,14 +221,14 @@ static rule_kernel *const sends[] = {
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
     {SUMS_UP_##correction(MEASURES_OF(symbol, momentum))},
 static rule_kernel *const measures[][2] = {
-#include "engine/rules.def"
+#include "engine/rules/rules.def"
 };
 #undef RULE
 
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
     {ROUND_##extra(gapless_round_##symbol##_sent, gapless_round_##symbol##_sent_gap)},
 static rule_kernel *const rounds[][2] = {
-#include "engine/rules.def"
+#include "engine/rules/rules.def"
 };
 #undef RULE
 

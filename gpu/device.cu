@@ -255,7 +255,7 @@ static void device_close(struct device *device)
     free(device);
 }
 
-/* In the order of engine/device.h. */
+/* In the order of engine/device/device.h. */
 const struct device_ops gpu_device = {
     device_count,     device_facts_of,   device_open,        device_close,
     device_failure,   device_take,       device_give,        device_pin,

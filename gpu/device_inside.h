@@ -1,4 +1,4 @@
-/* A device from inside: what device*.cu share. See engine/device.h for what it does.
+/* A device from inside: what device*.cu share. See engine/device/device.h for what it does.
  *
  *   streams[IN]    copies from the host        events of its own, a ring
  *   streams[WORK]  uploads, copies, passes     events

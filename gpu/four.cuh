@@ -9,9 +9,9 @@
 #ifndef GAPLESS_GPU_FOUR_CUH
 #define GAPLESS_GPU_FOUR_CUH
 
-#include "engine/compute.h"
-#include "engine/element.h"
-#include "engine/rules.h"
+#include "engine/compute/compute.h"
+#include "engine/rules/element.h"
+#include "engine/rules/rules.h"
 
 #include <cuda_runtime.h>
 

@@ -2,7 +2,7 @@
 #ifndef GAPLESS_GPU_GROUP_H
 #define GAPLESS_GPU_GROUP_H
 
-#include "engine/device.h"
+#include "engine/device/device.h"
 #include "gpu/nccl_api.h"
 
 #include <stdbool.h>

@@ -66,7 +66,7 @@
     static_assert((0 ROUND_##extra(+1)) ==                                             \
                       ((rule_##symbol##_flags & RULE_ROUND) != 0),                     \
                   "halves.cuh and the row of " name " agree about rounds");
-#include "engine/rules.def"
+#include "engine/rules/rules.def"
 #undef RULE
 
 #endif

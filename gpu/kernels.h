@@ -7,7 +7,7 @@
 #ifndef GAPLESS_GPU_KERNELS_H
 #define GAPLESS_GPU_KERNELS_H
 
-#include "engine/device.h"
+#include "engine/device/device.h"
 
 #include <cuda_runtime.h>
 

@@ -14,7 +14,7 @@
 #ifndef GAPLESS_GPU_PLUGIN_H
 #define GAPLESS_GPU_PLUGIN_H
 
-#include "engine/device.h"
+#include "engine/device/device.h"
 
 #include <cuda_runtime_api.h>
 

@@ -1,4 +1,4 @@
-/* Sums with the bits of the CPU (engine/compute_lanes.h has the order), whatever the
+/* Sums with the bits of the CPU (engine/compute/compute_lanes.h has the order), whatever the
  * grid.
  *
  *   products of a stretch ──> tile in shared memory    by all threads of a block
@@ -18,7 +18,7 @@
 
 #include "gpu/four.cuh"
 
-#include "engine/device.h"
+#include "engine/device/device.h"
 
 /* What is added up, and how a lane of a stretch adds its 64 terms. */
 constexpr unsigned SUM_GAP = 1;     /* in float */

@@ -29,7 +29,7 @@
  * A client of one finds no server of the other.
  *
  * Beside the table of transport.h there are the functions below, for whoever drives the
- * clock (engine/simulator.c).
+ * clock (engine/simulator/simulator.c).
  */
 #ifndef GAPLESS_SIM_H
 #define GAPLESS_SIM_H

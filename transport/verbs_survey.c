@@ -1,7 +1,7 @@
 /* The verbs transport: what this machine has, for people. */
 #include "transport/verbs.h"
 
-#include "engine/text_page.h"
+#include "engine/base/text_page.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* Which of the compiled tables this machine runs: that of the engine's passes. */
 #include "bench/workloads/conv_loops.h"
 
-#include "engine/compute.h"
+#include "engine/compute/compute.h"
 
 #include <string.h>
 

@@ -1,4 +1,4 @@
-/* Compiled like engine/compute_cpu_isa.c: once for each instruction set, with its flags
+/* Compiled like engine/compute/compute_cpu_isa.c: once for each instruction set, with its flags
  * and GAPLESS_ISA_NAME. Channels are side by side, so every inner loop runs over
  * neighbouring floats; the usual numbers of channels are constants to it, because a
  * loop of one or two vectors is soon all overhead. */

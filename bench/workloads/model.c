@@ -1,7 +1,7 @@
 /* What a model is: reading its name, laying out its parameters, starting values. */
 #include "bench/workloads/model.h"
 
-#include "engine/rng.h"
+#include "engine/base/rng.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -1,7 +1,7 @@
 /* Models on a GPU: the plugin's, with memory for parameters and gradient. */
 #include "bench/workloads/model_gpu.h"
 
-#include "engine/device.h"
+#include "engine/device/device.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

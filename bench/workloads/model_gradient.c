@@ -13,7 +13,7 @@
 
 #include "bench/workloads/conv.h"
 #include "bench/workloads/model_ops.h"
-#include "engine/portable.h"
+#include "engine/base/portable.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -1,7 +1,7 @@
 /* Batches by ticket: a keyed permutation of the sample indices an epoch. */
 #include "bench/workloads/sampler.h"
 
-#include "engine/rng.h"
+#include "engine/base/rng.h"
 
 enum {
     ROUNDS = 8

@@ -7,7 +7,7 @@
  * noise.
  */
 #include "bench/workloads/data_image.h"
-#include "engine/rng.h"
+#include "engine/base/rng.h"
 
 #include <errno.h>
 #include <stdbool.h>

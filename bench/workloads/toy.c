@@ -2,7 +2,7 @@
  * the same on every machine. */
 #include "bench/workloads/toy.h"
 
-#include "engine/rng.h"
+#include "engine/base/rng.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -9,9 +9,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "engine/master.h"
-#include "engine/observer.h"
-#include "engine/worker.h"
+#include "engine/master/master.h"
+#include "engine/worker/observer.h"
+#include "engine/worker/worker.h"
 #include "transport/sim.h"
 
 #include <math.h>

@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "tests/fault/engine.h"
-#include "engine/client.h"
+#include "engine/worker/client.h"
 
 #include <math.h>
 #include <string.h>

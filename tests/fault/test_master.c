@@ -8,8 +8,8 @@
 #include <cmocka.h>
 
 #include "tests/fault/engine.h"
-#include "engine/client.h"
-#include "engine/master.h"
+#include "engine/worker/client.h"
+#include "engine/master/master.h"
 
 #include <math.h>
 #include <string.h>

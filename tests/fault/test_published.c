@@ -8,8 +8,8 @@
 #include <cmocka.h>
 
 #include "tests/fault/engine.h"
-#include "engine/master.h"
-#include "engine/worker.h"
+#include "engine/master/master.h"
+#include "engine/worker/worker.h"
 
 #include <math.h>
 #include <string.h>

@@ -4,9 +4,9 @@
 #ifndef TESTS_GPU_CREW_H
 #define TESTS_GPU_CREW_H
 
-#include "engine/device.h"
-#include "engine/master.h"
-#include "engine/worker.h"
+#include "engine/device/device.h"
+#include "engine/master/master.h"
+#include "engine/worker/worker.h"
 
 #include <stdbool.h>
 #include <stddef.h>

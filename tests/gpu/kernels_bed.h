@@ -13,10 +13,10 @@
 #include <cmocka.h>
 
 #include "cuemu.h"
-#include "engine/compute.h"
-#include "engine/device.h"
-#include "engine/element.h"
-#include "engine/rules.h"
+#include "engine/compute/compute.h"
+#include "engine/device/device.h"
+#include "engine/rules/element.h"
+#include "engine/rules/rules.h"
 #include "gpu/kernels.h"
 
 #include <math.h>

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "bench/bench_gpu.h"
-#include "engine/rules.h"
+#include "engine/rules/rules.h"
 #include "tests/gpu/fake/fake_cuda.h"
 
 #include <math.h>

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "engine/device.h"
+#include "engine/device/device.h"
 #include "tests/gpu/fake/fake_cuda.h"
 
 #include <pthread.h>

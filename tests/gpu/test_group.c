@@ -1,6 +1,6 @@
 /* Groups of GPUs (gpu/group.c), on a fake NCCL in which everything that can go wrong
  * does: nobody hangs, and the error says who and why. ctest: timeout=120 */
-#include "engine/device.h"
+#include "engine/device/device.h"
 #include "tests/gpu/fake/fake_cuda.h"
 #include "tests/gpu/fake_nccl.h"
 

@@ -1,7 +1,7 @@
 /* The real NCCL, where it is installed: what works of it without a GPU, which is its
  * loading, its version and names for groups; and joining fails soon and clearly.
  * ctest: timeout=120 */
-#include "engine/device.h"
+#include "engine/device/device.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "engine/device.h"
+#include "engine/device/device.h"
 #include <gapless/gapless.h>
 
 #include <limits.h>
@@ -60,7 +60,7 @@ static void compile(const char *name, const char *abi, const char *bytes,
 
     (void)snprintf(source, sizeof source, "%s.c", name);
     (void)snprintf(text, sizeof text,
-                   "#include \"engine/device.h\"\n"
+                   "#include \"engine/device/device.h\"\n"
                    "static const struct gpu_plugin p = {%s, %s, \"%s\", 0, 0, 0};\n"
                    "const struct gpu_plugin *gapless_gpu_plugin(uint32_t abi);\n"
                    "const struct gpu_plugin *gapless_gpu_plugin(uint32_t abi)\n"

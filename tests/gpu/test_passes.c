@@ -8,9 +8,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "engine/compute.h"
-#include "engine/device.h"
-#include "engine/rules.h"
+#include "engine/compute/compute.h"
+#include "engine/device/device.h"
+#include "engine/rules/rules.h"
 #include "tests/gpu/fake/fake_cuda.h"
 
 #include <stdio.h>

@@ -31,7 +31,7 @@ for library in $needed; do
 done
 
 cat >"$work/open.c" <<'END'
-#include "engine/device.h"
+#include "engine/device/device.h"
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "engine/device.h"
+#include "engine/device/device.h"
 #include <gapless/gapless.h>
 #include "tests/gpu/fake/fake_cuda.h"
 

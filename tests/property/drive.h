@@ -3,9 +3,9 @@
 #ifndef GAPLESS_TESTS_DRIVE_H
 #define GAPLESS_TESTS_DRIVE_H
 
-#include "engine/compute.h"
-#include "engine/element.h"
-#include "engine/rules.h"
+#include "engine/compute/compute.h"
+#include "engine/rules/element.h"
+#include "engine/rules/rules.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -9,8 +9,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "engine/master.h"
-#include "engine/worker.h"
+#include "engine/master/master.h"
+#include "engine/worker/worker.h"
 #include "transport/sim.h"
 
 #include <math.h>

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include <gapless/gapless.h>
-#include "engine/schedule.h"
+#include "engine/run/schedule.h"
 #include "tests/property/oracle.h"
 
 #include <signal.h>

@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "engine/record.h"
+#include "engine/run/record.h"
 #include "tests/fault/engine.h"
 
 #include <math.h>

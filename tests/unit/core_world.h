@@ -3,7 +3,7 @@
 #ifndef GAPLESS_TESTS_CORE_WORLD_H
 #define GAPLESS_TESTS_CORE_WORLD_H
 
-#include "engine/master_core.h"
+#include "engine/master/core.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "bench/workloads/data.h"
-#include "engine/rng.h"
+#include "engine/base/rng.h"
 
 #include <dirent.h>
 #include <limits.h>

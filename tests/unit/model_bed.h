@@ -3,7 +3,7 @@
 #define TESTS_MODEL_BED_H
 
 #include "bench/workloads/model.h"
-#include "engine/rng.h"
+#include "engine/base/rng.h"
 
 #include <inttypes.h>
 #include <math.h>

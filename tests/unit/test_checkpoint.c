@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "engine/checkpoint.h"
+#include "engine/run/checkpoint.h"
 
 #include <jansson.h>
 #include <signal.h>

@@ -6,9 +6,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "engine/compute.h"
-#include "engine/element.h"
-#include "engine/rules.h"
+#include "engine/compute/compute.h"
+#include "engine/rules/element.h"
+#include "engine/rules/rules.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "engine/layout.h"
+#include "engine/run/layout.h"
 
 #include <stdio.h>
 #include <string.h>

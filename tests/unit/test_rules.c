@@ -5,8 +5,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "engine/element.h"
-#include "engine/rules.h"
+#include "engine/rules/element.h"
+#include "engine/rules/rules.h"
 
 #include <math.h>
 #include <string.h>

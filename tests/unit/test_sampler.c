@@ -6,8 +6,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "engine/portable.h"
-#include "engine/rng.h"
+#include "engine/base/portable.h"
+#include "engine/base/rng.h"
 #include "bench/workloads/sampler.h"
 
 #include <math.h>

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "engine/schedule.h"
+#include "engine/run/schedule.h"
 
 #include <math.h>
 #include <string.h>

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "engine/telemetry.h"
+#include "engine/run/telemetry.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -3,8 +3,8 @@
  * elements. */
 #include "tests/gpu/scan/scan.h"
 
-#include "engine/compute_rules.h"
-#include "engine/rules.h"
+#include "engine/rules/compute_rules.h"
+#include "engine/rules/rules.h"
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -38,7 +38,7 @@ static const struct {
      momentum##_reads & (SLOT_THETA | SLOT_ALL),                                       \
      rule_##symbol##_own_gap &&                                                        \
          !(rule_##symbol##_flags & (RULE_GLOBAL | RULE_BLOCK))},
-#include "engine/rules.def"
+#include "engine/rules/rules.def"
 #undef RULE
 };
 

@@ -1,0 +1,418 @@
+/* The passes for one instruction set. This file is compiled once for each, with its
+ * flags and GAPLESS_ISA_NAME (generic, avx2, avx512); compute_cpu.c chooses at run
+ * time.
+ *
+ * Flags matter here: -O3 -ffp-contract=off -fno-math-errno. */
+#include "engine/compute/compute.h"
+#include "engine/compute/compute_blocks.h"
+#include "engine/compute/compute_lanes.h"
+#include "engine/rules/compute_rules.h"
+#include "engine/compute/compute_sweep.h"
+#include "engine/rules/element.h"
+#include "engine/rules/rules.h"
+
+#ifndef GAPLESS_ISA_NAME
+#define GAPLESS_ISA_NAME generic
+#endif
+
+#define JOIN(a, b) JOIN_EXPANDED(a, b)
+#define JOIN_EXPANDED(a, b) a##b
+
+/* Flags that do not fit the name would cost half of the speed or more, and nothing
+ * else. */
+enum {
+    BYTES_generic = 16,
+    BYTES_avx2 = 32,
+    BYTES_avx512 = 64
+};
+_Static_assert(REAL_BYTES == sizeof(double) ||
+                   REAL_BYTES >= (int)JOIN(BYTES_, GAPLESS_ISA_NAME),
+               "compiled with the vectors of its instruction set");
+
+typedef void pass_fn(const struct arrays *at, const struct knobs *k,
+                     const struct blocks *blocks, size_t n, struct sums *ret);
+typedef double measure_fn(const struct arrays *at, const struct knobs *k, size_t n);
+typedef void send_fn(const struct arrays *at, const struct knobs *k, size_t n);
+
+struct passes {
+    pass_fn *apply[2][2]; /* [gap_ref][want] */
+    measure_fn *measure[2];
+    send_fn *look_ahead;
+};
+
+RULE_FN size_t stretch_end(size_t i, size_t n)
+{
+    return n - i > SUM_STRETCH_ELEMENTS ? i + SUM_STRETCH_ELEMENTS : n;
+}
+
+/* The sum of gap^2, of which the gate of a RULE_GLOBAL rule is made. */
+RULE_FN double sweep_gap(const struct arrays *arrays, const struct knobs *knobs,
+                         size_t n, unsigned reads, lane_fn *ahead)
+{
+    const struct arrays at = *arrays;
+    const struct knobs k = *knobs;
+    struct spans sum = spans_zero();
+
+    for (size_t i = 0; i < n;) {
+        size_t end = stretch_end(i, n);
+        struct lanes stretch = lanes_zero();
+        while (i < end) {
+            struct chunk some = chunk_zero();
+            for (int c = 0; c < CHUNKS_EXACT && i < end; c++, i += LANES)
+                for (int p = 0; p < PARTS; p++) {
+                    struct lane e = lane_load(&at, i + (size_t)(p * WIDTH), reads);
+                    if (ahead)
+                        ahead(&e, &k);
+                    some.part[p] += gap(&e) * gap(&e);
+                }
+            lanes_flush(&stretch, &some);
+        }
+        lanes_move(&sum.span, &stretch);
+        spans_reach(&sum, i / LANES);
+    }
+    return spans_total(&sum);
+}
+
+RULE_FN void sweep_send(const struct arrays *arrays, const struct knobs *knobs,
+                        size_t n, unsigned reads, lane_fn *send)
+{
+    const struct arrays at = *arrays;
+    const struct knobs k = *knobs;
+
+    for (size_t i = 0; i < n; i += WIDTH) {
+        struct lane e = lane_load(&at, i, reads);
+        send(&e, &k);
+        lane_store(&at, i, SLOT_SENT, &e);
+    }
+}
+
+/* A range whose blocks the caller did not name is one block; a gradient without lag has
+ * nothing to be measured against. */
+RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measure,
+                         const struct arrays *at, const struct knobs *k,
+                         const struct blocks *blocks, size_t n, struct sums *ret)
+{
+    uint32_t end = (uint32_t)n;
+    struct blocks whole = {.ends = &end, .count = 1};
+
+    if (!blocks || !blocks->count)
+        blocks = &whole;
+    if (k->lagging) {
+        sweep_blocks(plan, measure, at, k, blocks, n, ret);
+    } else {
+        sweep(plan, at, k, n, ret);
+        ret->gate_sum = (double)blocks->count;
+    }
+}
+
+/* The loops of one rule. Of the four variants only those that differ are compiled:
+ * where the reference of the gap makes no difference the table below names the same
+ * function twice. */
+#define VARIANT(symbol, correction, momentum, variant, own, want)                      \
+    static void apply_##symbol##_##variant(                                            \
+        const struct arrays *at, const struct knobs *k, const struct blocks *blocks,   \
+        size_t n, struct sums *ret)                                                    \
+    {                                                                                  \
+        const struct plan plan = {rule_##symbol##_reads,                               \
+                                  rule_##symbol##_writes,                              \
+                                  (own) ? ahead_of_##symbol : NULL,                    \
+                                  correct_##correction,                                \
+                                  move_##symbol,                                       \
+                                  SLOT_THETA | SLOT_GRAD | correction##_reads |        \
+                                      ((own) ? momentum##_ahead_reads : 0),            \
+                                  ((correction##_reads) & SLOT_STAT) != 0,             \
+                                  (want),                                              \
+                                  (rule_##symbol##_flags & RULE_GLOBAL) != 0};         \
+        const struct block_plan measure = {                                            \
+            rule_##symbol##_measure_reads,                                             \
+            rule_##symbol##_reads & ~rule_##symbol##_measure_reads,                    \
+            ahead_of_##symbol,                                                         \
+            (rule_##symbol##_flags & RULE_PUBLISHED) ? measure_loss_gap_dot            \
+                                                     : measure_loss_gap,               \
+            gate_loss_gap,                                                             \
+            (rule_##symbol##_flags & RULE_PUBLISHED) != 0,                             \
+            false};                                                                    \
+        if (rule_##symbol##_flags & RULE_BLOCK)                                        \
+            sweep_gated(&plan, &measure, at, k, blocks, n, ret);                       \
+        else                                                                           \
+            sweep(&plan, at, k, n, ret);                                               \
+    }
+#define RULE(symbol, name, correction, momentum, extra, source)                        \
+    VARIANT(symbol, correction, momentum, sent, false, false)                          \
+    VARIANT(symbol, correction, momentum, sent_gap, false, true)                       \
+    VARIANT(symbol, correction, momentum, own, true, false)                            \
+    VARIANT(symbol, correction, momentum, own_gap, true, true)                         \
+    static double measure_##symbol##_sent(const struct arrays *at,                     \
+                                          const struct knobs *k, size_t n)             \
+    {                                                                                  \
+        return sweep_gap(at, k, n, SLOT_THETA | SLOT_SENT, NULL);                      \
+    }                                                                                  \
+    static double measure_##symbol##_own(const struct arrays *at,                      \
+                                         const struct knobs *k, size_t n)              \
+    {                                                                                  \
+        return sweep_gap(at, k, n, SLOT_THETA | SLOT_SENT | momentum##_ahead_reads,    \
+                         ahead_of_##symbol);                                           \
+    }                                                                                  \
+    static void sends_##symbol(const struct arrays *at, const struct knobs *k,         \
+                               size_t n)                                               \
+    {                                                                                  \
+        sweep_send(at, k, n, momentum##_reads &(SLOT_THETA | SLOT_ALL),                \
+                   send_##symbol);                                                     \
+    }
+#include "engine/rules/rules.def"
+#undef RULE
+
+#define OWN(symbol, function)                                                          \
+    (rule_##symbol##_own_gap ? function##_own : function##_sent)
+#define OWN_GAP(symbol, function)                                                      \
+    (rule_##symbol##_own_gap ? function##_own_gap : function##_sent_gap)
+#define MEASURE(symbol, function)                                                      \
+    ((rule_##symbol##_flags & RULE_GLOBAL) ? (function) : measure_nothing)
+#define RULE(symbol, name, correction, momentum, extra, source)                        \
+    {{{apply_##symbol##_sent, apply_##symbol##_sent_gap},                              \
+      {OWN(symbol, apply_##symbol), OWN_GAP(symbol, apply_##symbol)}},                 \
+     {MEASURE(symbol, measure_##symbol##_sent),                                        \
+      MEASURE(symbol, OWN(symbol, measure_##symbol))},                                 \
+     sends_##symbol},
+
+static double measure_nothing(const struct arrays *at, const struct knobs *k, size_t n)
+{
+    (void)at, (void)k, (void)n;
+    return 0.0;
+}
+
+static const struct passes passes[] = {
+#include "engine/rules/rules.def"
+};
+#undef RULE
+
+static void cpu_apply(const struct rule *rule, const struct arrays *at,
+                      const struct knobs *knobs, const struct blocks *blocks, size_t n,
+                      unsigned want, struct sums *ret)
+{
+    int gap = (want & WANT_GAP) != 0;
+    passes[rule->index].apply[knobs->gap_ref != 0][gap](at, knobs, blocks, n, ret);
+}
+
+static double cpu_measure(const struct rule *rule, const struct arrays *at,
+                          const struct knobs *knobs, size_t n)
+{
+    return passes[rule->index].measure[knobs->gap_ref != 0](at, knobs, n);
+}
+
+static void cpu_look_ahead(const struct rule *rule, const struct arrays *at,
+                           const struct knobs *knobs, size_t n)
+{
+    passes[rule->index].look_ahead(at, knobs, n);
+}
+
+static void copy(number *to, const number *from, size_t n)
+{
+    for (size_t i = 0; i < n; i += WIDTH)
+        lanes_store(to + i, lanes_load(from + i));
+}
+
+static void add(number *to, const number *from, size_t n)
+{
+    for (size_t i = 0; i < n; i += WIDTH)
+        lanes_store(to + i, lanes_load(to + i) + lanes_load(from + i));
+}
+
+static void cpu_scale(number *x, number factor, size_t n)
+{
+    for (size_t i = 0; i < n; i += WIDTH)
+        lanes_store(x + i, factor * lanes_load(x + i));
+}
+
+/* Elements that are summed over workers at a time: 8 KiB of each array in turn, because
+ * more than about a dozen streams at once are more than a prefetcher follows. */
+enum {
+    TILE = 2 * SUM_STRETCH_ELEMENTS
+};
+
+static void cpu_resum(number *all, const number *const *own, uint32_t workers, size_t n)
+{
+    for (size_t at = 0; at < n; at += TILE) {
+        size_t len = n - at < TILE ? n - at : TILE;
+        if (workers)
+            copy(all + at, own[0] + at, len);
+        else
+            __builtin_memset(all + at, 0, len * sizeof *all);
+        for (uint32_t i = 1; i < workers; i++)
+            add(all + at, own[i] + at, len);
+    }
+}
+
+/* (theta - sent)^2 of a tile that begins a stretch. */
+RULE_FN void tile_gap(const number *theta, const number *sent, size_t from, size_t n,
+                      struct tally *tally)
+{
+    for (size_t i = 0; i < n;) {
+        for (size_t end = stretch_end(i, n); i < end; i += LANES)
+            for (int p = 0; p < PARTS; p++) {
+                size_t at = i + (size_t)(p * WIDTH);
+                real moved = lanes_load(theta + at) - lanes_load(sent + at);
+                tally->gap_sq.part[p] += moved * moved;
+            }
+        tally_reach(tally, true, false, (from + i) / LANES);
+    }
+}
+
+static void cpu_round(const struct rule *rule, const struct arrays *arrays,
+                      const struct knobs *knobs, const number *const *grad,
+                      number *const *sent, uint32_t workers, size_t n, unsigned want,
+                      struct sums *ret)
+{
+    _Alignas(64) number mean[TILE];
+    struct tally tally = tally_zero();
+    struct sums part;
+
+    for (size_t from = 0; from < n; from += TILE) {
+        size_t len = n - from < TILE ? n - from : TILE;
+        struct arrays at = {.theta = arrays->theta + from, .grad = mean};
+        if (rule->reads & SLOT_ALL)
+            at.all = arrays->all + from;
+        at.sent = sent[0] + from;
+        copy(mean, grad[0] + from, len);
+        for (uint32_t i = 1; i < workers; i++)
+            add(mean, grad[i] + from, len);
+        cpu_scale(mean, (number)(1.0 / (double)workers), len);
+        if (want & WANT_GAP)
+            tile_gap(at.theta, at.sent, from, len, &tally);
+        cpu_apply(rule, &at, knobs, NULL, len, 0, &part);
+        for (uint32_t i = 1; i < workers; i++)
+            copy(sent[i] + from, at.sent, len);
+    }
+    tally_total(&tally, ret);
+}
+
+static void cpu_forget(const struct rule *rule, const struct arrays *at, size_t n)
+{
+    if (!(rule->writes & SLOT_OWN))
+        return;
+    for (size_t i = 0; i < n; i += WIDTH) {
+        if (rule->flags & RULE_SUM)
+            lanes_store(at->all + i, lanes_load(at->all + i) - lanes_load(at->own + i));
+        lanes_store(at->own + i, real_zero());
+    }
+}
+
+static double cpu_norm_sq(const number *x, size_t n)
+{
+    struct spans sum = spans_zero();
+    for (size_t i = 0; i < n;) {
+        struct lanes stretch = lanes_zero();
+        for (size_t end = stretch_end(i, n); i < end; i += LANES)
+            for (int p = 0; p < PARTS; p++)
+                lanes_add_square(&stretch, p, lanes_load(x + i + p * WIDTH));
+        lanes_move(&sum.span, &stretch);
+        spans_reach(&sum, i / LANES);
+    }
+    return spans_total(&sum);
+}
+
+/* x*0 is 0 exactly when x is finite, else not a number; a sum keeps that. */
+static bool all_finite(struct chunk *sum)
+{
+    struct spans total = spans_zero();
+    lanes_flush(&total.span, sum);
+    double zero = spans_total(&total);
+    return zero >= 0.0 && zero <= 0.0;
+}
+
+static bool cpu_finite(const number *x, size_t n)
+{
+    struct chunk sum = chunk_zero();
+    for (size_t i = 0; i < n; i += LANES)
+        for (int p = 0; p < PARTS; p++)
+            sum.part[p] += lanes_load(x + i + p * WIDTH) * (number)0;
+    return all_finite(&sum);
+}
+
+static double cpu_decay(number *grad, const number *params, number decay, size_t n)
+{
+    struct spans sum = spans_zero();
+    for (size_t i = 0; i < n;) {
+        struct lanes stretch = lanes_zero();
+        for (size_t end = stretch_end(i, n); i < end; i += LANES)
+            for (int p = 0; p < PARTS; p++) {
+                number *to = grad + i + p * WIDTH;
+                real g = lanes_load(to) + decay * lanes_load(params + i + p * WIDTH);
+                lanes_add_square(&stretch, p, g);
+                lanes_store(to, g);
+            }
+        lanes_move(&sum.span, &stretch);
+        spans_reach(&sum, i / LANES);
+    }
+    return spans_total(&sum);
+}
+
+static void cpu_slim(number *grad, number *velocity, number momentum, size_t n)
+{
+    for (size_t i = 0; i < n; i += WIDTH) {
+        real g = lanes_load(grad + i);
+        real v = momentum * lanes_load(velocity + i) + g;
+        lanes_store(velocity + i, v);
+        lanes_store(grad + i, momentum * v + g);
+    }
+}
+
+static void cpu_dots(const number *grad, const number *params,
+                     const struct blocks *blocks, size_t n, double *ret)
+{
+    const struct block_plan plan = {
+        .reads = SLOT_GRAD | SLOT_SENT, .measure = measure_dot, .only_sums = true};
+    const struct arrays at = {.grad = grad, .sent = (number *)(uintptr_t)params};
+    sweep_sums(&plan, &at, blocks, n, ret);
+}
+
+static bool cpu_local(number *params, const number *grad, number *velocity, number rate,
+                      number momentum, size_t n)
+{
+    struct chunk sum = chunk_zero();
+    for (size_t i = 0; i < n; i += LANES)
+        for (int p = 0; p < PARTS; p++) {
+            size_t at = i + (size_t)(p * WIDTH);
+            real step = lanes_load(grad + at);
+            if (velocity) {
+                real v = momentum * lanes_load(velocity + at) + step;
+                lanes_store(velocity + at, v);
+                step = step + momentum * v;
+            }
+            real x = lanes_load(params + at) - rate * step;
+            lanes_store(params + at, x);
+            sum.part[p] += x * (number)0; /* see cpu_finite */
+        }
+    return all_finite(&sum);
+}
+
+static void cpu_approach(number *params, const number *sent, number elastic, size_t n)
+{
+    for (size_t i = 0; i < n; i += WIDTH) {
+        real x = lanes_load(params + i);
+        lanes_store(params + i, x - elastic * (x - lanes_load(sent + i)));
+    }
+}
+
+#define TABLE(isa) JOIN(compute_cpu_, isa)
+#define TEXT(x) #x
+#define NAME(isa) "cpu-" TEXT(isa)
+
+extern const struct compute TABLE(GAPLESS_ISA_NAME);
+const struct compute TABLE(GAPLESS_ISA_NAME) = {
+    .name = NAME(GAPLESS_ISA_NAME),
+    .apply = cpu_apply,
+    .measure = cpu_measure,
+    .round = cpu_round,
+    .look_ahead = cpu_look_ahead,
+    .forget = cpu_forget,
+    .resum = cpu_resum,
+    .finite = cpu_finite,
+    .norm_sq = cpu_norm_sq,
+    .scale = cpu_scale,
+    .decay = cpu_decay,
+    .slim = cpu_slim,
+    .dots = cpu_dots,
+    .local = cpu_local,
+    .approach = cpu_approach,
+};

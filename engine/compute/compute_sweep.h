@@ -1,0 +1,218 @@
+/* One pass over memory: load the lanes a rule reads, update, store what it writes.
+ *
+ * Everything here is inlined into one loop per rule, with the slots and the functions
+ * of the rule as constants. Knobs and pointers are copied to locals whose address is
+ * not taken after inlining, so that they stay in registers whatever the stores might
+ * alias. */
+#ifndef GAPLESS_COMPUTE_SWEEP_H
+#define GAPLESS_COMPUTE_SWEEP_H
+
+#include "engine/compute/compute.h"
+#include "engine/compute/compute_lanes.h"
+#include "engine/rules/element.h"
+
+#include <stddef.h>
+
+typedef void lane_fn(struct lane *e, const struct knobs *k);
+
+/* The constants of an expanded loop. */
+struct plan {
+    unsigned reads, writes; /* enum slot bits */
+    lane_fn *ahead;         /* sets e->ahead, or NULL: it is 0 */
+    lane_fn *correct, *move;
+    unsigned reads_first; /* those the correction needs */
+    bool slow;            /* the correction has a division: start it a chunk ahead */
+    bool want_gap;        /* sums.gap_sq */
+    bool want_step;       /* sums.step_sq */
+};
+
+/* What a pass adds up. */
+struct tally {
+    struct chunk gap_sq; /* of this stretch */
+    struct spans gap_sq_all;
+    struct chunk step_sq;         /* of the last CHUNKS_EXACT chunks */
+    struct lanes step_sq_stretch; /* of this stretch, and before those */
+    struct spans step_sq_all;
+};
+
+RULE_FN struct tally tally_zero(void)
+{
+    struct tally ret = {chunk_zero(), spans_zero(), chunk_zero(), lanes_zero(),
+                        spans_zero()};
+    return ret;
+}
+
+/* Chunk `chunks` is the next: what is complete goes on. A stretch that is empty may
+ * come again. */
+RULE_FN void tally_reach(struct tally *tally, bool want_gap, bool want_step,
+                         size_t chunks)
+{
+    if (want_gap) {
+        lanes_flush(&tally->gap_sq_all.span, &tally->gap_sq);
+        spans_reach(&tally->gap_sq_all, chunks);
+    }
+    if (want_step) {
+        lanes_flush(&tally->step_sq_stretch, &tally->step_sq);
+        lanes_move(&tally->step_sq_all.span, &tally->step_sq_stretch);
+        spans_reach(&tally->step_sq_all, chunks);
+    }
+}
+
+RULE_FN void tally_total(struct tally *tally, struct sums *ret)
+{
+    ret->gap_sq = spans_total(&tally->gap_sq_all);
+    ret->step_sq = spans_total(&tally->step_sq_all);
+    ret->gate_sum = 0.0;
+}
+
+RULE_FN struct lane lane_load(const struct arrays *at, size_t i, unsigned slots)
+{
+    struct lane e;
+    e.theta = slots & SLOT_THETA ? lanes_load(at->theta + i) : real_zero();
+    e.own = slots & SLOT_OWN ? lanes_load(at->own + i) : real_zero();
+    e.all = slots & SLOT_ALL ? lanes_load(at->all + i) : real_zero();
+    e.stat = slots & SLOT_STAT ? lanes_load(at->stat + i) : real_zero();
+    e.sent = slots & SLOT_SENT ? lanes_load(at->sent + i) : real_zero();
+    e.grad = slots & SLOT_GRAD ? lanes_load(at->grad + i) : real_zero();
+    e.ahead = real_zero();
+    e.gate = real_zero();
+    e.step = real_zero();
+    return e;
+}
+
+RULE_FN void lane_store(const struct arrays *at, size_t i, unsigned slots,
+                        const struct lane *e)
+{
+    if (slots & SLOT_THETA)
+        lanes_store(at->theta + i, e->theta);
+    if (slots & SLOT_OWN)
+        lanes_store(at->own + i, e->own);
+    if (slots & SLOT_ALL)
+        lanes_store(at->all + i, e->all);
+    if (slots & SLOT_STAT)
+        lanes_store(at->stat + i, e->stat);
+    if (slots & SLOT_SENT)
+        lanes_store(at->sent + i, e->sent);
+}
+
+/* Loads and corrects one vector: the first half of an update. Stores nothing. */
+RULE_FN struct lane sweep_correct(const struct plan *plan, const struct arrays *at,
+                                  const struct knobs *k, size_t i, real gate)
+{
+    unsigned slots = plan->reads_first | (plan->want_gap ? SLOT_SENT : 0);
+    struct lane e = lane_load(at, i, slots);
+    if (plan->ahead)
+        plan->ahead(&e, k);
+    e.gate = gate;
+    plan->correct(&e, k);
+    return e;
+}
+
+/* The second half: the arrays that only the momentum needs, and all stores. */
+RULE_FN void sweep_move(const struct plan *plan, const struct arrays *at,
+                        const struct knobs *k, size_t i, int p, struct lane *e,
+                        struct tally *tally)
+{
+    unsigned slots = plan->reads_first | (plan->want_gap ? SLOT_SENT : 0);
+    struct lane rest = lane_load(at, i, plan->reads & ~slots);
+    if (plan->want_gap) {
+        real moved = e->theta - e->sent;
+        tally->gap_sq.part[p] += moved * moved;
+    }
+    if (plan->reads & ~slots & SLOT_OWN)
+        e->own = rest.own;
+    if (plan->reads & ~slots & SLOT_ALL)
+        e->all = rest.all;
+    plan->move(e, k);
+    if (plan->want_step)
+        tally->step_sq.part[p] += e->step * e->step;
+    lane_store(at, i, plan->writes, e);
+}
+
+/* Updates the 16 elements from i on; `gate` is used by RULE_BLOCK rules only. */
+RULE_FN void sweep_chunk(const struct plan *plan, const struct arrays *at,
+                         const struct knobs *k, size_t i, const struct chunk *gate,
+                         struct tally *tally)
+{
+    for (int p = 0; p < PARTS; p++, i += WIDTH) {
+        struct lane e = sweep_correct(plan, at, k, i, gate->part[p]);
+        sweep_move(plan, at, k, i, p, &e, tally);
+    }
+}
+
+RULE_FN struct chunk chunk_of(number x)
+{
+    struct chunk ret;
+    for (int p = 0; p < PARTS; p++)
+        ret.part[p] = x + real_zero();
+    return ret;
+}
+
+/* A division and a root take longer than everything else in their loop. Started early,
+ * they are done when the momentum needs them, and what waits for them does not fill the
+ * processor's queues: two chunks early, or one where a chunk is several vectors.
+ * (Variables and not an array of them: gcc 12 leaves an array in memory.) */
+struct early {
+    struct lane next[PARTS], then[PARTS];
+};
+
+/* The corrections of the chunk `by` chunks from i on; the last one stands in for those
+ * behind the end of the array. */
+RULE_FN void early_correct(const struct plan *plan, const struct arrays *at,
+                           const struct knobs *k, size_t i, size_t by, size_t n, int p,
+                           struct lane *ret)
+{
+    size_t from = i + by * LANES < n ? i + by * LANES : n - LANES;
+    *ret = sweep_correct(plan, at, k, from + (size_t)(p * WIDTH), real_zero());
+}
+
+/* Updates chunk i, whose corrections were made early. */
+RULE_FN void early_chunk(const struct plan *plan, const struct arrays *at,
+                         const struct knobs *k, size_t i, size_t n, struct early *early,
+                         struct tally *tally)
+{
+    for (int p = 0; p < PARTS; p++) {
+        struct lane e = early->next[p];
+        if (PARTS == 1) {
+            early->next[p] = early->then[p];
+            early_correct(plan, at, k, i, 2, n, p, &early->then[p]);
+        } else {
+            early_correct(plan, at, k, i, 1, n, p, &early->next[p]);
+        }
+        sweep_move(plan, at, k, i + (size_t)(p * WIDTH), p, &e, tally);
+    }
+}
+
+/* The whole pass, with one gate for all. */
+RULE_FN void sweep(const struct plan *plan, const struct arrays *arrays,
+                   const struct knobs *knobs, size_t n, struct sums *ret)
+{
+    const struct arrays at = *arrays;
+    const struct knobs k = *knobs;
+    const struct chunk gate = chunk_of(1);
+    struct tally tally = tally_zero();
+    struct early early;
+
+    if (plan->slow && n)
+        for (int p = 0; p < PARTS; p++) {
+            early_correct(plan, &at, &k, 0, 0, n, p, &early.next[p]);
+            early_correct(plan, &at, &k, 0, 1, n, p, &early.then[p]);
+        }
+    for (size_t i = 0; i < n;) {
+        size_t stretch = CHUNKS_FLUSH * LANES;
+        bool sums = plan->want_gap || plan->want_step;
+        size_t end = sums && n - i > stretch ? i + stretch : n;
+        for (; i < end; i += LANES) {
+            if (plan->slow)
+                early_chunk(plan, &at, &k, i, n, &early, &tally);
+            else
+                sweep_chunk(plan, &at, &k, i, &gate, &tally);
+            if (plan->want_step && i / LANES % CHUNKS_EXACT == CHUNKS_EXACT - 1)
+                lanes_flush(&tally.step_sq_stretch, &tally.step_sq);
+        }
+        tally_reach(&tally, plan->want_gap, plan->want_step, i / LANES);
+    }
+    tally_total(&tally, ret);
+}
+
+#endif

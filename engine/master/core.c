@@ -1,0 +1,496 @@
+/* The pure step of the master. Read master_core.h first; the table of events is at the
+ * end. */
+#include "engine/master/core.h"
+
+#include <string.h>
+
+/* How long workers may take to hand in their last gradients once the run was
+ * stopped. */
+#define STOP_BOUND_NS 5000000000ull
+
+/* ---- the arrays behind the struct ---------------------------------------- */
+
+static uint64_t *returned_of(struct master_core *core)
+{
+    return (uint64_t *)(void *)((char *)core + core->at_returned);
+}
+
+static uint64_t *versions_of(struct master_core *core)
+{
+    return (uint64_t *)(void *)((char *)core + core->at_version);
+}
+
+static uint64_t *positions_of(struct master_core *core)
+{
+    return (uint64_t *)(void *)((char *)core + core->at_position);
+}
+
+/* Versions at which the look-aheads of a worker were made. */
+static uint64_t *read_of(struct master_core *core, uint32_t worker)
+{
+    return (uint64_t *)(void *)((char *)core + core->at_read) +
+           (size_t)worker * core->config.ranges;
+}
+
+/* Of a worker's present message, by range: 0 not here, 1 landed, 2 done. */
+static uint8_t *landed_of(struct master_core *core, uint32_t worker)
+{
+    return (uint8_t *)core + core->at_landed + (size_t)worker * core->config.ranges;
+}
+
+uint64_t core_version(const struct master_core *core, uint32_t range)
+{
+    return (
+        (const uint64_t *)(const void *)((const char *)core + core->at_version))[range];
+}
+
+uint64_t core_position(const struct master_core *core, uint32_t range)
+{
+    return ((const uint64_t *)(const void *)((const char *)core +
+                                             core->at_position))[range];
+}
+
+uint64_t core_lag(const struct master_core *core, uint32_t worker, uint32_t range)
+{
+    const uint64_t *read =
+        (const uint64_t *)(const void *)((const char *)core + core->at_read);
+
+    return core_version(core, range) -
+           read[(size_t)worker * core->config.ranges + range];
+}
+
+void core_read_at(struct master_core *core, uint32_t worker, uint32_t range,
+                  uint64_t version)
+{
+    uint64_t now = versions_of(core)[range];
+
+    read_of(core, worker)[range] = version < now ? version : now;
+}
+
+uint32_t core_next(const struct master_core *core, enum core_worker_state state,
+                   uint32_t worker)
+{
+    uint32_t w;
+
+    for (w = worker == CORE_ALL ? 0 : worker + 1; w < core->config.workers_max; w++)
+        if (core->worker[w].state == state)
+            return w;
+    return CORE_ALL;
+}
+
+size_t core_bytes(const struct core_config *config)
+{
+    uint64_t cells = (uint64_t)config->workers_max * config->ranges;
+
+    if (config->workers_max == 0 || config->ranges == 0 || cells > CORE_CELLS_MAX)
+        return 0;
+    return sizeof(struct master_core) +
+           config->workers_max * sizeof(struct core_worker) +
+           (config->workers_max + 2 * (size_t)config->ranges + cells) *
+               sizeof(uint64_t) +
+           cells;
+}
+
+void core_init(struct master_core *core, const struct core_config *config)
+{
+    size_t cells = (size_t)config->workers_max * config->ranges;
+
+    memset(core, 0, core_bytes(config));
+    core->config = *config;
+    core->bytes = core_bytes(config);
+    core->at_returned = sizeof *core + config->workers_max * sizeof(struct core_worker);
+    core->at_version = core->at_returned + config->workers_max * sizeof(uint64_t);
+    core->at_position = core->at_version + config->ranges * sizeof(uint64_t);
+    core->at_read = core->at_position + config->ranges * sizeof(uint64_t);
+    core->at_landed = core->at_read + cells * sizeof(uint64_t);
+}
+
+/* ---- actions ------------------------------------------------------------- */
+
+static void act(struct todo *todo, enum core_action_kind kind, uint32_t worker,
+                uint32_t range, enum core_reason reason)
+{
+    todo->action[todo->count++] = (struct core_action){kind, worker, range, reason};
+}
+
+/* ---- tickets ------------------------------------------------------------- */
+
+static uint64_t ticket_take(struct master_core *core)
+{
+    if (core->phase != CORE_RUNNING)
+        return CORE_NO_TICKET;
+    if (core->returned > 0)
+        return returned_of(core)[--core->returned];
+    if (core->config.tickets == 0 || core->issued < core->config.tickets)
+        return core->issued++;
+    return CORE_NO_TICKET;
+}
+
+/* Gives a worker its next ticket; without one it waits. True: a READY is due. */
+static bool assign(struct master_core *core, uint32_t w, uint64_t now_ns)
+{
+    struct core_worker *worker = &core->worker[w];
+    uint64_t ticket = ticket_take(core);
+
+    memset(landed_of(core, w), 0, core->config.ranges);
+    worker->pushed = worker->applied = 0;
+    worker->spoilt = false;
+    worker->ticket = ticket;
+    if (ticket == CORE_NO_TICKET) {
+        worker->state = CORE_WAITING;
+        return false;
+    }
+    worker->state = CORE_COMPUTING;
+    worker->since_ns = now_ns;
+    worker->ready = true;
+    core->computing++;
+    return true;
+}
+
+/* The next READY of ranges [first, end) makes a new look-ahead: what the worker holds
+ * there is old. */
+static void renew(struct master_core *core, uint32_t w, uint32_t first, uint32_t end)
+{
+    core->worker[w].refresh = true;
+    memcpy(read_of(core, w) + first, versions_of(core) + first,
+           (end - first) * sizeof(uint64_t));
+}
+
+/* Gives tickets to every worker that waits, as far as they go. True: some READY is
+ * due. */
+static bool assign_waiting(struct master_core *core, uint64_t now_ns)
+{
+    bool any = false;
+    uint32_t w;
+
+    for (w = core_next(core, CORE_WAITING, CORE_ALL); w != CORE_ALL;
+         w = core_next(core, CORE_WAITING, w)) {
+        if (!assign(core, w, now_ns))
+            break;
+        if (!core->config.local || core->worker[w].refresh)
+            renew(core, w, 0, core->config.ranges);
+        any = true;
+    }
+    return any;
+}
+
+/* ---- the end ------------------------------------------------------------- */
+
+static bool nothing_under_way(const struct master_core *core)
+{
+    if (core->computing > 0 || core->pushed_workers > 0)
+        return false;
+    if (core->phase == CORE_STOPPING)
+        return true;
+    return core->phase == CORE_RUNNING && core->config.tickets > 0 &&
+           core->issued >= core->config.tickets && core->returned == 0;
+}
+
+static void finish(struct master_core *core, struct todo *todo)
+{
+    uint32_t w;
+    bool any = false;
+
+    core->phase = CORE_OVER_NOW;
+    for (w = 0; w < core->config.workers_max; w++)
+        if (core->worker[w].state != CORE_FREE) {
+            core->worker[w].ready = core->worker[w].stop = true;
+            core->worker[w].refresh = false;
+            any = true;
+        }
+    act(todo, CORE_FINISH, CORE_ALL, CORE_ALL, CORE_OVER);
+    if (any)
+        act(todo, CORE_READY, CORE_ALL, CORE_ALL, CORE_OVER);
+}
+
+/* After anything that took a worker out of computing: a round, or the end, may be
+ * due. */
+static void settle(struct master_core *core, struct todo *todo)
+{
+    if (core->config.round && core->computing == 0 && core->pushed_workers > 0)
+        act(todo, CORE_ROUND, CORE_ALL, CORE_ALL, CORE_OVER);
+    else if (core->phase != CORE_OVER_NOW && nothing_under_way(core))
+        finish(core, todo);
+}
+
+/* ---- events -------------------------------------------------------------- */
+
+static void start(struct master_core *core, uint64_t now_ns, struct todo *todo)
+{
+    core->phase = CORE_RUNNING;
+    if (assign_waiting(core, now_ns))
+        act(todo, CORE_READY, CORE_ALL, CORE_ALL, CORE_OVER);
+}
+
+static void on_hello(struct master_core *core, const struct core_event *e,
+                     struct todo *todo)
+{
+    uint32_t w = core_next(core, CORE_FREE, CORE_ALL), r;
+    uint64_t *read;
+
+    if (core->phase == CORE_STOPPING || core->phase == CORE_OVER_NOW || w == CORE_ALL) {
+        act(todo, CORE_DROP, CORE_ALL, CORE_ALL,
+            core->phase == CORE_STOPPING || core->phase == CORE_OVER_NOW ? CORE_OVER
+                                                                         : CORE_FULL);
+        return;
+    }
+    if (core->joined++ == 0)
+        core->first_ns = e->now_ns;
+    core->worker[w] =
+        (struct core_worker){.state = CORE_WAITING,
+                             .ticket = CORE_NO_TICKET,
+                             .incarnation = core->worker[w].incarnation + 1};
+    core->active++;
+    read = read_of(core, w);
+    for (r = 0; r < core->config.ranges; r++)
+        read[r] = core_version(core, r);
+    act(todo, CORE_WELCOME, w, CORE_ALL, CORE_OVER);
+    if (core->phase == CORE_GATHERING && core->active >= core->config.workers_wait)
+        start(core, e->now_ns, todo);
+    else if (core->phase == CORE_RUNNING && assign(core, w, e->now_ns))
+        act(todo, CORE_READY, w, CORE_ALL, CORE_OVER);
+}
+
+/* A worker's message is done (applied or dropped): the next ticket. */
+static void message_done(struct master_core *core, uint32_t w, uint32_t range,
+                         uint64_t now_ns, struct todo *todo)
+{
+    bool all = range == CORE_ALL;
+
+    core->consumed++;
+    core->computing--;
+    if (core->worker[w].spoilt) {
+        core->dropped++;
+        renew(core, w, all ? 0 : range, all ? core->config.ranges : range + 1);
+    }
+    if (assign(core, w, now_ns))
+        act(todo, CORE_READY, w, range, CORE_OVER);
+    settle(core, todo);
+}
+
+static void message_landed(struct master_core *core, uint32_t w, struct todo *todo)
+{
+    if (!core->config.round) {
+        act(todo, CORE_APPLY, w, CORE_ALL, CORE_OVER);
+        return;
+    }
+    core->worker[w].state = CORE_PUSHED;
+    core->computing--;
+    core->pushed_workers++;
+    settle(core, todo);
+}
+
+static void on_gradient(struct master_core *core, const struct core_event *e,
+                        struct todo *todo)
+{
+    struct core_worker *worker = &core->worker[e->worker];
+    uint8_t *landed = landed_of(core, e->worker);
+
+    if (core->phase == CORE_OVER_NOW)
+        return; /* too late: the parameters are final, the worker has been told to stop
+                 */
+    if (worker->state != CORE_COMPUTING ||
+        ((!e->finite || e->range == CORE_ALL) && worker->pushed > 0) ||
+        (e->finite && e->range != CORE_ALL && landed[e->range] != 0)) {
+        act(todo, CORE_DROP, e->worker, CORE_ALL, CORE_BROKE_PROTOCOL);
+        return;
+    }
+    if (!e->finite) {
+        worker->spoilt = true;
+        message_done(core, e->worker, CORE_ALL, e->now_ns, todo);
+        return;
+    }
+    if (e->range == CORE_ALL) {
+        memset(landed, 1, core->config.ranges);
+        worker->pushed = core->config.ranges;
+    } else {
+        landed[e->range] = 1;
+        worker->pushed++;
+    }
+    if (!core->config.whole && e->range != CORE_ALL)
+        act(todo, CORE_APPLY, e->worker, e->range, CORE_OVER);
+    else if (worker->pushed == core->config.ranges)
+        message_landed(core, e->worker, todo);
+}
+
+/* Counts an update of ranges [first, end) and, for a worker, that its look-ahead was
+ * made there. */
+static void count_update(struct master_core *core, uint32_t w, uint32_t first,
+                         uint32_t end, bool applied, uint64_t gradients)
+{
+    uint32_t r;
+
+    for (r = first; r < end; r++) {
+        versions_of(core)[r] += applied ? 1 : 0;
+        positions_of(core)[r] += gradients;
+        if (w != CORE_ALL && applied)
+            read_of(core, w)[r] = versions_of(core)[r];
+    }
+}
+
+static void on_local(struct master_core *core, const struct core_event *e,
+                     struct todo *todo)
+{
+    struct core_worker *worker = &core->worker[e->worker];
+
+    if (core->phase == CORE_OVER_NOW)
+        return; /* too late, as for a gradient */
+    if (!core->config.local || worker->state != CORE_COMPUTING || worker->pushed > 0) {
+        act(todo, CORE_DROP, e->worker, CORE_ALL, CORE_BROKE_PROTOCOL);
+        return;
+    }
+    count_update(core, e->worker, 0, core->config.ranges, false, 1);
+    message_done(core, e->worker, CORE_ALL, e->now_ns, todo);
+}
+
+static void round_applied(struct master_core *core, const struct core_event *e,
+                          struct todo *todo)
+{
+    uint64_t in_round = core->pushed_workers;
+    bool any = false;
+    uint32_t w;
+
+    count_update(core, CORE_ALL, 0, core->config.ranges, e->finite, in_round);
+    core->updates += e->finite ? 1 : 0;
+    for (w = core_next(core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
+         w = core_next(core, CORE_PUSHED, w)) {
+        count_update(core, w, 0, core->config.ranges, false, 0);
+        memcpy(read_of(core, w), versions_of(core),
+               core->config.ranges * sizeof(uint64_t));
+        core->consumed++;
+        core->dropped += core->worker[w].spoilt || !e->finite ? 1 : 0;
+        core->pushed_workers--;
+        any |= assign(core, w, e->now_ns);
+    }
+    any |= assign_waiting(core, e->now_ns);
+    if (any)
+        act(todo, CORE_READY, CORE_ALL, CORE_ALL, CORE_OVER);
+    settle(core, todo);
+}
+
+static void on_applied(struct master_core *core, const struct core_event *e,
+                       struct todo *todo)
+{
+    struct core_worker *worker;
+    uint32_t first, end, done;
+
+    if (e->worker == CORE_ALL) {
+        round_applied(core, e, todo);
+        return;
+    }
+    worker = &core->worker[e->worker];
+    first = e->range == CORE_ALL ? 0 : e->range;
+    end = e->range == CORE_ALL ? core->config.ranges : e->range + 1;
+    done = e->finite ? end : e->range == CORE_ALL ? e->applied : first;
+    count_update(core, e->worker, first, done, true, 1);
+    count_update(core, e->worker, done, end, false, 1);
+    worker->spoilt |= !e->finite;
+    worker->applied += end - first;
+    if (e->range != CORE_ALL)
+        landed_of(core, e->worker)[e->range] = 2;
+    if (worker->applied == core->config.ranges) {
+        core->updates += worker->spoilt ? 0 : 1;
+        message_done(core, e->worker, e->range, e->now_ns, todo);
+    } else {
+        worker->ready = true;
+        if (!e->finite)
+            renew(core, e->worker, first, end);
+        act(todo, CORE_READY, e->worker, e->range, CORE_OVER);
+    }
+}
+
+static void on_gone(struct master_core *core, const struct core_event *e,
+                    struct todo *todo)
+{
+    struct core_worker *worker = &core->worker[e->worker];
+    bool held = worker->state == CORE_COMPUTING || worker->state == CORE_PUSHED;
+
+    if (worker->state == CORE_FREE)
+        return;
+    core->computing -= worker->state == CORE_COMPUTING ? 1 : 0;
+    core->pushed_workers -= worker->state == CORE_PUSHED ? 1 : 0;
+    core->active--;
+    if (core->phase != CORE_OVER_NOW && !e->finite)
+        core->lost++;
+    if (held && worker->applied == 0) {
+        returned_of(core)[core->returned++] = worker->ticket;
+    } else if (held) {
+        core->partial++;
+        core->consumed++;
+    }
+    worker->state = CORE_FREE;
+    worker->ready = false;
+    act(todo, CORE_FORGET, e->worker, CORE_ALL, CORE_OVER);
+    if (core->phase == CORE_RUNNING && core->returned > 0 &&
+        assign_waiting(core, e->now_ns))
+        act(todo, CORE_READY, CORE_ALL, CORE_ALL, CORE_OVER);
+    settle(core, todo);
+}
+
+static void on_tick(struct master_core *core, const struct core_event *e,
+                    struct todo *todo)
+{
+    uint32_t w;
+
+    if (core->phase == CORE_GATHERING && core->active > 0 &&
+        e->now_ns - core->first_ns >= core->config.wait_ns) {
+        start(core, e->now_ns, todo);
+        return;
+    }
+    if (core->phase == CORE_STOPPING && e->now_ns - core->stop_ns >= STOP_BOUND_NS) {
+        finish(core, todo);
+        return;
+    }
+    if (core->config.timeout_ns == 0 || core->phase == CORE_OVER_NOW)
+        return;
+    for (w = core_next(core, CORE_COMPUTING, CORE_ALL); w != CORE_ALL;
+         w = core_next(core, CORE_COMPUTING, w))
+        if (e->now_ns - core->worker[w].since_ns > core->config.timeout_ns) {
+            act(todo, CORE_DROP, w, CORE_ALL, CORE_TOO_SLOW);
+            return;
+        }
+}
+
+static void on_stop(struct master_core *core, const struct core_event *e,
+                    struct todo *todo)
+{
+    if (core->phase == CORE_STOPPING || core->phase == CORE_OVER_NOW)
+        return;
+    core->phase = CORE_STOPPING;
+    core->stop_ns = e->now_ns;
+    settle(core, todo);
+}
+
+void core_spoil(struct master_core *core, uint32_t worker)
+{
+    core->worker[worker].spoilt = true;
+}
+
+int core_step(struct master_core *core, const struct core_event *event,
+              struct todo *ret)
+{
+    static void (*const step[])(struct master_core *, const struct core_event *,
+                                struct todo *) = {
+        [CORE_HELLO] = on_hello,     [CORE_GRADIENT] = on_gradient,
+        [CORE_APPLIED] = on_applied, [CORE_GONE] = on_gone,
+        [CORE_TICK] = on_tick,       [CORE_STOP] = on_stop,
+        [CORE_LOCAL] = on_local,
+    };
+    bool of_worker = event->kind == CORE_GRADIENT || event->kind == CORE_APPLIED ||
+                     event->kind == CORE_GONE || event->kind == CORE_LOCAL;
+    bool all_workers = event->kind == CORE_APPLIED && event->worker == CORE_ALL;
+    bool all_ranges = event->range == CORE_ALL;
+
+    ret->count = 0;
+    if ((unsigned)event->kind > CORE_STOP)
+        return -1;
+    if (of_worker && !all_workers && event->worker >= core->config.workers_max)
+        return -1;
+    if (of_worker && event->kind != CORE_GONE && event->kind != CORE_LOCAL &&
+        !all_ranges && event->range >= core->config.ranges)
+        return -1;
+    if (event->kind == CORE_APPLIED && event->applied > core->config.ranges)
+        return -1;
+    step[event->kind](core, event, ret);
+    return 0;
+}

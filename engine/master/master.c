@@ -1,0 +1,409 @@
+/* The master: open, the loop (poll, step, perform), close. */
+#include "engine/master/passes_gpu.h"
+
+#include "engine/run/checkpoint.h"
+#include "engine/run/network.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Sleep no longer than this, so that a stop from another thread and time-outs are
+ * seen. */
+#define TICK_NS 50000000
+/* At most so often for all observers together. */
+#define COPY_EVERY_NS 50000000ull
+
+/* ---- events in, actions out ---------------------------------------------- */
+
+void master_notify(struct gapless_master *m, uint32_t worker, uint32_t note)
+{
+    tp_peer peer = m->slot[worker].peer;
+
+    if (peer != MASTER_NO_PEER &&
+        m->transport->notify(m->tp, peer, note) == GAPLESS_AGAIN)
+        door_drop(m, worker, CORE_BROKE_PROTOCOL);
+}
+
+static void ready_one(struct gapless_master *m, uint32_t w, uint32_t range)
+{
+    struct core_worker *cw = &m->core->worker[w];
+    struct master_slot *slot = &m->slot[w];
+    uint32_t note;
+
+    if (!cw->ready || slot->peer == MASTER_NO_PEER)
+        return;
+    if (cw->refresh)
+        pass_look_ahead(m, w, range);
+    slot->head->ticket = cw->ticket;
+    slot->head->stop = cw->stop ? 1 : 0;
+    slot->head->check_ns = slot->check_ns;
+    slot->head->pass_ns = slot->pass_ns;
+    slot->head->rate = pass_rate(m);
+    board_workers(m->board)[w].state = 2;
+    cw->ready = cw->refresh = false;
+    note = cw->stop ? NOTE(NOTE_OVER, 0)
+                    : NOTE(NOTE_READY, range == CORE_ALL ? NOTE_ALL_RANGES : range);
+    if (m->gpu != NULL)
+        gpu_later(m, w, note);
+    else
+        master_notify(m, w, note);
+}
+
+static void ready(struct gapless_master *m, uint32_t w, uint32_t range)
+{
+    if (w != CORE_ALL) {
+        ready_one(m, w, range);
+        return;
+    }
+    for (w = 0; w < m->core->config.workers_max; w++)
+        if (m->core->worker[w].state != CORE_FREE)
+            ready_one(m, w, CORE_ALL);
+}
+
+static void feed(struct gapless_master *m, const struct core_event *event);
+
+static void apply(struct gapless_master *m, uint32_t worker, uint32_t range)
+{
+    uint32_t ranges = range == CORE_ALL ? m->layout.ranges_count : 1;
+    uint32_t applied = pass_apply(m, worker, range);
+
+    feed(m, &(struct core_event){.kind = CORE_APPLIED,
+                                 .worker = worker,
+                                 .range = range,
+                                 .finite = applied == ranges,
+                                 .now_ns = m->transport->now_ns(m->tp),
+                                 .applied = applied});
+    pass_record(m, worker);
+}
+
+static void perform(struct gapless_master *m, const struct core_action *action)
+{
+    switch (action->kind) {
+    case CORE_WELCOME:
+        door_welcome(m, action->worker);
+        break;
+    case CORE_APPLY:
+        apply(m, action->worker, action->range);
+        break;
+    case CORE_ROUND:
+        master_event(m, CORE_APPLIED, CORE_ALL, CORE_ALL, pass_round(m));
+        break;
+    case CORE_READY:
+        ready(m, action->worker, action->range);
+        break;
+    case CORE_FORGET:
+        pass_forget(m, action->worker);
+        break;
+    case CORE_DROP:
+        door_drop(m, action->worker, action->reason);
+        break;
+    case CORE_FINISH: /* publish() says so */
+        m->telemetry->stats.record_failed = !record_good(m->record);
+        break;
+    }
+}
+
+/* The core's counters, for whoever watches. */
+static void publish(struct gapless_master *m, uint64_t now_ns)
+{
+    static const uint32_t state[] = {
+        [CORE_GATHERING] = GAPLESS_RUN_WAITING,
+        [CORE_RUNNING] = GAPLESS_RUN_GOING,
+        [CORE_STOPPING] = GAPLESS_RUN_ENDING,
+        [CORE_OVER_NOW] = GAPLESS_RUN_DONE,
+    };
+    struct gapless_stats *s = &m->telemetry->stats;
+
+    s->workers_active = m->core->active;
+    s->workers_joined = (uint32_t)m->core->joined;
+    s->workers_lost = (uint32_t)m->core->lost;
+    s->gradients = m->core->consumed;
+    s->updates = m->core->updates;
+    s->dropped = m->core->dropped;
+    s->partial = m->core->partial;
+    s->state = state[m->core->phase];
+    m->board->now_ns = now_ns;
+}
+
+/* What kind of line an event makes in a record; false: none. */
+static bool record_kind_of(const struct core_event *event, enum record_kind *ret)
+{
+    switch (event->kind) {
+    case CORE_GRADIENT:
+        *ret = event->finite ? RECORD_GRADIENT : RECORD_BAD;
+        return true;
+    case CORE_LOCAL:
+        *ret = RECORD_GRADIENT;
+        return true;
+    case CORE_GONE:
+        *ret = event->finite ? RECORD_LEFT : RECORD_LOST;
+        return true;
+    case CORE_TICK:
+        *ret = RECORD_TICK;
+        return true;
+    case CORE_STOP:
+        *ret = RECORD_STOP;
+        return true;
+    case CORE_HELLO:
+        *ret = RECORD_HELLO;
+        return true;
+    case CORE_APPLIED:
+        return false; /* follows from the others */
+    }
+    return false;
+}
+
+/* A line of the record, for an event that changed something: `was` is its worker, and
+ * `phase` the run's, before it; `read` the version that it had read. A gradient that
+ * arrives in ranges makes a line with the first of them. */
+static void record_event(struct gapless_master *m, const struct core_event *event,
+                         const struct core_worker *was, enum core_phase phase,
+                         uint64_t read, const struct todo *todo)
+{
+    struct record_event line = {.at_ns = event->now_ns - m->opened_ns,
+                                .worker = event->worker,
+                                .batch = was->ticket,
+                                .version = read};
+
+    if (!record_kind_of(event, &line.kind))
+        return;
+    if (event->kind == CORE_HELLO) {
+        if (todo->count == 0 || todo->action[0].kind != CORE_WELCOME)
+            return;
+        line.worker = todo->action[0].worker;
+    } else if (event->kind == CORE_TICK || event->kind == CORE_STOP) {
+        if (m->core->phase == phase)
+            return;
+        line.worker = 0;
+    } else if (was->state == CORE_FREE ||
+               ((event->kind == CORE_GRADIENT || event->kind == CORE_LOCAL) &&
+                (was->state != CORE_COMPUTING || was->pushed > 0))) {
+        return;
+    }
+    record_add(m->record, &line);
+}
+
+static void feed(struct gapless_master *m, const struct core_event *event)
+{
+    uint32_t worker = event->worker;
+    uint64_t dropped = m->core->dropped;
+    enum core_phase phase = m->core->phase;
+    struct core_worker was = {0};
+    uint64_t read = 0;
+    struct todo todo;
+    uint32_t i;
+
+    if (m->record != NULL && worker < m->core->config.workers_max) {
+        was = m->core->worker[worker];
+        read = core_version(m->core, 0) - core_lag(m->core, worker, 0);
+    }
+    if (core_step(m->core, event, &todo) != 0)
+        return;
+    if (m->record != NULL)
+        record_event(m, event, &was, phase, read, &todo);
+    if (worker < m->core->config.workers_max && m->core->dropped > dropped)
+        board_workers(m->board)[worker].dropped += m->core->dropped - dropped;
+    for (i = 0; i < todo.count; i++)
+        perform(m, &todo.action[i]);
+}
+
+void master_event(struct gapless_master *m, enum core_event_kind kind, uint32_t worker,
+                  uint32_t range, bool finite)
+{
+    feed(m, &(struct core_event){.kind = kind,
+                                 .worker = worker,
+                                 .range = range,
+                                 .finite = finite,
+                                 .now_ns = m->transport->now_ns(m->tp)});
+}
+
+/* An observer found every read torn: one copy, between two updates. Seldom, so that
+ * nobody can slow the run by asking; who asks too soon asks again. */
+static void copy_for_observer(struct gapless_master *m)
+{
+    uint64_t now = m->transport->now_ns(m->tp);
+
+    if (m->copied_ns != 0 && now - m->copied_ns < COPY_EVERY_NS)
+        return;
+    m->copied_ns = now;
+    if (m->gpu != NULL) {
+        gpu_settle(m);
+        gpu_theta(m);
+    }
+    seq_write_begin(&m->board->copy);
+    memcpy(m->copy_region.base, m->theta, (size_t)m->layout.count * sizeof(float));
+    m->board->copy_version = core_version(m->core, 0);
+    seq_write_end(&m->board->copy);
+}
+
+static void on_note(struct gapless_master *m, tp_peer peer, uint32_t note)
+{
+    struct master_peer *who = &m->peer[peer];
+    uint32_t range = NOTE_RANGE(note);
+
+    if (who->role == ROLE_OBSERVER && NOTE_WHAT(note) == NOTE_COPY)
+        copy_for_observer(m);
+    if (who->role != ROLE_WORKER || NOTE_WHAT(note) == NOTE_SOON)
+        return;
+
+    if (NOTE_WHAT(note) == NOTE_PUSH)
+        pass_told(m, who->worker);
+    if (NOTE_WHAT(note) == NOTE_PUSH && range == NOTE_ALL_RANGES)
+        master_event(m, CORE_GRADIENT, who->worker, CORE_ALL, true);
+    else if (NOTE_WHAT(note) == NOTE_PUSH && range < m->layout.ranges_count)
+        master_event(m, CORE_GRADIENT, who->worker, range, true);
+    else if (NOTE_WHAT(note) == NOTE_BAD)
+        master_event(m, CORE_GRADIENT, who->worker, 0, false);
+    else if (NOTE_WHAT(note) == NOTE_LOCAL)
+        pass_local(m, who->worker);
+    else
+        door_drop(m, who->worker, CORE_BROKE_PROTOCOL);
+}
+
+static void on_event(struct gapless_master *m, const struct tp_event *e)
+{
+    switch (e->kind) {
+    case TP_UP:
+        m->peer[e->peer] =
+            (struct master_peer){.role = ROLE_UNKNOWN,
+                                 .worker = MASTER_NO_WORKER,
+                                 .since_ns = m->transport->now_ns(m->tp)};
+        break;
+    case TP_DOWN:
+        door_down(m, e->peer);
+        break;
+    case TP_TEXT:
+        if (m->peer[e->peer].role != ROLE_NONE)
+            door_text(m, e->peer, e->data, e->bytes);
+        break;
+    case TP_NOTE:
+        on_note(m, e->peer, e->note);
+        break;
+    case TP_DONE:
+        break; /* the master puts and gets nothing itself */
+    }
+}
+
+static void tick(struct gapless_master *m, uint64_t now_ns)
+{
+    if (baton_look(&m->stop) != 0)
+        master_event(m, CORE_STOP, 0, 0, true);
+    if (now_ns - m->ticked_ns < TICK_NS || m->untimed)
+        return;
+    m->ticked_ns = now_ns;
+    door_tick(m, now_ns);
+    master_event(m, CORE_TICK, 0, 0, true);
+}
+
+static bool is_over(const struct gapless_master *m)
+{
+    return m->core->phase == CORE_OVER_NOW;
+}
+
+static int transport_failed(const struct gapless_master *m, int status,
+                            struct gapless_error *error)
+{
+    struct gapless_error why = {0};
+
+    m->transport->why(m->tp, TP_NOBODY, &why);
+    return gapless_error_set(error, status, 0, "the master's transport failed: %s",
+                             why.text[0] != '\0' ? why.text : gapless_strerror(status));
+}
+
+/* All of a batch of events is done, or a GPU has failed: then nobody was told. */
+static bool gpu_went_wrong(struct gapless_master *m, struct gapless_error *error)
+{
+    gpu_settle(m);
+    if (m->gpu->error.status != GAPLESS_OK && error != NULL)
+        *error = m->gpu->error;
+    return m->gpu->error.status != GAPLESS_OK;
+}
+
+int gapless_master_run(struct gapless_master *m, int64_t timeout_ns,
+                       struct gapless_error *error)
+{
+    uint64_t began = m->transport->now_ns(m->tp), now = began;
+    bool was_over = is_over(m);
+    int64_t left;
+    int n, i;
+
+    for (;;) {
+        if (is_over(m) && (!was_over || timeout_ns < 0))
+            return GAPLESS_STOPPED;
+        left = timeout_ns < 0 ? TICK_NS : timeout_ns - (int64_t)(now - began);
+        if (left <= 0 && now != began)
+            return is_over(m) ? GAPLESS_STOPPED : GAPLESS_OK;
+        n = m->transport->poll(m->tp, m->events, MASTER_EVENTS,
+                               left < 0         ? 0
+                               : left < TICK_NS ? left
+                                                : TICK_NS);
+        if (n < 0)
+            return transport_failed(m, n, error);
+        if (m->gpu != NULL)
+            gpu_landing(m, m->events, n);
+        for (i = 0; i < n; i++)
+            on_event(m, &m->events[i]);
+        now = m->transport->now_ns(m->tp);
+        now += now == began ? 1 : 0;
+        tick(m, now);
+        if (m->gpu != NULL && gpu_went_wrong(m, error))
+            return m->gpu->error.status;
+        publish(m, now);
+    }
+}
+
+void gapless_master_stop(struct gapless_master *m)
+{
+    baton_pass(&m->stop, 1);
+}
+
+/* ---- looking at it ------------------------------------------------------- */
+
+void gapless_master_stats(const struct gapless_master *m, struct gapless_stats *ret)
+{
+    telemetry_stats(m->telemetry, m->transport->now_ns(m->tp), ret);
+}
+
+int gapless_master_worker_stats(const struct gapless_master *m, uint32_t worker,
+                                struct gapless_worker_stats *ret)
+{
+    if (worker >= m->core->config.workers_max)
+        return GAPLESS_MISSING;
+    *ret = board_workers(m->board)[worker];
+    return GAPLESS_OK;
+}
+
+const float *gapless_master_params(const struct gapless_master *m)
+{
+    if (m->gpu != NULL)
+        gpu_theta(m);
+    return m->theta;
+}
+
+uint32_t gapless_master_observers(const struct gapless_master *m)
+{
+    return m->observers;
+}
+
+int gapless_master_save(const struct gapless_master *m, const char *path,
+                        struct gapless_error *error)
+{
+    char gradients[24];
+    const char *const metadata[] = {"gapless",     gapless_version(), "rule",
+                                    m->rule->name, "gradients",       gradients,
+                                    NULL};
+
+    (void)snprintf(gradients, sizeof gradients, "%llu",
+                   (unsigned long long)m->core->consumed);
+    return checkpoint_save(&m->layout, gapless_master_params(m), path, metadata, error);
+}
+
+void gapless_master_traffic(const struct gapless_master *m, struct gapless_traffic *ret)
+{
+    network_traffic(m->transport, m->tp, ret);
+}
+
+void gapless_master_link(const struct gapless_master *m, char *ret, size_t bytes)
+{
+    network_link(m->transport, m->tp, TP_NOBODY, ret, bytes);
+}

@@ -1,0 +1,213 @@
+/* Inside of the master: shared by master.c (open, loop, close), master_pass.c (passes
+ * over memory) and master_door.c (who comes and goes). Nobody else includes this.
+ */
+#ifndef GAPLESS_MASTER_H
+#define GAPLESS_MASTER_H
+
+#include "engine/run/backends.h"
+#include "engine/compute/compute.h"
+#include "engine/rules/element.h"
+#include "engine/run/layout.h"
+#include "engine/master/core.h"
+#include "engine/run/record.h"
+#include "engine/run/schedule.h"
+#include "engine/run/wire.h"
+
+#define MASTER_NO_WORKER UINT32_MAX
+#define MASTER_NO_PEER UINT32_MAX
+/* The `all` vector is summed afresh after so many updates of a range: fp32 drift
+ * (algorithms, 1.8). */
+#define MASTER_RESUM_EVERY 100000u
+#define MASTER_EVENTS 64
+
+enum master_role {
+    ROLE_NONE,
+    ROLE_UNKNOWN,
+    ROLE_WORKER,
+    ROLE_OBSERVER
+};
+
+/* Who is behind a peer number of the transport. */
+struct master_peer {
+    enum master_role role;
+    uint32_t worker;
+    uint64_t since_ns; /* ROLE_UNKNOWN: when it connected */
+    uint32_t pid;      /* 0: unknown */
+};
+
+/* A worker's memory. */
+struct master_slot {
+    struct tp_region
+        region; /* head, sent, grad: what the worker maps; made at the first use */
+    struct slot_head *head;
+    const struct slot_push *push;
+    const uint64_t *told; /* RULE_PUBLISHED: versions that the worker copied */
+    const double *dots;   /* and of each block <grad, what it copied> */
+    float *sent;          /* NULL under RULE_PUBLISHED */
+    const float *grad;
+    float *own;   /* NULL if the rule has none */
+    tp_peer peer; /* MASTER_NO_PEER: nobody */
+    bool left;    /* said bye: its departure is no loss */
+    /* of the present message, over its ranges so far; < 0: not measured */
+    double gap_sq;
+    double step_sq; /* RULE_GLOBAL, likewise */
+    double lag_sum;
+    uint64_t check_ns, pass_ns;
+    double loss;   /* that came with it */
+    bool complete; /* applied in all ranges; pass_record has not counted it yet */
+};
+
+/* How passes are carried out: on this processor (master_pass_cpu.c) or on GPUs
+ * (master_gpu.c). Whoever applies a gradient calls pass_counted with its sums: at once,
+ * or before the worker is told. `worker` and `range` are of the core. */
+struct pass_ops {
+    /* Is the gradient of a worker finite, in ranges [first, end)? */
+    bool (*finite)(struct gapless_master *m, uint32_t worker, uint32_t first,
+                   uint32_t end);
+    /* One range of a gradient. `soon`: it is the last, and the worker may be told. */
+    void (*apply)(struct gapless_master *m, uint32_t worker, uint32_t range,
+                  const struct knobs *knobs, bool soon);
+    /* Sum of gap^2 of a range (RULE_GLOBAL). */
+    double (*measure)(struct gapless_master *m, uint32_t worker, uint32_t range,
+                      const struct knobs *knobs);
+    /* A range of a round of `count` workers; gap_sq of the first. */
+    double (*round)(struct gapless_master *m, uint32_t range, const uint32_t *workers,
+                    uint32_t count, const struct knobs *knobs);
+    void (*look_ahead)(struct gapless_master *m, uint32_t worker, uint32_t range,
+                       const struct knobs *knobs);
+    void (*forget)(struct gapless_master *m, uint32_t worker);
+    /* all = sum of the owns of these workers. */
+    void (*resum)(struct gapless_master *m, uint32_t range, const uint32_t *workers,
+                  uint32_t count);
+};
+
+struct master_gpu; /* master_gpu.h */
+
+struct gapless_master {
+    const struct transport *transport;
+    struct tp *tp;
+    const struct compute *compute;
+    const struct pass_ops *passes;
+    struct master_gpu *gpu; /* NULL: passes run on this processor */
+    const struct rule *rule;
+    struct settings settings;
+    struct gapless_schedule schedule;
+    uint64_t gradients; /* length of the run */
+    struct layout layout;
+    char *job;
+    double clip_norm, weight_decay;
+    uint32_t elastic_period;
+    bool ssgd_scale_rate;
+    uint32_t gap_every;
+    struct master_core *core;
+    struct master_core
+        *rehearsal; /* a copy to try a step on; NULL if it would be large */
+
+    struct tp_region board_region, theta_region, copy_region, published_region;
+    float *published[2]; /* RULE_PUBLISHED: what is sent, of version v in place v % 2 */
+    size_t second_at;    /* of the second place in the region */
+    uint64_t copied_ns;  /* when an observer last had a copy made */
+    struct board *board;
+    struct telemetry *telemetry;
+    float *theta, *all, *stat;
+    void *private_memory; /* all, stat */
+    size_t private_bytes;
+    void *own_memory; /* own of every worker */
+    size_t own_bytes;
+    void *sent_memory; /* lent: sent of every worker, outside of the slots */
+    size_t sent_bytes;
+
+    struct master_slot *slot; /* workers_max */
+    struct master_peer *peer; /* peers_max */
+    uint32_t peers_max, observers_max, observers;
+    tp_peer hello_peer; /* who said hello, while the core decides */
+    uint32_t hello_pid;
+    /* Of every slot region, see wire.h. slot_used: what is ever touched, if lent. */
+    size_t slot_bytes, slot_used, sent_at, split, told_at, push_at, grad_at;
+    uint32_t *range_stage; /* schedule stage of the last update of each range */
+    const float **vectors; /* lists of vectors for a pass, workers_max each */
+    float **targets;
+    uint32_t *crew;     /* workers of a pass, workers_max */
+    double global_stat; /* ga-global: s */
+    uint64_t global_samples;
+    uint64_t gate_blocks;
+
+    struct tp_event events[MASTER_EVENTS];
+    uint64_t ticked_ns;
+    struct baton stop; /* from signal handlers and other threads */
+
+    /* Vectors lie outside of the slots (the simulator): whoever delivers a gradient
+     * says where it is, in slot.grad; and all `sent` are together in memory of large
+     * pages, without which a thousand workers' passes miss the processor's table of
+     * pages. */
+    bool lent;
+    bool untimed; /* time by itself does nothing: a record says when it did */
+    void (*log)(void *log_context, const char *line); /* NULL: nobody listens */
+    void *log_context;
+    struct record_writer *record; /* NULL: none */
+    uint64_t opened_ns;
+};
+
+/* ---- master_open.c ------------------------------------------------------- */
+/* gapless_master_open with `lent`: the slots take no memory for gradients. */
+int master_open_lent(const struct gapless_master_config *config,
+                     struct gapless_master **ret, struct gapless_error *error);
+
+/* ---- master.c: feeds the core and performs what it says ------------------ */
+void master_event(struct gapless_master *m, enum core_event_kind kind, uint32_t worker,
+                  uint32_t range, bool finite);
+/* A note to a worker, if it is there. Its ring holds every note that an honest worker
+ * can have unread: one whose ring is full is dropped. */
+void master_notify(struct gapless_master *m, uint32_t worker, uint32_t note);
+
+/* ---- master_pass_cpu.c --------------------------------------------------- */
+extern const struct pass_ops pass_ops_cpu;
+
+/* ---- master_pass.c ------------------------------------------------------- */
+size_t pass_elements(const struct gapless_master *m, uint32_t range);
+/* The blocks of a range, with what the worker told of them. */
+struct blocks pass_blocks(const struct gapless_master *m,
+                          const struct master_slot *slot, uint32_t range);
+/* Is the gap of a worker's present message measured? */
+bool pass_wants_gap(const struct gapless_master *m, uint32_t worker);
+/* What applying a range of a worker's gradient gave. */
+void pass_counted(struct gapless_master *m, uint32_t worker, uint32_t range,
+                  const struct sums *sums);
+/* Shortly before a large vector is done: see NOTE_SOON. */
+void pass_soon(struct gapless_master *m, uint32_t worker);
+/* RULE_PUBLISHED: takes over what the worker tells of its next gradient. */
+void pass_told(struct gapless_master *m, uint32_t worker);
+/* One gradient of a worker in a range (CORE_ALL: in all, one after another). Returns
+ * the number of ranges applied; where it is too small, the next one is not finite. */
+uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range);
+/* Counts the gradient that pass_apply has completed, if it has. Apart from it, so that
+ * the worker is told first: after a large vector all of this is out of the cache. */
+void pass_record(struct gapless_master *m, uint32_t worker);
+/* The rate of the next gradient, for workers that move parameters of their own. */
+double pass_rate(const struct gapless_master *m);
+/* A worker has used a gradient itself: there is nothing to apply, only to count. */
+void pass_local(struct gapless_master *m, uint32_t worker);
+/* A synchronous round of all workers that have pushed. False: none of their gradients
+ * was finite. */
+bool pass_round(struct gapless_master *m);
+/* A fresh look-ahead for a worker in a range (CORE_ALL: in all). */
+void pass_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range);
+/* Takes a worker's velocity out, ends with own = 0. */
+void pass_forget(struct gapless_master *m, uint32_t worker);
+
+/* ---- master_door.c ------------------------------------------------------- */
+/* A line for whoever runs the master. */
+void master_say(const struct gapless_master *m, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+void door_text(struct gapless_master *m, tp_peer peer, const void *data,
+               uint32_t bytes);
+void door_down(struct gapless_master *m, tp_peer peer);
+/* Ends connections that have not said hello in time: a few of them would keep workers
+ * out. */
+void door_tick(struct gapless_master *m, uint64_t now_ns);
+/* Performs CORE_WELCOME. */
+void door_welcome(struct gapless_master *m, uint32_t worker);
+/* Performs CORE_DROP. */
+void door_drop(struct gapless_master *m, uint32_t worker, enum core_reason reason);
+
+#endif

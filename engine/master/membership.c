@@ -1,0 +1,341 @@
+/* Who comes and goes at the master: hello, welcome, refusal, departure. */
+#include "engine/master/passes_gpu.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Somebody who has connected says hello at once; a hello takes microseconds. */
+#define HELLO_BOUND_NS 10000000000ull
+
+void master_say(const struct gapless_master *m, const char *format, ...)
+{
+    char line[640];
+    va_list list;
+
+    if (m->log == NULL)
+        return;
+    va_start(list, format);
+    (void)vsnprintf(line, sizeof line, format, list);
+    va_end(list);
+    m->log(m->log_context, line);
+}
+
+static void refuse(struct gapless_master *m, tp_peer peer,
+                   const struct gapless_error *why)
+{
+    struct wire_refused refused = {.head = wire_head(WIRE_REFUSED),
+                                   .status = why->status};
+
+    memcpy(refused.text, why->text, sizeof refused.text);
+    (void)m->transport->say(m->tp, peer, &refused, sizeof refused, NULL);
+    m->transport->drop(m->tp, peer);
+    m->peer[peer] = (struct master_peer){.worker = MASTER_NO_WORKER};
+}
+
+static int check_hello(const struct gapless_master *m, const struct wire_hello *hello,
+                       uint32_t bytes, struct gapless_error *ret)
+{
+    if (bytes < sizeof hello->head || hello->head.magic != WIRE_MAGIC)
+        return gapless_error_set(
+            ret, GAPLESS_PROTOCOL, 0,
+            "the master did not understand the hello: is this a gapless "
+            "worker?");
+    if (hello->head.protocol != WIRE_PROTOCOL || bytes != sizeof *hello ||
+        strncmp(hello->version, gapless_version(), sizeof hello->version) != 0)
+        return gapless_error_set(
+            ret, GAPLESS_VERSION, 0,
+            "the master is gapless %s (protocol %u), the worker is %.15s (protocol "
+            "%u): "
+            "install the same version on both",
+            gapless_version(), WIRE_PROTOCOL,
+            bytes == sizeof *hello && hello->version[sizeof hello->version - 1] == '\0'
+                ? hello->version
+                : "unknown",
+            hello->head.protocol);
+    if (hello->head.kind != WIRE_HELLO ||
+        (hello->role != WIRE_WORKER && hello->role != WIRE_OBSERVER))
+        return gapless_error_set(
+            ret, GAPLESS_PROTOCOL, 0,
+            "the first message was no hello of a worker or observer");
+    if (hello->count != 0 && hello->count != m->layout.count)
+        return gapless_error_set(
+            ret, GAPLESS_MODEL, 0,
+            "the master's model has %llu parameters, the worker's has "
+            "%llu: start the worker with the master's model",
+            (unsigned long long)m->layout.count, (unsigned long long)hello->count);
+    if (hello->model_hash != 0 && hello->model_hash != m->layout.hash)
+        return gapless_error_set(
+            ret, GAPLESS_MODEL, 0,
+            "the worker's model has as many parameters as the master's "
+            "(%llu), but other tensors (%016llx, not %016llx): start it "
+            "with the master's model",
+            (unsigned long long)m->layout.count, (unsigned long long)hello->model_hash,
+            (unsigned long long)m->layout.hash);
+    return GAPLESS_OK;
+}
+
+static uint32_t elastic_kind(const struct gapless_master *m)
+{
+    if (!(m->rule->flags & RULE_WORKER_ELASTIC))
+        return WIRE_NOT_ELASTIC;
+    return m->rule->flags & RULE_WORKER_NESTEROV ? WIRE_ELASTIC_NESTEROV : WIRE_ELASTIC;
+}
+
+static void fill_welcome(const struct gapless_master *m, uint32_t worker,
+                         struct wire_welcome *ret)
+{
+    *ret = (struct wire_welcome){
+        .head = wire_head(WIRE_WELCOME),
+        .number = worker,
+        .ranges = m->layout.ranges_count,
+        .count = m->layout.count,
+        .momentum = m->settings.momentum,
+        .weight_decay = m->weight_decay,
+        .clip_norm = m->clip_norm,
+        .slim = m->rule->flags & RULE_WORKER_SLIM ? 1 : 0,
+        .elastic = elastic_kind(m),
+        .alpha = m->settings.elastic,
+        .period = m->elastic_period,
+    };
+    memcpy(ret->job, m->job, strlen(m->job) + 1);
+}
+
+static void hello_observer(struct gapless_master *m, tp_peer peer, uint32_t pid)
+{
+    struct gapless_error why = {0};
+    struct wire_welcome welcome;
+
+    fill_welcome(m, 0, &welcome);
+    if (m->transport->grant(m->tp, peer, &m->board_region, WIRE_BOARD, TP_READ, &why) !=
+            0 ||
+        m->transport->grant(m->tp, peer, &m->theta_region, WIRE_THETA, TP_READ, &why) !=
+            0 ||
+        m->transport->grant(m->tp, peer, &m->copy_region, WIRE_COPY, TP_READ, &why) !=
+            0 ||
+        m->transport->say(m->tp, peer, &welcome, sizeof welcome, &why) != 0) {
+        if (why.status != GAPLESS_PEER_LOST)
+            master_say(m, "an observer (pid %u) could not be served: %s", pid,
+                       why.text);
+        m->transport->drop(m->tp, peer);
+        return;
+    }
+    m->peer[peer].role = ROLE_OBSERVER;
+    m->peer[peer].pid = pid;
+    m->observers++;
+}
+
+void door_text(struct gapless_master *m, tp_peer peer, const void *data, uint32_t bytes)
+{
+    struct wire_hello hello = {0};
+    struct gapless_error why = {0};
+
+    memcpy(&hello, data, bytes < sizeof hello ? bytes : sizeof hello);
+    if (m->peer[peer].role == ROLE_WORKER || m->peer[peer].role == ROLE_OBSERVER) {
+        if (hello.head.magic == WIRE_MAGIC && hello.head.kind == WIRE_BYE &&
+            m->peer[peer].role == ROLE_WORKER)
+            m->slot[m->peer[peer].worker].left = true;
+        return;
+    }
+    if (check_hello(m, &hello, bytes, &why) != GAPLESS_OK) {
+        master_say(m, "refused a peer: %s", why.text);
+        refuse(m, peer, &why);
+        return;
+    }
+    if (hello.role == WIRE_OBSERVER) {
+        if (m->observers < m->observers_max) {
+            hello_observer(m, peer, hello.pid);
+            return;
+        }
+        (void)gapless_error_set(
+            &why, GAPLESS_CAPACITY, 0,
+            "the master has room for %u observers and all are there", m->observers_max);
+        master_say(m, "refused an observer (pid %u): %s", hello.pid, why.text);
+        refuse(m, peer, &why);
+        return;
+    }
+    m->hello_peer = peer;
+    m->hello_pid = hello.pid;
+    master_event(m, CORE_HELLO, 0, 0, true);
+}
+
+/* Memory of a slot, at its first use; a slot that was used before keeps its memory. */
+static int slot_memory(struct gapless_master *m, struct master_slot *slot,
+                       struct gapless_error *error)
+{
+    char *base;
+    int status;
+
+    if (slot->region.base == NULL) {
+        status = m->transport->region_new(m->tp, m->slot_bytes, &slot->region, error);
+        if (status != GAPLESS_OK)
+            return status;
+    }
+    base = slot->region.base;
+    memset(base, 0, m->slot_used);
+    slot->region.split = m->split;
+    slot->head = (struct slot_head *)(void *)base;
+    slot->push = (const struct slot_push *)(const void *)(base + m->push_at);
+    if (m->rule->flags & RULE_PUBLISHED) {
+        slot->told = (const uint64_t *)(const void *)(base + m->told_at);
+        slot->dots = (const double *)(slot->told + m->layout.ranges_count);
+    } else if (m->lent) {
+        memset(slot->sent, 0, (size_t)m->layout.padded * sizeof(float));
+    } else {
+        slot->sent = (float *)(void *)(base + m->sent_at);
+    }
+    slot->grad = (const float *)(const void *)(base + m->grad_at);
+    return m->gpu == NULL ? GAPLESS_OK
+                          : gpu_slot_memory(m, (uint32_t)(slot - m->slot), error);
+}
+
+/* A peer is no longer there: who it was. */
+static void depart(struct gapless_master *m, tp_peer peer)
+{
+    struct master_peer was = m->peer[peer];
+
+    if (m->gpu != NULL)
+        gpu_settle(m); /* before its number, or its slot, is somebody else's */
+    m->peer[peer] = (struct master_peer){.worker = MASTER_NO_WORKER};
+    if (was.role == ROLE_OBSERVER)
+        m->observers--;
+    if (was.role != ROLE_WORKER)
+        return;
+    m->slot[was.worker].peer = MASTER_NO_PEER;
+    board_workers(m->board)[was.worker].state = 0;
+    master_event(m, CORE_GONE, was.worker, 0, m->slot[was.worker].left);
+}
+
+void door_welcome(struct gapless_master *m, uint32_t worker)
+{
+    struct master_slot *slot = &m->slot[worker];
+    struct gapless_error why = {0};
+    struct wire_welcome welcome;
+    tp_peer peer = m->hello_peer;
+
+    if (slot_memory(m, slot, &why) != GAPLESS_OK) {
+        slot->peer = MASTER_NO_PEER;
+        refuse(m, peer, &why);
+        master_event(m, CORE_GONE, worker, 0, true);
+        return;
+    }
+    slot->peer = peer;
+    slot->left = false;
+    m->peer[peer] = (struct master_peer){
+        .role = ROLE_WORKER, .worker = worker, .pid = m->hello_pid};
+    board_workers(m->board)[worker] =
+        (struct gapless_worker_stats){.state = 1, .pid = m->hello_pid};
+    pass_look_ahead(m, worker, CORE_ALL);
+    fill_welcome(m, worker, &welcome);
+    welcome.sent_at = m->sent_at;
+    welcome.push_at = m->push_at;
+    welcome.grad_at = m->grad_at;
+    welcome.told_at = m->told_at;
+    welcome.second_at = m->second_at;
+    if (m->transport->grant(m->tp, peer, &slot->region, WIRE_SLOT, TP_SPLIT, &why) !=
+            0 ||
+        m->transport->grant(m->tp, peer, &m->board_region, WIRE_BOARD, TP_READ, &why) !=
+            0 ||
+        (m->told_at != 0 && m->transport->grant(m->tp, peer, &m->published_region,
+                                                WIRE_PUBLISHED, TP_READ, &why) != 0) ||
+        m->transport->say(m->tp, peer, &welcome, sizeof welcome, &why) != 0) {
+        if (why.status != GAPLESS_PEER_LOST)
+            master_say(m, "worker %u (pid %u) could not be served: %s", worker,
+                       m->hello_pid, why.text);
+        m->transport->drop(m->tp, peer);
+        depart(m, peer);
+    }
+}
+
+/* Who went without a word, and why as far as the transport knows. */
+static void say_lost(struct gapless_master *m, tp_peer peer)
+{
+    const struct master_peer *who = &m->peer[peer];
+    struct gapless_error why = {0};
+
+    if (m->log == NULL || who->role == ROLE_NONE)
+        return;
+    m->transport->why(m->tp, peer, &why);
+    if (who->role == ROLE_WORKER && !m->slot[who->worker].left &&
+        (why.status != GAPLESS_OK || m->core->phase != CORE_OVER_NOW))
+        master_say(
+            m, "worker %u (pid %u) was lost: %s", who->worker, who->pid,
+            why.status != GAPLESS_OK
+                ? why.text
+                : "it ended without a word, as if it was killed: look at its last "
+                  "messages");
+    else if (who->role == ROLE_OBSERVER && why.status != GAPLESS_OK)
+        master_say(m, "an observer (pid %u) was lost: %s", who->pid, why.text);
+    else if (who->role == ROLE_UNKNOWN && why.status != GAPLESS_OK)
+        master_say(m, "somebody who had not said hello yet was lost: %s", why.text);
+}
+
+void door_down(struct gapless_master *m, tp_peer peer)
+{
+    say_lost(m, peer);
+    depart(m, peer);
+}
+
+void door_tick(struct gapless_master *m, uint64_t now_ns)
+{
+    struct gapless_error why = {0};
+    tp_peer p;
+
+    (void)gapless_error_set(&why, GAPLESS_TIMEOUT, 0,
+                            "the master waited 10 s for a hello");
+    for (p = 0; p < m->peers_max; p++)
+        if (m->peer[p].role == ROLE_UNKNOWN &&
+            now_ns - m->peer[p].since_ns > HELLO_BOUND_NS)
+            refuse(m, p, &why);
+}
+
+static void drop_text(const struct gapless_master *m, uint32_t worker,
+                      enum core_reason reason, struct gapless_error *ret)
+{
+    switch (reason) {
+    case CORE_FULL:
+        (void)gapless_error_set(
+            ret, GAPLESS_CAPACITY, 0,
+            "the master has room for %u workers and all are there: start "
+            "it with a larger capacity",
+            m->core->config.workers_max);
+        break;
+    case CORE_OVER:
+        (void)gapless_error_set(ret, GAPLESS_STOPPED, 0, "the run is over");
+        break;
+    case CORE_TOO_SLOW:
+        (void)gapless_error_set(
+            ret, GAPLESS_TIMEOUT, 0,
+            "worker %u held batch %llu for longer than the %.1f s that "
+            "the master allows",
+            worker, (unsigned long long)m->core->worker[worker].ticket,
+            1e-9 * (double)m->core->config.timeout_ns);
+        break;
+    case CORE_BROKE_PROTOCOL:
+        (void)gapless_error_set(ret, GAPLESS_PROTOCOL, 0,
+                                "worker %u sent a gradient that was not its turn",
+                                worker);
+        break;
+    }
+}
+
+void door_drop(struct gapless_master *m, uint32_t worker, enum core_reason reason)
+{
+    struct gapless_error why = {0};
+    tp_peer peer = worker == CORE_ALL ? m->hello_peer : m->slot[worker].peer;
+
+    drop_text(m, worker, reason, &why);
+    if (worker == CORE_ALL) {
+        if (reason != CORE_OVER)
+            master_say(m, "refused a worker (pid %u): %s", m->hello_pid, why.text);
+        refuse(m, peer, &why);
+        return;
+    }
+    if (peer == MASTER_NO_PEER)
+        return;
+    master_say(m, "worker %u (pid %u) was dropped: %s", worker, m->peer[peer].pid,
+               why.text);
+    refuse(m, peer, &why);
+    m->peer[peer] = (struct master_peer){.role = ROLE_WORKER, .worker = worker};
+    depart(m, peer);
+}

@@ -1,0 +1,485 @@
+/* Opening a master: checks the configuration, takes all memory, listens. */
+#include "engine/master/passes_gpu.h"
+
+#include "engine/run/network.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define WORKERS_DEFAULT 64u
+#define OBSERVERS_DEFAULT 8u
+#define OBSERVERS_MAX 1024u
+/* Connections that have not said hello yet. */
+#define PEERS_SPARE 4u
+#define GAP_EVERY_DEFAULT 8u
+/* EASGD: alpha times the number of workers, and the period (Zhang et al. 2015). */
+#define ELASTIC_ALL 0.9
+#define ELASTIC_PERIOD 4u
+/* Once the first worker is there, the others that were announced have so long to
+ * come. */
+#define GATHER_BOUND_NS 30000000000ull
+/* Array k starts k times 11 cache lines into a page: arrays at the same offset compete
+ * for the same sets of the cache (measured: 4 to 12 %). */
+#define STAGGER(k) ((size_t)(k)*11 * 64)
+#define PAGE 4096u
+/* A core of more bytes takes longer to copy than the rehearsal gains (tell_soon). */
+#define REHEARSAL_MAX (64u << 10)
+
+enum {
+    ARRAY_THETA,
+    ARRAY_OWN,
+    ARRAY_ALL,
+    ARRAY_STAT,
+    ARRAY_SENT,
+    ARRAY_GRAD
+};
+
+static size_t pages(size_t bytes)
+{
+    return (bytes + PAGE - 1) / PAGE * PAGE;
+}
+
+static int wrong(struct gapless_error *error, const char *what, double value,
+                 const char *possible)
+{
+    return gapless_error_set(error, GAPLESS_INVALID, 0, "%s is %g; %s", what, value,
+                             possible);
+}
+
+static int check_numbers(const struct gapless_master_config *c,
+                         struct gapless_error *error)
+{
+    if (c->workers_max > GAPLESS_WORKERS_MAX)
+        return wrong(error, "the capacity for workers", c->workers_max,
+                     "at most 4096 are possible");
+    if (c->workers_expected > (c->workers_max == 0 ? WORKERS_DEFAULT : c->workers_max))
+        return wrong(error, "the number of expected workers", c->workers_expected,
+                     "it may not be above the capacity");
+    if (c->workers_wait > (c->workers_max == 0 ? WORKERS_DEFAULT : c->workers_max))
+        return wrong(error, "the number of workers to wait for", c->workers_wait,
+                     "it may not be above the capacity");
+    if (c->observers_max > OBSERVERS_MAX)
+        return wrong(error, "the capacity for observers", c->observers_max,
+                     "at most 1024 are possible");
+    if (!(c->momentum < 1) || !isfinite(c->momentum))
+        return wrong(error, "the momentum", c->momentum,
+                     "it must be at least 0 and below 1");
+    if (!(c->kappa >= 0) || !isfinite(c->kappa))
+        return wrong(error, "kappa", c->kappa, "it must not be negative");
+    if (!(c->lambda >= 0) || !isfinite(c->lambda))
+        return wrong(error, "lambda", c->lambda, "it must not be negative");
+    if (!isfinite(c->horizon))
+        return wrong(error, "the horizon of lwp", c->horizon, "it must be a number");
+    if (!(c->clip_norm >= 0) || !isfinite(c->clip_norm))
+        return wrong(error, "the clipping norm", c->clip_norm,
+                     "it must not be negative");
+    if (!(c->weight_decay >= 0) || !isfinite(c->weight_decay))
+        return wrong(error, "the weight decay", c->weight_decay,
+                     "it must not be negative");
+    if (!(c->elastic >= 0 && c->elastic <= 1))
+        return wrong(error, "the elastic share of easgd", c->elastic,
+                     "it must be above 0 and at most 1; 0 means 0.9 / workers");
+    if (c->worker_timeout_ns < 0 || c->spin_ns < 0)
+        return wrong(error, "a time", -1, "it must not be negative");
+    if (c->job != NULL && strlen(c->job) >= GAPLESS_JOB_MAX)
+        return wrong(error, "the length of the job text", (double)strlen(c->job),
+                     "at most 1023 bytes are possible");
+    return GAPLESS_OK;
+}
+
+static int check_initial(const struct gapless_master *m, const float *initial,
+                         struct gapless_error *error)
+{
+    uint64_t i;
+
+    for (i = 0; initial != NULL && i < m->layout.count; i++)
+        if (!isfinite(initial[i]))
+            return gapless_error_set(error, GAPLESS_NOT_FINITE, 0,
+                                     "initial parameter %llu is not finite",
+                                     (unsigned long long)i);
+    return GAPLESS_OK;
+}
+
+static void take_settings(struct gapless_master *m,
+                          const struct gapless_master_config *c)
+{
+    uint32_t workers = c->workers_max == 0 ? WORKERS_DEFAULT : c->workers_max;
+    uint32_t expected = c->workers_expected == 0 ? workers : c->workers_expected;
+
+    settings_default(&m->settings);
+    m->settings.momentum = c->momentum == 0 ? 0.9 : c->momentum < 0 ? 0 : c->momentum;
+    m->settings.rate_max = schedule_peak(&c->schedule);
+    if (c->kappa > 0)
+        m->settings.kappa = c->kappa;
+    if (c->lambda > 0)
+        m->settings.lambda = m->settings.lambda_zero = c->lambda;
+    m->settings.horizon = c->horizon;
+    m->settings.elastic = c->elastic > 0 ? c->elastic : ELASTIC_ALL / expected;
+    m->elastic_period = c->elastic_period == 0 ? ELASTIC_PERIOD : c->elastic_period;
+    m->settings.gap_ref =
+        c->gap_ref == GAPLESS_GAP_OWN_LOOKAHEAD ? GAP_REF_OWN_LOOKAHEAD : GAP_REF_SENT;
+    m->schedule = c->schedule;
+    if (m->schedule.warmup > 0 && m->schedule.warmup_from <= 0)
+        m->schedule.warmup_from = 1.0 / expected;
+    m->gradients = c->gradients;
+    m->clip_norm = c->clip_norm;
+    m->weight_decay = c->weight_decay;
+    m->ssgd_scale_rate = c->ssgd_scale_rate;
+    m->gap_every = c->gap_every == 0 ? GAP_EVERY_DEFAULT : c->gap_every;
+    m->observers_max = c->observers_max == 0 ? OBSERVERS_DEFAULT : c->observers_max;
+    m->peers_max = workers + m->observers_max + PEERS_SPARE;
+}
+
+static int make_core(struct gapless_master *m, const struct gapless_master_config *c,
+                     struct gapless_error *error)
+{
+    struct core_config config = {
+        .workers_max = c->workers_max == 0 ? WORKERS_DEFAULT : c->workers_max,
+        .ranges = m->layout.ranges_count,
+        .tickets = c->gradients,
+        .workers_wait = c->workers_wait,
+        .wait_ns = GATHER_BOUND_NS,
+        .timeout_ns = (uint64_t)c->worker_timeout_ns,
+        .whole = (m->rule->flags & (RULE_GLOBAL | RULE_ROUND)) != 0,
+        .round = (m->rule->flags & RULE_ROUND) != 0,
+        .local = (m->rule->flags & RULE_WORKER_ELASTIC) != 0,
+    };
+    size_t bytes = core_bytes(&config);
+
+    if (bytes == 0)
+        return gapless_error_set(
+            error, GAPLESS_CAPACITY, 0,
+            "%u workers times %u ranges is beyond the limit of %llu: use "
+            "larger ranges or a smaller capacity",
+            config.workers_max, config.ranges, CORE_CELLS_MAX);
+    m->core = calloc(1, bytes);
+    m->slot = calloc(config.workers_max, sizeof *m->slot);
+    m->peer = calloc(m->peers_max, sizeof *m->peer);
+    m->range_stage = calloc(m->layout.ranges_count, sizeof *m->range_stage);
+    m->vectors = calloc(config.workers_max, sizeof *m->vectors);
+    m->targets = calloc(config.workers_max, sizeof *m->targets);
+    m->crew = calloc(config.workers_max, sizeof *m->crew);
+    m->job = strdup(c->job == NULL ? "" : c->job);
+    if (m->core == NULL || m->slot == NULL || m->peer == NULL ||
+        m->range_stage == NULL || m->vectors == NULL || m->targets == NULL ||
+        m->crew == NULL || m->job == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                 "no memory for the state of %u workers",
+                                 config.workers_max);
+    core_init(m->core, &config);
+    if (bytes <= REHEARSAL_MAX)
+        m->rehearsal = calloc(1, bytes); /* without it all is well, a little slower */
+    return GAPLESS_OK;
+}
+
+/* Private memory: zero, page by page as it is touched. */
+static void *reserve(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (p == MAP_FAILED)
+        return NULL;
+    (void)madvise(p, bytes,
+                  MADV_HUGEPAGE); /* fewer faults at the start; no matter if refused */
+    return p;
+}
+
+static size_t lines(size_t bytes)
+{
+    return (bytes + 63) / 64 * 64;
+}
+
+/* Where the vectors lie outside of the slots: all that is left of one in few pages.
+ * What follows is never touched. */
+static void place_lent_slots(struct gapless_master *m, size_t told, size_t vector)
+{
+    size_t at = lines(sizeof(struct slot_head));
+
+    m->told_at = told > 0 ? at : 0;
+    m->push_at = at + lines(told);
+    m->grad_at = m->push_at + sizeof(struct slot_push);
+    if (told == 0)
+        m->sent_at = m->grad_at + vector;
+    m->slot_used = pages(m->grad_at);
+    m->slot_bytes = pages(m->grad_at + 2 * vector);
+    m->split = at;
+}
+
+/* Where everything is in a slot (wire.h), and in the region of what is published. */
+static void place_slots(struct gapless_master *m, size_t vector)
+{
+    bool published = (m->rule->flags & RULE_PUBLISHED) != 0;
+    size_t told =
+        published ? lines(((size_t)m->layout.ranges_count + m->layout.blocks_count) * 8)
+                  : 0;
+    size_t tells = told + sizeof(struct slot_push);
+
+    if (published) {
+        m->sent_at = STAGGER(ARRAY_SENT);
+        m->second_at = pages(m->sent_at + vector) + STAGGER(ARRAY_SENT);
+    }
+    if (m->lent) {
+        place_lent_slots(m, told, vector);
+        return;
+    }
+    m->split = PAGE;
+    if (!published) {
+        m->sent_at = PAGE + STAGGER(ARRAY_SENT);
+        m->split = pages(m->sent_at + vector);
+    }
+    /* In its place in a page, which has room before it for what is told. */
+    m->grad_at = m->split + STAGGER(ARRAY_GRAD);
+    if (tells > STAGGER(ARRAY_GRAD))
+        m->grad_at += pages(tells - STAGGER(ARRAY_GRAD));
+    m->push_at = m->grad_at - sizeof(struct slot_push);
+    m->told_at = published ? m->push_at - told : 0;
+    m->slot_bytes = m->slot_used = pages(m->grad_at + vector);
+}
+
+static int make_vectors(struct gapless_master *m, struct gapless_error *error)
+{
+    size_t vector = pages((size_t)m->layout.padded * sizeof(float));
+    size_t own_stride = vector + pages(STAGGER(ARRAY_OWN));
+    size_t sent_stride = vector + pages(STAGGER(ARRAY_SENT));
+    unsigned used = m->rule->reads | m->rule->writes;
+    uint32_t workers = m->core->config.workers_max, w;
+
+    m->private_bytes = 2 * (vector + PAGE);
+    m->private_memory = reserve(m->private_bytes);
+    if (used & SLOT_OWN) {
+        m->own_bytes = own_stride * workers;
+        m->own_memory = reserve(m->own_bytes);
+    }
+    if (m->lent && !(m->rule->flags & RULE_PUBLISHED)) {
+        m->sent_bytes = sent_stride * workers;
+        m->sent_memory = reserve(m->sent_bytes);
+    }
+    if (m->private_memory == NULL || (m->own_bytes > 0 && m->own_memory == NULL) ||
+        (m->sent_bytes > 0 && m->sent_memory == NULL))
+        return gapless_error_set(
+            error, GAPLESS_NO_MEMORY, 0,
+            "no memory for the vectors of rule %s: %zu MiB for %u "
+            "workers; lower the capacity or take a rule without a "
+            "vector per worker (gapless rules)",
+            m->rule->name, (m->private_bytes + m->own_bytes + m->sent_bytes) >> 20,
+            workers);
+    if (used & SLOT_ALL)
+        m->all = (float *)(void *)((char *)m->private_memory + STAGGER(ARRAY_ALL));
+    if (used & SLOT_STAT)
+        m->stat = (float *)(void *)((char *)m->private_memory + vector + PAGE +
+                                    STAGGER(ARRAY_STAT));
+    for (w = 0; w < workers; w++) {
+        m->slot[w].peer = MASTER_NO_PEER;
+        if (used & SLOT_OWN)
+            m->slot[w].own = (float *)(void *)((char *)m->own_memory + w * own_stride +
+                                               STAGGER(ARRAY_OWN));
+        if (m->sent_memory != NULL)
+            m->slot[w].sent = (float *)(void *)((char *)m->sent_memory +
+                                                w * sent_stride + STAGGER(ARRAY_SENT));
+    }
+    place_slots(m, vector);
+    return GAPLESS_OK;
+}
+
+/* RULE_PUBLISHED: which elements are a block, for the workers. */
+static void publish_blocks(struct gapless_master *m)
+{
+    uint32_t *to = (uint32_t *)(uintptr_t)board_blocks(m->board);
+    uint32_t ranges = m->layout.ranges_count;
+
+    memcpy(to, m->layout.block_first, (ranges + 1u) * sizeof *to);
+    memcpy(to + ranges + 1, m->layout.block_ends,
+           (size_t)m->layout.blocks_count * sizeof *to);
+}
+
+/* RULE_PUBLISHED: before the first update the look-ahead is the parameters. */
+static int make_published(struct gapless_master *m, struct gapless_error *error)
+{
+    size_t vector = (size_t)m->layout.padded * sizeof(float);
+    int status = m->transport->region_new(m->tp, pages(m->second_at + vector),
+                                          &m->published_region, error);
+
+    if (status != GAPLESS_OK)
+        return status;
+    m->published[0] = (float *)(void *)((char *)m->published_region.base + m->sent_at);
+    m->published[1] =
+        (float *)(void *)((char *)m->published_region.base + m->second_at);
+    memcpy(m->published[0], m->theta, vector);
+    publish_blocks(m);
+    return GAPLESS_OK;
+}
+
+static int make_board(struct gapless_master *m, const float *initial,
+                      struct gapless_error *error)
+{
+    uint32_t ranges = m->layout.ranges_count, workers = m->core->config.workers_max;
+    struct board board = {.head = wire_head(WIRE_WELCOME),
+                          .ranges = ranges,
+                          .workers_max = workers,
+                          .count = m->layout.count};
+    int status;
+
+    board.starts_at = (sizeof board + 63) / 64 * 64;
+    board.versions_at = board.starts_at + (ranges + 1ull) * sizeof(uint64_t);
+    board.workers_at = board.versions_at + ranges * sizeof(struct seq_word);
+    board.blocks_at = board.workers_at + workers * sizeof(struct gapless_worker_stats);
+    board.blocks = m->rule->flags & RULE_PUBLISHED ? m->layout.blocks_count : 0;
+    board.bytes =
+        pages(board.blocks_at + (ranges + 1u + board.blocks) * sizeof(uint32_t));
+    status = m->transport->region_new(m->tp, board.bytes, &m->board_region, error);
+    if (status != GAPLESS_OK)
+        return status;
+    status =
+        m->transport->region_new(m->tp, pages((size_t)m->layout.padded * sizeof(float)),
+                                 &m->theta_region, error);
+    if (status != GAPLESS_OK)
+        return status;
+    status = m->transport->region_new(
+        m->tp, pages((size_t)m->layout.padded * sizeof(float)), &m->copy_region, error);
+    if (status != GAPLESS_OK)
+        return status;
+    m->board = m->board_region.base;
+    *m->board = board;
+    memcpy((char *)m->board + board.starts_at, m->layout.range_start,
+           (ranges + 1u) * sizeof(uint64_t));
+    m->telemetry = &m->board->telemetry;
+    m->telemetry->stats.gradients_total = m->gradients;
+    m->telemetry->stats.gate = 1;
+    m->theta = m->theta_region.base;
+    if (initial != NULL)
+        memcpy(m->theta, initial, (size_t)m->layout.count * sizeof(float));
+    return GAPLESS_OK;
+}
+
+static int go_public(struct gapless_master *m, const struct gapless_master_config *c,
+                     const char *place, struct gapless_error *error)
+{
+    struct tp_config config = {.peers_max = m->peers_max,
+                               .notes_max = 2 * m->layout.ranges_count + 16,
+                               .windows_max = WIRE_WINDOWS,
+                               .spin_ns = (uint64_t)c->spin_ns};
+    int status = network_settings(&c->net, &config.net, error);
+
+    if (status == GAPLESS_OK)
+        status = m->transport->open(&config, &m->tp, error);
+    if (status == GAPLESS_OK)
+        status = make_board(m, c->initial, error);
+    if (status == GAPLESS_OK && (m->rule->flags & RULE_PUBLISHED))
+        status = make_published(m, error);
+    if (status == GAPLESS_OK)
+        status = m->transport->listen(m->tp, place, error);
+    if (status == GAPLESS_OK && m->gpu != NULL)
+        status = gpu_public(m, c, error);
+    return status;
+}
+
+static int open_record(struct gapless_master *m, const struct gapless_master_config *c,
+                       struct gapless_error *error)
+{
+    struct record_facts facts = {
+        .count = m->layout.count,
+        .hash = m->layout.hash,
+        .tensors = m->layout.tensors_count,
+        .gradients = m->gradients,
+        .workers_max = m->core->config.workers_max,
+        .workers_wait = m->core->config.workers_wait,
+        .ranges = m->layout.ranges_count,
+    };
+
+    m->opened_ns = m->transport->now_ns(m->tp);
+    return c->record == NULL
+               ? GAPLESS_OK
+               : record_create(c->record, &facts, c->record_note, &m->record, error);
+}
+
+static int open_master(const struct gapless_master_config *config, bool lent,
+                       struct gapless_master **ret, struct gapless_error *error)
+{
+    const char *rule = config->rule == NULL ? "dana-ga" : config->rule, *place = NULL;
+    struct gapless_rule found;
+    struct gapless_master *m;
+    int status = gapless_rule_find(rule, &found, error);
+
+    if (status != GAPLESS_OK)
+        return status;
+    m = calloc(1, sizeof *m);
+    if (m == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a master");
+    m->rule = rules_find(rule);
+    m->compute = compute_cpu();
+    m->passes = &pass_ops_cpu;
+    m->lent = lent;
+    m->log = config->log;
+    m->log_context = config->log_context;
+    status = backend_find(config->address, &m->transport, &place, error);
+    if (status == GAPLESS_OK)
+        status = check_numbers(config, error);
+    if (status == GAPLESS_OK)
+        status = schedule_check(&config->schedule, config->gradients, error);
+    if (status == GAPLESS_OK)
+        status = layout_init(&m->layout, &config->model, config->range_elements,
+                             config->block_elements, error);
+    if (status == GAPLESS_OK)
+        status = check_initial(m, config->initial, error);
+    if (status == GAPLESS_OK)
+        take_settings(m, config);
+    if (status == GAPLESS_OK)
+        status = make_core(m, config, error);
+    if (status == GAPLESS_OK)
+        status = make_vectors(m, error);
+    if (status == GAPLESS_OK)
+        status = gpu_open(m, config, error);
+    if (status == GAPLESS_OK)
+        status = go_public(m, config, place, error);
+    if (status == GAPLESS_OK)
+        status = open_record(m, config, error);
+    if (status != GAPLESS_OK) {
+        gapless_master_close(m);
+        return status;
+    }
+    *ret = m;
+    return GAPLESS_OK;
+}
+
+int gapless_master_open(const struct gapless_master_config *config,
+                        struct gapless_master **ret, struct gapless_error *error)
+{
+    return open_master(config, false, ret, error);
+}
+
+int master_open_lent(const struct gapless_master_config *config,
+                     struct gapless_master **ret, struct gapless_error *error)
+{
+    return open_master(config, true, ret, error);
+}
+
+void gapless_master_close(struct gapless_master *m)
+{
+    if (m == NULL)
+        return;
+    gpu_detach(m);
+    if (m->tp != NULL)
+        m->transport->close(m->tp);
+    gpu_close(m);
+    if (m->own_memory != NULL)
+        (void)munmap(m->own_memory, m->own_bytes);
+    if (m->sent_memory != NULL)
+        (void)munmap(m->sent_memory, m->sent_bytes);
+    if (m->private_memory != NULL)
+        (void)munmap(m->private_memory, m->private_bytes);
+    record_finish(m->record);
+    layout_free(&m->layout);
+    free(m->core);
+    free(m->rehearsal);
+    free(m->slot);
+    free(m->peer);
+    free(m->range_stage);
+    free(m->vectors);
+    free(m->targets);
+    free(m->crew);
+    free(m->job);
+    free(m);
+}

@@ -1,0 +1,361 @@
+/* The master's passes over memory: when, with which scalars, and what is counted. How
+ * they are carried out is in master_pass_cpu.c and master_gpu.c. */
+#include "engine/master/passes_gpu.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+size_t pass_elements(const struct gapless_master *m, uint32_t range)
+{
+    return (size_t)(m->layout.range_start[range + 1] - m->layout.range_start[range]);
+}
+
+struct blocks pass_blocks(const struct gapless_master *m,
+                          const struct master_slot *slot, uint32_t range)
+{
+    uint32_t first = m->layout.block_first[range];
+
+    return (struct blocks){.ends = m->layout.block_ends + first,
+                           .count = m->layout.block_first[range + 1] - first,
+                           .pieces = m->layout.block_pieces + first,
+                           .dots = slot->dots == NULL ? NULL : slot->dots + first};
+}
+
+static double rate_of(const struct gapless_master *m, uint32_t range)
+{
+    return schedule_rate(&m->schedule, m->gradients, core_position(m->core, range));
+}
+
+static void knobs_of(const struct gapless_master *m, uint32_t range, uint64_t lag,
+                     double rate, double global_gap, struct knobs *ret)
+{
+    struct moment moment = {
+        .rate = rate,
+        .lag = lag,
+        .active = m->core->active > 0 ? m->core->active : 1,
+        .samples = m->rule->flags & RULE_GLOBAL ? m->global_samples
+                                                : core_version(m->core, range),
+        .global_gap = global_gap,
+        .global_stat = m->global_stat,
+    };
+
+    rules_knobs(m->rule, &m->settings, &moment, ret);
+}
+
+/* `all` drifts by rounding from the sum it stands for; it is summed afresh where the
+ * rate jumps and every MASTER_RESUM_EVERY updates. While the rate only glides (warm-up,
+ * cosine) that would be a pass over every worker's vector at each update, for nothing.
+ */
+static void resum_if_due(struct gapless_master *m, uint32_t range)
+{
+    uint32_t stage = schedule_stage(&m->schedule, core_position(m->core, range)),
+             count = 0, w;
+    uint64_t version = core_version(m->core, range);
+
+    if (!(m->rule->flags & RULE_SUM))
+        return;
+    if (stage == m->range_stage[range] &&
+        (version == 0 || version % MASTER_RESUM_EVERY != 0))
+        return;
+    m->range_stage[range] = stage;
+    for (w = 0; w < m->core->config.workers_max; w++)
+        if (m->core->worker[w].state != CORE_FREE)
+            m->crew[count++] = w;
+    m->passes->resum(m, range, m->crew, count);
+}
+
+static uint64_t clock_of(const struct gapless_master *m)
+{
+    return m->transport->now_ns(m->tp);
+}
+
+static bool grad_is_finite(struct gapless_master *m, uint32_t worker, uint32_t first,
+                           uint32_t end)
+{
+    uint64_t began = clock_of(m);
+    /* In one process the worker has just looked at these very bytes. */
+    bool finite = m->lent || m->passes->finite(m, worker, first, end);
+
+    m->slot[worker].check_ns += clock_of(m) - began;
+    return finite;
+}
+
+/* About one message in gap_every, chosen by a hash so that no worker of a regular
+ * rotation is left out. */
+static bool gap_is_due(const struct gapless_master *m, uint32_t worker)
+{
+    uint64_t x =
+        (m->core->consumed * GAPLESS_WORKERS_MAX + worker) * 0x9e3779b97f4a7c15ull;
+
+    if (m->rule->flags & RULE_PUBLISHED)
+        return false; /* where the worker is, only the worker knows */
+    return m->gap_every <= 1 || (x >> 32) % m->gap_every == 0;
+}
+
+static void count_gate(struct gapless_master *m, const struct sums *sums,
+                       uint32_t blocks)
+{
+    struct gapless_stats *s = &m->telemetry->stats;
+    double mean = sums->gate_sum / blocks;
+    uint64_t n;
+
+    if (!(m->rule->flags & RULE_BLOCK))
+        return;
+    m->gate_blocks++;
+    n = m->gate_blocks < 1000 ? m->gate_blocks : 1000;
+    s->gate += (mean - s->gate) / (double)n;
+}
+
+/* The protocol step that will follow is rehearsed on a copy, which a pure step allows,
+ * so that it runs from the caches when it counts. */
+void pass_soon(struct gapless_master *m, uint32_t worker)
+{
+    const struct master_slot *slot = &m->slot[worker];
+    const struct core_event applied = {
+        .kind = CORE_APPLIED, .worker = worker, .range = CORE_ALL, .finite = true};
+    struct todo todo;
+    volatile uint64_t sink = slot->head->ticket + board_workers(m->board)[worker].state;
+
+    (void)sink;
+    if (m->rehearsal != NULL) {
+        memcpy(m->rehearsal, m->core, m->core->bytes);
+        (void)core_step(m->rehearsal, &applied, &todo);
+    }
+    if (slot->peer != MASTER_NO_PEER && m->transport->mapped)
+        (void)m->transport->notify(m->tp, slot->peer, NOTE(NOTE_SOON, 0));
+}
+
+bool pass_wants_gap(const struct gapless_master *m, uint32_t worker)
+{
+    return m->slot[worker].gap_sq >= 0;
+}
+
+void pass_counted(struct gapless_master *m, uint32_t worker, uint32_t range,
+                  const struct sums *sums)
+{
+    struct master_slot *slot = &m->slot[worker];
+
+    if (slot->gap_sq >= 0)
+        slot->gap_sq += sums->gap_sq;
+    slot->step_sq += sums->step_sq;
+    count_gate(m, sums,
+               m->layout.block_first[range + 1] - m->layout.block_first[range]);
+}
+
+static void apply_range(struct gapless_master *m, uint32_t worker, uint32_t range,
+                        double global_gap, bool soon)
+{
+    struct master_slot *slot = &m->slot[worker];
+    uint64_t lag = core_lag(m->core, worker, range);
+    double rate = rate_of(m, range);
+    struct knobs knobs;
+
+    resum_if_due(m, range);
+    knobs_of(m, range, lag, rate, global_gap, &knobs);
+    m->passes->apply(m, worker, range, &knobs, soon);
+    slot->lag_sum += (double)lag;
+    m->telemetry->stats.rate = rate;
+}
+
+/* The penalty of the global rules needs one number before anything is applied. */
+static double measure_all(struct gapless_master *m, uint32_t worker)
+{
+    double sum = 0;
+    uint32_t r;
+
+    if (!(m->rule->flags & RULE_GLOBAL))
+        return 0;
+    for (r = 0; r < m->layout.ranges_count; r++) {
+        struct knobs knobs;
+
+        knobs_of(m, r, core_lag(m->core, worker, r), rate_of(m, r), 0, &knobs);
+        sum += m->passes->measure(m, worker, r, &knobs);
+    }
+    return sqrt(sum / (double)m->layout.count);
+}
+
+static void global_sample(struct gapless_master *m, double step_sq)
+{
+    double rho = m->settings.rho;
+
+    if (!(m->rule->flags & RULE_GLOBAL))
+        return;
+    m->global_stat =
+        rho * m->global_stat + (1 - rho) * (step_sq / (double)m->layout.count);
+    m->global_samples++;
+}
+
+static void record(struct gapless_master *m, uint32_t worker)
+{
+    struct master_slot *slot = &m->slot[worker];
+    double gap = slot->gap_sq < 0 ? -1 : sqrt(slot->gap_sq / (double)m->layout.count);
+    double lag = slot->lag_sum / m->layout.ranges_count;
+
+    telemetry_gradient(m->telemetry, &board_workers(m->board)[worker], lag, gap,
+                       slot->loss, clock_of(m));
+    m->telemetry->stats.pass_ns += slot->pass_ns;
+}
+
+void pass_record(struct gapless_master *m, uint32_t worker)
+{
+    if (m->gpu != NULL && gpu_pending(m, worker))
+        return; /* when it is through */
+    if (m->slot[worker].complete)
+        record(m, worker);
+    m->slot[worker].complete = false;
+}
+
+double pass_rate(const struct gapless_master *m)
+{
+    return rate_of(m, 0);
+}
+
+void pass_local(struct gapless_master *m, uint32_t worker)
+{
+    struct master_slot *slot = &m->slot[worker];
+    uint64_t consumed = m->core->consumed;
+    double rate = rate_of(m, 0);
+
+    slot->check_ns = slot->pass_ns = 0;
+    master_event(m, CORE_LOCAL, worker, 0, true);
+    if (m->core->consumed == consumed)
+        return; /* it was not its turn, or too late */
+    m->telemetry->stats.rate = rate;
+    telemetry_gradient(m->telemetry, &board_workers(m->board)[worker], -1, -1,
+                       slot->push->loss, clock_of(m));
+}
+
+void pass_told(struct gapless_master *m, uint32_t worker)
+{
+    const struct core_worker *cw = &m->core->worker[worker];
+    uint32_t r;
+
+    if (!(m->rule->flags & RULE_PUBLISHED) || cw->state != CORE_COMPUTING ||
+        cw->pushed > 0)
+        return;
+    for (r = 0; r < m->layout.ranges_count; r++)
+        core_read_at(m->core, worker, r, m->slot[worker].told[r]);
+}
+
+static void message_begins(struct gapless_master *m, uint32_t worker)
+{
+    struct master_slot *slot = &m->slot[worker];
+
+    slot->gap_sq = gap_is_due(m, worker) ? 0 : -1;
+    slot->loss = slot->push->loss;
+    slot->complete = false;
+    slot->lag_sum = slot->step_sq = 0;
+    slot->check_ns = slot->pass_ns = 0;
+}
+
+uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
+{
+    const struct core_worker *cw = &m->core->worker[worker];
+    struct master_slot *slot = &m->slot[worker];
+    uint32_t first = range == CORE_ALL ? 0 : range, r;
+    uint32_t end = range == CORE_ALL ? m->layout.ranges_count : range + 1;
+    bool global = (m->rule->flags & RULE_GLOBAL) != 0;
+    bool last = cw->applied + (end - first) == m->layout.ranges_count;
+    uint64_t began = clock_of(m), checked = slot->check_ns;
+    double global_gap;
+
+    if (cw->applied == 0)
+        message_begins(m, worker), checked = 0;
+    /* A global rule needs all of the gradient first. Otherwise each range is checked
+     * just before it is applied: that brings it into the cache, so the check costs no
+     * trip to memory. */
+    if (global && !grad_is_finite(m, worker, first, end))
+        return 0;
+    global_gap = measure_all(m, worker);
+    for (r = first; r < end; r++) {
+        if (!global && !grad_is_finite(m, worker, r, r + 1))
+            break;
+        apply_range(m, worker, r, global_gap, last && r + 1 == end && !global);
+    }
+    global_sample(m, slot->step_sq);
+    slot->pass_ns += clock_of(m) - began - (slot->check_ns - checked);
+    slot->complete = r == end && last && !cw->spoilt;
+    return r - first;
+}
+
+/* Workers of the round whose gradient is finite; the others are left out and told so to
+ * the core. */
+static uint32_t round_members(struct gapless_master *m)
+{
+    uint32_t members = 0, w;
+
+    for (w = core_next(m->core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
+         w = core_next(m->core, CORE_PUSHED, w)) {
+        message_begins(m, w);
+        m->slot[w].gap_sq = 0;
+        if (grad_is_finite(m, w, 0, m->layout.ranges_count))
+            members++;
+        else
+            core_spoil(m->core, w);
+    }
+    return members;
+}
+
+static void round_range(struct gapless_master *m, uint32_t range, uint32_t members)
+{
+    double rate = rate_of(m, range) * (m->ssgd_scale_rate ? (double)members : 1.0);
+    uint64_t began = clock_of(m);
+    struct master_slot *first;
+    struct knobs knobs;
+    uint32_t n = 0, w;
+
+    for (w = core_next(m->core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
+         w = core_next(m->core, CORE_PUSHED, w))
+        if (!m->core->worker[w].spoilt)
+            m->crew[n++] = w;
+    assert(n > 0 && n == members); /* a round has members */
+    first = &m->slot[m->crew[0]];
+    knobs_of(m, range, 0, rate, 0, &knobs);
+    first->gap_sq += m->passes->round(m, range, m->crew, members, &knobs);
+    m->telemetry->stats.rate = rate;
+    first->pass_ns += clock_of(m) - began;
+}
+
+bool pass_round(struct gapless_master *m)
+{
+    uint32_t members = round_members(m), r, w;
+    struct master_slot *first = NULL;
+
+    for (r = 0; members > 0 && r < m->layout.ranges_count; r++)
+        round_range(m, r, members);
+    for (w = core_next(m->core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
+         w = core_next(m->core, CORE_PUSHED, w)) {
+        if (m->core->worker[w].spoilt) {
+            board_workers(m->board)[w].dropped++;
+            pass_look_ahead(m, w, CORE_ALL);
+            continue;
+        }
+        first = first == NULL ? &m->slot[w] : first;
+        m->slot[w].gap_sq = first->gap_sq; /* all of a round read the same parameters */
+
+        record(m, w);
+    }
+    return members > 0;
+}
+
+void pass_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range)
+{
+    uint32_t first = range == CORE_ALL ? 0 : range, r;
+    uint32_t end = range == CORE_ALL ? m->layout.ranges_count : range + 1;
+
+    if (m->rule->flags & RULE_PUBLISHED)
+        return; /* it is there, for all */
+    for (r = first; r < end; r++) {
+        struct knobs knobs;
+
+        knobs_of(m, r, 0, rate_of(m, r), 0, &knobs);
+        m->passes->look_ahead(m, worker, r, &knobs);
+    }
+}
+
+void pass_forget(struct gapless_master *m, uint32_t worker)
+{
+    if (m->slot[worker].own != NULL)
+        m->passes->forget(m, worker);
+}

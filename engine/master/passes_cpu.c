@@ -1,0 +1,159 @@
+/* The master's passes on this processor: which arrays, and in which parts. */
+#include "engine/master/master.h"
+
+/* The same arrays from element n on. */
+static struct arrays arrays_from(const struct arrays *at, size_t n)
+{
+    return (struct arrays){
+        .theta = at->theta + n,
+        .own = at->own == NULL ? NULL : at->own + n,
+        .all = at->all == NULL ? NULL : at->all + n,
+        .stat = at->stat == NULL ? NULL : at->stat + n,
+        .sent = at->sent + n,
+        .grad = at->grad + n,
+    };
+}
+
+static struct arrays arrays_at(const struct gapless_master *m,
+                               const struct master_slot *slot, uint32_t range)
+{
+    struct arrays whole = {m->theta, slot->own,  m->all,
+                           m->stat,  slot->sent, slot->grad};
+
+    if (m->rule->flags & RULE_PUBLISHED) /* the next version's place */
+        whole.sent = m->published[(core_version(m->core, range) + 1) % 2];
+    return arrays_from(&whole, (size_t)m->layout.range_start[range]);
+}
+
+static bool cpu_finite(struct gapless_master *m, uint32_t worker, uint32_t first,
+                       uint32_t end)
+{
+    size_t at = (size_t)m->layout.range_start[first];
+
+    return m->compute->finite(m->slot[worker].grad + at,
+                              (size_t)m->layout.range_start[end] - at);
+}
+
+/* Where the last part of a range starts: some thousand elements before its end, or with
+ * its last block if the rule asks for blocks; 0 where there is no such place. */
+static size_t tail_of(const struct gapless_master *m, const struct blocks *blocks,
+                      size_t n)
+{
+    uint32_t start = blocks->count < 2 ? 0 : blocks->ends[blocks->count - 2];
+
+    if (!(m->rule->flags & RULE_BLOCK))
+        return n - WIRE_SOON_REST;
+    return start % LAYOUT_LANES == 0 ? start : 0;
+}
+
+/* One range, in two parts if `soon`, the second from tail_of on. The same bits: only
+ * sums for the statistics are cut elsewhere. */
+static void apply_parts(struct gapless_master *m, uint32_t worker, uint32_t range,
+                        const struct knobs *knobs, bool soon, struct sums *ret)
+{
+    const struct master_slot *slot = &m->slot[worker];
+    struct arrays at = arrays_at(m, slot, range);
+    struct blocks blocks = pass_blocks(m, slot, range);
+    size_t n = pass_elements(m, range);
+    size_t tail = soon && n > WIRE_SOON_ABOVE ? tail_of(m, &blocks, n) : 0;
+    unsigned want = pass_wants_gap(m, worker) ? WANT_GAP : 0;
+    uint32_t end;
+    struct sums part;
+
+    if (tail == 0) {
+        m->compute->apply(m->rule, &at, knobs, &blocks, n, want, ret);
+        return;
+    }
+    end = blocks.ends[blocks.count - 1] - (uint32_t)tail;
+    blocks.count--; /* the last one is the second part's; rules without do not look */
+    m->compute->apply(m->rule, &at, knobs, &blocks, tail, want, ret);
+    pass_soon(m, worker);
+    at = arrays_from(&at, tail);
+    blocks.dots = blocks.dots == NULL ? NULL : blocks.dots + blocks.count;
+    blocks.pieces += blocks.count;
+    blocks.ends = &end, blocks.count = 1;
+    m->compute->apply(m->rule, &at, knobs, &blocks, n - tail, want, &part);
+    ret->gap_sq += part.gap_sq;
+    ret->gate_sum += part.gate_sum;
+}
+
+static void cpu_apply(struct gapless_master *m, uint32_t worker, uint32_t range,
+                      const struct knobs *knobs, bool soon)
+{
+    struct seq_word *word = &board_versions(m->board)[range];
+    struct sums sums;
+
+    seq_write_begin(word);
+    apply_parts(m, worker, range, knobs, soon, &sums);
+    seq_write_end(word);
+    pass_counted(m, worker, range, &sums);
+}
+
+static double cpu_measure(struct gapless_master *m, uint32_t worker, uint32_t range,
+                          const struct knobs *knobs)
+{
+    struct arrays at = arrays_at(m, &m->slot[worker], range);
+
+    return m->compute->measure(m->rule, &at, knobs, pass_elements(m, range));
+}
+
+static double cpu_round(struct gapless_master *m, uint32_t range,
+                        const uint32_t *workers, uint32_t count,
+                        const struct knobs *knobs)
+{
+    struct seq_word *word = &board_versions(m->board)[range];
+    struct arrays at = arrays_at(m, &m->slot[workers[0]], range);
+    size_t from = (size_t)m->layout.range_start[range];
+    struct sums sums;
+    uint32_t i;
+
+    for (i = 0; i < count; i++) {
+        m->vectors[i] = m->slot[workers[i]].grad + from;
+        m->targets[i] = m->slot[workers[i]].sent + from;
+    }
+    seq_write_begin(word);
+    m->compute->round(m->rule, &at, knobs, m->vectors, m->targets, count,
+                      pass_elements(m, range), WANT_GAP, &sums);
+    seq_write_end(word);
+    return sums.gap_sq;
+}
+
+static void cpu_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range,
+                           const struct knobs *knobs)
+{
+    struct arrays at = arrays_at(m, &m->slot[worker], range);
+
+    m->compute->look_ahead(m->rule, &at, knobs, pass_elements(m, range));
+}
+
+static void cpu_forget(struct gapless_master *m, uint32_t worker)
+{
+    uint32_t r;
+
+    for (r = 0; r < m->layout.ranges_count; r++) {
+        struct arrays at = arrays_at(m, &m->slot[worker], r);
+
+        m->compute->forget(m->rule, &at, pass_elements(m, r));
+    }
+}
+
+static void cpu_resum(struct gapless_master *m, uint32_t range, const uint32_t *workers,
+                      uint32_t count)
+{
+    size_t from = (size_t)m->layout.range_start[range];
+    uint32_t i;
+
+    for (i = 0; i < count; i++)
+        m->vectors[i] = m->slot[workers[i]].own + from;
+    m->compute->resum(m->all + from, m->vectors, count, pass_elements(m, range));
+}
+
+const struct pass_ops pass_ops_cpu = {
+    .finite = cpu_finite,
+    .apply = cpu_apply,
+    .measure = cpu_measure,
+    .round = cpu_round,
+    .look_ahead = cpu_look_ahead,
+    .forget = cpu_forget,
+    .resum = cpu_resum,
+};

@@ -1,0 +1,508 @@
+/* The master's passes on GPUs. See master_gpu.h. */
+#include "engine/master/passes_gpu.h"
+
+/* ---- where things are ---------------------------------------------------- */
+
+static struct gpu_part *part_of(const struct gapless_master *m, uint32_t range)
+{
+    struct master_gpu *g = m->gpu;
+    uint32_t p = 0;
+
+    while (p + 1 < g->parts && range >= g->part[p].end)
+        p++;
+    return &g->part[p];
+}
+
+/* Where a range begins in a vector of a part. */
+static float *at_range(const struct gapless_master *m, const struct gpu_part *part,
+                       float *vector, uint32_t range)
+{
+    return vector == NULL
+               ? NULL
+               : vector + ((size_t)m->layout.range_start[range] - part->from);
+}
+
+static struct arrays arrays_at(const struct gapless_master *m, uint32_t worker,
+                               uint32_t range)
+{
+    const struct gpu_part *part = part_of(m, range);
+    const struct gpu_slot *slot = &m->gpu->slot[worker];
+    size_t p = (size_t)(part - m->gpu->part);
+    float *sent = slot->sent[p];
+
+    if (m->rule->flags & RULE_PUBLISHED) /* the next version's place */
+        sent = part->published[(core_version(m->core, range) + 1) % 2];
+    return (struct arrays){.theta = at_range(m, part, part->theta, range),
+                           .own = at_range(m, part, slot->own[p], range),
+                           .all = at_range(m, part, part->all, range),
+                           .stat = at_range(m, part, part->stat, range),
+                           .sent = at_range(m, part, sent, range),
+                           .grad = at_range(m, part, slot->grad[p], range)};
+}
+
+/* Where a worker, or all of them, get what is sent, in host memory. */
+static float *host_sent(const struct gapless_master *m, uint32_t worker, uint32_t range)
+{
+    float *base = m->slot[worker].sent;
+
+    if (m->rule->flags & RULE_PUBLISHED)
+        base = m->published[(core_version(m->core, range) + 1) % 2];
+    return base + m->layout.range_start[range];
+}
+
+static size_t bytes_of(const struct gapless_master *m, uint32_t range)
+{
+    return pass_elements(m, range) * sizeof(float);
+}
+
+/* ---- waiting ------------------------------------------------------------- */
+
+void gpu_failed(struct master_gpu *g, const struct gapless_error *why)
+{
+    if (g->error.status == GAPLESS_OK)
+        g->error = *why;
+}
+
+static void wait_for(struct master_gpu *g, const struct gpu_part *part, uint64_t ticket)
+{
+    struct gapless_error why = {0};
+
+    if (g->error.status == GAPLESS_OK &&
+        g->ops->wait(part->device, ticket, GPU_BOUND_NS, &why) != GAPLESS_OK)
+        gpu_failed(g, &why);
+}
+
+void gpu_wait(struct master_gpu *g, const struct gpu_part *part,
+              enum device_stream stream)
+{
+    wait_for(g, part, g->ops->mark(part->device, stream));
+}
+
+static void wait_all(struct master_gpu *g)
+{
+    uint32_t p;
+
+    for (p = 0; p < g->parts; p++) {
+        struct gpu_part *part = &g->part[p];
+
+        if (part->busy)
+            gpu_wait(g, part, DEVICE_WORK);
+        if (part->copying)
+            gpu_wait(g, part, DEVICE_OUT);
+        part->busy = part->copying = false;
+    }
+}
+
+/* What WORK has written so far, from the GPU to the host. */
+static void bring_out(const struct gapless_master *m, struct gpu_part *part, float *to,
+                      const float *from, size_t bytes)
+{
+    const struct device_ops *ops = m->gpu->ops;
+
+    ops->after(part->device, DEVICE_OUT, ops->mark(part->device, DEVICE_WORK));
+    ops->copy_out(part->device, to, from, bytes);
+    part->copying = true;
+}
+
+/* ---- gradients land ------------------------------------------------------ */
+
+static struct gpu_landing *landing_find(struct master_gpu *g, uint32_t worker,
+                                        uint32_t range)
+{
+    uint32_t i;
+
+    for (i = 0; i < g->landings; i++)
+        if (g->landing[i].worker == worker && g->landing[i].range == range)
+            return &g->landing[i];
+    return NULL;
+}
+
+/* Copies a range of a gradient, if it has to be, and looks whether it is finite. */
+static struct gpu_landing land_now(struct gapless_master *m, uint32_t worker,
+                                   uint32_t range)
+{
+    struct master_gpu *g = m->gpu;
+    const struct device_ops *ops = g->ops;
+    struct gpu_part *part = part_of(m, range);
+    struct gpu_landing ret = {
+        .worker = worker, .range = range, .place = part->next_landing};
+    float *grad =
+        at_range(m, part, g->slot[worker].grad[(size_t)(part - g->part)], range);
+
+    part->next_landing = (part->next_landing + 1) % GPU_PLACES_APPLY;
+    if (!g->direct) {
+        ops->copy_in(part->device, grad,
+                     m->slot[worker].grad + m->layout.range_start[range],
+                     bytes_of(m, range));
+        ops->after(part->device, DEVICE_WORK, ops->mark(part->device, DEVICE_IN));
+    }
+    ops->finite(part->device, grad, pass_elements(m, range), ret.place);
+    ret.ticket = ops->mark(part->device, DEVICE_WORK);
+    part->busy = true;
+    return ret;
+}
+
+static void land(struct gapless_master *m, uint32_t worker, uint32_t range)
+{
+    struct master_gpu *g = m->gpu;
+
+    if (g->slot[worker].taken && range < m->layout.ranges_count &&
+        g->landings < GPU_LANDINGS && landing_find(g, worker, range) == NULL)
+        g->landing[g->landings++] = land_now(m, worker, range);
+}
+
+/* What cards wrote comes before what is asked for next. Their puts have been seen as
+ * complete. */
+static void flush_cards(struct gapless_master *m)
+{
+    struct master_gpu *g = m->gpu;
+    struct gapless_error why = {0};
+    int status = GAPLESS_OK;
+    char byte[1];
+    uint32_t p;
+
+    for (p = 0; p < g->parts && status == GAPLESS_OK; p++)
+        status = m->transport->loop(m->tp, &g->probe, p * (size_t)GPU_PROBE_BYTES, byte,
+                                    1, TP_OUT_OF, &why);
+    if (status != GAPLESS_OK && why.status == GAPLESS_OK)
+        (void)gapless_error_set(&why, status, 0,
+                                "what the network card wrote to GPU %u could not be "
+                                "flushed",
+                                g->part[p - 1].facts.number);
+    if (status != GAPLESS_OK)
+        gpu_failed(g, &why);
+}
+
+void gpu_landing(struct gapless_master *m, const struct tp_event *events, int count)
+{
+    struct master_gpu *g = m->gpu;
+    bool flushed = !g->direct || g->flush == GPU_FLUSH_NONE;
+    uint32_t worker, range, r;
+    int i;
+
+    for (i = 0; i < count; i++) {
+        if (events[i].kind != TP_NOTE || m->peer[events[i].peer].role != ROLE_WORKER ||
+            NOTE_WHAT(events[i].note) != NOTE_PUSH)
+            continue;
+        if (!flushed)
+            flush_cards(m);
+        flushed = true;
+        /* Rules that want the whole gradient ask for it when they have all. */
+        if (m->rule->flags & (RULE_GLOBAL | RULE_ROUND))
+            continue;
+        worker = m->peer[events[i].peer].worker;
+        range = NOTE_RANGE(events[i].note);
+        g->slot[worker].whole = range == NOTE_ALL_RANGES;
+        if (range != NOTE_ALL_RANGES)
+            land(m, worker, range);
+        else
+            for (r = 0; r < GPU_AHEAD; r++)
+                land(m, worker, r);
+    }
+}
+
+static bool range_finite(struct gapless_master *m, uint32_t worker, uint32_t range)
+{
+    struct master_gpu *g = m->gpu;
+    struct gpu_part *part = part_of(m, range);
+    struct gpu_landing *found = landing_find(g, worker, range);
+    struct gpu_landing landed = found != NULL ? *found : land_now(m, worker, range);
+
+    if (found != NULL)
+        *found = g->landing[--g->landings];
+    if (g->slot[worker].whole)
+        land(m, worker, range + GPU_AHEAD);
+    wait_for(g, part, landed.ticket);
+    return g->error.status == GAPLESS_OK &&
+           g->ops->result(part->device, landed.place)->finite != 0;
+}
+
+static bool gpu_finite(struct gapless_master *m, uint32_t worker, uint32_t first,
+                       uint32_t end)
+{
+    bool finite = true;
+    uint32_t r;
+
+    for (r = first; r < end; r++)
+        finite = range_finite(m, worker, r) && finite;
+    return finite;
+}
+
+/* ---- gradients are applied ----------------------------------------------- */
+
+/* So many places for results, next to each other. */
+static uint32_t places(struct gpu_part *part, uint32_t count)
+{
+    uint32_t at = part->next_apply;
+
+    if (at < GPU_PLACES_APPLY || at + count > DEVICE_RESULTS)
+        at = GPU_PLACES_APPLY;
+    part->next_apply = at + count;
+    return at;
+}
+
+static void write_begins(struct gapless_master *m, uint32_t range)
+{
+    if (!m->gpu->open[range])
+        seq_write_begin(&board_versions(m->board)[range]);
+    m->gpu->open[range] = true;
+}
+
+static void write_ends(struct gapless_master *m, uint32_t range)
+{
+    struct seq_word *word = &board_versions(m->board)[range];
+
+    if (!m->gpu->open[range])
+        seq_write_begin(word); /* one more update of those that began together */
+    seq_write_end(word);
+    m->gpu->open[range] = false;
+}
+
+/* Launches the gradients that wait, all for one range, in one pass. */
+static void launch(struct gapless_master *m)
+{
+    struct master_gpu *g = m->gpu;
+    uint32_t count = g->entries - g->launched, i;
+    struct gpu_entry *entry = &g->entry[g->launched];
+    struct device_pass pass[DEVICE_QUEUE];
+    struct gpu_part *part;
+    uint32_t place;
+
+    if (count == 0)
+        return;
+    part = part_of(m, entry->range);
+    place = places(part, count);
+    for (i = 0; i < count; i++) {
+        pass[i] = entry[i].pass;
+        entry[i].place = place + i;
+    }
+    write_begins(m, entry->range);
+    g->ops->apply(part->device, m->rule, pass, count,
+                  g->blocks != NULL ? g->blocks[entry->range] : NULL,
+                  pass_elements(m, entry->range), place);
+    part->busy = g->changed = true;
+    for (i = 0; i < count && !g->direct; i++)
+        bring_out(m, part, host_sent(m, entry[i].worker, entry[i].range),
+                  entry[i].pass.at.sent, bytes_of(m, entry[i].range));
+    g->launched = g->entries;
+}
+
+static bool joins(const struct master_gpu *g, uint32_t range)
+{
+    uint32_t waiting = g->entries - g->launched;
+
+    return waiting == 0 ||
+           (g->entry[g->launched].range == range && waiting < DEVICE_QUEUE);
+}
+
+static void gpu_apply(struct gapless_master *m, uint32_t worker, uint32_t range,
+                      const struct knobs *knobs, bool soon)
+{
+    struct master_gpu *g = m->gpu;
+    struct gpu_entry *entry;
+
+    (void)soon;
+    if (g->entries == GPU_ENTRIES)
+        gpu_settle(m);
+    if (!joins(g, range))
+        launch(m);
+    entry = &g->entry[g->entries++];
+    *entry = (struct gpu_entry){
+        .worker = worker,
+        .range = range,
+        .pass = {.at = arrays_at(m, worker, range),
+                 .knobs = *knobs,
+                 .dots = pass_blocks(m, &m->slot[worker], range).dots,
+                 .want = pass_wants_gap(m, worker) ? WANT_GAP : 0}};
+    /* A global rule needs its sum for the next knobs. What is published for all has two
+     * places, which readers tell apart by versions: each must be whole before the next.
+     */
+    if (m->rule->flags & (RULE_GLOBAL | RULE_PUBLISHED))
+        gpu_settle(m);
+}
+
+bool gpu_pending(const struct gapless_master *m, uint32_t worker)
+{
+    uint32_t i;
+
+    for (i = 0; i < m->gpu->entries; i++)
+        if (m->gpu->entry[i].worker == worker)
+            return true;
+    return false;
+}
+
+/* Gradients that are through: what they gave, and that they are. */
+static void count_entries(struct gapless_master *m, uint64_t took_ns)
+{
+    struct master_gpu *g = m->gpu;
+    uint32_t count = g->entries, i;
+
+    for (i = 0; i < count; i++) {
+        const struct gpu_entry *entry = &g->entry[i];
+        struct gpu_part *part = part_of(m, entry->range);
+
+        write_ends(m, entry->range);
+        pass_counted(m, entry->worker, entry->range,
+                     &g->ops->result(part->device, entry->place)->sums);
+        m->slot[entry->worker].pass_ns += took_ns / count;
+        m->slot[entry->worker].head->pass_ns = m->slot[entry->worker].pass_ns;
+    }
+    g->entries = g->launched = 0;
+    for (i = 0; i < count; i++)
+        pass_record(m, g->entry[i].worker);
+}
+
+void gpu_later(struct gapless_master *m, uint32_t worker, uint32_t note)
+{
+    struct master_gpu *g = m->gpu;
+
+    if (g->notes == g->notes_max)
+        gpu_settle(m);
+    if (g->notes < g->notes_max)
+        g->note[g->notes++] = (struct gpu_note){worker, note};
+}
+
+static void send_notes(struct gapless_master *m)
+{
+    struct master_gpu *g = m->gpu;
+    uint32_t count = g->notes, i;
+
+    for (i = 0; i < count; i++)
+        master_notify(m, g->note[i].worker, g->note[i].note);
+    for (i = count; i < g->notes; i++) /* they came meanwhile, and wait once more */
+        g->note[i - count] = g->note[i];
+    g->notes -= count;
+}
+
+void gpu_settle(struct gapless_master *m)
+{
+    struct master_gpu *g = m->gpu;
+    uint64_t began;
+
+    if (g->settling)
+        return;
+    g->settling = true;
+    do {
+        began = m->transport->now_ns(m->tp);
+        launch(m);
+        wait_all(g);
+        if (g->error.status != GAPLESS_OK)
+            break;
+        if (g->entries > 0)
+            count_entries(m, m->transport->now_ns(m->tp) - began);
+        send_notes(m);
+    } while (g->entries > 0 || g->notes > 0);
+    g->landings = 0; /* whoever was not called up comes again */
+    g->settling = false;
+}
+
+/* ---- the other passes ---------------------------------------------------- */
+
+static double gpu_measure(struct gapless_master *m, uint32_t worker, uint32_t range,
+                          const struct knobs *knobs)
+{
+    struct gpu_part *part = part_of(m, range);
+    struct arrays at = arrays_at(m, worker, range);
+    uint32_t place = places(part, 1);
+
+    launch(m);
+    m->gpu->ops->measure(part->device, m->rule, &at, knobs, pass_elements(m, range),
+                         place);
+    gpu_wait(m->gpu, part, DEVICE_WORK);
+    return m->gpu->ops->result(part->device, place)->value;
+}
+
+static double gpu_round(struct gapless_master *m, uint32_t range,
+                        const uint32_t *workers, uint32_t count,
+                        const struct knobs *knobs)
+{
+    struct master_gpu *g = m->gpu;
+    struct gpu_part *part = part_of(m, range);
+    struct arrays at = arrays_at(m, workers[0], range);
+    uint32_t place = places(part, 1), i;
+
+    for (i = 0; i < count; i++) {
+        struct arrays of = arrays_at(m, workers[i], range);
+
+        m->vectors[i] = of.grad;
+        m->targets[i] = of.sent;
+    }
+    write_begins(m, range);
+    g->ops->round(part->device, m->rule, &at, knobs, m->vectors, m->targets, count,
+                  pass_elements(m, range), WANT_GAP, place);
+    part->busy = g->changed = true;
+    for (i = 0; i < count && !g->direct; i++)
+        bring_out(m, part, host_sent(m, workers[i], range), m->targets[i],
+                  bytes_of(m, range));
+    gpu_wait(g, part, DEVICE_WORK);
+    write_ends(m, range);
+    return g->ops->result(part->device, place)->sums.gap_sq;
+}
+
+static void gpu_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range,
+                           const struct knobs *knobs)
+{
+    struct gpu_part *part = part_of(m, range);
+    struct arrays at = arrays_at(m, worker, range);
+
+    launch(m);
+    m->gpu->ops->look_ahead(part->device, m->rule, &at, knobs, pass_elements(m, range));
+    part->busy = true;
+    if (!m->gpu->direct)
+        bring_out(m, part, host_sent(m, worker, range), at.sent, bytes_of(m, range));
+}
+
+static void gpu_forget(struct gapless_master *m, uint32_t worker)
+{
+    uint32_t r;
+
+    launch(m);
+    for (r = 0; r < m->layout.ranges_count; r++) {
+        struct gpu_part *part = part_of(m, r);
+        struct arrays at = arrays_at(m, worker, r);
+
+        m->gpu->ops->forget(part->device, m->rule, &at, pass_elements(m, r));
+        part->busy = true;
+    }
+}
+
+static void gpu_resum(struct gapless_master *m, uint32_t range, const uint32_t *workers,
+                      uint32_t count)
+{
+    struct gpu_part *part = part_of(m, range);
+    uint32_t i;
+
+    launch(m);
+    for (i = 0; i < count; i++)
+        m->vectors[i] = arrays_at(m, workers[i], range).own;
+    m->gpu->ops->resum(part->device, at_range(m, part, part->all, range), m->vectors,
+                       count, pass_elements(m, range));
+    part->busy = true;
+}
+
+void gpu_theta(const struct gapless_master *m)
+{
+    struct master_gpu *g = m->gpu;
+    uint32_t p;
+
+    if (!g->changed)
+        return;
+    for (p = 0; p < g->parts; p++) {
+        struct gpu_part *part = &g->part[p];
+
+        bring_out(m, part, m->theta + part->from, part->theta,
+                  (part->to - part->from) * sizeof(float));
+    }
+    wait_all(g);
+    g->changed = g->error.status != GAPLESS_OK;
+}
+
+const struct pass_ops pass_ops_gpu = {
+    .finite = gpu_finite,
+    .apply = gpu_apply,
+    .measure = gpu_measure,
+    .round = gpu_round,
+    .look_ahead = gpu_look_ahead,
+    .forget = gpu_forget,
+    .resum = gpu_resum,
+};

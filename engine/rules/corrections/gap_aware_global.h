@@ -1,0 +1,34 @@
+/* Gap-Aware with one number for the whole vector (Barkai, Hakimi, Schuster, ICLR 2020,
+ * discuss it beside the parameter-wise form):
+ *
+ *   G = 1 + sqrt(mean(gap^2))/C,    C = rate_max*(sqrt(s/(1 - rho^n)) + 1e-8)
+ *   s = rho*s + (1 - rho)*mean(step^2)           a scalar, kept by the master
+ *
+ * The sum has to be known before anything is applied: compute->measure goes over the
+ * whole vector first, rules_knobs turns it into the knob `penalty` = 1/G. */
+#ifndef GAPLESS_CORRECTIONS_GAP_AWARE_GLOBAL_H
+#define GAPLESS_CORRECTIONS_GAP_AWARE_GLOBAL_H
+
+#include "engine/rules/element.h"
+#include "engine/rules/rules.h"
+
+#define FORMULA_gap_aware_global                                                       \
+    "C = rate_max*(sqrt(s/(1 - rho^n)) + 1e-8); g = g/(1 + rms(gap)/C); "
+enum {
+    gap_aware_global_reads = 0,
+    gap_aware_global_writes = 0,
+    gap_aware_global_flags = RULE_GLOBAL,
+    gap_aware_global_uses_gap = 1
+};
+
+RULE_FN void correct_gap_aware_global(struct lane *e, const struct knobs *k)
+{
+    e->grad = k->penalty * e->grad;
+}
+
+RULE_FN void after_gap_aware_global(struct lane *e, const struct knobs *k)
+{
+    (void)e, (void)k;
+}
+
+#endif

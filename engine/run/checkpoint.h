@@ -1,0 +1,14 @@
+/* Checkpoints: safetensors files (8-byte little-endian header length, JSON header, raw
+ * tensors). */
+#ifndef GAPLESS_CHECKPOINT_H
+#define GAPLESS_CHECKPOINT_H
+
+#include "engine/run/layout.h"
+
+/* Writes `theta` under the names of `layout` to `path`: a temporary file beside it,
+ * synced, renamed, so that `path` is either as it was or complete. `metadata` is a list
+ * of key, value, ..., NULL of plain strings. */
+int checkpoint_save(const struct layout *layout, const float *theta, const char *path,
+                    const char *const *metadata, struct gapless_error *error);
+
+#endif

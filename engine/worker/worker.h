@@ -1,0 +1,97 @@
+/* Inside of a worker: shared by the files below and the simulator,
+ * which owns workers of its own. Nobody else includes this.
+ *
+ *   worker.c          open, pull, push
+ *   worker_map.c      its memory
+ *   worker_fetch.c    how it gets what it computes at
+ *   worker_buffers.c  buffers of the caller's in place of its own
+ *   worker_direct.c   those that a network card reaches by itself
+ */
+#ifndef GAPLESS_WORKER_H
+#define GAPLESS_WORKER_H
+
+#include "engine/worker/client.h"
+#include "engine/compute/compute.h"
+#include "engine/worker/worker_buffers.h"
+
+struct gapless_worker {
+    struct client client;
+    const struct compute *compute;
+    int64_t wait_ns;
+    struct tp_region slot;
+    const struct slot_head *head;
+    struct slot_push *push;
+    const float *params;
+    float *grad;
+    float *velocity;    /* DANA-Slim, EAMSGD */
+    float *own;         /* EASGD: parameters of its own, which `params` is */
+    const float *given; /* what the master sent, in the slot */
+    float *copy;        /* RULE_PUBLISHED: what it copied, which `params` is */
+    struct tp_region published;
+    const float *place[2];  /* in it, of version v in place v % 2 */
+    uint64_t *told;         /* in the slot: by range, the version copied */
+    double *dots;           /* in the slot: by block, <grad, copy> */
+    double rate;            /* EASGD: of the present batch */
+    uint64_t steps;         /* EASGD: gradients used */
+    bool exchanged;         /* EASGD: `given` answers an exchange */
+    bool fresh;             /* EASGD: starts (again) from what is given */
+    const uint64_t *starts; /* of ranges, and the end */
+    size_t padded;
+    uint32_t ready; /* ranges whose look-ahead is there */
+    bool all_ready;
+    bool over;        /* the run is */
+    uint32_t *listed; /* not mapped: those ranges, as their READY came; or NULL */
+    uint32_t asked;   /* of these, so many were asked for */
+    bool asked_head;  /* and the head */
+    uint64_t *begun;  /* not mapped, RULE_PUBLISHED: version words as first read */
+    /* not mapped: where in the slot a gradient's first put begins */
+    uint64_t told_from;
+    bool by_range;
+    bool has_params; /* pulled and not pushed yet */
+    uint64_t norm_ns;
+    struct worker_buffers buffers;
+};
+
+/* After the welcome: opens the board, the slot and what is published, takes the memory
+ * that the rule wants at the worker. GAPLESS_PROTOCOL, GAPLESS_NO_MEMORY. */
+int worker_map(struct gapless_worker *worker, struct gapless_error *error);
+/* The slot alone, again: what was placed in it before is forgotten. Not under a rule
+ * with RULE_PUBLISHED. */
+int worker_map_slot(struct gapless_worker *worker, struct gapless_error *error);
+
+/* ---- worker_fetch.c ------------------------------------------------------ */
+/* What the master told. */
+void fetch_note(struct gapless_worker *worker, uint32_t note);
+/* Does this pull need what is in the slot? Not where the worker goes on by itself. */
+bool fetch_wanted(const struct gapless_worker *worker);
+/* Asks for what is ready, as far as the queue goes; nothing where memory is mapped. */
+int fetch_ahead(struct gapless_worker *worker, struct gapless_error *error);
+/* Everything is there, and every put is through; or the run is over. */
+bool fetch_done(const struct gapless_worker *worker);
+/* Where memory is mapped: tells the transport what is read. */
+int fetch_mapped(struct gapless_worker *worker, struct gapless_error *error);
+/* The next round begins. */
+void fetch_again(struct gapless_worker *worker);
+/* RULE_PUBLISHED: copies what is published for all. GAPLESS_TORN. */
+int fetch_published(struct gapless_worker *worker, uint64_t deadline_ns,
+                    struct gapless_error *error);
+
+/* ---- worker.c ------------------------------------------------------------ */
+/* The norm is taken of so many elements first, then of the rest; 0: of all at once. */
+size_t worker_norm_cut(const struct gapless_worker *worker);
+
+/* ---- worker.c, for the simulator ----------------------------------------- */
+/* The gradient of the next push is in `grad` (padded floats, zero behind the last
+ * parameter) instead of in the slot. */
+void worker_lend(struct gapless_worker *worker, float *grad);
+/* What the master sends is there instead of in the slot; before the first pull. */
+void worker_lend_sent(struct gapless_worker *worker, const float *sent);
+/* Takes what has been delivered, without waiting. *ret_ready: a pull would not wait. */
+int worker_look(struct gapless_worker *worker, bool *ret_ready,
+                struct gapless_error *error);
+/* Memory of its own, beside the slot. */
+uint64_t worker_bytes(const struct gapless_worker *worker);
+/* Ends without a word, as if the process had died. NULL is a no-op. */
+void worker_abandon(struct gapless_worker *worker);
+
+#endif

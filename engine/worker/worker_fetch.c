@@ -1,0 +1,232 @@
+/* How a worker gets what it computes at.
+ *
+ * Where memory is mapped it is in the slot once the master has said READY. Elsewhere
+ * each range is asked for as soon as its READY is there, while later ranges of the
+ * gradient are still on their way out and the master is at those between:
+ *
+ *   put    0 1 2 3                 a range is on the wire out,
+ *   pass     0 1 2 3               in the master's hands,
+ *   get        0 1 2 3 head        and on the wire back
+ */
+#include "engine/worker/worker.h"
+
+#include <sched.h>
+#include <string.h>
+
+void fetch_note(struct gapless_worker *w, uint32_t note)
+{
+    uint32_t range = NOTE_RANGE(note);
+
+    if (NOTE_WHAT(note) == NOTE_OVER)
+        w->over = true;
+    if (NOTE_WHAT(note) != NOTE_READY)
+        return;
+    if (range == NOTE_ALL_RANGES)
+        w->all_ready = true;
+    else if (w->listed == NULL)
+        w->ready++;
+    else if (range < w->client.welcome.ranges && w->ready < w->client.welcome.ranges)
+        w->listed[w->ready++] = range;
+}
+
+bool fetch_wanted(const struct gapless_worker *w)
+{
+    return w->given != NULL && (w->own == NULL || w->fresh || w->exchanged);
+}
+
+/* All ranges at once are all of them, one by one: so they go over all lanes there
+ * are. */
+static void list_all(struct gapless_worker *w)
+{
+    uint32_t ranges = w->client.welcome.ranges;
+
+    for (w->ready = 0; w->ready < ranges; w->ready++)
+        w->listed[w->ready] = w->ready;
+    w->all_ready = false;
+    w->asked = 0;
+}
+
+static int ask_range(struct gapless_worker *w, uint32_t range,
+                     struct gapless_error *error)
+{
+    size_t from = (size_t)w->starts[range], to = (size_t)w->starts[range + 1];
+
+    if (!fetch_wanted(w))
+        return GAPLESS_OK;
+    return client_get(&w->client, &w->slot,
+                      (size_t)w->client.welcome.sent_at + from * sizeof(float),
+                      (to - from) * sizeof(float), error);
+}
+
+int fetch_ahead(struct gapless_worker *w, struct gapless_error *error)
+{
+    int status = GAPLESS_OK;
+
+    if (w->listed == NULL || w->over)
+        return GAPLESS_OK;
+    if (w->all_ready)
+        list_all(w);
+    while (status == GAPLESS_OK && w->asked < w->ready) {
+        status = ask_range(w, w->listed[w->asked], error);
+        w->asked += status == GAPLESS_OK ? 1 : 0;
+    }
+    /* The master has written the head before it said READY for the last time. */
+    if (status == GAPLESS_OK && w->asked == w->client.welcome.ranges &&
+        !w->asked_head) {
+        status = client_get(&w->client, &w->slot, 0, sizeof *w->head, error);
+        w->asked_head = status == GAPLESS_OK;
+    }
+    return status == GAPLESS_AGAIN ? GAPLESS_OK : status; /* later */
+}
+
+bool fetch_done(const struct gapless_worker *w)
+{
+    if (w->over)
+        return true;
+    if (w->listed == NULL)
+        return w->all_ready || w->ready >= w->client.welcome.ranges;
+    return w->asked_head && w->client.open == 0;
+}
+
+int fetch_mapped(struct gapless_worker *w, struct gapless_error *error)
+{
+    int status = GAPLESS_OK;
+
+    if (w->listed != NULL)
+        return GAPLESS_OK;
+    if (fetch_wanted(w))
+        status = client_get(&w->client, &w->slot, (size_t)w->client.welcome.sent_at,
+                            w->padded * sizeof(float), error);
+    if (status == GAPLESS_OK)
+        status = client_get(&w->client, &w->slot, 0, sizeof *w->head, error);
+    return status;
+}
+
+void fetch_again(struct gapless_worker *w)
+{
+    w->all_ready = w->asked_head = false;
+    w->ready = w->asked = 0;
+}
+
+/* ---- what is published for all (RULE_PUBLISHED) -------------------------- */
+
+static int lapped(const struct gapless_worker *w, struct gapless_error *error)
+{
+    return gapless_error_set(
+        error, GAPLESS_TORN, 0,
+        "the master at %s changed its parameters twice during every read of "
+        "worker %u for %.1f s: smaller ranges help",
+        w->client.address, w->client.welcome.number, 1e-9 * (double)w->wait_ns);
+}
+
+static void take_copy(struct gapless_worker *w, uint32_t r, uint64_t version)
+{
+    size_t from = (size_t)w->starts[r], n = (size_t)w->starts[r + 1] - from;
+
+    memcpy(w->copy + from, w->place[version % 2] + from, n * sizeof(float));
+    w->told[r] = version;
+}
+
+/* A range, whole, from memory that is mapped. The master writes the next version in the
+ * other place, so only one that is two versions on spoils the copy. */
+static int copy_range(struct gapless_worker *w, uint32_t r, uint64_t deadline_ns,
+                      struct gapless_error *error)
+{
+    const struct seq_word *word = &board_versions(w->client.board)[r];
+
+    for (;;) {
+        uint64_t begin = seq_read_begin(word);
+
+        take_copy(w, r, begin / 2);
+        if (!seq_read_lapped(word, begin))
+            return GAPLESS_OK;
+        if (w->client.transport->now_ns(w->client.tp) >= deadline_ns)
+            return lapped(w, error);
+        (void)sched_yield();
+    }
+}
+
+static int copy_mapped(struct gapless_worker *w, uint64_t deadline_ns,
+                       struct gapless_error *error)
+{
+    int status = GAPLESS_OK;
+    uint32_t r;
+
+    for (r = 0; status == GAPLESS_OK && r < w->client.welcome.ranges; r++)
+        status = copy_range(w, r, deadline_ns, error);
+    return status;
+}
+
+/* Brings the places of the ranges listed, each at the version that its word says. */
+static int bring_places(struct gapless_worker *w, uint32_t count, uint64_t deadline_ns,
+                        struct gapless_error *error)
+{
+    const struct seq_word *words = board_versions(w->client.board);
+    const char *base = w->published.base;
+    int status = GAPLESS_OK;
+    uint32_t i;
+
+    for (i = 0; status == GAPLESS_OK && i < count; i++) {
+        uint32_t r = w->listed[i];
+        const float *from, *to;
+
+        w->begun[r] = seq_read_begin(&words[r]);
+        from = w->place[w->begun[r] / 2 % 2] + w->starts[r];
+        to = from + (w->starts[r + 1] - w->starts[r]);
+        status = client_fetch(
+            &w->client, &w->published, (size_t)((const char *)from - base),
+            (size_t)((const char *)to - (const char *)from), deadline_ns, error);
+    }
+    return status == GAPLESS_OK ? client_settle(&w->client, deadline_ns, error)
+                                : status;
+}
+
+/* Takes what is whole by the words that were read after it; returns how many ranges are
+ * not, and lists them. */
+static uint32_t take_whole(struct gapless_worker *w, uint32_t count)
+{
+    const struct seq_word *words = board_versions(w->client.board);
+    uint32_t left = 0, i;
+
+    for (i = 0; i < count; i++) {
+        uint32_t r = w->listed[i];
+
+        if (seq_read_lapped(&words[r], w->begun[r]))
+            w->listed[left++] = r;
+        else
+            take_copy(w, r, w->begun[r] / 2);
+    }
+    return left;
+}
+
+/* Over a network: the words, then the ranges, then the words again, each waiting for
+ * the one before; and once more for ranges that were lapped meanwhile. */
+static int copy_apart(struct gapless_worker *w, uint64_t deadline_ns,
+                      struct gapless_error *error)
+{
+    uint32_t left;
+    int status;
+
+    list_all(w);
+    left = w->ready;
+    status = client_versions(&w->client, deadline_ns, error);
+    while (status == GAPLESS_OK && left > 0) {
+        if (w->client.transport->now_ns(w->client.tp) >= deadline_ns)
+            return lapped(w, error);
+        status = bring_places(w, left, deadline_ns, error);
+        if (status == GAPLESS_OK)
+            status = client_versions(&w->client, deadline_ns, error);
+        if (status == GAPLESS_OK)
+            left = take_whole(w, left);
+    }
+    return status;
+}
+
+int fetch_published(struct gapless_worker *w, uint64_t deadline_ns,
+                    struct gapless_error *error)
+{
+    if (w->copy == NULL)
+        return GAPLESS_OK;
+    return w->listed == NULL ? copy_mapped(w, deadline_ns, error)
+                             : copy_apart(w, deadline_ns, error);
+}
