@@ -2,7 +2,7 @@
  * happens when), simulator_clock.c (how long a batch takes), simulator_jobs.c (who
  * computes gradients) and simulator_replay.c. Nobody else includes this.
  *
- *     events: a batch is finished,      the world of transport/sim.h:
+ *     events: a batch is finished,      the world of transport/sim/sim.h:
  *     an incident, a line of a record   notes that arrive at master or workers
  *                 \                       /
  *                  the earlier one happens, the clock goes there
@@ -15,7 +15,7 @@
 
 #include "engine/master/master.h"
 #include "engine/run/record.h"
-#include "transport/sim.h"
+#include "transport/sim/sim.h"
 #include "engine/worker/worker.h"
 
 #include <pthread.h>

@@ -12,7 +12,7 @@
 #include "engine/master/master.h"
 #include "engine/worker/observer.h"
 #include "engine/worker/worker.h"
-#include "transport/sim.h"
+#include "transport/sim/sim.h"
 
 #include <math.h>
 #include <stdio.h>

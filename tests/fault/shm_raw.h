@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "transport/shm.h"
+#include "transport/shm/shm.h"
 
 #define MS INT64_C(1000000)
 /* For what should take no time. */

@@ -7,7 +7,7 @@
 
 #include "tests/gpu/crew.h"
 
-#include "transport/sim.h"
+#include "transport/sim/sim.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* Workers whose buffers are the engine's, of the host, or of a fake GPU, beside a
  * master in one thread: whenever a client waits, the master works (the pump of
- * transport/sim.h). After cmocka.h. */
+ * transport/sim/sim.h). After cmocka.h. */
 #ifndef TESTS_GPU_CREW_H
 #define TESTS_GPU_CREW_H
 

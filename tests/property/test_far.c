@@ -2,7 +2,7 @@
  * The engine over a transport that does not map memory: the same bits as over one that
  * does, for every rule; and what it takes, in the time of a modelled link, when ranges
  * overlap on the wire. One thread drives everything: whenever a client waits, the
- * master works (the pump of transport/sim.h). */
+ * master works (the pump of transport/sim/sim.h). */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -11,7 +11,7 @@
 
 #include "engine/master/master.h"
 #include "engine/worker/worker.h"
-#include "transport/sim.h"
+#include "transport/sim/sim.h"
 
 #include <math.h>
 #include <stdio.h>

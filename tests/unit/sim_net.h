@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "transport/sim.h"
+#include "transport/sim/sim.h"
 
 #include <stdlib.h>
 #include <string.h>

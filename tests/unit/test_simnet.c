@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "transport/sim.h"
+#include "transport/sim/sim.h"
 
 #include <string.h>
 

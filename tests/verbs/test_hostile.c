@@ -4,7 +4,7 @@
 #include "tests/verbs/bed.h"
 #include "tests/verbs/ends.h"
 
-#include "transport/verbs_wire.h"
+#include "transport/verbs/wire.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -3,7 +3,7 @@
  * that lead nowhere, memory that cannot be locked; and which devices are used. */
 #include "tests/verbs/bed.h"
 
-#include "transport/verbs.h"
+#include "transport/verbs/verbs.h"
 
 #include <stdio.h>
 #include <string.h>

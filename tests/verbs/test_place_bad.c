@@ -4,7 +4,7 @@
  * nothing reaches memory that was given back. */
 #include "tests/verbs/placed.h"
 
-#include "transport/verbs_wire.h"
+#include "transport/verbs/wire.h"
 
 #include <string.h>
 

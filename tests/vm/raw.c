@@ -7,7 +7,7 @@
  * must name the peer and serve the others; and what a peer wrote too late must not land
  * in a slot that another one has by then.
  */
-#include "transport/verbs.h"
+#include "transport/verbs/verbs.h"
 
 #include <pthread.h>
 #include <stdio.h>

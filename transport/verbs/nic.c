@@ -1,6 +1,6 @@
 /* The verbs transport: devices. A nic is opened when the first connection over it comes
  * about, and closed with the endpoint. */
-#include "transport/verbs.h"
+#include "transport/verbs/verbs.h"
 
 #include <errno.h>
 #include <fcntl.h>

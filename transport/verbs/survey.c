@@ -1,5 +1,5 @@
 /* The verbs transport: what this machine has, for people. */
-#include "transport/verbs.h"
+#include "transport/verbs/verbs.h"
 
 #include "engine/base/text_page.h"
 

@@ -1,6 +1,6 @@
 /* The verbs transport: posting work. Every request has its place in the lane's ring, in
  * order; a completion of one says that all before it are done. */
-#include "transport/verbs.h"
+#include "transport/verbs/verbs.h"
 
 #include <string.h>
 

@@ -9,7 +9,7 @@
  * that fails the address itself is registered: nvidia-peermem answers for a GPU's, and
  * memory of the host needs nobody.
  */
-#include "transport/verbs.h"
+#include "transport/verbs/verbs.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* Shared memory transport: the mailbox, and what a peer is made of. Used by the
  * server's door thread and, on a client, by its only thread. */
-#include "transport/shm.h"
+#include "transport/shm/shm.h"
 
 #include <linux/futex.h>
 #include <limits.h>

@@ -8,7 +8,7 @@
  * unless the other side sleeps. The server's thread makes none for the control plane
  * either (shm_door.c), except say, grant and drop.
  */
-#include "transport/shm.h"
+#include "transport/shm/shm.h"
 #include "transport/unplaced.h"
 
 #include <errno.h>

@@ -23,7 +23,7 @@
 #define GAPLESS_VERBS_H
 
 #include "transport/transport.h"
-#include "transport/verbs_wire.h"
+#include "transport/verbs/wire.h"
 
 #include <infiniband/verbs.h>
 #include <poll.h>

@@ -6,7 +6,7 @@
  * the server has something to do, and lets it: an exchange takes its modelled time and
  * no more.
  */
-#include "transport/sim_world.h"
+#include "transport/sim/world.h"
 
 #include <errno.h>
 #include <sched.h>

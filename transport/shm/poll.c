@@ -8,7 +8,7 @@
  * have something and the head of the mailbox. With nothing to do it yields for a while
  * and then sleeps on the bell.
  */
-#include "transport/shm.h"
+#include "transport/shm/shm.h"
 
 #include <linux/futex.h>
 #include <poll.h>

@@ -5,7 +5,7 @@
  *   region    | own |  placed           |  own             |
  *   requests  |WRITE|WRITE| WRITE       | WRITE      |WRITE WITH_IMM
  */
-#include "transport/verbs.h"
+#include "transport/verbs/verbs.h"
 
 #include <arpa/inet.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* Shared memory transport: descriptors. Memory without a name, Unix sockets, frames. */
-#include "transport/shm.h"
+#include "transport/shm/shm.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -9,7 +9,7 @@
  * What a peer was given ends with it: the key is gone before the slot is used again, so
  * that a WRITE that comes late finds nothing.
  */
-#include "transport/verbs.h"
+#include "transport/verbs/verbs.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* The verbs transport: what went wrong, in words: the peer, the operation, the likely
  * cause, the remedy. */
-#include "transport/verbs.h"
+#include "transport/verbs/verbs.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -9,7 +9,7 @@
  *
  * What only one peer may do has a registration or window of its own (verbs_grant.c).
  */
-#include "transport/verbs.h"
+#include "transport/verbs/verbs.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* The verbs transport: addresses, and which device an address belongs to. */
-#include "transport/verbs.h"
+#include "transport/verbs/verbs.h"
 
 #include <arpa/inet.h>
 #include <ifaddrs.h>

@@ -6,7 +6,7 @@
  * An ENDING lane is disconnected: its queue pair gives back every request, after what
  * it had received. When all lanes of a peer are empty, TP_DOWN is delivered.
  */
-#include "transport/verbs.h"
+#include "transport/verbs/verbs.h"
 
 #include <errno.h>
 #include <stdlib.h>

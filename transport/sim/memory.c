@@ -1,5 +1,5 @@
 /* Simulated transport: regions and windows, and bytes under way between them. */
-#include "transport/sim_world.h"
+#include "transport/sim/world.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -13,7 +13,7 @@
  * DUMP of its requester. Placed memory is the near end both times: no key is made by
  * which a peer could reach it.
  */
-#include "transport/verbs.h"
+#include "transport/verbs/verbs.h"
 
 #include <errno.h>
 #include <sched.h>

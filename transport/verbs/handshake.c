@@ -1,7 +1,7 @@
 /* The verbs transport: the handshake on a fresh connection. Nothing that a stranger
  * could use (a key, an address, a window) is sent before both sides have proved that
  * they know the run's token. */
-#include "transport/verbs.h"
+#include "transport/verbs/verbs.h"
 
 #include <sodium.h>
 #include <stdlib.h>

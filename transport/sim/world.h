@@ -26,7 +26,7 @@
 #ifndef GAPLESS_SIM_WORLD_H
 #define GAPLESS_SIM_WORLD_H
 
-#include "transport/sim.h"
+#include "transport/sim/sim.h"
 
 #include <pthread.h>
 

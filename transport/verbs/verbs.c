@@ -1,5 +1,5 @@
 /* The verbs transport: opening and closing an endpoint, and the table. */
-#include "transport/verbs.h"
+#include "transport/verbs/verbs.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* The verbs transport: completions become events. */
-#include "transport/verbs.h"
+#include "transport/verbs/verbs.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* The verbs transport: how a peer is reached, in a line. */
-#include "transport/verbs.h"
+#include "transport/verbs/verbs.h"
 
 #include <stdio.h>
 #include <string.h>

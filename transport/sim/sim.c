@@ -6,7 +6,7 @@
  * What takes time is the note, whose delivery is entered for when all bytes would have
  * arrived. In simnet a client has memory of its own, and the bytes are copied.
  */
-#include "transport/sim_world.h"
+#include "transport/sim/world.h"
 #include "transport/unplaced.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* Simulated transport: worlds by name, what locks them, their clock and the two levels
  * of heaps. Read sim_world.h first. */
-#include "transport/sim_world.h"
+#include "transport/sim/world.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* Simulated transport: listen and connect, and how a connection ends. Nothing of this
  * takes virtual time. A server that is not there yet can only come by another thread,
  * so that connect waits for it in real time, in short naps. */
-#include "transport/sim_world.h"
+#include "transport/sim/world.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -11,7 +11,7 @@
  * Nothing here can make it spin: what it cannot go on with (mailbox full, descriptors
  * used up) it leaves alone for a pause.
  */
-#include "transport/shm.h"
+#include "transport/shm/shm.h"
 
 #include <errno.h>
 #include <inttypes.h>

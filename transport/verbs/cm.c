@@ -1,7 +1,7 @@
 /* The verbs transport: connections, by librdmacm. The server takes events in poll; a
  * client that connects waits for them, with a bound of its own (the connection
  * manager's may be a minute). */
-#include "transport/verbs.h"
+#include "transport/verbs/verbs.h"
 
 #include <errno.h>
 #include <stdio.h>

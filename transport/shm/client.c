@@ -1,7 +1,7 @@
 /* Shared memory transport, the client's side of the control plane: connect, and windows
  * onto granted memory. A client needs no thread: it reads its socket here and in poll.
  */
-#include "transport/shm.h"
+#include "transport/shm/shm.h"
 
 #include <errno.h>
 #include <poll.h>
