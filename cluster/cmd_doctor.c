@@ -1,5 +1,5 @@
 /* gapless doctor: what this machine offers, and what to do about each lack. */
-#include "bench/workloads/data.h"
+#include "cluster/workloads/data.h"
 #include "cluster/doctor.h"
 #include "cluster/options.h"
 #include "cluster/program.h"

@@ -234,7 +234,7 @@ static bool read_environment(enum option_command command, struct settings *ret)
         options_variable(row, variable, sizeof variable);
         text = getenv(variable);
         /* GAPLESS_DATA may also be the folder of the data sets
-         * (bench/workloads/data.h). */
+         * (cluster/workloads/data.h). */
         if (text != NULL && strcmp(row->name, "data") == 0 && strchr(text, '/') != NULL)
             continue;
         if (text != NULL && text[0] != '\0' &&

@@ -1,7 +1,7 @@
 /* The options of gapless plan. */
 #include "cluster/parse.h"
 #include "cluster/program.h"
-#include "bench/workloads/model.h"
+#include "cluster/workloads/model.h"
 #include "cluster/plan.h"
 
 #include <getopt.h>

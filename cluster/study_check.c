@@ -131,7 +131,7 @@ static int blame(const struct plan *plan, const struct cell *cell, const char *o
     if (status == GAPLESS_MISSING && strstr(why.text, "fetch-data") == NULL &&
         data != NULL && (strcmp(data, "mnist") == 0 || strcmp(data, "cifar-10") == 0))
         return gapless_error_set(
-            error, status, 0, "%.380s; cluster/fetch-data %s gets it", why.text, data);
+            error, status, 0, "%.380s; cluster/workloads/fetch-data %s gets it", why.text, data);
     if (status == GAPLESS_INVALID && line > 0)
         return gapless_error_set(error, status, 0, "%.100s:%u: %.350s",
                                  plan->study->path, line, why.text);

@@ -2,7 +2,7 @@
  * folders. */
 #include "cluster/study.h"
 
-#include "bench/workloads/toy.h"
+#include "cluster/workloads/toy.h"
 
 #include <ctype.h>
 #include <stdlib.h>

@@ -1,12 +1,12 @@
 /* What is trained: a data set, a model that fits it, and the order of the batches; or a
- * test function (bench/workloads/toy.h), which needs none of them. */
+ * test function (cluster/workloads/toy.h), which needs none of them. */
 #ifndef CLUSTER_TASK_H
 #define CLUSTER_TASK_H
 
-#include "bench/workloads/data.h"
-#include "bench/workloads/model.h"
-#include "bench/workloads/sampler.h"
-#include "bench/workloads/toy.h"
+#include "cluster/workloads/data.h"
+#include "cluster/workloads/model.h"
+#include "cluster/workloads/sampler.h"
+#include "cluster/workloads/toy.h"
 #include "cluster/job.h"
 #include <gapless/gapless.h>
 

@@ -3,7 +3,7 @@
 #ifndef CLUSTER_WORKER_DEVICE_H
 #define CLUSTER_WORKER_DEVICE_H
 
-#include "bench/workloads/model_gpu.h"
+#include "cluster/workloads/model_gpu.h"
 
 #include <stdint.h>
 

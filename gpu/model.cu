@@ -5,7 +5,7 @@
  *   x ──copy──> x ──> z1 ─ReLU─> a1 ──> z2 = logits ──> losses ──copy──> host
  *                     <── dz1 <─mask──      dz2
  *
- * Parameters lie as in bench/workloads/model.h: by layer a weight [outputs, inputs],
+ * Parameters lie as in cluster/workloads/model.h: by layer a weight [outputs, inputs],
  * row-major, then a bias. cuBLAS counts columns first: to it, each matrix is its own
  * transpose.
  */

@@ -1,7 +1,7 @@
 /* What a model does between matrix products: one launch each. model.cu calls these.
  *
  * All matrices are row-major, `batch` rows. Pointers are the GPU's. NaN passes through
- * ReLU and its mask, as in bench/workloads/model_gradient.c. Nothing waits.
+ * ReLU and its mask, as in cluster/workloads/model_gradient.c. Nothing waits.
  */
 #ifndef GAPLESS_GPU_MODEL_KERNELS_H
 #define GAPLESS_GPU_MODEL_KERNELS_H

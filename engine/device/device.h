@@ -190,7 +190,7 @@ struct gpu_model_ops {
     /* Loads cuBLAS: GAPLESS_MISSING, GAPLESS_VERSION say how. Needs no GPU. */
     int (*ready)(struct gapless_error *error);
     /* widths: layers + 1 of them, inputs first, classes last; parameters as in
-     * bench/workloads/model.h. Loads cuBLAS if need be. */
+     * cluster/workloads/model.h. Loads cuBLAS if need be. */
     int (*open)(struct device *device, const uint32_t *widths, uint32_t layers,
                 uint32_t batch_max, struct gpu_model **ret,
                 struct gapless_error *error);

@@ -2,7 +2,7 @@
  * time, the files, events, what can be typed wrongly, Ctrl-C. ctest: timeout=120 */
 #include "tests/cluster/run.h"
 
-#include "bench/workloads/data.h"
+#include "cluster/workloads/data.h"
 
 #include <math.h>
 #include <signal.h>

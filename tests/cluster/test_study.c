@@ -440,7 +440,7 @@ static const struct {
     {"[grid]\nmodel = valley:-1\n", 2, "s.ini:2: "},
     {"[run]\ndata = synthetic\n[grid]\nclock = sundial\n", 2, "s.ini:4: --clock"},
     {"[run]\ndata = synthetic\nevents = 1s kill 99\n", 2, "s.ini:3: --events"},
-    {"[run]\ndata = mnist\n", 1, "cluster/fetch-data mnist"},
+    {"[run]\ndata = mnist\n", 1, "cluster/workloads/fetch-data mnist"},
 };
 
 static void test_mistakes(void **state)

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "bench/bench_gpu.h"
+#include "bench/gpu/bench_gpu.h"
 #include "engine/rules/rules.h"
 #include "tests/gpu/fake/fake_cuda.h"
 

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "bench/workloads/model_gpu.h"
+#include "cluster/workloads/model_gpu.h"
 #include "tests/gpu/fake/fake_cuda.h"
 #include "tests/unit/model_bed.h"
 

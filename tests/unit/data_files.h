@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "bench/workloads/data.h"
+#include "cluster/workloads/data.h"
 #include "engine/base/rng.h"
 
 #include <dirent.h>

@@ -2,7 +2,7 @@
 #ifndef TESTS_MODEL_BED_H
 #define TESTS_MODEL_BED_H
 
-#include "bench/workloads/model.h"
+#include "cluster/workloads/model.h"
 #include "engine/base/rng.h"
 
 #include <inttypes.h>

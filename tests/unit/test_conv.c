@@ -7,8 +7,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "bench/workloads/conv_loops.h"
-#include "bench/workloads/sampler.h"
+#include "cluster/workloads/conv_loops.h"
+#include "cluster/workloads/sampler.h"
 #include "tests/unit/model_bed.h"
 
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* Bytes a parameter: the floor as it is derived from the algorithms, written here once
  * more by hand, against the table of the program and against what the kernels move. */
-#include "bench/bench_gpu.h"
+#include "bench/gpu/bench_gpu.h"
 #include "engine/rules/rules.h"
 
 #include <stdarg.h>

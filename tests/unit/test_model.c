@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "bench/workloads/sampler.h"
+#include "cluster/workloads/sampler.h"
 #include "tests/unit/model_bed.h"
 
 #include <inttypes.h>

@@ -8,7 +8,7 @@
 
 #include "engine/base/portable.h"
 #include "engine/base/rng.h"
-#include "bench/workloads/sampler.h"
+#include "cluster/workloads/sampler.h"
 
 #include <math.h>
 #include <stdbool.h>

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "bench/workloads/toy.h"
+#include "cluster/workloads/toy.h"
 
 #include <math.h>
 #include <stdlib.h>

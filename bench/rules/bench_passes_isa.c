@@ -1,0 +1,378 @@
+/* Compiled like engine/compute/compute_cpu_isa.c: once for each instruction set, with its flags
+ * and GAPLESS_ISA_NAME, so that a pass and what it is held against have the same means.
+ */
+#include "bench/rules/bench_passes.h"
+
+#include "engine/rules/compute_rules.h"
+#include "engine/compute/compute_sweep.h"
+
+#ifndef GAPLESS_ISA_NAME
+#define GAPLESS_ISA_NAME generic
+#endif
+
+/* ---- streams ------------------------------------------------------------- */
+
+static volatile float sink; /* what was read was needed */
+
+RULE_FN void read_only(const struct arrays *arrays, size_t n, unsigned reads)
+{
+    const struct arrays at = *arrays;
+    real sum = real_zero();
+    for (size_t i = 0; i < n; i += WIDTH) {
+        struct lane e = lane_load(&at, i, reads);
+        sum += e.theta + e.own + e.all + e.stat + e.sent + e.grad;
+    }
+    sink = (float)sum[0];
+}
+
+RULE_FN void in_place(const struct arrays *arrays, size_t n, unsigned reads,
+                      unsigned writes)
+{
+    const struct arrays at = *arrays;
+    for (size_t i = 0; i < n; i += WIDTH) {
+        struct lane e = lane_load(&at, i, reads);
+        e.theta += e.grad;
+        e.own += e.grad;
+        e.all += e.grad;
+        e.stat += e.grad;
+        if (reads & SLOT_SENT)
+            e.sent += e.grad;
+        else
+            e.sent = e.theta;
+        lane_store(&at, i, writes, &e);
+    }
+}
+
+RULE_FN struct arrays arrays_from(const struct arrays *at, size_t i)
+{
+    struct arrays ret = {at->theta + i, at->own + i,  at->all + i,
+                         at->stat + i,  at->sent + i, at->grad + i};
+    return ret;
+}
+
+RULE_FN void stream_of(const struct arrays *at, size_t n, bool cached, unsigned reads,
+                       unsigned writes, unsigned measure_reads, unsigned flags)
+{
+    size_t tile = 16 * 1024;
+    if (flags & RULE_GLOBAL) {
+        read_only(at, n, measure_reads);
+        in_place(at, n, reads, writes);
+    } else if ((flags & RULE_BLOCK) && cached) {
+        for (size_t i = 0; i < n; i += tile) {
+            struct arrays from = arrays_from(at, i);
+            size_t len = n - i < tile ? n - i : tile;
+            read_only(&from, len, measure_reads);
+            in_place(&from, len, reads, writes);
+        }
+    } else {
+        in_place(at, n, reads | measure_reads, writes);
+    }
+}
+
+#define RULE(symbol, name, correction, momentum, extra, source)                        \
+    static void stream_##symbol(const struct arrays *at, size_t n, bool cached)        \
+    {                                                                                  \
+        stream_of(at, n, cached, rule_##symbol##_reads, rule_##symbol##_writes,        \
+                  rule_##symbol##_measure_reads, rule_##symbol##_flags);               \
+    }
+#include "engine/rules/rules.def"
+#undef RULE
+
+#define RULE(symbol, name, correction, momentum, extra, source) stream_##symbol,
+static void (*const streams[])(const struct arrays *, size_t, bool) = {
+#include "engine/rules/rules.def"
+};
+#undef RULE
+
+static void stream(const struct rule *rule, const struct arrays *at, size_t n,
+                   bool cached)
+{
+    streams[rule->index](at, n, cached);
+}
+
+/* ---- separate passes ----------------------------------------------------- */
+
+static int loops; /* counted while running */
+
+#define LOOP(name, expression)                                                         \
+    static __attribute__((noinline)) void name(number *y, const number *a,             \
+                                               const number *b, number s, size_t n)    \
+    {                                                                                  \
+        loops++;                                                                       \
+        (void)b, (void)s;                                                              \
+        for (size_t i = 0; i < n; i += WIDTH)                                          \
+            lanes_store(y + i, expression);                                            \
+    }
+#define A lanes_load(a + i)
+#define B lanes_load(b + i)
+LOOP(op_copy, A)
+LOOP(op_add, A + B)
+LOOP(op_sub, A - B)
+LOOP(op_mul, A *B)
+LOOP(op_div, A / B)
+LOOP(op_abs, real_abs(A))
+LOOP(op_root, real_sqrt(A))
+LOOP(op_scale, s *A)
+LOOP(op_offset, A + s)
+LOOP(op_under, s / A)
+LOOP(op_axpy, A + s * B)
+
+static __attribute__((noinline)) double op_dot(const number *a, const number *b,
+                                               size_t n)
+{
+    struct lanes total = lanes_zero();
+    loops++;
+    for (size_t i = 0; i < n;) {
+        struct chunk sum = chunk_zero();
+        size_t end = n - i > 1024 ? i + 1024 : n;
+        for (; i < end; i += LANES)
+            for (int p = 0; p < PARTS; p++)
+                sum.part[p] +=
+                    lanes_load(a + i + p * WIDTH) * lanes_load(b + i + p * WIDTH);
+        lanes_flush(&total, &sum);
+    }
+    return lanes_total(&total);
+}
+
+/* What the steps of one update share. */
+struct steps {
+    const struct arrays *at;
+    number *const *t; /* scratch */
+    const struct knobs *k;
+    const struct blocks *blocks;
+    size_t n;
+    const number *g;        /* the gradient as corrected so far */
+    const number *step;     /* the vector that was multiplied by the rate */
+    const number *ahead_of; /* and its factor: the worker's part of the look-ahead */
+    number ahead;
+};
+
+/* clang-format off */
+static void apart_none(struct steps *s)
+{
+    (void)s;
+}
+
+static void apart_staleness(struct steps *s)
+{
+    op_scale(s->t[0], s->g, NULL, s->k->freshness, s->n);
+    s->g = s->t[0];
+}
+
+static void apart_gap_aware(struct steps *s)
+{
+    number *const *t = s->t;
+    op_sub(t[1], s->at->theta, s->at->sent, 0, s->n);
+    op_abs(t[1], t[1], NULL, 0, s->n);
+    op_scale(t[0], s->at->stat, NULL, s->k->bias, s->n);
+    op_root(t[0], t[0], NULL, 0, s->n);
+    op_offset(t[0], t[0], NULL, 1e-8f, s->n);
+    op_scale(t[0], t[0], NULL, s->k->rate_max, s->n);
+    op_add(t[1], t[1], t[0], 0, s->n);
+    op_div(t[0], t[0], t[1], 0, s->n);
+    op_mul(t[0], t[0], s->g, 0, s->n);
+    s->g = t[0];
+}
+
+static void apart_gap_aware_global(struct steps *s)
+{
+    op_sub(s->t[1], s->at->theta, s->at->sent, 0, s->n);
+    sink = (float)op_dot(s->t[1], s->t[1], s->n);
+    op_scale(s->t[0], s->g, NULL, s->k->penalty, s->n);
+    s->g = s->t[0];
+}
+
+static void apart_delay_comp(struct steps *s)
+{
+    op_sub(s->t[1], s->at->theta, s->at->sent, 0, s->n);
+    op_mul(s->t[0], s->g, s->g, 0, s->n);
+    op_mul(s->t[0], s->t[0], s->t[1], 0, s->n);
+    op_axpy(s->t[0], s->g, s->t[0], s->k->lambda, s->n);
+    s->g = s->t[0];
+}
+
+static void apart_delay_comp_adaptive(struct steps *s)
+{
+    op_mul(s->t[0], s->g, s->g, 0, s->n);
+    op_scale(s->at->stat, s->at->stat, NULL, s->k->mean_square, s->n);
+    op_axpy(s->at->stat, s->at->stat, s->t[0], s->k->mean_square_rest, s->n);
+    op_offset(s->t[2], s->at->stat, NULL, 1e-7f, s->n);
+    op_root(s->t[2], s->t[2], NULL, 0, s->n);
+    op_under(s->t[2], s->t[2], NULL, s->k->lambda_zero, s->n);
+    op_sub(s->t[1], s->at->theta, s->at->sent, 0, s->n);
+    op_mul(s->t[0], s->t[0], s->t[1], 0, s->n);
+    op_mul(s->t[0], s->t[0], s->t[2], 0, s->n);
+    op_add(s->t[0], s->t[0], s->g, 0, s->n);
+    s->g = s->t[0];
+}
+
+/* Block by block, to whole chunks: the bits do not matter here. */
+static void apart_loss_gap(struct steps *s)
+{
+    size_t from = 0;
+    op_axpy(s->t[1], s->at->theta, s->ahead_of, -s->ahead, s->n);
+    op_sub(s->t[1], s->t[1], s->at->sent, 0, s->n);
+    for (uint32_t b = 0; b < s->blocks->count; b++) {
+        size_t to = (s->blocks->ends[b] + LANES - 1) / LANES * LANES;
+        double q = op_dot(s->g + from, s->t[1] + from, to - from);
+        op_scale(s->t[0] + from, s->g + from, NULL, gate_loss_gap(q, s->k), to - from);
+        from = to;
+    }
+    s->g = s->t[0];
+}
+
+/* What the worker has summed up makes no difference to the time. */
+static void apart_loss_gap_dot(struct steps *s)
+{
+    size_t from = 0;
+    op_axpy(s->t[1], s->at->theta, s->ahead_of, -s->ahead, s->n);
+    for (uint32_t b = 0; b < s->blocks->count; b++) {
+        size_t to = (s->blocks->ends[b] + LANES - 1) / LANES * LANES;
+        double q = op_dot(s->g + from, s->t[1] + from, to - from);
+        op_scale(s->t[0] + from, s->g + from, NULL, gate_loss_gap(q, s->k), to - from);
+        from = to;
+    }
+    s->g = s->t[0];
+}
+
+static void behind_none(struct steps *s) { (void)s; }
+static void behind_staleness(struct steps *s) { (void)s; }
+static void behind_delay_comp(struct steps *s) { (void)s; }
+static void behind_delay_comp_adaptive(struct steps *s) { (void)s; }
+static void behind_loss_gap(struct steps *s) { (void)s; }
+static void behind_loss_gap_dot(struct steps *s) { (void)s; }
+
+static void behind_gap_aware(struct steps *s)
+{
+    op_mul(s->t[1], s->step, s->step, 0, s->n);
+    op_scale(s->at->stat, s->at->stat, NULL, s->k->rho, s->n);
+    op_axpy(s->at->stat, s->at->stat, s->t[1], s->k->rho_rest, s->n);
+}
+
+static void behind_gap_aware_global(struct steps *s)
+{
+    sink = (float)op_dot(s->step, s->step, s->n);
+}
+
+static void velocity(struct steps *s, number *v)
+{
+    op_scale(v, v, NULL, s->k->momentum, s->n);
+    op_add(v, v, s->g, 0, s->n);
+    op_axpy(s->at->theta, s->at->theta, v, -s->k->rate, s->n);
+    s->step = v;
+}
+
+static void step_plain(struct steps *s)
+{
+    op_axpy(s->at->theta, s->at->theta, s->g, -s->k->rate, s->n);
+    s->step = s->g;
+    op_copy(s->at->sent, s->at->theta, NULL, 0, s->n);
+}
+
+static void step_slim(struct steps *s)
+{
+    step_plain(s);
+}
+
+static void step_nag(struct steps *s)
+{
+    velocity(s, s->at->all);
+    op_axpy(s->at->sent, s->at->theta, s->at->all, -s->k->rate_momentum, s->n);
+}
+
+static void step_heavy_ball(struct steps *s)
+{
+    velocity(s, s->at->all);
+    op_copy(s->at->sent, s->at->theta, NULL, 0, s->n);
+}
+
+static void step_lwp(struct steps *s)
+{
+    velocity(s, s->at->all);
+    op_axpy(s->at->sent, s->at->theta, s->at->all, -s->k->rate_horizon, s->n);
+}
+
+static void step_multi(struct steps *s)
+{
+    velocity(s, s->at->own);
+    op_copy(s->at->sent, s->at->theta, NULL, 0, s->n);
+}
+
+static void step_dana(struct steps *s)
+{
+    op_copy(s->t[1], s->at->own, NULL, 0, s->n);
+    velocity(s, s->at->own);
+    op_sub(s->t[1], s->at->own, s->t[1], 0, s->n);
+    op_add(s->at->all, s->at->all, s->t[1], 0, s->n);
+    op_axpy(s->at->sent, s->at->theta, s->at->all, -s->k->rate_momentum, s->n);
+}
+
+static void step_shared(struct steps *s)
+{
+    op_axpy(s->t[1], s->g, s->at->all, s->k->share, s->n);
+    op_axpy(s->at->theta, s->at->theta, s->t[1], -s->k->rate, s->n);
+    s->step = s->t[1];
+    op_scale(s->at->all, s->at->all, NULL, s->k->keep, s->n);
+    op_add(s->at->all, s->at->all, s->g, 0, s->n);
+    op_axpy(s->at->sent, s->at->theta, s->at->all, -s->k->rate_momentum, s->n);
+}
+
+static void step_elastic(struct steps *s)
+{
+    op_sub(s->t[1], s->g, s->at->theta, 0, s->n);
+    op_copy(s->at->sent, s->at->theta, NULL, 0, s->n);
+    op_axpy(s->at->theta, s->at->theta, s->t[1], s->k->elastic, s->n);
+    s->step = s->t[1];
+}
+
+static void step_elastic_nesterov(struct steps *s)
+{
+    step_elastic(s);
+}
+/* clang-format on */
+
+#define RULE(symbol, name, correction, momentum, extra, source)                        \
+    {apart_##correction, step_##momentum, behind_##correction},
+static void (*const recipes[][3])(struct steps *) = {
+#include "engine/rules/rules.def"
+};
+#undef RULE
+
+static void separate(const struct rule *rule, const struct arrays *at,
+                     number *const *scratch, const struct knobs *k,
+                     const struct blocks *blocks, size_t n)
+{
+    struct steps s = {.at = at, .t = scratch, .k = k, .blocks = blocks, .n = n};
+    s.g = s.step = at->grad;
+    s.ahead_of = rule->reads & SLOT_OWN ? at->own : at->all;
+    s.ahead = rule->reads & SLOT_OWN ? k->rate_momentum : k->rate_share;
+    for (int i = 0; i < 3; i++)
+        recipes[rule->index][i](&s);
+}
+
+static int separate_count(const struct rule *rule)
+{
+    _Alignas(64) number x[9][LANES] = {{0}};
+    number *scratch[BENCH_SCRATCH] = {x[6], x[7], x[8]};
+    struct arrays at = {x[0], x[1], x[2], x[3], x[4], x[5]};
+    struct knobs k = {.penalised = 0};
+    uint32_t end = LANES;
+    struct blocks blocks = {.ends = &end, .count = 1};
+
+    loops = 0;
+    separate(rule, &at, scratch, &k, &blocks, LANES);
+    return loops;
+}
+
+#define JOIN(a, b) a##b
+#define TABLE(isa) JOIN(bench_passes_, isa)
+#define TEXT(x) #x
+#define NAME(isa) "cpu-" TEXT(isa)
+
+extern const struct bench_passes TABLE(GAPLESS_ISA_NAME);
+const struct bench_passes TABLE(GAPLESS_ISA_NAME) = {
+    .name = NAME(GAPLESS_ISA_NAME),
+    .stream = stream,
+    .separate = separate,
+    .separate_count = separate_count,
+};

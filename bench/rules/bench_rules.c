@@ -1,0 +1,506 @@
+/* gapless bench rules: is every rule one pass over memory at the speed of memory?
+ *
+ * Four things alternate in one process, because only ratios taken in the same second
+ * mean anything on a shared machine:
+ *
+ *   stream      in place, with the reads and writes of the rule and hardly any
+ *               arithmetic
+ *   apply       the rule
+ *   apply+gap   the rule with telemetry (WANT_GAP)
+ *   separate    the same arithmetic, a loop over memory for each operation
+ *
+ * A sample is one pass of a small vector or a window of a large one, short, so that a
+ * preempted one is an outlier; a round takes the median of its samples; ratios are
+ * formed in a round, and what is printed is the median over rounds. Arrays are separate
+ * and staggered by an odd number of cache lines. */
+#include "bench/bench.h"
+#include "bench/rules/bench_passes.h"
+
+#include "engine/compute/compute.h"
+#include "engine/rules/element.h"
+#include "engine/rules/rules.h"
+
+#include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+enum {
+    ARRAYS = 6 + BENCH_SCRATCH,
+    SIZES_MAX = 8,
+    RULES_MAX = 64,
+    ROUNDS_MAX = 64,
+    SAMPLES_MAX = 64,
+    CACHED_MAX = 4 << 20, /* elements; beyond, a vector is swept in windows */
+    WINDOW = 512 << 10,   /* 3 ms or less, a scheduler's slice */
+    SLICE = 8 << 20,      /* a round's part of a large vector: no cache holds it */
+    STAGGER = 11 * 16,    /* elements: 11 cache lines */
+    BLOCK = 20011 /* elements in a block of a large vector; odd, so most are ragged */
+};
+
+enum kind {
+    STREAM,
+    APPLY,
+    APPLY_GAP,
+    SEPARATE,
+    KINDS
+};
+
+static const size_t sizes_default[] = {50890, 1 << 20, 25 * (1 << 20) + (6 << 20) / 10};
+
+struct options {
+    size_t sizes[SIZES_MAX];
+    int size_count;
+    bool chosen[RULES_MAX];
+    int rounds;
+    double seconds;
+    const char *json;
+    bool check;
+};
+
+struct bench {
+    const struct compute *compute;
+    const struct bench_passes *passes;
+    number *memory;
+    size_t memory_bytes, stride;
+    uint32_t *ends;
+    size_t d; /* elements of the vector, padded */
+};
+
+struct result {
+    const struct rule *rule;
+    size_t size;
+    int rounds, loops;
+    unsigned bytes;
+    double seconds[KINDS];          /* per element */
+    double stream, separate, extra; /* ratios to apply; extra: telemetry - 1 */
+    double floor_stream;
+    bool low;
+};
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *x, int n)
+{
+    qsort(x, (size_t)n, sizeof *x, by_value);
+    return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
+}
+
+/* ---- the vector ---------------------------------------------------------- */
+
+/* Tensors of a 784-64-10 network, the large one in three; else blocks of BLOCK. */
+static struct blocks blocks_of(struct bench *b, size_t size, size_t n)
+{
+    static const uint32_t mlp[] = {16726, 33451, 50176, 50240, 50880, 50890};
+    struct blocks ret = {.ends = mlp, .count = 6};
+    if (size == 50890)
+        return ret;
+    ret.ends = b->ends;
+    ret.count = 0;
+    for (size_t end = 0; end < n;) {
+        end = n - end < 2 * BLOCK ? n : end + BLOCK;
+        b->ends[ret.count++] = (uint32_t)end;
+    }
+    return ret;
+}
+
+static int bench_open(struct bench *b, size_t size)
+{
+    b->d = (size + 15) / 16 * 16;
+    b->stride = (b->d + 1023) / 1024 * 1024 + STAGGER;
+    b->memory_bytes = ARRAYS * b->stride * sizeof(number);
+    b->ends = malloc((CACHED_MAX / BLOCK + 2) * sizeof *b->ends);
+    b->memory = mmap(NULL, b->memory_bytes, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (!b->ends || b->memory == MAP_FAILED) {
+        fprintf(stderr, "bench rules: not enough memory for %zu elements (%zu MiB)\n",
+                size, b->memory_bytes >> 20);
+        free(b->ends);
+        return -1;
+    }
+    madvise(b->memory, b->memory_bytes, MADV_HUGEPAGE);
+    for (size_t i = 0; i < b->memory_bytes / sizeof(number); i++)
+        b->memory[i] = 0.01f + 1e-5f * (float)(i % 97);
+    return 0;
+}
+
+static void bench_close(struct bench *b)
+{
+    munmap(b->memory, b->memory_bytes);
+    free(b->ends);
+}
+
+/* ---- one sample ---------------------------------------------------------- */
+
+static void knobs_of(const struct rule *rule, struct knobs *ret)
+{
+    /* A small rate and kappa keep all numbers finite and every gate open for any number
+     * of passes: numbers that shrink to denormals would take longer. */
+    struct settings settings = {.momentum = 0.9, .rate_max = 1e-6, .kappa = 1e-12};
+    struct moment moment = {.rate = 1e-6, .lag = 7, .active = 8, .samples = 1000};
+    moment.global_gap = 1e-6;
+    moment.global_stat = 1e-2;
+    settings_default(&settings);
+    rules_knobs(rule, &settings, &moment, ret);
+}
+
+static double sample(struct bench *b, const struct rule *rule, enum kind kind,
+                     size_t size, size_t from, size_t n)
+{
+    number *m = b->memory + from, *scratch[BENCH_SCRATCH];
+    struct arrays at = {m,
+                        m + b->stride,
+                        m + 2 * b->stride,
+                        m + 3 * b->stride,
+                        m + 4 * b->stride,
+                        m + 5 * b->stride};
+    struct blocks blocks = blocks_of(b, size, n);
+    struct knobs k;
+    struct sums sums;
+
+    knobs_of(rule, &k);
+    for (size_t i = 0; i < BENCH_SCRATCH; i++)
+        scratch[i] = m + (6 + i) * b->stride;
+    double start = now();
+    if (kind == STREAM) {
+        b->passes->stream(rule, &at, n, b->d <= 128 * 1024);
+    } else if (kind == SEPARATE) {
+        b->passes->separate(rule, &at, scratch, &k, &blocks, n);
+    } else {
+        if (rule->flags & RULE_GLOBAL)
+            b->compute->measure(rule, &at, &k, n);
+        b->compute->apply(rule, &at, &k, &blocks, n, kind == APPLY_GAP ? WANT_GAP : 0,
+                          &sums);
+    }
+    return (now() - start) / (double)n;
+}
+
+/* The median over one round's samples of one kind. A large vector is swept window by
+ * window over another slice each round; a rule that goes over the whole vector twice
+ * takes the slice at once, or the second pass would find a window in the cache. */
+static double round_of(struct bench *b, const struct rule *rule, enum kind kind,
+                       size_t size, int round)
+{
+    double samples[SAMPLES_MAX];
+    int count = 0;
+
+    if (b->d <= CACHED_MAX) {
+        int wanted = b->d <= 128 * 1024 ? 40 : 4;
+        for (int i = -2; i < wanted; i++) {
+            double t = sample(b, rule, kind, size, 0, b->d);
+            if (i >= 0)
+                samples[count++] = t;
+        }
+    } else {
+        size_t slice = SLICE < b->d ? SLICE : b->d;
+        size_t begin = (size_t)round % (b->d / slice) * slice, end = begin + slice;
+        size_t window = rule->flags & RULE_GLOBAL ? CACHED_MAX : WINDOW;
+        for (size_t from = begin; from < end && count < SAMPLES_MAX; from += window) {
+            size_t n = end - from < window ? end - from : window;
+            samples[count++] = sample(b, rule, kind, size, from, n);
+        }
+    }
+    return median(samples, count);
+}
+
+/* ---- one rule ------------------------------------------------------------ */
+
+/* What counts as a failure, of the speed of the stream.
+ *
+ * Out of cache nothing but memory may be felt, but by the RULE_BLOCK rules: they visit
+ * a block twice, and a core that waits for memory does not go over L2 meanwhile. In L2
+ * the root and the division of gap_aware and delay_comp_adaptive are felt: they take
+ * the time of about ten reads and writes, of which these rules have 7 to 11. */
+static double floor_of(const struct rule *rule, size_t size)
+{
+    bool cached = size <= 128 * 1024;
+    if (rule->flags & RULE_BLOCK)
+        return cached ? 0.88 : size <= CACHED_MAX ? 0.50 : 0.70;
+    if (!cached)
+        return size <= CACHED_MAX ? 0.85 : 0.92; /* a cache that others share */
+    if (!(rule->reads & SLOT_STAT))
+        return 0.90;
+    return rule->reads & SLOT_OWN ? 0.72 : rule->reads & SLOT_ALL ? 0.60 : 0.45;
+}
+
+static void measure(struct bench *b, const struct rule *rule, size_t size,
+                    double seconds, int rounds_max, struct result *ret)
+{
+    double t[KINDS][ROUNDS_MAX], stream[ROUNDS_MAX], separate[ROUNDS_MAX],
+        extra[ROUNDS_MAX];
+    double start = now();
+    int rounds = 0;
+
+    while (rounds < rounds_max && (rounds < 3 || now() - start < seconds)) {
+        for (int i = 0; i < KINDS; i++)
+            t[i][rounds] = round_of(b, rule, (enum kind)i, size, rounds);
+        stream[rounds] = t[STREAM][rounds] / t[APPLY][rounds];
+        separate[rounds] = t[SEPARATE][rounds] / t[APPLY][rounds];
+        extra[rounds] = t[APPLY_GAP][rounds] / t[APPLY][rounds] - 1.0;
+        rounds++;
+    }
+    memset(ret, 0, sizeof *ret);
+    ret->rule = rule;
+    ret->size = size;
+    ret->rounds = rounds;
+    ret->bytes = rules_bytes(rule);
+    ret->loops = b->passes->separate_count(rule);
+    for (int i = 0; i < KINDS; i++)
+        ret->seconds[i] = median(t[i], rounds);
+    ret->stream = median(stream, rounds);
+    ret->separate = median(separate, rounds);
+    ret->extra = median(extra, rounds);
+    ret->floor_stream = floor_of(rule, size);
+    ret->low = ret->stream < ret->floor_stream;
+}
+
+/* ---- output -------------------------------------------------------------- */
+
+static void print_head(size_t size)
+{
+    printf("\n%zu elements\n%-16s %6s %8s %7s %8s %7s %6s %10s\n", size, "rule",
+           "B/par", "ns/elem", "GB/s", "x stream", "x apart", "loops", "telemetry");
+}
+
+static void print_result(const struct result *r)
+{
+    printf("%-16s %6u %8.3f %7.1f %8.2f%c %6.2f %6d %+9.1f%%\n", r->rule->name,
+           r->bytes, r->seconds[APPLY] * 1e9, r->bytes * 1e-9 / r->seconds[APPLY],
+           r->stream, r->low ? '!' : ' ', r->separate, r->loops, 100.0 * r->extra);
+    fflush(stdout);
+}
+
+static json_t *json_of(const struct result *r)
+{
+    return json_pack("{s:s,s:I,s:i,s:i,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f}", "rule",
+                     r->rule->name, "elements", (json_int_t)r->size, "rounds",
+                     r->rounds, "bytes_per_element", (int)r->bytes, "ns_per_element",
+                     r->seconds[APPLY] * 1e9, "stream_ns", r->seconds[STREAM] * 1e9,
+                     "separate_ns", r->seconds[SEPARATE] * 1e9, "telemetry_ns",
+                     r->seconds[APPLY_GAP] * 1e9, "of_stream", r->stream,
+                     "times_separate", r->separate, "telemetry_cost", r->extra, "floor",
+                     r->floor_stream);
+}
+
+static int write_json(const char *path, const struct result *results, int count)
+{
+    json_t *root = json_pack("{s:s,s:s}", "benchmark", "rules", "statistic",
+                             "median over rounds of medians over samples");
+    json_t *rows = json_array();
+    int failed;
+
+    bench_machine(root);
+    for (int i = 0; i < count; i++)
+        (void)json_array_append_new(rows, json_of(&results[i]));
+    (void)json_object_set_new(root, "results", rows);
+    failed = json_dump_file(root, path, JSON_INDENT(1)) != 0;
+    json_decref(root);
+    if (failed)
+        fprintf(stderr, "bench rules: cannot write %s\n", path);
+    return failed;
+}
+
+/* ---- arguments ----------------------------------------------------------- */
+
+static const char usage[] =
+    "usage: gapless bench rules [--sizes N,N] [--rules A,B] [--seconds S] [--rounds "
+    "R]\n"
+    "                           [--json FILE] [--check]\n"
+    "Every update rule against an in-place stream with the same reads and writes, and\n"
+    "against the same arithmetic in separate loops over memory. One thread.\n"
+    "  --sizes    elements of the vector (default 50890,1048576,26843545)\n"
+    "  --rules    names (default all)\n"
+    "  --seconds  bound for all of it, about (default 75)\n"
+    "  --rounds   at most so many of each, up to 64 (default 30)\n"
+    "  --json     write the results to FILE\n"
+    "  --check    exit with 1 if a rule falls below its floor\n"
+    "GAPLESS_ISA=generic|avx2|avx512 chooses the instruction set.\n";
+
+static int parse_sizes(const char *text, struct options *ret)
+{
+    ret->size_count = 0;
+    for (char *end; *text && ret->size_count < SIZES_MAX; text = *end ? end + 1 : end) {
+        unsigned long long size = strtoull(text, &end, 10);
+        if (end == text || (*end && *end != ',') || size < 1024 || size > 1ull << 30)
+            return -1;
+        ret->sizes[ret->size_count++] = size;
+    }
+    return ret->size_count ? 0 : -1;
+}
+
+static int parse_rules(const char *text, struct options *ret)
+{
+    memset(ret->chosen, 0, sizeof ret->chosen);
+    while (*text) {
+        char name[64];
+        size_t length = strcspn(text, ",");
+        snprintf(name, sizeof name, "%.*s", (int)length, text);
+        const struct rule *rule = rules_find(name);
+        if (!rule) {
+            fprintf(stderr, "bench rules: no rule is called '%s'\n", name);
+            return -1;
+        }
+        ret->chosen[rule->index] = true;
+        text += length + (text[length] == ',');
+    }
+    return 0;
+}
+
+/* -1 for what is no number. */
+static double number_of(const char *text)
+{
+    char *end;
+    double ret = strtod(text, &end);
+    return end != text && !*end && ret >= 0.0 && ret <= 1e6 ? ret : -1.0;
+}
+
+/* 0: go on; 1: help was asked for; -1: wrong */
+static int parse(int argc, char **argv, struct options *ret)
+{
+    static const struct option longs[] = {{"sizes", required_argument, NULL, 's'},
+                                          {"rules", required_argument, NULL, 'r'},
+                                          {"rounds", required_argument, NULL, 'n'},
+                                          {"seconds", required_argument, NULL, 't'},
+                                          {"json", required_argument, NULL, 'j'},
+                                          {"check", no_argument, NULL, 'c'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
+    int c, status = 0;
+
+    memset(ret, 0, sizeof *ret);
+    memset(ret->chosen, 1, sizeof ret->chosen);
+    memcpy(ret->sizes, sizes_default, sizeof sizes_default);
+    ret->size_count = (int)(sizeof sizes_default / sizeof *sizes_default);
+    ret->rounds = 30;
+    ret->seconds = 75.0;
+    optind = 1;
+    while (!status && (c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+        if (c == 's')
+            status = parse_sizes(optarg, ret);
+        else if (c == 'r')
+            status = parse_rules(optarg, ret);
+        else if (c == 'n')
+            ret->rounds = (int)number_of(optarg);
+        else if (c == 't')
+            ret->seconds = number_of(optarg);
+        else if (c == 'j')
+            ret->json = optarg;
+        else if (c == 'c')
+            ret->check = true;
+        else
+            status = c == 'h' ? 1 : -1;
+    }
+    if (ret->rounds < 1 || ret->rounds > ROUNDS_MAX || !(ret->seconds > 0.0) ||
+        optind < argc)
+        return -1;
+    return status;
+}
+
+/* ---- all of it ----------------------------------------------------------- */
+
+static int chosen_count(const struct options *options)
+{
+    int ret = 0;
+    for (int i = 0; i < rules_count; i++)
+        ret += options->chosen[i];
+    return ret;
+}
+
+/* A large vector takes longer for a round. */
+static double weight(size_t size)
+{
+    return size > CACHED_MAX ? 4.0 : size > 128 * 1024 ? 1.5 : 1.0;
+}
+
+static int run_size(struct bench *b, const struct options *options, size_t size,
+                    double seconds, struct result *ret)
+{
+    int count = 0;
+
+    if (bench_open(b, size))
+        return -1;
+    print_head(size);
+    for (int i = 0; i < rules_count; i++) {
+        if (!options->chosen[i])
+            continue;
+        fprintf(stderr, "\r%-40s\r%s, %zu elements", "", rules[i].name, size);
+        measure(b, &rules[i], size, seconds, options->rounds, &ret[count]);
+        fprintf(stderr, "\r%-40s\r", "");
+        print_result(&ret[count++]);
+    }
+    bench_close(b);
+    return count;
+}
+
+static int verdict(const struct result *results, int count)
+{
+    int low = 0;
+    for (int i = 0; i < count; i++)
+        low += results[i].low;
+    if (!low) {
+        printf("\nall %d at or above their floors\n", count);
+        return 0;
+    }
+    printf("\nbelow the floor (marked !):");
+    for (int i = 0; i < count; i++)
+        if (results[i].low)
+            printf(" %s at %zu (%.2f < %.2f)", results[i].rule->name, results[i].size,
+                   results[i].stream, results[i].floor_stream);
+    printf("\n");
+    return 1;
+}
+
+int bench_rules(int argc, char **argv)
+{
+    struct options options;
+    struct bench b = {.compute = compute_cpu()};
+    double weights = 0.0;
+    int count = 0, status = parse(argc, argv, &options);
+
+    if (status) {
+        fputs(usage, status > 0 ? stdout : stderr);
+        return status > 0 ? 0 : 2;
+    }
+    b.passes = bench_passes_find(b.compute->name);
+    if (!b.passes) {
+        fprintf(stderr, "bench rules: no streams for %s in this build\n",
+                b.compute->name);
+        return 1;
+    }
+    struct result *results =
+        calloc((size_t)options.size_count * (size_t)rules_count, sizeof *results);
+    if (!results)
+        return 1;
+    printf("%s, one thread; ratios are medians over rounds, above 1 is better\n",
+           b.compute->name);
+    for (int i = 0; i < options.size_count; i++)
+        weights += weight(options.sizes[i]);
+    for (int i = 0; i < options.size_count && count >= 0; i++) {
+        double seconds = options.seconds * weight(options.sizes[i]) / weights;
+        int more = run_size(&b, &options, options.sizes[i],
+                            seconds / chosen_count(&options), results + count);
+        count = more < 0 ? -1 : count + more;
+    }
+    status = 1;
+    if (count >= 0) {
+        status = verdict(results, count) && options.check;
+        if (options.json && write_json(options.json, results, count))
+            status = 1;
+    }
+    free(results);
+    return status;
+}
