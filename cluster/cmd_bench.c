@@ -1,7 +1,7 @@
 /* gapless bench: hands over to the benchmark that was named. */
 #include "bench/bench.h"
-#include "cluster/network.h"
-#include "cluster/program.h"
+#include "cluster/task/network.h"
+#include "cluster/program/program.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,9 +1,9 @@
 /* The program `gapless`: finds the subcommand. The table at the end says which there
  * are. */
-#include "cluster/options_table.h"
-#include "cluster/parse.h"
-#include "cluster/plan.h"
-#include "cluster/program.h"
+#include "cluster/options/options_table.h"
+#include "cluster/options/parse.h"
+#include "cluster/plan/plan.h"
+#include "cluster/program/program.h"
 
 #include <signal.h>
 #include <stdio.h>

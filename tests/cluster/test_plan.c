@@ -1,6 +1,6 @@
 /* gapless plan from the command line; and its arithmetic against the simulator, which
  * runs the real master under a computed clock. ctest: timeout=120 */
-#include "cluster/plan.h"
+#include "cluster/plan/plan.h"
 #include "tests/cluster/run.h"
 
 #include <math.h>

@@ -1,6 +1,6 @@
-/* Ranks in step, without GPUs (cluster/group.h): who is named when somebody fails, and
+/* Ranks in step, without GPUs (cluster/gpus/ranks.h): who is named when somebody fails, and
  * that nobody hangs. ctest: timeout=60 */
-#include "cluster/group.h"
+#include "cluster/gpus/ranks.h"
 
 #include <pthread.h>
 #include <setjmp.h>

@@ -1,6 +1,6 @@
 /* What a simulation is told: lists of events, files of batch times, the points of a
  * run; and that its line of progress fits. */
-#include "cluster/simulate.h"
+#include "cluster/simulate/simulate.h"
 
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /* What a run over a network is told: addresses, the token's file, which interfaces can
  * do RDMA; and when a lost master is looked for again. ctest: timeout=30 */
-#include "cluster/network.h"
-#include "cluster/reconnect.h"
+#include "cluster/task/network.h"
+#include "cluster/run/reconnect.h"
 
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /* The options: numbers read strictly, spans, the three sources and who wins, what is
  * handed on to the processes. */
-#include "cluster/options.h"
-#include "cluster/parse.h"
+#include "cluster/options/options.h"
+#include "cluster/options/parse.h"
 
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,8 +1,8 @@
 /* gapless plan: the arithmetic against cases worked out by hand, what must rise and
  * fall, the extremes, numbers with units; and the figures that it calls measured are
  * those of bench/results. */
-#include "cluster/parse.h"
-#include "cluster/plan.h"
+#include "cluster/options/parse.h"
+#include "cluster/plan/plan.h"
 
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,9 +1,9 @@
 /* The parts of the report: escaping, ticks, comparing, CSV, and what report_write says
  * where there is nothing to report. ctest: timeout=60 */
-#include "cluster/report.h"
-#include "cluster/report_chart.h"
-#include "cluster/report_data.h"
-#include "cluster/svg.h"
+#include "cluster/report/report.h"
+#include "cluster/report/report_chart.h"
+#include "cluster/report/report_data.h"
+#include "cluster/report/svg.h"
 
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
 /* A study's file: what is read, what is refused and in which line; which runs there
  * are, in which order and folders. */
-#include "cluster/study.h"
+#include "cluster/study/study.h"
 
 #include <stdarg.h>
 #include <stddef.h>

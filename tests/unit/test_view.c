@@ -1,7 +1,7 @@
 /* The picture and the line of a run: whatever the numbers and the size of the terminal,
  * nothing is wider or higher than it, and without UTF-8 or colours there is none. */
-#include "cluster/job.h"
-#include "cluster/view.h"
+#include "cluster/task/job.h"
+#include "cluster/terminal/view.h"
 
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,0 +1,347 @@
+/* Synchronous SGD on GPUs: what is checked before anything is computed, and the tick of
+ * the main thread while the driver works. */
+#include "cluster/gpus/ssgd.h"
+
+#include "cluster/task/config.h"
+#include "cluster/program/program.h"
+#include "cluster/train/train_group.h"
+#include "engine/run/schedule.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TICK_S 0.05
+#define VIEW_EVERY_S 0.2
+#define METRICS_EVERY_S 1.0
+#define EVALUATE_EVERY_S 0.4
+#define EVALUATE_SHARE 20.0 /* at most one part in so many of a processor's time */
+#define EVALUATE_SLICE_S 0.04
+#define RATE_OVER_S 2.0
+
+bool ssgd_asked(const struct settings *settings)
+{
+    return settings->group != NULL && strcmp(settings->rule, "ssgd") == 0;
+}
+
+/* ---- before the run ------------------------------------------------------ */
+
+/* There is no master: what is said of one is a mistake. */
+static int check_options(const struct settings *settings, struct gapless_error *error)
+{
+    static const char *const names[] = {"address", "listen",     "transport",
+                                        "record",  "token-file", "rdma-device",
+                                        "workers", "workers-max"};
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (options_source(settings, names[i]) == OPTION_FLAG)
+            return gapless_error_set(
+                error, GAPLESS_INVALID, 0,
+                "--%s: rule ssgd with --group nccl has no master and as many workers "
+                "as GPUs (--device): leave one of them out",
+                names[i]);
+    if (strlen(settings->out != NULL ? settings->out : "") > 900)
+        return gapless_error_set(error, GAPLESS_INVALID, 0, "--out is too long");
+    return GAPLESS_OK;
+}
+
+/* All GPUs, unless some are named. */
+static int choose_device(struct settings *settings, struct gapless_error *error)
+{
+    bool named = options_source(settings, "device") > OPTION_DEFAULT;
+    bool workers = options_source(settings, "worker-device") > OPTION_DEFAULT;
+    const char *where = NULL;
+    int status = train_group_where(
+        settings, !named && workers ? "worker-device" : "device", &where, error);
+
+    if (status == GAPLESS_OK)
+        settings->device = settings->worker_device = where;
+    return status;
+}
+
+static int open_task(struct ssgd *run, struct gapless_error *error)
+{
+    const struct settings *settings = &run->settings;
+    struct job job;
+    int status = job_set(settings->data, settings->data_dir, settings->model,
+                         settings->batch, settings->seed, &job, error);
+
+    if (status == GAPLESS_OK)
+        status = task_open(&job, -1, &run->task, error);
+    if (status == GAPLESS_OK)
+        status = task_gradients(&run->task, settings->epochs, &run->total, error);
+    if (status == GAPLESS_OK)
+        status = task_initial(&run->task, &run->initial, error);
+    return status;
+}
+
+static int open_gpus(struct ssgd *run, struct gapless_error *error)
+{
+    const struct settings *settings = &run->settings;
+    struct gpus_config config = {
+        .device = settings->device,
+        .task = &run->task,
+        .initial = run->initial,
+        .momentum = settings->momentum,
+        .clip_norm = settings->clip_norm,
+        .weight_decay = settings->weight_decay,
+    };
+
+    return gpus_open(&config, &run->gpus, error);
+}
+
+/* The same schedule as a master's with so many workers. */
+static int set_schedule(struct ssgd *run, struct gapless_error *error)
+{
+    struct gapless_master_config config;
+
+    run->settings.workers = run->settings.workers_max = run->size;
+    run->total = (run->total + run->size - 1) / run->size * run->size;
+    config_set(&run->settings, &run->task, run->total, run->initial, NULL, NULL,
+               &config);
+    run->schedule = config.schedule;
+    if (run->schedule.warmup > 0 && !(run->schedule.warmup_from > 0.0))
+        run->schedule.warmup_from = 1.0 / (double)run->size;
+    return schedule_check(&run->schedule, run->total, error);
+}
+
+static int prepare(struct ssgd *run, struct gapless_error *error)
+{
+    int status = check_options(&run->settings, error);
+
+    if (status == GAPLESS_OK)
+        status = choose_device(&run->settings, error);
+    if (status == GAPLESS_OK)
+        status = open_task(run, error);
+    if (status == GAPLESS_OK)
+        status = open_gpus(run, error);
+    if (status != GAPLESS_OK)
+        return status;
+    run->size = gpus_count(run->gpus);
+    status = set_schedule(run, error);
+    if (status == GAPLESS_OK)
+        status = evaluator_open(&run->task, &run->evaluator, error);
+    results_choose(run->settings.out, run->settings.rule, run->folder);
+    if (status == GAPLESS_OK) /* last: a mistake leaves no folder behind */
+        status = results_check(run->folder, run->task.model.parameters, error);
+    if (status != GAPLESS_OK)
+        return status;
+    run->worker = calloc(run->size, sizeof *run->worker);
+    if (run->worker == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
+    return GAPLESS_OK;
+}
+
+static void announce(struct ssgd *run)
+{
+    const struct settings *settings = &run->settings;
+    char where[320];
+
+    view_open(&run->view, settings->quiet, settings->no_color);
+    run->facts = view_facts_of(settings, run->task.model.parameters,
+                               (double)sampler_batches_per_epoch(&run->task.sampler),
+                               run->worker, run->size);
+    run->stats = (struct gapless_stats){.workers_active = run->size,
+                                        .workers_joined = run->size,
+                                        .gradients_total = run->total,
+                                        .gate = 1.0};
+    if (settings->quiet || run->view.terminal.fd >= 0)
+        return;
+    gpus_describe(run->gpus, where, sizeof where);
+    (void)printf("gapless train: ssgd without a master, %s, %s, %s (%s parameters), %g "
+                 "epoch%s, to %s\n",
+                 where, settings->data, settings->model,
+                 word_count(run->task.model.parameters).text, settings->epochs,
+                 settings->epochs > 1.0 ? "s" : "", run->folder);
+    (void)fflush(stdout);
+}
+
+/* ---- the tick ------------------------------------------------------------ */
+
+static void stop(struct ssgd *run)
+{
+    (void)pthread_mutex_lock(&run->lock);
+    run->stop = true;
+    (void)pthread_mutex_unlock(&run->lock);
+}
+
+/* Waits for a signal for so long. A second one ends the process at once. */
+static void watch_signals(struct ssgd *run, double seconds)
+{
+    struct timespec wait = {(time_t)seconds, (long)((seconds - floor(seconds)) * 1e9)};
+    int number = sigtimedwait(&run->signals, NULL, &wait);
+
+    if (number == SIGWINCH)
+        view_resized(&run->view);
+    if (number == SIGTSTP) {
+        view_leave(&run->view);
+        (void)raise(SIGSTOP);
+    }
+    if (number != SIGINT && number != SIGTERM && number != SIGHUP)
+        return;
+    if (run->signal != 0) {
+        view_leave(&run->view);
+        say("train", "ended at once; metrics.jsonl is in %s", run->folder);
+        _exit(128 + number);
+    }
+    run->signal = number;
+    run->facts.stopping = true;
+    stop(run);
+    view_note(&run->view, "gapless train: stopping, the files will be written; once "
+                          "more to end at once");
+}
+
+static void measure_rate(struct ssgd *run)
+{
+    struct view_facts *facts = &run->facts;
+    double over = facts->elapsed - run->rate_from_s;
+
+    if (over >= RATE_OVER_S || (over > 0.0 && facts->updates_per_second <= 0.0))
+        facts->updates_per_second =
+            (double)(facts->stats.updates - run->rate_from) / over;
+    if (over >= RATE_OVER_S) {
+        run->rate_from = facts->stats.updates;
+        run->rate_from_s = facts->elapsed;
+    }
+}
+
+/* Not before there was an update: until then the folder stays as an earlier run left
+ * it. */
+static void begin(struct ssgd *run)
+{
+    if (run->begun || run->facts.stats.updates == 0)
+        return;
+    run->begun = true;
+    if (results_open(run->folder, &run->results, &run->results.error) != GAPLESS_OK) {
+        run->results.failed = true;
+        stop(run);
+    }
+}
+
+/* Asks for a snapshot if it is time, and measures the one there is. */
+static void evaluate(struct ssgd *run)
+{
+    struct evaluator *evaluator = &run->evaluator;
+    double now = now_seconds(), pause;
+    bool have;
+
+    (void)pthread_mutex_lock(&run->lock);
+    have = run->have;
+    if (!have && !run->evaluating && now >= run->evaluate_due)
+        run->want = true;
+    run->have = false;
+    (void)pthread_mutex_unlock(&run->lock);
+    if (have) {
+        run->evaluating = true;
+        evaluator_start(evaluator);
+    }
+    if (!run->evaluating || !evaluator_work(evaluator, EVALUATE_SLICE_S))
+        return;
+    run->evaluating = false;
+    run->facts.accuracy = evaluator->accuracy;
+    history_add(&run->facts.accuracies, evaluator->accuracy);
+    pause = EVALUATE_SHARE * evaluator->last_s;
+    run->evaluate_due = now + (pause > EVALUATE_EVERY_S ? pause : EVALUATE_EVERY_S);
+}
+
+static void show(struct ssgd *run)
+{
+    double now = now_seconds();
+    struct moment moment = {
+        .elapsed = run->facts.elapsed,
+        .updates_per_second = run->facts.updates_per_second,
+        .epoch = (double)run->facts.stats.gradients / run->facts.epoch_gradients,
+        .accuracy = run->evaluator.accuracy,
+        .test_loss = run->evaluator.mean_loss,
+        .stats = &run->facts.stats,
+    };
+
+    if (run->begun && now >= run->metrics_due) {
+        run->metrics_due = now + METRICS_EVERY_S;
+        results_metrics(&run->results, &moment);
+    }
+    if (now >= run->view_due) {
+        run->view_due = now + VIEW_EVERY_S;
+        if (run->facts.stats.updates > 0)
+            history_add(&run->facts.losses, run->facts.stats.loss);
+        view_show(&run->view, &run->facts);
+    }
+}
+
+static int drive(struct ssgd *run, struct gapless_error *error)
+{
+    pthread_t driver;
+    int code;
+
+    run->start = now_seconds();
+    code = pthread_create(&driver, NULL, ssgd_drive, run);
+    if (code != 0)
+        return gapless_error_set(error, GAPLESS_SYSTEM, code, "cannot start a thread");
+    while (!ssgd_look(run)) {
+        watch_signals(run, TICK_S);
+        measure_rate(run);
+        begin(run);
+        evaluate(run);
+        show(run);
+    }
+    (void)pthread_join(driver, NULL);
+    begin(run);
+    return GAPLESS_OK;
+}
+
+/* ---- the whole ----------------------------------------------------------- */
+
+static void catch_signals(struct ssgd *run)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGWINCH};
+
+    (void)sigemptyset(&run->signals);
+    for (unsigned i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        (void)sigaddset(&run->signals, numbers[i]);
+    (void)sigprocmask(SIG_BLOCK, &run->signals, NULL); /* threads inherit it */
+    (void)signal(SIGPIPE, SIG_IGN);
+}
+
+/* A GPU that hangs keeps its thread, and that everything else: then nothing is
+ * freed. */
+static int close_all(struct ssgd *run, int code)
+{
+    struct gapless_error error = {0};
+
+    if (!gpus_close(run->gpus, &error)) {
+        say("train", "%s", error.text);
+        (void)fflush(NULL);
+        _exit(EXIT_FAILED);
+    }
+    results_close(&run->results);
+    evaluator_close(&run->evaluator);
+    free(run->worker);
+    free(run->initial);
+    task_close(&run->task);
+    (void)pthread_mutex_destroy(&run->lock);
+    return code;
+}
+
+int ssgd_train(const struct settings *settings, int argc, char **argv)
+{
+    static struct ssgd run;
+    struct gapless_error error = {0};
+    int code;
+
+    run.settings = *settings;
+    run.argc = argc;
+    run.argv = argv;
+    run.parameters_rms = (double)NAN;
+    (void)pthread_mutex_init(&run.lock, NULL);
+    catch_signals(&run);
+    if (prepare(&run, &error) != GAPLESS_OK)
+        return close_all(&run, say_error("train", &error));
+    announce(&run);
+    run.evaluator.accuracy = run.evaluator.mean_loss = (double)NAN;
+    if (drive(&run, &error) != GAPLESS_OK)
+        return close_all(&run, say_error("train", &error));
+    code = ssgd_finish(&run);
+    return close_all(&run, code);
+}

@@ -1,0 +1,37 @@
+/* Addresses as people write them. Nothing here opens or resolves anything: a name that
+ * does not exist is found out by the transport, one that cannot be a name is told here.
+ *
+ *     shm:demo                              a name, of this machine
+ *     shm:/run/user/1000/demo               the path of a socket
+ *     verbs:10.0.0.1:7471                   RDMA: an address or host name, and a port
+ *     verbs:[fe80::1%ib0]:7471              IPv6 in brackets, link-local with its scope
+ *     verbs:10.0.0.1:7471,10.1.0.1:7471     several, for several network cards
+ */
+#ifndef CLUSTER_ADDRESS_H
+#define CLUSTER_ADDRESS_H
+
+#include "cluster/options/parse.h"
+
+#include <stdbool.h>
+
+#define ADDRESS_MAX 512 /* with its end */
+#define ADDRESS_PORT_TEXT                                                              \
+    "7471"                  /* the port where none is given, for TCP and CM alike */
+#define ADDRESS_HOSTS_MAX 8 /* in one address */
+
+/* How a build without RDMA is told to get it: a clause. */
+extern const char address_no_verbs[];
+
+/* The transport that the address begins with, "shm" or "verbs"; NULL: none. */
+const char *address_transport(const char *text);
+/* A whole address, with its transport. */
+bool address_check(const char *text, struct parse_why *why);
+/* Puts a transport before what follows the colon, adds the usual port to hosts that
+ * have none, and checks it. */
+bool address_join(const char *transport, const char *text, char ret[ADDRESS_MAX],
+                  struct parse_why *why);
+/* Does a verbs address stand for every interface of a machine (0.0.0.0, [::])? Nobody
+ * can connect to that. */
+bool address_is_wildcard(const char *text);
+
+#endif

@@ -1,0 +1,453 @@
+/* Reads options: defaults, then the environment, then the command line, all through
+ * option_set. */
+#include "cluster/options/options_table.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Commands that are told what to work on without a dash. */
+#define TAKES_OPERANDS (FOR_STUDY | FOR_REPORT)
+
+/* ---- one value ----------------------------------------------------------- */
+
+static const char *rule_name_at(const void *context, unsigned index)
+{
+    struct gapless_rule rule;
+
+    (void)context;
+    return gapless_rule_at(index, &rule) == GAPLESS_OK ? rule.name : NULL;
+}
+
+static bool rule_set(const char *text, const char **ret, struct parse_why *why)
+{
+    struct gapless_rule rule;
+    const char *near;
+    size_t used;
+
+    if (gapless_rule_find(text, &rule, NULL) == GAPLESS_OK) {
+        *ret = rule.name;
+        return true;
+    }
+    near = parse_nearest(text, rule_name_at, NULL);
+    used = (size_t)snprintf(why->text, sizeof why->text, "knows no rule '%.40s'", text);
+    if (near != NULL)
+        (void)snprintf(why->text + used, sizeof why->text - used,
+                       "; did you mean '%s'?", near);
+    return false;
+}
+
+static bool flag_set(const char *text, bool *ret, struct parse_why *why)
+{
+    static const char *const yes[] = {"1", "yes", "true", "on"};
+    static const char *const no[] = {"0", "no", "false", "off"};
+
+    for (size_t i = 0; i < sizeof yes / sizeof yes[0]; i++)
+        if (strcmp(text, yes[i]) == 0 || strcmp(text, no[i]) == 0) {
+            *ret = strcmp(text, yes[i]) == 0;
+            return true;
+        }
+    (void)snprintf(why->text, sizeof why->text, "must be 1 or 0, not '%.60s'", text);
+    return false;
+}
+
+static bool choice_set(const char *text, const char *choices, const char **ret,
+                       struct parse_why *why)
+{
+    size_t count = strlen(text);
+
+    for (const char *at = choices; count > 0 && (at = strstr(at, text)) != NULL; at++)
+        if ((at == choices || at[-1] == ' ') &&
+            (at[count] == ',' || at[count] == '\0')) {
+            *ret = text;
+            return true;
+        }
+    (void)snprintf(why->text, sizeof why->text, "must be one of: %s; not '%.60s'",
+                   choices, text);
+    return false;
+}
+
+static bool schedule_set(const char *text, struct settings *ret, struct parse_why *why)
+{
+    static const struct real_bounds share = {0.0, 1.0, false, false};
+    double to = 0.0;
+
+    if (strcmp(text, "constant") == 0) {
+        ret->cosine = false;
+        ret->cosine_to = 0.0;
+        return true;
+    }
+    if (strncmp(text, "cosine", 6) != 0 || (text[6] != '\0' && text[6] != ':')) {
+        (void)snprintf(why->text, sizeof why->text,
+                       "must be one of: constant, cosine, cosine:TO; not '%.60s'",
+                       text);
+        return false;
+    }
+    if (text[6] == ':' && !parse_real(text + 7, share, &to, why))
+        return false;
+    ret->cosine = true;
+    ret->cosine_to = to;
+    return true;
+}
+
+/* One without a transport has to wait for --transport: see options_network. */
+static bool address_set(const char *text, const char **ret, struct parse_why *why)
+{
+    if (text[0] == '\0' || address_transport(text) != NULL) {
+        if (!address_check(text, why))
+            return false;
+    }
+    *ret = text;
+    return true;
+}
+
+static bool count_set(const struct option_row *row, const char *text, void *at,
+                      struct parse_why *why)
+{
+    uint64_t count;
+
+    if (!parse_count(text, (uint64_t)row->bounds.low, (uint64_t)row->bounds.high,
+                     &count, why))
+        return false;
+    if (row->kind == KIND_COUNT64)
+        *(uint64_t *)at = count;
+    else if (row->kind == KIND_COUNT32)
+        *(uint32_t *)at = (uint32_t)count;
+    else
+        *(int *)at = (int)count;
+    return true;
+}
+
+static bool text_set(const char *text, const char **ret, struct parse_why *why)
+{
+    if (text[0] == '\0') {
+        (void)snprintf(why->text, sizeof why->text, "must not be empty");
+        return false;
+    }
+    *ret = text;
+    return true;
+}
+
+/* Reads one value into *ret by the kind of its row. */
+static bool value_set(const struct option_row *row, const char *text,
+                      struct settings *ret, struct parse_why *why)
+{
+    void *at = (char *)ret + row->offset;
+
+    switch (row->kind) {
+    case KIND_FLAG:
+        return flag_set(text, at, why);
+    case KIND_TEXT:
+        return text_set(text, at, why);
+    case KIND_COUNT32:
+    case KIND_COUNT64:
+    case KIND_INT:
+        return count_set(row, text, at, why);
+    case KIND_REAL:
+        return parse_real(text, row->bounds, at, why);
+    case KIND_SPAN:
+        return parse_span(text, at, why);
+    case KIND_STEPS:
+        return parse_milestones(text, at, why);
+    case KIND_SCHEDULE:
+        return schedule_set(text, ret, why);
+    case KIND_RULE:
+        return rule_set(text, at, why);
+    case KIND_CHOICE:
+        return choice_set(text, row->choices, at, why);
+    case KIND_ADDRESS:
+        return address_set(text, at, why);
+    }
+    return false;
+}
+
+/* "gapless train: --workers must be ..." and, for a rule, the list of them. */
+static void mistake(enum option_command command, const struct option_row *row,
+                    enum option_source source, const char *variable,
+                    const struct parse_why *why)
+{
+    const char *name;
+
+    (void)fprintf(stderr, "gapless %s: %s%s %s\n", options_command_name(command),
+                  source == OPTION_ENVIRONMENT ? variable : "--",
+                  source == OPTION_ENVIRONMENT ? "" : row->name, why->text);
+    if (row->kind != KIND_RULE)
+        return;
+    (void)fprintf(stderr, "rules:");
+    for (unsigned i = 0; (name = rule_name_at(NULL, i)) != NULL; i++)
+        (void)fprintf(stderr, " %s", name);
+    (void)fprintf(stderr, "\n'gapless rules' says what each does.\n");
+}
+
+static bool option_set(enum option_command command, unsigned index, const char *text,
+                       enum option_source source, const char *variable,
+                       struct settings *ret)
+{
+    const struct option_row *row = &options_table[index];
+    struct parse_why why;
+
+    if (!value_set(row, text, ret, &why)) {
+        mistake(command, row, source, variable, &why);
+        return false;
+    }
+    ret->text[index] = text;
+    ret->source[index] = source;
+    return true;
+}
+
+/* ---- the three sources --------------------------------------------------- */
+
+void options_variable(const struct option_row *row, char *ret, size_t max)
+{
+    size_t used = (size_t)snprintf(ret, max, "GAPLESS_%s", row->name);
+
+    for (size_t i = 8; i < used && i < max; i++) {
+        if (ret[i] == '-')
+            ret[i] = '_';
+        else if (ret[i] >= 'a' && ret[i] <= 'z')
+            ret[i] = (char)(ret[i] - 'a' + 'A');
+    }
+}
+
+static bool read_defaults(enum option_command command, struct settings *ret)
+{
+    for (unsigned i = 0; i < options_count; i++) {
+        const struct option_row *row = &options_table[i];
+
+        if ((row->commands & command) != 0 && row->fallback != NULL &&
+            !option_set(command, i, row->fallback, OPTION_DEFAULT, "", ret))
+            return false;
+    }
+    return true;
+}
+
+static bool read_environment(enum option_command command, struct settings *ret)
+{
+    for (unsigned i = 0; i < options_count; i++) {
+        const struct option_row *row = &options_table[i];
+        char variable[64];
+        const char *text;
+
+        if ((row->commands & command) == 0 || row->hidden || row->letter == 'h')
+            continue;
+        options_variable(row, variable, sizeof variable);
+        text = getenv(variable);
+        /* GAPLESS_DATA may also be the folder of the data sets
+         * (cluster/workloads/data.h). */
+        if (text != NULL && strcmp(row->name, "data") == 0 && strchr(text, '/') != NULL)
+            continue;
+        if (text != NULL && text[0] != '\0' &&
+            !option_set(command, i, text, OPTION_ENVIRONMENT, variable, ret))
+            return false;
+    }
+    return true;
+}
+
+struct command_options {
+    enum option_command command;
+};
+
+static const char *option_name_at(const void *context, unsigned index)
+{
+    const struct command_options *of = context;
+
+    for (unsigned i = 0; i < options_count; i++) {
+        const struct option_row *row = &options_table[i];
+
+        if ((row->commands & of->command) != 0 && !row->hidden && index-- == 0)
+            return row->name;
+    }
+    return NULL;
+}
+
+static void unknown_option(enum option_command command, const char *text)
+{
+    struct command_options of = {command};
+    const char *name, *near = NULL;
+    char bare[64];
+
+    if (strncmp(text, "--", 2) == 0) {
+        (void)snprintf(bare, sizeof bare, "%.*s", (int)strcspn(text + 2, "="),
+                       text + 2);
+        near = parse_nearest(bare, option_name_at, &of);
+    }
+    (void)fprintf(stderr, "gapless %s: there is no option '%s' (or it is ambiguous)",
+                  options_command_name(command), text);
+    if (near != NULL)
+        (void)fprintf(stderr, "; did you mean --%s?", near);
+    (void)fprintf(stderr, "\noptions:");
+    for (unsigned i = 0; (name = option_name_at(&of, i)) != NULL; i++)
+        (void)fprintf(stderr, " --%s", name);
+    (void)fprintf(stderr, "\n'gapless %s --help' says what each does.\n",
+                  options_command_name(command));
+}
+
+/* What getopt_long wants of the rows of one command; val is the row's index + 256. */
+static void getopt_tables(enum option_command command, struct option *ret_long,
+                          char *ret_short)
+{
+    unsigned used = 0;
+
+    *ret_short++ = ':';
+    for (unsigned i = 0; i < options_count; i++) {
+        const struct option_row *row = &options_table[i];
+        bool takes = row->kind != KIND_FLAG;
+
+        if ((row->commands & command) == 0)
+            continue;
+        ret_long[used++] = (struct option){
+            row->name, takes ? required_argument : no_argument, NULL, (int)(256 + i)};
+        if (row->letter != '\0')
+            *ret_short++ = row->letter;
+        if (row->letter != '\0' && takes)
+            *ret_short++ = ':';
+    }
+    ret_long[used] = (struct option){0};
+    *ret_short = '\0';
+}
+
+static unsigned row_of_letter(enum option_command command, int letter)
+{
+    for (unsigned i = 0; i < options_count; i++)
+        if ((options_table[i].commands & command) != 0 &&
+            options_table[i].letter == letter)
+            return i;
+    return 0; /* not reached: getopt knows these letters from the table */
+}
+
+static bool read_flags(enum option_command command, int argc, char **argv,
+                       struct settings *ret)
+{
+    struct option longs[OPTIONS_MAX + 1];
+    char shorts[2 * OPTIONS_MAX + 2];
+    int got;
+
+    getopt_tables(command, longs, shorts);
+    opterr = 0;
+    optind = 0; /* glibc: start afresh */
+    while ((got = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
+        char letter[3] = {'-', (char)optopt, '\0'};
+        unsigned row;
+
+        if (got == ':') {
+            (void)fprintf(stderr, "gapless %s: %s needs a value\n",
+                          options_command_name(command), argv[optind - 1]);
+            return false;
+        }
+        if (got == '?') {
+            unknown_option(command,
+                           optopt > 0 && optopt < 256 ? letter : argv[optind - 1]);
+            return false;
+        }
+        row = got >= 256 ? (unsigned)got - 256 : row_of_letter(command, got);
+        if (!option_set(command, row, optarg != NULL ? optarg : "1", OPTION_FLAG, "",
+                        ret))
+            return false;
+    }
+    if (optind < argc && (command & TAKES_OPERANDS) == 0) {
+        (void)fprintf(stderr,
+                      "gapless %s: '%s' is not an option; values go behind options, "
+                      "as in --workers 4\n",
+                      options_command_name(command), argv[optind]);
+        return false;
+    }
+    ret->operand = argv + optind;
+    ret->operands = argc - optind;
+    return true;
+}
+
+/* What no single option can know. */
+static bool consistent(enum option_command command, struct settings *ret)
+{
+    if ((command & (FOR_TRAIN | FOR_MASTER | FOR_SIMULATE)) == 0)
+        return true;
+    ret->horizon_set = options_source(ret, "horizon") != OPTION_UNSET;
+    if (ret->workers_max != 0 && ret->workers > ret->workers_max) {
+        (void)fprintf(stderr,
+                      "gapless %s: --workers %u is more than the capacity, "
+                      "--workers-max %u\n",
+                      options_command_name(command), ret->workers, ret->workers_max);
+        return false;
+    }
+    if (command == FOR_SIMULATE)
+        return true; /* who joins is in --events */
+    if (ret->workers_max == 0)
+        ret->workers_max = ret->workers + 8 < GAPLESS_WORKERS_MAX ? ret->workers + 8
+                                                                  : GAPLESS_WORKERS_MAX;
+    if (ret->workers_wait > ret->workers_max) {
+        (void)fprintf(stderr,
+                      "gapless %s: --workers-wait %u is more than the capacity, "
+                      "--workers-max %u\n",
+                      options_command_name(command), ret->workers_wait,
+                      ret->workers_max);
+        return false;
+    }
+    return true;
+}
+
+/* ---- public -------------------------------------------------------------- */
+
+void options_defaults(enum option_command command, struct settings *ret)
+{
+    *ret = (struct settings){.data_fd = -1};
+    (void)read_defaults(command, ret); /* the table's own values are valid */
+}
+
+bool options_set(enum option_command command, const char *name, const char *text,
+                 struct settings *ret, struct parse_why *why)
+{
+    struct command_options of = {command};
+    const char *near;
+
+    for (unsigned i = 0; i < options_count; i++) {
+        if ((options_table[i].commands & command) == 0 ||
+            strcmp(options_table[i].name, name) != 0)
+            continue;
+        if (!value_set(&options_table[i], text, ret, why))
+            return false;
+        ret->text[i] = text;
+        ret->source[i] = OPTION_FLAG;
+        return true;
+    }
+    near = parse_nearest(name, option_name_at, &of);
+    (void)snprintf(why->text, sizeof why->text, "is no option of gapless %s%s%s%s",
+                   options_command_name(command), near != NULL ? "; did you mean " : "",
+                   near != NULL ? near : "", near != NULL ? "?" : "");
+    return false;
+}
+
+/* Who asks for a cosine wants no milestones but those asked for. */
+static void leave_out_steps(enum option_command command, struct settings *ret)
+{
+    for (unsigned i = 0; i < options_count; i++)
+        if (strcmp(options_table[i].name, "steps") == 0 &&
+            (options_table[i].commands & command) != 0)
+            (void)option_set(command, i, "none", OPTION_DEFAULT, "", ret);
+}
+
+enum options_outcome options_read(enum option_command command, int argc, char **argv,
+                                  struct settings *ret)
+{
+    struct settings found = {.data_fd = -1};
+
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            options_help(command, stdout); /* also where the environment is wrong */
+            return OPTIONS_HELPED;
+        }
+    if (!read_defaults(command, &found) || !read_environment(command, &found) ||
+        !read_flags(command, argc, argv, &found) || !consistent(command, &found) ||
+        !options_network(command, &found))
+        return OPTIONS_WRONG;
+    if (found.cosine && options_source(&found, "steps") == OPTION_DEFAULT)
+        leave_out_steps(command, &found);
+    if (found.help) {
+        options_help(command, stdout);
+        return OPTIONS_HELPED;
+    }
+    *ret = found;
+    if (found.address == found.address_text)
+        ret->address = ret->address_text;
+    return OPTIONS_GO;
+}

@@ -1,0 +1,139 @@
+/* The options of every subcommand: one table drives the command line, the environment,
+ * the help text and what is said of mistakes.
+ *
+ *     default in the table  <  GAPLESS_NAME in the environment  <  --name typed
+ *
+ * A value goes through the same strict reader wherever it came from. Texts in `struct
+ * settings` point into the table, the environment or argv. Only study and report take
+ * operands, words without a dash.
+ */
+#ifndef CLUSTER_OPTIONS_H
+#define CLUSTER_OPTIONS_H
+
+#include "cluster/options/address.h"
+#include "cluster/options/parse.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define OPTIONS_MAX 96
+
+enum option_command {
+    FOR_TRAIN = 1,
+    FOR_MASTER = 2,
+    FOR_WORKER = 4,
+    FOR_OBSERVE = 8,
+    FOR_RULES = 16,
+    FOR_DOCTOR = 32,
+    FOR_SIMULATE = 64,
+    FOR_STUDY = 128,
+    FOR_REPORT = 256
+};
+
+enum option_source {
+    OPTION_UNSET,
+    OPTION_DEFAULT,
+    OPTION_ENVIRONMENT,
+    OPTION_FLAG
+};
+
+struct settings {
+    /* what is trained */
+    const char *data, *data_dir, *model;
+    uint32_t batch;
+    uint64_t seed;
+    /* how it moves */
+    const char *rule, *gap_ref;
+    double lr, momentum, kappa, lambda, horizon;
+    bool horizon_set;
+    double clip_norm, weight_decay;
+    bool ssgd_scale_rate;
+    struct span warmup;
+    struct milestones steps;
+    bool cosine;
+    double cosine_to;
+    /* the run */
+    double epochs;
+    uint32_t workers, workers_max, workers_wait, observers_max, gap_every;
+    uint64_t range_elements;
+    double worker_timeout, connect_timeout;
+    const char *address, *record;
+    int data_fd;
+    bool launched;
+    uint64_t block_elements;
+    double elastic;
+    uint32_t period;
+    /* the network: transport is NULL only where there is no master to talk to, or
+     * to be */
+    const char *transport, *listen, *token_file, *rdma_device;
+    bool insecure;
+    uint32_t lanes, retries, ack_timeout;
+    double reconnect;
+    char address_text[ADDRESS_MAX]; /* of an address that was put together */
+    /* GPUs */
+    const char *device, *worker_device, *gpu_flush, *group;
+    bool allow_staging;
+    /* the simulation */
+    const char *clock, *events, *replay, *gradients;
+    double batch_time, latency, bandwidth, pass_time;
+    uint32_t threads;
+    struct span evaluate_every;
+    /* a study, a report */
+    uint32_t jobs;
+    double target;
+    bool dry_run, csv;
+    const char *title;
+    /* what is shown and kept */
+    const char *out, *save;
+    bool quiet, no_color, json, once, accuracy;
+    double interval;
+    bool help;
+    /* what was given without a dash, for study and report: in argv */
+    char **operand;
+    int operands;
+    /* where each value came from, by row of the table */
+    const char *text[OPTIONS_MAX];
+    enum option_source source[OPTIONS_MAX];
+};
+
+enum options_outcome {
+    OPTIONS_GO,
+    OPTIONS_HELPED,
+    OPTIONS_WRONG
+};
+
+/* Reads the environment and argv[1...] for one subcommand into *ret. OPTIONS_HELPED:
+ * --help was asked for and printed to stdout. OPTIONS_WRONG: the mistake was printed to
+ * stderr; the caller exits with 2. argv may be permuted. */
+enum options_outcome options_read(enum option_command command, int argc, char **argv,
+                                  struct settings *ret);
+/* The defaults alone, without environment and command line. */
+void options_defaults(enum option_command command, struct settings *ret);
+/* Sets one option, as if it were on the command line (of a flag: 1 or 0); `text` must
+ * outlive `ret`. False: `why` is a clause that follows the name, "must be at least 1"
+ * or "is no option of gapless simulate". Nothing is printed. */
+bool options_set(enum option_command command, const char *name, const char *text,
+                 struct settings *ret, struct parse_why *why);
+/* Copies one option from another set of the same command. */
+void options_take(struct settings *to, const struct settings *from, const char *name);
+/* Where the value of an option came from. The name must be in the table. */
+enum option_source options_source(const struct settings *settings, const char *name);
+/* Its value as it was written; NULL: it has none. Of a flag "1" or what was written. */
+const char *options_text(const struct settings *settings, const char *name);
+/* Whether an option has the same value in both, however written; or in none of them. */
+bool options_same(const struct settings *a, const struct settings *b, const char *name);
+
+/* Appends to argv (room for `max`, of which *count are used) "--name=value" for every
+ * option of `command` that `settings` holds a value of, and that is not in the
+ * NULL-ended list `except`. The texts are malloc'ed. False: no memory or no room. */
+bool options_emit(const struct settings *settings, enum option_command command,
+                  const char *const *except, char **argv, size_t max, size_t *count);
+
+/* The help of a subcommand. */
+void options_help(enum option_command command, FILE *out);
+/* "train" for FOR_TRAIN. */
+const char *options_command_name(enum option_command command);
+
+#endif

@@ -1,0 +1,24 @@
+/* What goes wrong, said on stderr in one line. */
+#include "cluster/program/program.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+void say(const char *command, const char *format, ...)
+{
+    va_list list;
+
+    (void)fflush(stdout);
+    (void)fprintf(stderr, "gapless %s: ", command);
+    va_start(list, format);
+    (void)vfprintf(stderr, format, list);
+    va_end(list);
+    (void)fprintf(stderr, "\n");
+}
+
+int say_error(const char *command, const struct gapless_error *error)
+{
+    say(command, "%s",
+        error->text[0] != '\0' ? error->text : gapless_strerror(error->status));
+    return error->status == GAPLESS_INVALID ? EXIT_MISUSE : EXIT_FAILED;
+}

@@ -1,0 +1,99 @@
+/* gapless report: a page about runs and studies, or their numbers as CSV. */
+#include "cluster/options/options.h"
+#include "cluster/program/program.h"
+#include "cluster/report/report_data.h"
+#include "cluster/task/results.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define SAID_MAX 10u /* files that cannot be read are named here; the page has all */
+
+static void say_complaints(const struct report *report)
+{
+    size_t all = report->complaints + report->complaints_more;
+
+    for (size_t i = 0; i < report->complaints && i < SAID_MAX; i++)
+        say("report", "left out: %s", report->complaint[i]);
+    if (all > SAID_MAX)
+        say("report", "and %zu more files that could not be read", all - SAID_MAX);
+}
+
+static int print_csv(const struct report *report)
+{
+    struct html text = {0};
+    bool good;
+
+    report_csv(report, &text);
+    good = !text.failed &&
+           (text.used == 0 || fwrite(text.bytes, 1, text.used, stdout) == text.used) &&
+           fflush(stdout) == 0;
+    html_free(&text);
+    if (!good)
+        say("report", "cannot write the CSV to the standard output");
+    return good ? EXIT_DONE : EXIT_FAILED;
+}
+
+static size_t runs_of(const struct report *report)
+{
+    size_t ret = 0;
+
+    for (size_t i = 0; i < report->sets; i++)
+        ret += report->set[i].runs;
+    return ret;
+}
+
+static int make_page(struct report *report, const struct settings *settings,
+                     const char *first)
+{
+    struct gapless_error error = {0};
+    char path[RESULTS_PATH_MAX];
+
+    if (report_out_path(first, settings->out, path, sizeof path, &error) !=
+            GAPLESS_OK ||
+        report_page_write(report, path, settings->title, &error) != GAPLESS_OK)
+        return say_error("report", &error);
+    if (!settings->quiet) {
+        (void)printf("%s: %zu run%s\n", path, runs_of(report),
+                     runs_of(report) == 1 ? "" : "s");
+        if (fflush(stdout) != 0) {
+            say("report", "cannot write to the standard output");
+            return EXIT_FAILED;
+        }
+    }
+    return EXIT_DONE;
+}
+
+int cmd_report(int argc, char **argv)
+{
+    struct gapless_error error = {0};
+    struct settings settings;
+    struct report report = {0};
+    int code;
+
+    switch (options_read(FOR_REPORT, argc, argv, &settings)) {
+    case OPTIONS_HELPED:
+        return EXIT_DONE;
+    case OPTIONS_WRONG:
+        return EXIT_MISUSE;
+    case OPTIONS_GO:
+        break;
+    }
+    if (settings.operands < 1) {
+        say("report", "name the folder of a run or a study, as in "
+                      "'gapless report runs/NAME'");
+        return EXIT_MISUSE;
+    }
+    report.target = settings.target;
+    if (report_load(&report, (const char *const *)settings.operand,
+                    (size_t)settings.operands, &error) != GAPLESS_OK) {
+        say_complaints(&report);
+        report_free(&report);
+        return say_error("report", &error);
+    }
+    say_complaints(&report);
+    code = settings.csv ? print_csv(&report)
+                        : make_page(&report, &settings, settings.operand[0]);
+    report_free(&report);
+    return code;
+}

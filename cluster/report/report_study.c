@@ -1,0 +1,256 @@
+/* Reading a study's folder: study.ini says what it is about, study.csv holds a row a
+ * run, cells/NAME the files of each run. */
+#include "cluster/report/report_data.h"
+
+#include <dirent.h>
+#include <ini.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INI_BYTES_MAX ((size_t)1 << 20)
+#define CSV_BYTES_MAX ((size_t)256 << 20)
+#define CELLS_MAX 100000u
+#define COLUMNS_MAX 200u
+
+/* ---- study.ini ----------------------------------------------------------- */
+
+struct ini {
+    struct report *report;
+    struct report_set *set;
+    const char *at; /* what is still to be read */
+    bool broken;    /* the line goes on: the reader cut it */
+};
+
+/* Hands out lines that fit libinih's buffer: a longer one is cut at a blank and goes on
+ * as a continuation, which starts with a blank. */
+static char *next_line(char *ret, int room, void *from)
+{
+    struct ini *ini = from;
+    size_t line = strcspn(ini->at, "\n"), most = (size_t)room - 3, used = 0;
+    const char *end = ini->at + line;
+    char first = ini->at[strspn(ini->at, " \t")];
+
+    if (*ini->at == '\0')
+        return NULL;
+    if (!ini->broken && (first == ';' || first == '#') && line > most) {
+        line = most; /* of a comment the beginning will do */
+        memcpy(ret, ini->at, line);
+        (void)snprintf(ret + line, 2, "\n");
+        ini->at = end + (*end == '\n' ? 1 : 0);
+        return ret;
+    }
+    if (ini->broken)
+        ret[used++] = ' ';
+    ini->broken = line > most - used;
+    if (ini->broken) {
+        line = most - used;
+        while (line > most / 2 && ini->at[line] != ' ')
+            line--;
+    }
+    memcpy(ret + used, ini->at, line);
+    used += line;
+    ini->at += line;
+    if (!ini->broken && *ini->at == '\n')
+        ini->at++;
+    ret[used++] = '\n';
+    ret[used] = '\0';
+    return ret;
+}
+
+static void keep(struct ini *ini, const char **at, const char *value)
+{
+    struct report_arena *arena = &ini->report->arena;
+
+    /* The second time it is the next line of the same paragraph. */
+    *at = *at == NULL ? arena_copy(arena, value)
+                      : arena_format(arena, "%s %s", *at, value);
+}
+
+static int on_value(void *context, const char *section, const char *name,
+                    const char *value)
+{
+    struct ini *ini = context;
+    struct report_set *set = ini->set;
+
+    if (strcmp(section, "study") != 0 || value[0] == '\0')
+        return 1;
+    if (strcmp(name, "title") == 0)
+        keep(ini, &set->title, value);
+    else if (strcmp(name, "about") == 0)
+        keep(ini, &set->about, value);
+    else if (strcmp(name, "chart") == 0)
+        keep(ini, &set->chart, value);
+    else if (strcmp(name, "name") == 0)
+        set->name = arena_copy(&ini->report->arena, value);
+    else if (strcmp(name, "target") == 0) {
+        double target = report_parse(value);
+
+        if (target > 0 && target <= 1)
+            set->target = target;
+        else
+            report_complain(ini->report, "%s/study.ini: target = %s is not a share",
+                            set->folder, value);
+    }
+    return 1;
+}
+
+static void ini_read(struct report *report, struct report_set *set)
+{
+    const char *path = arena_format(&report->arena, "%s/study.ini", set->folder);
+    struct ini ini = {.report = report, .set = set};
+    char why[REPORT_WHY], *bytes = NULL;
+    size_t size = 0;
+    int status = report_read(path, INI_BYTES_MAX, &bytes, &size, why), line;
+
+    if (status != GAPLESS_OK) {
+        report_complain(report, "%s: %s", path, why);
+        return;
+    }
+    set->ini = arena_copy(&report->arena, bytes);
+    ini.at = set->ini;
+    line = ini_parse_stream(next_line, &ini, on_value, &ini);
+    if (line != 0)
+        report_complain(report, "%s, near line %d: neither a section nor NAME = VALUE",
+                        path, line);
+    free(bytes);
+}
+
+/* ---- study.csv ----------------------------------------------------------- */
+
+static bool header_read(struct report *report, struct report_set *set, const char **at)
+{
+    const char **name;
+    size_t count = report_csv_row(&report->arena, at, &name);
+
+    if (count == 0 || count > COLUMNS_MAX || strcmp(name[0], "cell") != 0)
+        return false;
+    set->column = name;
+    set->columns = count;
+    set->options = count > 1 && strcmp(name[1], "grid") == 0 ? 2 : 1;
+    set->results = report_column(set, "final_accuracy");
+    return set->results != SIZE_MAX && set->results >= set->options &&
+           report_column(set, "status") != SIZE_MAX;
+}
+
+/* A name, not a path that leads elsewhere. */
+static bool plain_name(const char *name)
+{
+    return name[0] != '\0' && strchr(name, '/') == NULL && strcmp(name, ".") != 0 &&
+           strcmp(name, "..") != 0;
+}
+
+static struct report_run *run_add(struct report *report, struct report_set *set,
+                                  const char *cell)
+{
+    struct report_run *grown = arena_grow(&report->arena, set->run, set->runs,
+                                          sizeof *set->run),
+                      *run;
+
+    if (grown == NULL)
+        return NULL;
+    set->run = grown;
+    run = &grown[set->runs];
+    run->folder = arena_format(&report->arena, "%s/cells/%s", set->folder, cell);
+    run->field = arena_take(&report->arena, set->columns * sizeof *run->field);
+    run->place = set->runs;
+    if (run->field == NULL)
+        return NULL;
+    set->runs++;
+    return run;
+}
+
+static void rows_read(struct report *report, struct report_set *set, const char *path,
+                      const char *at)
+{
+    const char **field;
+    size_t count;
+
+    for (unsigned row = 2; (count = report_csv_row(&report->arena, &at, &field)) > 0;
+         row++) {
+        struct report_run *run;
+
+        if (count != set->columns || !plain_name(field[0])) {
+            report_complain(
+                report,
+                "%s, row %u: %zu fields where the header has %zu, or a cell "
+                "that is no name",
+                path, row, count, set->columns);
+            continue;
+        }
+        if (set->runs == CELLS_MAX)
+            return;
+        run = run_add(report, set, field[0]);
+        for (size_t c = 0; run != NULL && c < count; c++)
+            run->field[c] = field[c][0] != '\0' ? field[c] : NULL;
+        if (run != NULL)
+            report_run_read(report, set, run, false);
+    }
+}
+
+/* False: there is none, or it is not one. */
+static bool csv_read(struct report *report, struct report_set *set)
+{
+    const char *path = arena_format(&report->arena, "%s/study.csv", set->folder), *at;
+    char why[REPORT_WHY], *bytes = NULL;
+    size_t size = 0;
+    int status = report_read(path, CSV_BYTES_MAX, &bytes, &size, why);
+
+    if (status == GAPLESS_MISSING)
+        return false;
+    if (status != GAPLESS_OK) {
+        report_complain(report, "%s: %s", path, why);
+        return false;
+    }
+    at = bytes;
+    if (header_read(report, set, &at))
+        rows_read(report, set, path, at);
+    else
+        report_complain(report,
+                        "%s: its first row does not name the columns of a study", path);
+    free(bytes);
+    return set->runs > 0;
+}
+
+/* ---- the cells, where no study.csv tells of them ------------------------- */
+
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return report_compare((*a)->d_name, (*b)->d_name);
+}
+
+static int visible(const struct dirent *entry)
+{
+    return entry->d_name[0] != '.';
+}
+
+static void cells_read(struct report *report, struct report_set *set)
+{
+    const char *path = arena_format(&report->arena, "%s/cells", set->folder);
+    struct dirent **entry = NULL;
+    int count = scandir(path, &entry, visible, by_name);
+
+    report_run_columns(report, set);
+    for (int i = 0; i < count; i++) {
+        struct report_run *run = set->runs < CELLS_MAX && set->columns > 0
+                                     ? run_add(report, set, entry[i]->d_name)
+                                     : NULL;
+
+        if (run != NULL) {
+            report_run_read(report, set, run, true);
+            run->field[0] = arena_copy(&report->arena, entry[i]->d_name);
+        }
+        free(entry[i]);
+    }
+    free(entry);
+    report_run_tidy(report, set);
+}
+
+void report_study_read(struct report *report, struct report_set *set)
+{
+    set->study = true;
+    ini_read(report, set);
+    if (!csv_read(report, set))
+        cells_read(report, set);
+}

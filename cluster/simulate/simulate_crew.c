@@ -1,0 +1,190 @@
+/* What the threads of a simulation need: each the buffers of one batch, and others to
+ * measure a part of the test set. The two are not shared: gradients that are due later
+ * go on being computed while the simulation stands still to be measured. */
+#include "cluster/simulate/simulate.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SLICE 250u /* test samples measured at once: what the sums are made of */
+#define THREADS_MAX 1024u
+
+/* Processors that this process may use. */
+static uint32_t processors(void)
+{
+    cpu_set_t set;
+    int count;
+
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 1;
+    count = CPU_COUNT(&set);
+    return count < 1                       ? 1
+           : (uint32_t)count < THREADS_MAX ? (uint32_t)count
+                                           : THREADS_MAX;
+}
+
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static int thread_open(const struct task *task, enum model_ops ops,
+                       struct crew_thread *ret, struct gapless_error *error)
+{
+    uint32_t batch = least(task->sampler.batch, task->sampler.samples);
+    int status;
+
+    ret->index = calloc(batch, sizeof *ret->index);
+    ret->x = calloc((size_t)batch * task->data->features, sizeof *ret->x);
+    ret->label = calloc(batch, sizeof *ret->label);
+    if (ret->index == NULL || ret->x == NULL || ret->label == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                 "no memory for a batch of %u samples a thread", batch);
+    status = model_scratch_new(&task->model, batch, ops, &ret->scratch, error);
+    if (status == GAPLESS_OK)
+        status = model_scratch_new(&task->model, SLICE, ops, &ret->measure, error);
+    return status;
+}
+
+int crew_open(const struct task *task, uint32_t threads, enum model_ops ops,
+              struct crew *ret, struct gapless_error *error)
+{
+    struct crew crew = {.task = task, .threads = threads};
+    int status = GAPLESS_OK;
+
+    if (threads == 0)
+        crew.threads = task->has_toy ? 1 : processors();
+    if (!task->has_toy)
+        crew.slices = (data_count(task->data, DATA_TEST) + SLICE - 1) / SLICE;
+    crew.thread = calloc(crew.threads, sizeof *crew.thread);
+    crew.correct = calloc(crew.slices + 1, sizeof *crew.correct);
+    crew.loss = calloc(crew.slices + 1, sizeof *crew.loss);
+    if (crew.thread == NULL || crew.correct == NULL || crew.loss == NULL) {
+        crew_close(&crew);
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
+    }
+    for (uint32_t i = 0; status == GAPLESS_OK && !task->has_toy && i < crew.threads;
+         i++)
+        status = thread_open(task, ops, &crew.thread[i], error);
+    if (status != GAPLESS_OK) {
+        crew_close(&crew);
+        return status;
+    }
+    *ret = crew;
+    return GAPLESS_OK;
+}
+
+void crew_close(struct crew *crew)
+{
+    for (uint32_t i = 0; crew->thread != NULL && i < crew->threads; i++) {
+        model_scratch_free(crew->thread[i].scratch);
+        model_scratch_free(crew->thread[i].measure);
+        free(crew->thread[i].index);
+        free(crew->thread[i].x);
+        free(crew->thread[i].label);
+    }
+    free(crew->thread);
+    free(crew->correct);
+    free(crew->loss);
+    *crew = (struct crew){.task = NULL};
+}
+
+double crew_gradient(void *context, uint32_t thread, uint64_t batch,
+                     const float *params, float *grad)
+{
+    const struct crew *crew = context;
+    const struct task *task = crew->task;
+    const struct crew_thread *own = &crew->thread[thread];
+    uint32_t count;
+
+    if (task->has_toy)
+        return toy_gradient(&task->toy, task->job.seed, batch, params, grad);
+    sampler_batch(&task->sampler, batch, own->index, &count);
+    data_gather(task->data, DATA_TRAIN, own->index, count, own->x, own->label);
+    return model_gradient(&task->model, own->scratch, params, own->x, own->label, count,
+                          grad);
+}
+
+/* ---- measuring ----------------------------------------------------------- */
+
+struct measuring {
+    struct crew *crew;
+    const float *params;
+    uint32_t number; /* of the thread: takes each so-many-th slice */
+    pthread_t thread;
+    bool started;
+};
+
+/* The data set with all other test samples left out. */
+static void measure_slice(const struct measuring *m, uint32_t slice)
+{
+    const struct task *task = m->crew->task;
+    struct data part = *task->data;
+    uint32_t from = slice * SLICE;
+    double accuracy = 0.0, loss = 0.0;
+
+    part.test_count = least(part.test_count - from, SLICE);
+    part.test_x += (size_t)from * part.features;
+    part.test_y += from;
+    if (model_evaluate(&task->model, m->crew->thread[m->number].measure, m->params,
+                       &part, DATA_TEST, &accuracy, &loss, NULL) != GAPLESS_OK)
+        loss = (double)NAN;
+    m->crew->correct[slice] = accuracy * (double)part.test_count;
+    m->crew->loss[slice] = loss * (double)part.test_count;
+}
+
+static void *measure_share(void *context)
+{
+    const struct measuring *m = context;
+
+    for (uint32_t i = m->number; i < m->crew->slices; i += m->crew->threads)
+        measure_slice(m, i);
+    return NULL;
+}
+
+/* All slices; a thread that cannot be started is stood in for by this one. */
+static void measure_all(struct crew *crew, const float *params)
+{
+    uint32_t threads = least(crew->threads, crew->slices);
+    struct measuring *share = calloc(threads, sizeof *share);
+    struct measuring alone = {.crew = crew, .params = params};
+
+    for (uint32_t i = 0; share != NULL && i < threads; i++) {
+        share[i] = (struct measuring){.crew = crew, .params = params, .number = i};
+        share[i].started = i > 0 && pthread_create(&share[i].thread, NULL,
+                                                   measure_share, &share[i]) == 0;
+    }
+    for (uint32_t i = 0; share != NULL && i < threads; i++)
+        if (!share[i].started)
+            (void)measure_share(&share[i]);
+    for (uint32_t i = 0; share != NULL && i < threads; i++)
+        if (share[i].started)
+            (void)pthread_join(share[i].thread, NULL);
+    for (uint32_t i = 0; share == NULL && i < crew->slices; i++)
+        measure_slice(&alone, i);
+    free(share);
+}
+
+void crew_measure(struct crew *crew, const float *params, double *ret_accuracy,
+                  double *ret_loss)
+{
+    double correct = 0.0, loss = 0.0, all;
+
+    if (crew->task->has_toy) {
+        *ret_accuracy = (double)NAN;
+        *ret_loss =
+            toy_gradient(&crew->task->toy, crew->task->job.seed, 0, params, NULL);
+        return;
+    }
+    measure_all(crew, params);
+    for (uint32_t i = 0; i < crew->slices; i++) {
+        correct += crew->correct[i];
+        loss += crew->loss[i];
+    }
+    all = (double)data_count(crew->task->data, DATA_TEST);
+    *ret_accuracy = correct / all;
+    *ret_loss = loss / all;
+}

@@ -1,0 +1,304 @@
+/* gapless study: the runs of an INI file, on all processors; one that was stopped goes
+ * on. */
+#include "cluster/study/study.h"
+
+#include "cluster/program/program.h"
+#include "cluster/report/report.h"
+#include "cluster/task/results.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Twenty a second. Where the study that took the lock is dead, its runs are ending. */
+#define LOCK_TRIES_ALIVE 10u
+#define LOCK_TRIES_DEAD 200u
+#define FOLDER_BYTES_MAX 700
+
+/* ---- the folder ---------------------------------------------------------- */
+
+/* One study at a time in a folder. The children inherit the lock: of a study that was
+ * killed it is held until the last of them has ended. */
+static int take_lock(const char *folder, int *ret, struct gapless_error *error)
+{
+    static const struct timespec pause = {0, 50000000};
+    char path[RESULTS_PATH_MAX], who[32] = "";
+    int fd, status = results_path(folder, ".lock", path, error);
+    ssize_t bytes;
+    bool alive;
+
+    if (status != GAPLESS_OK)
+        return status;
+    fd = open(path, O_RDWR | O_CREAT, 0666); /* not closed at exec: see above */
+    if (fd < 0)
+        return gapless_error_set(error, GAPLESS_IO, errno, "cannot write %.200s", path);
+    for (unsigned i = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; i++) {
+        bytes = pread(fd, who, sizeof who - 1, 0);
+        who[bytes > 0 ? bytes : 0] = '\0';
+        alive = kill((pid_t)strtol(who, NULL, 10), 0) == 0;
+        if (i >= (alive ? LOCK_TRIES_ALIVE : LOCK_TRIES_DEAD)) {
+            (void)close(fd);
+            return gapless_error_set(error, GAPLESS_REFUSED, 0,
+                                     "another study is at work in %.200s (process %s): "
+                                     "wait for it, or choose another --out",
+                                     folder, who);
+        }
+        (void)nanosleep(&pause, NULL);
+    }
+    bytes = snprintf(who, sizeof who, "%d", (int)getpid());
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, who, (size_t)bytes, 0) != bytes) {
+        (void)close(fd);
+        return gapless_error_set(error, GAPLESS_IO, errno, "cannot write %.200s", path);
+    }
+    *ret = fd;
+    return GAPLESS_OK;
+}
+
+/* DIR/study.ini: what the study was when this ran. */
+static int copy_file(const char *from, const char *folder, struct gapless_error *error)
+{
+    char path[RESULTS_PATH_MAX], *text = NULL;
+    size_t size = 0;
+    ssize_t bytes = 0;
+    FILE *file = fopen(from, "re");
+    int status = results_path(folder, "study.ini", path, error);
+
+    if (file == NULL)
+        return gapless_error_set(error, GAPLESS_IO, errno, "cannot read %.200s", from);
+    bytes = getdelim(&text, &size, '\0', file);
+    (void)fclose(file);
+    if (status == GAPLESS_OK)
+        status = results_file(path, text, bytes > 0 ? (size_t)bytes : 0, error);
+    free(text);
+    return status;
+}
+
+/* ---- the command --------------------------------------------------------- */
+
+struct work {
+    struct settings settings;
+    struct study study;
+    struct plan plan;
+    struct check check;
+    struct study_run run;
+    char folder[RESULTS_PATH_MAX];
+    double target;
+    int lock;
+};
+
+static size_t count(const struct plan *plan, enum cell_state state)
+{
+    size_t ret = 0;
+
+    for (size_t i = 0; i < plan->cells; i++)
+        ret += plan->cell[i].state == state;
+    return ret;
+}
+
+static const char *plural(size_t number)
+{
+    return number == 1 ? "" : "s";
+}
+
+static int dry_run(const struct work *work)
+{
+    const struct plan *plan = &work->plan;
+    size_t done = count(plan, CELL_DONE);
+
+    for (size_t i = 0; i < plan->cells; i++)
+        (void)printf("%s  %s\n", plan->cell[i].state == CELL_DONE ? "done" : "    ",
+                     plan->cell[i].name);
+    (void)printf("%zu run%s in %s: %zu done, %zu to go\n", plan->cells,
+                 plural(plan->cells), work->folder, done, plan->cells - done);
+    return EXIT_DONE;
+}
+
+static uint32_t choose_jobs(const struct work *work)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    uint32_t jobs = work->settings.jobs != 0 ? work->settings.jobs : work->study.jobs;
+
+    if (jobs == 0)
+        jobs = processors > 0 ? (uint32_t)processors : 1;
+    if (jobs > 1024)
+        jobs = 1024;
+    return jobs < work->plan.cells ? jobs : (uint32_t)work->plan.cells;
+}
+
+static void block_signals(sigset_t *ret)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGCHLD, SIGTSTP};
+
+    (void)sigemptyset(ret);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        (void)sigaddset(ret, numbers[i]);
+    (void)sigprocmask(SIG_BLOCK, ret, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
+}
+
+static int enter_folder(struct work *work, struct gapless_error *error)
+{
+    int status = results_folder(work->folder, error);
+
+    if (status == GAPLESS_OK)
+        status = take_lock(work->folder, &work->lock, error);
+    return status;
+}
+
+/* Everything that can be found wrong before a run is started; a folder is made only if
+ * nothing is. */
+static int prepare(struct work *work, struct gapless_error *error)
+{
+    bool fresh = access(work->folder, F_OK) != 0;
+    int status = GAPLESS_OK;
+
+    if (!fresh)
+        status = enter_folder(work, error);
+    for (size_t i = 0; i < work->plan.cells && status == GAPLESS_OK; i++)
+        cell_look(&work->plan, work->folder, &work->plan.cell[i], work->target);
+    if (status == GAPLESS_OK)
+        status = check_open(&work->plan, work->settings.data_dir, &work->check, error);
+    if (status == GAPLESS_OK && fresh)
+        status = enter_folder(work, error);
+    if (status == GAPLESS_OK)
+        status = copy_file(work->study.path, work->folder, error);
+    return status;
+}
+
+static int make_report(const struct work *work, struct gapless_error *error)
+{
+    const char *folder = work->folder;
+    char path[RESULTS_PATH_MAX];
+    int status = results_path(folder, "report.html", path, error);
+
+    if (status == GAPLESS_OK)
+        status = report_write(&folder, 1, path, work->study.title, work->target, error);
+    return status;
+}
+
+/* What is said and written when nothing runs any more. */
+static int finish(struct work *work, int status, struct gapless_error *error)
+{
+    const struct plan *plan = &work->plan;
+    size_t done = count(plan, CELL_DONE), failed = count(plan, CELL_FAILED);
+    struct gapless_error late = {0};
+    int code = EXIT_DONE;
+
+    if (status != GAPLESS_OK && status != GAPLESS_STOPPED)
+        code = say_error("study", error);
+    if (study_csv(plan, work->folder, &late) != GAPLESS_OK)
+        code = say_error("study", &late);
+    if (status != GAPLESS_OK) {
+        say("study",
+            "%s with %zu of %zu runs done; the same command goes on from there",
+            status == GAPLESS_STOPPED ? "stopped" : "ended", done, plan->cells);
+        return status == GAPLESS_STOPPED ? 128 + work->run.signal : code;
+    }
+    (void)printf("\n%s\n", work->study.title);
+    study_tables(plan, work->run.show.terminal.color && isatty(STDOUT_FILENO), stdout);
+    if (make_report(work, &late) != GAPLESS_OK)
+        code = say_error("study", &late);
+    (void)printf("\n  %zu of %zu run%s done; a row a run: %s/study.csv\n", done,
+                 plan->cells, plural(plan->cells), work->folder);
+    if (code == EXIT_DONE)
+        (void)printf("  the page: %s/report.html\n", work->folder);
+    if (failed == 0)
+        return code;
+    say("study", "%zu run%s failed; the same command runs %s again", failed,
+        plural(failed), failed == 1 ? "it" : "them");
+    return EXIT_FAILED;
+}
+
+static int execute(struct work *work, struct gapless_error *error)
+{
+    int status = prepare(work, error);
+    size_t done;
+
+    if (status != GAPLESS_OK)
+        return say_error("study", error);
+    done = count(&work->plan, CELL_DONE);
+    work->run = (struct study_run){
+        .plan = &work->plan,
+        .check = &work->check,
+        .folder = work->folder,
+        .target = work->target,
+        .jobs = choose_jobs(work),
+        .show = {.terminal = terminal_find(work->settings.no_color),
+                 .quiet = work->settings.quiet},
+    };
+    if (!work->settings.quiet) {
+        (void)printf("gapless study: %s, %zu run%s (%zu done), %u at a time, to %s\n",
+                     work->study.name, work->plan.cells, plural(work->plan.cells), done,
+                     work->run.jobs, work->folder);
+        (void)fflush(stdout);
+    }
+    block_signals(&work->run.signals);
+    status = study_run(&work->run, error);
+    return finish(work, status, error);
+}
+
+static int read_all(struct work *work, struct gapless_error *error)
+{
+    const struct settings *settings = &work->settings;
+    const char *out = settings->out;
+    int used, status = study_read(settings->operand[0], &work->study, error);
+
+    if (status == GAPLESS_OK)
+        status = plan_make(&work->study, &work->plan, error);
+    if (status != GAPLESS_OK)
+        return status;
+    work->target = settings->target > 0.0 ? settings->target : work->study.target;
+    used = out != NULL ? snprintf(work->folder, sizeof work->folder, "%s", out)
+                       : snprintf(work->folder, sizeof work->folder, "runs/%s",
+                                  work->study.name);
+    if (used < 0 || used > FOLDER_BYTES_MAX)
+        return gapless_error_set(error, GAPLESS_INVALID, 0, "--out is too long");
+    return GAPLESS_OK;
+}
+
+static int start(struct work *work)
+{
+    struct gapless_error error = {0};
+
+    if (work->settings.operands != 1) {
+        say("study", work->settings.operands == 0
+                         ? "which study? gapless study FILE.ini; some are in "
+                           "bench/studies"
+                         : "one study at a time: gapless study FILE.ini");
+        return EXIT_MISUSE;
+    }
+    if (read_all(work, &error) != GAPLESS_OK)
+        return say_error("study", &error);
+    if (!work->settings.dry_run)
+        return execute(work, &error);
+    for (size_t i = 0; i < work->plan.cells; i++)
+        cell_look(&work->plan, work->folder, &work->plan.cell[i], work->target);
+    return dry_run(work);
+}
+
+int cmd_study(int argc, char **argv)
+{
+    static struct work work;
+    int code;
+
+    switch (options_read(FOR_STUDY, argc, argv, &work.settings)) {
+    case OPTIONS_HELPED:
+        return EXIT_DONE;
+    case OPTIONS_WRONG:
+        return EXIT_MISUSE;
+    case OPTIONS_GO:
+        break;
+    }
+    work.lock = -1;
+    code = start(&work);
+    check_close(&work.check);
+    plan_close(&work.plan);
+    study_close(&work.study);
+    if (work.lock >= 0)
+        (void)close(work.lock);
+    return code;
+}

@@ -1,0 +1,283 @@
+/* Checks the values of a study before anything runs, by the readers of the command
+ * line. */
+#include "cluster/study/study.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LIST_COMPARED_MAX 2000 /* in longer lists doubles are found by the folder */
+
+static const char *const chart_names[] = {
+    [CHART_TABLE] = "table",
+    [CHART_ACCURACY_WORKERS] = "accuracy-workers",
+    [CHART_ACCURACY_LR] = "accuracy-lr",
+    [CHART_TIME_TO_TARGET] = "time-to-target",
+    [CHART_GAP_COURSE] = "gap-course",
+    [CHART_CONVERGENCE] = "convergence",
+    [CHART_SCALE] = "scale",
+};
+#define CHARTS (sizeof chart_names / sizeof chart_names[0])
+
+const char *study_chart_name(enum study_chart chart)
+{
+    return chart_names[chart];
+}
+
+__attribute__((format(printf, 4, 5))) static int refuse(const struct study *study,
+                                                        unsigned line,
+                                                        struct gapless_error *error,
+                                                        const char *format, ...)
+{
+    char what[400];
+    va_list list;
+
+    va_start(list, format);
+    (void)vsnprintf(what, sizeof what, format, list);
+    va_end(list);
+    return gapless_error_set(error, GAPLESS_INVALID, 0, "%.100s:%u: %s", study->path,
+                             line, what);
+}
+
+/* ---- [study] ------------------------------------------------------------- */
+
+static bool name_set(const char *text, struct study *study, struct parse_why *why)
+{
+    size_t bytes = strlen(text);
+    bool plain = bytes > 0 && bytes < sizeof study->name && text[0] != '.';
+
+    for (size_t i = 0; i < bytes && plain; i++)
+        plain = isalnum((unsigned char)text[i]) || strchr("._-", text[i]) != NULL;
+    if (plain)
+        (void)snprintf(study->name, sizeof study->name, "%s", text);
+    else
+        (void)snprintf(
+            why->text, sizeof why->text,
+            "takes letters, digits, '.', '_' and '-', at most %zu of them: it "
+            "names a folder",
+            sizeof study->name - 1);
+    return plain;
+}
+
+static bool title_set(const char *text, struct study *study, struct parse_why *why)
+{
+    if (strlen(text) >= sizeof study->title) {
+        (void)snprintf(why->text, sizeof why->text,
+                       "is longer than %zu bytes; say more in `about`",
+                       sizeof study->title - 1);
+        return false;
+    }
+    (void)snprintf(study->title, sizeof study->title, "%s", text);
+    return true;
+}
+
+static bool about_set(const char *text, struct study *study, struct parse_why *why)
+{
+    (void)why;
+    study->about = text;
+    return true;
+}
+
+static bool target_set(const char *text, struct study *study, struct parse_why *why)
+{
+    static const struct real_bounds share = {0, 1, true, true};
+
+    return parse_real(text, share, &study->target, why);
+}
+
+static bool jobs_set(const char *text, struct study *study, struct parse_why *why)
+{
+    uint64_t jobs;
+
+    if (!parse_count(text, 0, 1024, &jobs, why))
+        return false;
+    study->jobs = (uint32_t)jobs;
+    return true;
+}
+
+static bool chart_set(const char *text, struct study *study, struct parse_why *why)
+{
+    size_t used;
+
+    for (size_t i = 0; i < CHARTS; i++)
+        if (strcmp(text, chart_names[i]) == 0) {
+            study->chart = (enum study_chart)i;
+            return true;
+        }
+    used = (size_t)snprintf(why->text, sizeof why->text, "must be one of");
+    for (size_t i = 0; i < CHARTS; i++)
+        used += (size_t)snprintf(why->text + used, sizeof why->text - used, " %s,",
+                                 chart_names[i]);
+    (void)snprintf(why->text + used, sizeof why->text - used, " not '%.40s'", text);
+    return false;
+}
+
+static const struct {
+    const char *name;
+    bool (*set)(const char *text, struct study *study, struct parse_why *why);
+} head_keys[] = {
+    {"name", name_set},     {"title", title_set}, {"about", about_set},
+    {"target", target_set}, {"jobs", jobs_set},   {"chart", chart_set},
+};
+#define HEAD_KEYS (sizeof head_keys / sizeof head_keys[0])
+
+static int head_one(struct study *study, const struct study_option *option,
+                    struct gapless_error *error)
+{
+    struct parse_why why;
+
+    for (size_t i = 0; i < HEAD_KEYS; i++) {
+        if (strcmp(option->name, head_keys[i].name) != 0)
+            continue;
+        if (option->count == 0)
+            return refuse(study, option->line, error, "%s has no value", option->name);
+        if (head_keys[i].set(option->value[0].text, study, &why))
+            return GAPLESS_OK;
+        return refuse(study, option->line, error, "%s %s", option->name, why.text);
+    }
+    return refuse(study, option->line, error,
+                  "[study] knows name, title, about, target, jobs and chart, not "
+                  "'%.40s'; options of the runs stand in [run] or [grid]",
+                  option->name);
+}
+
+/* The name of the file, without folder and ending, as far as it is one. */
+static void name_by_file(struct study *study)
+{
+    const char *slash = strrchr(study->path, '/');
+    const char *base = slash != NULL ? slash + 1 : study->path;
+    size_t bytes = strlen(base), used = 0;
+
+    if (bytes > 4 && strcmp(base + bytes - 4, ".ini") == 0)
+        bytes -= 4;
+    for (size_t i = 0; i < bytes && used + 1 < sizeof study->name; i++)
+        if (isalnum((unsigned char)base[i]) ||
+            (used > 0 && strchr("._-", base[i]) != NULL))
+            study->name[used++] = base[i];
+    study->name[used] = '\0';
+    if (used == 0)
+        (void)snprintf(study->name, sizeof study->name, "study");
+}
+
+static int head_settle(struct study *study, struct gapless_error *error)
+{
+    int status = GAPLESS_OK;
+
+    for (size_t i = 0; status == GAPLESS_OK && i < study->head.count; i++)
+        status = head_one(study, &study->head.option[i], error);
+    if (study->name[0] == '\0')
+        name_by_file(study);
+    if (study->title[0] == '\0')
+        (void)snprintf(study->title, sizeof study->title, "%s", study->name);
+    return status;
+}
+
+/* ---- options of the runs ------------------------------------------------- */
+
+/* Options that the study itself sets, or that make no sense in it. */
+static const char *reserved(const char *name)
+{
+    static const struct {
+        const char *name, *why;
+    } list[] = {
+        {"out", "is chosen by the study, a folder for each run"},
+        {"data-fd", "is chosen by the study"},
+        {"data-dir", "goes on the command line: gapless study FILE.ini --data-dir DIR"},
+        {"threads", "is 1 in a study: it has a process a run; see jobs in [study]"},
+        {"quiet", "goes on the command line: gapless study FILE.ini --quiet"},
+        {"no-color", "goes on the command line: gapless study FILE.ini --no-color"},
+        {"help", "goes on the command line: gapless simulate --help"},
+        {"replay", "takes its settings from a record and has no place in a grid"},
+    };
+
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++)
+        if (strcmp(name, list[i].name) == 0)
+            return list[i].why;
+    return NULL;
+}
+
+static int all_rules(struct study_option *option)
+{
+    struct gapless_rule rule;
+    unsigned line = option->value[0].line, count = 0;
+    struct study_value *list;
+
+    while (gapless_rule_at(count, &rule) == GAPLESS_OK)
+        count++;
+    list = calloc(count, sizeof *list);
+    if (list == NULL)
+        return GAPLESS_NO_MEMORY;
+    for (unsigned i = 0; i < count; i++) {
+        (void)gapless_rule_at(i, &rule);
+        list[i] = (struct study_value){strdup(rule.name), line};
+    }
+    free(option->value[0].text);
+    free(option->value);
+    option->value = list;
+    option->count = count;
+    for (unsigned i = 0; i < count; i++)
+        if (list[i].text == NULL)
+            return GAPLESS_NO_MEMORY;
+    return GAPLESS_OK;
+}
+
+static int list_check(const struct study *study, const struct study_option *option,
+                      bool lists, struct gapless_error *error)
+{
+    struct settings settings;
+    struct parse_why why;
+
+    options_defaults(FOR_SIMULATE, &settings);
+    for (size_t i = 0; i < option->count; i++) {
+        const struct study_value *value = &option->value[i];
+
+        if (!options_set(FOR_SIMULATE, option->name, value->text, &settings, &why))
+            return refuse(study, value->line, error, "%.60s %s%s", option->name,
+                          why.text,
+                          !lists && strchr(value->text, ' ') != NULL
+                              ? "; lists of values go to [grid]"
+                              : "");
+        for (size_t j = 0; j < i && option->count <= LIST_COMPARED_MAX; j++)
+            if (strcmp(value->text, option->value[j].text) == 0)
+                return refuse(study, value->line, error,
+                              "%s has '%.60s' twice in its list", option->name,
+                              value->text);
+    }
+    return GAPLESS_OK;
+}
+
+static int options_check(const struct study *study, struct study_options *options,
+                         bool lists, struct gapless_error *error)
+{
+    for (size_t i = 0; i < options->count; i++) {
+        struct study_option *option = &options->option[i];
+        const char *why = reserved(option->name);
+        int status;
+
+        if (why != NULL)
+            return refuse(study, option->line, error, "%s %s", option->name, why);
+        if (option->count == 0)
+            return refuse(study, option->line, error, "%.60s has no value",
+                          option->name);
+        if (lists && strcmp(option->name, "rule") == 0 && option->count == 1 &&
+            strcmp(option->value[0].text, "all") == 0 &&
+            all_rules(option) != GAPLESS_OK)
+            return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
+        status = list_check(study, option, lists, error);
+        if (status != GAPLESS_OK)
+            return status;
+    }
+    return GAPLESS_OK;
+}
+
+int study_settle(struct study *study, struct gapless_error *error)
+{
+    int status = head_settle(study, error);
+
+    if (status == GAPLESS_OK)
+        status = options_check(study, &study->run, false, error);
+    for (size_t i = 0; status == GAPLESS_OK && i < study->grids; i++)
+        status = options_check(study, &study->grid[i].options, true, error);
+    return status;
+}

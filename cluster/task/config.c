@@ -1,0 +1,124 @@
+/* Settings to the engine's terms. */
+#include "cluster/task/config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const config_names[] = {
+    "data",
+    "model",
+    "batch",
+    "seed",
+    "rule",
+    "lr",
+    "momentum",
+    "warmup",
+    "steps",
+    "schedule",
+    "kappa",
+    "lambda",
+    "horizon",
+    "gap-ref",
+    "clip-norm",
+    "weight-decay",
+    "ssgd-scale-rate",
+    "epochs",
+    "workers",
+    "workers-max",
+    "range-elements",
+    "gap-every",
+    "block-elements",
+    "elastic",
+    "period",
+    NULL,
+};
+
+static void set_schedule(const struct settings *settings, double epoch, uint64_t total,
+                         struct gapless_schedule *ret)
+{
+    ret->rate = settings->lr;
+    ret->warmup = span_gradients(settings->warmup, total, epoch);
+    ret->steps_count = settings->steps.count;
+    for (uint32_t i = 0; i < settings->steps.count; i++) {
+        ret->steps[i].at = span_gradients(settings->steps.step[i].at, total, epoch);
+        ret->steps[i].factor = settings->steps.step[i].factor;
+    }
+    ret->cosine = settings->cosine;
+    ret->cosine_to = settings->cosine_to;
+}
+
+static int gpu_flush(const char *when)
+{
+    if (when == NULL || strcmp(when, "auto") == 0)
+        return 0;
+    return strcmp(when, "always") == 0 ? 1 : -1;
+}
+
+/* Where 0 asks for a default, exactly 0 is negative. */
+void config_set(const struct settings *settings, const struct task *task,
+                uint64_t total, const float *initial, const char *job, const char *note,
+                struct gapless_master_config *ret)
+{
+    *ret = (struct gapless_master_config){
+        .address = settings->address,
+        .model = task->shape,
+        .initial = initial,
+        .rule = settings->rule,
+        .gradients = total,
+        .workers_max = settings->workers_max,
+        .workers_expected = settings->workers,
+        .workers_wait = settings->workers_wait,
+        .observers_max = settings->observers_max,
+        .momentum = settings->momentum > 0.0 ? settings->momentum : -1.0,
+        .kappa = settings->kappa,
+        .lambda = settings->lambda,
+        .horizon = settings->horizon_set && !(settings->horizon > 0.0)
+                       ? -1.0
+                       : settings->horizon,
+        .gap_ref = strcmp(settings->gap_ref, "sent") == 0 ? GAPLESS_GAP_SENT
+                                                          : GAPLESS_GAP_OWN_LOOKAHEAD,
+        .ssgd_scale_rate = settings->ssgd_scale_rate,
+        .clip_norm = settings->clip_norm,
+        .weight_decay = settings->weight_decay,
+        .range_elements = settings->range_elements,
+        .block_elements = settings->block_elements,
+        .elastic = settings->elastic,
+        .elastic_period = settings->period,
+        .gap_every = settings->gap_every,
+        .worker_timeout_ns = (int64_t)(settings->worker_timeout * 1e9),
+        .job = job,
+        .record = settings->record,
+        .record_note = note,
+        .device = settings->device,
+        .allow_staging = settings->allow_staging,
+        .gpu_flush = gpu_flush(settings->gpu_flush),
+    };
+    set_schedule(settings, (double)task_epoch(task), total, &ret->schedule);
+}
+
+char *config_note(const struct settings *settings)
+{
+    char *ret = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&ret, &bytes);
+    bool good;
+
+    if (out == NULL)
+        return NULL;
+    for (const char *const *name = config_names; *name != NULL; name++) {
+        const char *text = options_text(settings, *name);
+
+        if (strcmp(*name, "workers-max") == 0) /* its default depends on others */
+            (void)fprintf(out, "%s=%u\n", *name, settings->workers_max);
+        else if (strcmp(*name, "ssgd-scale-rate") == 0)
+            (void)fprintf(out, "%s=%d\n", *name, settings->ssgd_scale_rate);
+        else if (text != NULL)
+            (void)fprintf(out, "%s=%s\n", *name, text);
+    }
+    good = ferror(out) == 0;
+    if (fclose(out) == 0 && good)
+        return ret;
+    free(ret);
+    return NULL;
+}

@@ -1,0 +1,26 @@
+/* Settings in the engine's terms, for every command that has a master; and as the note
+ * of a record, from which a run can be repeated. */
+#ifndef CLUSTER_CONFIG_H
+#define CLUSTER_CONFIG_H
+
+#include "cluster/options/options.h"
+#include "cluster/task/task.h"
+#include <gapless/gapless.h>
+
+#include <stdint.h>
+
+/* What a master of these settings is told, for a run of `total` gradients that starts
+ * at `initial`. `job`, `note` (see config_note; may be NULL) and what settings and task
+ * point to must live as long as *ret is used. The address is left NULL where none is
+ * set, and the network's settings are the defaults. */
+void config_set(const struct settings *settings, const struct task *task,
+                uint64_t total, const float *initial, const char *job, const char *note,
+                struct gapless_master_config *ret);
+
+/* The options that decide how a run goes, by name, NULL at the end. */
+extern const char *const config_names[];
+/* Their values, a line "name=value" each; those that have none are left out.
+ * malloc'ed; NULL: no memory. */
+char *config_note(const struct settings *settings);
+
+#endif

@@ -1,0 +1,203 @@
+/* The files of a run, so that nothing already written is ever lost. */
+#include "cluster/task/results.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ROOM_MIN (1u << 20) /* metrics, result and log of a run */
+
+int results_path(const char *folder, const char *name, char ret[RESULTS_PATH_MAX],
+                 struct gapless_error *error)
+{
+    int used = snprintf(ret, RESULTS_PATH_MAX, "%s/%s", folder, name);
+
+    if (used < 0 || used >= RESULTS_PATH_MAX)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "the path of the output folder is too long");
+    return GAPLESS_OK;
+}
+
+void results_choose(const char *out, const char *rule, char ret[RESULTS_PATH_MAX])
+{
+    char date[32] = "";
+    time_t now = time(NULL);
+    struct tm local;
+
+    if (out != NULL) {
+        (void)snprintf(ret, RESULTS_PATH_MAX, "%s", out);
+        return;
+    }
+    if (localtime_r(&now, &local) != NULL)
+        (void)strftime(date, sizeof date, "%Y%m%d-%H%M%S", &local);
+    (void)snprintf(ret, RESULTS_PATH_MAX, "runs/%s-%s", date, rule);
+}
+
+int results_folder(const char *path, struct gapless_error *error)
+{
+    char part[RESULTS_PATH_MAX];
+    struct stat info;
+    size_t bytes = strlen(path);
+
+    if (bytes + 64 > sizeof part)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "the path of the output folder is too long");
+    for (size_t i = 1; i <= bytes; i++) {
+        if (path[i] != '/' && path[i] != '\0')
+            continue;
+        memcpy(part, path, i);
+        part[i] = '\0';
+        if (mkdir(part, 0777) == 0 || errno == EEXIST)
+            continue;
+        return gapless_error_set(error, GAPLESS_IO, errno,
+                                 "cannot make the folder %.150s", part);
+    }
+    if (stat(path, &info) != 0)
+        return gapless_error_set(error, GAPLESS_IO, errno,
+                                 "cannot open the folder %.150s", path);
+    if (!S_ISDIR(info.st_mode))
+        return gapless_error_set(error, GAPLESS_IO, 0,
+                                 "%.150s is a file, not a folder: choose another --out",
+                                 path);
+    return GAPLESS_OK;
+}
+
+static bool write_all(int fd, const char *bytes, size_t count)
+{
+    while (count > 0) {
+        ssize_t done = write(fd, bytes, count);
+
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0)
+            return false;
+        bytes += done;
+        count -= (size_t)done;
+    }
+    return true;
+}
+
+/* So that a rename survives a crash of the machine; where a folder cannot be synced, it
+ * is as good as it gets. */
+static void sync_folder(const char *path)
+{
+    char folder[RESULTS_PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    int fd;
+
+    (void)snprintf(folder, sizeof folder, "%.*s",
+                   slash != NULL ? (int)(slash - path) + 1 : 1,
+                   slash != NULL ? path : ".");
+    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    (void)fsync(fd);
+    (void)close(fd);
+}
+
+int results_file(const char *path, const void *bytes, size_t count,
+                 struct gapless_error *error)
+{
+    char temporary[RESULTS_PATH_MAX];
+    int fd, os;
+
+    if (snprintf(temporary, sizeof temporary, "%s.%d.tmp", path, (int)getpid()) >=
+        (int)sizeof temporary)
+        return gapless_error_set(error, GAPLESS_INVALID, 0, "the path is too long");
+    fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return gapless_error_set(error, GAPLESS_IO, errno, "cannot write %.150s",
+                                 temporary);
+    if (!write_all(fd, bytes, count) || fsync(fd) != 0) {
+        os = errno;
+        (void)close(fd);
+        goto remove_temporary;
+    }
+    if (close(fd) != 0 || rename(temporary, path) != 0) {
+        os = errno;
+        goto remove_temporary;
+    }
+    sync_folder(path);
+    return GAPLESS_OK;
+
+remove_temporary:
+    (void)unlink(temporary);
+    return gapless_error_set(error, GAPLESS_IO, os, "cannot write %.150s", path);
+}
+
+int results_check(const char *folder, uint64_t parameters, struct gapless_error *error)
+{
+    static const char probe[4096];
+    char path[RESULTS_PATH_MAX];
+    uint64_t need = parameters * sizeof(float) + ROOM_MIN, free_bytes;
+    struct statvfs space;
+    int status = results_folder(folder, error);
+
+    if (status == GAPLESS_OK)
+        status = results_path(folder, ".probe", path, error);
+    if (status == GAPLESS_OK)
+        status = results_file(path, probe, sizeof probe, error);
+    if (status != GAPLESS_OK)
+        return status;
+    (void)unlink(path);
+    if (statvfs(folder, &space) != 0)
+        return GAPLESS_OK; /* it can be written; how much, it does not say */
+    free_bytes = (uint64_t)space.f_bavail * space.f_frsize;
+    if (free_bytes < need)
+        return gapless_error_set(
+            error, GAPLESS_IO, 0,
+            "%.100s has room for %llu KiB, the run needs %llu: make "
+            "room or choose another --out",
+            folder, (unsigned long long)free_bytes / 1024,
+            (unsigned long long)need / 1024);
+    return GAPLESS_OK;
+}
+
+int results_set_aside(const char *folder, const char *name, const char *previous,
+                      struct gapless_error *error)
+{
+    char from[RESULTS_PATH_MAX], to[RESULTS_PATH_MAX];
+    int status = results_path(folder, name, from, error);
+
+    if (status == GAPLESS_OK)
+        status = results_path(folder, previous, to, error);
+    if (status == GAPLESS_OK && rename(from, to) != 0 && errno != ENOENT)
+        status =
+            gapless_error_set(error, GAPLESS_IO, errno, "cannot rename %.150s", from);
+    return status;
+}
+
+int results_open(const char *folder, struct results *ret, struct gapless_error *error)
+{
+    char path[RESULTS_PATH_MAX];
+    int status;
+
+    memset(ret, 0, sizeof *ret);
+    (void)snprintf(ret->folder, sizeof ret->folder, "%s", folder);
+    status = results_set_aside(folder, "result.json", "result.previous.json", error);
+    if (status == GAPLESS_OK)
+        status = results_set_aside(folder, "run.json", "run.previous.json", error);
+    if (status == GAPLESS_OK)
+        status =
+            results_set_aside(folder, "metrics.jsonl", "metrics.previous.jsonl", error);
+    if (status == GAPLESS_OK)
+        status = results_path(folder, "metrics.jsonl", path, error);
+    if (status != GAPLESS_OK)
+        return status;
+    ret->metrics = fopen(path, "we");
+    if (ret->metrics == NULL)
+        return gapless_error_set(error, GAPLESS_IO, errno, "cannot write %.150s", path);
+    return GAPLESS_OK;
+}
+
+void results_close(struct results *results)
+{
+    if (results->metrics != NULL)
+        (void)fclose(results->metrics);
+    results->metrics = NULL;
+}

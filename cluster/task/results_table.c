@@ -1,0 +1,78 @@
+/* How a run went, as a table for people. */
+#include "cluster/task/results.h"
+
+#include "cluster/terminal/canvas.h"
+
+#include <math.h>
+
+static void line_of(const char *name, const struct gapless_summary *of, bool small)
+{
+    if (of->count == 0)
+        (void)printf("  %-18s not measured\n", name);
+    else if (small)
+        (void)printf("  %-18s mean %s   p50 %s   p99 %s   max %s\n", name,
+                     word_small(of->mean).text, word_small(of->p50).text,
+                     word_small(of->p99).text, word_small(of->max).text);
+    else
+        (void)printf("  %-18s mean %s   p50 %.0f   p99 %.0f   max %.0f\n", name,
+                     word_real(of->mean, 2).text, of->p50, of->p99, of->max);
+}
+
+/* How far staleness was tamed, in measured numbers only. */
+static void print_staleness(const struct outcome *outcome)
+{
+    const struct gapless_stats *stats = outcome->stats;
+    double share = 100.0 * stats->gap_rms.mean / outcome->parameters_rms;
+
+    if (stats->gap_rms.count == 0 || stats->lag.count == 0)
+        return;
+    (void)printf("\n  While a gradient was under way, %s other updates were applied on "
+                 "average.\n  When it arrived, the parameters were %s (rms, each) from "
+                 "where it had been computed",
+                 word_real(stats->lag.mean, 2).text,
+                 word_small(stats->gap_rms.mean).text);
+    if (isfinite(share))
+        (void)printf(":\n  %.2g %% of their own size, %s.\n", share,
+                     word_small(outcome->parameters_rms).text);
+    else
+        (void)printf(".\n");
+}
+
+static void print_goal(const struct outcome *outcome)
+{
+    if (!outcome->task->has_toy || outcome->simulated == NULL) {
+        (void)printf("\n  %-18s %s %%   (loss %s)\n", "test accuracy",
+                     word_real(100.0 * outcome->accuracy, 2).text,
+                     word_real(outcome->test_loss, 4).text);
+        return;
+    }
+    (void)printf("\n  %-18s %s\n", "function value",
+                 word_small(outcome->test_loss).text);
+    (void)printf("  %-18s %s at the end, least %s\n", "squared gradient",
+                 word_small(outcome->simulated->grad_norm_sq_last).text,
+                 word_small(outcome->simulated->grad_norm_sq_min).text);
+}
+
+void results_print(const struct outcome *outcome)
+{
+    const struct gapless_stats *stats = outcome->stats;
+    bool small = outcome->simulated != NULL && stats->seconds < 10.0;
+
+    print_goal(outcome);
+    (void)printf("  %-18s %s\n", "training loss",
+                 stats->loss < 0.01 ? word_small(stats->loss).text
+                                    : word_real(stats->loss, 4).text);
+    (void)printf("  %-18s %s in %s %ss, %.0f a second\n", "updates",
+                 word_count(stats->updates).text,
+                 word_real(stats->seconds, small ? 3 : 1).text,
+                 outcome->simulated != NULL ? "virtual " : "",
+                 stats->seconds > 0.0 ? (double)stats->updates / stats->seconds : 0.0);
+    line_of("lag", &stats->lag, false);
+    line_of("gap (rms)", &stats->gap_rms, true);
+    (void)printf("  %-18s %s not finite, %s cut short\n", "dropped",
+                 word_count(stats->dropped).text, word_count(stats->partial).text);
+    (void)printf("  %-18s %u, %u lost\n", "workers", outcome->settings->workers,
+                 outcome->workers_lost);
+    print_staleness(outcome);
+    (void)fflush(stdout);
+}

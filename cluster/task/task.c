@@ -1,0 +1,137 @@
+/* Brings data, model and batches together. */
+#include "cluster/task/task.h"
+
+#include "cluster/options/parse.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *data_name_at(const void *context, unsigned index)
+{
+    static const char *const names[] = {"fashion-mnist", "mnist", "cifar-10",
+                                        "synthetic"};
+
+    (void)context;
+    return index < sizeof names / sizeof names[0] ? names[index] : NULL;
+}
+
+/* Adds "did you mean" to an error about a name. */
+static void suggest(const char *text, struct gapless_error *error)
+{
+    const char *near = parse_nearest(text, data_name_at, NULL);
+    size_t used = strlen(error->text);
+
+    if (near != NULL && strcmp(near, text) != 0)
+        (void)snprintf(error->text + used, sizeof error->text - used,
+                       "; did you mean '%s'?", near);
+}
+
+static void describe(struct task *task)
+{
+    for (uint32_t i = 0; i < task->model.tensor_count; i++) {
+        const struct model_tensor *from = &task->model.tensors[i];
+
+        task->tensors[i] =
+            (struct gapless_tensor){.name = from->name, .dims = from->rank};
+        for (uint32_t d = 0; d < from->rank; d++)
+            task->tensors[i].dim[d] = from->dims[d];
+    }
+    task->shape.tensors = task->tensors;
+    task->shape.tensors_count = task->model.tensor_count;
+}
+
+int task_open(const struct job *job, int data_fd, struct task *ret,
+              struct gapless_error *error)
+{
+    struct gapless_error why = {0};
+    int status;
+
+    memset(ret, 0, sizeof *ret);
+    if (toy_is(job->model))
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "--model %.60s is a test function, which only gapless simulate has; here "
+            "choose one of: " MODEL_CHOICES,
+            job->model);
+    ret->job = *job;
+    if (data_fd >= 0)
+        status = data_open_fd(data_fd, &ret->data, &why);
+    else
+        status = data_load(job->data, job->data_dir[0] != '\0' ? job->data_dir : NULL,
+                           &ret->data, &why);
+    if (status == GAPLESS_INVALID)
+        suggest(job->data, &why);
+    if (status == GAPLESS_OK)
+        status = model_parse(job->model, ret->data->features, ret->data->classes,
+                             &ret->model, &why);
+    if (status == GAPLESS_OK)
+        status = sampler_init(ret->data->train_count, job->batch, job->seed,
+                              &ret->sampler, &why);
+    if (status != GAPLESS_OK) {
+        task_close(ret);
+        if (error != NULL)
+            *error = why;
+        return status;
+    }
+    describe(ret);
+    return GAPLESS_OK;
+}
+
+int task_open_toy(const struct job *job, struct task *ret, struct gapless_error *error)
+{
+    struct toy toy;
+    int status = toy_parse(job->model, &toy, error);
+
+    if (status != GAPLESS_OK)
+        return status;
+    memset(ret, 0, sizeof *ret);
+    ret->job = *job;
+    ret->has_toy = true;
+    ret->toy = toy;
+    ret->model.parameters = toy.dim;
+    ret->tensors[0] = (struct gapless_tensor){.name = "x", .dims = 1, .dim = {toy.dim}};
+    ret->shape.tensors = ret->tensors;
+    ret->shape.tensors_count = 1;
+    return GAPLESS_OK;
+}
+
+void task_close(struct task *task)
+{
+    data_free(task->data);
+    task->data = NULL;
+}
+
+uint64_t task_epoch(const struct task *task)
+{
+    return task->has_toy ? TASK_TOY_EPOCH : sampler_batches_per_epoch(&task->sampler);
+}
+
+int task_gradients(const struct task *task, double epochs, uint64_t *ret,
+                   struct gapless_error *error)
+{
+    double count = epochs * (double)task_epoch(task);
+
+    if (count > 1e15)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "--epochs %g is too long a run: %g gradients", epochs,
+                                 count);
+    *ret = count < 1.0 ? 1 : (uint64_t)(count + 0.5);
+    return GAPLESS_OK;
+}
+
+int task_initial(const struct task *task, float **ret, struct gapless_error *error)
+{
+    float *theta = malloc(task->model.parameters * sizeof *theta);
+
+    if (theta == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                 "no memory for %zu parameters",
+                                 task->model.parameters);
+    if (task->has_toy)
+        toy_init(&task->toy, task->job.seed, theta);
+    else
+        model_init(&task->model, task->job.seed, theta);
+    *ret = theta;
+    return GAPLESS_OK;
+}

@@ -1,0 +1,50 @@
+/* What is trained: a data set, a model that fits it, and the order of the batches; or a
+ * test function (cluster/workloads/toy.h), which needs none of them. */
+#ifndef CLUSTER_TASK_H
+#define CLUSTER_TASK_H
+
+#include "cluster/workloads/data.h"
+#include "cluster/workloads/model.h"
+#include "cluster/workloads/sampler.h"
+#include "cluster/workloads/toy.h"
+#include "cluster/task/job.h"
+#include <gapless/gapless.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define TASK_TOY_EPOCH 1000u /* gradients that count as an epoch of a test function */
+
+struct task {
+    struct job job;
+    struct data *data;  /* NULL where has_toy */
+    struct model model; /* where has_toy only its parameters are told */
+    struct sampler sampler;
+    bool has_toy;
+    struct toy toy;
+    struct gapless_tensor tensors[MODEL_TENSORS_MAX];
+    struct gapless_model
+        shape; /* the model as the engine wants it; points into the task */
+};
+
+/* Loads the data (from data_fd if it is not -1) and makes the model. GAPLESS_INVALID:
+ * misuse, a name that does not exist, or a test function; the text names the choices.
+ * Otherwise a failure, such as GAPLESS_MISSING; the text says what to do. The task must
+ * not be moved afterwards. */
+int task_open(const struct job *job, int data_fd, struct task *ret,
+              struct gapless_error *error);
+/* The same for a test function, as job->model names it (see toy_is). */
+int task_open_toy(const struct job *job, struct task *ret, struct gapless_error *error);
+void task_close(struct task *task);
+
+/* Gradients that make an epoch. */
+uint64_t task_epoch(const struct task *task);
+
+/* Gradients in so many epochs; at least 1. GAPLESS_INVALID when there are more than can
+ * be counted. */
+int task_gradients(const struct task *task, double epochs, uint64_t *ret,
+                   struct gapless_error *error);
+/* The initial parameters: malloc'ed. */
+int task_initial(const struct task *task, float **ret, struct gapless_error *error);
+
+#endif

@@ -1,0 +1,266 @@
+/* gapless train: a whole run on this machine. Checks everything that can be checked
+ * before a process is started. */
+#include "cluster/train/train.h"
+
+#include "cluster/options/device_choice.h"
+#include "cluster/program/program.h"
+#include "cluster/gpus/ssgd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#define DESCRIPTORS_EACH 16u /* at the master, for one worker; generous */
+
+/* From here on these are waited for; see train_signals. */
+static void block_signals(struct train *train)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGCHLD, SIGTSTP, SIGWINCH};
+
+    (void)sigemptyset(&train->signals);
+    for (unsigned i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        (void)sigaddset(&train->signals, numbers[i]);
+    (void)sigprocmask(SIG_BLOCK, &train->signals, NULL);
+    (void)signal(SIGPIPE, SIG_IGN); /* a log nobody reads is no reason to end a run */
+}
+
+static void choose_names(struct train *train)
+{
+    const struct settings *settings = &train->settings;
+    unsigned chance = 0;
+
+    results_choose(settings->out, settings->rule, train->folder);
+    (void)snprintf(train->log_folder, sizeof train->log_folder, "%.1000s/log",
+                   train->folder);
+    if (getrandom(&chance, sizeof chance, GRND_NONBLOCK) < 0)
+        chance = (unsigned)time(NULL);
+    (void)snprintf(train->address, sizeof train->address, "shm:train-%d-%08x",
+                   (int)getpid(), chance);
+}
+
+/* Where the master will listen, and the token: one of this run where none was given, so
+ * that a run on one machine over RDMA needs no preparation. */
+static int choose_network(struct train *train, struct gapless_error *error)
+{
+    struct settings *settings = &train->settings;
+    char found[ADDRESS_MAX];
+    const char *address = NULL;
+    int status = network_listen(settings, found, &address, error);
+
+    if (status == GAPLESS_OK && address != NULL) {
+        if (address_is_wildcard(address))
+            return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                     "the workers of this run cannot connect to "
+                                     "%.100s: name the address of an interface",
+                                     address);
+        (void)snprintf(train->address, sizeof train->address, "%s", address);
+    }
+    if (status == GAPLESS_OK && strncmp(train->address, "verbs:", 6) == 0 &&
+        settings->token_file == NULL && !settings->insecure) {
+        status = network_token_new(&train->token_fd, error);
+        if (status == GAPLESS_OK)
+            (void)snprintf(train->token_file, sizeof train->token_file,
+                           "/proc/self/fd/%d", train->token_fd);
+        settings->token_file = train->token_file;
+    }
+    if (status == GAPLESS_OK)
+        status = network_open(settings, &train->network, error);
+    return status;
+}
+
+/* A descriptor or more a worker, in the master: the limit is raised as far as it goes,
+ * and checked. */
+static int raise_descriptors(const struct train *train, struct gapless_error *error)
+{
+    struct rlimit limit;
+    rlim_t need = 64 + (rlim_t)DESCRIPTORS_EACH * train->settings.workers;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= need)
+        return GAPLESS_OK;
+    limit.rlim_cur = limit.rlim_max == RLIM_INFINITY || limit.rlim_max > need
+                         ? need
+                         : limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_cur < 64 + 2 * (rlim_t)train->settings.workers)
+        return gapless_error_set(
+            error, GAPLESS_SYSTEM, 0,
+            "%u workers need more open files than the limit of %llu "
+            "(ulimit -n): raise it or start fewer",
+            train->settings.workers, (unsigned long long)limit.rlim_max);
+    return GAPLESS_OK;
+}
+
+/* The master opens it, which is a process later. */
+static int check_record(const char *path, struct gapless_error *error)
+{
+    int fd;
+
+    if (path == NULL)
+        return GAPLESS_OK;
+    fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return gapless_error_set(error, GAPLESS_IO, errno,
+                                 "cannot write the record %.150s", path);
+    (void)close(fd);
+    return GAPLESS_OK;
+}
+
+/* Before anything is started: is there what --device asks for? */
+static int choose_device(struct train *train, struct gapless_error *error)
+{
+    char note[512];
+    uint32_t gpus;
+    int status = device_settle(train->settings.device, &train->settings.device, &gpus,
+                               note, sizeof note, error);
+
+    if (status == GAPLESS_OK && note[0] != '\0')
+        say("train", "%s", note);
+    return status;
+}
+
+static int prepare(struct train *train, struct gapless_error *error)
+{
+    const struct settings *settings = &train->settings;
+    uint64_t gradients;
+    struct job job;
+    int status;
+
+    if (strlen(settings->out != NULL ? settings->out : "") > 900)
+        return gapless_error_set(error, GAPLESS_INVALID, 0, "--out is too long");
+    choose_names(train);
+    status = choose_device(train, error);
+    if (status == GAPLESS_OK)
+        status = choose_network(train, error);
+    if (status != GAPLESS_OK)
+        return status;
+    status = job_set(settings->data, settings->data_dir, settings->model,
+                     settings->batch, settings->seed, &job, error);
+    if (status == GAPLESS_OK)
+        status = task_open(&job, -1, &train->task, error);
+    if (status == GAPLESS_OK)
+        status = train_places(train, error);
+    if (status == GAPLESS_OK)
+        status = task_gradients(&train->task, settings->epochs, &gradients, error);
+    if (status == GAPLESS_OK)
+        status = raise_descriptors(train, error);
+    if (status == GAPLESS_OK)
+        status = data_share(train->task.data, &train->data_fd, error);
+    if (status == GAPLESS_OK)
+        status = evaluator_open(&train->task, &train->evaluator, error);
+    if (status == GAPLESS_OK)
+        status = results_check(train->folder, train->task.model.parameters, error);
+    if (status == GAPLESS_OK)
+        status = check_record(settings->record, error);
+    if (status != GAPLESS_OK)
+        return status;
+    train->children = settings->workers + 1;
+    train->child = calloc(train->children, sizeof *train->child);
+    train->worker_count = settings->workers_max;
+    train->worker = calloc(train->worker_count, sizeof *train->worker);
+    if (train->child == NULL || train->worker == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
+    return GAPLESS_OK;
+}
+
+static void open_view(struct train *train)
+{
+    const struct settings *settings = &train->settings;
+
+    view_open(&train->view, settings->quiet, settings->no_color);
+    train->facts =
+        view_facts_of(settings, train->task.model.parameters,
+                      (double)sampler_batches_per_epoch(&train->task.sampler),
+                      train->worker, train->worker_count);
+    if (!settings->quiet && train->view.terminal.fd < 0) {
+        (void)printf(
+            "gapless train: %s, %u worker%s, %s, %s (%s parameters), %g epoch%s, "
+            "to %s\n",
+            settings->rule, settings->workers, settings->workers == 1 ? "" : "s",
+            settings->data, settings->model,
+            word_count(train->task.model.parameters).text, settings->epochs,
+            settings->epochs > 1.0 ? "s" : "", train->folder);
+        (void)fflush(stdout);
+    }
+}
+
+static void close_all(struct train *train)
+{
+    gapless_observer_close(train->observer);
+    if (train->child != NULL)
+        launch_end(train->child, train->children, 1.0);
+    results_close(&train->results);
+    evaluator_close(&train->evaluator);
+    if (train->data_fd >= 0)
+        (void)close(train->data_fd);
+    if (train->token_fd >= 0)
+        (void)close(train->token_fd);
+    network_close(&train->network);
+    task_close(&train->task);
+    free(train->worker);
+    free(train->child);
+}
+
+static int run(struct train *train, struct gapless_error *error)
+{
+    int status = prepare(train, error), code;
+
+    if (status != GAPLESS_OK) {
+        code = say_error("train", error);
+        if (status == GAPLESS_MISSING && train->settings.group == NULL &&
+            strcmp(train->settings.device, "cpu") == 0)
+            say("train", "what is here: gapless doctor; without any files: gapless "
+                         "train --data synthetic");
+        return code;
+    }
+    open_view(train);
+    train->start = now_seconds();
+    status = train_start(train, error);
+    if (status == GAPLESS_OK)
+        status = train_connect(train, error);
+    if (status == GAPLESS_OK) {
+        train_watch(train);
+        return train_finish(train);
+    }
+    launch_end(train->child, train->children, 1.0);
+    view_leave(&train->view);
+    launch_tidy(train->child, train->children, train->log_folder);
+    if (status == GAPLESS_STOPPED) {
+        say("train", "stopped before the run began");
+        return 128 + train->signal;
+    }
+    code = EXIT_FAILED;
+    say("train", "%s", train->failure[0] != '\0' ? train->failure : error->text);
+    return code;
+}
+
+int cmd_train(int argc, char **argv)
+{
+    static struct train train;
+    struct gapless_error error = {0};
+    int code;
+
+    switch (options_read(FOR_TRAIN, argc, argv, &train.settings)) {
+    case OPTIONS_HELPED:
+        return EXIT_DONE;
+    case OPTIONS_WRONG:
+        return EXIT_MISUSE;
+    case OPTIONS_GO:
+        break;
+    }
+    if (ssgd_asked(&train.settings))
+        return ssgd_train(&train.settings, argc, argv);
+    train.argc = argc;
+    train.argv = argv;
+    train.data_fd = train.token_fd = -1;
+    train.parameters_rms = (double)NAN;
+    block_signals(&train);
+    code = run(&train, &error);
+    close_all(&train);
+    return code;
+}

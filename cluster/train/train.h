@@ -1,0 +1,94 @@
+/* Private to `gapless train`: the state of a run as the launcher sees it.
+ *
+ *     train ── fork, exec ──> master <── shm or verbs ──> worker 0 ... N-1
+ *       └────── observer ────────┘
+ *
+ * One thread, a tick of a tenth of a second: signals and ends of children are waited
+ * for with sigtimedwait, so nothing happens asynchronously. Each step is in one of
+ * three files: train_crew.c (the processes), train_watch.c (the tick), train_end.c
+ * (what is left when it is over).
+ */
+#ifndef CLUSTER_TRAIN_H
+#define CLUSTER_TRAIN_H
+
+#include "cluster/task/evaluate.h"
+#include "cluster/launch/launch.h"
+#include "cluster/task/network.h"
+#include "cluster/options/options.h"
+#include "cluster/task/results.h"
+#include "cluster/task/task.h"
+#include "cluster/terminal/view.h"
+#include "cluster/run/worker_device.h"
+#include <gapless/gapless.h>
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define FAILURE_MAX 600
+
+struct train {
+    struct settings settings;
+    int argc;
+    char **argv;
+    struct task task;
+    int data_fd;
+    char folder[RESULTS_PATH_MAX], log_folder[RESULTS_PATH_MAX];
+    char address[ADDRESS_MAX];
+    char token_file[32]; /* the token that was made for this run; "": none was needed */
+    int token_fd;
+    struct network network;
+    struct child *child; /* 0: the master; 1...: the workers */
+    uint32_t children;
+    struct worker_places places; /* where workers compute */
+    struct gapless_observer *observer;
+    struct evaluator evaluator;
+    struct results results;
+    bool begun; /* there was an update: the files of an earlier run were set aside */
+    struct view view;
+    struct view_facts facts;
+    struct gapless_worker_stats *worker;
+    uint32_t worker_count;
+    sigset_t signals;
+    double start, view_due, metrics_due, evaluate_due;
+    double rate_from_s; /* the stretch updates_per_second is measured over */
+    uint64_t rate_from;
+    int signal;   /* that asked for the end; 0: none */
+    bool at_once; /* a second one came */
+    double stop_by, gone_since;
+    uint32_t lost; /* workers of ours that died before the end */
+    double parameters_rms;
+    char failure[FAILURE_MAX]; /* "": none */
+};
+
+/* train_crew.c */
+/* Before anything is started: is there what --worker-device asks for, and is it good
+ * for the model? Says which GPUs, or why none. */
+int train_places(struct train *train, struct gapless_error *error);
+/* Starts the master and the workers. */
+int train_start(struct train *train, struct gapless_error *error);
+/* Connects as an observer; notices if a process dies meanwhile. GAPLESS_STOPPED: asked
+ * to end. */
+int train_connect(struct train *train, struct gapless_error *error);
+/* Notices who has ended, and says so. */
+void train_crew_check(struct train *train);
+/* Keeps the first failure. */
+void train_fail(struct train *train, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* train_watch.c */
+/* Waits for a signal for so long and does what it asks for. */
+void train_signals(struct train *train, double seconds);
+/* Until the run is over, failed, or ended by a person. */
+void train_watch(struct train *train);
+/* A line of metrics.jsonl; nothing before the first update. */
+void train_metrics(struct train *train);
+/* Statistics as they are now. False: the master is gone. */
+bool train_look(struct train *train);
+
+/* train_end.c */
+/* Reads and measures what was trained, ends the processes, writes the files, prints the
+ * table. The exit code. */
+int train_finish(struct train *train);
+
+#endif
