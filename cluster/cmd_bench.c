@@ -25,23 +25,23 @@ static void usage(FILE *out)
 static int bench_address(const char *transport, const char *text, char *ret,
                          struct gapless_error *error)
 {
-    struct parse_why why;
+    struct parse_error reason;
 
     if (text == NULL)
         return network_find(ret, error);
-    if (address_transport(text) == NULL ? address_join(transport, text, ret, &why)
-                                        : address_check(text, &why)) {
+    if (address_transport(text) == NULL ? address_join(transport, text, ret, &reason)
+                                        : address_check(text, &reason)) {
         if (address_transport(text) == NULL)
             return GAPLESS_OK;
         if (strcmp(address_transport(text), transport) == 0) {
             (void)snprintf(ret, ADDRESS_MAX, "%s", text);
             return GAPLESS_OK;
         }
-        (void)snprintf(why.text, sizeof why.text, "is no address of --transport %s",
-                       transport);
+        (void)snprintf(reason.text, sizeof reason.text,
+                       "is no address of --transport %s", transport);
     }
     return gapless_error_set(error, GAPLESS_INVALID, 0, "the address '%.100s' %s", text,
-                             why.text);
+                             reason.text);
 }
 
 int cmd_bench(int argc, char **argv)
@@ -61,7 +61,7 @@ int cmd_bench(int argc, char **argv)
         return EXIT_DONE;
     }
     if (argc >= 2)
-        say("bench", "there is no benchmark '%s'", argv[1]);
+        report_failure("bench", "there is no benchmark '%s'", argv[1]);
     usage(stderr);
     return EXIT_MISUSE;
 }

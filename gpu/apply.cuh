@@ -10,12 +10,12 @@
 
 #include "engine/rules/compute_rules.h"
 
-typedef void lane_fn(struct lane *e, const struct knobs *k);
+typedef void element_fn(struct element *e, const struct step_scalars *k);
 
 /* One launch. */
 struct apply_work {
     struct arrays at[DEVICE_QUEUE]; /* theta, all, stat: the same in all */
-    struct knobs knobs[DEVICE_QUEUE];
+    struct step_scalars scalars[DEVICE_QUEUE];
     struct tally tally;
     struct device_result *ret; /* one for each gradient */
     size_t n;
@@ -31,20 +31,20 @@ typedef void apply_kernel(const struct apply_work work);
 extern apply_kernel *const apply_kernels_plain[][2], *const apply_kernels_gap[][2];
 
 /* A correction that does not ask for the worker's own part of the look-ahead. */
-DEVICE_FN void ahead_is_zero(struct lane *e, const struct knobs *k)
+DEVICE_FN void ahead_is_zero(struct element *e, const struct step_scalars *k)
 {
     (void)e, (void)k;
 }
 
 /* Updates four elements; what is to be added up goes to *gap_sq and *step_sq. */
-template <lane_fn *AHEAD, lane_fn *CORRECT, lane_fn *MOVE>
-DEVICE_FN void four_update(struct four *x, const struct knobs *k, float gate,
+template <element_fn *AHEAD, element_fn *CORRECT, element_fn *MOVE>
+DEVICE_FN void four_update(struct four *x, const struct step_scalars *k, float gate,
                            float4 *gap_sq, float4 *step_sq)
 {
 #define LANE(c)                                                                        \
     do {                                                                               \
-        struct lane e = {x->theta.c, x->own.c, x->all.c, x->stat.c, x->sent.c,         \
-                         x->grad.c,  0.0f,     gate,     0.0f};                        \
+        struct element e = {x->theta.c, x->own.c, x->all.c, x->stat.c, x->sent.c,      \
+                            x->grad.c,  0.0f,     gate,     0.0f};                     \
         AHEAD(&e, k);                                                                  \
         CORRECT(&e, k);                                                                \
         float moved = e.theta - e.sent;                                                \
@@ -96,8 +96,8 @@ template <unsigned SUMS> DEVICE_FN void results_with_sums(const struct apply_wor
 }
 
 /* The whole pass. READS, WRITES: enum slot bits; SUMS: SUM_GAP, SUM_STEP. */
-template <unsigned READS, unsigned WRITES, unsigned SUMS, lane_fn *AHEAD,
-          lane_fn *CORRECT, lane_fn *MOVE>
+template <unsigned READS, unsigned WRITES, unsigned SUMS, element_fn *AHEAD,
+          element_fn *CORRECT, element_fn *MOVE>
 DEVICE_FN void apply_all(const struct apply_work *work)
 {
     constexpr unsigned STAY = SLOT_THETA | SLOT_ALL | SLOT_STAT;
@@ -116,7 +116,7 @@ DEVICE_FN void apply_all(const struct apply_work *work)
         for (unsigned q = 0; q < work->count; q++) {
             float4 gap_sq, step_sq;
             four_load(&work->at[q], g, READS & ~STAY, &x);
-            four_update<AHEAD, CORRECT, MOVE>(&x, &work->knobs[q], 1.0f, &gap_sq,
+            four_update<AHEAD, CORRECT, MOVE>(&x, &work->scalars[q], 1.0f, &gap_sq,
                                               &step_sq);
             four_store(&work->at[q], g, WRITES & ~STAY, &x);
             if (SUMS & SUM_GAP)

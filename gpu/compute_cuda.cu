@@ -20,7 +20,7 @@ static cudaError_t apply_queue(const struct kernel_place *place,
                                struct device_result *ret)
 {
     bool gap = (pass[0].want & WANT_GAP) != 0;
-    bool own = pass[0].knobs.gap_ref != GAP_REF_SENT;
+    bool own = pass[0].scalars.gap_ref != GAP_REF_SENT;
     apply_kernel *const *kernels =
         (gap ? apply_kernels_gap : apply_kernels_plain)[rule->index];
     unsigned slots = rule->reads | rule->writes; /* all rules write sent */
@@ -28,7 +28,7 @@ static cudaError_t apply_queue(const struct kernel_place *place,
 
     for (uint32_t i = 0; i < count; i++) {
         work.at[i] = pass[i].at;
-        work.knobs[i] = pass[i].knobs;
+        work.scalars[i] = pass[i].scalars;
     }
     work.tally = tally_of(place, n);
     work.ret = ret;
@@ -45,7 +45,7 @@ static cudaError_t apply_queue(const struct kernel_place *place,
 /* Do these go into one launch? */
 static bool alike(const struct device_pass *a, const struct device_pass *b)
 {
-    return a->want == b->want && a->knobs.gap_ref == b->knobs.gap_ref;
+    return a->want == b->want && a->scalars.gap_ref == b->scalars.gap_ref;
 }
 
 cudaError_t kernel_apply(const struct kernel_place *place, const struct rule *rule,
@@ -61,12 +61,12 @@ cudaError_t kernel_apply(const struct kernel_place *place, const struct rule *ru
         return cudaErrorInvalidValue;
     for (uint32_t i = 0, next; i < count && code == cudaSuccess; i = next) {
         next = i + 1;
-        if (gated && pass[i].knobs.lagging) {
+        if (gated && pass[i].scalars.lagging) {
             code = blocks_apply(place, rule, &pass[i], blocks, i, n, &ret[i]);
             continue;
         }
         while (next < count && alike(&pass[i], &pass[next]) &&
-               !(gated && pass[next].knobs.lagging))
+               !(gated && pass[next].scalars.lagging))
             next++;
         code = apply_queue(place, rule, &pass[i], next - i, gated ? (double)gates : 0.0,
                            n, &ret[i]);

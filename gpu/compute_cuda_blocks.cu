@@ -14,7 +14,7 @@
 #include "gpu/halves.cuh"
 #include "gpu/parts.cuh"
 
-typedef float product_fn(const struct lane *e);
+typedef float product_fn(const struct element *e);
 
 constexpr unsigned BLOCK_THREADS = 1024;
 constexpr unsigned BLOCK_TILES = 8; /* 33 KiB: a block of 16 Ki takes two rounds */
@@ -23,7 +23,7 @@ constexpr unsigned SMALL = 4096;    /* elements: for blocks of fewer, 256 thread
 /* One launch. */
 struct block_work {
     struct arrays at;
-    struct knobs knobs;
+    struct step_scalars scalars;
     const uint32_t *ends; /* NULL: one block, the whole range */
     const uint32_t *pieces;
     const double *dots;
@@ -49,7 +49,7 @@ DEVICE_FN struct block_tiles *block_tiles_here(void)
 }
 
 /* The products of `filled` stretches from `begin_tiles` on. */
-template <unsigned READS, lane_fn *AHEAD, product_fn *PRODUCT>
+template <unsigned READS, element_fn *AHEAD, product_fn *PRODUCT>
 DEVICE_FN void block_fill(const struct block_work *work, size_t begin, size_t end,
                           size_t begin_tiles, unsigned filled)
 {
@@ -65,9 +65,9 @@ DEVICE_FN void block_fill(const struct block_work *work, size_t begin, size_t en
         four_load(&work->at, g, READS, &x);
 #define LANE(c)                                                                        \
     do {                                                                               \
-        struct lane e = {x.theta.c, x.own.c, x.all.c, x.stat.c, x.sent.c,              \
-                         x.grad.c,  0.0f,    0.0f,    0.0f};                           \
-        AHEAD(&e, &work->knobs);                                                       \
+        struct element e = {x.theta.c, x.own.c, x.all.c, x.stat.c, x.sent.c,           \
+                            x.grad.c,  0.0f,    0.0f,    0.0f};                        \
+        AHEAD(&e, &work->scalars);                                                     \
         product.c = PRODUCT(&e);                                                       \
     } while (0)
         LANE(x);
@@ -81,7 +81,7 @@ DEVICE_FN void block_fill(const struct block_work *work, size_t begin, size_t en
 }
 
 /* The sum over a block, for thread 0. */
-template <unsigned READS, lane_fn *AHEAD, product_fn *PRODUCT>
+template <unsigned READS, element_fn *AHEAD, product_fn *PRODUCT>
 DEVICE_FN double block_sum(const struct block_work *work, size_t begin, size_t end)
 {
     struct block_tiles *tiles = block_tiles_here();
@@ -120,7 +120,7 @@ DEVICE_FN double block_sum(const struct block_work *work, size_t begin, size_t e
 }
 
 /* The gate of a block, for all threads. */
-template <unsigned READS, bool LESS_DOTS, lane_fn *AHEAD, product_fn *PRODUCT>
+template <unsigned READS, bool LESS_DOTS, element_fn *AHEAD, product_fn *PRODUCT>
 DEVICE_FN float block_gate(const struct block_work *work, size_t begin, size_t end)
 {
     struct block_tiles *tiles = block_tiles_here();
@@ -131,14 +131,14 @@ DEVICE_FN float block_gate(const struct block_work *work, size_t begin, size_t e
             sum -= work->dots[blockIdx.x];
         if (work->pieces)
             sum *= (double)work->pieces[blockIdx.x];
-        tiles->gate = gate_loss_gap(sum, &work->knobs);
+        tiles->gate = gate_loss_gap(sum, &work->scalars);
         work->gates[blockIdx.x] = tiles->gate;
     }
     __syncthreads();
     return tiles->gate;
 }
 
-template <unsigned READS, unsigned WRITES, lane_fn *CORRECT, lane_fn *MOVE>
+template <unsigned READS, unsigned WRITES, element_fn *CORRECT, element_fn *MOVE>
 DEVICE_FN void block_update(const struct block_work *work, size_t begin, size_t end,
                             float gate)
 {
@@ -151,7 +151,7 @@ DEVICE_FN void block_update(const struct block_work *work, size_t begin, size_t 
         float4 gap_sq, step_sq;
 
         four_load(&work->at, g, READS, &x);
-        four_update<ahead_is_zero, CORRECT, MOVE>(&x, &work->knobs, gate, &gap_sq,
+        four_update<ahead_is_zero, CORRECT, MOVE>(&x, &work->scalars, gate, &gap_sq,
                                                   &step_sq);
         four_store(&work->at, g, WRITES, &x);
     }
@@ -184,7 +184,7 @@ DEVICE_FN void block_results(const struct block_work *work)
 }
 
 template <unsigned MEASURE_READS, unsigned READS, unsigned WRITES, bool LESS_DOTS,
-          lane_fn *AHEAD, product_fn *PRODUCT, lane_fn *CORRECT, lane_fn *MOVE>
+          element_fn *AHEAD, product_fn *PRODUCT, element_fn *CORRECT, element_fn *MOVE>
 DEVICE_FN void block_all(const struct block_work *work)
 {
     size_t begin = 0, end = work->n;
@@ -235,7 +235,7 @@ cudaError_t blocks_apply(const struct kernel_place *place, const struct rule *ru
     cudaError_t code = cudaSuccess;
 
     work.at = pass->at;
-    work.knobs = pass->knobs;
+    work.scalars = pass->scalars;
     work.ends = named ? blocks->ends : NULL;
     work.pieces = named ? blocks->pieces : NULL;
     work.count = named ? blocks->count : 1;

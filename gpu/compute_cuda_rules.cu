@@ -9,7 +9,7 @@
 /* One launch; not all have all of it. */
 struct rule_work {
     struct arrays at;
-    struct knobs knobs;
+    struct step_scalars scalars;
     struct tally tally;
     struct device_result *ret;
     const float *const *grad; /* round: of each worker */
@@ -30,7 +30,7 @@ DEVICE_FN struct group group_here(const struct rule_work *work, size_t stretch)
 
 /* ---- measure ------------------------------------------------------------- */
 
-template <unsigned READS, lane_fn *AHEAD>
+template <unsigned READS, element_fn *AHEAD>
 DEVICE_FN void measure_all(const struct rule_work *work)
 {
     size_t stretches = stretches_of(work->n);
@@ -45,9 +45,9 @@ DEVICE_FN void measure_all(const struct rule_work *work)
         four_load(&work->at, g, READS, &x);
 #define LANE(c)                                                                        \
     do {                                                                               \
-        struct lane e = {x.theta.c, x.own.c, x.all.c, x.stat.c, x.sent.c,              \
-                         x.grad.c,  0.0f,    0.0f,    0.0f};                           \
-        AHEAD(&e, &work->knobs);                                                       \
+        struct element e = {x.theta.c, x.own.c, x.all.c, x.stat.c, x.sent.c,           \
+                            x.grad.c,  0.0f,    0.0f,    0.0f};                        \
+        AHEAD(&e, &work->scalars);                                                     \
         gap_sq.c = gap(&e) * gap(&e);                                                  \
     } while (0)
         LANE(x);
@@ -94,7 +94,7 @@ KERNEL gapless_measure_nothing(const __grid_constant__ struct rule_work work)
 
 /* ---- look-ahead ---------------------------------------------------------- */
 
-template <unsigned READS, lane_fn *SEND>
+template <unsigned READS, element_fn *SEND>
 DEVICE_FN void send_all(const struct rule_work *work)
 {
     size_t stretches = stretches_of(work->n);
@@ -107,9 +107,9 @@ DEVICE_FN void send_all(const struct rule_work *work)
         four_load(&work->at, g, READS, &x);
 #define LANE(c)                                                                        \
     do {                                                                               \
-        struct lane e = {x.theta.c, x.own.c, x.all.c, x.stat.c, x.sent.c,              \
-                         x.grad.c,  0.0f,    0.0f,    0.0f};                           \
-        SEND(&e, &work->knobs);                                                        \
+        struct element e = {x.theta.c, x.own.c, x.all.c, x.stat.c, x.sent.c,           \
+                            x.grad.c,  0.0f,    0.0f,    0.0f};                        \
+        SEND(&e, &work->scalars);                                                      \
         x.sent.c = e.sent;                                                             \
     } while (0)
         LANE(x);
@@ -153,8 +153,8 @@ DEVICE_FN float4 mean_of(const struct rule_work *work, struct group g)
                        work->share * sum.w);
 }
 
-template <unsigned READS, unsigned WRITES, unsigned SUMS, lane_fn *CORRECT,
-          lane_fn *MOVE>
+template <unsigned READS, unsigned WRITES, unsigned SUMS, element_fn *CORRECT,
+          element_fn *MOVE>
 DEVICE_FN void round_all(const struct rule_work *work)
 {
     size_t stretches = stretches_of(work->n);
@@ -170,7 +170,7 @@ DEVICE_FN void round_all(const struct rule_work *work)
         x.grad = mean_of(work, g);
         if (SUMS)
             x.sent = array_load(work->sent[0], group_at(g, work->sent[0]));
-        four_update<ahead_is_zero, CORRECT, MOVE>(&x, &work->knobs, 1.0f, &gap_sq,
+        four_update<ahead_is_zero, CORRECT, MOVE>(&x, &work->scalars, 1.0f, &gap_sq,
                                                   &step_sq);
         four_store(&work->at, g, WRITES & ~(unsigned)SLOT_SENT, &x);
 #pragma unroll 1
@@ -233,13 +233,14 @@ static rule_kernel *const rounds[][2] = {
 #undef RULE
 
 static struct rule_work work_of(const struct kernel_place *place,
-                                const struct arrays *at, const struct knobs *knobs,
-                                size_t n, unsigned slots, struct device_result *ret)
+                                const struct arrays *at,
+                                const struct step_scalars *scalars, size_t n,
+                                unsigned slots, struct device_result *ret)
 {
     struct rule_work work;
 
     work.at = *at;
-    work.knobs = *knobs;
+    work.scalars = *scalars;
     work.tally = tally_of(place, n);
     work.ret = ret;
     work.grad = NULL;
@@ -252,11 +253,11 @@ static struct rule_work work_of(const struct kernel_place *place,
 }
 
 cudaError_t kernel_measure(const struct kernel_place *place, const struct rule *rule,
-                           const struct arrays *at, const struct knobs *knobs, size_t n,
-                           struct device_result *ret)
+                           const struct arrays *at, const struct step_scalars *scalars,
+                           size_t n, struct device_result *ret)
 {
-    bool own = knobs->gap_ref != GAP_REF_SENT;
-    struct rule_work work = work_of(place, at, knobs, n, rule->measure_reads, ret);
+    bool own = scalars->gap_ref != GAP_REF_SENT;
+    struct rule_work work = work_of(place, at, scalars, n, rule->measure_reads, ret);
     rule_kernel *kernel = measures[rule->index][0];
 
     if (own && measures[rule->index][1]) {
@@ -269,18 +270,18 @@ cudaError_t kernel_measure(const struct kernel_place *place, const struct rule *
 }
 
 cudaError_t kernel_look_ahead(const struct kernel_place *place, const struct rule *rule,
-                              const struct arrays *at, const struct knobs *knobs,
-                              size_t n)
+                              const struct arrays *at,
+                              const struct step_scalars *scalars, size_t n)
 {
     unsigned slots = SLOT_SENT | (rule->reads & (SLOT_THETA | SLOT_ALL));
-    struct rule_work work = work_of(place, at, knobs, n, slots, NULL);
+    struct rule_work work = work_of(place, at, scalars, n, slots, NULL);
 
     return GAPLESS_LAUNCH(sends[rule->index], grid_of(place, n), THREADS, place->stream,
                           work);
 }
 
 cudaError_t kernel_round(const struct kernel_place *place, const struct rule *rule,
-                         const struct arrays *at, const struct knobs *knobs,
+                         const struct arrays *at, const struct step_scalars *scalars,
                          const float *const *grad, float *const *sent, uint32_t workers,
                          size_t n, unsigned want, struct device_result *ret)
 {
@@ -290,7 +291,7 @@ cudaError_t kernel_round(const struct kernel_place *place, const struct rule *ru
 
     if (!kernel || !workers)
         return cudaErrorInvalidValue;
-    work = work_of(place, at, knobs, n, slots, ret);
+    work = work_of(place, at, scalars, n, slots, ret);
     work.grad = grad;
     work.sent = sent;
     work.share = (float)(1.0 / (double)workers);

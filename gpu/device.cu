@@ -167,7 +167,7 @@ static bool open_trial(struct device *device, struct gapless_error *error)
                device,
                kernel_scale(&device->place, (float *)device->place.scratch, 1.0f, 16),
                "first launch") &&
-           device_settle(device, DEVICE_WORK, error) == GAPLESS_OK;
+           device_drain(device, DEVICE_WORK, error) == GAPLESS_OK;
 }
 
 static bool open_all(struct device *device, struct gapless_error *error)
@@ -182,7 +182,7 @@ static void device_close(struct device *device);
 static int device_open(uint32_t which, size_t elements_max, uint32_t blocks_max,
                        struct device **ret, struct gapless_error *error)
 {
-    struct gapless_error why = {};
+    struct gapless_error reason = {};
     struct device_facts facts;
     struct device *device;
     int status = device_facts_of(which, &facts, error);
@@ -199,13 +199,13 @@ static int device_open(uint32_t which, size_t elements_max, uint32_t blocks_max,
     device->can_flush = facts.can_flush;
     device->place.processors = facts.processors;
     device_driver(&device->driver);
-    if (!open_all(device, &why)) {
+    if (!open_all(device, &reason)) {
         (void)device_failure(device,
-                             &why); /* else `why` is what was no failure of it */
+                             &reason); /* else `why` is what was no failure of it */
         if (error != NULL)
-            *error = why;
+            *error = reason;
         device_close(device);
-        return why.status;
+        return reason.status;
     }
     *ret = device;
     return GAPLESS_OK;
@@ -213,13 +213,13 @@ static int device_open(uint32_t which, size_t elements_max, uint32_t blocks_max,
 
 /* All that was asked for: in the order of the data. False: it does not come to an
  * end. */
-static bool close_settle(struct device *device)
+static bool close_drain(struct device *device)
 {
     static const enum device_stream order[] = {DEVICE_IN, DEVICE_WORK, DEVICE_OUT};
 
     for (enum device_stream stream : order)
         if (device->streams[stream].stream != NULL &&
-            device_settle(device, stream, NULL) == GAPLESS_TIMEOUT)
+            device_drain(device, stream, NULL) == GAPLESS_TIMEOUT)
             return false;
     return true;
 }
@@ -243,7 +243,7 @@ static void device_close(struct device *device)
     if (device == NULL)
         return;
     /* A GPU that does not answer would hold cudaFree for ever: leave it its memory. */
-    if (close_settle(device)) {
+    if (close_drain(device)) {
         (void)cudaSetDevice((int)device->number); /* also after a failure */
         while (device->holdings != NULL)
             device_release(device, device->holdings);

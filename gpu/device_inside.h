@@ -125,8 +125,8 @@ int device_done(struct device *device, uint64_t ticket);
 int device_wait(struct device *device, uint64_t ticket, int64_t timeout_ns,
                 struct gapless_error *error);
 /* Waits for all that was asked of a stream so far, at most SETTLE_NS. */
-int device_settle(struct device *device, enum device_stream stream,
-                  struct gapless_error *error);
+int device_drain(struct device *device, enum device_stream stream,
+                 struct gapless_error *error);
 
 /* device_passes.cu */
 const struct device_result *device_result_at(const struct device *device,
@@ -138,14 +138,15 @@ void device_apply(struct device *device, const struct rule *rule,
                   const struct device_pass *pass, uint32_t count,
                   const struct device_blocks *blocks, size_t n, uint32_t place);
 void device_measure(struct device *device, const struct rule *rule,
-                    const struct arrays *at, const struct knobs *knobs, size_t n,
-                    uint32_t place);
+                    const struct arrays *at, const struct step_scalars *scalars,
+                    size_t n, uint32_t place);
 void device_round(struct device *device, const struct rule *rule,
-                  const struct arrays *at, const struct knobs *knobs,
+                  const struct arrays *at, const struct step_scalars *scalars,
                   const float *const *grad, float *const *sent, uint32_t workers,
                   size_t n, unsigned want, uint32_t place);
 void device_look_ahead(struct device *device, const struct rule *rule,
-                       const struct arrays *at, const struct knobs *knobs, size_t n);
+                       const struct arrays *at, const struct step_scalars *scalars,
+                       size_t n);
 void device_forget(struct device *device, const struct rule *rule,
                    const struct arrays *at, size_t n);
 void device_resum(struct device *device, float *all, const float *const *own,

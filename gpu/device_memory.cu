@@ -103,7 +103,7 @@ struct holding *device_hold(struct device *device, size_t bytes,
     device->holdings = held;
     set_sync(device, held);
     device_zero(device, held->start, held->bytes);
-    if (device_settle(device, DEVICE_WORK, error) != GAPLESS_OK) {
+    if (device_drain(device, DEVICE_WORK, error) != GAPLESS_OK) {
         device_release(device, held);
         return NULL;
     }
@@ -146,13 +146,13 @@ static struct holding *holding_find(const struct device *device, enum holding_ki
 int device_take(struct device *device, size_t bytes, void **ret,
                 struct gapless_error *error)
 {
-    struct gapless_error why = {};
-    const struct holding *held = device_hold(device, bytes, &why);
+    struct gapless_error reason = {};
+    const struct holding *held = device_hold(device, bytes, &reason);
 
     if (held == NULL) {
         if (error != NULL)
-            *error = why;
-        return why.status;
+            *error = reason;
+        return reason.status;
     }
     *ret = held->start;
     return GAPLESS_OK;

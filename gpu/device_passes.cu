@@ -1,6 +1,6 @@
 /* A device's passes: the blocks, uploads and result places that a launch needs.
  *
- * Launches are plain, not CUDA graphs: the knobs, pointers and lengths of a pass differ
+ * Launches are plain, not CUDA graphs: the scalars, pointers and lengths of a pass differ
  * from one to the next, so a graph would have to be updated each time, which costs as
  * much as the one launch it saves.
  */
@@ -46,13 +46,13 @@ static int blocks_fill(struct device *device, const struct blocks *blocks,
         ret->pieces = there + blocks->count;
         device_copy_in(device, there + blocks->count, blocks->pieces, bytes);
     }
-    return device_settle(device, DEVICE_IN, error);
+    return device_drain(device, DEVICE_IN, error);
 }
 
 int device_blocks_new(struct device *device, const struct blocks *blocks,
                       struct device_blocks **ret, struct gapless_error *error)
 {
-    struct gapless_error why = {};
+    struct gapless_error reason = {};
     struct device_blocks *made;
 
     if (!blocks_valid(device, blocks))
@@ -65,11 +65,11 @@ int device_blocks_new(struct device *device, const struct blocks *blocks,
     if (made == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "out of memory of the host");
-    if (blocks_fill(device, blocks, made, &why) != GAPLESS_OK) {
+    if (blocks_fill(device, blocks, made, &reason) != GAPLESS_OK) {
         device_blocks_free(device, made);
         if (error != NULL)
-            *error = why;
-        return why.status;
+            *error = reason;
+        return reason.status;
     }
     *ret = made;
     return GAPLESS_OK;
@@ -90,7 +90,7 @@ void device_blocks_free(struct device *device, struct device_blocks *blocks)
 static char *upload_begin(struct device *device, size_t bytes)
 {
     struct uploads *uploads = &device->uploads;
-    struct gapless_error why = {};
+    struct gapless_error reason = {};
 
     if (device->failure.status != GAPLESS_OK)
         return NULL;
@@ -100,9 +100,9 @@ static char *upload_begin(struct device *device, size_t bytes)
                            uploads->bytes);
         return NULL;
     }
-    if (device_wait(device, uploads->at[uploads->next], SETTLE_NS, &why) !=
+    if (device_wait(device, uploads->at[uploads->next], SETTLE_NS, &reason) !=
         GAPLESS_OK) {
-        (void)device_break(device, why.status, "an upload: %s", why.text);
+        (void)device_break(device, reason.status, "an upload: %s", reason.text);
         return NULL;
     }
     return uploads->host + uploads->next * uploads->bytes;
@@ -200,18 +200,18 @@ void device_apply(struct device *device, const struct rule *rule,
 }
 
 void device_measure(struct device *device, const struct rule *rule,
-                    const struct arrays *at, const struct knobs *knobs, size_t n,
-                    uint32_t place)
+                    const struct arrays *at, const struct step_scalars *scalars,
+                    size_t n, uint32_t place)
 {
     if (ready(device, "measure", n, place, 1))
         (void)device_check(device,
-                           kernel_measure(&device->place, rule, at, knobs, n,
+                           kernel_measure(&device->place, rule, at, scalars, n,
                                           device->results_there + place),
                            "measure");
 }
 
 void device_round(struct device *device, const struct rule *rule,
-                  const struct arrays *at, const struct knobs *knobs,
+                  const struct arrays *at, const struct step_scalars *scalars,
                   const float *const *grad, float *const *sent, uint32_t workers,
                   size_t n, unsigned want, uint32_t place)
 {
@@ -233,7 +233,7 @@ void device_round(struct device *device, const struct rule *rule,
     there = upload_end(device, host, 2 * bytes);
     if (there != NULL)
         (void)device_check(device,
-                           kernel_round(&device->place, rule, at, knobs,
+                           kernel_round(&device->place, rule, at, scalars,
                                         (const float *const *)there,
                                         (float *const *)there + workers, workers, n,
                                         want, device->results_there + place),
@@ -241,11 +241,12 @@ void device_round(struct device *device, const struct rule *rule,
 }
 
 void device_look_ahead(struct device *device, const struct rule *rule,
-                       const struct arrays *at, const struct knobs *knobs, size_t n)
+                       const struct arrays *at, const struct step_scalars *scalars,
+                       size_t n)
 {
     if (ready(device, "look_ahead", n, 0, 0))
         (void)device_check(device,
-                           kernel_look_ahead(&device->place, rule, at, knobs, n),
+                           kernel_look_ahead(&device->place, rule, at, scalars, n),
                            "look_ahead");
 }
 

@@ -168,8 +168,8 @@ int device_wait(struct device *device, uint64_t ticket, int64_t timeout_ns,
                              device->number, (double)timeout_ns * 1e-9);
 }
 
-int device_settle(struct device *device, enum device_stream stream,
-                  struct gapless_error *error)
+int device_drain(struct device *device, enum device_stream stream,
+                 struct gapless_error *error)
 {
     return device_wait(device, device_mark(device, stream), SETTLE_NS, error);
 }

@@ -123,7 +123,7 @@ static int fail(struct gpu_group *group, int status, const char *format, ...)
 }
 
 /* Hands the kept failure out. */
-static int told(const struct gpu_group *group, struct gapless_error *error)
+static int reported(const struct gpu_group *group, struct gapless_error *error)
 {
     if (error != NULL)
         *error = group->failure;
@@ -154,11 +154,11 @@ static int fail_async(struct gpu_group *group, const char *what, int result)
 
 static int fail_device(struct gpu_group *group, const char *what)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
 
-    (void)device_failure(group->device, &why);
+    (void)device_failure(group->device, &reason);
     return fail(group, GAPLESS_SYSTEM, "its GPU failed during %s: %.240s", what,
-                why.text[0] != '\0' ? why.text : "no text");
+                reason.text[0] != '\0' ? reason.text : "no text");
 }
 
 /* ---- waiting ------------------------------------------------------------- */
@@ -186,7 +186,8 @@ static int look(struct gpu_group *group, const char *what, int64_t since, int64_
 
 /* Until the communicator is ready for the next call: it does some of its work behind
  * the scenes. */
-static int settle(struct gpu_group *group, const char *what, int64_t since, int64_t end)
+static int await_state(struct gpu_group *group, const char *what, int64_t since,
+                       int64_t end)
 {
     int state = NCCL_IN_PROGRESS, status;
 
@@ -243,7 +244,7 @@ static int join(struct gpu_group *group, const unsigned char *name, int64_t time
                                              (int)group->rank, &config);
     if (result != NCCL_SUCCESS && result != NCCL_IN_PROGRESS)
         return fail_call(group, "joining the group", result);
-    return settle(group, "joining the group", since, end);
+    return await_state(group, "joining the group", since, end);
 }
 
 static int check_open(const struct device *device, uint32_t rank, uint32_t size,
@@ -287,7 +288,7 @@ static int group_open(struct device *device, const unsigned char id[GPU_GROUP_ID
         *ret = group;
         return GAPLESS_OK;
     }
-    (void)told(group, error);
+    (void)reported(group, error);
     (void)pthread_mutex_destroy(&group->mutex);
     free(group);
     return status;
@@ -301,7 +302,7 @@ static void leave(struct gpu_group *group)
     int result = group->nccl->CommFinalize(group->comm);
 
     if ((result == NCCL_SUCCESS || result == NCCL_IN_PROGRESS) &&
-        settle(group, "leaving", since, since + group->close_ns) == GAPLESS_OK) {
+        await_state(group, "leaving", since, since + group->close_ns) == GAPLESS_OK) {
         (void)group->nccl->CommDestroy(group->comm);
         group->comm = NULL;
     }
@@ -326,7 +327,7 @@ static int ready(struct gpu_group *group, const char *what, struct gapless_error
         (void)fail(group, GAPLESS_PEER_LOST, ABORT_TEXT);
     if (group->failure.status == GAPLESS_OK && !device_enter(group->device))
         (void)fail_device(group, what);
-    return group->failure.status == GAPLESS_OK ? GAPLESS_OK : told(group, error);
+    return group->failure.status == GAPLESS_OK ? GAPLESS_OK : reported(group, error);
 }
 
 static int group_mean(struct gpu_group *group, float *x, size_t n, int64_t timeout_ns,
@@ -341,13 +342,13 @@ static int group_mean(struct gpu_group *group, float *x, size_t n, int64_t timeo
     result = group->nccl->AllReduce(x, x, n, NCCL_FLOAT32, NCCL_SUM, group->comm,
                                     device_work_stream(group->device));
     status = result == NCCL_SUCCESS || result == NCCL_IN_PROGRESS
-                 ? settle(group, what, since, end)
+                 ? await_state(group, what, since, end)
                  : fail_call(group, what, result);
     if (status == GAPLESS_OK && group->size > 1)
         gpu_device.scale(group->device, x, (float)(1.0 / (double)group->size), n);
     if (status == GAPLESS_OK)
         status = drain(group, what, since, end);
-    return status == GAPLESS_OK ? status : told(group, error);
+    return status == GAPLESS_OK ? status : reported(group, error);
 }
 
 static int group_broadcast(struct gpu_group *group, float *x, size_t n, uint32_t root,
@@ -366,11 +367,11 @@ static int group_broadcast(struct gpu_group *group, float *x, size_t n, uint32_t
     result = group->nccl->Broadcast(x, x, n, NCCL_FLOAT32, (int)root, group->comm,
                                     device_work_stream(group->device));
     status = result == NCCL_SUCCESS || result == NCCL_IN_PROGRESS
-                 ? settle(group, what, since, end)
+                 ? await_state(group, what, since, end)
                  : fail_call(group, what, result);
     if (status == GAPLESS_OK)
         status = drain(group, what, since, end);
-    return status == GAPLESS_OK ? status : told(group, error);
+    return status == GAPLESS_OK ? status : reported(group, error);
 }
 
 static void group_abort(struct gpu_group *group)

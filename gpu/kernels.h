@@ -40,16 +40,16 @@ cudaError_t kernel_apply(const struct kernel_place *place, const struct rule *ru
                          const struct kernel_blocks *blocks, size_t n,
                          struct device_result *ret);
 cudaError_t kernel_measure(const struct kernel_place *place, const struct rule *rule,
-                           const struct arrays *at, const struct knobs *knobs, size_t n,
-                           struct device_result *ret);
+                           const struct arrays *at, const struct step_scalars *scalars,
+                           size_t n, struct device_result *ret);
 /* grad, sent: `workers` pointers each, in GPU memory. */
 cudaError_t kernel_round(const struct kernel_place *place, const struct rule *rule,
-                         const struct arrays *at, const struct knobs *knobs,
+                         const struct arrays *at, const struct step_scalars *scalars,
                          const float *const *grad, float *const *sent, uint32_t workers,
                          size_t n, unsigned want, struct device_result *ret);
 cudaError_t kernel_look_ahead(const struct kernel_place *place, const struct rule *rule,
-                              const struct arrays *at, const struct knobs *knobs,
-                              size_t n);
+                              const struct arrays *at,
+                              const struct step_scalars *scalars, size_t n);
 cudaError_t kernel_forget(const struct kernel_place *place, const struct rule *rule,
                           const struct arrays *at, size_t n);
 /* own: `workers` pointers in GPU memory. */

@@ -3,12 +3,12 @@
  * can be checked by reading one page.
  *
  *   ring       32-bit notes, one producer, one consumer   ring_put, ring_take
- *   bell       "look here", and waking who sleeps         bell_ring, bell_answer
+ *   doorbell       "look here", and waking who sleeps         doorbell_ring, doorbell_take
  *   seq_word   a version that tells a torn read           seq_write_*, seq_read_*
  *   stat_word  a statistic that others may look at        stat_set, stat_get
- *   baton      a small number that hands memory over      baton_pass, baton_look
+ *   flag      a small number that hands memory over      flag_word_publish, flag_word_read
  *
- * The other side of a ring or of a bell may be a process that lies. So an index of ours
+ * The other side of a ring or of a doorbell may be a process that lies. So an index of ours
  * is kept in private memory and only ever *written* to the shared page, and an index of
  * theirs is compared before it is used.
  *
@@ -118,7 +118,7 @@ static inline enum ring_state ring_take(struct ring_end *end, uint32_t *ret)
     return RING_OK;
 }
 
-/* ---- the bell ---------------------------------------------------------------
+/* ---- the doorbell ---------------------------------------------------------------
  *
  * Every endpoint has one; its peers map it and hold one bit each. The protocol is
  * Dekker's:
@@ -135,54 +135,55 @@ static inline enum ring_state ring_take(struct ring_end *end, uint32_t *ret)
  * system call. A ringer that is killed between taking it and the call leaves a sleeper
  * that nobody wakes; therefore sleeps are short and look again.
  */
-#define BELL_WORDS 256
-#define BELL_BITS (BELL_WORDS * 64)
+#define DOORBELL_WORDS 256
+#define DOORBELL_BITS (DOORBELL_WORDS * 64)
 
-struct bell {
+struct doorbell {
     _Alignas(RING_LINE) _Atomic uint32_t asleep;
-    _Alignas(RING_LINE) _Atomic uint64_t attention[BELL_WORDS];
+    _Alignas(RING_LINE) _Atomic uint64_t attention[DOORBELL_WORDS];
 };
 
 /* Owner sleeping? Then true, and the caller must futex-wake &bell->asleep. Whatever the
  * owner should see was stored sequentially consistent before (an attention bit, a
- * baton). Pairs with bell_sleep. */
-static inline bool bell_wake(struct bell *bell)
+ * flag). Pairs with doorbell_sleep. */
+static inline bool doorbell_wake(struct doorbell *doorbell)
 {
-    return atomic_load_explicit(&bell->asleep, memory_order_seq_cst) != 0 &&
-           atomic_exchange_explicit(&bell->asleep, 0, memory_order_seq_cst) != 0;
+    return atomic_load_explicit(&doorbell->asleep, memory_order_seq_cst) != 0 &&
+           atomic_exchange_explicit(&doorbell->asleep, 0, memory_order_seq_cst) != 0;
 }
 
-/* Ringer: sets the bit (< BELL_BITS); then as bell_wake. Pairs with bell_answer and
- * bell_sleep. */
-static inline bool bell_ring(struct bell *bell, uint32_t bit)
+/* Ringer: sets the bit (< BELL_BITS); then as doorbell_wake. Pairs with doorbell_take and
+ * doorbell_sleep. */
+static inline bool doorbell_ring(struct doorbell *doorbell, uint32_t bit)
 {
-    atomic_fetch_or_explicit(&bell->attention[bit / 64], UINT64_C(1) << (bit % 64),
+    atomic_fetch_or_explicit(&doorbell->attention[bit / 64], UINT64_C(1) << (bit % 64),
                              memory_order_seq_cst);
-    return bell_wake(bell);
+    return doorbell_wake(doorbell);
 }
 
 /* Owner: the bits set since last asked. The exchange, which takes the line away from
- * the ringers, is done only if there are any. Pairs with bell_ring: what was put before
+ * the ringers, is done only if there are any. Pairs with doorbell_ring: what was put before
  * the bit was set is visible. */
-static inline uint64_t bell_answer(struct bell *bell, uint32_t word)
+static inline uint64_t doorbell_take(struct doorbell *doorbell, uint32_t word)
 {
-    if (atomic_load_explicit(&bell->attention[word], memory_order_seq_cst) == 0)
+    if (atomic_load_explicit(&doorbell->attention[word], memory_order_seq_cst) == 0)
         return 0;
-    return atomic_exchange_explicit(&bell->attention[word], 0, memory_order_seq_cst);
+    return atomic_exchange_explicit(&doorbell->attention[word], 0,
+                                    memory_order_seq_cst);
 }
 
 /* Owner: from now on ringers wake us. Look at everything once more before sleeping.
- * Pairs with bell_wake. */
-static inline void bell_sleep(struct bell *bell)
+ * Pairs with doorbell_wake. */
+static inline void doorbell_sleep(struct doorbell *doorbell)
 {
-    atomic_store_explicit(&bell->asleep, 1, memory_order_seq_cst);
+    atomic_store_explicit(&doorbell->asleep, 1, memory_order_seq_cst);
 }
 
 /* Owner: awake again. A ringer that took the flag meanwhile only wakes us for
  * nothing. */
-static inline void bell_awake(struct bell *bell)
+static inline void doorbell_awake(struct doorbell *doorbell)
 {
-    atomic_store_explicit(&bell->asleep, 0, memory_order_relaxed);
+    atomic_store_explicit(&doorbell->asleep, 0, memory_order_relaxed);
 }
 
 /* ---- the seqlock ------------------------------------------------------------
@@ -277,27 +278,27 @@ static inline void stat_set(struct stat_word *word, uint64_t value)
     atomic_store_explicit(&word->value, value, memory_order_relaxed);
 }
 
-/* ---- the baton --------------------------------------------------------------
+/* ---- the flag --------------------------------------------------------------
  *
  * A state or an index by which one thread hands plain memory to another: whatever it
- * wrote before baton_pass is visible to who sees the new value. Sequentially
- * consistent, so that bell_wake may follow. Also right for a "please stop" flag, set
+ * wrote before flag_word_publish is visible to who sees the new value. Sequentially
+ * consistent, so that doorbell_wake may follow. Also right for a "please stop" flag, set
  * from another thread or from a signal handler.
  */
-struct baton {
+struct flag_word {
     _Atomic uint32_t value;
 };
 
-/* Pairs with baton_look. */
-static inline void baton_pass(struct baton *baton, uint32_t value)
+/* Pairs with flag_word_read. */
+static inline void flag_word_publish(struct flag_word *flag, uint32_t value)
 {
-    atomic_store_explicit(&baton->value, value, memory_order_seq_cst);
+    atomic_store_explicit(&flag->value, value, memory_order_seq_cst);
 }
 
-/* Pairs with baton_pass. */
-static inline uint32_t baton_look(const struct baton *baton)
+/* Pairs with flag_word_publish. */
+static inline uint32_t flag_word_read(const struct flag_word *flag)
 {
-    return atomic_load_explicit(&baton->value, memory_order_seq_cst);
+    return atomic_load_explicit(&flag->value, memory_order_seq_cst);
 }
 
 #endif

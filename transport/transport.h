@@ -4,7 +4,7 @@
  *   server (master)                              client (worker, observer)
  *   listen <──────────────────────────────────── connect       (returns a peer)
  *   TP_UP(peer)
- *   TP_TEXT <──────────────── say ────────────── say           a few an hour
+ *   TP_TEXT <───────────── send_control ───── send_control      a few an hour
  *   grant(region, window) ─────────────────────> window()      what it may touch
  *   TP_NOTE <──────────────── put ────────────── put, get      one-sided, the data path
  *   notify ────────────────────────────────────> TP_NOTE
@@ -86,7 +86,7 @@ struct tp_net {
     size_t token_bytes;
     bool insecure;        /* listen beyond loopback without a token */
     const char *devices;  /* "mlx5_0,mlx5_1"; NULL: chosen by the address. Copied */
-    uint32_t lanes;       /* queue pairs a peer; 0: 1, or one for each device */
+    uint32_t channels;    /* queue pairs a peer; 0: 1, or one for each device */
     uint32_t retries;     /* 1..6 before a peer counts as lost; 0: 6 */
     uint32_t ack_timeout; /* of one try: 4.096 us << n, n 8..20; 0: 14, 67 ms */
     bool exact; /* spend nothing on finding out whether idle peers live (tests) */
@@ -111,13 +111,13 @@ struct tp_memory {
     bool gpu;           /* of a GPU; by its address it is nvidia-peermem's work */
 };
 
-/* Which way tp->loop moves bytes. */
+/* Which way tp->loopback moves bytes. */
 enum tp_way {
     TP_INTO, /* from the host buffer into the region */
     TP_OUT_OF
 };
-/* Most bytes of one tp->loop. */
-#define TP_LOOP_MAX 4096u
+/* Most bytes of one tp->loopback. */
+#define TP_LOOPBACK_MAX 4096u
 
 struct tp_config {
     uint32_t peers_max; /* 0: 1 (a client) */
@@ -159,17 +159,18 @@ struct transport {
      * ("not registered yet"). GAPLESS_UNSUPPORTED: this transport, or its cards,
      * cannot; the text says why, and nothing has changed. GAPLESS_INVALID: it overlaps
      * what was placed before, or comes too late. GAPLESS_CAPACITY: too many parts. */
-    int (*place)(struct tp *tp, struct tp_region *region, size_t offset,
-                 const struct tp_memory *memory, const char **ret_how,
-                 struct gapless_error *error);
-    /* Moves at most TP_LOOP_MAX bytes between host memory and one placed part, through
+    int (*bind_memory)(struct tp *tp, struct tp_region *region, size_t offset,
+                       const struct tp_memory *memory, const char **ret_how,
+                       struct gapless_error *error);
+    /* Moves at most TP_LOOPBACK_MAX bytes between host memory and one placed part, through
      * every card that has it registered, and waits for it, at most 1 s: proves that a
      * card reaches the memory; TP_OUT_OF also orders what that card wrote there before
      * (and fails if two cards read different bytes). Only the first call of all takes
      * anything from the system. GAPLESS_UNSUPPORTED: this transport, or a card of it
      * (iWARP), has no such way. GAPLESS_AGAIN: no card has it registered yet. */
-    int (*loop)(struct tp *tp, const struct tp_region *region, size_t offset,
-                void *host, size_t bytes, enum tp_way way, struct gapless_error *error);
+    int (*loopback)(struct tp *tp, const struct tp_region *region, size_t offset,
+                    void *host, size_t bytes, enum tp_way way,
+                    struct gapless_error *error);
 
     /* Address without the "name:" prefix. An endpoint listens, once, or connects. */
     int (*listen)(struct tp *tp, const char *address, struct gapless_error *error);
@@ -183,9 +184,9 @@ struct transport {
     /* On a client GAPLESS_AGAIN means that the server has not read earlier ones. A
      * server never waits: a peer that does not read is ended with GAPLESS_PEER_LOST,
      * and its TP_DOWN follows. */
-    int (*say)(struct tp *tp, tp_peer peer, const void *data, uint32_t bytes,
-               struct gapless_error *error);
-    /* Server: the peer may now open `window` onto the region; said in order with say().
+    int (*send_control)(struct tp *tp, tp_peer peer, const void *data, uint32_t bytes,
+                        struct gapless_error *error);
+    /* Server: the peer may now open `window` onto the region; said in order with send_control().
      * A region is granted with one access, to everybody: the first grant decides, any
      * other is GAPLESS_INVALID from then on. A window number
      * may be granted again. window >= windows_max of either side is GAPLESS_CAPACITY.
@@ -226,7 +227,7 @@ struct transport {
     /* Why a peer went: valid from its TP_DOWN, or from the first GAPLESS_PEER_LOST,
      * until its number is used again. Names the peer, the operation, the likely cause
      * and the remedy. status GAPLESS_OK: it closed in order, or nothing is known. */
-    void (*why)(struct tp *tp, tp_peer peer, struct gapless_error *ret);
+    void (*last_error)(struct tp *tp, tp_peer peer, struct gapless_error *ret);
     void (*count)(struct tp *tp, struct tp_counters *ret);
 };
 

@@ -47,7 +47,7 @@ struct bits {
     uint32_t shift[PLACES]; /* elements by which a vector is off its alignment */
     uint32_t count;         /* gradients */
     uint64_t cases, words;
-    char why[BG_TEXT_MAX];
+    char reason[BG_TEXT_MAX];
 };
 
 /* ---- numbers ------------------------------------------------------------- */
@@ -172,7 +172,7 @@ static void begin(struct bits *b)
 
 static enum bg_verdict differs(struct bits *b, const char *what, size_t element)
 {
-    (void)snprintf(b->why, sizeof b->why,
+    (void)snprintf(b->reason, sizeof b->reason,
                    "%s of %s over %zu elements, %u gradient%s, off by %u: %s differs "
                    "from the CPU's at %zu",
                    b->pass, b->rule != NULL ? b->rule->name : "a vector", b->n,
@@ -223,20 +223,20 @@ static enum bg_verdict end(struct bits *b, struct gapless_error *error)
 
 /* ---- the passes of a rule ------------------------------------------------ */
 
-static void knobs_of(const struct bits *b, uint32_t gradient, unsigned variant,
-                     struct knobs *ret)
+static void scalars_of(const struct bits *b, uint32_t gradient, unsigned variant,
+                       struct step_scalars *ret)
 {
     struct settings settings = {.momentum = 0.9, .rate_max = 0.25, .elastic = 0.3};
-    struct moment moment = {.rate = 0.125 / (1 + gradient),
-                            .lag = (variant & 1) ? 3 + gradient : 0,
-                            .active = (variant & 2) ? 4 : 1,
-                            .samples = (variant & 4) ? 100 + gradient : 0,
-                            .global_gap = 0.3,
-                            .global_stat = 0.01};
+    struct step_context context = {.rate = 0.125 / (1 + gradient),
+                                   .lag = (variant & 1) ? 3 + gradient : 0,
+                                   .active = (variant & 2) ? 4 : 1,
+                                   .samples = (variant & 4) ? 100 + gradient : 0,
+                                   .global_gap = 0.3,
+                                   .global_stat = 0.01};
 
     settings.gap_ref = (variant & 8) ? GAP_REF_OWN_LOOKAHEAD : GAP_REF_SENT;
     settings_default(&settings);
-    rules_knobs(b->rule, &settings, &moment, ret);
+    rules_step_scalars(b->rule, &settings, &context, ret);
 }
 
 static struct arrays arrays_of(const struct bits *b, uint32_t gradient, bool gpu)
@@ -305,9 +305,9 @@ static enum bg_verdict apply(struct bits *b, unsigned variant,
             dots[i][k] = 0.01 * (double)draw(b, false);
         pass[i] = (struct device_pass){
             .at = arrays_of(b, i, true), .dots = dots[i], .want = want};
-        knobs_of(b, i, variant, &pass[i].knobs);
+        scalars_of(b, i, variant, &pass[i].scalars);
         blocks.dots = dots[i];
-        b->cpu->apply(b->rule, &at, &pass[i].knobs, blocked ? &blocks : NULL,
+        b->cpu->apply(b->rule, &at, &pass[i].scalars, blocked ? &blocks : NULL,
                       padded(b->n), want, &sums[i]);
     }
     b->ops->apply(b->device, b->rule, pass, b->count, there, b->n, 3);
@@ -322,13 +322,13 @@ static enum bg_verdict apply(struct bits *b, unsigned variant,
 static enum bg_verdict look_ahead(struct bits *b, struct gapless_error *error)
 {
     struct arrays cpu = arrays_of(b, 0, false), gpu = arrays_of(b, 0, true);
-    struct knobs knobs;
+    struct step_scalars scalars;
 
     b->pass = "look_ahead";
-    knobs_of(b, 0, 7, &knobs);
+    scalars_of(b, 0, 7, &scalars);
     begin(b);
-    b->cpu->look_ahead(b->rule, &cpu, &knobs, padded(b->n));
-    b->ops->look_ahead(b->device, b->rule, &gpu, &knobs, b->n);
+    b->cpu->look_ahead(b->rule, &cpu, &scalars, padded(b->n));
+    b->ops->look_ahead(b->device, b->rule, &gpu, &scalars, b->n);
     return end(b, error);
 }
 
@@ -348,17 +348,17 @@ static enum bg_verdict forget(struct bits *b, struct gapless_error *error)
 static enum bg_verdict measure(struct bits *b, struct gapless_error *error)
 {
     struct arrays cpu = arrays_of(b, 0, false), gpu = arrays_of(b, 0, true);
-    struct knobs knobs;
+    struct step_scalars scalars;
     enum bg_verdict ret;
     double sum;
 
     b->pass = "measure";
     if (!(b->rule->flags & RULE_GLOBAL))
         return BG_PASSED;
-    knobs_of(b, 0, 7, &knobs);
+    scalars_of(b, 0, 7, &scalars);
     begin(b);
-    sum = b->cpu->measure(b->rule, &cpu, &knobs, padded(b->n));
-    b->ops->measure(b->device, b->rule, &gpu, &knobs, b->n, 1);
+    sum = b->cpu->measure(b->rule, &cpu, &scalars, padded(b->n));
+    b->ops->measure(b->device, b->rule, &gpu, &scalars, b->n, 1);
     ret = end(b, error);
     if (ret == BG_PASSED && !bg_same(sum, b->ops->result(b->device, 1)->value))
         ret = differs(b, "the sum", 0);
@@ -370,7 +370,7 @@ static enum bg_verdict a_round(struct bits *b, struct gapless_error *error)
     struct arrays cpu = arrays_of(b, 0, false), gpu = arrays_of(b, 0, true);
     const float *grad[2][ROUND_WORKERS];
     float *sent[2][ROUND_WORKERS];
-    struct knobs knobs;
+    struct step_scalars scalars;
     struct sums sums;
     enum bg_verdict ret;
 
@@ -383,11 +383,11 @@ static enum bg_verdict a_round(struct bits *b, struct gapless_error *error)
         sent[0][w] = cpu_at(b, SENT + w);
         sent[1][w] = gpu_at(b, SENT + w);
     }
-    knobs_of(b, 0, 7, &knobs);
+    scalars_of(b, 0, 7, &scalars);
     begin(b);
-    b->cpu->round(b->rule, &cpu, &knobs, grad[0], sent[0], ROUND_WORKERS, padded(b->n),
-                  WANT_GAP, &sums);
-    b->ops->round(b->device, b->rule, &gpu, &knobs, grad[1], sent[1], ROUND_WORKERS,
+    b->cpu->round(b->rule, &cpu, &scalars, grad[0], sent[0], ROUND_WORKERS,
+                  padded(b->n), WANT_GAP, &sums);
+    b->ops->round(b->device, b->rule, &gpu, &scalars, grad[1], sent[1], ROUND_WORKERS,
                   b->n, WANT_GAP, 2);
     ret = end(b, error);
     if (ret == BG_PASSED &&
@@ -514,7 +514,7 @@ static enum bg_verdict all_cases(struct bits *b, const size_t *lengths, size_t c
 
 void bg_bits(struct bg_run *run, struct bg_check *ret)
 {
-    /* Around every boundary: 4 in a load, 16 lanes, 1,024 and 65,536 in a sum. */
+    /* Around every boundary: 4 in a load, 16 channels, 1,024 and 65,536 in a sum. */
     static const size_t lengths[] = {
         1,    2,    3,     15,    16,    17,    63,     1000,          1024,
         1025, 4095, 20011, 65535, 65536, 65537, 200003, (1u << 20) + 5};
@@ -540,6 +540,7 @@ void bg_bits(struct bg_run *run, struct bg_check *ret)
                       "%llu cases, up to %zu elements: every word is that of %s",
                       (unsigned long long)b.cases, list[count - 1], b.cpu->name);
     else
-        (void)bg_says(ret, BG_FAILED, "%s", b.why[0] != '\0' ? b.why : error.text);
+        (void)bg_says(ret, BG_FAILED, "%s",
+                      b.reason[0] != '\0' ? b.reason : error.text);
     bits_close(&b);
 }

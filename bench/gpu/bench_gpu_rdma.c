@@ -20,7 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SOAK_FLOATS (TP_LOOP_MAX / sizeof(float))
+#define SOAK_FLOATS (TP_LOOPBACK_MAX / sizeof(float))
 #define PIECE 65536u
 
 #define TOKEN_BYTES 32
@@ -60,13 +60,13 @@ static int prove(const struct placed *p, const struct transport *t, struct tp *t
         went[i] = (unsigned char)(i * 7 + 3);
     memset(seen, 0, sizeof seen);
     memset(came, 0, sizeof came);
-    status = t->loop(tp, region, 0, went, sizeof went, TP_INTO, error);
+    status = t->loopback(tp, region, 0, went, sizeof went, TP_INTO, error);
     if (status != GAPLESS_OK)
         return status;
     ops->copy_out(p->device, seen, p->memory, sizeof seen);
     status = ops->wait(p->device, ops->mark(p->device, DEVICE_OUT), BG_WAIT_NS, error);
     if (status == GAPLESS_OK)
-        status = t->loop(tp, region, 0, came, sizeof came, TP_OUT_OF, error);
+        status = t->loopback(tp, region, 0, came, sizeof came, TP_OUT_OF, error);
     if (status == GAPLESS_OK &&
         (memcmp(went, seen, sizeof went) != 0 || memcmp(went, came, sizeof went) != 0))
         status = gapless_error_set(error, GAPLESS_SYSTEM, 0,
@@ -88,7 +88,7 @@ static int place(void *context, const struct transport *t, struct tp *tp,
         if (p->gpu->ops->share(p->device, p->memory, region->bytes, &memory.dmabuf,
                                &memory.dmabuf_at, NULL) != GAPLESS_OK)
             memory.dmabuf = -1;
-        status = t->place(tp, region, 0, &memory, &p->how, &p->error);
+        status = t->bind_memory(tp, region, 0, &memory, &p->how, &p->error);
         if (memory.dmabuf >= 0)
             (void)close(memory.dmabuf);
     }
@@ -306,7 +306,7 @@ static double perftest_gb(const struct bg_tool *tool)
 
 /* Both ends of ib_write_bw; 0: why not is in `why`. */
 static double perftest_ends(const char *program, const char *cuda, const char *host,
-                            char *why, size_t bytes)
+                            char *reason, size_t bytes)
 {
     const char *const serve[] = {program, "-R",      "-F", cuda, "--use_cuda_dmabuf",
                                  "-s",    "8388608", "-D", "3",  "--report_gbits",
@@ -326,29 +326,29 @@ static double perftest_ends(const char *program, const char *cuda, const char *h
             ret = perftest_gb(&client);
     }
     bg_tail(client.output[0] != '\0' ? &client : &server, tail, sizeof tail);
-    (void)snprintf(why, bytes, "ib_write_bw gave no figure: %s", tail);
+    (void)snprintf(reason, bytes, "ib_write_bw gave no figure: %s", tail);
     bg_end(&client);
     bg_end(&server);
     return ret;
 }
 
 /* ib_write_bw into the same GPU's memory over the same card, in GB/s. 0: why not. */
-static double perftest(const struct bg_run *run, const char *address, char *why,
+static double perftest(const struct bg_run *run, const char *address, char *reason,
                        size_t bytes)
 {
     char program[400], cuda[32], host[200];
 
     if (run->options->rdma == NULL) {
-        (void)snprintf(why, bytes, "--rdma ADDR runs ib_write_bw beside it");
+        (void)snprintf(reason, bytes, "--rdma ADDR runs ib_write_bw beside it");
         return 0;
     }
     if (!bg_find("ib_write_bw", program, sizeof program)) {
-        (void)snprintf(why, bytes, "ib_write_bw (perftest) is not installed");
+        (void)snprintf(reason, bytes, "ib_write_bw (perftest) is not installed");
         return 0;
     }
     (void)snprintf(cuda, sizeof cuda, "--use_cuda=%u", run->gpu.facts.number);
     host_of(address, host, sizeof host);
-    return perftest_ends(program, cuda, host, why, bytes);
+    return perftest_ends(program, cuda, host, reason, bytes);
 }
 
 static void gpudirect_says(struct bg_run *run, struct bg_check *ret,
@@ -356,12 +356,12 @@ static void gpudirect_says(struct bg_run *run, struct bg_check *ret,
                            const char *address)
 {
     double in = rate_of(root, "write"), out = rate_of(root, "read"), beside;
-    char why[180] = "";
+    char reason[180] = "";
 
-    beside = perftest(run, address, why, sizeof why);
+    beside = perftest(run, address, reason, sizeof reason);
     if (beside > 0)
-        (void)snprintf(why, sizeof why, "ib_write_bw %.4g GB/s, ratio %.2f", beside,
-                       in / beside);
+        (void)snprintf(reason, sizeof reason, "ib_write_bw %.4g GB/s, ratio %.2f",
+                       beside, in / beside);
     (void)json_object_set_new(ret->figures, "registered_by", json_string(placed->how));
     (void)json_object_set_new(ret->figures, "write_gb_per_s", json_real(in));
     (void)json_object_set_new(ret->figures, "read_gb_per_s", json_real(out));
@@ -373,7 +373,7 @@ static void gpudirect_says(struct bg_run *run, struct bg_check *ret,
                                   json_real(1e9 * (in < out ? in : out)));
     (void)bg_says(ret, BG_PASSED,
                   "by %s, proven at start; WRITE %.4g GB/s, READ %.4g GB/s; %s%s",
-                  placed->how, in, out, why,
+                  placed->how, in, out, reason,
                   run->gpu.fake ? "; a fake device: not a measurement" : "");
 }
 
@@ -424,7 +424,7 @@ struct soak {
     struct tp *tp;
     struct tp_region region;
     struct placed placed;
-    float *host;                  /* TP_LOOP_MAX */
+    float *host;                  /* TP_LOOPBACK_MAX */
     uint64_t rounds[2], wrong[2]; /* without, with a flush */
 };
 
@@ -439,12 +439,13 @@ static int soak_round(struct soak *s, bool flush, struct gapless_error *error)
     for (size_t i = 0; i < SOAK_FLOATS; i++)
         s->host[i] = (float)((round * SOAK_FLOATS + i) % 65521);
     want = compute_cpu()->norm_sq(s->host, SOAK_FLOATS);
-    status = s->t->loop(s->tp, &s->region, 0, s->host, TP_LOOP_MAX, TP_INTO, error);
+    status =
+        s->t->loopback(s->tp, &s->region, 0, s->host, TP_LOOPBACK_MAX, TP_INTO, error);
     if (status == GAPLESS_OK && flush && s->run->gpu.facts.can_flush)
         status = ops->flush(s->placed.device);
     else if (status == GAPLESS_OK && flush)
-        status =
-            s->t->loop(s->tp, &s->region, 0, s->host, TP_LOOP_MAX, TP_OUT_OF, error);
+        status = s->t->loopback(s->tp, &s->region, 0, s->host, TP_LOOPBACK_MAX,
+                                TP_OUT_OF, error);
     if (status != GAPLESS_OK)
         return status;
     ops->norm_sq(s->placed.device, s->placed.memory, SOAK_FLOATS, 0);
@@ -464,7 +465,7 @@ static int soak_open(struct soak *s, const char *address, struct gapless_error *
     const char *rest = NULL;
     int status = placed_open(s->run, &s->placed, error);
 
-    s->host = aligned_alloc(4096, TP_LOOP_MAX);
+    s->host = aligned_alloc(4096, TP_LOOPBACK_MAX);
     if (s->host == NULL)
         return GAPLESS_NO_MEMORY;
     if (status == GAPLESS_OK)

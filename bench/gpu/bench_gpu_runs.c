@@ -60,7 +60,7 @@ __attribute__((format(printf, 2, 3))) static void add_text(struct line *line,
 }
 
 /* Runs it to its end. False: `why` says what came instead. */
-static bool finish(const struct line *line, double seconds, char *why, size_t bytes)
+static bool finish(const struct line *line, double seconds, char *reason, size_t bytes)
 {
     struct gapless_error error = {0};
     struct bg_tool tool = {0};
@@ -68,16 +68,16 @@ static bool finish(const struct line *line, double seconds, char *why, size_t by
     bool ended, good;
 
     if (bg_start(line->word, NULL, &tool, &error) != GAPLESS_OK) {
-        (void)snprintf(why, bytes, "%.280s", error.text);
+        (void)snprintf(reason, bytes, "%.280s", error.text);
         return false;
     }
     ended = bg_wait(&tool, seconds);
     good = ended && tool.code == 0;
     bg_tail(&tool, tail, sizeof tail);
     if (!ended)
-        (void)snprintf(why, bytes, "no end within %g s: %s", seconds, tail);
+        (void)snprintf(reason, bytes, "no end within %g s: %s", seconds, tail);
     else if (!good)
-        (void)snprintf(why, bytes, "exit code %d: %s", tool.code, tail);
+        (void)snprintf(reason, bytes, "exit code %d: %s", tool.code, tail);
     bg_end(&tool);
     return good;
 }
@@ -85,7 +85,7 @@ static bool finish(const struct line *line, double seconds, char *why, size_t by
 /* ---- sanitizer ----------------------------------------------------------- */
 
 static enum bg_verdict sanitize(struct bg_run *run, const char *program,
-                                const char *tool, char *why, size_t bytes)
+                                const char *tool, char *reason, size_t bytes)
 {
     struct line line = {0};
 
@@ -100,13 +100,13 @@ static enum bg_verdict sanitize(struct bg_run *run, const char *program,
     add_text(&line, "cuda:%u", run->gpu.facts.number);
     add(&line, "--out");
     add_text(&line, "%s/%s", run->folder, tool);
-    return finish(&line, SANITIZER_S, why, bytes) ? BG_PASSED : BG_FAILED;
+    return finish(&line, SANITIZER_S, reason, bytes) ? BG_PASSED : BG_FAILED;
 }
 
 void bg_sanitizer(struct bg_run *run, struct bg_check *ret)
 {
     static const char *const tools[] = {"memcheck", "racecheck", "synccheck"};
-    char program[400], why[300] = "";
+    char program[400], reason[300] = "";
 
     if (run->gpu.fake) {
         (void)bg_says(ret, BG_NOT_RUN, "a fake device has no code for it to follow");
@@ -119,8 +119,8 @@ void bg_sanitizer(struct bg_run *run, struct bg_check *ret)
         return;
     }
     for (size_t i = 0; i < sizeof tools / sizeof tools[0]; i++) {
-        if (sanitize(run, program, tools[i], why, sizeof why) != BG_PASSED) {
-            (void)bg_says(ret, BG_FAILED, "%s: %s", tools[i], why);
+        if (sanitize(run, program, tools[i], reason, sizeof reason) != BG_PASSED) {
+            (void)bg_says(ret, BG_FAILED, "%s: %s", tools[i], reason);
             return;
         }
         (void)json_object_set_new(ret->figures, tools[i], json_string("clean"));
@@ -212,8 +212,8 @@ static void train(const struct bg_run *run, struct line *line, const char *rule,
     add_text(line, "%s/%s", run->folder, out);
 }
 
-static bool compare(const struct bg_run *run, const char *a, const char *b, char *why,
-                    size_t bytes)
+static bool compare(const struct bg_run *run, const char *a, const char *b,
+                    char *reason, size_t bytes)
 {
     char paths[2][320];
 
@@ -223,12 +223,12 @@ static bool compare(const struct bg_run *run, const char *a, const char *b, char
                    b);
     if (files_same(paths[0], paths[1]))
         return true;
-    (void)snprintf(why, bytes, "the parameters of %s and %s differ", a, b);
+    (void)snprintf(reason, bytes, "the parameters of %s and %s differ", a, b);
     return false;
 }
 
 /* One worker: there is one order, so a live run can be held against another. */
-static bool one_worker(const struct bg_run *run, const char *rule, char *why,
+static bool one_worker(const struct bg_run *run, const char *rule, char *reason,
                        size_t bytes)
 {
     struct line cpu = {0}, gpu = {0};
@@ -238,12 +238,12 @@ static bool one_worker(const struct bg_run *run, const char *rule, char *why,
     (void)snprintf(names[1], sizeof names[1], "%s-gpu", rule);
     train(run, &cpu, rule, "1", false, names[0]);
     train(run, &gpu, rule, "1", true, names[1]);
-    return finish(&cpu, RUN_S, why, bytes) && finish(&gpu, RUN_S, why, bytes) &&
-           compare(run, names[0], names[1], why, bytes);
+    return finish(&cpu, RUN_S, reason, bytes) && finish(&gpu, RUN_S, reason, bytes) &&
+           compare(run, names[0], names[1], reason, bytes);
 }
 
 /* Several workers, recorded, and replayed by the simulator on the CPU. */
-static bool recorded(const struct bg_run *run, const char *rule, char *why,
+static bool recorded(const struct bg_run *run, const char *rule, char *reason,
                      size_t bytes)
 {
     struct line live = {0}, again = {0};
@@ -259,15 +259,16 @@ static bool recorded(const struct bg_run *run, const char *rule, char *why,
     add_text(&again, "%s/%s.record", run->folder, rule);
     add(&again, "--out");
     add_text(&again, "%s/%s", run->folder, names[1]);
-    return finish(&live, RUN_S, why, bytes) && finish(&again, RUN_S, why, bytes) &&
-           compare(run, names[0], names[1], why, bytes);
+    return finish(&live, RUN_S, reason, bytes) &&
+           finish(&again, RUN_S, reason, bytes) &&
+           compare(run, names[0], names[1], reason, bytes);
 }
 
 /* Gradients on the GPU too: cuBLAS has bits of its own, so only that it learns. */
 static void gpu_worker(struct bg_run *run, struct bg_check *ret)
 {
     struct line line = {0};
-    char why[300] = "", path[320];
+    char reason[300] = "", path[320];
     bool good;
 
     if (run->gpu.fake)
@@ -275,16 +276,16 @@ static void gpu_worker(struct bg_run *run, struct bg_check *ret)
     train(run, &line, "dana-ga", "2", true, "worker-gpu");
     add(&line, "--worker-device");
     add_text(&line, "cuda:%u", run->gpu.facts.number);
-    good = finish(&line, RUN_S, why, sizeof why);
+    good = finish(&line, RUN_S, reason, sizeof reason);
     (void)snprintf(path, sizeof path, "%s/worker-gpu/model.safetensors", run->folder);
     if (good && !file_finite(path)) {
         good = false;
-        (void)snprintf(why, sizeof why, "parameters that are not finite");
+        (void)snprintf(reason, sizeof reason, "parameters that are not finite");
     }
     (void)json_object_set_new(ret->figures, "gpu_worker",
-                              json_string(good ? "finite" : why));
+                              json_string(good ? "finite" : reason));
     if (!good)
-        (void)bg_says(ret, BG_FAILED, "workers on the GPU: %s", why);
+        (void)bg_says(ret, BG_FAILED, "workers on the GPU: %s", reason);
 }
 
 void bg_runs(struct bg_run *run, struct bg_check *ret)
@@ -294,18 +295,18 @@ void bg_runs(struct bg_run *run, struct bg_check *ret)
     static const char *const crowds[] = {"dana-ga", "dana-lga"};
     size_t some = run->options->quick ? 1 : sizeof alone / sizeof alone[0];
     size_t more = run->options->quick ? 1 : sizeof crowds / sizeof crowds[0];
-    char why[300] = "";
+    char reason[300] = "";
     const char *rule = "";
     bool good = true;
 
     for (size_t i = 0; good && i < some; i++)
-        good = one_worker(run, rule = alone[i], why, sizeof why);
+        good = one_worker(run, rule = alone[i], reason, sizeof reason);
     for (size_t i = 0; good && i < more; i++)
-        good = recorded(run, rule = crowds[i], why, sizeof why);
+        good = recorded(run, rule = crowds[i], reason, sizeof reason);
     (void)json_object_set_new(ret->figures, "one_worker", json_integer((int)some));
     (void)json_object_set_new(ret->figures, "recorded", json_integer((int)more));
     if (!good) {
-        (void)bg_says(ret, BG_FAILED, "%s: %s", rule, why);
+        (void)bg_says(ret, BG_FAILED, "%s: %s", rule, reason);
         return;
     }
     (void)bg_says(ret, BG_PASSED,
@@ -362,12 +363,12 @@ static int until(struct hunt *h, double low, double high, struct gapless_error *
     double end = bg_now() + UNTIL_S;
 
     while (bg_now() < end && !bg_wait(&h->train, 0)) {
-        json_t *told = look(h);
-        double workers = json_number_value(json_object_get(told, "workers"));
-        bool good = told != NULL && workers >= low && workers <= high &&
-                    json_number_value(json_object_get(told, "updates")) > 0;
+        json_t *reported = look(h);
+        double workers = json_number_value(json_object_get(reported, "workers"));
+        bool good = reported != NULL && workers >= low && workers <= high &&
+                    json_number_value(json_object_get(reported, "updates")) > 0;
 
-        json_decref(told);
+        json_decref(reported);
         if (good)
             return GAPLESS_OK;
         (void)nanosleep(&pause, NULL);
@@ -426,20 +427,21 @@ static int kill_one(struct hunt *h, double lives, struct gapless_error *error)
 }
 
 /* The run ends by an interrupt, as by Ctrl-C, and writes its files. */
-static bool stop(struct hunt *h, char *why, size_t bytes)
+static bool stop(struct hunt *h, char *reason, size_t bytes)
 {
     char tail[200];
 
     if (h->train.pid > 0)
         (void)kill(h->train.pid, SIGINT);
     if (!bg_wait(&h->train, 60.0)) {
-        (void)snprintf(why, bytes, "the run did not end within 60 s of an interrupt");
+        (void)snprintf(reason, bytes,
+                       "the run did not end within 60 s of an interrupt");
         return false;
     }
     if (h->train.code == 128 + SIGINT || h->train.code == -SIGINT)
         return true;
     bg_tail(&h->train, tail, sizeof tail);
-    (void)snprintf(why, bytes, "exit code %d: %s", h->train.code, tail);
+    (void)snprintf(reason, bytes, "exit code %d: %s", h->train.code, tail);
     return false;
 }
 
@@ -514,7 +516,7 @@ void bg_kill(struct bg_run *run, struct bg_check *ret)
     static const double lives[KILLS] = {0.061, 0.173, 0.287, 0.401, 0.523};
     struct hunt h = {.run = run};
     struct gapless_error error = {0};
-    char why[300] = "";
+    char reason[300] = "";
     int count = run->options->quick ? 2 : KILLS;
     int status = reach(&h, &error);
 
@@ -524,8 +526,8 @@ void bg_kill(struct bg_run *run, struct bg_check *ret)
         status = kill_one(&h, lives[i], &error);
     if (status != GAPLESS_OK)
         (void)bg_says(ret, BG_FAILED, "%s", error.text);
-    else if (!stop(&h, why, sizeof why))
-        (void)bg_says(ret, BG_FAILED, "%s", why);
+    else if (!stop(&h, reason, sizeof reason))
+        (void)bg_says(ret, BG_FAILED, "%s", reason);
     else
         judge(&h, ret);
     bg_end(&h.train);

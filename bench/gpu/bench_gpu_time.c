@@ -87,17 +87,18 @@ int bg_time(const struct bg_gpu *gpu, struct device *device, bg_launch *launch,
 
 /* ---- the vectors of a pass ----------------------------------------------- */
 
-void bg_knobs(const struct rule *rule, struct knobs *ret)
+void bg_scalars(const struct rule *rule, struct step_scalars *ret)
 {
     /* A small rate and kappa keep all numbers finite and every gate open for any number
      * of passes. */
     struct settings settings = {.momentum = 0.9, .rate_max = 1e-6, .kappa = 1e-12};
-    struct moment moment = {.rate = 1e-6, .lag = 7, .active = 8, .samples = 1000};
+    struct step_context context = {
+        .rate = 1e-6, .lag = 7, .active = 8, .samples = 1000};
 
-    moment.global_gap = 1e-6;
-    moment.global_stat = 1e-2;
+    context.global_gap = 1e-6;
+    context.global_stat = 1e-2;
     settings_default(&settings);
-    rules_knobs(rule, &settings, &moment, ret);
+    rules_step_scalars(rule, &settings, &context, ret);
 }
 
 uint32_t bg_blocks_of(size_t n)
@@ -175,7 +176,7 @@ int bg_vectors_open(const struct bg_gpu *gpu, struct device *device,
     ret->rule = rule;
     ret->n = n;
     ret->queue = queue;
-    bg_knobs(rule, &ret->knobs);
+    bg_scalars(rule, &ret->scalars);
     chunk = malloc(elements * sizeof *chunk);
     if (chunk == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a chunk");
@@ -220,9 +221,9 @@ static void apply(const struct bg_vectors *v, struct device *device, uint32_t co
     for (uint32_t i = 0; i < count; i++)
         pass[i] = (struct device_pass){
             .at = {v->theta, v->own[i], v->all, v->stat, v->sent[i], v->grad[i]},
-            .knobs = v->knobs};
+            .scalars = v->scalars};
     if (v->rule->flags & RULE_GLOBAL)
-        v->gpu->ops->measure(device, v->rule, &pass[0].at, &v->knobs, v->n,
+        v->gpu->ops->measure(device, v->rule, &pass[0].at, &v->scalars, v->n,
                              DEVICE_QUEUE);
     v->gpu->ops->apply(device, v->rule, pass, count, v->blocks, v->n, 0);
 }

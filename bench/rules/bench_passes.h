@@ -20,7 +20,7 @@ struct bench_passes {
     /* One loop over memory for each operation, in place with scratch arrays, the way
      * one writes it with an array library. `y += s*x` counts as one operation. */
     void (*separate)(const struct rule *rule, const struct arrays *at,
-                     number *const *scratch, const struct knobs *k,
+                     number *const *scratch, const struct step_scalars *k,
                      const struct blocks *blocks, size_t n);
     /* How many loops the last one makes, for one block. */
     int (*separate_count)(const struct rule *rule);

@@ -19,7 +19,7 @@ RULE_FN void read_only(const struct arrays *arrays, size_t n, unsigned reads)
     const struct arrays at = *arrays;
     real sum = real_zero();
     for (size_t i = 0; i < n; i += WIDTH) {
-        struct lane e = lane_load(&at, i, reads);
+        struct element e = element_load(&at, i, reads);
         sum += e.theta + e.own + e.all + e.stat + e.sent + e.grad;
     }
     sink = (float)sum[0];
@@ -30,7 +30,7 @@ RULE_FN void in_place(const struct arrays *arrays, size_t n, unsigned reads,
 {
     const struct arrays at = *arrays;
     for (size_t i = 0; i < n; i += WIDTH) {
-        struct lane e = lane_load(&at, i, reads);
+        struct element e = element_load(&at, i, reads);
         e.theta += e.grad;
         e.own += e.grad;
         e.all += e.grad;
@@ -39,7 +39,7 @@ RULE_FN void in_place(const struct arrays *arrays, size_t n, unsigned reads,
             e.sent += e.grad;
         else
             e.sent = e.theta;
-        lane_store(&at, i, writes, &e);
+        element_store(&at, i, writes, &e);
     }
 }
 
@@ -138,7 +138,7 @@ static __attribute__((noinline)) double op_dot(const number *a, const number *b,
 struct steps {
     const struct arrays *at;
     number *const *t; /* scratch */
-    const struct knobs *k;
+    const struct step_scalars *k;
     const struct blocks *blocks;
     size_t n;
     const number *g;        /* the gradient as corrected so far */
@@ -339,7 +339,7 @@ static void (*const recipes[][3])(struct steps *) = {
 #undef RULE
 
 static void separate(const struct rule *rule, const struct arrays *at,
-                     number *const *scratch, const struct knobs *k,
+                     number *const *scratch, const struct step_scalars *k,
                      const struct blocks *blocks, size_t n)
 {
     struct steps s = {.at = at, .t = scratch, .k = k, .blocks = blocks, .n = n};
@@ -355,7 +355,7 @@ static int separate_count(const struct rule *rule)
     _Alignas(64) number x[9][LANES] = {{0}};
     number *scratch[BENCH_SCRATCH] = {x[6], x[7], x[8]};
     struct arrays at = {x[0], x[1], x[2], x[3], x[4], x[5]};
-    struct knobs k = {.penalised = 0};
+    struct step_scalars k = {.penalised = 0};
     uint32_t end = LANES;
     struct blocks blocks = {.ends = &end, .count = 1};
 

@@ -146,16 +146,17 @@ static void bench_close(struct bench *b)
 
 /* ---- one sample ---------------------------------------------------------- */
 
-static void knobs_of(const struct rule *rule, struct knobs *ret)
+static void scalars_of(const struct rule *rule, struct step_scalars *ret)
 {
     /* A small rate and kappa keep all numbers finite and every gate open for any number
      * of passes: numbers that shrink to denormals would take longer. */
     struct settings settings = {.momentum = 0.9, .rate_max = 1e-6, .kappa = 1e-12};
-    struct moment moment = {.rate = 1e-6, .lag = 7, .active = 8, .samples = 1000};
-    moment.global_gap = 1e-6;
-    moment.global_stat = 1e-2;
+    struct step_context context = {
+        .rate = 1e-6, .lag = 7, .active = 8, .samples = 1000};
+    context.global_gap = 1e-6;
+    context.global_stat = 1e-2;
     settings_default(&settings);
-    rules_knobs(rule, &settings, &moment, ret);
+    rules_step_scalars(rule, &settings, &context, ret);
 }
 
 static double sample(struct bench *b, const struct rule *rule, enum kind kind,
@@ -169,10 +170,10 @@ static double sample(struct bench *b, const struct rule *rule, enum kind kind,
                         m + 4 * b->stride,
                         m + 5 * b->stride};
     struct blocks blocks = blocks_of(b, size, n);
-    struct knobs k;
+    struct step_scalars k;
     struct sums sums;
 
-    knobs_of(rule, &k);
+    scalars_of(rule, &k);
     for (size_t i = 0; i < BENCH_SCRATCH; i++)
         scratch[i] = m + (6 + i) * b->stride;
     double start = now();

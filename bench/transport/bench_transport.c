@@ -49,7 +49,7 @@ static void usage(FILE *to)
         "  --seconds S         for each figure, about (default 1)\n"
         "  --sleep             sleep at once while waiting, instead of polling\n"
         "  --json              print one JSON object instead of a table\n"
-        "  --token-file FILE, --insecure, --device LIST, --lanes N\n"
+        "  --token-file FILE, --insecure, --device LIST, --channels N\n"
         "                      as for gapless master; one machine needs no token\n"
         "  --help\n\n"
         "Write and read are GB/s (1e9 bytes) of rounds with as much under way as the\n"
@@ -138,14 +138,14 @@ static const struct option longs[] = {{"transport", required_argument, NULL, 't'
                                       {"token-file", required_argument, NULL, 'k'},
                                       {"insecure", no_argument, NULL, 'i'},
                                       {"device", required_argument, NULL, 'd'},
-                                      {"lanes", required_argument, NULL, 'L'},
+                                      {"channels", required_argument, NULL, 'L'},
                                       {"help", no_argument, NULL, 'h'},
                                       {NULL, 0, NULL, 0}};
 
 /* One option. Negative: wrong, and it was said. */
 static int parse_one(int c, struct bt_options *o, struct words *w)
 {
-    double lanes = 0.0;
+    double channels = 0.0;
 
     switch (c) {
     case 't':
@@ -184,9 +184,9 @@ static int parse_one(int c, struct bt_options *o, struct words *w)
         o->net.devices = optarg;
         return 0;
     case 'L':
-        if (parse_number("lanes", optarg, 1.0, 16.0, &lanes) != 0)
+        if (parse_number("channels", optarg, 1.0, 16.0, &channels) != 0)
             return -1;
-        o->net.lanes = (uint32_t)lanes;
+        o->net.channels = (uint32_t)channels;
         return 0;
     default:
         (void)fprintf(stderr, "gapless bench transport: try --help\n");
@@ -230,9 +230,9 @@ static int second_address(struct bt_options *o, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
-static int settle_address(struct bt_options *o, const struct words *w,
-                          const struct bench_network *network,
-                          struct gapless_error *error)
+static int resolve_address(struct bt_options *o, const struct words *w,
+                           const struct bench_network *network,
+                           struct gapless_error *error)
 {
     const char *text = w->server != NULL ? w->server : w->listen;
     char name[32];
@@ -253,9 +253,9 @@ static int settle_address(struct bt_options *o, const struct words *w,
 }
 
 /* Of the file, or where both are here, made up. */
-static int settle_token(struct bt_options *o, const struct words *w,
-                        const struct bench_network *network,
-                        struct gapless_error *error)
+static int resolve_token(struct bt_options *o, const struct words *w,
+                         const struct bench_network *network,
+                         struct gapless_error *error)
 {
     int status = GAPLESS_OK;
 
@@ -319,7 +319,7 @@ static int measure(struct bt_client *c, json_t *rows, struct gapless_error *erro
             status = keep(c->o, &figure, rows);
     }
     if (status == GAPLESS_OK)
-        status = bt_client_say(c, "bye", error);
+        status = bt_client_send_control(c, "bye", error);
     return status;
 }
 
@@ -426,9 +426,9 @@ int bench_transport(int argc, char **argv, const struct bench_network *network)
                       argv[optind]);
         return 2;
     }
-    status = settle_address(&o, &words, network, &error);
+    status = resolve_address(&o, &words, network, &error);
     if (status == GAPLESS_OK)
-        status = settle_token(&o, &words, network, &error);
+        status = resolve_token(&o, &words, network, &error);
     if (status != GAPLESS_OK) {
         (void)fprintf(stderr, "gapless bench transport: %s\n", error.text);
         return status == GAPLESS_INVALID ? 2 : 1;

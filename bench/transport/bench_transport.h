@@ -115,8 +115,8 @@ void bt_client_close(struct bt_client *client);
 /* Takes what has arrived, waits at most so long. */
 int bt_client_poll(struct bt_client *client, int64_t timeout_ns,
                    struct gapless_error *error);
-int bt_client_say(struct bt_client *client, const char *text,
-                  struct gapless_error *error);
+int bt_client_send_control(struct bt_client *client, const char *text,
+                           struct gapless_error *error);
 /* Waits for a control message; it is in client->text. */
 int bt_client_hear(struct bt_client *client, struct gapless_error *error);
 /* Measures put or get of so many bytes. */

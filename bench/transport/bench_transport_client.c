@@ -26,11 +26,11 @@
 
 static int gone(struct bt_client *c, struct gapless_error *error)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
 
-    c->t->why(c->tp, c->peer, &why);
+    c->t->last_error(c->tp, c->peer, &reason);
     return gapless_error_set(error, GAPLESS_PEER_LOST, 0, "the server is gone%s%.300s",
-                             why.text[0] != '\0' ? ": " : "", why.text);
+                             reason.text[0] != '\0' ? ": " : "", reason.text);
 }
 
 int bt_client_poll(struct bt_client *c, int64_t timeout_ns, struct gapless_error *error)
@@ -63,13 +63,14 @@ static int too_late(const char *what, struct gapless_error *error)
                              BT_BOUND_S);
 }
 
-int bt_client_say(struct bt_client *c, const char *text, struct gapless_error *error)
+int bt_client_send_control(struct bt_client *c, const char *text,
+                           struct gapless_error *error)
 {
     double end = bt_now() + BT_BOUND_S;
     int status;
 
-    while ((status = c->t->say(c->tp, c->peer, text, (uint32_t)strlen(text), error)) ==
-           GAPLESS_AGAIN) {
+    while ((status = c->t->send_control(c->tp, c->peer, text, (uint32_t)strlen(text),
+                                        error)) == GAPLESS_AGAIN) {
         status = bt_client_poll(c, WAIT_NS, error);
         if (status != GAPLESS_OK)
             return status;
@@ -134,7 +135,7 @@ static int open_window(struct bt_client *c, struct gapless_error *error)
     int status;
 
     (void)snprintf(text, sizeof text, "region %zu", bytes);
-    status = bt_client_say(c, text, error);
+    status = bt_client_send_control(c, text, error);
     if (status != GAPLESS_OK)
         return status;
     while ((status = c->t->window(c->tp, c->peer, 0, TRY_NS, &c->window, error)) ==
@@ -163,7 +164,7 @@ int bt_client_open(const struct bt_options *o, pid_t server, struct bt_client *r
                 .token_bytes = o->net.token_bytes,
                 .insecure = o->net.insecure,
                 .devices = o->net.devices,
-                .lanes = o->net.lanes,
+                .channels = o->net.channels,
                 .exact = true},
     };
     const char *rest;

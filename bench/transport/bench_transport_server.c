@@ -137,7 +137,7 @@ int bt_serve(const struct bt_options *o)
                 .token_bytes = o->net.token_bytes,
                 .insecure = o->net.insecure,
                 .devices = o->net.devices,
-                .lanes = o->net.lanes,
+                .channels = o->net.channels,
                 .exact = true},
     };
     char line[256] = "";

@@ -96,7 +96,7 @@ static int open_master(const struct bt_options *o, const char *text,
 static int say(const struct transport *t, struct tp *tp, tp_peer peer, const char *text,
                struct gapless_error *error)
 {
-    return t->say(tp, peer, text, (uint32_t)strlen(text), error);
+    return t->send_control(tp, peer, text, (uint32_t)strlen(text), error);
 }
 
 int bt_update_serve(const struct bt_options *o, const struct transport *t,
@@ -104,13 +104,13 @@ int bt_update_serve(const struct bt_options *o, const struct transport *t,
                     struct gapless_error *error)
 {
     struct gapless_master *master = NULL;
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     struct watch watch;
     char answer[256];
-    int status = open_master(o, text, &master, &why);
+    int status = open_master(o, text, &master, &reason);
 
     if (status != GAPLESS_OK) {
-        (void)snprintf(answer, sizeof answer, "failed %.240s", why.text);
+        (void)snprintf(answer, sizeof answer, "failed %.240s", reason.text);
         return say(t, tp, peer, answer, error);
     }
     status = say(t, tp, peer, "open", error);
@@ -124,8 +124,8 @@ int bt_update_serve(const struct bt_options *o, const struct transport *t,
 
 /* ---- the worker's side --------------------------------------------------- */
 
-static int trips(struct gapless_worker *worker, double seconds, double *sample,
-                 struct bt_figure *ret, struct gapless_error *error)
+static int round_trips(struct gapless_worker *worker, double seconds, double *sample,
+                       struct bt_figure *ret, struct gapless_error *error)
 {
     struct gapless_traffic from = {0}, to;
     struct bt_scale clock = bt_scale_start();
@@ -188,7 +188,7 @@ static int work(const struct bt_options *o, struct bt_figure *ret,
     if (status == GAPLESS_OK) {
         for (uint64_t i = 0; i < gapless_worker_count(worker); i++)
             gapless_worker_grad(worker)[i] = 1e-6f * (float)(i % 97);
-        status = trips(worker, o->seconds, sample, ret, error);
+        status = round_trips(worker, o->seconds, sample, ret, error);
     }
     gapless_worker_close(worker);
     free(sample);
@@ -221,7 +221,7 @@ int bt_update(struct bt_client *c, uint64_t range, struct bt_figure *ret,
     figure.ranges = (uint32_t)((elements + range - 1) / range);
     (void)snprintf(text, sizeof text, "update %llu %llu",
                    (unsigned long long)BT_UPDATE_BYTES, (unsigned long long)range);
-    status = bt_client_say(c, text, error);
+    status = bt_client_send_control(c, text, error);
     if (status == GAPLESS_OK)
         status = bt_client_hear(c, error);
     if (status == GAPLESS_OK && strcmp(c->text, "open") != 0)

@@ -101,7 +101,7 @@ static void work(const char *address, int reps, bool sleeping, struct samples *r
                                            .spin_ns = sleeping ? 1 : 1000000000};
     struct gapless_error error = {0};
     struct gapless_worker *worker = NULL;
-    struct gapless_trip trip;
+    struct gapless_round_trip round_trip;
     uint64_t batch, i;
     double began = 0;
     int status, n = -WARM_UP;
@@ -114,11 +114,11 @@ static void work(const char *address, int reps, bool sleeping, struct samples *r
     for (; status == GAPLESS_OK; n++) {
         status = gapless_worker_pull(worker, &batch, &error);
         if (status == GAPLESS_OK && n > 0 && n <= reps) {
-            gapless_worker_trip(worker, &trip);
+            gapless_worker_round_trip(worker, &round_trip);
             ret->us[TRIP][n - 1] = now_us() - began;
-            ret->us[NORM][n - 1] = 1e-3 * (double)trip.norm_ns;
-            ret->us[CHECK][n - 1] = 1e-3 * (double)trip.check_ns;
-            ret->us[PASS][n - 1] = 1e-3 * (double)trip.pass_ns;
+            ret->us[NORM][n - 1] = 1e-3 * (double)round_trip.norm_ns;
+            ret->us[CHECK][n - 1] = 1e-3 * (double)round_trip.check_ns;
+            ret->us[PASS][n - 1] = 1e-3 * (double)round_trip.pass_ns;
             ret->us[REST][n - 1] = ret->us[TRIP][n - 1] - ret->us[NORM][n - 1] -
                                    ret->us[CHECK][n - 1] - ret->us[PASS][n - 1];
             ret->count = n;

@@ -99,35 +99,35 @@ static void tell_places(const struct device_facts *facts)
 /* What workers on GPUs, and groups of them, load beside the plugin. */
 static void tell_libraries(const struct gpu_plugin *plugin)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     int version = 0;
 
-    if (plugin->model->ready(&why) == GAPLESS_OK) {
+    if (plugin->model->ready(&reason) == GAPLESS_OK) {
         doctor_tell(FOUND, "cuBLAS", "found, for workers on GPUs");
     } else {
         doctor_tell(LACKING, "cuBLAS", "none: no workers on GPUs");
-        doctor_remedy("%s", why.text);
+        doctor_remedy("%s", reason.text);
     }
-    if (plugin->group->version(&version, &why) == GAPLESS_OK) {
+    if (plugin->group->version(&version, &reason) == GAPLESS_OK) {
         doctor_tell(FOUND, "NCCL", "%d.%d.%d, for groups of workers", version / 10000,
                     version % 10000 / 100, version % 100);
     } else {
         doctor_tell(LACKING, "NCCL", "none: no groups of workers");
-        doctor_remedy("%s", why.text);
+        doctor_remedy("%s", reason.text);
     }
 }
 
 void doctor_gpu(void)
 {
     const struct gpu_plugin *plugin = NULL;
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     uint32_t count = 0;
-    int status = device_plugin(&plugin, &why);
+    int status = device_plugin(&plugin, &reason);
 
     (void)printf("\naccelerators\n");
     if (status == GAPLESS_OK) {
         doctor_tell(FOUND, "plugin", "libgapless_cuda.so %s", plugin->version);
-        status = plugin->device->count(&count, &why);
+        status = plugin->device->count(&count, &reason);
     }
     if (status != GAPLESS_OK) {
         bool driver = device_open_module("") >= 0;
@@ -135,15 +135,15 @@ void doctor_gpu(void)
         doctor_tell(driver ? LACKING : NOTED, "GPU",
                     "none %s; training is on the processor",
                     driver ? "in use" : "here");
-        doctor_remedy("%s", why.text);
+        doctor_remedy("%s", reason.text);
         return;
     }
     for (uint32_t i = 0; i < count; i++) {
         struct device_facts facts;
 
-        if (plugin->device->facts(i, &facts, &why) != GAPLESS_OK) {
+        if (plugin->device->facts(i, &facts, &reason) != GAPLESS_OK) {
             doctor_tell(LACKING, "GPU", "%u cannot be used", i);
-            doctor_remedy("%s", why.text);
+            doctor_remedy("%s", reason.text);
             continue;
         }
         tell_gpu(&facts);

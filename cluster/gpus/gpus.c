@@ -204,8 +204,8 @@ static int start(struct gpus *gpus, struct gapless_error *error)
         .size = gpus->size,
         .context = gpus,
         .abort = abort_rank,
-        .patience_ns = 2 * gpus->timeout_ns,
-        .grace_ns = 2 * gpus->timeout_ns,
+        .peer_wait_ns = 2 * gpus->timeout_ns,
+        .abort_wait_ns = 2 * gpus->timeout_ns,
     };
     int status = group_open(&config, &gpus->group, error);
 
@@ -304,15 +304,15 @@ static double sum_of_losses(const struct gpus *gpus)
 int gpus_gradient(struct gpus *gpus, uint64_t batch, double *ret_loss,
                   struct gapless_error *error)
 {
-    struct gpus_turn turn = {.batch = batch};
-    int status = group_run(gpus->group, gpus_turn_gradient, &turn, error);
+    struct gpus_step step = {.batch = batch};
+    int status = group_run(gpus->group, gpus_step_gradient, &step, error);
 
     if (status == GAPLESS_OK)
         *ret_loss = sum_of_losses(gpus);
     return status;
 }
 
-int gpus_spoil(struct gpus *gpus, struct gapless_error *error)
+int gpus_poison(struct gpus *gpus, struct gapless_error *error)
 {
     static const float bad = (float)NAN;
     const struct device_ops *ops = gpus->plugin->device;
@@ -326,8 +326,8 @@ int gpus_spoil(struct gpus *gpus, struct gapless_error *error)
 int gpus_step(struct gpus *gpus, uint64_t first, double rate, double *ret_loss,
               bool *ret_applied, struct gapless_error *error)
 {
-    struct gpus_turn turn = {.batch = first, .rate = rate};
-    int status = group_run(gpus->group, gpus_turn_step, &turn, error);
+    struct gpus_step step = {.batch = first, .rate = rate};
+    int status = group_run(gpus->group, gpus_step_apply, &step, error);
 
     if (status != GAPLESS_OK)
         return status;

@@ -58,7 +58,7 @@ int gpus_gradient(struct gpus *gpus, uint64_t batch, double *ret_loss,
                   struct gapless_error *error);
 
 /* The first element of rank 0's grad becomes NaN: a fault on purpose. */
-int gpus_spoil(struct gpus *gpus, struct gapless_error *error);
+int gpus_poison(struct gpus *gpus, struct gapless_error *error);
 
 /* One update of synchronous SGD with Nesterov momentum (rule ssgd: the same formula and
  * passes): rank r takes batch number first + r. *ret_applied: false where a gradient

@@ -46,11 +46,11 @@ struct gpus {
     struct gpu_rank rank[DEVICE_MAX];
 };
 
-/* What group_run runs, in gpus_turn.c. The argument is a struct gpus_turn. */
-struct gpus_turn {
+/* What group_run runs, in gpus_turn.c. The argument is a struct gpus_step. */
+struct gpus_step {
     uint64_t batch;
     double rate;
 };
-group_fn gpus_turn_gradient, gpus_turn_step;
+group_fn gpus_step_gradient, gpus_step_apply;
 
 #endif

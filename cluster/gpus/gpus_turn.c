@@ -57,10 +57,10 @@ static int part_gradient(const struct gpus *gpus, struct gpu_rank *rank, uint32_
     return GAPLESS_OK;
 }
 
-int gpus_turn_gradient(void *context, uint32_t r, const void *argument,
+int gpus_step_gradient(void *context, uint32_t r, const void *argument,
                        struct gapless_error *error)
 {
-    const struct gpus_turn *turn = argument;
+    const struct gpus_step *step = argument;
     struct gpus *gpus = context;
     struct gpu_rank *rank = &gpus->rank[r];
     const struct gpu_group_ops *ops = gpus->plugin->group;
@@ -68,7 +68,7 @@ int gpus_turn_gradient(void *context, uint32_t r, const void *argument,
     uint32_t batch, from, count;
     int status = GAPLESS_OK;
 
-    sampler_batch(&gpus->task->sampler, turn->batch, rank->index, &batch);
+    sampler_batch(&gpus->task->sampler, step->batch, rank->index, &batch);
     count = group_share(batch, r, gpus->size, &from);
     gather(gpus, rank, from, count);
     if (gpus->size > 1)
@@ -111,12 +111,12 @@ static int own_part(const struct gpus *gpus, struct gpu_rank *rank,
 
 /* The step of rule ssgd on the mean, which all ranks have bit for bit: so have they the
  * parameters. No rank is ahead of another, so there is no lag. */
-static void step(const struct gpus *gpus, struct gpu_rank *rank, double rate)
+static void apply_step(const struct gpus *gpus, struct gpu_rank *rank, double rate)
 {
     const struct device_ops *ops = gpus->plugin->device;
     const struct rule *rule = rules_find("ssgd");
     struct settings settings = {.momentum = gpus->config.momentum};
-    struct moment moment = {.rate = rate, .active = 1};
+    struct step_context context = {.rate = rate, .active = 1};
     struct device_pass pass = {
         .at = {.theta = rank->theta,
                .all = rank->velocity,
@@ -125,15 +125,15 @@ static void step(const struct gpus *gpus, struct gpu_rank *rank, double rate)
     };
 
     settings_default(&settings);
-    rules_knobs(rule, &settings, &moment, &pass.knobs);
+    rules_step_scalars(rule, &settings, &context, &pass.scalars);
     ops->apply(rank->device, rule, &pass, 1, NULL, gpus->task->model.parameters,
                PLACE_APPLY);
 }
 
-int gpus_turn_step(void *context, uint32_t r, const void *argument,
-                   struct gapless_error *error)
+int gpus_step_apply(void *context, uint32_t r, const void *argument,
+                    struct gapless_error *error)
 {
-    const struct gpus_turn *turn = argument;
+    const struct gpus_step *step = argument;
     struct gpus *gpus = context;
     struct gpu_rank *rank = &gpus->rank[r];
     const struct device_ops *ops = gpus->plugin->device;
@@ -142,7 +142,7 @@ int gpus_turn_step(void *context, uint32_t r, const void *argument,
     double loss = 0.0;
     int status;
 
-    sampler_batch(&gpus->task->sampler, turn->batch + r, rank->index, &count);
+    sampler_batch(&gpus->task->sampler, step->batch + r, rank->index, &count);
     gather(gpus, rank, 0, count);
     status = compute(gpus, rank, count, &loss, error);
     if (status == GAPLESS_OK)
@@ -159,6 +159,6 @@ int gpus_turn_step(void *context, uint32_t r, const void *argument,
         return status;
     rank->applied = ops->result(rank->device, PLACE_FINITE)->finite != 0;
     if (rank->applied)
-        step(gpus, rank, turn->rate);
+        apply_step(gpus, rank, step->rate);
     return GAPLESS_OK;
 }

@@ -23,10 +23,10 @@ struct group {
     pthread_cond_t work, back;
     group_fn *fn; /* of the turn */
     const void *argument;
-    uint64_t turn; /* counts the runs */
+    uint64_t step; /* counts the runs */
     bool leave;    /* the threads shall end */
     bool aborted, failed;
-    uint32_t culprit;
+    uint32_t first_failed;
     struct gapless_error failure;
     struct group_rank rank[GROUP_MAX];
 };
@@ -61,7 +61,7 @@ static void keep(struct group *group, uint32_t rank, const struct gapless_error 
         (!second_hand(group->failure.status) || second_hand(error->status)))
         return;
     group->failed = true;
-    group->culprit = rank;
+    group->first_failed = rank;
     group->failure = *error;
 }
 
@@ -69,27 +69,27 @@ static void came_back(struct group_rank *rank, int status,
                       const struct gapless_error *error)
 {
     struct group *group = rank->group;
-    struct gapless_error why = *error;
+    struct gapless_error reason = *error;
 
     rank->status = status;
     if (status == GAPLESS_OK)
         return;
-    if (why.status != status)
-        (void)gapless_error_set(&why, status, 0, "%s", gapless_strerror(status));
-    keep(group, rank->number, &why);
+    if (reason.status != status)
+        (void)gapless_error_set(&reason, status, 0, "%s", gapless_strerror(status));
+    keep(group, rank->number, &reason);
     abort_all(group);
 }
 
 static int tell(const struct group *group, struct gapless_error *error)
 {
-    const struct gapless_error *why = &group->failure;
-    int status = why->status == GAPLESS_PEER_LOST ? GAPLESS_SYSTEM : why->status;
-    bool named = strncmp(why->text, "rank ", 5) == 0; /* NCCL's side has done so */
+    const struct gapless_error *reason = &group->failure;
+    int status = reason->status == GAPLESS_PEER_LOST ? GAPLESS_SYSTEM : reason->status;
+    bool named = strncmp(reason->text, "rank ", 5) == 0; /* NCCL's side has done so */
 
     if (group->config.size == 1 || named)
-        return gapless_error_set(error, status, 0, "%s", why->text);
-    return gapless_error_set(error, status, 0, "rank %u of %u: %.440s", group->culprit,
-                             group->config.size, why->text);
+        return gapless_error_set(error, status, 0, "%s", reason->text);
+    return gapless_error_set(error, status, 0, "rank %u of %u: %.440s",
+                             group->first_failed, group->config.size, reason->text);
 }
 
 /* ---- the threads --------------------------------------------------------- */
@@ -119,11 +119,11 @@ static void *follow(void *context)
         const void *argument;
 
         /* No bound: it waits for its own process, whose end ends it, too. */
-        while (group->turn == done && !group->leave)
+        while (group->step == done && !group->leave)
             (void)pthread_cond_wait(&group->work, &group->mutex);
-        if (group->turn == done)
+        if (group->step == done)
             break;
-        done = group->turn;
+        done = group->step;
         fn = group->fn;
         argument = group->argument;
         (void)pthread_mutex_unlock(&group->mutex);
@@ -183,7 +183,7 @@ static void begin(struct group *group, group_fn *fn, const void *argument)
     (void)pthread_mutex_lock(&group->mutex);
     group->fn = fn;
     group->argument = argument;
-    group->turn++;
+    group->step++;
     for (uint32_t r = 1; r < group->config.size; r++)
         group->rank[r].busy = true;
     (void)pthread_cond_broadcast(&group->work);
@@ -194,18 +194,18 @@ static void begin(struct group *group, group_fn *fn, const void *argument)
 /* With the lock held: a rank that takes much longer than rank 0 has failed, too. */
 static void wait_for_others(struct group *group)
 {
-    uint32_t out = await(group, false, group->config.patience_ns, true);
-    struct gapless_error why;
+    uint32_t out = await(group, false, group->config.peer_wait_ns, true);
+    struct gapless_error reason;
 
     if (out < group->config.size && !group->failed) {
-        (void)gapless_error_set(&why, GAPLESS_TIMEOUT, 0,
+        (void)gapless_error_set(&reason, GAPLESS_TIMEOUT, 0,
                                 "it did not finish within %.3g s of rank 0",
-                                1e-9 * (double)group->config.patience_ns);
-        keep(group, out, &why);
+                                1e-9 * (double)group->config.peer_wait_ns);
+        keep(group, out, &reason);
         abort_all(group);
     }
     if (group->failed)
-        (void)await(group, false, group->config.grace_ns, false);
+        (void)await(group, false, group->config.abort_wait_ns, false);
 }
 
 int group_run(struct group *group, group_fn *fn, const void *argument,
@@ -239,14 +239,14 @@ bool group_run_last(struct group *group, group_fn *fn, const void *argument)
         return false;
     begin(group, fn, argument);
     (void)pthread_mutex_lock(&group->mutex);
-    all = await(group, false, group->config.grace_ns, false) == group->config.size;
+    all = await(group, false, group->config.abort_wait_ns, false) == group->config.size;
     (void)pthread_mutex_unlock(&group->mutex);
     return all;
 }
 
-uint32_t group_culprit(const struct group *group)
+uint32_t group_first_failed(const struct group *group)
 {
-    return group->failed ? group->culprit : group->config.size;
+    return group->failed ? group->first_failed : group->config.size;
 }
 
 /* ---- open, close --------------------------------------------------------- */
@@ -306,7 +306,7 @@ bool group_close(struct group *group, struct gapless_error *error)
     (void)pthread_mutex_lock(&group->mutex);
     group->leave = true;
     (void)pthread_cond_broadcast(&group->work);
-    out = await(group, true, group->config.grace_ns, false);
+    out = await(group, true, group->config.abort_wait_ns, false);
     (void)pthread_mutex_unlock(&group->mutex);
     if (out < group->config.size) {
         (void)gapless_error_set(error, GAPLESS_TIMEOUT, 0,
@@ -314,7 +314,7 @@ bool group_close(struct group *group, struct gapless_error *error)
                                 "after it was told to: its GPU may hang (see "
                                 "nvidia-smi)",
                                 out, group->config.size,
-                                1e-9 * (double)group->config.grace_ns);
+                                1e-9 * (double)group->config.abort_wait_ns);
         return false;
     }
     for (uint32_t r = 1; r < group->config.size; r++)

@@ -37,8 +37,8 @@ struct group_config {
     /* Ends what a rank is waiting for, now and from now on. Called once for each rank,
      * from the thread of any. */
     void (*abort)(void *context, uint32_t rank);
-    int64_t patience_ns; /* for the others, when one rank is back */
-    int64_t grace_ns;    /* for them to come back after an abort */
+    int64_t peer_wait_ns;  /* for the others, when one rank is back */
+    int64_t abort_wait_ns; /* for them to come back after an abort */
 };
 
 /* Starts size - 1 threads. GAPLESS_NO_MEMORY, GAPLESS_SYSTEM. */
@@ -53,7 +53,7 @@ int group_run(struct group *group, group_fn *fn, const void *argument,
  * not told. For closing. False: a rank did not come back. */
 bool group_run_last(struct group *group, group_fn *fn, const void *argument);
 /* Which rank failed first of its own; size: none did. */
-uint32_t group_culprit(const struct group *group);
+uint32_t group_first_failed(const struct group *group);
 /* Ends the threads. NULL is a no-op. False: a thread does not end, which is said in
  * *error; what it uses was not freed, and the process had better end. */
 bool group_close(struct group *group, struct gapless_error *error);

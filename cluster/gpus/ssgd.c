@@ -183,7 +183,7 @@ static void watch_signals(struct ssgd *run, double seconds)
         return;
     if (run->signal != 0) {
         view_leave(&run->view);
-        say("train", "ended at once; metrics.jsonl is in %s", run->folder);
+        report_failure("train", "ended at once; metrics.jsonl is in %s", run->folder);
         _exit(128 + number);
     }
     run->signal = number;
@@ -249,7 +249,7 @@ static void evaluate(struct ssgd *run)
 static void show(struct ssgd *run)
 {
     double now = now_seconds();
-    struct moment moment = {
+    struct metrics_sample sample = {
         .elapsed = run->facts.elapsed,
         .updates_per_second = run->facts.updates_per_second,
         .epoch = (double)run->facts.stats.gradients / run->facts.epoch_gradients,
@@ -260,7 +260,7 @@ static void show(struct ssgd *run)
 
     if (run->begun && now >= run->metrics_due) {
         run->metrics_due = now + METRICS_EVERY_S;
-        results_metrics(&run->results, &moment);
+        results_metrics(&run->results, &sample);
     }
     if (now >= run->view_due) {
         run->view_due = now + VIEW_EVERY_S;
@@ -311,7 +311,7 @@ static int close_all(struct ssgd *run, int code)
     struct gapless_error error = {0};
 
     if (!gpus_close(run->gpus, &error)) {
-        say("train", "%s", error.text);
+        report_failure("train", "%s", error.text);
         (void)fflush(NULL);
         _exit(EXIT_FAILED);
     }
@@ -337,11 +337,11 @@ int ssgd_train(const struct settings *settings, int argc, char **argv)
     (void)pthread_mutex_init(&run.lock, NULL);
     catch_signals(&run);
     if (prepare(&run, &error) != GAPLESS_OK)
-        return close_all(&run, say_error("train", &error));
+        return close_all(&run, report_error("train", &error));
     announce(&run);
     run.evaluator.accuracy = run.evaluator.mean_loss = (double)NAN;
     if (drive(&run, &error) != GAPLESS_OK)
-        return close_all(&run, say_error("train", &error));
+        return close_all(&run, report_error("train", &error));
     code = ssgd_finish(&run);
     return close_all(&run, code);
 }

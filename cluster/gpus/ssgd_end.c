@@ -41,7 +41,7 @@ static void measure(struct ssgd *run, bool fetched)
 
 static void last_line(struct ssgd *run)
 {
-    struct moment moment = {
+    struct metrics_sample sample = {
         .elapsed = run->facts.elapsed,
         .updates_per_second = run->facts.updates_per_second,
         .epoch = (double)run->facts.stats.gradients / run->facts.epoch_gradients,
@@ -50,7 +50,7 @@ static void last_line(struct ssgd *run)
         .stats = &run->facts.stats,
     };
 
-    results_metrics(&run->results, &moment);
+    results_metrics(&run->results, &sample);
 }
 
 static int save(struct ssgd *run, struct gapless_error *error)
@@ -81,9 +81,9 @@ static int say_how(const struct ssgd *run, bool good)
     const char *failure = run->failure.text;
 
     if (run->results.failed)
-        (void)say_error("train", &run->results.error);
+        (void)report_error("train", &run->results.error);
     if (run->failure.status != GAPLESS_OK)
-        say("train", "the group failed and left: %s", failure);
+        report_failure("train", "the group failed and left: %s", failure);
     if (!good || run->failure.status != GAPLESS_OK || run->results.failed)
         return EXIT_FAILED;
     return run->signal != 0 ? 128 + run->signal : EXIT_DONE;
@@ -109,7 +109,7 @@ int ssgd_finish(struct ssgd *run)
     if (!run->begun) {
         view_leave(&run->view);
         if (run->failure.status == GAPLESS_OK)
-            say("train", "stopped before the run began");
+            report_failure("train", "stopped before the run began");
         return say_how(run, true);
     }
     fetched = fetch(run);
@@ -131,6 +131,6 @@ int ssgd_finish(struct ssgd *run)
                  fetched && status == GAPLESS_OK ? ", model.safetensors" : "");
     (void)fflush(stdout);
     if (status != GAPLESS_OK)
-        (void)say_error("train", &error);
+        (void)report_error("train", &error);
     return say_how(run, status == GAPLESS_OK);
 }

@@ -164,11 +164,11 @@ bool launch_wait(struct child *children, uint32_t count, double seconds)
     }
 }
 
-void launch_end(struct child *children, uint32_t count, double grace)
+void launch_end(struct child *children, uint32_t count, double abort_wait)
 {
     launch_signal(children, count, SIGTERM);
     launch_signal(children, count, SIGCONT); /* one that was stopped cannot end */
-    if (launch_wait(children, count, grace))
+    if (launch_wait(children, count, abort_wait))
         return;
     launch_signal(children, count, SIGKILL);
     (void)launch_wait(children, count, KILL_WAIT_S);

@@ -47,7 +47,7 @@ void launch_signal(const struct child *children, uint32_t count, int signal);
 /* Waits for all to end, at most so long; true if they have. */
 bool launch_wait(struct child *children, uint32_t count, double seconds);
 /* Ends all: asks, waits `grace` seconds, kills. After this none runs. */
-void launch_end(struct child *children, uint32_t count, double grace);
+void launch_end(struct child *children, uint32_t count, double abort_wait);
 /* "was killed by signal 9 (Killed)", "ended with code 1". */
 void launch_describe(const struct child *child, char *ret, size_t max);
 /* The last line it wrote that is not empty, or "". */

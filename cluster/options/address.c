@@ -35,26 +35,27 @@ struct place {
     char port[8]; /* "": none was given */
 };
 
-static bool read_port(const char *text, struct place *ret, struct parse_why *why)
+static bool read_port(const char *text, struct place *ret, struct parse_error *reason)
 {
     uint64_t port;
-    struct parse_why what;
+    struct parse_error what;
 
     if (text[0] == '\0')
         return parse_refuse(
-            why, "has a ':' and no port behind it: write %.80s:" ADDRESS_PORT_TEXT,
+            reason, "has a ':' and no port behind it: write %.80s:" ADDRESS_PORT_TEXT,
             ret->host);
     if (strlen(text) >= sizeof ret->port ||
         strspn(text, "0123456789") != strlen(text) ||
         !parse_count(text, 1, 65535, &port, &what))
         return parse_refuse(
-            why, "has the port '%.40s', which is no number from 1 to 65535", text);
+            reason, "has the port '%.40s', which is no number from 1 to 65535", text);
     memcpy(ret->port, text, strlen(text) + 1);
     return true;
 }
 
 /* "[fe80::1%ib0]:7471" */
-static bool read_bracketed(const char *text, struct place *ret, struct parse_why *why)
+static bool read_bracketed(const char *text, struct place *ret,
+                           struct parse_error *reason)
 {
     const char *end = strchr(text, ']');
     unsigned char binary[16];
@@ -63,27 +64,27 @@ static bool read_bracketed(const char *text, struct place *ret, struct parse_why
 
     if (end == NULL || (end[1] != '\0' && end[1] != ':') ||
         (size_t)(end - text) >= sizeof ret->host)
-        return parse_refuse(why, "wants [IPV6]:PORT, not '%.80s'", text);
+        return parse_refuse(reason, "wants [IPV6]:PORT, not '%.80s'", text);
     memcpy(ret->host, text + 1, (size_t)(end - text) - 1);
     ret->host[end - text - 1] = '\0';
     ret->bracketed = true;
     scope = strchr(ret->host, '%');
     if (scope != NULL && (scope[1] == '\0' || strlen(scope + 1) >= IF_NAMESIZE))
-        return parse_refuse(why, "has no interface behind the %% in '%.80s'", text);
+        return parse_refuse(reason, "has no interface behind the %% in '%.80s'", text);
     if (scope != NULL)
         *scope = '\0';
     good = inet_pton(AF_INET6, ret->host, binary) == 1;
     if (good && scope == NULL && binary[0] == 0xfe && (binary[1] & 0xc0) == 0x80)
-        return parse_refuse(why,
+        return parse_refuse(reason,
                             "is a link-local address: name the interface, as in "
                             "[%.60s%%ib0]",
                             ret->host);
     if (scope != NULL)
         *scope = '%';
     if (!good)
-        return parse_refuse(why, "has '%.80s' in brackets, which is no IPv6 address",
+        return parse_refuse(reason, "has '%.80s' in brackets, which is no IPv6 address",
                             ret->host);
-    return end[1] == '\0' || read_port(end + 2, ret, why);
+    return end[1] == '\0' || read_port(end + 2, ret, reason);
 }
 
 static bool host_good(const char *host)
@@ -99,29 +100,30 @@ static bool host_good(const char *host)
     return host[0] != '-' && host[0] != '.';
 }
 
-static bool read_place(const char *text, struct place *ret, struct parse_why *why)
+static bool read_place(const char *text, struct place *ret, struct parse_error *reason)
 {
     const char *colon = strchr(text, ':');
     size_t count = colon != NULL ? (size_t)(colon - text) : strlen(text);
 
     *ret = (struct place){.host = ""};
     if (text[0] == '[')
-        return read_bracketed(text, ret, why);
+        return read_bracketed(text, ret, reason);
     if (colon != NULL && strchr(colon + 1, ':') != NULL)
-        return parse_refuse(why,
+        return parse_refuse(reason,
                             "has more than one ':' in '%.60s': an IPv6 address goes "
                             "into brackets, as in [2001:db8::1]:" ADDRESS_PORT_TEXT,
                             text);
     if (count == 0)
-        return parse_refuse(why, "has no host in '%.60s': write HOST:PORT", text);
+        return parse_refuse(reason, "has no host in '%.60s': write HOST:PORT", text);
     if (count >= sizeof ret->host)
-        return parse_refuse(why, "has a host name that is too long");
+        return parse_refuse(reason, "has a host name that is too long");
     memcpy(ret->host, text, count);
     ret->host[count] = '\0';
     if (!host_good(ret->host))
-        return parse_refuse(
-            why, "has '%.80s', which is neither an address nor a host name", ret->host);
-    return colon == NULL || read_port(colon + 1, ret, why);
+        return parse_refuse(reason,
+                            "has '%.80s', which is neither an address nor a host name",
+                            ret->host);
+    return colon == NULL || read_port(colon + 1, ret, reason);
 }
 
 /* ---- lists of them ------------------------------------------------------- */
@@ -129,7 +131,7 @@ static bool read_place(const char *text, struct place *ret, struct parse_why *wh
 /* Checks "HOST:PORT,..." and writes it to ret, with the usual port where none is and
  * `port_needed` is false. */
 static bool read_places(const char *text, bool port_needed, char *ret, size_t max,
-                        struct parse_why *why)
+                        struct parse_error *reason)
 {
     char copy[ADDRESS_MAX];
     char *rest = copy;
@@ -137,62 +139,63 @@ static bool read_places(const char *text, bool port_needed, char *ret, size_t ma
     unsigned hosts = 0;
 
     if (strlen(text) >= sizeof copy)
-        return parse_refuse(why, "is longer than %d bytes", ADDRESS_MAX - 1);
+        return parse_refuse(reason, "is longer than %d bytes", ADDRESS_MAX - 1);
     memcpy(copy, text, strlen(text) + 1);
     while (rest != NULL) {
         const char *word = strsep(&rest, ",");
         struct place place;
 
         if (++hosts > ADDRESS_HOSTS_MAX)
-            return parse_refuse(why, "has more than %d hosts", ADDRESS_HOSTS_MAX);
-        if (!read_place(word, &place, why))
+            return parse_refuse(reason, "has more than %d hosts", ADDRESS_HOSTS_MAX);
+        if (!read_place(word, &place, reason))
             return false;
         if (place.port[0] == '\0' && port_needed)
             return parse_refuse(
-                why, "has no port in '%.80s': write %.80s:" ADDRESS_PORT_TEXT, word,
+                reason, "has no port in '%.80s': write %.80s:" ADDRESS_PORT_TEXT, word,
                 word);
         used += (size_t)snprintf(
             ret + used, max - used, "%s%s%s%s:%s", hosts > 1 ? "," : "",
             place.bracketed ? "[" : "", place.host, place.bracketed ? "]" : "",
             place.port[0] != '\0' ? place.port : ADDRESS_PORT_TEXT);
         if (used >= max)
-            return parse_refuse(why, "is longer than %d bytes", ADDRESS_MAX - 1);
+            return parse_refuse(reason, "is longer than %d bytes", ADDRESS_MAX - 1);
     }
     return true;
 }
 
-bool address_check(const char *text, struct parse_why *why)
+bool address_check(const char *text, struct parse_error *reason)
 {
     const char *transport = address_transport(text);
     char nothing[ADDRESS_MAX];
 
     if (transport == NULL || text[strlen(transport) + 1] == '\0')
-        return parse_refuse(why,
+        return parse_refuse(reason,
                             "must be shm:NAME, shm:/path/of/socket or verbs:HOST:PORT, "
                             "not '%.60s'",
                             text);
     if (strcmp(transport, "shm") == 0)
         return strlen(text) < ADDRESS_MAX ||
-               parse_refuse(why, "is longer than %d bytes", ADDRESS_MAX - 1);
+               parse_refuse(reason, "is longer than %d bytes", ADDRESS_MAX - 1);
     if (!GAPLESS_HAVE_VERBS)
-        return parse_refuse(why, "is an RDMA address, and %s", address_no_verbs);
-    return read_places(text + 6, true, nothing, sizeof nothing, why);
+        return parse_refuse(reason, "is an RDMA address, and %s", address_no_verbs);
+    return read_places(text + 6, true, nothing, sizeof nothing, reason);
 }
 
 bool address_join(const char *transport, const char *text, char ret[ADDRESS_MAX],
-                  struct parse_why *why)
+                  struct parse_error *reason)
 {
     char whole[ADDRESS_MAX];
     int used = snprintf(whole, sizeof whole, "%s:", transport);
 
     if (strcmp(transport, "verbs") == 0) {
-        if (!read_places(text, false, whole + used, sizeof whole - (size_t)used, why))
+        if (!read_places(text, false, whole + used, sizeof whole - (size_t)used,
+                         reason))
             return false;
     } else if (snprintf(whole + used, sizeof whole - (size_t)used, "%s", text) >=
                (int)sizeof whole - used) {
-        return parse_refuse(why, "is longer than %d bytes", ADDRESS_MAX - 1);
+        return parse_refuse(reason, "is longer than %d bytes", ADDRESS_MAX - 1);
     }
-    if (!address_check(whole, why))
+    if (!address_check(whole, reason))
         return false;
     memcpy(ret, whole, sizeof whole);
     return true;
@@ -210,9 +213,9 @@ bool address_is_wildcard(const char *text)
     memcpy(copy, text + 6, strlen(text + 6) + 1);
     while (rest != NULL) {
         struct place place;
-        struct parse_why why;
+        struct parse_error reason;
 
-        if (read_place(strsep(&rest, ","), &place, &why) &&
+        if (read_place(strsep(&rest, ","), &place, &reason) &&
             (strcmp(place.host, "0.0.0.0") == 0 || strcmp(place.host, "::") == 0))
             return true;
     }

@@ -25,11 +25,11 @@ extern const char address_no_verbs[];
 /* The transport that the address begins with, "shm" or "verbs"; NULL: none. */
 const char *address_transport(const char *text);
 /* A whole address, with its transport. */
-bool address_check(const char *text, struct parse_why *why);
+bool address_check(const char *text, struct parse_error *reason);
 /* Puts a transport before what follows the colon, adds the usual port to hosts that
  * have none, and checks it. */
 bool address_join(const char *transport, const char *text, char ret[ADDRESS_MAX],
-                  struct parse_why *why);
+                  struct parse_error *reason);
 /* Does a verbs address stand for every interface of a machine (0.0.0.0, [::])? Nobody
  * can connect to that. */
 bool address_is_wildcard(const char *text);

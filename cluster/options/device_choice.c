@@ -18,7 +18,7 @@ int device_settle(const char *text, const char **ret_use, uint32_t *ret_gpus,
     bool any = strcmp(text, "auto") == 0;
     const struct gpu_plugin *plugin = NULL;
     uint32_t numbers[DEVICE_MAX], count = 0;
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     int status;
 
     if (!device_is_place(text))
@@ -33,9 +33,9 @@ int device_settle(const char *text, const char **ret_use, uint32_t *ret_gpus,
         *ret_gpus = 0;
         return GAPLESS_OK;
     }
-    status = device_plugin(&plugin, &why);
+    status = device_plugin(&plugin, &reason);
     if (status == GAPLESS_OK)
-        status = device_choose(plugin, any ? "cuda" : text, numbers, &count, &why);
+        status = device_choose(plugin, any ? "cuda" : text, numbers, &count, &reason);
     if (status == GAPLESS_OK) {
         *ret_use = any ? "cuda" : text;
         *ret_gpus = count;
@@ -43,10 +43,10 @@ int device_settle(const char *text, const char **ret_use, uint32_t *ret_gpus,
     }
     if (!any) {
         if (error != NULL)
-            *error = why;
+            *error = reason;
         return status;
     }
-    (void)snprintf(ret_note, bytes, "no GPU is used: %s", why.text);
+    (void)snprintf(ret_note, bytes, "no GPU is used: %s", reason.text);
     *ret_use = "cpu";
     *ret_gpus = 0;
     return GAPLESS_OK;

@@ -20,7 +20,7 @@ static const char *rule_name_at(const void *context, unsigned index)
     return gapless_rule_at(index, &rule) == GAPLESS_OK ? rule.name : NULL;
 }
 
-static bool rule_set(const char *text, const char **ret, struct parse_why *why)
+static bool rule_set(const char *text, const char **ret, struct parse_error *reason)
 {
     struct gapless_rule rule;
     const char *near;
@@ -31,14 +31,15 @@ static bool rule_set(const char *text, const char **ret, struct parse_why *why)
         return true;
     }
     near = parse_nearest(text, rule_name_at, NULL);
-    used = (size_t)snprintf(why->text, sizeof why->text, "knows no rule '%.40s'", text);
+    used = (size_t)snprintf(reason->text, sizeof reason->text, "knows no rule '%.40s'",
+                            text);
     if (near != NULL)
-        (void)snprintf(why->text + used, sizeof why->text - used,
+        (void)snprintf(reason->text + used, sizeof reason->text - used,
                        "; did you mean '%s'?", near);
     return false;
 }
 
-static bool flag_set(const char *text, bool *ret, struct parse_why *why)
+static bool flag_set(const char *text, bool *ret, struct parse_error *reason)
 {
     static const char *const yes[] = {"1", "yes", "true", "on"};
     static const char *const no[] = {"0", "no", "false", "off"};
@@ -48,12 +49,13 @@ static bool flag_set(const char *text, bool *ret, struct parse_why *why)
             *ret = strcmp(text, yes[i]) == 0;
             return true;
         }
-    (void)snprintf(why->text, sizeof why->text, "must be 1 or 0, not '%.60s'", text);
+    (void)snprintf(reason->text, sizeof reason->text, "must be 1 or 0, not '%.60s'",
+                   text);
     return false;
 }
 
 static bool choice_set(const char *text, const char *choices, const char **ret,
-                       struct parse_why *why)
+                       struct parse_error *reason)
 {
     size_t count = strlen(text);
 
@@ -63,12 +65,13 @@ static bool choice_set(const char *text, const char *choices, const char **ret,
             *ret = text;
             return true;
         }
-    (void)snprintf(why->text, sizeof why->text, "must be one of: %s; not '%.60s'",
+    (void)snprintf(reason->text, sizeof reason->text, "must be one of: %s; not '%.60s'",
                    choices, text);
     return false;
 }
 
-static bool schedule_set(const char *text, struct settings *ret, struct parse_why *why)
+static bool schedule_set(const char *text, struct settings *ret,
+                         struct parse_error *reason)
 {
     static const struct real_bounds share = {0.0, 1.0, false, false};
     double to = 0.0;
@@ -79,12 +82,12 @@ static bool schedule_set(const char *text, struct settings *ret, struct parse_wh
         return true;
     }
     if (strncmp(text, "cosine", 6) != 0 || (text[6] != '\0' && text[6] != ':')) {
-        (void)snprintf(why->text, sizeof why->text,
+        (void)snprintf(reason->text, sizeof reason->text,
                        "must be one of: constant, cosine, cosine:TO; not '%.60s'",
                        text);
         return false;
     }
-    if (text[6] == ':' && !parse_real(text + 7, share, &to, why))
+    if (text[6] == ':' && !parse_real(text + 7, share, &to, reason))
         return false;
     ret->cosine = true;
     ret->cosine_to = to;
@@ -92,10 +95,10 @@ static bool schedule_set(const char *text, struct settings *ret, struct parse_wh
 }
 
 /* One without a transport has to wait for --transport: see options_network. */
-static bool address_set(const char *text, const char **ret, struct parse_why *why)
+static bool address_set(const char *text, const char **ret, struct parse_error *reason)
 {
     if (text[0] == '\0' || address_transport(text) != NULL) {
-        if (!address_check(text, why))
+        if (!address_check(text, reason))
             return false;
     }
     *ret = text;
@@ -103,12 +106,12 @@ static bool address_set(const char *text, const char **ret, struct parse_why *wh
 }
 
 static bool count_set(const struct option_row *row, const char *text, void *at,
-                      struct parse_why *why)
+                      struct parse_error *reason)
 {
     uint64_t count;
 
     if (!parse_count(text, (uint64_t)row->bounds.low, (uint64_t)row->bounds.high,
-                     &count, why))
+                     &count, reason))
         return false;
     if (row->kind == KIND_COUNT64)
         *(uint64_t *)at = count;
@@ -119,10 +122,10 @@ static bool count_set(const struct option_row *row, const char *text, void *at,
     return true;
 }
 
-static bool text_set(const char *text, const char **ret, struct parse_why *why)
+static bool text_set(const char *text, const char **ret, struct parse_error *reason)
 {
     if (text[0] == '\0') {
-        (void)snprintf(why->text, sizeof why->text, "must not be empty");
+        (void)snprintf(reason->text, sizeof reason->text, "must not be empty");
         return false;
     }
     *ret = text;
@@ -131,33 +134,33 @@ static bool text_set(const char *text, const char **ret, struct parse_why *why)
 
 /* Reads one value into *ret by the kind of its row. */
 static bool value_set(const struct option_row *row, const char *text,
-                      struct settings *ret, struct parse_why *why)
+                      struct settings *ret, struct parse_error *reason)
 {
     void *at = (char *)ret + row->offset;
 
     switch (row->kind) {
     case KIND_FLAG:
-        return flag_set(text, at, why);
+        return flag_set(text, at, reason);
     case KIND_TEXT:
-        return text_set(text, at, why);
+        return text_set(text, at, reason);
     case KIND_COUNT32:
     case KIND_COUNT64:
     case KIND_INT:
-        return count_set(row, text, at, why);
+        return count_set(row, text, at, reason);
     case KIND_REAL:
-        return parse_real(text, row->bounds, at, why);
+        return parse_real(text, row->bounds, at, reason);
     case KIND_SPAN:
-        return parse_span(text, at, why);
+        return parse_span(text, at, reason);
     case KIND_STEPS:
-        return parse_milestones(text, at, why);
+        return parse_milestones(text, at, reason);
     case KIND_SCHEDULE:
-        return schedule_set(text, ret, why);
+        return schedule_set(text, ret, reason);
     case KIND_RULE:
-        return rule_set(text, at, why);
+        return rule_set(text, at, reason);
     case KIND_CHOICE:
-        return choice_set(text, row->choices, at, why);
+        return choice_set(text, row->choices, at, reason);
     case KIND_ADDRESS:
-        return address_set(text, at, why);
+        return address_set(text, at, reason);
     }
     return false;
 }
@@ -165,13 +168,13 @@ static bool value_set(const struct option_row *row, const char *text,
 /* "gapless train: --workers must be ..." and, for a rule, the list of them. */
 static void mistake(enum option_command command, const struct option_row *row,
                     enum option_source source, const char *variable,
-                    const struct parse_why *why)
+                    const struct parse_error *reason)
 {
     const char *name;
 
     (void)fprintf(stderr, "gapless %s: %s%s %s\n", options_command_name(command),
                   source == OPTION_ENVIRONMENT ? variable : "--",
-                  source == OPTION_ENVIRONMENT ? "" : row->name, why->text);
+                  source == OPTION_ENVIRONMENT ? "" : row->name, reason->text);
     if (row->kind != KIND_RULE)
         return;
     (void)fprintf(stderr, "rules:");
@@ -185,10 +188,10 @@ static bool option_set(enum option_command command, unsigned index, const char *
                        struct settings *ret)
 {
     const struct option_row *row = &options_table[index];
-    struct parse_why why;
+    struct parse_error reason;
 
-    if (!value_set(row, text, ret, &why)) {
-        mistake(command, row, source, variable, &why);
+    if (!value_set(row, text, ret, &reason)) {
+        mistake(command, row, source, variable, &reason);
         return false;
     }
     ret->text[index] = text;
@@ -395,7 +398,7 @@ void options_defaults(enum option_command command, struct settings *ret)
 }
 
 bool options_set(enum option_command command, const char *name, const char *text,
-                 struct settings *ret, struct parse_why *why)
+                 struct settings *ret, struct parse_error *reason)
 {
     struct command_options of = {command};
     const char *near;
@@ -404,16 +407,17 @@ bool options_set(enum option_command command, const char *name, const char *text
         if ((options_table[i].commands & command) == 0 ||
             strcmp(options_table[i].name, name) != 0)
             continue;
-        if (!value_set(&options_table[i], text, ret, why))
+        if (!value_set(&options_table[i], text, ret, reason))
             return false;
         ret->text[i] = text;
         ret->source[i] = OPTION_FLAG;
         return true;
     }
     near = parse_nearest(name, option_name_at, &of);
-    (void)snprintf(why->text, sizeof why->text, "is no option of gapless %s%s%s%s",
-                   options_command_name(command), near != NULL ? "; did you mean " : "",
-                   near != NULL ? near : "", near != NULL ? "?" : "");
+    (void)snprintf(reason->text, sizeof reason->text,
+                   "is no option of gapless %s%s%s%s", options_command_name(command),
+                   near != NULL ? "; did you mean " : "", near != NULL ? near : "",
+                   near != NULL ? "?" : "");
     return false;
 }
 

@@ -69,7 +69,7 @@ struct settings {
      * to be */
     const char *transport, *listen, *token_file, *rdma_device;
     bool insecure;
-    uint32_t lanes, retries, ack_timeout;
+    uint32_t channels, retries, ack_timeout;
     double reconnect;
     char address_text[ADDRESS_MAX]; /* of an address that was put together */
     /* GPUs */
@@ -115,7 +115,7 @@ void options_defaults(enum option_command command, struct settings *ret);
  * outlive `ret`. False: `why` is a clause that follows the name, "must be at least 1"
  * or "is no option of gapless simulate". Nothing is printed. */
 bool options_set(enum option_command command, const char *name, const char *text,
-                 struct settings *ret, struct parse_why *why);
+                 struct settings *ret, struct parse_error *reason);
 /* Copies one option from another set of the same command. */
 void options_take(struct settings *to, const struct settings *from, const char *name);
 /* Where the value of an option came from. The name must be in the table. */

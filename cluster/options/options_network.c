@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define RECONNECT_S 30.0 /* over a network, unless told */
+#define RECONNECT_S 30.0 /* over a network, by default */
 
 static const struct option_row *row_of(enum option_command command, const char *name)
 {
@@ -25,7 +25,7 @@ static const struct option_row *row_of(enum option_command command, const char *
 }
 
 static bool wrong(enum option_command command, const struct settings *settings,
-                  const char *name, const struct parse_why *why)
+                  const char *name, const struct parse_error *reason)
 {
     char variable[64];
 
@@ -34,7 +34,7 @@ static bool wrong(enum option_command command, const struct settings *settings,
                   options_source(settings, name) == OPTION_ENVIRONMENT ? "" : "--",
                   options_source(settings, name) == OPTION_ENVIRONMENT ? variable
                                                                        : name,
-                  why->text);
+                  reason->text);
     return false;
 }
 
@@ -42,10 +42,10 @@ static bool wrong(enum option_command command, const struct settings *settings,
 static bool join(enum option_command command, struct settings *ret, const char *name,
                  const char *text)
 {
-    struct parse_why why;
+    struct parse_error reason;
 
-    if (!address_join(ret->transport, text, ret->address_text, &why))
-        return wrong(command, ret, name, &why);
+    if (!address_join(ret->transport, text, ret->address_text, &reason))
+        return wrong(command, ret, name, &reason);
     ret->address = ret->address_text;
     return true;
 }
@@ -58,22 +58,22 @@ static bool take_listen(enum option_command command, struct settings *ret,
     enum option_source address = options_source(ret, name);
     enum option_source transport = options_source(ret, "transport");
     bool shm = ret->transport != NULL && strcmp(ret->transport, "shm") == 0;
-    struct parse_why why;
+    struct parse_error reason;
 
     if (ret->listen == NULL || address > listen || (shm && transport > listen))
         return true; /* something stronger was said */
     if (address == listen || shm) {
-        (void)snprintf(why.text, sizeof why.text,
+        (void)snprintf(reason.text, sizeof reason.text,
                        "is for --transport verbs%s%s; say one of them",
                        address == listen ? ", and means the same as --" : "",
                        address == listen ? name : "");
-        return wrong(command, ret, "listen", &why);
+        return wrong(command, ret, "listen", &reason);
     }
     if (address_transport(ret->listen) != NULL) {
-        (void)snprintf(why.text, sizeof why.text,
+        (void)snprintf(reason.text, sizeof reason.text,
                        "takes ADDR[:PORT] without a transport; or write --%s %.80s",
                        name, ret->listen);
-        return wrong(command, ret, "listen", &why);
+        return wrong(command, ret, "listen", &reason);
     }
     ret->transport = "verbs";
     return join(command, ret, "listen", ret->listen);
@@ -86,7 +86,7 @@ static bool agree(enum option_command command, struct settings *ret, const char 
 {
     enum option_source address = options_source(ret, name);
     enum option_source transport = options_source(ret, "transport");
-    struct parse_why why;
+    struct parse_error reason;
 
     if (ret->transport == NULL || transport < address ||
         strcmp(ret->transport, own) == 0) {
@@ -97,24 +97,25 @@ static bool agree(enum option_command command, struct settings *ret, const char 
         ret->address = NULL;
         return true;
     }
-    (void)snprintf(why.text, sizeof why.text, "%.60s is no address of --transport %s",
-                   ret->address, ret->transport);
-    return wrong(command, ret, name, &why);
+    (void)snprintf(reason.text, sizeof reason.text,
+                   "%.60s is no address of --transport %s", ret->address,
+                   ret->transport);
+    return wrong(command, ret, name, &reason);
 }
 
 /* An address without a transport. */
 static bool complete(enum option_command command, struct settings *ret,
                      const char *name)
 {
-    struct parse_why why;
+    struct parse_error reason;
 
     if (ret->transport != NULL)
         return join(command, ret, name, ret->address);
-    (void)address_check(ret->address, &why); /* says that the transport is missing */
-    return wrong(command, ret, name, &why);
+    (void)address_check(ret->address, &reason); /* says that the transport is missing */
+    return wrong(command, ret, name, &reason);
 }
 
-static bool settle(enum option_command command, struct settings *ret, const char *name)
+static bool resolve(enum option_command command, struct settings *ret, const char *name)
 {
     bool master = (command & (FOR_TRAIN | FOR_MASTER)) != 0;
     const char *own;
@@ -145,16 +146,16 @@ static bool take_device(enum option_command command, struct settings *ret)
 {
     bool verbs = (ret->transport != NULL && strcmp(ret->transport, "verbs") == 0) ||
                  (ret->address != NULL && strncmp(ret->address, "verbs:", 6) == 0);
-    struct parse_why why;
+    struct parse_error reason;
 
     if (ret->device == NULL || device_is_place(ret->device))
         return true;
     if (!verbs || ret->rdma_device != NULL) {
-        (void)snprintf(why.text, sizeof why.text,
+        (void)snprintf(reason.text, sizeof reason.text,
                        "%.60s: write cpu, cuda, cuda:1, cuda:0,2, cuda:all or auto%s",
                        ret->device,
                        ret->rdma_device == NULL ? "; of RDMA it is --rdma-device" : "");
-        return wrong(command, ret, "device", &why);
+        return wrong(command, ret, "device", &reason);
     }
     ret->rdma_device = ret->device;
     ret->device = "cpu";
@@ -164,16 +165,16 @@ static bool take_device(enum option_command command, struct settings *ret)
 bool options_network(enum option_command command, struct settings *ret)
 {
     const char *name = row_of(command, "address") != NULL ? "address" : "master";
-    struct parse_why why;
+    struct parse_error reason;
 
     if (row_of(command, "transport") == NULL)
         return true;
     if (!GAPLESS_HAVE_VERBS && ret->transport != NULL &&
         strcmp(ret->transport, "verbs") == 0) {
-        (void)snprintf(why.text, sizeof why.text, "verbs: %s", address_no_verbs);
-        return wrong(command, ret, "transport", &why);
+        (void)snprintf(reason.text, sizeof reason.text, "verbs: %s", address_no_verbs);
+        return wrong(command, ret, "transport", &reason);
     }
-    if (!settle(command, ret, name) || !take_device(command, ret))
+    if (!resolve(command, ret, name) || !take_device(command, ret))
         return false;
     if (options_source(ret, "reconnect") == OPTION_UNSET)
         ret->reconnect = ret->transport != NULL && strcmp(ret->transport, "verbs") == 0

@@ -11,12 +11,12 @@
 
 #define NAME_NEAR_MAX 40 /* longer names are not compared: nobody mistypes those */
 
-bool parse_refuse(struct parse_why *why, const char *format, ...)
+bool parse_refuse(struct parse_error *reason, const char *format, ...)
 {
     va_list list;
 
     va_start(list, format);
-    (void)vsnprintf(why->text, sizeof why->text, format, list);
+    (void)vsnprintf(reason->text, sizeof reason->text, format, list);
     va_end(list);
     return false;
 }
@@ -45,22 +45,22 @@ static bool unit_factor(const char *text, uint64_t *ret)
 }
 
 bool parse_count(const char *text, uint64_t low, uint64_t high, uint64_t *ret,
-                 struct parse_why *why)
+                 struct parse_error *reason)
 {
     char *end;
     uint64_t value, factor;
 
     if (!isdigit((unsigned char)text[0]))
-        return parse_refuse(why, "must be a whole number, not '%.60s'", text);
+        return parse_refuse(reason, "must be a whole number, not '%.60s'", text);
     errno = 0;
     value = strtoull(text, &end, 10);
     if (!unit_factor(end, &factor))
-        return parse_refuse(why, "must be a whole number, not '%.60s'", text);
+        return parse_refuse(reason, "must be a whole number, not '%.60s'", text);
     if (errno == ERANGE || value > UINT64_MAX / factor || value * factor > high)
-        return parse_refuse(why, "must be at most %llu, not '%.60s'",
+        return parse_refuse(reason, "must be at most %llu, not '%.60s'",
                             (unsigned long long)high, text);
     if (value * factor < low)
-        return parse_refuse(why, "must be at least %llu, not '%.60s'",
+        return parse_refuse(reason, "must be at least %llu, not '%.60s'",
                             (unsigned long long)low, text);
     *ret = value * factor;
     return true;
@@ -80,24 +80,24 @@ static bool real_prefix(const char *text, double *ret, char **ret_end)
 }
 
 bool parse_real(const char *text, struct real_bounds bounds, double *ret,
-                struct parse_why *why)
+                struct parse_error *reason)
 {
     char *end;
     double value;
 
     if (!real_prefix(text, &value, &end) || *end != '\0')
-        return parse_refuse(why, "must be a finite number, not '%.60s'", text);
+        return parse_refuse(reason, "must be a finite number, not '%.60s'", text);
     if (value < bounds.low || (bounds.above && value <= bounds.low))
-        return parse_refuse(why, "must be %s %g, not '%.60s'",
+        return parse_refuse(reason, "must be %s %g, not '%.60s'",
                             bounds.above ? "above" : "at least", bounds.low, text);
     if (value > bounds.high || (bounds.below && value >= bounds.high))
-        return parse_refuse(why, "must be %s %g, not '%.60s'",
+        return parse_refuse(reason, "must be %s %g, not '%.60s'",
                             bounds.below ? "below" : "at most", bounds.high, text);
     *ret = value;
     return true;
 }
 
-bool parse_span(const char *text, struct span *ret, struct parse_why *why)
+bool parse_span(const char *text, struct span *ret, struct parse_error *reason)
 {
     static const struct {
         const char *name;
@@ -113,26 +113,27 @@ bool parse_span(const char *text, struct span *ret, struct parse_why *why)
 
     if (!real_prefix(text, &value, &end) || value < 0.0)
         return parse_refuse(
-            why, "wants a span such as 1epoch, 500updates or 0.1, not '%.60s'", text);
+            reason, "wants a span such as 1epoch, 500updates or 0.1, not '%.60s'",
+            text);
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
         if (strcmp(end, units[i].name) != 0)
             continue;
         value *= units[i].scale;
         if (units[i].unit == SPAN_FRACTION && value > 1.0)
             return parse_refuse(
-                why,
+                reason,
                 "wants a fraction of the run of at most 1, not '%.60s'; for "
                 "others write %.20sepochs or %.20supdates",
                 text, text, text);
         if (value > 1e15)
-            return parse_refuse(why, "is too long a span: '%.60s'", text);
+            return parse_refuse(reason, "is too long a span: '%.60s'", text);
         *ret = (struct span){units[i].unit, value};
         return true;
     }
-    return parse_refuse(why, "knows the units epochs and updates, not '%.60s'", end);
+    return parse_refuse(reason, "knows the units epochs and updates, not '%.60s'", end);
 }
 
-bool parse_time(const char *text, double *ret, struct parse_why *why)
+bool parse_time(const char *text, double *ret, struct parse_error *reason)
 {
     static const struct {
         const char *name;
@@ -142,49 +143,51 @@ bool parse_time(const char *text, double *ret, struct parse_why *why)
     double value;
 
     if (!real_prefix(text, &value, &end) || value < 0.0)
-        return parse_refuse(why, "wants a time such as 40s, 1.5m or 250ms, not '%.40s'",
-                            text);
+        return parse_refuse(
+            reason, "wants a time such as 40s, 1.5m or 250ms, not '%.40s'", text);
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
         if (strcmp(end, units[i].name) != 0)
             continue;
         if (value * units[i].scale > PARSE_TIME_MAX)
-            return parse_refuse(why, "is too long a time: '%.40s'", text);
+            return parse_refuse(reason, "is too long a time: '%.40s'", text);
         *ret = value * units[i].scale;
         return true;
     }
-    return parse_refuse(why, "knows the units s, ms and m, not '%.40s'", end);
+    return parse_refuse(reason, "knows the units s, ms and m, not '%.40s'", end);
 }
 
-static bool milestone(char *text, struct milestones *ret, struct parse_why *why)
+static bool milestone(char *text, struct milestones *ret, struct parse_error *reason)
 {
     static const struct real_bounds positive = {0.0, 1e6, true, false};
     char *colon = strchr(text, ':');
 
     if (colon == NULL)
-        return parse_refuse(why, "wants AT:FACTOR, such as 0.6:0.1, not '%.60s'", text);
+        return parse_refuse(reason, "wants AT:FACTOR, such as 0.6:0.1, not '%.60s'",
+                            text);
     if (ret->count == GAPLESS_STEPS_MAX)
-        return parse_refuse(why, "takes at most %d steps", GAPLESS_STEPS_MAX);
+        return parse_refuse(reason, "takes at most %d steps", GAPLESS_STEPS_MAX);
     *colon = '\0';
-    if (!parse_span(text, &ret->step[ret->count].at, why))
+    if (!parse_span(text, &ret->step[ret->count].at, reason))
         return false;
-    if (!parse_real(colon + 1, positive, &ret->step[ret->count].factor, why))
+    if (!parse_real(colon + 1, positive, &ret->step[ret->count].factor, reason))
         return false;
     ret->count++;
     return true;
 }
 
-bool parse_milestones(const char *text, struct milestones *ret, struct parse_why *why)
+bool parse_milestones(const char *text, struct milestones *ret,
+                      struct parse_error *reason)
 {
     struct milestones found = {0};
     char copy[512];
     char *rest = copy;
 
     if (strlen(text) >= sizeof copy)
-        return parse_refuse(why, "is too long");
+        return parse_refuse(reason, "is too long");
     if (text[0] != '\0' && strcmp(text, "none") != 0) {
         memcpy(copy, text, strlen(text) + 1);
         while (rest != NULL)
-            if (!milestone(strsep(&rest, ","), &found, why))
+            if (!milestone(strsep(&rest, ","), &found, reason))
                 return false;
     }
     *ret = found;

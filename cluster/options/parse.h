@@ -14,12 +14,12 @@
 
 /* Why a text was refused: a clause that follows the name of the option, "must be at
  * least 1". */
-struct parse_why {
+struct parse_error {
     char text[PARSE_WHY_MAX];
 };
 
 /* Says why; false, for the one who returns it. */
-bool parse_refuse(struct parse_why *why, const char *format, ...)
+bool parse_refuse(struct parse_error *reason, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
 /* A stretch of a run, in the unit it was given in. */
@@ -44,22 +44,23 @@ struct milestones {
 /* Decimal, with an optional k, M or G (powers of 1000) or Ki, Mi, Gi (of 1024) behind
  * it. */
 bool parse_count(const char *text, uint64_t low, uint64_t high, uint64_t *ret,
-                 struct parse_why *why);
+                 struct parse_error *reason);
 /* Finite; low <= x <= high, or low < x if `above`, x < high if `below`. */
 struct real_bounds {
     double low, high;
     bool above, below;
 };
 bool parse_real(const char *text, struct real_bounds bounds, double *ret,
-                struct parse_why *why);
+                struct parse_error *reason);
 /* "1epoch", "2.5epochs", "500updates", "0.1" (of the run), "10%". */
-bool parse_span(const char *text, struct span *ret, struct parse_why *why);
+bool parse_span(const char *text, struct span *ret, struct parse_error *reason);
 /* Seconds, of at most PARSE_TIME_MAX: "40s", "250ms", "1.5m" (minutes), "40". */
 #define PARSE_TIME_MAX 1e9
-bool parse_time(const char *text, double *ret, struct parse_why *why);
+bool parse_time(const char *text, double *ret, struct parse_error *reason);
 /* "0.6:0.1,0.85:0.1": at which point the rate is multiplied by what. "" and "none": no
  * step. */
-bool parse_milestones(const char *text, struct milestones *ret, struct parse_why *why);
+bool parse_milestones(const char *text, struct milestones *ret,
+                      struct parse_error *reason);
 
 /* Gradients in a span: of a run of `total` gradients, `epoch` of which make an
  * epoch. */

@@ -18,12 +18,12 @@ int cmd_plan(int argc, char **argv)
         break;
     }
     if (options.rule_all && options.parameters == 0 && !options.json) {
-        say("plan", "--rule all needs --parameters or --model (or --json)");
+        report_failure("plan", "--rule all needs --parameters or --model (or --json)");
         return EXIT_MISUSE;
     }
     if (options.json) {
         if (!plan_json(&options)) {
-            say("plan", "no memory");
+            report_failure("plan", "no memory");
             return EXIT_FAILED;
         }
     } else if (options.rule_all) {
@@ -34,7 +34,7 @@ int cmd_plan(int argc, char **argv)
         plan_show_table(&options);
     }
     if (fflush(stdout) != 0 || ferror(stdout)) {
-        say("plan", "cannot write");
+        report_failure("plan", "cannot write");
         return EXIT_FAILED;
     }
     return EXIT_DONE;

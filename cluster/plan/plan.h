@@ -238,13 +238,13 @@ extern const struct plan_link {
 } plan_links[PLAN_LINKS];
 
 /* "25.6M", "1B", "25,600,000", "270k": 1 to GAPLESS_ELEMENTS_MAX. */
-struct parse_why;
-bool plan_parse_parameters(const char *text, uint64_t *ret, struct parse_why *why);
+struct parse_error;
+bool plan_parse_parameters(const char *text, uint64_t *ret, struct parse_error *reason);
 /* "400Gb", "100Gb/s", "25GB/s": bytes a second. "shm": 0. */
-bool plan_parse_link(const char *text, double *ret, struct parse_why *why);
+bool plan_parse_link(const char *text, double *ret, struct parse_error *reason);
 /* "80GB", "512MB": bytes. */
-bool plan_parse_bytes(const char *text, double *ret, struct parse_why *why);
+bool plan_parse_bytes(const char *text, double *ret, struct parse_error *reason);
 /* "120ms", "0.5s", "80us". */
-bool plan_parse_time(const char *text, double *ret, struct parse_why *why);
+bool plan_parse_time(const char *text, double *ret, struct parse_error *reason);
 
 #endif

@@ -222,15 +222,15 @@ static int read_gpu(const json_t *root, const char *path, struct plan_measured *
 int plan_measured_read(const char *path, struct plan_measured *ret,
                        struct gapless_error *error)
 {
-    json_error_t why;
-    json_t *root = json_load_file(path, 0, &why);
+    json_error_t reason;
+    json_t *root = json_load_file(path, 0, &reason);
     const char *kind;
     int status = GAPLESS_OK;
 
     if (root == NULL)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "%.200s cannot be read as JSON: %.120s", path,
-                                 why.text);
+                                 reason.text);
     kind = text_of(root, "benchmark");
     if (strcmp(kind, "rules") == 0)
         read_rules(root, path, ret);

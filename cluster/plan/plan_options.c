@@ -99,9 +99,9 @@ struct words {
     bool link_measured;
 };
 
-static bool wrong(const char *option, const struct parse_why *why)
+static bool wrong(const char *option, const struct parse_error *reason)
 {
-    say("plan", "--%s %s", option, why->text);
+    report_failure("plan", "--%s %s", option, reason->text);
     return false;
 }
 
@@ -121,9 +121,10 @@ static bool set_rule(const char *text, struct plan_options *ret)
     if (ret->rule_all || gapless_rule_find(text, &ret->input.rule, NULL) == GAPLESS_OK)
         return true;
     near = parse_nearest(text, rule_name_at, NULL);
-    say("plan", "--rule knows no rule '%.40s'%s%s%s; gapless rules lists them", text,
-        near != NULL ? "; did you mean '" : "", near != NULL ? near : "",
-        near != NULL ? "'?" : "");
+    report_failure("plan",
+                   "--rule knows no rule '%.40s'%s%s%s; gapless rules lists them", text,
+                   near != NULL ? "; did you mean '" : "", near != NULL ? near : "",
+                   near != NULL ? "'?" : "");
     return false;
 }
 
@@ -138,7 +139,7 @@ static const char *gpu_name_at(const void *context, unsigned index)
 static bool set_gpu(const char *text, struct plan_options *ret)
 {
     static const struct real_bounds bounds = {1, 1e5, false, false};
-    struct parse_why why;
+    struct parse_error reason;
     const char *near;
     double gb;
 
@@ -155,7 +156,7 @@ static bool set_gpu(const char *text, struct plan_options *ret)
         (void)snprintf(ret->gpu.title, sizeof ret->gpu.title, "%s", gpu->title);
         return true;
     }
-    if (parse_real(text, bounds, &gb, &why)) {
+    if (parse_real(text, bounds, &gb, &reason)) {
         ret->gpu.bandwidth = 1e9 * gb;
         ret->gpu.bandwidth_given = true;
         ret->gpu_memory = 0;
@@ -163,7 +164,8 @@ static bool set_gpu(const char *text, struct plan_options *ret)
         return true;
     }
     near = parse_nearest(text, gpu_name_at, NULL);
-    say("plan",
+    report_failure(
+        "plan",
         "--gpu knows h100, h100-pcie, h200, b200, a100, a100-40gb, l40s, a number of "
         "GB/s, or none; not '%.40s'%s%s%s",
         text, near != NULL ? "; did you mean '" : "", near != NULL ? near : "",
@@ -174,11 +176,11 @@ static bool set_gpu(const char *text, struct plan_options *ret)
 static bool set_cpu(const char *text, struct plan_options *ret)
 {
     static const struct real_bounds bounds = {0.1, 1e5, false, false};
-    struct parse_why why;
+    struct parse_error reason;
     double gb;
 
-    if (!parse_real(text, bounds, &gb, &why))
-        return wrong("cpu-bandwidth", &why);
+    if (!parse_real(text, bounds, &gb, &reason))
+        return wrong("cpu-bandwidth", &reason);
     ret->cpu.bandwidth = 1e9 * gb;
     ret->cpu.bandwidth_given = true;
     return true;
@@ -187,9 +189,9 @@ static bool set_cpu(const char *text, struct plan_options *ret)
 static bool set_count(const char *option, const char *text, uint64_t high,
                       uint64_t *ret)
 {
-    struct parse_why why;
+    struct parse_error reason;
 
-    return parse_count(text, 1, high, ret, &why) || wrong(option, &why);
+    return parse_count(text, 1, high, ret, &reason) || wrong(option, &reason);
 }
 
 static bool set_measured(const char *path, struct plan_options *ret)
@@ -198,42 +200,42 @@ static bool set_measured(const char *path, struct plan_options *ret)
 
     if (plan_measured_read(path, &ret->measured, &error) == GAPLESS_OK)
         return true;
-    say("plan", "--measured: %s", error.text);
+    report_failure("plan", "--measured: %s", error.text);
     return false;
 }
 
 static bool set_parameters(const char *text, struct plan_options *ret)
 {
-    struct parse_why why;
+    struct parse_error reason;
 
     (void)snprintf(ret->parameters_text, sizeof ret->parameters_text, "%s", text);
-    return plan_parse_parameters(text, &ret->parameters, &why) ||
-           wrong("parameters", &why);
+    return plan_parse_parameters(text, &ret->parameters, &reason) ||
+           wrong("parameters", &reason);
 }
 
 static bool set_link(const char *text, struct plan_options *ret, struct words *words)
 {
-    struct parse_why why;
+    struct parse_error reason;
 
     words->link_measured = strcmp(text, "measured") == 0;
     (void)snprintf(ret->link_text, sizeof ret->link_text, "%s", text);
-    return words->link_measured || plan_parse_link(text, &ret->link, &why) ||
-           wrong("link", &why);
+    return words->link_measured || plan_parse_link(text, &ret->link, &reason) ||
+           wrong("link", &reason);
 }
 
 static bool set_batch(const char *text, struct plan_options *ret)
 {
-    struct parse_why why;
+    struct parse_error reason;
 
-    return plan_parse_time(text, &ret->input.batch_s, &why) ||
-           wrong("batch-time", &why);
+    return plan_parse_time(text, &ret->input.batch_s, &reason) ||
+           wrong("batch-time", &reason);
 }
 
 static bool set_memory(const char *text, double *ret)
 {
-    struct parse_why why;
+    struct parse_error reason;
 
-    return plan_parse_bytes(text, ret, &why) || wrong("gpu-memory", &why);
+    return plan_parse_bytes(text, ret, &reason) || wrong("gpu-memory", &reason);
 }
 
 /* One option. False: wrong, and it was said. */
@@ -283,7 +285,7 @@ static bool take(int option, double *memory, struct plan_options *ret,
         ret->json = true;
         return true;
     default:
-        say("plan", "'gapless plan --help' lists the options");
+        report_failure("plan", "'gapless plan --help' lists the options");
         return false;
     }
 }
@@ -302,15 +304,16 @@ static bool count_model(const struct words *words, struct plan_options *ret)
     if (ret->parameters > 0 || words->model == NULL) {
         if (words->model == NULL && words->data == NULL)
             return true;
-        say("plan", words->model != NULL ? "say --parameters or --model, not both"
-                                         : "--data is for --model");
+        report_failure("plan", words->model != NULL
+                                   ? "say --parameters or --model, not both"
+                                   : "--data is for --model");
         return false;
     }
     for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++)
         if (strcmp(sets[i].name, data) == 0) {
             if (model_parse(words->model, sets[i].features, 10, &model, &error) !=
                 GAPLESS_OK) {
-                say("plan", "--model: %s", error.text);
+                report_failure("plan", "--model: %s", error.text);
                 return false;
             }
             ret->parameters = model.parameters;
@@ -318,7 +321,8 @@ static bool count_model(const struct words *words, struct plan_options *ret)
                            words->model);
             return true;
         }
-    say("plan",
+    report_failure(
+        "plan",
         "--data must be one of: fashion-mnist, mnist, cifar-10; not '%.40s'; for "
         "others say --parameters",
         data);
@@ -329,7 +333,8 @@ static bool settle(const struct words *words, double memory, struct plan_options
 {
     if (words->link_measured) {
         if (ret->measured.link <= 0) {
-            say("plan", "--link measured needs a --measured gpu-acceptance.json whose "
+            report_failure(
+                "plan", "--link measured needs a --measured gpu-acceptance.json whose "
                         "GPUDirect check ran over RDMA");
             return false;
         }
@@ -337,12 +342,13 @@ static bool settle(const struct words *words, double memory, struct plan_options
         ret->gpu.link_whole = ret->cpu.link_whole = true;
     }
     if (!ret->rule_all && strcmp(ret->input.rule.name, "ssgd") == 0) {
-        say("plan", "ssgd waits for all workers at every update: there is no rate to "
+        report_failure(
+            "plan", "ssgd waits for all workers at every update: there is no rate to "
                     "plan; gapless simulate --rule ssgd computes its time");
         return false;
     }
     if (words->gpu != NULL && ret->has_gpu && ret->link <= 0) {
-        say("plan", "--link shm is for a master on the CPU: say --gpu none");
+        report_failure("plan", "--link shm is for a master on the CPU: say --gpu none");
         return false;
     }
     if (ret->link <= 0)
@@ -377,8 +383,9 @@ enum plan_outcome plan_options_read(int argc, char **argv, struct plan_options *
             return PLAN_WRONG;
     }
     if (optind < argc) {
-        say("plan", "'%.60s' is not an option; 'gapless plan --help' lists them",
-            argv[optind]);
+        report_failure("plan",
+                       "'%.60s' is not an option; 'gapless plan --help' lists them",
+                       argv[optind]);
         return PLAN_WRONG;
     }
     return settle(&words, memory, ret) ? PLAN_GO : PLAN_WRONG;

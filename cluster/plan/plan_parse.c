@@ -63,7 +63,7 @@ static bool number(const char *text, const struct unit *units, double *ret)
     return false;
 }
 
-bool plan_parse_parameters(const char *text, uint64_t *ret, struct parse_why *why)
+bool plan_parse_parameters(const char *text, uint64_t *ret, struct parse_error *reason)
 {
     static const struct unit units[] = {{"", 1},    {"k", 1e3}, {"K", 1e3}, {"M", 1e6},
                                         {"m", 1e6}, {"B", 1e9}, {"G", 1e9}, {NULL, 0}};
@@ -71,19 +71,20 @@ bool plan_parse_parameters(const char *text, uint64_t *ret, struct parse_why *wh
 
     if (!number(text, units, &value))
         return parse_refuse(
-            why, "wants a number such as 25.6M, 1B or 25,600,000, not '%.40s'", text);
+            reason, "wants a number such as 25.6M, 1B or 25,600,000, not '%.40s'",
+            text);
     whole = floor(value + 0.5);
     if (fabs(value - whole) > 1e-6)
-        return parse_refuse(why, "must be a whole number of parameters, not '%.40s'",
+        return parse_refuse(reason, "must be a whole number of parameters, not '%.40s'",
                             text);
     if (whole < 1 || whole > (double)GAPLESS_ELEMENTS_MAX)
-        return parse_refuse(why, "must be 1 to %llu parameters, not '%.40s'",
+        return parse_refuse(reason, "must be 1 to %llu parameters, not '%.40s'",
                             (unsigned long long)GAPLESS_ELEMENTS_MAX, text);
     *ret = (uint64_t)whole;
     return true;
 }
 
-bool plan_parse_link(const char *text, double *ret, struct parse_why *why)
+bool plan_parse_link(const char *text, double *ret, struct parse_error *reason)
 {
     static const struct unit units[] = {
         {"Gb", 1e9 / 8},    {"Gb/s", 1e9 / 8}, {"Gbit", 1e9 / 8}, {"Gbit/s", 1e9 / 8},
@@ -98,17 +99,17 @@ bool plan_parse_link(const char *text, double *ret, struct parse_why *why)
     }
     if (!number(text, units, &value))
         return parse_refuse(
-            why,
+            reason,
             "wants a rate each way with its unit, such as 400Gb (bits) or "
             "50GB/s (bytes), or shm for one machine; not '%.40s'",
             text);
     if (value < 1e6 || value > 1e13)
-        return parse_refuse(why, "must be 1 MB/s to 10 TB/s, not '%.40s'", text);
+        return parse_refuse(reason, "must be 1 MB/s to 10 TB/s, not '%.40s'", text);
     *ret = value;
     return true;
 }
 
-bool plan_parse_bytes(const char *text, double *ret, struct parse_why *why)
+bool plan_parse_bytes(const char *text, double *ret, struct parse_error *reason)
 {
     static const struct unit units[] = {{"MB", 1e6},           {"GB", 1e9},
                                         {"TB", 1e12},          {"MiB", 1048576.0},
@@ -116,13 +117,13 @@ bool plan_parse_bytes(const char *text, double *ret, struct parse_why *why)
     double value = 0;
 
     if (!number(text, units, &value) || value < 1e6 || value > 1e15)
-        return parse_refuse(why, "wants a size such as 80GB or 512MB, not '%.40s'",
+        return parse_refuse(reason, "wants a size such as 80GB or 512MB, not '%.40s'",
                             text);
     *ret = value;
     return true;
 }
 
-bool plan_parse_time(const char *text, double *ret, struct parse_why *why)
+bool plan_parse_time(const char *text, double *ret, struct parse_error *reason)
 {
     static const struct unit units[] = {
         {"s", 1}, {"ms", 1e-3}, {"us", 1e-6}, {"min", 60.0}, {NULL, 0}};
@@ -130,7 +131,7 @@ bool plan_parse_time(const char *text, double *ret, struct parse_why *why)
 
     if (!number(text, units, &value) || value < 1e-6 || value > 1e6)
         return parse_refuse(
-            why,
+            reason,
             "wants a time of 1 us to 1e6 s with its unit, such as 120ms or "
             "0.5s, not '%.40s'",
             text);

@@ -154,7 +154,7 @@ GETTER(get_pass_rate, r->pass_rate)
 GETTER(get_demand, r->demand)
 GETTER(get_rate, r->rate)
 GETTER(get_saturates, ceil(r->saturates_at))
-GETTER(get_trip, r->trip_s)
+GETTER(get_round_trip, r->trip_s)
 GETTER(get_lag, r->lag)
 GETTER(get_shared, r->shared)
 GETTER(get_vectors, r->vectors)
@@ -197,7 +197,7 @@ static void show_crowd(const struct columns *c)
         (void)snprintf(text[i], TEXT_MAX, "%s", plan_bound_name(c->at[i].result.bound));
     line("bounded by", c, 0, text);
     numbers("saturates at, workers", c, OF_ALL, get_saturates, count_text);
-    numbers("push to pulled", c, OF_ALL, get_trip, time_text);
+    numbers("push to pulled", c, OF_ALL, get_round_trip, time_text);
     numbers("a worker computes", c, OF_ALL, get_busy, percent_text);
     numbers("mean lag, updates", c, 0, get_lag, count_text);
     for (unsigned i = 0; i < c->count; i++)

@@ -22,7 +22,7 @@ static int print_json(void)
     text = json_dumps(rows, JSON_INDENT(2));
     json_decref(rows);
     if (text == NULL) {
-        say("rules", "no memory");
+        report_failure("rules", "no memory");
         return EXIT_FAILED;
     }
     (void)printf("%s\n", text);
@@ -68,7 +68,7 @@ int cmd_rules(int argc, char **argv)
     else
         print_table();
     if (fflush(stdout) != 0 || ferror(stdout)) {
-        say("rules", "cannot write");
+        report_failure("rules", "cannot write");
         return EXIT_FAILED;
     }
     return code;

@@ -26,10 +26,10 @@ int cmd_doctor(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 
 /* "gapless train: ..." on stderr. */
-void say(const char *command, const char *format, ...)
+void report_failure(const char *command, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* Says what an error says. Returns the exit code: 2 for GAPLESS_INVALID, which is
  * misuse, 1 for the rest. */
-int say_error(const char *command, const struct gapless_error *error);
+int report_error(const char *command, const struct gapless_error *error);
 
 #endif

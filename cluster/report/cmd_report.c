@@ -14,9 +14,10 @@ static void say_complaints(const struct report *report)
     size_t all = report->complaints + report->complaints_more;
 
     for (size_t i = 0; i < report->complaints && i < SAID_MAX; i++)
-        say("report", "left out: %s", report->complaint[i]);
+        report_failure("report", "left out: %s", report->complaint[i]);
     if (all > SAID_MAX)
-        say("report", "and %zu more files that could not be read", all - SAID_MAX);
+        report_failure("report", "and %zu more files that could not be read",
+                       all - SAID_MAX);
 }
 
 static int print_csv(const struct report *report)
@@ -30,7 +31,7 @@ static int print_csv(const struct report *report)
            fflush(stdout) == 0;
     html_free(&text);
     if (!good)
-        say("report", "cannot write the CSV to the standard output");
+        report_failure("report", "cannot write the CSV to the standard output");
     return good ? EXIT_DONE : EXIT_FAILED;
 }
 
@@ -52,12 +53,12 @@ static int make_page(struct report *report, const struct settings *settings,
     if (report_out_path(first, settings->out, path, sizeof path, &error) !=
             GAPLESS_OK ||
         report_page_write(report, path, settings->title, &error) != GAPLESS_OK)
-        return say_error("report", &error);
+        return report_error("report", &error);
     if (!settings->quiet) {
         (void)printf("%s: %zu run%s\n", path, runs_of(report),
                      runs_of(report) == 1 ? "" : "s");
         if (fflush(stdout) != 0) {
-            say("report", "cannot write to the standard output");
+            report_failure("report", "cannot write to the standard output");
             return EXIT_FAILED;
         }
     }
@@ -80,8 +81,8 @@ int cmd_report(int argc, char **argv)
         break;
     }
     if (settings.operands < 1) {
-        say("report", "name the folder of a run or a study, as in "
-                      "'gapless report runs/NAME'");
+        report_failure("report", "name the folder of a run or a study, as in "
+                                 "'gapless report runs/NAME'");
         return EXIT_MISUSE;
     }
     report.target = settings.target;
@@ -89,7 +90,7 @@ int cmd_report(int argc, char **argv)
                     (size_t)settings.operands, &error) != GAPLESS_OK) {
         say_complaints(&report);
         report_free(&report);
-        return say_error("report", &error);
+        return report_error("report", &error);
     }
     say_complaints(&report);
     code = settings.csv ? print_csv(&report)

@@ -132,24 +132,24 @@ void report_complain(struct report *report, const char *format, ...)
     report->complaint[report->complaints++] = arena_copy(&report->arena, text);
 }
 
-static int read_open(int fd, size_t max, char **ret, size_t *size, char *why)
+static int read_open(int fd, size_t max, char **ret, size_t *size, char *reason)
 {
     struct stat info;
     size_t used = 0, room;
     char *bytes;
 
     if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-        (void)snprintf(why, REPORT_WHY, "it is not a regular file");
+        (void)snprintf(reason, REPORT_WHY, "it is not a regular file");
         return GAPLESS_IO;
     }
     if ((uintmax_t)info.st_size > max) {
-        (void)snprintf(why, REPORT_WHY, "it is larger than %zu MiB", max >> 20);
+        (void)snprintf(reason, REPORT_WHY, "it is larger than %zu MiB", max >> 20);
         return GAPLESS_CORRUPT;
     }
     room = (size_t)info.st_size;
     bytes = malloc(room + 1);
     if (bytes == NULL) {
-        (void)snprintf(why, REPORT_WHY, "no memory for it");
+        (void)snprintf(reason, REPORT_WHY, "no memory for it");
         return GAPLESS_NO_MEMORY;
     }
     while (used < room) {
@@ -158,7 +158,7 @@ static int read_open(int fd, size_t max, char **ret, size_t *size, char *why)
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0) {
-            (void)snprintf(why, REPORT_WHY, "%s", strerrordesc_np(errno));
+            (void)snprintf(reason, REPORT_WHY, "%s", strerrordesc_np(errno));
             free(bytes);
             return GAPLESS_IO;
         }
@@ -172,15 +172,15 @@ static int read_open(int fd, size_t max, char **ret, size_t *size, char *why)
     return GAPLESS_OK;
 }
 
-int report_read(const char *path, size_t max, char **ret, size_t *size, char *why)
+int report_read(const char *path, size_t max, char **ret, size_t *size, char *reason)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), status; /* no FIFO blocks */
 
     if (fd < 0) {
-        (void)snprintf(why, REPORT_WHY, "%s", strerrordesc_np(errno));
+        (void)snprintf(reason, REPORT_WHY, "%s", strerrordesc_np(errno));
         return errno == ENOENT || errno == ENOTDIR ? GAPLESS_MISSING : GAPLESS_IO;
     }
-    status = read_open(fd, max, ret, size, why);
+    status = read_open(fd, max, ret, size, reason);
     (void)close(fd);
     return status;
 }

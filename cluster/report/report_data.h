@@ -105,7 +105,7 @@ void report_complain(struct report *report, const char *format, ...)
 
 /* A whole regular file of at most `max` bytes; malloc'ed, with '\0' behind it. `why`
  * (200 bytes) says what is wrong. GAPLESS_MISSING: there is none. */
-int report_read(const char *path, size_t max, char **ret, size_t *size, char *why);
+int report_read(const char *path, size_t max, char **ret, size_t *size, char *reason);
 #define REPORT_WHY 200
 
 /* Reads result.json, run.json and metrics.jsonl of run->folder. `fields`: the columns

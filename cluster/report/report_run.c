@@ -127,16 +127,16 @@ void report_run_tidy(struct report *report, struct report_set *set)
 /* The object in a file; NULL: there is none, or it was complained of. */
 static json_t *read_object(struct report *report, const char *path, bool *missing)
 {
-    char why[REPORT_WHY], *bytes = NULL;
+    char reason[REPORT_WHY], *bytes = NULL;
     json_error_t wrong;
     size_t size = 0;
     json_t *ret;
-    int status = report_read(path, JSON_MAX, &bytes, &size, why);
+    int status = report_read(path, JSON_MAX, &bytes, &size, reason);
 
     *missing = status == GAPLESS_MISSING;
     if (status != GAPLESS_OK) {
         if (!*missing)
-            report_complain(report, "%s: %s", path, why);
+            report_complain(report, "%s: %s", path, reason);
         return NULL;
     }
     ret = json_loadb(bytes, size, 0, &wrong);
@@ -352,7 +352,7 @@ static void moment_add(struct metrics *m, const struct report_moment *moment)
 }
 
 /* Reads the lines; says in `why` what ended the reading before its time. */
-static void metrics_lines(struct metrics *m, FILE *file, char *line, char *why)
+static void metrics_lines(struct metrics *m, FILE *file, char *line, char *reason)
 {
     for (unsigned number_of = 1; number_of < LINES_MAX; number_of++) {
         json_error_t wrong;
@@ -365,7 +365,7 @@ static void metrics_lines(struct metrics *m, FILE *file, char *line, char *why)
             continue;
         object = json_loads(line, 0, &wrong);
         if (!json_is_object(object)) {
-            (void)snprintf(why, REPORT_WHY,
+            (void)snprintf(reason, REPORT_WHY,
                            "line %u is cut off or not a JSON object: it is read up to "
                            "there",
                            number_of);
@@ -389,7 +389,7 @@ double report_metrics_read(struct report *report, const struct report_set *set,
                         .max =
                             report->loaded > RUNS_LIGHT ? MOMENTS_LIGHT : MOMENTS_MAX};
     const char *path = arena_format(&report->arena, "%s/metrics.jsonl", run->folder);
-    char why[REPORT_WHY] = "", *line;
+    char reason[REPORT_WHY] = "", *line;
     struct stat info;
     FILE *file;
 
@@ -402,13 +402,13 @@ double report_metrics_read(struct report *report, const struct report_set *set,
     file = fopen(path, "re");
     line = malloc(LINE_MAX_BYTES);
     if (file == NULL || line == NULL)
-        (void)snprintf(why, sizeof why, "it cannot be opened");
+        (void)snprintf(reason, sizeof reason, "it cannot be opened");
     else
-        metrics_lines(&m, file, line, why);
+        metrics_lines(&m, file, line, reason);
     if (m.pending)
         moment_keep(&m, &m.last);
-    if (why[0] != '\0')
-        report_complain(report, "%s: %s", path, why);
+    if (reason[0] != '\0')
+        report_complain(report, "%s: %s", path, reason);
     free(line);
     if (file != NULL)
         (void)fclose(file);

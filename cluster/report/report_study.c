@@ -100,12 +100,12 @@ static void ini_read(struct report *report, struct report_set *set)
 {
     const char *path = arena_format(&report->arena, "%s/study.ini", set->folder);
     struct ini ini = {.report = report, .set = set};
-    char why[REPORT_WHY], *bytes = NULL;
+    char reason[REPORT_WHY], *bytes = NULL;
     size_t size = 0;
-    int status = report_read(path, INI_BYTES_MAX, &bytes, &size, why), line;
+    int status = report_read(path, INI_BYTES_MAX, &bytes, &size, reason), line;
 
     if (status != GAPLESS_OK) {
-        report_complain(report, "%s: %s", path, why);
+        report_complain(report, "%s: %s", path, reason);
         return;
     }
     set->ini = arena_copy(&report->arena, bytes);
@@ -193,14 +193,14 @@ static void rows_read(struct report *report, struct report_set *set, const char 
 static bool csv_read(struct report *report, struct report_set *set)
 {
     const char *path = arena_format(&report->arena, "%s/study.csv", set->folder), *at;
-    char why[REPORT_WHY], *bytes = NULL;
+    char reason[REPORT_WHY], *bytes = NULL;
     size_t size = 0;
-    int status = report_read(path, CSV_BYTES_MAX, &bytes, &size, why);
+    int status = report_read(path, CSV_BYTES_MAX, &bytes, &size, reason);
 
     if (status == GAPLESS_MISSING)
         return false;
     if (status != GAPLESS_OK) {
-        report_complain(report, "%s: %s", path, why);
+        report_complain(report, "%s: %s", path, reason);
         return false;
     }
     at = bytes;

@@ -94,7 +94,7 @@ static int choose_device(struct serving *serving, struct gapless_error *error)
                                &gpus, note, sizeof note, error);
 
     if (status == GAPLESS_OK && note[0] != '\0')
-        say("master", "%s", note);
+        report_failure("master", "%s", note);
     return status;
 }
 
@@ -312,7 +312,7 @@ int cmd_master(int argc, char **argv)
     else if (status == GAPLESS_OK)
         status = saved;
     if (status != GAPLESS_OK) {
-        (void)say_error("master", &error);
+        (void)report_error("master", &error);
         error.text[0] = '\0';
     }
     linger(&serving);
@@ -325,6 +325,6 @@ close:
     if (status == GAPLESS_OK)
         return EXIT_DONE;
     if (error.text[0] != '\0')
-        return say_error("master", &error);
+        return report_error("master", &error);
     return EXIT_FAILED;
 }

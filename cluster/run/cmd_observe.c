@@ -89,7 +89,7 @@ static void print(const struct observing *observing)
     const struct gapless_stats *stats = &observing->stats;
     double rate = stats->seconds > 0.0 ? (double)stats->updates / stats->seconds : 0.0;
     bool measured = observing->settings.accuracy;
-    struct moment moment = {
+    struct metrics_sample sample = {
         .elapsed = now_seconds() - observing->start,
         .updates_per_second = rate,
         .epoch = observing->task_open
@@ -102,7 +102,7 @@ static void print(const struct observing *observing)
     };
 
     if (observing->settings.json) {
-        char *text = results_moment(&moment);
+        char *text = results_sample(&sample);
 
         (void)printf("%s\n", text != NULL ? text : "{}");
         free(text);
@@ -121,7 +121,7 @@ static void print(const struct observing *observing)
             stats->workers_lost);
         if (measured)
             (void)printf("  accuracy %s %%",
-                         word_real(100.0 * moment.accuracy, 2).text);
+                         word_real(100.0 * sample.accuracy, 2).text);
         (void)printf("\n");
     }
     (void)fflush(stdout);
@@ -253,5 +253,5 @@ int cmd_observe(int argc, char **argv)
     evaluator_close(&observing.evaluator);
     task_close(&observing.task);
     gapless_observer_close(observing.observer);
-    return status == GAPLESS_OK ? EXIT_DONE : say_error("observe", &error);
+    return status == GAPLESS_OK ? EXIT_DONE : report_error("observe", &error);
 }

@@ -218,8 +218,9 @@ static int strike(struct working *working, float *grad, struct gapless_error *er
                  working->gradients, &word);
     if (!isnan(word))
         return GAPLESS_OK;
-    return working->gpus != NULL ? gpus_spoil(working->gpus, error)
-                                 : worker_compute_spoil(&working->compute, grad, error);
+    return working->gpus != NULL
+               ? gpus_poison(working->gpus, error)
+               : worker_compute_poison(&working->compute, grad, error);
 }
 
 static int compute(struct working *working, uint64_t batch, double *ret_loss,
@@ -255,11 +256,11 @@ static int push(struct working *working, uint64_t batch, struct gapless_error *e
     if (status != GAPLESS_NOT_FINITE)
         return status;
     if (working->dropped++ == 0)
-        say("worker",
-            "worker %u: gradient %llu is not finite and was dropped (others "
-            "will be counted, not told)",
-            gapless_worker_number(working->worker),
-            (unsigned long long)working->gradients);
+        report_failure("worker",
+                       "worker %u: gradient %llu is not finite and was dropped (others "
+                       "will be counted, not told)",
+                       gapless_worker_number(working->worker),
+                       (unsigned long long)working->gradients);
     return GAPLESS_OK;
 }
 
@@ -323,14 +324,14 @@ static int rejoin(struct working *working, struct gapless_error *error)
 
 static int lost_for_good(const struct working *working, struct gapless_error *error)
 {
-    struct gapless_error why = *error;
+    struct gapless_error reason = *error;
 
     return gapless_error_set(
         error, GAPLESS_PEER_LOST, 0,
         "the master at %.80s was lost and did not come back within "
         "%g s: see whether it runs, start it and then this worker again, or wait "
         "longer: --reconnect SECONDS. The last try: %.160s",
-        working->settings.address, working->reconnect.limit, why.text);
+        working->settings.address, working->reconnect.limit, reason.text);
 }
 
 /* Works until the run is over, through losses of the master if so asked. */
@@ -341,8 +342,8 @@ static int work_on(struct working *working, struct gapless_error *error)
 
     while (status == GAPLESS_PEER_LOST && reconnect->limit > 0.0 && !leave) {
         reconnect_lost(reconnect, now_seconds());
-        say("worker", "%s; looking for it again for %.3g s", error->text,
-            reconnect_left(reconnect, now_seconds()));
+        report_failure("worker", "%s; looking for it again for %.3g s", error->text,
+                       reconnect_left(reconnect, now_seconds()));
         gapless_worker_close(working->worker);
         working->worker = NULL;
         status = rejoin(working, error);
@@ -351,8 +352,9 @@ static int work_on(struct working *working, struct gapless_error *error)
         if (status != GAPLESS_OK)
             return reconnect_hopeful(status) ? lost_for_good(working, error) : status;
         reconnect_joined(reconnect);
-        say("worker", "joined %s again, as worker %u", working->settings.address,
-            gapless_worker_number(working->worker));
+        report_failure("worker", "joined %s again, as worker %u",
+                       working->settings.address,
+                       gapless_worker_number(working->worker));
         status = work(working, error);
     }
     return status;
@@ -365,7 +367,7 @@ static void close_group(struct working *working)
 
     if (gpus_close(working->gpus, &error))
         return;
-    say("worker", "%s", error.text);
+    report_failure("worker", "%s", error.text);
     (void)fflush(NULL);
     _exit(EXIT_FAILED);
 }
@@ -454,7 +456,7 @@ int cmd_worker(int argc, char **argv)
     close_all(&working);
     if (status == GAPLESS_OK)
         return EXIT_DONE;
-    (void)say_error("worker", &error);
+    (void)report_error("worker", &error);
     if (status == GAPLESS_PEER_LOST && working.reconnect.since >= 0.0)
         return EXIT_LOST;
     return status == GAPLESS_INVALID ? EXIT_MISUSE : EXIT_FAILED;

@@ -16,7 +16,7 @@ int fault_parse(const char *text, struct fault *ret, struct gapless_error *error
     static const char *const kinds[] = {
         [FAULT_NAN] = "nan:", [FAULT_SLOW] = "slow:", [FAULT_EXIT] = "exit:"};
     struct fault fault = {FAULT_NONE, 0, -1};
-    struct parse_why why;
+    struct parse_error reason;
     uint64_t worker;
     char copy[64], *at;
 
@@ -28,14 +28,14 @@ int fault_parse(const char *text, struct fault *ret, struct gapless_error *error
     at = strchr(copy, '@');
     if (at != NULL) {
         *at++ = '\0';
-        if (!parse_count(at, 0, GAPLESS_WORKERS_MAX, &worker, &why))
+        if (!parse_count(at, 0, GAPLESS_WORKERS_MAX, &worker, &reason))
             goto refuse;
         fault.worker = (int64_t)worker;
     }
     for (int kind = FAULT_NAN; kind <= FAULT_EXIT; kind++)
         if (strncmp(copy, kinds[kind], strlen(kinds[kind])) == 0 &&
             parse_count(copy + strlen(kinds[kind]), 1, 1000000000, &fault.amount,
-                        &why)) {
+                        &reason)) {
             fault.kind = (enum fault_kind)kind;
             *ret = fault;
             return GAPLESS_OK;

@@ -29,20 +29,20 @@ int worker_places(const char *text, const struct model *model,
                   struct worker_places *ret, struct gapless_error *error)
 {
     struct worker_places places = {.gpus = 0};
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     const char *use = "cpu";
     int status =
         device_settle(text, &use, &places.gpus, places.note, sizeof places.note, error);
 
     if (status == GAPLESS_OK && places.gpus > 0) {
-        status = choose(use, model, &places, &why);
+        status = choose(use, model, &places, &reason);
         if (status != GAPLESS_OK && strcmp(text, "auto") == 0) {
             places = (struct worker_places){.gpus = 0};
             (void)snprintf(places.note, sizeof places.note, "no GPU is used: %s",
-                           why.text);
+                           reason.text);
             status = GAPLESS_OK;
         } else if (status != GAPLESS_OK && error != NULL) {
-            *error = why;
+            *error = reason;
         }
     }
     if (status == GAPLESS_OK)
@@ -59,10 +59,11 @@ int worker_compute_open(const char *text, const struct model *model, uint32_t ba
     if (status != GAPLESS_OK)
         return status;
     if (places.note[0] != '\0')
-        say("worker", "%s", places.note);
+        report_failure("worker", "%s", places.note);
     if (places.gpus > 1)
-        say("worker", "a worker computes on one GPU: of %u the first, cuda:%u",
-            places.gpus, places.number[0]);
+        report_failure("worker",
+                       "a worker computes on one GPU: of %u the first, cuda:%u",
+                       places.gpus, places.number[0]);
     ret->model = model;
     if (places.gpus > 0)
         return model_gpu_open(model, places.number[0], batch_max, &ret->gpu, error);
@@ -97,8 +98,8 @@ int worker_compute_gradient(const struct worker_compute *compute, const float *p
     return GAPLESS_OK;
 }
 
-int worker_compute_spoil(const struct worker_compute *compute, float *grad,
-                         struct gapless_error *error)
+int worker_compute_poison(const struct worker_compute *compute, float *grad,
+                          struct gapless_error *error)
 {
     float bad = (float)NAN;
 

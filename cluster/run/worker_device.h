@@ -43,7 +43,7 @@ int worker_compute_gradient(const struct worker_compute *compute, const float *p
                             const float *x, const uint8_t *labels, uint32_t batch,
                             float *grad, double *ret_loss, struct gapless_error *error);
 /* The first element of grad becomes NaN: a fault on purpose. */
-int worker_compute_spoil(const struct worker_compute *compute, float *grad,
-                         struct gapless_error *error);
+int worker_compute_poison(const struct worker_compute *compute, float *grad,
+                          struct gapless_error *error);
 
 #endif

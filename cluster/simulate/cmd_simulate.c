@@ -90,9 +90,9 @@ static int open_simulation(struct simulate *s, struct gapless_error *error)
         return status;
     config_set(&s->settings, &s->task, s->total, initial, NULL, NULL,
                &s->config.master);
-    s->config.threads = s->crew.threads;
-    s->config.gradient = crew_gradient;
-    s->config.context = &s->crew;
+    s->config.threads = s->pool.threads;
+    s->config.gradient = pool_gradient;
+    s->config.context = &s->pool;
     status = gapless_simulation_open(&s->config, &s->simulation, error);
     s->config.master.initial = NULL;
     free(initial);
@@ -117,7 +117,7 @@ static int prepare(struct simulate *s, struct gapless_error *error)
     if (status == GAPLESS_OK)
         status = task_gradients(&s->task, settings->epochs, &s->total, error);
     if (status == GAPLESS_OK)
-        status = crew_open(&s->task, settings->threads, ops, &s->crew, error);
+        status = pool_open(&s->task, settings->threads, ops, &s->pool, error);
     if (status == GAPLESS_OK)
         status = open_simulation(s, error);
     if (status == GAPLESS_OK) /* last: a mistake leaves no folder behind */
@@ -204,7 +204,7 @@ static int write_cost(struct simulate *s, double real_s, struct gapless_error *e
         .argv = s->argv,
         .host = host,
         .started = s->started,
-        .threads = s->crew.threads,
+        .threads = s->pool.threads,
         .real_seconds = real_s,
         .gradient_seconds = s->sim.gradient_s,
         .master_seconds = s->sim.master_s,
@@ -230,8 +230,8 @@ static void print_cost(const struct simulate *s, double real_s)
                  word_count((uint64_t)((double)s->stats.updates / real_s)).text);
     (void)printf("  %-18s gradients %.0f %% of %u thread%s, master %.0f %%, measuring "
                  "%.0f %%\n",
-                 "", all * s->sim.gradient_s / s->crew.threads, s->crew.threads,
-                 s->crew.threads == 1 ? "" : "s", all * s->sim.master_s,
+                 "", all * s->sim.gradient_s / s->pool.threads, s->pool.threads,
+                 s->pool.threads == 1 ? "" : "s", all * s->sim.master_s,
                  all * s->evaluate_s);
     (void)printf("\n  %s/: result.json, metrics.jsonl, model.safetensors, run.json\n",
                  s->folder);
@@ -242,11 +242,11 @@ static void print_cost(const struct simulate *s, double real_s)
 static int finish_unbegun(const struct simulate *s)
 {
     if (s->failure[0] != '\0')
-        say("simulate", "%s", s->failure);
+        report_failure("simulate", "%s", s->failure);
     else if (s->signal != 0)
-        say("simulate", "stopped before the first update");
+        report_failure("simulate", "stopped before the first update");
     else
-        say("simulate", "the run was over before the first update");
+        report_failure("simulate", "the run was over before the first update");
     return s->signal != 0 && s->failure[0] == '\0' ? 128 + s->signal : EXIT_FAILED;
 }
 
@@ -292,16 +292,16 @@ static int finish(struct simulate *s)
         results_print(&outcome);
         print_cost(s, real_s);
     } else {
-        (void)say_error("simulate", &error);
+        (void)report_error("simulate", &error);
     }
     free((void *)(uintptr_t)outcome.worker);
     if (s->results.failed)
-        (void)say_error("simulate", &s->results.error);
+        (void)report_error("simulate", &s->results.error);
     if (s->failure[0] != '\0')
-        say("simulate", "%s", s->failure);
+        report_failure("simulate", "%s", s->failure);
     else if (s->signal != 0)
-        say("simulate", "stopped after %s of %s gradients",
-            word_count(s->stats.gradients).text, word_count(s->total).text);
+        report_failure("simulate", "stopped after %s of %s gradients",
+                       word_count(s->stats.gradients).text, word_count(s->total).text);
     if (status != GAPLESS_OK || s->results.failed || s->failure[0] != '\0')
         return EXIT_FAILED;
     return s->signal != 0 ? 128 + s->signal : EXIT_DONE;
@@ -313,7 +313,7 @@ static void close_all(struct simulate *s)
 {
     gapless_simulation_close(s->simulation);
     results_close(&s->results);
-    crew_close(&s->crew);
+    pool_close(&s->pool);
     task_close(&s->task);
     free((void *)(uintptr_t)s->config.incidents);
     free((void *)(uintptr_t)s->config.times);
@@ -329,10 +329,11 @@ static int run(struct simulate *s, struct gapless_error *error)
     if (status == GAPLESS_OK)
         status = prepare(s, error);
     if (status != GAPLESS_OK) {
-        code = say_error("simulate", error);
+        code = report_error("simulate", error);
         if (status == GAPLESS_MISSING)
-            say("simulate", "what is here: gapless doctor; without any files: gapless "
-                            "simulate --data synthetic");
+            report_failure("simulate",
+                           "what is here: gapless doctor; without any files: gapless "
+                           "simulate --data synthetic");
         return code;
     }
     announce(s);

@@ -8,7 +8,7 @@
  * Between two points the simulation goes on in short stretches, so that progress is
  * shown and Ctrl-C is heard; neither changes a bit of the result. Each step is in a
  * file of its own: simulate_input.c (what is told in lists and files),
- * simulate_replay.c (the settings of a record), simulate_crew.c (threads that compute
+ * simulate_replay.c (the settings of a record), simulate_pool.c (threads that compute
  * gradients and measure), simulate_run.c (the points), simulate_show.c (progress).
  */
 #ifndef CLUSTER_SIMULATE_H
@@ -50,9 +50,9 @@ int simulate_clock(const char *text, uint32_t workers, enum gapless_clock *ret,
 int simulate_replay(const struct settings *given, struct settings *ret,
                     struct gapless_error *error);
 
-/* ---- simulate_crew.c ----------------------------------------------------- */
+/* ---- simulate_pool.c ----------------------------------------------------- */
 
-struct crew_thread {
+struct pool_thread {
     struct model_scratch *scratch; /* of a gradient */
     struct model_scratch *measure; /* of measuring: both may be at work at once */
     uint32_t *index;
@@ -60,9 +60,9 @@ struct crew_thread {
     uint8_t *label;
 };
 
-struct crew {
+struct pool {
     const struct task *task;
-    struct crew_thread *thread;
+    struct pool_thread *thread;
     uint32_t threads;
     double *correct, *loss; /* of each slice of the test set */
     uint32_t slices;
@@ -70,15 +70,15 @@ struct crew {
 
 /* threads: 0: one a processor that this process may use; a test function is done with
  * before a second thread has heard of it, and gets one. */
-int crew_open(const struct task *task, uint32_t threads, enum model_ops ops,
-              struct crew *ret, struct gapless_error *error);
-void crew_close(struct crew *crew);
-/* For struct gapless_simulation_config; context: the crew. */
-double crew_gradient(void *context, uint32_t thread, uint64_t batch,
+int pool_open(const struct task *task, uint32_t threads, enum model_ops ops,
+              struct pool *ret, struct gapless_error *error);
+void pool_close(struct pool *pool);
+/* For struct gapless_simulation_config; context: the pool. */
+double pool_gradient(void *context, uint32_t thread, uint64_t batch,
                      const float *params, float *grad);
 /* Accuracy and mean loss over the test set, by all threads; the same bits for any
  * number of them. Of a test function its value, and no accuracy. */
-void crew_measure(struct crew *crew, const float *params, double *ret_accuracy,
+void pool_measure(struct pool *pool, const float *params, double *ret_accuracy,
                   double *ret_loss);
 
 /* ---- simulate_show.c ----------------------------------------------------- */
@@ -117,7 +117,7 @@ struct simulate {
     int argc;
     char **argv;
     struct task task;
-    struct crew crew;
+    struct pool pool;
     struct gapless_simulation_config config;
     struct gapless_simulation *simulation;
     uint64_t total;
@@ -136,7 +136,7 @@ struct simulate {
     uint64_t half_updates;
     struct gapless_stats line_stats; /* as they were at the last line... */
     double line_virtual;             /* ...and the clock */
-    struct moment first;             /* the line of the start, kept until it is begun */
+    struct metrics_sample first;     /* the line of the start, kept until it is begun */
     struct gapless_stats first_stats;
     bool has_line;
     double accuracy, test_loss; /* as last measured, */

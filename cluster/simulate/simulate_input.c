@@ -82,13 +82,13 @@ static uint64_t nanoseconds(double seconds)
 static int worker_word(const struct item *item, struct gapless_incident *ret,
                        struct gapless_error *error)
 {
-    struct parse_why why;
+    struct parse_error reason;
     uint64_t worker;
 
     if (item->words < 3)
         return wrong_event(item, error, "does not say which worker");
-    if (!parse_count(item->word[2], 0, GAPLESS_WORKERS_MAX - 1, &worker, &why))
-        return wrong_event(item, error, "wants a worker's number: it %s", why.text);
+    if (!parse_count(item->word[2], 0, GAPLESS_WORKERS_MAX - 1, &worker, &reason))
+        return wrong_event(item, error, "wants a worker's number: it %s", reason.text);
     ret->worker = (uint32_t)worker;
     return GAPLESS_OK;
 }
@@ -96,14 +96,14 @@ static int worker_word(const struct item *item, struct gapless_incident *ret,
 static int add_joins(const struct item *item, struct list *list,
                      struct gapless_incident *incident, struct gapless_error *error)
 {
-    struct parse_why why;
+    struct parse_error reason;
     uint64_t joins = 1;
     int status = GAPLESS_OK;
 
     incident->kind = GAPLESS_JOIN;
     if (item->words > 2 &&
-        !parse_count(item->word[2], 1, GAPLESS_WORKERS_MAX, &joins, &why))
-        return wrong_event(item, error, "wants how many join: it %s", why.text);
+        !parse_count(item->word[2], 1, GAPLESS_WORKERS_MAX, &joins, &reason))
+        return wrong_event(item, error, "wants how many join: it %s", reason.text);
     for (uint64_t i = 0; status == GAPLESS_OK && i < joins; i++)
         status = insert(list, incident, error);
     list->joins += (uint32_t)joins;
@@ -113,7 +113,7 @@ static int add_joins(const struct item *item, struct list *list,
 static int stall_words(const struct item *item, struct gapless_incident *ret,
                        struct gapless_error *error)
 {
-    struct parse_why why;
+    struct parse_error reason;
     double seconds;
     int status = worker_word(item, ret, error);
 
@@ -123,8 +123,8 @@ static int stall_words(const struct item *item, struct gapless_incident *ret,
     if (item->words < 5 || strcmp(item->word[3], "for") != 0)
         return wrong_event(item, error, "does not say for how long: 'stall %s for 10s'",
                            item->word[2]);
-    if (!parse_time(item->word[4], &seconds, &why))
-        return wrong_event(item, error, "%s", why.text);
+    if (!parse_time(item->word[4], &seconds, &reason))
+        return wrong_event(item, error, "%s", reason.text);
     ret->ns = nanoseconds(seconds);
     return GAPLESS_OK;
 }
@@ -152,12 +152,12 @@ static int read_event(const struct item *item, struct list *list,
 {
     struct gapless_incident incident = {.at_ns = 0};
     unsigned words_max = 3;
-    struct parse_why why;
+    struct parse_error reason;
     double seconds;
     int status;
 
-    if (!parse_time(item->word[0], &seconds, &why))
-        return wrong_event(item, error, "%s", why.text);
+    if (!parse_time(item->word[0], &seconds, &reason))
+        return wrong_event(item, error, "%s", reason.text);
     incident.at_ns = nanoseconds(seconds);
     if (item->words < 2)
         return wrong_event(item, error, "does not say what happens");
@@ -291,7 +291,7 @@ static int read_time(struct table *table, char *line, struct gapless_error *erro
 {
     static const struct real_bounds seconds_bounds = {1e-9, 1e6, false, false};
     struct item item;
-    struct parse_why why;
+    struct parse_error reason;
     uint64_t worker;
     double seconds;
 
@@ -302,14 +302,14 @@ static int read_time(struct table *table, char *line, struct gapless_error *erro
                                  "%.150s:%u: a line is a worker's number and seconds, "
                                  "such as '3 0.05', not '%.60s'",
                                  table->path, table->line, item.text);
-    if (!parse_count(item.word[0], 0, GAPLESS_WORKERS_MAX - 1, &worker, &why))
+    if (!parse_count(item.word[0], 0, GAPLESS_WORKERS_MAX - 1, &worker, &reason))
         return gapless_error_set(error, GAPLESS_CORRUPT, 0,
                                  "%.150s:%u: a worker's number %s", table->path,
-                                 table->line, why.text);
-    if (!parse_real(item.word[1], seconds_bounds, &seconds, &why))
+                                 table->line, reason.text);
+    if (!parse_real(item.word[1], seconds_bounds, &seconds, &reason))
         return gapless_error_set(error, GAPLESS_CORRUPT, 0,
                                  "%.150s:%u: the seconds of a batch: it %s",
-                                 table->path, table->line, why.text);
+                                 table->path, table->line, reason.text);
     return add_time(table, worker, seconds, error);
 }
 

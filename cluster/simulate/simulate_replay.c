@@ -29,7 +29,7 @@ static int read_line(const char *path, char *line, struct settings *ret,
                      struct gapless_error *error)
 {
     char *value = strchr(line, '=');
-    struct parse_why why;
+    struct parse_error reason;
 
     if (value != NULL)
         *value++ = '\0';
@@ -38,10 +38,10 @@ static int read_line(const char *path, char *line, struct settings *ret,
                                  "the note of the record %.120s has '%.60s', which is "
                                  "no setting of a run of this version",
                                  path, line);
-    if (!options_set(FOR_SIMULATE, line, value, ret, &why))
+    if (!options_set(FOR_SIMULATE, line, value, ret, &reason))
         return gapless_error_set(error, GAPLESS_CORRUPT, 0,
                                  "the note of the record %.120s: %.40s %s", path, line,
-                                 why.text);
+                                 reason.text);
     return GAPLESS_OK;
 }
 

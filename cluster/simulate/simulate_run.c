@@ -86,7 +86,7 @@ static void measure(struct simulate *s)
 {
     double before = now_seconds();
 
-    crew_measure(&s->crew, params_of(s), &s->accuracy, &s->test_loss);
+    pool_measure(&s->pool, params_of(s), &s->accuracy, &s->test_loss);
     s->measured_at = s->stats.gradients;
     s->facts.accuracy = s->accuracy;
     s->evaluate_s += now_seconds() - before;
@@ -102,11 +102,11 @@ static double mean_since(const struct gapless_summary *now,
            (double)(now->count - before->count);
 }
 
-static struct moment moment_of(const struct simulate *s, bool measured)
+static struct metrics_sample sample_of(const struct simulate *s, bool measured)
 {
     double passed = s->facts.virtual_s - s->line_virtual;
 
-    return (struct moment){
+    return (struct metrics_sample){
         .elapsed = s->facts.virtual_s,
         .updates_per_second =
             passed > 0.0 ? (double)(s->stats.updates - s->line_stats.updates) / passed
@@ -138,30 +138,31 @@ static void begin(struct simulate *s)
     results_metrics(&s->results, &s->first);
 }
 
-static void write_line(struct simulate *s, const struct moment *moment)
+static void write_line(struct simulate *s, const struct metrics_sample *sample)
 {
     begin(s);
     if (!s->begun) {
         if (s->has_line)
             return;
         s->first_stats = s->stats;
-        s->first = *moment;
+        s->first = *sample;
         s->first.stats = &s->first_stats;
         return;
     }
     if (s->results.failed)
         return;
-    results_metrics(&s->results, moment);
+    results_metrics(&s->results, sample);
     if (s->results.failed) {
         progress_leave(&s->progress);
-        say("simulate", "%s; the run goes on without", s->results.error.text);
+        report_failure("simulate", "%s; the run goes on without",
+                       s->results.error.text);
     }
 }
 
 /* The state as it is now, measured or not. */
 static void line(struct simulate *s, bool measured)
 {
-    struct moment moment;
+    struct metrics_sample sample;
 
     if (measured && s->measured_at != s->stats.gradients)
         measure(s);
@@ -170,8 +171,8 @@ static void line(struct simulate *s, bool measured)
         if (!(s->grad_norm_sq_last >= s->grad_norm_sq_min))
             s->grad_norm_sq_min = s->grad_norm_sq_last;
     }
-    moment = moment_of(s, measured);
-    write_line(s, &moment);
+    sample = sample_of(s, measured);
+    write_line(s, &sample);
     s->has_line = true;
     s->line_stats = s->stats;
     s->line_virtual = s->facts.virtual_s;

@@ -90,12 +90,12 @@ struct work {
     int lock;
 };
 
-static size_t count(const struct plan *plan, enum cell_state state)
+static size_t count(const struct plan *plan, enum trial_state state)
 {
     size_t ret = 0;
 
-    for (size_t i = 0; i < plan->cells; i++)
-        ret += plan->cell[i].state == state;
+    for (size_t i = 0; i < plan->trials; i++)
+        ret += plan->trial[i].state == state;
     return ret;
 }
 
@@ -107,13 +107,13 @@ static const char *plural(size_t number)
 static int dry_run(const struct work *work)
 {
     const struct plan *plan = &work->plan;
-    size_t done = count(plan, CELL_DONE);
+    size_t done = count(plan, TRIAL_DONE);
 
-    for (size_t i = 0; i < plan->cells; i++)
-        (void)printf("%s  %s\n", plan->cell[i].state == CELL_DONE ? "done" : "    ",
-                     plan->cell[i].name);
-    (void)printf("%zu run%s in %s: %zu done, %zu to go\n", plan->cells,
-                 plural(plan->cells), work->folder, done, plan->cells - done);
+    for (size_t i = 0; i < plan->trials; i++)
+        (void)printf("%s  %s\n", plan->trial[i].state == TRIAL_DONE ? "done" : "    ",
+                     plan->trial[i].name);
+    (void)printf("%zu run%s in %s: %zu done, %zu to go\n", plan->trials,
+                 plural(plan->trials), work->folder, done, plan->trials - done);
     return EXIT_DONE;
 }
 
@@ -126,7 +126,7 @@ static uint32_t choose_jobs(const struct work *work)
         jobs = processors > 0 ? (uint32_t)processors : 1;
     if (jobs > 1024)
         jobs = 1024;
-    return jobs < work->plan.cells ? jobs : (uint32_t)work->plan.cells;
+    return jobs < work->plan.trials ? jobs : (uint32_t)work->plan.trials;
 }
 
 static void block_signals(sigset_t *ret)
@@ -158,8 +158,8 @@ static int prepare(struct work *work, struct gapless_error *error)
 
     if (!fresh)
         status = enter_folder(work, error);
-    for (size_t i = 0; i < work->plan.cells && status == GAPLESS_OK; i++)
-        cell_look(&work->plan, work->folder, &work->plan.cell[i], work->target);
+    for (size_t i = 0; i < work->plan.trials && status == GAPLESS_OK; i++)
+        trial_look(&work->plan, work->folder, &work->plan.trial[i], work->target);
     if (status == GAPLESS_OK)
         status = check_open(&work->plan, work->settings.data_dir, &work->check, error);
     if (status == GAPLESS_OK && fresh)
@@ -184,32 +184,33 @@ static int make_report(const struct work *work, struct gapless_error *error)
 static int finish(struct work *work, int status, struct gapless_error *error)
 {
     const struct plan *plan = &work->plan;
-    size_t done = count(plan, CELL_DONE), failed = count(plan, CELL_FAILED);
+    size_t done = count(plan, TRIAL_DONE), failed = count(plan, TRIAL_FAILED);
     struct gapless_error late = {0};
     int code = EXIT_DONE;
 
     if (status != GAPLESS_OK && status != GAPLESS_STOPPED)
-        code = say_error("study", error);
+        code = report_error("study", error);
     if (study_csv(plan, work->folder, &late) != GAPLESS_OK)
-        code = say_error("study", &late);
+        code = report_error("study", &late);
     if (status != GAPLESS_OK) {
-        say("study",
+        report_failure(
+            "study",
             "%s with %zu of %zu runs done; the same command goes on from there",
-            status == GAPLESS_STOPPED ? "stopped" : "ended", done, plan->cells);
+            status == GAPLESS_STOPPED ? "stopped" : "ended", done, plan->trials);
         return status == GAPLESS_STOPPED ? 128 + work->run.signal : code;
     }
     (void)printf("\n%s\n", work->study.title);
     study_tables(plan, work->run.show.terminal.color && isatty(STDOUT_FILENO), stdout);
     if (make_report(work, &late) != GAPLESS_OK)
-        code = say_error("study", &late);
+        code = report_error("study", &late);
     (void)printf("\n  %zu of %zu run%s done; a row a run: %s/study.csv\n", done,
-                 plan->cells, plural(plan->cells), work->folder);
+                 plan->trials, plural(plan->trials), work->folder);
     if (code == EXIT_DONE)
         (void)printf("  the page: %s/report.html\n", work->folder);
     if (failed == 0)
         return code;
-    say("study", "%zu run%s failed; the same command runs %s again", failed,
-        plural(failed), failed == 1 ? "it" : "them");
+    report_failure("study", "%zu run%s failed; the same command runs %s again", failed,
+                   plural(failed), failed == 1 ? "it" : "them");
     return EXIT_FAILED;
 }
 
@@ -219,8 +220,8 @@ static int execute(struct work *work, struct gapless_error *error)
     size_t done;
 
     if (status != GAPLESS_OK)
-        return say_error("study", error);
-    done = count(&work->plan, CELL_DONE);
+        return report_error("study", error);
+    done = count(&work->plan, TRIAL_DONE);
     work->run = (struct study_run){
         .plan = &work->plan,
         .check = &work->check,
@@ -232,8 +233,8 @@ static int execute(struct work *work, struct gapless_error *error)
     };
     if (!work->settings.quiet) {
         (void)printf("gapless study: %s, %zu run%s (%zu done), %u at a time, to %s\n",
-                     work->study.name, work->plan.cells, plural(work->plan.cells), done,
-                     work->run.jobs, work->folder);
+                     work->study.name, work->plan.trials, plural(work->plan.trials),
+                     done, work->run.jobs, work->folder);
         (void)fflush(stdout);
     }
     block_signals(&work->run.signals);
@@ -265,18 +266,19 @@ static int start(struct work *work)
     struct gapless_error error = {0};
 
     if (work->settings.operands != 1) {
-        say("study", work->settings.operands == 0
-                         ? "which study? gapless study FILE.ini; some are in "
-                           "bench/studies"
-                         : "one study at a time: gapless study FILE.ini");
+        report_failure("study",
+                       work->settings.operands == 0
+                           ? "which study? gapless study FILE.ini; some are in "
+                             "bench/studies"
+                           : "one study at a time: gapless study FILE.ini");
         return EXIT_MISUSE;
     }
     if (read_all(work, &error) != GAPLESS_OK)
-        return say_error("study", &error);
+        return report_error("study", &error);
     if (!work->settings.dry_run)
         return execute(work, &error);
-    for (size_t i = 0; i < work->plan.cells; i++)
-        cell_look(&work->plan, work->folder, &work->plan.cell[i], work->target);
+    for (size_t i = 0; i < work->plan.trials; i++)
+        trial_look(&work->plan, work->folder, &work->plan.trial[i], work->target);
     return dry_run(work);
 }
 

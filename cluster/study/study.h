@@ -1,17 +1,17 @@
 /* A study: a grid of simulated runs, written down in an INI file.
  *
  *     FILE.ini ── study_read ──> struct study ── study_plan ──> struct plan
- *     [study] [run] [grid]       names, lists,                  a cell a run: its
+ *     [study] [run] [grid]       names, lists,                  a trial a run: its
  *                                lines they stand in            options and its folder
  *                                                                      │
  *         study_check: data sets and models, before anything runs      │
- *         study_run:   a process a cell, a few at a time  <────────────┘
+ *         study_run:   a process a trial, a few at a time  <────────────┘
  *                                │
  *     DIR/cells/NAME/{cell.txt, result.json, metrics.jsonl, run.json, ...}
  *                                │
  *         study_csv: DIR/study.csv      study_tables: what is printed at the end
  *
- * A cell is done when its result.json is there, whole, and of the options that the
+ * A trial is done when its result.json is there, whole, and of the options that the
  * study now gives it (cell.txt). So a study goes on where it was stopped, however that
  * happened, and one that was changed runs again only what changed.
  */
@@ -95,83 +95,83 @@ int study_read_stream(FILE *stream, const char *path, struct study *ret,
                       struct gapless_error *error);
 void study_close(struct study *study);
 /* Private to reading: checks every value and sets what [study] says. */
-int study_settle(struct study *study, struct gapless_error *error);
+int study_resolve(struct study *study, struct gapless_error *error);
 /* "accuracy-workers". */
 const char *study_chart_name(enum study_chart chart);
 
 /* ---- the plan ------------------------------------------------------------ */
 
-#define PLAN_CELLS_MAX 100000u
-#define CELL_NAME_MAX 121 /* bytes of a folder's name, with its end */
+#define PLAN_TRIALS_MAX 100000u
+#define TRIAL_NAME_MAX 121 /* bytes of a folder's name, with its end */
 
-enum cell_state {
-    CELL_MISSING,
-    CELL_RUNNING,
-    CELL_DONE,
-    CELL_FAILED
+enum trial_state {
+    TRIAL_MISSING,
+    TRIAL_RUNNING,
+    TRIAL_DONE,
+    TRIAL_FAILED
 };
 
 /* Numbers of a run that is done, NaN where unknown: the columns of study.csv behind the
  * options. */
-enum cell_number {
-    CELL_FINAL_ACCURACY,
-    CELL_FINAL_LOSS,
-    CELL_TRAINING_LOSS,
-    CELL_LAG_MEAN,
-    CELL_LAG_P99,
-    CELL_GAP_MEAN,
-    CELL_GAP_P99,
-    CELL_UPDATES,
-    CELL_GRADIENTS,
-    CELL_VIRTUAL_SECONDS,
-    CELL_TIME_TO_TARGET,
-    CELL_GRAD_NORM_SQ_MIN,
-    CELL_MASTER_BYTES,
-    CELL_WORKER_BYTES,
-    CELL_REAL_SECONDS,
-    CELL_MASTER_US_PER_UPDATE,
-    CELL_NUMBERS
+enum trial_number {
+    TRIAL_FINAL_ACCURACY,
+    TRIAL_FINAL_LOSS,
+    TRIAL_TRAINING_LOSS,
+    TRIAL_LAG_MEAN,
+    TRIAL_LAG_P99,
+    TRIAL_GAP_MEAN,
+    TRIAL_GAP_P99,
+    TRIAL_UPDATES,
+    TRIAL_GRADIENTS,
+    TRIAL_VIRTUAL_SECONDS,
+    TRIAL_TIME_TO_TARGET,
+    TRIAL_GRAD_NORM_SQ_MIN,
+    TRIAL_MASTER_BYTES,
+    TRIAL_WORKER_BYTES,
+    TRIAL_REAL_SECONDS,
+    TRIAL_MASTER_US_PER_UPDATE,
+    TRIAL_NUMBERS
 };
 
-struct cell {
+struct trial {
     char *name; /* of its folder: GRID-KEY_VALUE-... */
     size_t grid;
     const char **value; /* by column; NULL: not given and no default */
-    double work;        /* how long it will take, in a unit that all cells share */
+    double work;        /* how long it will take, in a unit that all trials share */
     int model;          /* which of the checked ones; -1: not checked */
-    enum cell_state state;
-    double number[CELL_NUMBERS];
+    enum trial_state state;
+    double number[TRIAL_NUMBERS];
 };
 
 struct plan {
     const struct study *study;
     const char **column; /* options: always those of plan_always, then all given */
     size_t columns;
-    struct cell *cell; /* in the order of the grids */
-    size_t cells;
+    struct trial *trial; /* in the order of the grids */
+    size_t trials;
 };
 
 /* Multiplies the lists out: in a grid later keys vary faster, `seed` fastest. The study
- * must outlive the plan. GAPLESS_INVALID: too many cells, or two that would have the
+ * must outlive the plan. GAPLESS_INVALID: too many trials, or two that would have the
  * same folder. */
 int plan_make(const struct study *study, struct plan *ret, struct gapless_error *error);
 void plan_close(struct plan *plan);
 /* The column of an option, or -1. */
 int plan_column(const struct plan *plan, const char *option);
-/* The value of an option for a cell, or NULL. */
-const char *plan_value(const struct plan *plan, const struct cell *cell,
+/* The value of an option for a trial, or NULL. */
+const char *plan_value(const struct plan *plan, const struct trial *trial,
                        const char *option);
 /* The line in which this value stands, or 0: it is a default. */
-unsigned plan_line(const struct plan *plan, const struct cell *cell,
+unsigned plan_line(const struct plan *plan, const struct trial *trial,
                    const char *option);
-/* Everything that a cell's run is told, as for `gapless simulate`. False (cannot happen
+/* Everything that a trial's run is told, as for `gapless simulate`. False (cannot happen
  * with a plan of plan_make): a value is not valid. */
-bool plan_settings(const struct plan *plan, const struct cell *cell,
+bool plan_settings(const struct plan *plan, const struct trial *trial,
                    struct settings *ret);
 /* What is written to cell.txt: an option a line; malloc'ed; NULL: no memory. */
-char *plan_text(const struct plan *plan, const struct cell *cell);
+char *plan_text(const struct plan *plan, const struct trial *trial);
 
-/* ---- what the cells need ------------------------------------------------- */
+/* ---- what the trials need ------------------------------------------------ */
 
 #define CHECK_DATA_MAX 64 /* each keeps a descriptor and its memory */
 
@@ -188,29 +188,29 @@ struct check {
     size_t datas;
 };
 
-/* Loads each data set that a cell which is not done needs, and checks that each model
- * fits its data; fills the cells' `work` and `model`. data_dir may be NULL. The text of
+/* Loads each data set that a trial which is not done needs, and checks that each model
+ * fits its data; fills the trials' `work` and `model`. data_dir may be NULL. The text of
  * an error says which and what to do. */
 int check_open(struct plan *plan, const char *data_dir, struct check *ret,
                struct gapless_error *error);
-/* The descriptor of a cell's data set, or -1: it needs none. */
-int check_data_fd(const struct check *check, const struct cell *cell);
+/* The descriptor of a trial's data set, or -1: it needs none. */
+int check_data_fd(const struct check *check, const struct trial *trial);
 void check_close(struct check *check);
 
-/* ---- the cells' folders -------------------------------------------------- */
+/* ---- the trials' folders ------------------------------------------------- */
 
 /* DIR/cells/NAME and, if `file` is not NULL, a file in it. False: too long. */
-bool cell_path(const char *folder, const struct cell *cell, const char *file, char *ret,
-               size_t max);
-/* Looks whether a cell is done; if so, reads its numbers. Sets state and numbers. */
-void cell_look(const struct plan *plan, const char *folder, struct cell *cell,
-               double target);
+bool trial_path(const char *folder, const struct trial *trial, const char *file,
+                char *ret, size_t max);
+/* Looks whether a trial is done; if so, reads its numbers. Sets state and numbers. */
+void trial_look(const struct plan *plan, const char *folder, struct trial *trial,
+                double target);
 /* Removes what an earlier run left and writes cell.txt. */
-int cell_prepare(const struct plan *plan, const char *folder, const struct cell *cell,
-                 struct gapless_error *error);
-/* How much of a cell that is running is done, 0..1, by its metrics.jsonl. */
-double cell_progress(const struct plan *plan, const char *folder,
-                     const struct cell *cell);
+int trial_prepare(const struct plan *plan, const char *folder,
+                  const struct trial *trial, struct gapless_error *error);
+/* How much of a trial that is running is done, 0..1, by its metrics.jsonl. */
+double trial_progress(const struct plan *plan, const char *folder,
+                      const struct trial *trial);
 
 /* Writes DIR/study.csv, a row a cell. */
 int study_csv(const struct plan *plan, const char *folder, struct gapless_error *error);
@@ -227,7 +227,7 @@ struct study_show {
 };
 
 struct study_counts {
-    size_t cells, done, failed, running;
+    size_t trials, done, failed, running;
     double share;   /* of all the work */
     double seconds; /* left; NaN: unknown */
 };
@@ -252,8 +252,8 @@ struct study_run {
     int signal;       /* that ended it, or 0 */
 };
 
-/* Runs every cell that is not done, `jobs` at a time, and keeps study.csv up to date. A
- * cell that fails is told of and the others go on. GAPLESS_STOPPED: `signal` is set. */
+/* Runs every trial that is not done, `jobs` at a time, and keeps study.csv up to date. A
+ * trial that fails is told of and the others go on. GAPLESS_STOPPED: `signal` is set. */
 int study_run(struct study_run *run, struct gapless_error *error);
 
 #endif

@@ -1,5 +1,5 @@
-/* What the cells need, checked before anything runs: data sets, loaded once and handed
- * to all children, and models that fit them. Also guesses how long a cell will take. */
+/* What the trials need, checked before anything runs: data sets, loaded once and handed
+ * to all children, and models that fit them. Also guesses how long a trial will take. */
 #include "cluster/study/study.h"
 
 #include "cluster/simulate/simulate.h"
@@ -87,7 +87,7 @@ static int load_data(struct check *check, const struct job *job, const char *nam
     return GAPLESS_OK;
 }
 
-/* Opens what a cell needs, as its own process will; if that fails, ret_blamed is the
+/* Opens what a trial needs, as its own process will; if that fails, ret_blamed is the
  * option to blame. */
 static int open_model(struct check *check, const struct settings *settings,
                       const char *data_dir, struct study_model *ret,
@@ -121,30 +121,31 @@ static bool same(const char *a, const char *b)
 }
 
 /* Says where in the file stands what is wrong, and how to get a data set. */
-static int blame(const struct plan *plan, const struct cell *cell, const char *option,
+static int blame(const struct plan *plan, const struct trial *trial, const char *option,
                  struct gapless_error *error, int status)
 {
-    struct gapless_error why = *error;
-    const char *data = plan_value(plan, cell, "data");
-    unsigned line = plan_line(plan, cell, option);
+    struct gapless_error reason = *error;
+    const char *data = plan_value(plan, trial, "data");
+    unsigned line = plan_line(plan, trial, option);
 
-    if (status == GAPLESS_MISSING && strstr(why.text, "fetch-data") == NULL &&
+    if (status == GAPLESS_MISSING && strstr(reason.text, "fetch-data") == NULL &&
         data != NULL && (strcmp(data, "mnist") == 0 || strcmp(data, "cifar-10") == 0))
-        return gapless_error_set(
-            error, status, 0, "%.380s; cluster/workloads/fetch-data %s gets it", why.text, data);
+        return gapless_error_set(error, status, 0,
+                                 "%.380s; cluster/workloads/fetch-data %s gets it",
+                                 reason.text, data);
     if (status == GAPLESS_INVALID && line > 0)
         return gapless_error_set(error, status, 0, "%.100s:%u: %.350s",
-                                 plan->study->path, line, why.text);
+                                 plan->study->path, line, reason.text);
     return status;
 }
 
-static int find_model(struct plan *plan, struct check *check, struct cell *cell,
+static int find_model(struct plan *plan, struct check *check, struct trial *trial,
                       const char *data_dir, struct gapless_error *error)
 {
     struct study_model model = {
-        .data = plan_value(plan, cell, "data"),
-        .model = plan_value(plan, cell, "model"),
-        .batch = plan_value(plan, cell, "batch"),
+        .data = plan_value(plan, trial, "data"),
+        .model = plan_value(plan, trial, "model"),
+        .batch = plan_value(plan, trial, "batch"),
         .data_index = -1,
     };
     struct settings settings;
@@ -156,28 +157,28 @@ static int find_model(struct plan *plan, struct check *check, struct cell *cell,
         if (same(check->model[i].data, model.data) &&
             same(check->model[i].model, model.model) &&
             same(check->model[i].batch, model.batch)) {
-            cell->model = (int)i;
+            trial->model = (int)i;
             return GAPLESS_OK;
         }
-    if (!plan_settings(plan, cell, &settings))
+    if (!plan_settings(plan, trial, &settings))
         return gapless_error_set(error, GAPLESS_INVALID, 0,
-                                 "the options of %s are not valid", cell->name);
+                                 "the options of %s are not valid", trial->name);
     status = open_model(check, &settings, data_dir, &model, &blamed, error);
     if (status != GAPLESS_OK)
-        return blame(plan, cell, blamed, error, status);
+        return blame(plan, trial, blamed, error, status);
     more = realloc(check->model, (check->models + 1) * sizeof *more);
     if (more == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
     check->model = more;
     more[check->models] = model;
-    cell->model = (int)check->models++;
+    trial->model = (int)check->models++;
     return GAPLESS_OK;
 }
 
-/* Clock and events, which are more than one value can tell, as the cell's process will
- * read them; not again where they are those of the cell before. */
-static int check_lists(const struct plan *plan, const struct cell *cell,
-                       const struct cell *before, struct gapless_error *error)
+/* Clock and events, which are more than one value can tell, as the trial's process will
+ * read them; not again where they are those of the trial before. */
+static int check_lists(const struct plan *plan, const struct trial *trial,
+                       const struct trial *before, struct gapless_error *error)
 {
     struct gapless_incident *incidents = NULL;
     struct gapless_batch_time *times = NULL;
@@ -188,33 +189,33 @@ static int check_lists(const struct plan *plan, const struct cell *cell,
     int status = GAPLESS_OK;
 
     if (before != NULL &&
-        same(plan_value(plan, cell, "clock"), plan_value(plan, before, "clock")) &&
-        same(plan_value(plan, cell, "events"), plan_value(plan, before, "events")) &&
-        same(plan_value(plan, cell, "workers"), plan_value(plan, before, "workers")))
+        same(plan_value(plan, trial, "clock"), plan_value(plan, before, "clock")) &&
+        same(plan_value(plan, trial, "events"), plan_value(plan, before, "events")) &&
+        same(plan_value(plan, trial, "workers"), plan_value(plan, before, "workers")))
         return GAPLESS_OK;
-    if (!plan_settings(plan, cell, &settings))
+    if (!plan_settings(plan, trial, &settings))
         return GAPLESS_OK;
     status = simulate_clock(settings.clock, settings.workers, &clock, &times, &length,
                             error);
     free(times);
     if (status != GAPLESS_OK)
-        return blame(plan, cell, "clock", error, status);
+        return blame(plan, trial, "clock", error, status);
     if (settings.events != NULL)
         status = simulate_events(settings.events, settings.workers, &incidents, &length,
                                  &joins, error);
     free(incidents);
-    return status == GAPLESS_OK ? status : blame(plan, cell, "events", error, status);
+    return status == GAPLESS_OK ? status : blame(plan, trial, "events", error, status);
 }
 
 static double work_of(const struct plan *plan, const struct check *check,
-                      const struct cell *cell)
+                      const struct trial *trial)
 {
     const struct study_model *model;
     struct settings settings;
 
-    if (check->model == NULL || !plan_settings(plan, cell, &settings))
+    if (check->model == NULL || !plan_settings(plan, trial, &settings))
         return 0.0;
-    model = &check->model[cell->model];
+    model = &check->model[trial->model];
     return settings.epochs * model->epoch_gradients *
            (model->gradient_s +
             model->update_s * (1.0 + (double)settings.workers / WORKERS_SLOW));
@@ -224,20 +225,20 @@ int check_open(struct plan *plan, const char *data_dir, struct check *ret,
                struct gapless_error *error)
 {
     struct check check = {0};
-    const struct cell *before = NULL;
+    const struct trial *before = NULL;
     int status = GAPLESS_OK;
 
-    for (size_t i = 0; i < plan->cells && status == GAPLESS_OK; i++) {
-        struct cell *cell = &plan->cell[i];
+    for (size_t i = 0; i < plan->trials && status == GAPLESS_OK; i++) {
+        struct trial *trial = &plan->trial[i];
 
-        if (cell->state == CELL_DONE)
+        if (trial->state == TRIAL_DONE)
             continue;
-        status = find_model(plan, &check, cell, data_dir, error);
+        status = find_model(plan, &check, trial, data_dir, error);
         if (status == GAPLESS_OK)
-            status = check_lists(plan, cell, before, error);
+            status = check_lists(plan, trial, before, error);
         if (status == GAPLESS_OK)
-            cell->work = work_of(plan, &check, cell);
-        before = cell;
+            trial->work = work_of(plan, &check, trial);
+        before = trial;
     }
     if (status != GAPLESS_OK) {
         check_close(&check);
@@ -247,9 +248,9 @@ int check_open(struct plan *plan, const char *data_dir, struct check *ret,
     return GAPLESS_OK;
 }
 
-int check_data_fd(const struct check *check, const struct cell *cell)
+int check_data_fd(const struct check *check, const struct trial *trial)
 {
-    int index = cell->model >= 0 ? check->model[cell->model].data_index : -1;
+    int index = trial->model >= 0 ? check->model[trial->model].data_index : -1;
 
     return index >= 0 ? check->data[index].fd : -1;
 }

@@ -7,30 +7,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const number_names[CELL_NUMBERS] = {
-    [CELL_FINAL_ACCURACY] = "final_accuracy",
-    [CELL_FINAL_LOSS] = "final_loss",
-    [CELL_TRAINING_LOSS] = "training_loss",
-    [CELL_LAG_MEAN] = "lag_mean",
-    [CELL_LAG_P99] = "lag_p99",
-    [CELL_GAP_MEAN] = "gap_mean",
-    [CELL_GAP_P99] = "gap_p99",
-    [CELL_UPDATES] = "updates",
-    [CELL_GRADIENTS] = "gradients",
-    [CELL_VIRTUAL_SECONDS] = "virtual_seconds",
-    [CELL_TIME_TO_TARGET] = "time_to_target",
-    [CELL_GRAD_NORM_SQ_MIN] = "grad_norm_sq_min",
-    [CELL_MASTER_BYTES] = "master_bytes",
-    [CELL_WORKER_BYTES] = "worker_bytes",
-    [CELL_REAL_SECONDS] = "real_seconds",
-    [CELL_MASTER_US_PER_UPDATE] = "master_us_per_update",
+static const char *const number_names[TRIAL_NUMBERS] = {
+    [TRIAL_FINAL_ACCURACY] = "final_accuracy",
+    [TRIAL_FINAL_LOSS] = "final_loss",
+    [TRIAL_TRAINING_LOSS] = "training_loss",
+    [TRIAL_LAG_MEAN] = "lag_mean",
+    [TRIAL_LAG_P99] = "lag_p99",
+    [TRIAL_GAP_MEAN] = "gap_mean",
+    [TRIAL_GAP_P99] = "gap_p99",
+    [TRIAL_UPDATES] = "updates",
+    [TRIAL_GRADIENTS] = "gradients",
+    [TRIAL_VIRTUAL_SECONDS] = "virtual_seconds",
+    [TRIAL_TIME_TO_TARGET] = "time_to_target",
+    [TRIAL_GRAD_NORM_SQ_MIN] = "grad_norm_sq_min",
+    [TRIAL_MASTER_BYTES] = "master_bytes",
+    [TRIAL_WORKER_BYTES] = "worker_bytes",
+    [TRIAL_REAL_SECONDS] = "real_seconds",
+    [TRIAL_MASTER_US_PER_UPDATE] = "master_us_per_update",
 };
 
 static const char *const state_names[] = {
-    [CELL_MISSING] = "missing",
-    [CELL_RUNNING] = "missing",
-    [CELL_DONE] = "done",
-    [CELL_FAILED] = "failed",
+    [TRIAL_MISSING] = "missing",
+    [TRIAL_RUNNING] = "missing",
+    [TRIAL_DONE] = "done",
+    [TRIAL_FAILED] = "failed",
 };
 
 /* Nine digits; whole numbers, such as bytes, in full. */
@@ -64,26 +64,26 @@ static void put_head(FILE *out, const struct plan *plan)
         (void)fputc(',', out);
         put(out, plan->column[i]);
     }
-    for (size_t i = 0; i < CELL_NUMBERS; i++)
+    for (size_t i = 0; i < TRIAL_NUMBERS; i++)
         (void)fprintf(out, ",%s", number_names[i]);
     (void)fputs(",status\n", out);
 }
 
-static void put_row(FILE *out, const struct plan *plan, const struct cell *cell)
+static void put_row(FILE *out, const struct plan *plan, const struct trial *trial)
 {
-    put(out, cell->name);
+    put(out, trial->name);
     (void)fputc(',', out);
-    put(out, plan->study->grid[cell->grid].name);
+    put(out, plan->study->grid[trial->grid].name);
     for (size_t i = 0; i < plan->columns; i++) {
         (void)fputc(',', out);
-        put(out, cell->value[i]);
+        put(out, trial->value[i]);
     }
-    for (size_t i = 0; i < CELL_NUMBERS; i++) {
+    for (size_t i = 0; i < TRIAL_NUMBERS; i++) {
         (void)fputc(',', out);
-        if (cell->state == CELL_DONE && isfinite(cell->number[i]))
-            put_number(out, cell->number[i]);
+        if (trial->state == TRIAL_DONE && isfinite(trial->number[i]))
+            put_number(out, trial->number[i]);
     }
-    (void)fprintf(out, ",%s\n", state_names[cell->state]);
+    (void)fprintf(out, ",%s\n", state_names[trial->state]);
 }
 
 int study_csv(const struct plan *plan, const char *folder, struct gapless_error *error)
@@ -97,8 +97,8 @@ int study_csv(const struct plan *plan, const char *folder, struct gapless_error 
 
     if (out != NULL) {
         put_head(out, plan);
-        for (size_t i = 0; i < plan->cells; i++)
-            put_row(out, plan, &plan->cell[i]);
+        for (size_t i = 0; i < plan->trials; i++)
+            put_row(out, plan, &plan->trial[i]);
     }
     whole = out != NULL && ferror(out) == 0;
     if (out != NULL && fclose(out) != 0)

@@ -396,7 +396,7 @@ int study_read_stream(FILE *stream, const char *path, struct study *ret,
         reading.status =
             gapless_error_set(error, GAPLESS_IO, errno, "cannot read %.200s", path);
     if (reading.status == GAPLESS_OK && some_grid(&reading))
-        reading.status = study_settle(&study, error);
+        reading.status = study_resolve(&study, error);
     if (reading.status != GAPLESS_OK) {
         study_close(&study);
         return reading.status;

@@ -23,12 +23,12 @@ int plan_column(const struct plan *plan, const char *option)
     return -1;
 }
 
-const char *plan_value(const struct plan *plan, const struct cell *cell,
+const char *plan_value(const struct plan *plan, const struct trial *trial,
                        const char *option)
 {
     int column = plan_column(plan, option);
 
-    return column >= 0 ? cell->value[column] : NULL;
+    return column >= 0 ? trial->value[column] : NULL;
 }
 
 static void add_columns(struct plan *plan, const struct study_options *options)
@@ -102,14 +102,14 @@ static char *make_name(const struct study_grid *grid,
         used += (size_t)snprintf(name + used, max - used, "-%s_%s", order[i]->name,
                                  order[i]->value[at[i]].text);
     whole = hash(name);
-    if (!make_harmless(name) || used >= CELL_NAME_MAX) {
-        used = used < CELL_NAME_MAX - 10 ? used : CELL_NAME_MAX - 10;
+    if (!make_harmless(name) || used >= TRIAL_NAME_MAX) {
+        used = used < TRIAL_NAME_MAX - 10 ? used : TRIAL_NAME_MAX - 10;
         (void)snprintf(name + used, max - used, "-%08x", whole);
     }
     return name;
 }
 
-/* ---- cells --------------------------------------------------------------- */
+/* ---- trials -------------------------------------------------------------- */
 
 /* The grid's options, later ones varying faster, with `seed` at the end. */
 static const struct study_option **make_order(const struct study_grid *grid)
@@ -126,25 +126,25 @@ static const struct study_option **make_order(const struct study_grid *grid)
 
 static void set_values(const struct plan *plan, const struct settings *defaults,
                        const struct study_option *const *order, const size_t *at,
-                       struct cell *cell)
+                       struct trial *trial)
 {
     const struct study *study = plan->study;
     const char *model;
 
     for (size_t i = 0; i < ALWAYS; i++)
-        cell->value[i] = options_text(defaults, always[i]);
+        trial->value[i] = options_text(defaults, always[i]);
     for (size_t i = 0; i < study->run.count; i++)
-        cell->value[plan_column(plan, study->run.option[i].name)] =
+        trial->value[plan_column(plan, study->run.option[i].name)] =
             study->run.option[i].value[0].text;
-    for (size_t i = 0; i < study->grid[cell->grid].options.count; i++)
-        cell->value[plan_column(plan, order[i]->name)] = order[i]->value[at[i]].text;
-    model = plan_value(plan, cell, "model");
+    for (size_t i = 0; i < study->grid[trial->grid].options.count; i++)
+        trial->value[plan_column(plan, order[i]->name)] = order[i]->value[at[i]].text;
+    model = plan_value(plan, trial, "model");
     if (toy_is(model)) /* it needs no data: say none, rather than the default */
-        cell->value[plan_column(plan, "data")] = NULL;
+        trial->value[plan_column(plan, "data")] = NULL;
 }
 
-/* Adds the cells of one grid. */
-static int make_cells(struct plan *plan, size_t index, struct gapless_error *error)
+/* Adds the trials of one grid. */
+static int make_trials(struct plan *plan, size_t index, struct gapless_error *error)
 {
     const struct study_grid *grid = &plan->study->grid[index];
     const struct study_option **order = make_order(grid);
@@ -157,16 +157,16 @@ static int make_cells(struct plan *plan, size_t index, struct gapless_error *err
     if (order == NULL || at == NULL)
         goto done;
     do {
-        struct cell *cell = &plan->cell[plan->cells];
+        struct trial *trial = &plan->trial[plan->trials];
 
-        cell->grid = index;
-        cell->model = -1;
-        cell->name = make_name(grid, order, at);
-        cell->value = calloc(plan->columns, sizeof *cell->value);
-        plan->cells++;
-        if (cell->name == NULL || cell->value == NULL)
+        trial->grid = index;
+        trial->model = -1;
+        trial->name = make_name(grid, order, at);
+        trial->value = calloc(plan->columns, sizeof *trial->value);
+        plan->trials++;
+        if (trial->name == NULL || trial->value == NULL)
             goto done;
-        set_values(plan, &defaults, order, at, cell);
+        set_values(plan, &defaults, order, at, trial);
         for (digit = grid->options.count; digit > 0; digit--) {
             if (++at[digit - 1] < order[digit - 1]->count)
                 break;
@@ -182,23 +182,23 @@ done:
                : gapless_error_set(error, status, 0, "no memory for the list of runs");
 }
 
-static int count_cells(const struct study *study, size_t *ret,
-                       struct gapless_error *error)
+static int count_trials(const struct study *study, size_t *ret,
+                        struct gapless_error *error)
 {
     size_t all = 0;
 
     for (size_t i = 0; i < study->grids; i++) {
-        size_t cells = 1;
+        size_t trials = 1;
 
         for (size_t j = 0; j < study->grid[i].options.count; j++)
-            if (cells <= PLAN_CELLS_MAX)
-                cells *= study->grid[i].options.option[j].count;
-        if (cells > PLAN_CELLS_MAX || (all += cells) > PLAN_CELLS_MAX)
+            if (trials <= PLAN_TRIALS_MAX)
+                trials *= study->grid[i].options.option[j].count;
+        if (trials > PLAN_TRIALS_MAX || (all += trials) > PLAN_TRIALS_MAX)
             return gapless_error_set(error, GAPLESS_INVALID, 0,
                                      "%.100s:%u: with [%s] the study has more than %u "
                                      "runs: shorten its lists, or make it several",
                                      study->path, study->grid[i].line,
-                                     study->grid[i].name, PLAN_CELLS_MAX);
+                                     study->grid[i].name, PLAN_TRIALS_MAX);
     }
     *ret = all;
     return GAPLESS_OK;
@@ -212,16 +212,16 @@ static int by_name(const void *a, const void *b)
 /* Two runs must not write into the same folder. */
 static int check_names(const struct plan *plan, struct gapless_error *error)
 {
-    const char **names = calloc(plan->cells, sizeof *names);
+    const char **names = calloc(plan->trials, sizeof *names);
     int status = GAPLESS_OK;
 
     if (names == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory for the list of runs");
-    for (size_t i = 0; i < plan->cells; i++)
-        names[i] = plan->cell[i].name;
-    qsort(names, plan->cells, sizeof *names, by_name);
-    for (size_t i = 1; i < plan->cells && status == GAPLESS_OK; i++)
+    for (size_t i = 0; i < plan->trials; i++)
+        names[i] = plan->trial[i].name;
+    qsort(names, plan->trials, sizeof *names, by_name);
+    for (size_t i = 1; i < plan->trials && status == GAPLESS_OK; i++)
         if (strcmp(names[i - 1], names[i]) == 0)
             status = gapless_error_set(
                 error, GAPLESS_INVALID, 0,
@@ -235,19 +235,19 @@ static int check_names(const struct plan *plan, struct gapless_error *error)
 int plan_make(const struct study *study, struct plan *ret, struct gapless_error *error)
 {
     struct plan plan = {.study = study};
-    size_t cells = 0;
-    int status = count_cells(study, &cells, error);
+    size_t trials = 0;
+    int status = count_trials(study, &trials, error);
 
-    if (status != GAPLESS_OK || cells == 0)
+    if (status != GAPLESS_OK || trials == 0)
         return status;
-    plan.cell = calloc(cells, sizeof *plan.cell);
-    if (plan.cell == NULL || !make_columns(&plan)) {
+    plan.trial = calloc(trials, sizeof *plan.trial);
+    if (plan.trial == NULL || !make_columns(&plan)) {
         plan_close(&plan);
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory for the list of runs");
     }
     for (size_t i = 0; status == GAPLESS_OK && i < study->grids; i++)
-        status = make_cells(&plan, i, error);
+        status = make_trials(&plan, i, error);
     if (status == GAPLESS_OK)
         status = check_names(&plan, error);
     if (status != GAPLESS_OK) {
@@ -260,11 +260,11 @@ int plan_make(const struct study *study, struct plan *ret, struct gapless_error 
 
 void plan_close(struct plan *plan)
 {
-    for (size_t i = 0; i < plan->cells; i++) {
-        free(plan->cell[i].name);
-        free(plan->cell[i].value);
+    for (size_t i = 0; i < plan->trials; i++) {
+        free(plan->trial[i].name);
+        free(plan->trial[i].value);
     }
-    free(plan->cell);
+    free(plan->trial);
     free(plan->column);
     memset(plan, 0, sizeof *plan);
 }
@@ -280,13 +280,14 @@ static unsigned line_in(const struct study_options *options, const char *option,
     return 0;
 }
 
-unsigned plan_line(const struct plan *plan, const struct cell *cell, const char *option)
+unsigned plan_line(const struct plan *plan, const struct trial *trial,
+                   const char *option)
 {
-    const char *text = plan_value(plan, cell, option);
+    const char *text = plan_value(plan, trial, option);
     unsigned line = 0;
 
     if (text != NULL)
-        line = line_in(&plan->study->grid[cell->grid].options, option, text);
+        line = line_in(&plan->study->grid[trial->grid].options, option, text);
     if (text != NULL && line == 0)
         line = line_in(&plan->study->run, option, text);
     return line;
@@ -294,29 +295,29 @@ unsigned plan_line(const struct plan *plan, const struct cell *cell, const char 
 
 /* ---- what a run is told -------------------------------------------------- */
 
-bool plan_settings(const struct plan *plan, const struct cell *cell,
+bool plan_settings(const struct plan *plan, const struct trial *trial,
                    struct settings *ret)
 {
-    struct parse_why why;
+    struct parse_error reason;
 
     options_defaults(FOR_SIMULATE, ret);
     for (size_t i = 0; i < plan->columns; i++)
-        if (cell->value[i] != NULL &&
-            !options_set(FOR_SIMULATE, plan->column[i], cell->value[i], ret, &why))
+        if (trial->value[i] != NULL &&
+            !options_set(FOR_SIMULATE, plan->column[i], trial->value[i], ret, &reason))
             return false;
     if (ret->cosine && options_source(ret, "steps") == OPTION_DEFAULT)
-        return options_set(FOR_SIMULATE, "steps", "none", ret, &why);
+        return options_set(FOR_SIMULATE, "steps", "none", ret, &reason);
     return true;
 }
 
-char *plan_text(const struct plan *plan, const struct cell *cell)
+char *plan_text(const struct plan *plan, const struct trial *trial)
 {
     static const char *const except[] = {"out", "data-fd", "threads", NULL};
     char *line[OPTIONS_MAX];
     struct settings settings;
     size_t lines = 0, bytes = 1, used = 0;
     bool made =
-        plan_settings(plan, cell, &settings) &&
+        plan_settings(plan, trial, &settings) &&
         options_emit(&settings, FOR_SIMULATE, except, line, OPTIONS_MAX, &lines);
     char *ret;
 

@@ -24,7 +24,7 @@ static void draw(struct study_show *show, const struct study_counts *counts)
     canvas_put(&canvas, STYLE_PLAIN, "  ");
     canvas_bar(&canvas, STYLE_ACCENT, width < 76 ? BAR_COLUMNS / 2 : BAR_COLUMNS,
                counts->share, true);
-    canvas_put(&canvas, STYLE_STRONG, "  %zu of %zu", counts->done, counts->cells);
+    canvas_put(&canvas, STYLE_STRONG, "  %zu of %zu", counts->done, counts->trials);
     if (counts->failed > 0)
         canvas_put(&canvas, STYLE_BAD, "  %zu failed", counts->failed);
     if (counts->running > 0)
@@ -38,7 +38,7 @@ static void draw(struct study_show *show, const struct study_counts *counts)
 
 static void print_line(const struct study_counts *counts)
 {
-    (void)printf("gapless study: %zu of %zu runs done", counts->done, counts->cells);
+    (void)printf("gapless study: %zu of %zu runs done", counts->done, counts->trials);
     if (counts->failed > 0)
         (void)printf(", %zu failed", counts->failed);
     if (isfinite(counts->seconds) && counts->running > 0)
@@ -77,7 +77,7 @@ void show_note(struct study_show *show, const char *format, ...)
     if (show->drawn)
         terminal_write(&show->terminal, "\r\033[K", 4);
     show->drawn = false;
-    say("study", "%s", text);
+    report_failure("study", "%s", text);
 }
 
 void show_leave(struct study_show *show)

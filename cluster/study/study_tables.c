@@ -16,7 +16,7 @@
 
 #define TABLES_MAX 16u /* more are in the report */
 #define COLUMNS_MAX 12u
-#define CELL_COLUMNS 9
+#define TRIAL_COLUMNS 9
 
 enum best {
     BEST_NONE,
@@ -25,25 +25,25 @@ enum best {
 };
 
 struct measure {
-    enum cell_number number;
+    enum trial_number number;
     const char *name;
     double scale;
     int digits; /* behind the point; -1: three that count */
     enum best best;
 };
 
-static const struct measure accuracy = {CELL_FINAL_ACCURACY, "accuracy %", 100.0, 1,
+static const struct measure accuracy = {TRIAL_FINAL_ACCURACY, "accuracy %", 100.0, 1,
                                         BEST_MOST};
-static const struct measure seconds = {CELL_TIME_TO_TARGET, "time s", 1.0, 2,
+static const struct measure seconds = {TRIAL_TIME_TO_TARGET, "time s", 1.0, 2,
                                        BEST_LEAST};
-static const struct measure lag = {CELL_LAG_MEAN, "lag", 1.0, 2, BEST_NONE};
-static const struct measure gap = {CELL_GAP_MEAN, "gap", 1.0, -1, BEST_NONE};
-static const struct measure loss = {CELL_FINAL_LOSS, "loss", 1.0, 4, BEST_LEAST};
-static const struct measure norm = {CELL_GRAD_NORM_SQ_MIN, "least squared gradient",
+static const struct measure lag = {TRIAL_LAG_MEAN, "lag", 1.0, 2, BEST_NONE};
+static const struct measure gap = {TRIAL_GAP_MEAN, "gap", 1.0, -1, BEST_NONE};
+static const struct measure loss = {TRIAL_FINAL_LOSS, "loss", 1.0, 4, BEST_LEAST};
+static const struct measure norm = {TRIAL_GRAD_NORM_SQ_MIN, "least squared gradient",
                                     1.0, -1, BEST_LEAST};
-static const struct measure update_us = {CELL_MASTER_US_PER_UPDATE,
+static const struct measure update_us = {TRIAL_MASTER_US_PER_UPDATE,
                                          "master, us an update", 1.0, 1, BEST_NONE};
-static const struct measure master_mib = {CELL_MASTER_BYTES, "master, MiB",
+static const struct measure master_mib = {TRIAL_MASTER_BYTES, "master, MiB",
                                           1.0 / 1048576.0, 1, BEST_NONE};
 
 /* A chart's tables: a row a rule; across, the values of an option, or measures. */
@@ -61,12 +61,12 @@ static const struct layout {
     [CHART_SCALE] = {"workers", {&update_us, &master_mib}, NULL},
 };
 
-/* One table: the cells that agree in all options but rule, seed and what is across. */
+/* One table: the trials that agree in all options but rule, seed and what is across. */
 struct table {
     const struct plan *plan;
     const struct layout *layout;
     const struct measure *measure; /* where options are across */
-    const struct cell *first;      /* stands for the table's options */
+    const struct trial *first;     /* stands for the table's options */
     const char *row[256], *column[COLUMNS_MAX];
     size_t rows, columns;
     bool columns_cut;
@@ -85,16 +85,16 @@ static bool within(const struct layout *layout, const char *option)
            (layout->besides != NULL && strcmp(option, layout->besides) == 0);
 }
 
-static bool in_table(const struct table *table, const struct cell *cell)
+static bool in_table(const struct table *table, const struct trial *trial)
 {
     const struct plan *plan = table->plan;
 
     /* Grids are told apart, unless the study has one for each value across. */
-    if (table->layout->besides == NULL && cell->grid != table->first->grid)
+    if (table->layout->besides == NULL && trial->grid != table->first->grid)
         return false;
     for (size_t i = 0; i < plan->columns; i++)
         if (!within(table->layout, plan->column[i]) &&
-            !same(cell->value[i], table->first->value[i]))
+            !same(trial->value[i], table->first->value[i]))
             return false;
     return true;
 }
@@ -114,15 +114,15 @@ static void collect(struct table *table)
 {
     const struct plan *plan = table->plan;
 
-    for (size_t i = 0; i < plan->cells; i++) {
-        const struct cell *cell = &plan->cell[i];
+    for (size_t i = 0; i < plan->trials; i++) {
+        const struct trial *trial = &plan->trial[i];
 
-        if (!in_table(table, cell))
+        if (!in_table(table, trial))
             continue;
-        (void)add_once(table->row, &table->rows, 256, plan_value(plan, cell, "rule"));
+        (void)add_once(table->row, &table->rows, 256, plan_value(plan, trial, "rule"));
         if (table->layout->across != NULL &&
             !add_once(table->column, &table->columns, COLUMNS_MAX,
-                      plan_value(plan, cell, table->layout->across)))
+                      plan_value(plan, trial, table->layout->across)))
             table->columns_cut = true;
     }
 }
@@ -136,18 +136,18 @@ static double mean_of(const struct table *table, const struct measure *measure,
     double sum = 0.0;
     unsigned count = 0;
 
-    for (size_t i = 0; i < plan->cells; i++) {
-        const struct cell *cell = &plan->cell[i];
+    for (size_t i = 0; i < plan->trials; i++) {
+        const struct trial *trial = &plan->trial[i];
 
-        if (cell->state != CELL_DONE || !same(plan_value(plan, cell, "rule"), row) ||
-            !in_table(table, cell))
+        if (trial->state != TRIAL_DONE || !same(plan_value(plan, trial, "rule"), row) ||
+            !in_table(table, trial))
             continue;
         if (column != NULL &&
-            !same(plan_value(plan, cell, table->layout->across), column))
+            !same(plan_value(plan, trial, table->layout->across), column))
             continue;
-        if (!isfinite(cell->number[measure->number]))
+        if (!isfinite(trial->number[measure->number]))
             return (double)NAN;
-        sum += cell->number[measure->number];
+        sum += trial->number[measure->number];
         count++;
     }
     return count > 0 ? measure->scale * sum / (double)count : (double)NAN;
@@ -202,7 +202,7 @@ static void print_rows(const struct table *table, size_t columns, const double *
 
             number_text(measure, values[i * columns + j], text);
             (void)fprintf(out, "%s%*s%s%s", best && color ? "\033[1;32m" : "",
-                          CELL_COLUMNS + (table->layout->across == NULL ? 3 : 0), text,
+                          TRIAL_COLUMNS + (table->layout->across == NULL ? 3 : 0), text,
                           best ? "*" : " ", best && color ? "\033[0m" : "");
         }
         (void)fputc('\n', out);
@@ -216,7 +216,7 @@ static void print_head(const struct table *table, size_t columns, FILE *out)
                   table->layout->across != NULL ? table->layout->across : "");
     for (size_t j = 0; j < columns; j++)
         (void)fprintf(out, "%*s ",
-                      CELL_COLUMNS + (table->layout->across == NULL ? 3 : 0),
+                      TRIAL_COLUMNS + (table->layout->across == NULL ? 3 : 0),
                       table->layout->across != NULL ? table->column[j]
                                                     : measure_at(table, j)->name);
     (void)fputc('\n', out);
@@ -227,8 +227,8 @@ static unsigned seeds_of(const struct plan *plan)
     const char *seed[16];
     size_t count = 0;
 
-    for (size_t i = 0; i < plan->cells && count < 16; i++)
-        (void)add_once(seed, &count, 16, plan_value(plan, &plan->cell[i], "seed"));
+    for (size_t i = 0; i < plan->trials && count < 16; i++)
+        (void)add_once(seed, &count, 16, plan_value(plan, &plan->trial[i], "seed"));
     return (unsigned)count;
 }
 
@@ -247,8 +247,8 @@ static void print_title(const struct table *table, FILE *out)
     for (size_t i = 0; i < plan->columns; i++) {
         bool differs = false;
 
-        for (size_t j = 0; j < plan->cells && !differs; j++)
-            differs = !same(plan->cell[j].value[i], table->first->value[i]);
+        for (size_t j = 0; j < plan->trials && !differs; j++)
+            differs = !same(plan->trial[j].value[i], table->first->value[i]);
         if (!differs || within(table->layout, plan->column[i]) ||
             table->first->value[i] == NULL)
             continue;
@@ -295,17 +295,18 @@ void study_tables(const struct plan *plan, bool color, FILE *out)
 {
     static struct table table; /* large, and used once */
     const struct layout *layout = &layouts[plan->study->chart];
-    bool *told = calloc(plan->cells, sizeof *told);
+    bool *reported = calloc(plan->trials, sizeof *reported);
     unsigned tables = 0;
 
-    for (size_t i = 0; told != NULL && i < plan->cells; i++) {
-        if (told[i])
+    for (size_t i = 0; reported != NULL && i < plan->trials; i++) {
+        if (reported[i])
             continue;
         if (tables++ == TABLES_MAX)
             break;
-        table = (struct table){.plan = plan, .layout = layout, .first = &plan->cell[i]};
-        for (size_t j = i; j < plan->cells; j++)
-            told[j] = told[j] || in_table(&table, &plan->cell[j]);
+        table =
+            (struct table){.plan = plan, .layout = layout, .first = &plan->trial[i]};
+        for (size_t j = i; j < plan->trials; j++)
+            reported[j] = reported[j] || in_table(&table, &plan->trial[j]);
         collect(&table);
         for (size_t k = 0; k == 0 || (layout->across != NULL && k < 4); k++) {
             table.measure = layout->measure[k];
@@ -315,5 +316,5 @@ void study_tables(const struct plan *plan, bool color, FILE *out)
     }
     if (tables > TABLES_MAX)
         (void)fprintf(out, "\n  (more tables in study.csv)\n");
-    free(told);
+    free(reported);
 }

@@ -61,7 +61,7 @@ static int read_pair(const char *key, const char *value, size_t bytes, struct jo
 {
     char number[32];
     uint64_t count = 0;
-    struct parse_why why = {""};
+    struct parse_error reason = {""};
     bool batch = strcmp(key, "batch") == 0;
 
     if (strcmp(key, "data") == 0)
@@ -73,9 +73,9 @@ static int read_pair(const char *key, const char *value, size_t bytes, struct jo
     if (!batch && strcmp(key, "seed") != 0)
         return GAPLESS_OK;
     if (copy(key, value, bytes, number, sizeof number, error) != GAPLESS_OK ||
-        !parse_count(number, batch, batch ? UINT32_MAX : UINT64_MAX, &count, &why))
+        !parse_count(number, batch, batch ? UINT32_MAX : UINT64_MAX, &count, &reason))
         return gapless_error_set(error, GAPLESS_PROTOCOL, 0,
-                                 "the master's job text: %s %s", key, why.text);
+                                 "the master's job text: %s %s", key, reason.text);
     if (batch)
         job->batch = (uint32_t)count;
     else

@@ -134,7 +134,7 @@ int network_open(const struct settings *settings, struct network *ret,
     ret->net = (struct gapless_net){
         .insecure = settings->insecure,
         .devices = settings->rdma_device,
-        .lanes = settings->lanes,
+        .channels = settings->channels,
         .retries = settings->retries,
         .ack_timeout = settings->ack_timeout,
     };

@@ -32,7 +32,7 @@ struct results {
 };
 
 /* A moment of a run, for a line of metrics.jsonl. */
-struct moment {
+struct metrics_sample {
     double elapsed, updates_per_second, epoch;
     double accuracy, test_loss; /* as last measured; NaN: not yet */
     const struct gapless_stats *stats;
@@ -92,9 +92,9 @@ int results_set_aside(const char *folder, const char *name, const char *previous
  */
 int results_open(const char *folder, struct results *ret, struct gapless_error *error);
 /* Adds a line, flushed. On failure `failed` is set and nothing more is tried. */
-void results_metrics(struct results *results, const struct moment *moment);
+void results_metrics(struct results *results, const struct metrics_sample *sample);
 /* The same line without its end: malloc'ed; NULL: no memory. */
-char *results_moment(const struct moment *moment);
+char *results_sample(const struct metrics_sample *sample);
 /* Writes result.json. */
 int results_write(struct results *results, const struct outcome *outcome,
                   struct gapless_error *error);

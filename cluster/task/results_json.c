@@ -40,52 +40,52 @@ static json_t *summary(const struct gapless_summary *of)
     return ret;
 }
 
-static json_t *moment_json(const struct moment *moment)
+static json_t *sample_json(const struct metrics_sample *sample)
 {
-    const struct gapless_stats *stats = moment->stats;
+    const struct gapless_stats *stats = sample->stats;
     json_t *ret = json_object();
 
-    set(ret, "elapsed", real(moment->elapsed));
+    set(ret, "elapsed", real(sample->elapsed));
     set(ret, "seconds", real(stats->seconds));
-    set(ret, "epoch", real(moment->epoch));
+    set(ret, "epoch", real(sample->epoch));
     set(ret, "gradients", count(stats->gradients));
     set(ret, "updates", count(stats->updates));
-    set(ret, "updates_per_second", real(moment->updates_per_second));
+    set(ret, "updates_per_second", real(sample->updates_per_second));
     set(ret, "rate", real(stats->rate));
     set(ret, "loss", stats->updates > 0 ? real(stats->loss) : json_null());
     set(ret, "gate", real(stats->gate));
-    set(ret, "accuracy", real(moment->accuracy));
-    set(ret, "test_loss", real(moment->test_loss));
+    set(ret, "accuracy", real(sample->accuracy));
+    set(ret, "test_loss", real(sample->test_loss));
     set(ret, "lag", summary(&stats->lag));
     set(ret, "gap_rms", summary(&stats->gap_rms));
     set(ret, "dropped", count(stats->dropped));
     set(ret, "workers", count(stats->workers_active));
     set(ret, "workers_lost", count(stats->workers_lost));
-    if (!moment->simulated)
+    if (!sample->simulated)
         return ret;
-    set(ret, "lag_mean", real(moment->lag_mean));
-    set(ret, "gap_rms_mean", real(moment->gap_rms_mean));
-    if (isfinite(moment->grad_norm_sq))
-        set(ret, "grad_norm_sq", real(moment->grad_norm_sq));
+    set(ret, "lag_mean", real(sample->lag_mean));
+    set(ret, "gap_rms_mean", real(sample->gap_rms_mean));
+    if (isfinite(sample->grad_norm_sq))
+        set(ret, "grad_norm_sq", real(sample->grad_norm_sq));
     return ret;
 }
 
-char *results_moment(const struct moment *moment)
+char *results_sample(const struct metrics_sample *sample)
 {
-    json_t *line = moment_json(moment);
+    json_t *line = sample_json(sample);
     char *text = json_dumps(line, JSON_COMPACT | DIGITS);
 
     json_decref(line);
     return text;
 }
 
-void results_metrics(struct results *results, const struct moment *moment)
+void results_metrics(struct results *results, const struct metrics_sample *sample)
 {
     char *text;
 
     if (results->failed || results->metrics == NULL)
         return;
-    text = results_moment(moment);
+    text = results_sample(sample);
     if (text == NULL || fprintf(results->metrics, "%s\n", text) < 0 ||
         fflush(results->metrics) != 0) {
         results->failed = true;
@@ -295,7 +295,7 @@ static void set_simulated(json_t *ret, const struct settings *settings,
     set(ret, "bytes", bytes);
 }
 
-/* ---- files: wide where they can be, a line for each of a list of things ---- */
+/* ---- files: wide where they can be, a line for each of a list of things -- */
 
 /* Has it a list of things somewhere inside? */
 static bool tall(json_t *value)

@@ -44,7 +44,7 @@ static void describe(struct task *task)
 int task_open(const struct job *job, int data_fd, struct task *ret,
               struct gapless_error *error)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     int status;
 
     memset(ret, 0, sizeof *ret);
@@ -56,22 +56,22 @@ int task_open(const struct job *job, int data_fd, struct task *ret,
             job->model);
     ret->job = *job;
     if (data_fd >= 0)
-        status = data_open_fd(data_fd, &ret->data, &why);
+        status = data_open_fd(data_fd, &ret->data, &reason);
     else
         status = data_load(job->data, job->data_dir[0] != '\0' ? job->data_dir : NULL,
-                           &ret->data, &why);
+                           &ret->data, &reason);
     if (status == GAPLESS_INVALID)
-        suggest(job->data, &why);
+        suggest(job->data, &reason);
     if (status == GAPLESS_OK)
         status = model_parse(job->model, ret->data->features, ret->data->classes,
-                             &ret->model, &why);
+                             &ret->model, &reason);
     if (status == GAPLESS_OK)
         status = sampler_init(ret->data->train_count, job->batch, job->seed,
-                              &ret->sampler, &why);
+                              &ret->sampler, &reason);
     if (status != GAPLESS_OK) {
         task_close(ret);
         if (error != NULL)
-            *error = why;
+            *error = reason;
         return status;
     }
     describe(ret);

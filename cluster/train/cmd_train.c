@@ -120,7 +120,7 @@ static int choose_device(struct train *train, struct gapless_error *error)
                                note, sizeof note, error);
 
     if (status == GAPLESS_OK && note[0] != '\0')
-        say("train", "%s", note);
+        report_failure("train", "%s", note);
     return status;
 }
 
@@ -211,11 +211,12 @@ static int run(struct train *train, struct gapless_error *error)
     int status = prepare(train, error), code;
 
     if (status != GAPLESS_OK) {
-        code = say_error("train", error);
+        code = report_error("train", error);
         if (status == GAPLESS_MISSING && train->settings.group == NULL &&
             strcmp(train->settings.device, "cpu") == 0)
-            say("train", "what is here: gapless doctor; without any files: gapless "
-                         "train --data synthetic");
+            report_failure("train",
+                           "what is here: gapless doctor; without any files: gapless "
+                           "train --data synthetic");
         return code;
     }
     open_view(train);
@@ -231,11 +232,12 @@ static int run(struct train *train, struct gapless_error *error)
     view_leave(&train->view);
     launch_tidy(train->child, train->children, train->log_folder);
     if (status == GAPLESS_STOPPED) {
-        say("train", "stopped before the run began");
+        report_failure("train", "stopped before the run began");
         return 128 + train->signal;
     }
     code = EXIT_FAILED;
-    say("train", "%s", train->failure[0] != '\0' ? train->failure : error->text);
+    report_failure("train", "%s",
+                   train->failure[0] != '\0' ? train->failure : error->text);
     return code;
 }
 

@@ -5,7 +5,7 @@
  *
  * One thread, a tick of a tenth of a second: signals and ends of children are waited
  * for with sigtimedwait, so nothing happens asynchronously. Each step is in one of
- * three files: train_crew.c (the processes), train_watch.c (the tick), train_end.c
+ * three files: train_workers.c (the processes), train_watch.c (the tick), train_end.c
  * (what is left when it is over).
  */
 #ifndef CLUSTER_TRAIN_H
@@ -61,7 +61,7 @@ struct train {
     char failure[FAILURE_MAX]; /* "": none */
 };
 
-/* train_crew.c */
+/* train_workers.c */
 /* Before anything is started: is there what --worker-device asks for, and is it good
  * for the model? Says which GPUs, or why none. */
 int train_places(struct train *train, struct gapless_error *error);
@@ -71,7 +71,7 @@ int train_start(struct train *train, struct gapless_error *error);
  * to end. */
 int train_connect(struct train *train, struct gapless_error *error);
 /* Notices who has ended, and says so. */
-void train_crew_check(struct train *train);
+void train_workers_check(struct train *train);
 /* Keeps the first failure. */
 void train_fail(struct train *train, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

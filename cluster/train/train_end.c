@@ -110,9 +110,9 @@ static void print_files(const struct train *train, bool result)
 static int finish_unbegun(struct train *train)
 {
     if (train->failure[0] != '\0')
-        say("train", "%s", train->failure);
+        report_failure("train", "%s", train->failure);
     else
-        say("train", "stopped before the run began");
+        report_failure("train", "stopped before the run began");
     return train->failure[0] != '\0' ? EXIT_FAILED : 128 + train->signal;
 }
 
@@ -133,7 +133,7 @@ int train_finish(struct train *train)
     if (!train->begun)
         return finish_unbegun(train);
     if (train->at_once) {
-        say("train", "ended at once; metrics.jsonl is in %s", train->folder);
+        report_failure("train", "ended at once; metrics.jsonl is in %s", train->folder);
         return 128 + train->signal;
     }
     outcome = outcome_of(train);
@@ -141,11 +141,11 @@ int train_finish(struct train *train)
     results_print(&outcome);
     print_files(train, written);
     if (!written)
-        (void)say_error("train", &error);
+        (void)report_error("train", &error);
     if (train->results.failed)
-        (void)say_error("train", &train->results.error);
+        (void)report_error("train", &train->results.error);
     if (train->failure[0] != '\0')
-        say("train", "%s", train->failure);
+        report_failure("train", "%s", train->failure);
     failed = !written || train->results.failed || train->failure[0] != '\0';
     return failed ? EXIT_FAILED : train->signal != 0 ? 128 + train->signal : EXIT_DONE;
 }

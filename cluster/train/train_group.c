@@ -26,7 +26,7 @@ int train_group_where(const struct settings *settings, const char *option,
 int train_group_places(struct train *train, struct gapless_error *error)
 {
     struct settings *settings = &train->settings;
-    struct parse_why why;
+    struct parse_error reason;
     int status =
         train_group_where(settings, "worker-device", &settings->worker_device, error);
 
@@ -36,8 +36,9 @@ int train_group_places(struct train *train, struct gapless_error *error)
     if (status != GAPLESS_OK)
         return status;
     if (options_source(settings, "workers") <= OPTION_DEFAULT &&
-        !options_set(FOR_TRAIN, "workers", "1", settings, &why))
-        return gapless_error_set(error, GAPLESS_INVALID, 0, "--workers %s", why.text);
+        !options_set(FOR_TRAIN, "workers", "1", settings, &reason))
+        return gapless_error_set(error, GAPLESS_INVALID, 0, "--workers %s",
+                                 reason.text);
     if (train->places.gpus % settings->workers != 0)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "%u GPUs cannot be dealt evenly to %u groups: choose "

@@ -136,7 +136,7 @@ static void begin(struct train *train)
 
 void train_metrics(struct train *train)
 {
-    struct moment moment = {
+    struct metrics_sample sample = {
         .elapsed = train->facts.elapsed,
         .updates_per_second = train->facts.updates_per_second,
         .epoch = (double)train->facts.stats.gradients / train->facts.epoch_gradients,
@@ -147,7 +147,7 @@ void train_metrics(struct train *train)
 
     if (!train->begun || train->results.failed)
         return;
-    results_metrics(&train->results, &moment);
+    results_metrics(&train->results, &sample);
     if (train->results.failed)
         view_note(&train->view, "gapless train: %s; the run goes on without",
                   train->results.error.text);
@@ -213,7 +213,7 @@ void train_watch(struct train *train)
 
         train_signals(train, TICK_S);
         there = train_look(train);
-        train_crew_check(train);
+        train_workers_check(train);
         if (!there && train->failure[0] == '\0' && !train->child[0].ended) {
             if (launch_wait(train->child, 1, 2.0))
                 continue; /* it died: the next check says how */

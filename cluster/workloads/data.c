@@ -35,7 +35,8 @@ static const struct kind kinds[] = {
      "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, plain or .gz, in "
      "$GAPLESS_DATA_DIR/mnist)"},
     {"cifar-10", data_read_cifar, data_has_cifar,
-     "cluster/workloads/fetch-data cifar-10 (or put data_batch_1.bin to data_batch_5.bin and "
+     "cluster/workloads/fetch-data cifar-10 (or put data_batch_1.bin to "
+     "data_batch_5.bin and "
      "test_batch.bin, the binary version, in $GAPLESS_DATA_DIR/cifar-10)"},
     {"synthetic", read_synthetic, NULL, NULL},
 };

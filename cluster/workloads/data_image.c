@@ -179,10 +179,10 @@ int data_image_finish(struct data_image *image, struct data **ret,
     return status;
 }
 
-static int not_a_set(struct gapless_error *error, int fd, const char *why)
+static int not_a_set(struct gapless_error *error, int fd, const char *reason)
 {
     return gapless_error_set(error, GAPLESS_CORRUPT, 0,
-                             "descriptor %d is not a shared data set: %s", fd, why);
+                             "descriptor %d is not a shared data set: %s", fd, reason);
 }
 
 /* Sets what struct data has in its header and arrays, or says what is wrong. */

@@ -62,10 +62,10 @@ int data_has_idx(const char *dir)
     return 0;
 }
 
-static int corrupt(const struct idx *f, struct gapless_error *error, const char *why)
+static int corrupt(const struct idx *f, struct gapless_error *error, const char *reason)
 {
     return gapless_error_set(error, GAPLESS_CORRUPT, 0, "%s %s: fetch it again",
-                             data_path_tail(f->path), why);
+                             data_path_tail(f->path), reason);
 }
 
 /* Exactly `bytes` bytes, or an error. */

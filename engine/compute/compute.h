@@ -70,23 +70,23 @@ struct compute {
     /* Applies one gradient in one pass: correction, momentum, look-ahead (algorithms:
      * Decisions 2-6). */
     void (*apply)(const struct rule *rule, const struct arrays *at,
-                  const struct knobs *knobs, const struct blocks *blocks, size_t n,
-                  unsigned want, struct sums *ret);
+                  const struct step_scalars *scalars, const struct blocks *blocks,
+                  size_t n, unsigned want, struct sums *ret);
     /* For rules with RULE_GLOBAL: the sum the gate needs over the whole vector, range
      * by range. */
     double (*measure)(const struct rule *rule, const struct arrays *at,
-                      const struct knobs *knobs, size_t n);
+                      const struct step_scalars *scalars, size_t n);
     /* For rules with RULE_ROUND: averages `workers` gradients in the order given, one
      * momentum step, the same look-ahead into every sent[i]. at->grad and at->sent are
      * not used. gap_sq is of the first worker. */
     void (*round)(const struct rule *rule, const struct arrays *at,
-                  const struct knobs *knobs, const number *const *grad,
+                  const struct step_scalars *scalars, const number *const *grad,
                   number *const *sent, uint32_t workers, size_t n, unsigned want,
                   struct sums *ret);
     /* sent = what the momentum would send now, with no update (a worker joined, or its
      * gradient was dropped). */
     void (*look_ahead)(const struct rule *rule, const struct arrays *at,
-                       const struct knobs *knobs, size_t n);
+                       const struct step_scalars *scalars, size_t n);
     /* A worker left: all -= own where all is the sum of owns; own = 0. */
     void (*forget)(const struct rule *rule, const struct arrays *at, size_t n);
     /* all = sum of the owns given, in order. */

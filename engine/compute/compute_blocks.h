@@ -37,9 +37,9 @@ enum {
 struct block_plan {
     unsigned reads;       /* of the measure */
     unsigned reads_later; /* of the update, and not of the measure */
-    lane_fn *ahead;
-    real (*measure)(const struct lane *e);
-    scalar (*gate)(double sum, const struct knobs *k);
+    element_fn *ahead;
+    real (*measure)(const struct element *e);
+    scalar (*gate)(double sum, const struct step_scalars *k);
     bool less_dots; /* of the sum is taken what the worker has summed up */
     bool only_sums; /* the sums are what is wanted */
 };
@@ -80,7 +80,7 @@ RULE_FN bool block_covers(const struct cursors *c, uint32_t block, size_t chunk)
 
 /* The sum of block mb is complete. */
 RULE_FN void block_close(struct cursors *c, const struct block_plan *plan,
-                         const struct knobs *k)
+                         const struct step_scalars *k)
 {
     lanes_flush(&c->sum.span, &c->some);
     double sum = spans_total(&c->sum);
@@ -101,7 +101,7 @@ RULE_FN void block_close(struct cursors *c, const struct block_plan *plan,
 
 /* `chunks` more of block mb were added to `some`. */
 RULE_FN void block_measured(struct cursors *c, const struct block_plan *plan,
-                            const struct knobs *k, size_t chunks, size_t end)
+                            const struct step_scalars *k, size_t chunks, size_t end)
 {
     c->fill += chunks;
     if (c->fill % CHUNKS_FLUSH == 0) {
@@ -113,12 +113,12 @@ RULE_FN void block_measured(struct cursors *c, const struct block_plan *plan,
 }
 
 RULE_FN struct chunk measure_chunk(const struct block_plan *plan,
-                                   const struct arrays *at, const struct knobs *k,
-                                   size_t i)
+                                   const struct arrays *at,
+                                   const struct step_scalars *k, size_t i)
 {
     struct chunk ret;
     for (int p = 0; p < PARTS; p++, i += WIDTH) {
-        struct lane e = lane_load(at, i, plan->reads);
+        struct element e = element_load(at, i, plan->reads);
         if (plan->ahead)
             plan->ahead(&e, k);
         ret.part[p] = plan->measure(&e);
@@ -128,7 +128,7 @@ RULE_FN struct chunk measure_chunk(const struct block_plan *plan,
 
 /* Measures a chunk that block mb shares with others. */
 RULE_FN void measure_ragged(struct cursors *c, const struct block_plan *plan,
-                            const struct arrays *at, const struct knobs *k)
+                            const struct arrays *at, const struct step_scalars *k)
 {
     _Alignas(64) number all[LANES] = {0}, some[LANES] = {0};
     size_t begin = c->m * LANES, end = begin + LANES;
@@ -150,7 +150,7 @@ RULE_FN void measure_ragged(struct cursors *c, const struct block_plan *plan,
 
 /* Updates a chunk that block ub shares with others; all of them are gated. */
 RULE_FN void update_ragged(struct cursors *c, const struct plan *plan,
-                           const struct arrays *at, const struct knobs *k,
+                           const struct arrays *at, const struct step_scalars *k,
                            struct tally *tally)
 {
     _Alignas(64) number gate[LANES];
@@ -185,7 +185,7 @@ RULE_FN void touch_chunk(unsigned slots, const struct arrays *at, size_t i)
 
 /* Measures on to the end of block mb, or to the next ragged chunk and over it. */
 RULE_FN void measure_block(struct cursors *c, const struct block_plan *plan,
-                           const struct arrays *at, const struct knobs *k)
+                           const struct arrays *at, const struct step_scalars *k)
 {
     if (c->ends[c->mb] <= c->m * LANES) {
         block_close(c, plan, k); /* empty */
@@ -231,7 +231,7 @@ RULE_FN void prefetch_chunk(const struct block_plan *plan, const struct arrays *
  * `ready`. */
 RULE_FN void update_block(struct cursors *c, const struct plan *plan,
                           const struct block_plan *measure, const struct arrays *at,
-                          const struct knobs *k, size_t ready, size_t *next,
+                          const struct step_scalars *k, size_t ready, size_t *next,
                           struct tally *tally)
 {
     size_t end = ready, i = c->u;
@@ -274,7 +274,7 @@ RULE_FN void sweep_sums(const struct block_plan *plan, const struct arrays *arra
                         const struct blocks *blocks, size_t n, double *ret)
 {
     const struct arrays at = *arrays;
-    const struct knobs k = {0};
+    const struct step_scalars k = {0};
     struct cursors c;
 
     cursors_begin(&c, blocks, n, ret);
@@ -283,11 +283,12 @@ RULE_FN void sweep_sums(const struct block_plan *plan, const struct arrays *arra
 }
 
 RULE_FN void sweep_blocks(const struct plan *plan, const struct block_plan *measure,
-                          const struct arrays *arrays, const struct knobs *knobs,
+                          const struct arrays *arrays,
+                          const struct step_scalars *scalars,
                           const struct blocks *blocks, size_t n, struct sums *ret)
 {
     const struct arrays at = *arrays;
-    const struct knobs k = *knobs;
+    const struct step_scalars k = *scalars;
     struct tally tally = tally_zero();
     struct cursors c;
 

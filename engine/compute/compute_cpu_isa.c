@@ -29,10 +29,11 @@ _Static_assert(REAL_BYTES == sizeof(double) ||
                    REAL_BYTES >= (int)JOIN(BYTES_, GAPLESS_ISA_NAME),
                "compiled with the vectors of its instruction set");
 
-typedef void pass_fn(const struct arrays *at, const struct knobs *k,
+typedef void pass_fn(const struct arrays *at, const struct step_scalars *k,
                      const struct blocks *blocks, size_t n, struct sums *ret);
-typedef double measure_fn(const struct arrays *at, const struct knobs *k, size_t n);
-typedef void send_fn(const struct arrays *at, const struct knobs *k, size_t n);
+typedef double measure_fn(const struct arrays *at, const struct step_scalars *k,
+                          size_t n);
+typedef void send_fn(const struct arrays *at, const struct step_scalars *k, size_t n);
 
 struct passes {
     pass_fn *apply[2][2]; /* [gap_ref][want] */
@@ -46,11 +47,12 @@ RULE_FN size_t stretch_end(size_t i, size_t n)
 }
 
 /* The sum of gap^2, of which the gate of a RULE_GLOBAL rule is made. */
-RULE_FN double sweep_gap(const struct arrays *arrays, const struct knobs *knobs,
-                         size_t n, unsigned reads, lane_fn *ahead)
+RULE_FN double sweep_gap(const struct arrays *arrays,
+                         const struct step_scalars *scalars, size_t n, unsigned reads,
+                         element_fn *ahead)
 {
     const struct arrays at = *arrays;
-    const struct knobs k = *knobs;
+    const struct step_scalars k = *scalars;
     struct spans sum = spans_zero();
 
     for (size_t i = 0; i < n;) {
@@ -60,7 +62,8 @@ RULE_FN double sweep_gap(const struct arrays *arrays, const struct knobs *knobs,
             struct chunk some = chunk_zero();
             for (int c = 0; c < CHUNKS_EXACT && i < end; c++, i += LANES)
                 for (int p = 0; p < PARTS; p++) {
-                    struct lane e = lane_load(&at, i + (size_t)(p * WIDTH), reads);
+                    struct element e =
+                        element_load(&at, i + (size_t)(p * WIDTH), reads);
                     if (ahead)
                         ahead(&e, &k);
                     some.part[p] += gap(&e) * gap(&e);
@@ -73,23 +76,23 @@ RULE_FN double sweep_gap(const struct arrays *arrays, const struct knobs *knobs,
     return spans_total(&sum);
 }
 
-RULE_FN void sweep_send(const struct arrays *arrays, const struct knobs *knobs,
-                        size_t n, unsigned reads, lane_fn *send)
+RULE_FN void sweep_send(const struct arrays *arrays, const struct step_scalars *scalars,
+                        size_t n, unsigned reads, element_fn *send)
 {
     const struct arrays at = *arrays;
-    const struct knobs k = *knobs;
+    const struct step_scalars k = *scalars;
 
     for (size_t i = 0; i < n; i += WIDTH) {
-        struct lane e = lane_load(&at, i, reads);
+        struct element e = element_load(&at, i, reads);
         send(&e, &k);
-        lane_store(&at, i, SLOT_SENT, &e);
+        element_store(&at, i, SLOT_SENT, &e);
     }
 }
 
 /* A range whose blocks the caller did not name is one block; a gradient without lag has
  * nothing to be measured against. */
 RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measure,
-                         const struct arrays *at, const struct knobs *k,
+                         const struct arrays *at, const struct step_scalars *k,
                          const struct blocks *blocks, size_t n, struct sums *ret)
 {
     uint32_t end = (uint32_t)n;
@@ -110,8 +113,8 @@ RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measu
  * function twice. */
 #define VARIANT(symbol, correction, momentum, variant, own, want)                      \
     static void apply_##symbol##_##variant(                                            \
-        const struct arrays *at, const struct knobs *k, const struct blocks *blocks,   \
-        size_t n, struct sums *ret)                                                    \
+        const struct arrays *at, const struct step_scalars *k,                         \
+        const struct blocks *blocks, size_t n, struct sums *ret)                       \
     {                                                                                  \
         const struct plan plan = {rule_##symbol##_reads,                               \
                                   rule_##symbol##_writes,                              \
@@ -143,17 +146,17 @@ RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measu
     VARIANT(symbol, correction, momentum, own, true, false)                            \
     VARIANT(symbol, correction, momentum, own_gap, true, true)                         \
     static double measure_##symbol##_sent(const struct arrays *at,                     \
-                                          const struct knobs *k, size_t n)             \
+                                          const struct step_scalars *k, size_t n)      \
     {                                                                                  \
         return sweep_gap(at, k, n, SLOT_THETA | SLOT_SENT, NULL);                      \
     }                                                                                  \
     static double measure_##symbol##_own(const struct arrays *at,                      \
-                                         const struct knobs *k, size_t n)              \
+                                         const struct step_scalars *k, size_t n)       \
     {                                                                                  \
         return sweep_gap(at, k, n, SLOT_THETA | SLOT_SENT | momentum##_ahead_reads,    \
                          ahead_of_##symbol);                                           \
     }                                                                                  \
-    static void sends_##symbol(const struct arrays *at, const struct knobs *k,         \
+    static void sends_##symbol(const struct arrays *at, const struct step_scalars *k,  \
                                size_t n)                                               \
     {                                                                                  \
         sweep_send(at, k, n, momentum##_reads &(SLOT_THETA | SLOT_ALL),                \
@@ -175,7 +178,8 @@ RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measu
       MEASURE(symbol, OWN(symbol, measure_##symbol))},                                 \
      sends_##symbol},
 
-static double measure_nothing(const struct arrays *at, const struct knobs *k, size_t n)
+static double measure_nothing(const struct arrays *at, const struct step_scalars *k,
+                              size_t n)
 {
     (void)at, (void)k, (void)n;
     return 0.0;
@@ -187,23 +191,23 @@ static const struct passes passes[] = {
 #undef RULE
 
 static void cpu_apply(const struct rule *rule, const struct arrays *at,
-                      const struct knobs *knobs, const struct blocks *blocks, size_t n,
-                      unsigned want, struct sums *ret)
+                      const struct step_scalars *scalars, const struct blocks *blocks,
+                      size_t n, unsigned want, struct sums *ret)
 {
     int gap = (want & WANT_GAP) != 0;
-    passes[rule->index].apply[knobs->gap_ref != 0][gap](at, knobs, blocks, n, ret);
+    passes[rule->index].apply[scalars->gap_ref != 0][gap](at, scalars, blocks, n, ret);
 }
 
 static double cpu_measure(const struct rule *rule, const struct arrays *at,
-                          const struct knobs *knobs, size_t n)
+                          const struct step_scalars *scalars, size_t n)
 {
-    return passes[rule->index].measure[knobs->gap_ref != 0](at, knobs, n);
+    return passes[rule->index].measure[scalars->gap_ref != 0](at, scalars, n);
 }
 
 static void cpu_look_ahead(const struct rule *rule, const struct arrays *at,
-                           const struct knobs *knobs, size_t n)
+                           const struct step_scalars *scalars, size_t n)
 {
-    passes[rule->index].look_ahead(at, knobs, n);
+    passes[rule->index].look_ahead(at, scalars, n);
 }
 
 static void copy(number *to, const number *from, size_t n)
@@ -259,7 +263,7 @@ RULE_FN void tile_gap(const number *theta, const number *sent, size_t from, size
 }
 
 static void cpu_round(const struct rule *rule, const struct arrays *arrays,
-                      const struct knobs *knobs, const number *const *grad,
+                      const struct step_scalars *scalars, const number *const *grad,
                       number *const *sent, uint32_t workers, size_t n, unsigned want,
                       struct sums *ret)
 {
@@ -279,7 +283,7 @@ static void cpu_round(const struct rule *rule, const struct arrays *arrays,
         cpu_scale(mean, (number)(1.0 / (double)workers), len);
         if (want & WANT_GAP)
             tile_gap(at.theta, at.sent, from, len, &tally);
-        cpu_apply(rule, &at, knobs, NULL, len, 0, &part);
+        cpu_apply(rule, &at, scalars, NULL, len, 0, &part);
         for (uint32_t i = 1; i < workers; i++)
             copy(sent[i] + from, at.sent, len);
     }

@@ -13,13 +13,13 @@
 
 #include <stddef.h>
 
-typedef void lane_fn(struct lane *e, const struct knobs *k);
+typedef void element_fn(struct element *e, const struct step_scalars *k);
 
 /* The constants of an expanded loop. */
 struct plan {
     unsigned reads, writes; /* enum slot bits */
-    lane_fn *ahead;         /* sets e->ahead, or NULL: it is 0 */
-    lane_fn *correct, *move;
+    element_fn *ahead;      /* sets e->ahead, or NULL: it is 0 */
+    element_fn *correct, *move;
     unsigned reads_first; /* those the correction needs */
     bool slow;            /* the correction has a division: start it a chunk ahead */
     bool want_gap;        /* sums.gap_sq */
@@ -65,9 +65,9 @@ RULE_FN void tally_total(struct tally *tally, struct sums *ret)
     ret->gate_sum = 0.0;
 }
 
-RULE_FN struct lane lane_load(const struct arrays *at, size_t i, unsigned slots)
+RULE_FN struct element element_load(const struct arrays *at, size_t i, unsigned slots)
 {
-    struct lane e;
+    struct element e;
     e.theta = slots & SLOT_THETA ? lanes_load(at->theta + i) : real_zero();
     e.own = slots & SLOT_OWN ? lanes_load(at->own + i) : real_zero();
     e.all = slots & SLOT_ALL ? lanes_load(at->all + i) : real_zero();
@@ -80,8 +80,8 @@ RULE_FN struct lane lane_load(const struct arrays *at, size_t i, unsigned slots)
     return e;
 }
 
-RULE_FN void lane_store(const struct arrays *at, size_t i, unsigned slots,
-                        const struct lane *e)
+RULE_FN void element_store(const struct arrays *at, size_t i, unsigned slots,
+                           const struct element *e)
 {
     if (slots & SLOT_THETA)
         lanes_store(at->theta + i, e->theta);
@@ -96,11 +96,11 @@ RULE_FN void lane_store(const struct arrays *at, size_t i, unsigned slots,
 }
 
 /* Loads and corrects one vector: the first half of an update. Stores nothing. */
-RULE_FN struct lane sweep_correct(const struct plan *plan, const struct arrays *at,
-                                  const struct knobs *k, size_t i, real gate)
+RULE_FN struct element sweep_correct(const struct plan *plan, const struct arrays *at,
+                                     const struct step_scalars *k, size_t i, real gate)
 {
     unsigned slots = plan->reads_first | (plan->want_gap ? SLOT_SENT : 0);
-    struct lane e = lane_load(at, i, slots);
+    struct element e = element_load(at, i, slots);
     if (plan->ahead)
         plan->ahead(&e, k);
     e.gate = gate;
@@ -110,11 +110,11 @@ RULE_FN struct lane sweep_correct(const struct plan *plan, const struct arrays *
 
 /* The second half: the arrays that only the momentum needs, and all stores. */
 RULE_FN void sweep_move(const struct plan *plan, const struct arrays *at,
-                        const struct knobs *k, size_t i, int p, struct lane *e,
-                        struct tally *tally)
+                        const struct step_scalars *k, size_t i, int p,
+                        struct element *e, struct tally *tally)
 {
     unsigned slots = plan->reads_first | (plan->want_gap ? SLOT_SENT : 0);
-    struct lane rest = lane_load(at, i, plan->reads & ~slots);
+    struct element rest = element_load(at, i, plan->reads & ~slots);
     if (plan->want_gap) {
         real moved = e->theta - e->sent;
         tally->gap_sq.part[p] += moved * moved;
@@ -126,16 +126,16 @@ RULE_FN void sweep_move(const struct plan *plan, const struct arrays *at,
     plan->move(e, k);
     if (plan->want_step)
         tally->step_sq.part[p] += e->step * e->step;
-    lane_store(at, i, plan->writes, e);
+    element_store(at, i, plan->writes, e);
 }
 
 /* Updates the 16 elements from i on; `gate` is used by RULE_BLOCK rules only. */
 RULE_FN void sweep_chunk(const struct plan *plan, const struct arrays *at,
-                         const struct knobs *k, size_t i, const struct chunk *gate,
-                         struct tally *tally)
+                         const struct step_scalars *k, size_t i,
+                         const struct chunk *gate, struct tally *tally)
 {
     for (int p = 0; p < PARTS; p++, i += WIDTH) {
-        struct lane e = sweep_correct(plan, at, k, i, gate->part[p]);
+        struct element e = sweep_correct(plan, at, k, i, gate->part[p]);
         sweep_move(plan, at, k, i, p, &e, tally);
     }
 }
@@ -153,14 +153,14 @@ RULE_FN struct chunk chunk_of(number x)
  * processor's queues: two chunks early, or one where a chunk is several vectors.
  * (Variables and not an array of them: gcc 12 leaves an array in memory.) */
 struct early {
-    struct lane next[PARTS], then[PARTS];
+    struct element next[PARTS], then[PARTS];
 };
 
 /* The corrections of the chunk `by` chunks from i on; the last one stands in for those
  * behind the end of the array. */
 RULE_FN void early_correct(const struct plan *plan, const struct arrays *at,
-                           const struct knobs *k, size_t i, size_t by, size_t n, int p,
-                           struct lane *ret)
+                           const struct step_scalars *k, size_t i, size_t by, size_t n,
+                           int p, struct element *ret)
 {
     size_t from = i + by * LANES < n ? i + by * LANES : n - LANES;
     *ret = sweep_correct(plan, at, k, from + (size_t)(p * WIDTH), real_zero());
@@ -168,11 +168,11 @@ RULE_FN void early_correct(const struct plan *plan, const struct arrays *at,
 
 /* Updates chunk i, whose corrections were made early. */
 RULE_FN void early_chunk(const struct plan *plan, const struct arrays *at,
-                         const struct knobs *k, size_t i, size_t n, struct early *early,
-                         struct tally *tally)
+                         const struct step_scalars *k, size_t i, size_t n,
+                         struct early *early, struct tally *tally)
 {
     for (int p = 0; p < PARTS; p++) {
-        struct lane e = early->next[p];
+        struct element e = early->next[p];
         if (PARTS == 1) {
             early->next[p] = early->then[p];
             early_correct(plan, at, k, i, 2, n, p, &early->then[p]);
@@ -185,10 +185,10 @@ RULE_FN void early_chunk(const struct plan *plan, const struct arrays *at,
 
 /* The whole pass, with one gate for all. */
 RULE_FN void sweep(const struct plan *plan, const struct arrays *arrays,
-                   const struct knobs *knobs, size_t n, struct sums *ret)
+                   const struct step_scalars *scalars, size_t n, struct sums *ret)
 {
     const struct arrays at = *arrays;
-    const struct knobs k = *knobs;
+    const struct step_scalars k = *scalars;
     const struct chunk gate = chunk_of(1);
     struct tally tally = tally_zero();
     struct early early;

@@ -84,7 +84,7 @@ enum device_kind {
 /* One gradient to apply. */
 struct device_pass {
     struct arrays at;
-    struct knobs knobs;
+    struct step_scalars scalars;
     const double *dots; /* RULE_PUBLISHED: host memory, read during the call; or NULL */
     unsigned want;      /* WANT_GAP */
 };
@@ -161,14 +161,15 @@ struct device_ops {
                   const struct device_pass *pass, uint32_t count,
                   const struct device_blocks *blocks, size_t n, uint32_t place);
     void (*measure)(struct device *device, const struct rule *rule,
-                    const struct arrays *at, const struct knobs *knobs, size_t n,
-                    uint32_t place);
+                    const struct arrays *at, const struct step_scalars *scalars,
+                    size_t n, uint32_t place);
     void (*round)(struct device *device, const struct rule *rule,
-                  const struct arrays *at, const struct knobs *knobs,
+                  const struct arrays *at, const struct step_scalars *scalars,
                   const float *const *grad, float *const *sent, uint32_t workers,
                   size_t n, unsigned want, uint32_t place);
     void (*look_ahead)(struct device *device, const struct rule *rule,
-                       const struct arrays *at, const struct knobs *knobs, size_t n);
+                       const struct arrays *at, const struct step_scalars *scalars,
+                       size_t n);
     void (*forget)(struct device *device, const struct rule *rule,
                    const struct arrays *at, size_t n);
     void (*resum)(struct device *device, float *all, const float *const *own,
@@ -182,7 +183,7 @@ struct device_ops {
                  size_t n);
 };
 
-/* ---- models: softmax regression and multi-layer perceptrons, by cuBLAS ---- */
+/* ---- models: softmax regression and multi-layer perceptrons, by cuBLAS --- */
 
 struct gpu_model; /* buffers of one thread for one model */
 

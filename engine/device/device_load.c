@@ -57,11 +57,11 @@ static int open_file(const char *path, const struct gpu_plugin **ret,
     int status;
 
     if (library == NULL) {
-        const char *why = dlerror();
+        const char *reason = dlerror();
 
         return gapless_error_set(error, GAPLESS_MISSING, 0,
                                  "the GPU plugin does not open: %.380s",
-                                 why != NULL ? why : path);
+                                 reason != NULL ? reason : path);
     }
     status = tables(library, path, ret, error);
     if (status != GAPLESS_OK)
@@ -116,12 +116,12 @@ static bool open_beside(const char *folder, const struct gpu_plugin **ret,
 static int open_anywhere(const struct gpu_plugin **ret, const char *folder,
                          struct gapless_error *error)
 {
-    struct gapless_error why = {0};
-    int status = open_file(PLUGIN_FILE, ret, &why);
+    struct gapless_error reason = {0};
+    int status = open_file(PLUGIN_FILE, ret, &reason);
 
     /* One that is there, and does not open, is told of as it is. */
     if (status == GAPLESS_MISSING &&
-        strstr(why.text, PLUGIN_FILE ": cannot open shared object file") != NULL)
+        strstr(reason.text, PLUGIN_FILE ": cannot open shared object file") != NULL)
         return gapless_error_set(
             error, GAPLESS_MISSING, 0,
             "GPUs need the plugin " PLUGIN_FILE ", and it is not in %.200s, its ../lib "
@@ -129,7 +129,7 @@ static int open_anywhere(const struct gpu_plugin **ret, const char *folder,
             "-DGAPLESS_CUDA=ON), or set " PLUGIN_VARIABLE " to its path",
             folder);
     if (status != GAPLESS_OK && error != NULL)
-        *error = why;
+        *error = reason;
     return status;
 }
 
@@ -165,12 +165,12 @@ int device_plugin(const struct gpu_plugin **ret, struct gapless_error *error)
 
 /* ---- which GPUs ---------------------------------------------------------- */
 
-static int refuse(const char *text, const char *why, struct gapless_error *error)
+static int refuse(const char *text, const char *reason, struct gapless_error *error)
 {
     return gapless_error_set(error, GAPLESS_INVALID, 0,
                              "'%.60s' names no GPUs%s: write cuda (the first), cuda:1, "
                              "cuda:0,2 or cuda:all",
-                             text, why);
+                             text, reason);
 }
 
 /* A number without sign, blank or leading zero, below 1000. NULL: none. */

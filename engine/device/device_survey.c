@@ -84,24 +84,24 @@ int device_survey(const char *root, const struct gpu_plugin *plugin,
                   const struct gapless_error *lack, char *ret, size_t bytes)
 {
     struct text_page page = text_page(ret, bytes);
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     uint32_t count = 0;
 
     if (plugin == NULL) {
         text_add(&page, "%s\n", lack->text);
         return GAPLESS_MISSING;
     }
-    if (plugin->device->count(&count, &why) != GAPLESS_OK) {
-        text_add(&page, "%s\n", why.text);
+    if (plugin->device->count(&count, &reason) != GAPLESS_OK) {
+        text_add(&page, "%s\n", reason.text);
         return GAPLESS_MISSING;
     }
     for (uint32_t i = 0; i < count; i++) {
         struct device_facts facts;
 
-        if (plugin->device->facts(i, &facts, &why) == GAPLESS_OK)
+        if (plugin->device->facts(i, &facts, &reason) == GAPLESS_OK)
             show_gpu(&page, root, &facts);
         else
-            text_add(&page, "GPU %u: %s\n", i, why.text);
+            text_add(&page, "GPU %u: %s\n", i, reason.text);
     }
     return (int)count;
 }

@@ -1,4 +1,4 @@
-/* The pure step of the master. Read master_core.h first; the table of events is at the
+/* The pure step of the master. Read core.h first; the table of events is at the
  * end. */
 #include "engine/master/core.h"
 
@@ -134,7 +134,7 @@ static bool assign(struct master_core *core, uint32_t w, uint64_t now_ns)
 
     memset(landed_of(core, w), 0, core->config.ranges);
     worker->pushed = worker->applied = 0;
-    worker->spoilt = false;
+    worker->rejected = false;
     worker->ticket = ticket;
     if (ticket == CORE_NO_TICKET) {
         worker->state = CORE_WAITING;
@@ -205,7 +205,7 @@ static void finish(struct master_core *core, struct todo *todo)
 
 /* After anything that took a worker out of computing: a round, or the end, may be
  * due. */
-static void settle(struct master_core *core, struct todo *todo)
+static void drain(struct master_core *core, struct todo *todo)
 {
     if (core->config.round && core->computing == 0 && core->pushed_workers > 0)
         act(todo, CORE_ROUND, CORE_ALL, CORE_ALL, CORE_OVER);
@@ -259,13 +259,13 @@ static void message_done(struct master_core *core, uint32_t w, uint32_t range,
 
     core->consumed++;
     core->computing--;
-    if (core->worker[w].spoilt) {
+    if (core->worker[w].rejected) {
         core->dropped++;
         renew(core, w, all ? 0 : range, all ? core->config.ranges : range + 1);
     }
     if (assign(core, w, now_ns))
         act(todo, CORE_READY, w, range, CORE_OVER);
-    settle(core, todo);
+    drain(core, todo);
 }
 
 static void message_landed(struct master_core *core, uint32_t w, struct todo *todo)
@@ -277,7 +277,7 @@ static void message_landed(struct master_core *core, uint32_t w, struct todo *to
     core->worker[w].state = CORE_PUSHED;
     core->computing--;
     core->pushed_workers++;
-    settle(core, todo);
+    drain(core, todo);
 }
 
 static void on_gradient(struct master_core *core, const struct core_event *e,
@@ -296,7 +296,7 @@ static void on_gradient(struct master_core *core, const struct core_event *e,
         return;
     }
     if (!e->finite) {
-        worker->spoilt = true;
+        worker->rejected = true;
         message_done(core, e->worker, CORE_ALL, e->now_ns, todo);
         return;
     }
@@ -358,14 +358,14 @@ static void round_applied(struct master_core *core, const struct core_event *e,
         memcpy(read_of(core, w), versions_of(core),
                core->config.ranges * sizeof(uint64_t));
         core->consumed++;
-        core->dropped += core->worker[w].spoilt || !e->finite ? 1 : 0;
+        core->dropped += core->worker[w].rejected || !e->finite ? 1 : 0;
         core->pushed_workers--;
         any |= assign(core, w, e->now_ns);
     }
     any |= assign_waiting(core, e->now_ns);
     if (any)
         act(todo, CORE_READY, CORE_ALL, CORE_ALL, CORE_OVER);
-    settle(core, todo);
+    drain(core, todo);
 }
 
 static void on_applied(struct master_core *core, const struct core_event *e,
@@ -384,12 +384,12 @@ static void on_applied(struct master_core *core, const struct core_event *e,
     done = e->finite ? end : e->range == CORE_ALL ? e->applied : first;
     count_update(core, e->worker, first, done, true, 1);
     count_update(core, e->worker, done, end, false, 1);
-    worker->spoilt |= !e->finite;
+    worker->rejected |= !e->finite;
     worker->applied += end - first;
     if (e->range != CORE_ALL)
         landed_of(core, e->worker)[e->range] = 2;
     if (worker->applied == core->config.ranges) {
-        core->updates += worker->spoilt ? 0 : 1;
+        core->updates += worker->rejected ? 0 : 1;
         message_done(core, e->worker, e->range, e->now_ns, todo);
     } else {
         worker->ready = true;
@@ -424,7 +424,7 @@ static void on_gone(struct master_core *core, const struct core_event *e,
     if (core->phase == CORE_RUNNING && core->returned > 0 &&
         assign_waiting(core, e->now_ns))
         act(todo, CORE_READY, CORE_ALL, CORE_ALL, CORE_OVER);
-    settle(core, todo);
+    drain(core, todo);
 }
 
 static void on_tick(struct master_core *core, const struct core_event *e,
@@ -458,12 +458,12 @@ static void on_stop(struct master_core *core, const struct core_event *e,
         return;
     core->phase = CORE_STOPPING;
     core->stop_ns = e->now_ns;
-    settle(core, todo);
+    drain(core, todo);
 }
 
-void core_spoil(struct master_core *core, uint32_t worker)
+void core_reject(struct master_core *core, uint32_t worker)
 {
-    core->worker[worker].spoilt = true;
+    core->worker[worker].rejected = true;
 }
 
 int core_step(struct master_core *core, const struct core_event *event,

@@ -101,7 +101,7 @@ struct core_worker {
     bool ready;           /* a READY is due to it */
     bool stop;            /* with that READY: the run is over */
     bool refresh;         /* with that READY: it needs a new look-ahead */
-    bool spoilt;          /* a range of this message was not applied */
+    bool rejected;        /* a range of this message was not applied */
     uint32_t pushed;      /* ranges of the present message that have landed */
     uint32_t applied;     /* ranges of it that are done */
     uint32_t incarnation; /* times this slot was taken */
@@ -162,7 +162,7 @@ int core_step(struct master_core *core, const struct core_event *event,
 
 /* Before CORE_APPLIED of a round: this worker's gradient was not finite and was left
  * out of it. */
-void core_spoil(struct master_core *core, uint32_t worker);
+void core_reject(struct master_core *core, uint32_t worker);
 
 /* Before the gradient of a worker that chose itself when to read: the version of a
  * range that it tells. One that cannot be is taken as the present one. */

@@ -39,7 +39,7 @@ static void ready_one(struct gapless_master *m, uint32_t w, uint32_t range)
     slot->head->check_ns = slot->check_ns;
     slot->head->pass_ns = slot->pass_ns;
     slot->head->rate = pass_rate(m);
-    board_workers(m->board)[w].state = 2;
+    shared_stats_workers(m->shared_stats)[w].state = 2;
     cw->ready = cw->refresh = false;
     note = cw->stop ? NOTE(NOTE_OVER, 0)
                     : NOTE(NOTE_READY, range == CORE_ALL ? NOTE_ALL_RANGES : range);
@@ -122,7 +122,7 @@ static void publish(struct gapless_master *m, uint64_t now_ns)
     s->dropped = m->core->dropped;
     s->partial = m->core->partial;
     s->state = state[m->core->phase];
-    m->board->now_ns = now_ns;
+    m->shared_stats->now_ns = now_ns;
 }
 
 /* What kind of line an event makes in a record; false: none. */
@@ -202,7 +202,8 @@ static void feed(struct gapless_master *m, const struct core_event *event)
     if (m->record != NULL)
         record_event(m, event, &was, phase, read, &todo);
     if (worker < m->core->config.workers_max && m->core->dropped > dropped)
-        board_workers(m->board)[worker].dropped += m->core->dropped - dropped;
+        shared_stats_workers(m->shared_stats)[worker].dropped +=
+            m->core->dropped - dropped;
     for (i = 0; i < todo.count; i++)
         perform(m, &todo.action[i]);
 }
@@ -227,13 +228,13 @@ static void copy_for_observer(struct gapless_master *m)
         return;
     m->copied_ns = now;
     if (m->gpu != NULL) {
-        gpu_settle(m);
+        gpu_drain(m);
         gpu_theta(m);
     }
-    seq_write_begin(&m->board->copy);
+    seq_write_begin(&m->shared_stats->copy);
     memcpy(m->copy_region.base, m->theta, (size_t)m->layout.count * sizeof(float));
-    m->board->copy_version = core_version(m->core, 0);
-    seq_write_end(&m->board->copy);
+    m->shared_stats->copy_version = core_version(m->core, 0);
+    seq_write_end(&m->shared_stats->copy);
 }
 
 static void on_note(struct gapless_master *m, tp_peer peer, uint32_t note)
@@ -243,11 +244,11 @@ static void on_note(struct gapless_master *m, tp_peer peer, uint32_t note)
 
     if (who->role == ROLE_OBSERVER && NOTE_WHAT(note) == NOTE_COPY)
         copy_for_observer(m);
-    if (who->role != ROLE_WORKER || NOTE_WHAT(note) == NOTE_SOON)
+    if (who->role != ROLE_WORKER || NOTE_WHAT(note) == NOTE_WARMUP)
         return;
 
     if (NOTE_WHAT(note) == NOTE_PUSH)
-        pass_told(m, who->worker);
+        pass_reported(m, who->worker);
     if (NOTE_WHAT(note) == NOTE_PUSH && range == NOTE_ALL_RANGES)
         master_event(m, CORE_GRADIENT, who->worker, CORE_ALL, true);
     else if (NOTE_WHAT(note) == NOTE_PUSH && range < m->layout.ranges_count)
@@ -286,7 +287,7 @@ static void on_event(struct gapless_master *m, const struct tp_event *e)
 
 static void tick(struct gapless_master *m, uint64_t now_ns)
 {
-    if (baton_look(&m->stop) != 0)
+    if (flag_word_read(&m->stop) != 0)
         master_event(m, CORE_STOP, 0, 0, true);
     if (now_ns - m->ticked_ns < TICK_NS || m->untimed)
         return;
@@ -303,17 +304,18 @@ static bool is_over(const struct gapless_master *m)
 static int transport_failed(const struct gapless_master *m, int status,
                             struct gapless_error *error)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
 
-    m->transport->why(m->tp, TP_NOBODY, &why);
+    m->transport->last_error(m->tp, TP_NOBODY, &reason);
     return gapless_error_set(error, status, 0, "the master's transport failed: %s",
-                             why.text[0] != '\0' ? why.text : gapless_strerror(status));
+                             reason.text[0] != '\0' ? reason.text
+                                                    : gapless_strerror(status));
 }
 
 /* All of a batch of events is done, or a GPU has failed: then nobody was told. */
 static bool gpu_went_wrong(struct gapless_master *m, struct gapless_error *error)
 {
-    gpu_settle(m);
+    gpu_drain(m);
     if (m->gpu->error.status != GAPLESS_OK && error != NULL)
         *error = m->gpu->error;
     return m->gpu->error.status != GAPLESS_OK;
@@ -354,7 +356,7 @@ int gapless_master_run(struct gapless_master *m, int64_t timeout_ns,
 
 void gapless_master_stop(struct gapless_master *m)
 {
-    baton_pass(&m->stop, 1);
+    flag_word_publish(&m->stop, 1);
 }
 
 /* ---- looking at it ------------------------------------------------------- */
@@ -369,7 +371,7 @@ int gapless_master_worker_stats(const struct gapless_master *m, uint32_t worker,
 {
     if (worker >= m->core->config.workers_max)
         return GAPLESS_MISSING;
-    *ret = board_workers(m->board)[worker];
+    *ret = shared_stats_workers(m->shared_stats)[worker];
     return GAPLESS_OK;
 }
 

@@ -1,5 +1,5 @@
-/* Inside of the master: shared by master.c (open, loop, close), master_pass.c (passes
- * over memory) and master_door.c (who comes and goes). Nobody else includes this.
+/* Inside of the master: shared by master.c (open, loop, close), passes.c (passes
+ * over memory) and membership.c (who comes and goes). Nobody else includes this.
  */
 #ifndef GAPLESS_MASTER_H
 #define GAPLESS_MASTER_H
@@ -41,9 +41,9 @@ struct master_slot {
         region; /* head, sent, grad: what the worker maps; made at the first use */
     struct slot_head *head;
     const struct slot_push *push;
-    const uint64_t *told; /* RULE_PUBLISHED: versions that the worker copied */
-    const double *dots;   /* and of each block <grad, what it copied> */
-    float *sent;          /* NULL under RULE_PUBLISHED */
+    const uint64_t *reported; /* RULE_PUBLISHED: versions that the worker copied */
+    const double *dots;       /* and of each block <grad, what it copied> */
+    float *sent;              /* NULL under RULE_PUBLISHED */
     const float *grad;
     float *own;   /* NULL if the rule has none */
     tp_peer peer; /* MASTER_NO_PEER: nobody */
@@ -57,8 +57,8 @@ struct master_slot {
     bool complete; /* applied in all ranges; pass_record has not counted it yet */
 };
 
-/* How passes are carried out: on this processor (master_pass_cpu.c) or on GPUs
- * (master_gpu.c). Whoever applies a gradient calls pass_counted with its sums: at once,
+/* How passes are carried out: on this processor (passes_cpu.c) or on GPUs
+ * (passes_gpu.c). Whoever applies a gradient calls pass_counted with its sums: at once,
  * or before the worker is told. `worker` and `range` are of the core. */
 struct pass_ops {
     /* Is the gradient of a worker finite, in ranges [first, end)? */
@@ -66,22 +66,22 @@ struct pass_ops {
                    uint32_t end);
     /* One range of a gradient. `soon`: it is the last, and the worker may be told. */
     void (*apply)(struct gapless_master *m, uint32_t worker, uint32_t range,
-                  const struct knobs *knobs, bool soon);
+                  const struct step_scalars *scalars, bool warm_up);
     /* Sum of gap^2 of a range (RULE_GLOBAL). */
     double (*measure)(struct gapless_master *m, uint32_t worker, uint32_t range,
-                      const struct knobs *knobs);
+                      const struct step_scalars *scalars);
     /* A range of a round of `count` workers; gap_sq of the first. */
     double (*round)(struct gapless_master *m, uint32_t range, const uint32_t *workers,
-                    uint32_t count, const struct knobs *knobs);
+                    uint32_t count, const struct step_scalars *scalars);
     void (*look_ahead)(struct gapless_master *m, uint32_t worker, uint32_t range,
-                       const struct knobs *knobs);
+                       const struct step_scalars *scalars);
     void (*forget)(struct gapless_master *m, uint32_t worker);
     /* all = sum of the owns of these workers. */
     void (*resum)(struct gapless_master *m, uint32_t range, const uint32_t *workers,
                   uint32_t count);
 };
 
-struct master_gpu; /* master_gpu.h */
+struct master_gpu; /* passes_gpu.h */
 
 struct gapless_master {
     const struct transport *transport;
@@ -101,20 +101,20 @@ struct gapless_master {
     uint32_t gap_every;
     struct master_core *core;
     struct master_core
-        *rehearsal; /* a copy to try a step on; NULL if it would be large */
+        *warm_up_core; /* a copy to try a step on; NULL if it would be large */
 
-    struct tp_region board_region, theta_region, copy_region, published_region;
+    struct tp_region shared_stats_region, theta_region, copy_region, published_region;
     float *published[2]; /* RULE_PUBLISHED: what is sent, of version v in place v % 2 */
     size_t second_at;    /* of the second place in the region */
     uint64_t copied_ns;  /* when an observer last had a copy made */
-    struct board *board;
+    struct shared_stats *shared_stats;
     struct telemetry *telemetry;
     float *theta, *all, *stat;
     void *private_memory; /* all, stat */
     size_t private_bytes;
     void *own_memory; /* own of every worker */
     size_t own_bytes;
-    void *sent_memory; /* lent: sent of every worker, outside of the slots */
+    void *sent_memory; /* external: sent of every worker, outside of the slots */
     size_t sent_bytes;
 
     struct master_slot *slot; /* workers_max */
@@ -122,8 +122,8 @@ struct gapless_master {
     uint32_t peers_max, observers_max, observers;
     tp_peer hello_peer; /* who said hello, while the core decides */
     uint32_t hello_pid;
-    /* Of every slot region, see wire.h. slot_used: what is ever touched, if lent. */
-    size_t slot_bytes, slot_used, sent_at, split, told_at, push_at, grad_at;
+    /* Of every slot region, see wire.h. slot_used: what is ever touched, if the buffers are external. */
+    size_t slot_bytes, slot_used, sent_at, split, reported_at, push_at, grad_at;
     uint32_t *range_stage; /* schedule stage of the last update of each range */
     const float **vectors; /* lists of vectors for a pass, workers_max each */
     float **targets;
@@ -134,13 +134,13 @@ struct gapless_master {
 
     struct tp_event events[MASTER_EVENTS];
     uint64_t ticked_ns;
-    struct baton stop; /* from signal handlers and other threads */
+    struct flag_word stop; /* from signal handlers and other threads */
 
     /* Vectors lie outside of the slots (the simulator): whoever delivers a gradient
      * says where it is, in slot.grad; and all `sent` are together in memory of large
      * pages, without which a thousand workers' passes miss the processor's table of
      * pages. */
-    bool lent;
+    bool external_buffers;
     bool untimed; /* time by itself does nothing: a record says when it did */
     void (*log)(void *log_context, const char *line); /* NULL: nobody listens */
     void *log_context;
@@ -148,10 +148,10 @@ struct gapless_master {
     uint64_t opened_ns;
 };
 
-/* ---- master_open.c ------------------------------------------------------- */
-/* gapless_master_open with `lent`: the slots take no memory for gradients. */
-int master_open_lent(const struct gapless_master_config *config,
-                     struct gapless_master **ret, struct gapless_error *error);
+/* ---- open.c -------------------------------------------------------------- */
+/* gapless_master_open with `external_buffers`: the slots take no memory for gradients. */
+int master_open_external(const struct gapless_master_config *config,
+                         struct gapless_master **ret, struct gapless_error *error);
 
 /* ---- master.c: feeds the core and performs what it says ------------------ */
 void master_event(struct gapless_master *m, enum core_event_kind kind, uint32_t worker,
@@ -160,10 +160,10 @@ void master_event(struct gapless_master *m, enum core_event_kind kind, uint32_t 
  * can have unread: one whose ring is full is dropped. */
 void master_notify(struct gapless_master *m, uint32_t worker, uint32_t note);
 
-/* ---- master_pass_cpu.c --------------------------------------------------- */
+/* ---- passes_cpu.c -------------------------------------------------------- */
 extern const struct pass_ops pass_ops_cpu;
 
-/* ---- master_pass.c ------------------------------------------------------- */
+/* ---- passes.c ------------------------------------------------------------ */
 size_t pass_elements(const struct gapless_master *m, uint32_t range);
 /* The blocks of a range, with what the worker told of them. */
 struct blocks pass_blocks(const struct gapless_master *m,
@@ -173,10 +173,10 @@ bool pass_wants_gap(const struct gapless_master *m, uint32_t worker);
 /* What applying a range of a worker's gradient gave. */
 void pass_counted(struct gapless_master *m, uint32_t worker, uint32_t range,
                   const struct sums *sums);
-/* Shortly before a large vector is done: see NOTE_SOON. */
-void pass_soon(struct gapless_master *m, uint32_t worker);
+/* Shortly before a large vector is done: see NOTE_WARMUP. */
+void pass_warm_up(struct gapless_master *m, uint32_t worker);
 /* RULE_PUBLISHED: takes over what the worker tells of its next gradient. */
-void pass_told(struct gapless_master *m, uint32_t worker);
+void pass_reported(struct gapless_master *m, uint32_t worker);
 /* One gradient of a worker in a range (CORE_ALL: in all, one after another). Returns
  * the number of ranges applied; where it is too small, the next one is not finite. */
 uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range);
@@ -195,9 +195,9 @@ void pass_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range);
 /* Takes a worker's velocity out, ends with own = 0. */
 void pass_forget(struct gapless_master *m, uint32_t worker);
 
-/* ---- master_door.c ------------------------------------------------------- */
+/* ---- membership.c -------------------------------------------------------- */
 /* A line for whoever runs the master. */
-void master_say(const struct gapless_master *m, const char *format, ...)
+void master_log(const struct gapless_master *m, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void door_text(struct gapless_master *m, tp_peer peer, const void *data,
                uint32_t bytes);

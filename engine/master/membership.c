@@ -8,7 +8,7 @@
 /* Somebody who has connected says hello at once; a hello takes microseconds. */
 #define HELLO_BOUND_NS 10000000000ull
 
-void master_say(const struct gapless_master *m, const char *format, ...)
+void master_log(const struct gapless_master *m, const char *format, ...)
 {
     char line[640];
     va_list list;
@@ -22,13 +22,13 @@ void master_say(const struct gapless_master *m, const char *format, ...)
 }
 
 static void refuse(struct gapless_master *m, tp_peer peer,
-                   const struct gapless_error *why)
+                   const struct gapless_error *reason)
 {
     struct wire_refused refused = {.head = wire_head(WIRE_REFUSED),
-                                   .status = why->status};
+                                   .status = reason->status};
 
-    memcpy(refused.text, why->text, sizeof refused.text);
-    (void)m->transport->say(m->tp, peer, &refused, sizeof refused, NULL);
+    memcpy(refused.text, reason->text, sizeof refused.text);
+    (void)m->transport->send_control(m->tp, peer, &refused, sizeof refused, NULL);
     m->transport->drop(m->tp, peer);
     m->peer[peer] = (struct master_peer){.worker = MASTER_NO_WORKER};
 }
@@ -103,20 +103,21 @@ static void fill_welcome(const struct gapless_master *m, uint32_t worker,
 
 static void hello_observer(struct gapless_master *m, tp_peer peer, uint32_t pid)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     struct wire_welcome welcome;
 
     fill_welcome(m, 0, &welcome);
-    if (m->transport->grant(m->tp, peer, &m->board_region, WIRE_BOARD, TP_READ, &why) !=
-            0 ||
-        m->transport->grant(m->tp, peer, &m->theta_region, WIRE_THETA, TP_READ, &why) !=
-            0 ||
-        m->transport->grant(m->tp, peer, &m->copy_region, WIRE_COPY, TP_READ, &why) !=
-            0 ||
-        m->transport->say(m->tp, peer, &welcome, sizeof welcome, &why) != 0) {
-        if (why.status != GAPLESS_PEER_LOST)
-            master_say(m, "an observer (pid %u) could not be served: %s", pid,
-                       why.text);
+    if (m->transport->grant(m->tp, peer, &m->shared_stats_region, WIRE_BOARD, TP_READ,
+                            &reason) != 0 ||
+        m->transport->grant(m->tp, peer, &m->theta_region, WIRE_THETA, TP_READ,
+                            &reason) != 0 ||
+        m->transport->grant(m->tp, peer, &m->copy_region, WIRE_COPY, TP_READ,
+                            &reason) != 0 ||
+        m->transport->send_control(m->tp, peer, &welcome, sizeof welcome, &reason) !=
+            0) {
+        if (reason.status != GAPLESS_PEER_LOST)
+            master_log(m, "an observer (pid %u) could not be served: %s", pid,
+                       reason.text);
         m->transport->drop(m->tp, peer);
         return;
     }
@@ -128,7 +129,7 @@ static void hello_observer(struct gapless_master *m, tp_peer peer, uint32_t pid)
 void door_text(struct gapless_master *m, tp_peer peer, const void *data, uint32_t bytes)
 {
     struct wire_hello hello = {0};
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
 
     memcpy(&hello, data, bytes < sizeof hello ? bytes : sizeof hello);
     if (m->peer[peer].role == ROLE_WORKER || m->peer[peer].role == ROLE_OBSERVER) {
@@ -137,9 +138,9 @@ void door_text(struct gapless_master *m, tp_peer peer, const void *data, uint32_
             m->slot[m->peer[peer].worker].left = true;
         return;
     }
-    if (check_hello(m, &hello, bytes, &why) != GAPLESS_OK) {
-        master_say(m, "refused a peer: %s", why.text);
-        refuse(m, peer, &why);
+    if (check_hello(m, &hello, bytes, &reason) != GAPLESS_OK) {
+        master_log(m, "refused a peer: %s", reason.text);
+        refuse(m, peer, &reason);
         return;
     }
     if (hello.role == WIRE_OBSERVER) {
@@ -148,10 +149,10 @@ void door_text(struct gapless_master *m, tp_peer peer, const void *data, uint32_
             return;
         }
         (void)gapless_error_set(
-            &why, GAPLESS_CAPACITY, 0,
+            &reason, GAPLESS_CAPACITY, 0,
             "the master has room for %u observers and all are there", m->observers_max);
-        master_say(m, "refused an observer (pid %u): %s", hello.pid, why.text);
-        refuse(m, peer, &why);
+        master_log(m, "refused an observer (pid %u): %s", hello.pid, reason.text);
+        refuse(m, peer, &reason);
         return;
     }
     m->hello_peer = peer;
@@ -177,9 +178,9 @@ static int slot_memory(struct gapless_master *m, struct master_slot *slot,
     slot->head = (struct slot_head *)(void *)base;
     slot->push = (const struct slot_push *)(const void *)(base + m->push_at);
     if (m->rule->flags & RULE_PUBLISHED) {
-        slot->told = (const uint64_t *)(const void *)(base + m->told_at);
-        slot->dots = (const double *)(slot->told + m->layout.ranges_count);
-    } else if (m->lent) {
+        slot->reported = (const uint64_t *)(const void *)(base + m->reported_at);
+        slot->dots = (const double *)(slot->reported + m->layout.ranges_count);
+    } else if (m->external_buffers) {
         memset(slot->sent, 0, (size_t)m->layout.padded * sizeof(float));
     } else {
         slot->sent = (float *)(void *)(base + m->sent_at);
@@ -195,27 +196,27 @@ static void depart(struct gapless_master *m, tp_peer peer)
     struct master_peer was = m->peer[peer];
 
     if (m->gpu != NULL)
-        gpu_settle(m); /* before its number, or its slot, is somebody else's */
+        gpu_drain(m); /* before its number, or its slot, is somebody else's */
     m->peer[peer] = (struct master_peer){.worker = MASTER_NO_WORKER};
     if (was.role == ROLE_OBSERVER)
         m->observers--;
     if (was.role != ROLE_WORKER)
         return;
     m->slot[was.worker].peer = MASTER_NO_PEER;
-    board_workers(m->board)[was.worker].state = 0;
+    shared_stats_workers(m->shared_stats)[was.worker].state = 0;
     master_event(m, CORE_GONE, was.worker, 0, m->slot[was.worker].left);
 }
 
 void door_welcome(struct gapless_master *m, uint32_t worker)
 {
     struct master_slot *slot = &m->slot[worker];
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     struct wire_welcome welcome;
     tp_peer peer = m->hello_peer;
 
-    if (slot_memory(m, slot, &why) != GAPLESS_OK) {
+    if (slot_memory(m, slot, &reason) != GAPLESS_OK) {
         slot->peer = MASTER_NO_PEER;
-        refuse(m, peer, &why);
+        refuse(m, peer, &reason);
         master_event(m, CORE_GONE, worker, 0, true);
         return;
     }
@@ -223,25 +224,27 @@ void door_welcome(struct gapless_master *m, uint32_t worker)
     slot->left = false;
     m->peer[peer] = (struct master_peer){
         .role = ROLE_WORKER, .worker = worker, .pid = m->hello_pid};
-    board_workers(m->board)[worker] =
+    shared_stats_workers(m->shared_stats)[worker] =
         (struct gapless_worker_stats){.state = 1, .pid = m->hello_pid};
     pass_look_ahead(m, worker, CORE_ALL);
     fill_welcome(m, worker, &welcome);
     welcome.sent_at = m->sent_at;
     welcome.push_at = m->push_at;
     welcome.grad_at = m->grad_at;
-    welcome.told_at = m->told_at;
+    welcome.reported_at = m->reported_at;
     welcome.second_at = m->second_at;
-    if (m->transport->grant(m->tp, peer, &slot->region, WIRE_SLOT, TP_SPLIT, &why) !=
+    if (m->transport->grant(m->tp, peer, &slot->region, WIRE_SLOT, TP_SPLIT, &reason) !=
             0 ||
-        m->transport->grant(m->tp, peer, &m->board_region, WIRE_BOARD, TP_READ, &why) !=
-            0 ||
-        (m->told_at != 0 && m->transport->grant(m->tp, peer, &m->published_region,
-                                                WIRE_PUBLISHED, TP_READ, &why) != 0) ||
-        m->transport->say(m->tp, peer, &welcome, sizeof welcome, &why) != 0) {
-        if (why.status != GAPLESS_PEER_LOST)
-            master_say(m, "worker %u (pid %u) could not be served: %s", worker,
-                       m->hello_pid, why.text);
+        m->transport->grant(m->tp, peer, &m->shared_stats_region, WIRE_BOARD, TP_READ,
+                            &reason) != 0 ||
+        (m->reported_at != 0 &&
+         m->transport->grant(m->tp, peer, &m->published_region, WIRE_PUBLISHED, TP_READ,
+                             &reason) != 0) ||
+        m->transport->send_control(m->tp, peer, &welcome, sizeof welcome, &reason) !=
+            0) {
+        if (reason.status != GAPLESS_PEER_LOST)
+            master_log(m, "worker %u (pid %u) could not be served: %s", worker,
+                       m->hello_pid, reason.text);
         m->transport->drop(m->tp, peer);
         depart(m, peer);
     }
@@ -251,23 +254,23 @@ void door_welcome(struct gapless_master *m, uint32_t worker)
 static void say_lost(struct gapless_master *m, tp_peer peer)
 {
     const struct master_peer *who = &m->peer[peer];
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
 
     if (m->log == NULL || who->role == ROLE_NONE)
         return;
-    m->transport->why(m->tp, peer, &why);
+    m->transport->last_error(m->tp, peer, &reason);
     if (who->role == ROLE_WORKER && !m->slot[who->worker].left &&
-        (why.status != GAPLESS_OK || m->core->phase != CORE_OVER_NOW))
-        master_say(
+        (reason.status != GAPLESS_OK || m->core->phase != CORE_OVER_NOW))
+        master_log(
             m, "worker %u (pid %u) was lost: %s", who->worker, who->pid,
-            why.status != GAPLESS_OK
-                ? why.text
+            reason.status != GAPLESS_OK
+                ? reason.text
                 : "it ended without a word, as if it was killed: look at its last "
                   "messages");
-    else if (who->role == ROLE_OBSERVER && why.status != GAPLESS_OK)
-        master_say(m, "an observer (pid %u) was lost: %s", who->pid, why.text);
-    else if (who->role == ROLE_UNKNOWN && why.status != GAPLESS_OK)
-        master_say(m, "somebody who had not said hello yet was lost: %s", why.text);
+    else if (who->role == ROLE_OBSERVER && reason.status != GAPLESS_OK)
+        master_log(m, "an observer (pid %u) was lost: %s", who->pid, reason.text);
+    else if (who->role == ROLE_UNKNOWN && reason.status != GAPLESS_OK)
+        master_log(m, "somebody who had not said hello yet was lost: %s", reason.text);
 }
 
 void door_down(struct gapless_master *m, tp_peer peer)
@@ -278,15 +281,15 @@ void door_down(struct gapless_master *m, tp_peer peer)
 
 void door_tick(struct gapless_master *m, uint64_t now_ns)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     tp_peer p;
 
-    (void)gapless_error_set(&why, GAPLESS_TIMEOUT, 0,
+    (void)gapless_error_set(&reason, GAPLESS_TIMEOUT, 0,
                             "the master waited 10 s for a hello");
     for (p = 0; p < m->peers_max; p++)
         if (m->peer[p].role == ROLE_UNKNOWN &&
             now_ns - m->peer[p].since_ns > HELLO_BOUND_NS)
-            refuse(m, p, &why);
+            refuse(m, p, &reason);
 }
 
 static void drop_text(const struct gapless_master *m, uint32_t worker,
@@ -321,21 +324,21 @@ static void drop_text(const struct gapless_master *m, uint32_t worker,
 
 void door_drop(struct gapless_master *m, uint32_t worker, enum core_reason reason)
 {
-    struct gapless_error why = {0};
+    struct gapless_error text = {0};
     tp_peer peer = worker == CORE_ALL ? m->hello_peer : m->slot[worker].peer;
 
-    drop_text(m, worker, reason, &why);
+    drop_text(m, worker, reason, &text);
     if (worker == CORE_ALL) {
         if (reason != CORE_OVER)
-            master_say(m, "refused a worker (pid %u): %s", m->hello_pid, why.text);
-        refuse(m, peer, &why);
+            master_log(m, "refused a worker (pid %u): %s", m->hello_pid, text.text);
+        refuse(m, peer, &text);
         return;
     }
     if (peer == MASTER_NO_PEER)
         return;
-    master_say(m, "worker %u (pid %u) was dropped: %s", worker, m->peer[peer].pid,
-               why.text);
-    refuse(m, peer, &why);
+    master_log(m, "worker %u (pid %u) was dropped: %s", worker, m->peer[peer].pid,
+               text.text);
+    refuse(m, peer, &text);
     m->peer[peer] = (struct master_peer){.role = ROLE_WORKER, .worker = worker};
     depart(m, peer);
 }

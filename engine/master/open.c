@@ -24,7 +24,7 @@
  * for the same sets of the cache (measured: 4 to 12 %). */
 #define STAGGER(k) ((size_t)(k)*11 * 64)
 #define PAGE 4096u
-/* A core of more bytes takes longer to copy than the rehearsal gains (tell_soon). */
+/* A core of more bytes takes longer to copy than the cache warm-up gains (warm_up). */
 #define REHEARSAL_MAX (64u << 10)
 
 enum {
@@ -170,7 +170,8 @@ static int make_core(struct gapless_master *m, const struct gapless_master_confi
                                  config.workers_max);
     core_init(m->core, &config);
     if (bytes <= REHEARSAL_MAX)
-        m->rehearsal = calloc(1, bytes); /* without it all is well, a little slower */
+        m->warm_up_core =
+            calloc(1, bytes); /* without it all is well, a little slower */
     return GAPLESS_OK;
 }
 
@@ -194,14 +195,15 @@ static size_t lines(size_t bytes)
 
 /* Where the vectors lie outside of the slots: all that is left of one in few pages.
  * What follows is never touched. */
-static void place_lent_slots(struct gapless_master *m, size_t told, size_t vector)
+static void place_external_slots(struct gapless_master *m, size_t reported,
+                                 size_t vector)
 {
     size_t at = lines(sizeof(struct slot_head));
 
-    m->told_at = told > 0 ? at : 0;
-    m->push_at = at + lines(told);
+    m->reported_at = reported > 0 ? at : 0;
+    m->push_at = at + lines(reported);
     m->grad_at = m->push_at + sizeof(struct slot_push);
-    if (told == 0)
+    if (reported == 0)
         m->sent_at = m->grad_at + vector;
     m->slot_used = pages(m->grad_at);
     m->slot_bytes = pages(m->grad_at + 2 * vector);
@@ -212,17 +214,17 @@ static void place_lent_slots(struct gapless_master *m, size_t told, size_t vecto
 static void place_slots(struct gapless_master *m, size_t vector)
 {
     bool published = (m->rule->flags & RULE_PUBLISHED) != 0;
-    size_t told =
+    size_t reported =
         published ? lines(((size_t)m->layout.ranges_count + m->layout.blocks_count) * 8)
                   : 0;
-    size_t tells = told + sizeof(struct slot_push);
+    size_t tells = reported + sizeof(struct slot_push);
 
     if (published) {
         m->sent_at = STAGGER(ARRAY_SENT);
         m->second_at = pages(m->sent_at + vector) + STAGGER(ARRAY_SENT);
     }
-    if (m->lent) {
-        place_lent_slots(m, told, vector);
+    if (m->external_buffers) {
+        place_external_slots(m, reported, vector);
         return;
     }
     m->split = PAGE;
@@ -235,7 +237,7 @@ static void place_slots(struct gapless_master *m, size_t vector)
     if (tells > STAGGER(ARRAY_GRAD))
         m->grad_at += pages(tells - STAGGER(ARRAY_GRAD));
     m->push_at = m->grad_at - sizeof(struct slot_push);
-    m->told_at = published ? m->push_at - told : 0;
+    m->reported_at = published ? m->push_at - reported : 0;
     m->slot_bytes = m->slot_used = pages(m->grad_at + vector);
 }
 
@@ -253,7 +255,7 @@ static int make_vectors(struct gapless_master *m, struct gapless_error *error)
         m->own_bytes = own_stride * workers;
         m->own_memory = reserve(m->own_bytes);
     }
-    if (m->lent && !(m->rule->flags & RULE_PUBLISHED)) {
+    if (m->external_buffers && !(m->rule->flags & RULE_PUBLISHED)) {
         m->sent_bytes = sent_stride * workers;
         m->sent_memory = reserve(m->sent_bytes);
     }
@@ -287,7 +289,7 @@ static int make_vectors(struct gapless_master *m, struct gapless_error *error)
 /* RULE_PUBLISHED: which elements are a block, for the workers. */
 static void publish_blocks(struct gapless_master *m)
 {
-    uint32_t *to = (uint32_t *)(uintptr_t)board_blocks(m->board);
+    uint32_t *to = (uint32_t *)(uintptr_t)shared_stats_blocks(m->shared_stats);
     uint32_t ranges = m->layout.ranges_count;
 
     memcpy(to, m->layout.block_first, (ranges + 1u) * sizeof *to);
@@ -312,24 +314,28 @@ static int make_published(struct gapless_master *m, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
-static int make_board(struct gapless_master *m, const float *initial,
-                      struct gapless_error *error)
+static int make_shared_stats(struct gapless_master *m, const float *initial,
+                             struct gapless_error *error)
 {
     uint32_t ranges = m->layout.ranges_count, workers = m->core->config.workers_max;
-    struct board board = {.head = wire_head(WIRE_WELCOME),
-                          .ranges = ranges,
-                          .workers_max = workers,
-                          .count = m->layout.count};
+    struct shared_stats shared_stats = {.head = wire_head(WIRE_WELCOME),
+                                        .ranges = ranges,
+                                        .workers_max = workers,
+                                        .count = m->layout.count};
     int status;
 
-    board.starts_at = (sizeof board + 63) / 64 * 64;
-    board.versions_at = board.starts_at + (ranges + 1ull) * sizeof(uint64_t);
-    board.workers_at = board.versions_at + ranges * sizeof(struct seq_word);
-    board.blocks_at = board.workers_at + workers * sizeof(struct gapless_worker_stats);
-    board.blocks = m->rule->flags & RULE_PUBLISHED ? m->layout.blocks_count : 0;
-    board.bytes =
-        pages(board.blocks_at + (ranges + 1u + board.blocks) * sizeof(uint32_t));
-    status = m->transport->region_new(m->tp, board.bytes, &m->board_region, error);
+    shared_stats.starts_at = (sizeof shared_stats + 63) / 64 * 64;
+    shared_stats.versions_at =
+        shared_stats.starts_at + (ranges + 1ull) * sizeof(uint64_t);
+    shared_stats.workers_at =
+        shared_stats.versions_at + ranges * sizeof(struct seq_word);
+    shared_stats.blocks_at =
+        shared_stats.workers_at + workers * sizeof(struct gapless_worker_stats);
+    shared_stats.blocks = m->rule->flags & RULE_PUBLISHED ? m->layout.blocks_count : 0;
+    shared_stats.bytes = pages(shared_stats.blocks_at +
+                               (ranges + 1u + shared_stats.blocks) * sizeof(uint32_t));
+    status = m->transport->region_new(m->tp, shared_stats.bytes,
+                                      &m->shared_stats_region, error);
     if (status != GAPLESS_OK)
         return status;
     status =
@@ -341,11 +347,11 @@ static int make_board(struct gapless_master *m, const float *initial,
         m->tp, pages((size_t)m->layout.padded * sizeof(float)), &m->copy_region, error);
     if (status != GAPLESS_OK)
         return status;
-    m->board = m->board_region.base;
-    *m->board = board;
-    memcpy((char *)m->board + board.starts_at, m->layout.range_start,
+    m->shared_stats = m->shared_stats_region.base;
+    *m->shared_stats = shared_stats;
+    memcpy((char *)m->shared_stats + shared_stats.starts_at, m->layout.range_start,
            (ranges + 1u) * sizeof(uint64_t));
-    m->telemetry = &m->board->telemetry;
+    m->telemetry = &m->shared_stats->telemetry;
     m->telemetry->stats.gradients_total = m->gradients;
     m->telemetry->stats.gate = 1;
     m->theta = m->theta_region.base;
@@ -366,7 +372,7 @@ static int go_public(struct gapless_master *m, const struct gapless_master_confi
     if (status == GAPLESS_OK)
         status = m->transport->open(&config, &m->tp, error);
     if (status == GAPLESS_OK)
-        status = make_board(m, c->initial, error);
+        status = make_shared_stats(m, c->initial, error);
     if (status == GAPLESS_OK && (m->rule->flags & RULE_PUBLISHED))
         status = make_published(m, error);
     if (status == GAPLESS_OK)
@@ -395,8 +401,9 @@ static int open_record(struct gapless_master *m, const struct gapless_master_con
                : record_create(c->record, &facts, c->record_note, &m->record, error);
 }
 
-static int open_master(const struct gapless_master_config *config, bool lent,
-                       struct gapless_master **ret, struct gapless_error *error)
+static int open_master(const struct gapless_master_config *config,
+                       bool external_buffers, struct gapless_master **ret,
+                       struct gapless_error *error)
 {
     const char *rule = config->rule == NULL ? "dana-ga" : config->rule, *place = NULL;
     struct gapless_rule found;
@@ -411,7 +418,7 @@ static int open_master(const struct gapless_master_config *config, bool lent,
     m->rule = rules_find(rule);
     m->compute = compute_cpu();
     m->passes = &pass_ops_cpu;
-    m->lent = lent;
+    m->external_buffers = external_buffers;
     m->log = config->log;
     m->log_context = config->log_context;
     status = backend_find(config->address, &m->transport, &place, error);
@@ -450,8 +457,8 @@ int gapless_master_open(const struct gapless_master_config *config,
     return open_master(config, false, ret, error);
 }
 
-int master_open_lent(const struct gapless_master_config *config,
-                     struct gapless_master **ret, struct gapless_error *error)
+int master_open_external(const struct gapless_master_config *config,
+                         struct gapless_master **ret, struct gapless_error *error)
 {
     return open_master(config, true, ret, error);
 }
@@ -473,7 +480,7 @@ void gapless_master_close(struct gapless_master *m)
     record_finish(m->record);
     layout_free(&m->layout);
     free(m->core);
-    free(m->rehearsal);
+    free(m->warm_up_core);
     free(m->slot);
     free(m->peer);
     free(m->range_stage);

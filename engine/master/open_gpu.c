@@ -118,7 +118,7 @@ static int open_parts(struct gapless_master *m, const uint32_t *numbers, uint32_
 
     deal_ranges(m, count);
     if (g->parts < count)
-        master_say(
+        master_log(
             m,
             "%u of %u GPUs are used: the model has %u range%s of %llu parameters; "
             "smaller ranges make more",
@@ -143,22 +143,22 @@ int gpu_open(struct gapless_master *m, const struct gapless_master_config *confi
     const char *device = config->device;
     bool any = device != NULL && strcmp(device, "auto") == 0;
     uint32_t numbers[DEVICE_MAX], count = 0;
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     int status;
 
-    if (device == NULL || strcmp(device, "cpu") == 0 || m->lent)
+    if (device == NULL || strcmp(device, "cpu") == 0 || m->external_buffers)
         return GAPLESS_OK;
-    status = choose(m, any ? "cuda" : device, numbers, &count, &why);
+    status = choose(m, any ? "cuda" : device, numbers, &count, &reason);
     if (status != GAPLESS_OK && any) {
-        master_say(m, "passes run on the CPU: %s", why.text);
+        master_log(m, "passes run on the CPU: %s", reason.text);
         return GAPLESS_OK;
     }
     if (status == GAPLESS_OK) {
         m->passes = &pass_ops_gpu;
-        status = open_parts(m, numbers, count, &why);
+        status = open_parts(m, numbers, count, &reason);
     }
     if (status != GAPLESS_OK && error != NULL)
-        *error = why;
+        *error = reason;
     return status;
 }
 
@@ -170,12 +170,12 @@ static int place(struct gapless_master *m, struct tp_region *region, size_t offs
                  struct gapless_error *error)
 {
     struct tp_memory it = {.base = memory, .bytes = bytes, .dmabuf = -1, .gpu = true};
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     int status;
 
     (void)m->gpu->ops->share(part->device, memory, bytes, &it.dmabuf, &it.dmabuf_at,
-                             &why); /* else by its address */
-    status = m->transport->place(m->tp, region, offset, &it, &m->gpu->how, error);
+                             &reason); /* else by its address */
+    status = m->transport->bind_memory(m->tp, region, offset, &it, &m->gpu->how, error);
     if (it.dmabuf >= 0)
         (void)close(it.dmabuf);
     return status;
@@ -195,7 +195,7 @@ static void pattern(unsigned char *to, unsigned seed)
 {
     uint32_t i;
 
-    for (i = 0; i < TP_LOOP_MAX; i++)
+    for (i = 0; i < TP_LOOPBACK_MAX; i++)
         to[i] = (unsigned char)((i * 2654435761u + seed * 40503u) >> 13);
 }
 
@@ -205,13 +205,13 @@ static int prove(struct gapless_master *m, uint32_t p, struct gapless_error *err
 {
     struct master_gpu *g = m->gpu;
     struct gpu_part *part = &g->part[p];
-    unsigned char sent[TP_LOOP_MAX], got[TP_LOOP_MAX] = {0};
+    unsigned char sent[TP_LOOPBACK_MAX], got[TP_LOOPBACK_MAX] = {0};
     size_t at = p * (size_t)GPU_PROBE_BYTES;
     int status;
 
     pattern(sent, 1 + p);
     status =
-        m->transport->loop(m->tp, &g->probe, at, sent, sizeof sent, TP_INTO, error);
+        m->transport->loopback(m->tp, &g->probe, at, sent, sizeof sent, TP_INTO, error);
     if (status != GAPLESS_OK)
         return status;
     g->ops->copy_out(part->device, got, part->probe, sizeof got);
@@ -220,8 +220,8 @@ static int prove(struct gapless_master *m, uint32_t p, struct gapless_error *err
         pattern(sent, 100 + p);
         g->ops->copy_in(part->device, part->probe, sent, sizeof sent);
         gpu_wait(g, part, DEVICE_IN);
-        status =
-            m->transport->loop(m->tp, &g->probe, at, got, sizeof got, TP_OUT_OF, error);
+        status = m->transport->loopback(m->tp, &g->probe, at, got, sizeof got,
+                                        TP_OUT_OF, error);
     }
     if (status == GAPLESS_OK &&
         (g->error.status != GAPLESS_OK || memcmp(sent, got, sizeof got) != 0))
@@ -286,12 +286,12 @@ static int choose_path(struct gapless_master *m,
                        const struct gapless_master_config *config,
                        struct gapless_error *error)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     int status;
 
     if (m->transport->mapped)
         return GAPLESS_OK;
-    status = try_direct(m, &why);
+    status = try_direct(m, &reason);
     if (status == GAPLESS_OK) {
         m->gpu->direct = true;
         m->gpu->flush = flush_policy(m->gpu, config->gpu_flush);
@@ -299,13 +299,13 @@ static int choose_path(struct gapless_master *m,
     }
     m->gpu->error = (struct gapless_error){0};
     if (config->allow_staging) {
-        master_say(m, "gradients are copied through host memory: %s", why.text);
+        master_log(m, "gradients are copied through host memory: %s", reason.text);
         return GAPLESS_OK;
     }
     return gapless_error_set(error, status, 0,
                              "the network cards do not reach GPU memory: %.300s; "
                              "--allow-staging copies through host memory",
-                             why.text);
+                             reason.text);
 }
 
 static void describe(struct gapless_master *m)
@@ -367,7 +367,7 @@ int gpu_public(struct gapless_master *m, const struct gapless_master_config *con
             g->ops->pin(g->part[p].device, m->theta + g->part[p].from,
                         (g->part[p].to - g->part[p].from) * sizeof(float),
                         NULL) == GAPLESS_OK;
-    m->board->copies_only = !g->direct;
+    m->shared_stats->copies_only = !g->direct;
     g->changed = true; /* what the host had may be gone */
     describe(m);
     return GAPLESS_OK;

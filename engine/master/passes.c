@@ -1,5 +1,5 @@
 /* The master's passes over memory: when, with which scalars, and what is counted. How
- * they are carried out is in master_pass_cpu.c and master_gpu.c. */
+ * they are carried out is in passes_cpu.c and passes_gpu.c. */
 #include "engine/master/passes_gpu.h"
 
 #include <assert.h>
@@ -27,10 +27,10 @@ static double rate_of(const struct gapless_master *m, uint32_t range)
     return schedule_rate(&m->schedule, m->gradients, core_position(m->core, range));
 }
 
-static void knobs_of(const struct gapless_master *m, uint32_t range, uint64_t lag,
-                     double rate, double global_gap, struct knobs *ret)
+static void scalars_of(const struct gapless_master *m, uint32_t range, uint64_t lag,
+                       double rate, double global_gap, struct step_scalars *ret)
 {
-    struct moment moment = {
+    struct step_context context = {
         .rate = rate,
         .lag = lag,
         .active = m->core->active > 0 ? m->core->active : 1,
@@ -40,7 +40,7 @@ static void knobs_of(const struct gapless_master *m, uint32_t range, uint64_t la
         .global_stat = m->global_stat,
     };
 
-    rules_knobs(m->rule, &m->settings, &moment, ret);
+    rules_step_scalars(m->rule, &m->settings, &context, ret);
 }
 
 /* `all` drifts by rounding from the sum it stands for; it is summed afresh where the
@@ -75,7 +75,7 @@ static bool grad_is_finite(struct gapless_master *m, uint32_t worker, uint32_t f
 {
     uint64_t began = clock_of(m);
     /* In one process the worker has just looked at these very bytes. */
-    bool finite = m->lent || m->passes->finite(m, worker, first, end);
+    bool finite = m->external_buffers || m->passes->finite(m, worker, first, end);
 
     m->slot[worker].check_ns += clock_of(m) - began;
     return finite;
@@ -107,23 +107,24 @@ static void count_gate(struct gapless_master *m, const struct sums *sums,
     s->gate += (mean - s->gate) / (double)n;
 }
 
-/* The protocol step that will follow is rehearsed on a copy, which a pure step allows,
+/* The protocol step that will follow runs ahead on a copy, which a pure step allows,
  * so that it runs from the caches when it counts. */
-void pass_soon(struct gapless_master *m, uint32_t worker)
+void pass_warm_up(struct gapless_master *m, uint32_t worker)
 {
     const struct master_slot *slot = &m->slot[worker];
     const struct core_event applied = {
         .kind = CORE_APPLIED, .worker = worker, .range = CORE_ALL, .finite = true};
     struct todo todo;
-    volatile uint64_t sink = slot->head->ticket + board_workers(m->board)[worker].state;
+    volatile uint64_t sink =
+        slot->head->ticket + shared_stats_workers(m->shared_stats)[worker].state;
 
     (void)sink;
-    if (m->rehearsal != NULL) {
-        memcpy(m->rehearsal, m->core, m->core->bytes);
-        (void)core_step(m->rehearsal, &applied, &todo);
+    if (m->warm_up_core != NULL) {
+        memcpy(m->warm_up_core, m->core, m->core->bytes);
+        (void)core_step(m->warm_up_core, &applied, &todo);
     }
     if (slot->peer != MASTER_NO_PEER && m->transport->mapped)
-        (void)m->transport->notify(m->tp, slot->peer, NOTE(NOTE_SOON, 0));
+        (void)m->transport->notify(m->tp, slot->peer, NOTE(NOTE_WARMUP, 0));
 }
 
 bool pass_wants_gap(const struct gapless_master *m, uint32_t worker)
@@ -144,16 +145,16 @@ void pass_counted(struct gapless_master *m, uint32_t worker, uint32_t range,
 }
 
 static void apply_range(struct gapless_master *m, uint32_t worker, uint32_t range,
-                        double global_gap, bool soon)
+                        double global_gap, bool warm_up)
 {
     struct master_slot *slot = &m->slot[worker];
     uint64_t lag = core_lag(m->core, worker, range);
     double rate = rate_of(m, range);
-    struct knobs knobs;
+    struct step_scalars scalars;
 
     resum_if_due(m, range);
-    knobs_of(m, range, lag, rate, global_gap, &knobs);
-    m->passes->apply(m, worker, range, &knobs, soon);
+    scalars_of(m, range, lag, rate, global_gap, &scalars);
+    m->passes->apply(m, worker, range, &scalars, warm_up);
     slot->lag_sum += (double)lag;
     m->telemetry->stats.rate = rate;
 }
@@ -167,10 +168,10 @@ static double measure_all(struct gapless_master *m, uint32_t worker)
     if (!(m->rule->flags & RULE_GLOBAL))
         return 0;
     for (r = 0; r < m->layout.ranges_count; r++) {
-        struct knobs knobs;
+        struct step_scalars scalars;
 
-        knobs_of(m, r, core_lag(m->core, worker, r), rate_of(m, r), 0, &knobs);
-        sum += m->passes->measure(m, worker, r, &knobs);
+        scalars_of(m, r, core_lag(m->core, worker, r), rate_of(m, r), 0, &scalars);
+        sum += m->passes->measure(m, worker, r, &scalars);
     }
     return sqrt(sum / (double)m->layout.count);
 }
@@ -192,8 +193,8 @@ static void record(struct gapless_master *m, uint32_t worker)
     double gap = slot->gap_sq < 0 ? -1 : sqrt(slot->gap_sq / (double)m->layout.count);
     double lag = slot->lag_sum / m->layout.ranges_count;
 
-    telemetry_gradient(m->telemetry, &board_workers(m->board)[worker], lag, gap,
-                       slot->loss, clock_of(m));
+    telemetry_gradient(m->telemetry, &shared_stats_workers(m->shared_stats)[worker],
+                       lag, gap, slot->loss, clock_of(m));
     m->telemetry->stats.pass_ns += slot->pass_ns;
 }
 
@@ -222,11 +223,11 @@ void pass_local(struct gapless_master *m, uint32_t worker)
     if (m->core->consumed == consumed)
         return; /* it was not its turn, or too late */
     m->telemetry->stats.rate = rate;
-    telemetry_gradient(m->telemetry, &board_workers(m->board)[worker], -1, -1,
-                       slot->push->loss, clock_of(m));
+    telemetry_gradient(m->telemetry, &shared_stats_workers(m->shared_stats)[worker], -1,
+                       -1, slot->push->loss, clock_of(m));
 }
 
-void pass_told(struct gapless_master *m, uint32_t worker)
+void pass_reported(struct gapless_master *m, uint32_t worker)
 {
     const struct core_worker *cw = &m->core->worker[worker];
     uint32_t r;
@@ -235,7 +236,7 @@ void pass_told(struct gapless_master *m, uint32_t worker)
         cw->pushed > 0)
         return;
     for (r = 0; r < m->layout.ranges_count; r++)
-        core_read_at(m->core, worker, r, m->slot[worker].told[r]);
+        core_read_at(m->core, worker, r, m->slot[worker].reported[r]);
 }
 
 static void message_begins(struct gapless_master *m, uint32_t worker)
@@ -275,7 +276,7 @@ uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
     }
     global_sample(m, slot->step_sq);
     slot->pass_ns += clock_of(m) - began - (slot->check_ns - checked);
-    slot->complete = r == end && last && !cw->spoilt;
+    slot->complete = r == end && last && !cw->rejected;
     return r - first;
 }
 
@@ -292,7 +293,7 @@ static uint32_t round_members(struct gapless_master *m)
         if (grad_is_finite(m, w, 0, m->layout.ranges_count))
             members++;
         else
-            core_spoil(m->core, w);
+            core_reject(m->core, w);
     }
     return members;
 }
@@ -302,17 +303,17 @@ static void round_range(struct gapless_master *m, uint32_t range, uint32_t membe
     double rate = rate_of(m, range) * (m->ssgd_scale_rate ? (double)members : 1.0);
     uint64_t began = clock_of(m);
     struct master_slot *first;
-    struct knobs knobs;
+    struct step_scalars scalars;
     uint32_t n = 0, w;
 
     for (w = core_next(m->core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
          w = core_next(m->core, CORE_PUSHED, w))
-        if (!m->core->worker[w].spoilt)
+        if (!m->core->worker[w].rejected)
             m->crew[n++] = w;
     assert(n > 0 && n == members); /* a round has members */
     first = &m->slot[m->crew[0]];
-    knobs_of(m, range, 0, rate, 0, &knobs);
-    first->gap_sq += m->passes->round(m, range, m->crew, members, &knobs);
+    scalars_of(m, range, 0, rate, 0, &scalars);
+    first->gap_sq += m->passes->round(m, range, m->crew, members, &scalars);
     m->telemetry->stats.rate = rate;
     first->pass_ns += clock_of(m) - began;
 }
@@ -326,8 +327,8 @@ bool pass_round(struct gapless_master *m)
         round_range(m, r, members);
     for (w = core_next(m->core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
          w = core_next(m->core, CORE_PUSHED, w)) {
-        if (m->core->worker[w].spoilt) {
-            board_workers(m->board)[w].dropped++;
+        if (m->core->worker[w].rejected) {
+            shared_stats_workers(m->shared_stats)[w].dropped++;
             pass_look_ahead(m, w, CORE_ALL);
             continue;
         }
@@ -347,10 +348,10 @@ void pass_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range)
     if (m->rule->flags & RULE_PUBLISHED)
         return; /* it is there, for all */
     for (r = first; r < end; r++) {
-        struct knobs knobs;
+        struct step_scalars scalars;
 
-        knobs_of(m, r, 0, rate_of(m, r), 0, &knobs);
-        m->passes->look_ahead(m, worker, r, &knobs);
+        scalars_of(m, r, 0, rate_of(m, r), 0, &scalars);
+        m->passes->look_ahead(m, worker, r, &scalars);
     }
 }
 

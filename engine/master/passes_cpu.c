@@ -42,66 +42,67 @@ static size_t tail_of(const struct gapless_master *m, const struct blocks *block
     uint32_t start = blocks->count < 2 ? 0 : blocks->ends[blocks->count - 2];
 
     if (!(m->rule->flags & RULE_BLOCK))
-        return n - WIRE_SOON_REST;
+        return n - WIRE_WARMUP_REST;
     return start % LAYOUT_LANES == 0 ? start : 0;
 }
 
 /* One range, in two parts if `soon`, the second from tail_of on. The same bits: only
  * sums for the statistics are cut elsewhere. */
 static void apply_parts(struct gapless_master *m, uint32_t worker, uint32_t range,
-                        const struct knobs *knobs, bool soon, struct sums *ret)
+                        const struct step_scalars *scalars, bool warm_up,
+                        struct sums *ret)
 {
     const struct master_slot *slot = &m->slot[worker];
     struct arrays at = arrays_at(m, slot, range);
     struct blocks blocks = pass_blocks(m, slot, range);
     size_t n = pass_elements(m, range);
-    size_t tail = soon && n > WIRE_SOON_ABOVE ? tail_of(m, &blocks, n) : 0;
+    size_t tail = warm_up && n > WIRE_WARMUP_ABOVE ? tail_of(m, &blocks, n) : 0;
     unsigned want = pass_wants_gap(m, worker) ? WANT_GAP : 0;
     uint32_t end;
     struct sums part;
 
     if (tail == 0) {
-        m->compute->apply(m->rule, &at, knobs, &blocks, n, want, ret);
+        m->compute->apply(m->rule, &at, scalars, &blocks, n, want, ret);
         return;
     }
     end = blocks.ends[blocks.count - 1] - (uint32_t)tail;
     blocks.count--; /* the last one is the second part's; rules without do not look */
-    m->compute->apply(m->rule, &at, knobs, &blocks, tail, want, ret);
-    pass_soon(m, worker);
+    m->compute->apply(m->rule, &at, scalars, &blocks, tail, want, ret);
+    pass_warm_up(m, worker);
     at = arrays_from(&at, tail);
     blocks.dots = blocks.dots == NULL ? NULL : blocks.dots + blocks.count;
     blocks.pieces += blocks.count;
     blocks.ends = &end, blocks.count = 1;
-    m->compute->apply(m->rule, &at, knobs, &blocks, n - tail, want, &part);
+    m->compute->apply(m->rule, &at, scalars, &blocks, n - tail, want, &part);
     ret->gap_sq += part.gap_sq;
     ret->gate_sum += part.gate_sum;
 }
 
 static void cpu_apply(struct gapless_master *m, uint32_t worker, uint32_t range,
-                      const struct knobs *knobs, bool soon)
+                      const struct step_scalars *scalars, bool warm_up)
 {
-    struct seq_word *word = &board_versions(m->board)[range];
+    struct seq_word *word = &shared_stats_versions(m->shared_stats)[range];
     struct sums sums;
 
     seq_write_begin(word);
-    apply_parts(m, worker, range, knobs, soon, &sums);
+    apply_parts(m, worker, range, scalars, warm_up, &sums);
     seq_write_end(word);
     pass_counted(m, worker, range, &sums);
 }
 
 static double cpu_measure(struct gapless_master *m, uint32_t worker, uint32_t range,
-                          const struct knobs *knobs)
+                          const struct step_scalars *scalars)
 {
     struct arrays at = arrays_at(m, &m->slot[worker], range);
 
-    return m->compute->measure(m->rule, &at, knobs, pass_elements(m, range));
+    return m->compute->measure(m->rule, &at, scalars, pass_elements(m, range));
 }
 
 static double cpu_round(struct gapless_master *m, uint32_t range,
                         const uint32_t *workers, uint32_t count,
-                        const struct knobs *knobs)
+                        const struct step_scalars *scalars)
 {
-    struct seq_word *word = &board_versions(m->board)[range];
+    struct seq_word *word = &shared_stats_versions(m->shared_stats)[range];
     struct arrays at = arrays_at(m, &m->slot[workers[0]], range);
     size_t from = (size_t)m->layout.range_start[range];
     struct sums sums;
@@ -112,18 +113,18 @@ static double cpu_round(struct gapless_master *m, uint32_t range,
         m->targets[i] = m->slot[workers[i]].sent + from;
     }
     seq_write_begin(word);
-    m->compute->round(m->rule, &at, knobs, m->vectors, m->targets, count,
+    m->compute->round(m->rule, &at, scalars, m->vectors, m->targets, count,
                       pass_elements(m, range), WANT_GAP, &sums);
     seq_write_end(word);
     return sums.gap_sq;
 }
 
 static void cpu_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range,
-                           const struct knobs *knobs)
+                           const struct step_scalars *scalars)
 {
     struct arrays at = arrays_at(m, &m->slot[worker], range);
 
-    m->compute->look_ahead(m->rule, &at, knobs, pass_elements(m, range));
+    m->compute->look_ahead(m->rule, &at, scalars, pass_elements(m, range));
 }
 
 static void cpu_forget(struct gapless_master *m, uint32_t worker)

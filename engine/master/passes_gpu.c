@@ -1,4 +1,4 @@
-/* The master's passes on GPUs. See master_gpu.h. */
+/* The master's passes on GPUs. See passes_gpu.h. */
 #include "engine/master/passes_gpu.h"
 
 /* ---- where things are ---------------------------------------------------- */
@@ -57,19 +57,19 @@ static size_t bytes_of(const struct gapless_master *m, uint32_t range)
 
 /* ---- waiting ------------------------------------------------------------- */
 
-void gpu_failed(struct master_gpu *g, const struct gapless_error *why)
+void gpu_failed(struct master_gpu *g, const struct gapless_error *reason)
 {
     if (g->error.status == GAPLESS_OK)
-        g->error = *why;
+        g->error = *reason;
 }
 
 static void wait_for(struct master_gpu *g, const struct gpu_part *part, uint64_t ticket)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
 
     if (g->error.status == GAPLESS_OK &&
-        g->ops->wait(part->device, ticket, GPU_BOUND_NS, &why) != GAPLESS_OK)
-        gpu_failed(g, &why);
+        g->ops->wait(part->device, ticket, GPU_BOUND_NS, &reason) != GAPLESS_OK)
+        gpu_failed(g, &reason);
 }
 
 void gpu_wait(struct master_gpu *g, const struct gpu_part *part,
@@ -156,21 +156,21 @@ static void land(struct gapless_master *m, uint32_t worker, uint32_t range)
 static void flush_cards(struct gapless_master *m)
 {
     struct master_gpu *g = m->gpu;
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     int status = GAPLESS_OK;
     char byte[1];
     uint32_t p;
 
     for (p = 0; p < g->parts && status == GAPLESS_OK; p++)
-        status = m->transport->loop(m->tp, &g->probe, p * (size_t)GPU_PROBE_BYTES, byte,
-                                    1, TP_OUT_OF, &why);
-    if (status != GAPLESS_OK && why.status == GAPLESS_OK)
-        (void)gapless_error_set(&why, status, 0,
+        status = m->transport->loopback(m->tp, &g->probe, p * (size_t)GPU_PROBE_BYTES,
+                                        byte, 1, TP_OUT_OF, &reason);
+    if (status != GAPLESS_OK && reason.status == GAPLESS_OK)
+        (void)gapless_error_set(&reason, status, 0,
                                 "what the network card wrote to GPU %u could not be "
                                 "flushed",
                                 g->part[p - 1].facts.number);
     if (status != GAPLESS_OK)
-        gpu_failed(g, &why);
+        gpu_failed(g, &reason);
 }
 
 void gpu_landing(struct gapless_master *m, const struct tp_event *events, int count)
@@ -244,13 +244,13 @@ static uint32_t places(struct gpu_part *part, uint32_t count)
 static void write_begins(struct gapless_master *m, uint32_t range)
 {
     if (!m->gpu->open[range])
-        seq_write_begin(&board_versions(m->board)[range]);
+        seq_write_begin(&shared_stats_versions(m->shared_stats)[range]);
     m->gpu->open[range] = true;
 }
 
 static void write_ends(struct gapless_master *m, uint32_t range)
 {
-    struct seq_word *word = &board_versions(m->board)[range];
+    struct seq_word *word = &shared_stats_versions(m->shared_stats)[range];
 
     if (!m->gpu->open[range])
         seq_write_begin(word); /* one more update of those that began together */
@@ -296,14 +296,14 @@ static bool joins(const struct master_gpu *g, uint32_t range)
 }
 
 static void gpu_apply(struct gapless_master *m, uint32_t worker, uint32_t range,
-                      const struct knobs *knobs, bool soon)
+                      const struct step_scalars *scalars, bool warm_up)
 {
     struct master_gpu *g = m->gpu;
     struct gpu_entry *entry;
 
-    (void)soon;
+    (void)warm_up;
     if (g->entries == GPU_ENTRIES)
-        gpu_settle(m);
+        gpu_drain(m);
     if (!joins(g, range))
         launch(m);
     entry = &g->entry[g->entries++];
@@ -311,14 +311,14 @@ static void gpu_apply(struct gapless_master *m, uint32_t worker, uint32_t range,
         .worker = worker,
         .range = range,
         .pass = {.at = arrays_at(m, worker, range),
-                 .knobs = *knobs,
+                 .scalars = *scalars,
                  .dots = pass_blocks(m, &m->slot[worker], range).dots,
                  .want = pass_wants_gap(m, worker) ? WANT_GAP : 0}};
-    /* A global rule needs its sum for the next knobs. What is published for all has two
+    /* A global rule needs its sum for the next scalars. What is published for all has two
      * places, which readers tell apart by versions: each must be whole before the next.
      */
     if (m->rule->flags & (RULE_GLOBAL | RULE_PUBLISHED))
-        gpu_settle(m);
+        gpu_drain(m);
 }
 
 bool gpu_pending(const struct gapless_master *m, uint32_t worker)
@@ -357,7 +357,7 @@ void gpu_later(struct gapless_master *m, uint32_t worker, uint32_t note)
     struct master_gpu *g = m->gpu;
 
     if (g->notes == g->notes_max)
-        gpu_settle(m);
+        gpu_drain(m);
     if (g->notes < g->notes_max)
         g->note[g->notes++] = (struct gpu_note){worker, note};
 }
@@ -374,7 +374,7 @@ static void send_notes(struct gapless_master *m)
     g->notes -= count;
 }
 
-void gpu_settle(struct gapless_master *m)
+void gpu_drain(struct gapless_master *m)
 {
     struct master_gpu *g = m->gpu;
     uint64_t began;
@@ -399,14 +399,14 @@ void gpu_settle(struct gapless_master *m)
 /* ---- the other passes ---------------------------------------------------- */
 
 static double gpu_measure(struct gapless_master *m, uint32_t worker, uint32_t range,
-                          const struct knobs *knobs)
+                          const struct step_scalars *scalars)
 {
     struct gpu_part *part = part_of(m, range);
     struct arrays at = arrays_at(m, worker, range);
     uint32_t place = places(part, 1);
 
     launch(m);
-    m->gpu->ops->measure(part->device, m->rule, &at, knobs, pass_elements(m, range),
+    m->gpu->ops->measure(part->device, m->rule, &at, scalars, pass_elements(m, range),
                          place);
     gpu_wait(m->gpu, part, DEVICE_WORK);
     return m->gpu->ops->result(part->device, place)->value;
@@ -414,7 +414,7 @@ static double gpu_measure(struct gapless_master *m, uint32_t worker, uint32_t ra
 
 static double gpu_round(struct gapless_master *m, uint32_t range,
                         const uint32_t *workers, uint32_t count,
-                        const struct knobs *knobs)
+                        const struct step_scalars *scalars)
 {
     struct master_gpu *g = m->gpu;
     struct gpu_part *part = part_of(m, range);
@@ -428,7 +428,7 @@ static double gpu_round(struct gapless_master *m, uint32_t range,
         m->targets[i] = of.sent;
     }
     write_begins(m, range);
-    g->ops->round(part->device, m->rule, &at, knobs, m->vectors, m->targets, count,
+    g->ops->round(part->device, m->rule, &at, scalars, m->vectors, m->targets, count,
                   pass_elements(m, range), WANT_GAP, place);
     part->busy = g->changed = true;
     for (i = 0; i < count && !g->direct; i++)
@@ -440,13 +440,14 @@ static double gpu_round(struct gapless_master *m, uint32_t range,
 }
 
 static void gpu_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range,
-                           const struct knobs *knobs)
+                           const struct step_scalars *scalars)
 {
     struct gpu_part *part = part_of(m, range);
     struct arrays at = arrays_at(m, worker, range);
 
     launch(m);
-    m->gpu->ops->look_ahead(part->device, m->rule, &at, knobs, pass_elements(m, range));
+    m->gpu->ops->look_ahead(part->device, m->rule, &at, scalars,
+                            pass_elements(m, range));
     part->busy = true;
     if (!m->gpu->direct)
         bring_out(m, part, host_sent(m, worker, range), at.sent, bytes_of(m, range));

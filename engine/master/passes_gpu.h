@@ -14,7 +14,7 @@
  * the same gradients, to the bit.
  *
  * The core is told at once that a gradient is applied; what a worker, an observer or
- * the statistics would see of it waits until it is (gpu_settle), at the end of each
+ * the statistics would see of it waits until it is (gpu_drain), at the end of each
  * batch of events at the latest. Gradients of a batch that are for the same range, next
  * to each other, are applied in one pass. What a network card wrote was seen as
  * complete by this thread before it launches the kernel that reads it: the documented
@@ -108,7 +108,7 @@ struct master_gpu {
 
 extern const struct pass_ops pass_ops_gpu;
 
-/* ---- master_gpu_open.c --------------------------------------------------- */
+/* ---- open_gpu.c ---------------------------------------------------------- */
 /* Chooses and opens GPUs, takes memory; leaves m->gpu NULL where the CPU is asked for,
  * or "auto" finds none (and says so). After make_vectors. */
 int gpu_open(struct gapless_master *m, const struct gapless_master_config *config,
@@ -125,11 +125,11 @@ void gpu_detach(struct gapless_master *m);
 /* After the transport is closed, whose cards may reach the GPUs' memory until then. */
 void gpu_close(struct gapless_master *m);
 
-/* ---- master_gpu.c -------------------------------------------------------- */
+/* ---- passes_gpu.c -------------------------------------------------------- */
 /* These events are about to be looked at: what they bring may begin to move. */
 void gpu_landing(struct gapless_master *m, const struct tp_event *events, int count);
 /* All that was asked for is done, counted and told. */
-void gpu_settle(struct gapless_master *m);
+void gpu_drain(struct gapless_master *m);
 /* A note to a worker, when all that was asked for so far is done. */
 void gpu_later(struct gapless_master *m, uint32_t worker, uint32_t note);
 /* Is something of this worker's not counted yet? */
@@ -137,7 +137,7 @@ bool gpu_pending(const struct gapless_master *m, uint32_t worker);
 /* Makes m->theta what it is on the GPUs. Nothing may be pending. */
 void gpu_theta(const struct gapless_master *m);
 /* Keeps the first failure. */
-void gpu_failed(struct master_gpu *g, const struct gapless_error *why);
+void gpu_failed(struct master_gpu *g, const struct gapless_error *reason);
 /* Waits for a stream. */
 void gpu_wait(struct master_gpu *g, const struct gpu_part *part,
               enum device_stream stream);

@@ -47,16 +47,16 @@
 /* One lane of one update. `own` is a constant at every call: it chooses the reference
  * of the gap. A RULE_BLOCK rule expects e->gate. */
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
-    RULE_FN void ahead_of_##symbol(struct lane *e, const struct knobs *k)              \
+    RULE_FN void ahead_of_##symbol(struct element *e, const struct step_scalars *k)    \
     {                                                                                  \
         e->ahead = ahead_##momentum(e, k);                                             \
     }                                                                                  \
-    RULE_FN void move_##symbol(struct lane *e, const struct knobs *k)                  \
+    RULE_FN void move_##symbol(struct element *e, const struct step_scalars *k)        \
     {                                                                                  \
         momentum_##momentum(e, k);                                                     \
         after_##correction(e, k);                                                      \
     }                                                                                  \
-    RULE_FN void send_##symbol(struct lane *e, const struct knobs *k)                  \
+    RULE_FN void send_##symbol(struct element *e, const struct step_scalars *k)        \
     {                                                                                  \
         e->sent = look_ahead_##momentum(e, k);                                         \
     }

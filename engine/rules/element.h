@@ -134,7 +134,7 @@ _Static_assert(sizeof(real) == REAL_BYTES, "a rule must be compiled for whole ve
 
 /* One element of every array (a vector of neighbours on the CPU). Arrays that the rule
  * does not read hold 0 here, and what it does not write is not stored. */
-struct lane {
+struct element {
     real theta; /* the parameters */
     real own;   /* this worker's velocity */
     real all;   /* the one velocity, or the sum of all `own` */
@@ -148,8 +148,8 @@ struct lane {
     real step;  /* the vector that was multiplied by the rate */
 };
 
-/* The scalars of one update: computed in double by rules_knobs, rounded once. */
-struct knobs {
+/* The scalars of one update: computed in double by rules_step_scalars, rounded once. */
+struct step_scalars {
     /* any momentum */
     scalar rate;          /* of this update */
     scalar momentum;      /* gamma */
@@ -182,7 +182,7 @@ struct knobs {
 /* How far the parameters are from where the gradient was computed. `ahead` is 0 unless
  * the reference is the worker's own look-ahead, or the correction always asks for it.
  */
-RULE_FN real gap(const struct lane *e)
+RULE_FN real gap(const struct element *e)
 {
     return (e->theta - e->ahead) - e->sent;
 }

@@ -74,12 +74,13 @@ static double power(double base, uint64_t exponent)
     return ret;
 }
 
-/* Gap-Aware: knobs shared by the parameter-wise and the global form. */
-static void gap_aware_knobs(const struct settings *settings,
-                            const struct moment *moment, struct knobs *ret)
+/* Gap-Aware: scalars shared by the parameter-wise and the global form. */
+static void gap_aware_scalars(const struct settings *settings,
+                              const struct step_context *context,
+                              struct step_scalars *ret)
 {
     double rho = settings->rho;
-    double bias = moment->samples ? 1.0 / (1.0 - power(rho, moment->samples)) : 1.0;
+    double bias = context->samples ? 1.0 / (1.0 - power(rho, context->samples)) : 1.0;
     double smallest = settings->rate_max * 1e-8; /* of C, where nothing ever moved */
 
     ret->rate_max = (scalar)settings->rate_max;
@@ -88,25 +89,25 @@ static void gap_aware_knobs(const struct settings *settings,
     ret->rho_rest = (scalar)(1.0 - rho);
     /* With no sample there is no step to measure by; with C rounded to 0 there would be
      * a division of 0 by 0. */
-    ret->penalised = moment->samples > 0 && smallest > (double)__FLT_MIN__;
+    ret->penalised = context->samples > 0 && smallest > (double)__FLT_MIN__;
     ret->penalty = 1;
     if (ret->penalised) {
         double largest =
-            settings->rate_max * (__builtin_sqrt(moment->global_stat * bias) + 1e-8);
-        ret->penalty = (scalar)(1.0 / (1.0 + moment->global_gap / largest));
+            settings->rate_max * (__builtin_sqrt(context->global_stat * bias) + 1e-8);
+        ret->penalty = (scalar)(1.0 / (1.0 + context->global_gap / largest));
     }
 }
 
-void rules_knobs(const struct rule *rule, const struct settings *settings,
-                 const struct moment *moment, struct knobs *ret)
+void rules_step_scalars(const struct rule *rule, const struct settings *settings,
+                        const struct step_context *context, struct step_scalars *ret)
 {
-    double rate = moment->rate, gamma = settings->momentum;
-    double workers = moment->active ? (double)moment->active : 1.0;
+    double rate = context->rate, gamma = settings->momentum;
+    double workers = context->active ? (double)context->active : 1.0;
     double horizon = settings->horizon < 0.0   ? 0.0
                      : settings->horizon > 0.0 ? settings->horizon
                                                : workers - 1.0;
 
-    (void)rule; /* every rule's knobs cost less than finding out which are needed */
+    (void)rule; /* every rule's scalars cost less than finding out which are needed */
     memset(ret, 0, sizeof *ret);
     ret->rate = (scalar)rate;
     ret->momentum = (scalar)gamma;
@@ -118,15 +119,15 @@ void rules_knobs(const struct rule *rule, const struct settings *settings,
     ret->rate_share = (scalar)(rate * gamma / workers);
     ret->elastic = (scalar)settings->elastic;
 
-    ret->freshness = (scalar)(1.0 / (moment->lag > 1 ? (double)moment->lag : 1.0));
+    ret->freshness = (scalar)(1.0 / (context->lag > 1 ? (double)context->lag : 1.0));
     ret->lambda = (scalar)settings->lambda;
     ret->lambda_zero = (scalar)settings->lambda_zero;
     ret->mean_square = (scalar)settings->mean_square;
     ret->mean_square_rest = (scalar)(1.0 - settings->mean_square);
     ret->kappa = settings->kappa;
 
-    ret->lagging = moment->lag > 0;
-    ret->alone = moment->active <= 1;
+    ret->lagging = context->lag > 0;
+    ret->alone = context->active <= 1;
     ret->gap_ref = settings->gap_ref == GAP_REF_OWN_LOOKAHEAD;
-    gap_aware_knobs(settings, moment, ret);
+    gap_aware_scalars(settings, context, ret);
 }

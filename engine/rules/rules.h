@@ -58,9 +58,9 @@ struct settings {
     enum gap_ref gap_ref;
 };
 
-/* What differs from update to update; the master fills it, rules_knobs turns it into
+/* What differs from update to update; the master fills it, rules_step_scalars turns it into
  * scalars. */
-struct moment {
+struct step_context {
     double rate;        /* of this update */
     uint64_t lag;       /* updates since the worker's look-ahead was made */
     uint32_t active;    /* workers now active, at least 1 */
@@ -69,7 +69,7 @@ struct moment {
     double global_stat; /* RULE_GLOBAL: s, running mean of mean(step^2) */
 };
 
-struct knobs; /* element.h */
+struct step_scalars; /* element.h */
 
 extern const struct rule rules[];
 extern const int rules_count;
@@ -80,8 +80,8 @@ const struct rule *rules_find(const char *name);
  * `elastic` are taken as they are. */
 void settings_default(struct settings *settings);
 /* The scalars of one update, computed in double, then rounded once. */
-void rules_knobs(const struct rule *rule, const struct settings *settings,
-                 const struct moment *moment, struct knobs *ret);
+void rules_step_scalars(const struct rule *rule, const struct settings *settings,
+                        const struct step_context *context, struct step_scalars *ret);
 /* Bytes moved to and from memory per parameter and gradient: 4 * (reads + writes), with
  * the reads of the separate measure of a RULE_GLOBAL rule, and with what only the
  * measure of a RULE_BLOCK rule reads; the rest of a block is then found in a cache. */

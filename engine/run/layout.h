@@ -16,7 +16,7 @@
 #include <gapless/gapless.h>
 
 #define LAYOUT_LANES 16u
-/* Smallest piece of a large tensor unless told: smaller ones lose the effect of a block
+/* Smallest piece of a large tensor by default: smaller ones lose the effect of a block
  * rule (algorithms, section 8). */
 #define LAYOUT_BLOCK_DEFAULT 16384u
 #define LAYOUT_BLOCK_MIN LAYOUT_LANES

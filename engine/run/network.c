@@ -6,7 +6,7 @@
 #define RETRIES_MAX 6u
 #define ACK_MIN 8u
 #define ACK_MAX 20u
-#define LANES_MAX 16u
+#define CHANNELS_MAX 16u
 
 int network_settings(const struct gapless_net *net, struct tp_net *ret,
                      struct gapless_error *error)
@@ -34,17 +34,17 @@ int network_settings(const struct gapless_net *net, struct tp_net *ret,
                                  "%u are possible (4.096 us << n), and 0 means 14, 67 "
                                  "ms",
                                  net->ack_timeout, ACK_MIN, ACK_MAX);
-    if (net->lanes > LANES_MAX)
+    if (net->channels > CHANNELS_MAX)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
-                                 "%u lanes to a peer are too many; at most %u are "
+                                 "%u channels to a peer are too many; at most %u are "
                                  "possible, and 0 means one for each device",
-                                 net->lanes, LANES_MAX);
+                                 net->channels, CHANNELS_MAX);
     *ret = (struct tp_net){
         .token = net->token,
         .token_bytes = net->token_bytes,
         .insecure = net->insecure,
         .devices = net->devices,
-        .lanes = net->lanes,
+        .channels = net->channels,
         .retries = net->retries,
         .ack_timeout = net->ack_timeout,
     };

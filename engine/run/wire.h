@@ -67,7 +67,8 @@ struct wire_welcome {
                          of what is published */
     uint64_t push_at; /* in the slot window: struct slot_push, right before ... */
     uint64_t grad_at; /* ... the gradient */
-    uint64_t told_at; /* in the slot window: what the worker tells beside its gradient;
+    uint64_t
+        reported_at; /* in the slot window: what the worker tells beside its gradient;
                          0: it reads its slot, and nothing is published */
     uint64_t second_at; /* of the second place of what is published */
     double momentum;
@@ -99,7 +100,7 @@ enum wire_window {
 
 /* A note: what in the upper half, a range in the lower.
  *
- * SOON, from either side, says that a large vector is nearly done: whoever sleeps wakes
+ * WARMUP, from either side, says that a large vector is nearly done: whoever sleeps wakes
  * up, and on both sides what the note that matters needs, code and data, comes back
  * into the caches that the vector has emptied. (64 MiB: 4 us for the protocol instead
  * of 9.) It may be ignored. Global rules, whose sums are bits of the result, go
@@ -112,15 +113,15 @@ enum wire_note {
     NOTE_BAD = 2,
     NOTE_READY = 3,
     NOTE_COPY = 4,
-    NOTE_SOON = 5,
+    NOTE_WARMUP = 5,
     NOTE_LOCAL = 6,
     NOTE_OVER = 7
 };
 /* Vectors, or ranges, of more elements than this leave nothing else in a core's
  * caches. */
-#define WIRE_SOON_ABOVE (1u << 18)
-/* Elements left when SOON is said: some microseconds of work. */
-#define WIRE_SOON_REST 16384u
+#define WIRE_WARMUP_ABOVE (1u << 18)
+/* Elements left when WARMUP is said: some microseconds of work. */
+#define WIRE_WARMUP_REST 16384u
 #define NOTE_ALL_RANGES 0xffffu
 #define NOTE(what, range) (((uint32_t)(what) << 16) | (range))
 #define NOTE_WHAT(note) ((note) >> 16)
@@ -130,7 +131,7 @@ enum wire_note {
  * (TP_SPLIT). What it tells of a gradient lies right before it, so that one put brings
  * all of that and the first range.
  *
- *   0       sent_at             split       told_at       push_at  grad_at
+ *   0       sent_at             split       reported_at       push_at  grad_at
  *   | head  | sent              |           | told, dots  | push   | grad
  *     master writes, worker reads             worker writes, master reads
  */
@@ -149,13 +150,13 @@ struct slot_push {
     uint64_t spare[6];
 };
 
-/* Under a rule with RULE_PUBLISHED the worker tells at told_at: the version of each
+/* Under a rule with RULE_PUBLISHED the worker tells at reported_at: the version of each
  * range that it copied (uint64_t), then <grad, copy> of each block (double). */
 
-/* The board, read by workers (range table) and observers (all of it); written by the
+/* The shared statistics, read by workers (range table) and observers (all of it); written by the
  * master only. Then follow, at the offsets given: ranges + 1 starts, ranges version
  * words, capacity worker statistics. */
-struct board {
+struct shared_stats {
     struct wire_head head;
     uint32_t ranges;
     uint32_t workers_max;
@@ -172,22 +173,23 @@ struct board {
     struct telemetry telemetry;
 };
 
-static inline const uint64_t *board_starts(const struct board *b)
+static inline const uint64_t *shared_stats_starts(const struct shared_stats *b)
 {
     return (const uint64_t *)(const void *)((const char *)b + b->starts_at);
 }
 
-static inline const uint32_t *board_blocks(const struct board *b)
+static inline const uint32_t *shared_stats_blocks(const struct shared_stats *b)
 {
     return (const uint32_t *)(const void *)((const char *)b + b->blocks_at);
 }
 
-static inline struct seq_word *board_versions(const struct board *b)
+static inline struct seq_word *shared_stats_versions(const struct shared_stats *b)
 {
     return (struct seq_word *)(uintptr_t)((const char *)b + b->versions_at);
 }
 
-static inline struct gapless_worker_stats *board_workers(const struct board *b)
+static inline struct gapless_worker_stats *
+shared_stats_workers(const struct shared_stats *b)
 {
     return (struct gapless_worker_stats *)(uintptr_t)((const char *)b + b->workers_at);
 }

@@ -83,7 +83,7 @@ int sim_pulled(struct gapless_simulation *s, uint32_t who, struct gapless_error 
                        gapless_worker_params(w->worker));
         return GAPLESS_OK;
     }
-    start = later(sim_now_ns(s->world), sim_settled_ns(w->worker->client.tp));
+    start = later(sim_now_ns(s->world), sim_gets_done_ns(w->worker->client.tp));
     w->finish_ns = later(start, w->stalled_ns) + pace_next(s->pace, w->joined, who);
     jobs_queue(s->jobs, who, w->finish_ns, w->order, w->batch,
                gapless_worker_params(w->worker));
@@ -177,7 +177,7 @@ static int pushed_add(struct gapless_simulation *s, uint32_t who, float *grad,
     return GAPLESS_OK;
 }
 
-int sim_push(struct gapless_simulation *s, uint32_t who, bool spoil,
+int sim_push(struct gapless_simulation *s, uint32_t who, bool poison,
              struct gapless_error *error)
 {
     struct sim_worker *w = &s->worker[who];
@@ -189,7 +189,7 @@ int sim_push(struct gapless_simulation *s, uint32_t who, bool spoil,
         status = pushed_add(s, who, grad, error);
     if (status != GAPLESS_OK)
         return status;
-    if (spoil)
+    if (poison)
         grad[0] = NAN;
     w->busy = false;
     worker_lend(w->worker, grad);
@@ -350,7 +350,7 @@ int gapless_simulation_run(struct gapless_simulation *s, uint64_t gradients,
                            struct gapless_error *error)
 {
     uint64_t began = jobs_real_ns();
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     int status;
 
     if (s->failed) {
@@ -358,18 +358,18 @@ int gapless_simulation_run(struct gapless_simulation *s, uint64_t gradients,
             *error = s->error;
         return s->error.status;
     }
-    status = begin(s, &why);
+    status = begin(s, &reason);
     while (status == GAPLESS_OK && !is_over(s) &&
            (gradients == 0 || s->master->core->consumed < gradients))
-        status = step(s, &why);
+        status = step(s, &reason);
     s->spent_ns += jobs_real_ns() - began;
     if (status == GAPLESS_STOPPED || (status == GAPLESS_OK && is_over(s)))
         return GAPLESS_STOPPED;
     if (status != GAPLESS_OK) {
         s->failed = true;
-        s->error = why;
+        s->error = reason;
         if (error != NULL)
-            *error = why;
+            *error = reason;
     }
     return status;
 }
@@ -440,7 +440,7 @@ static int open_parts(struct gapless_simulation *s, struct gapless_error *error)
     struct sim_link link = {.latency_ns = s->record != NULL ? 0 : c->latency_ns,
                             .bytes_per_ns = s->record != NULL ? 0 : c->bandwidth * 1e-9,
                             .pass_ns = s->record != NULL ? 0 : c->pass_ns};
-    int status = master_open_lent(&c->master, &s->master, error);
+    int status = master_open_external(&c->master, &s->master, error);
 
     if (status != GAPLESS_OK)
         return status;
@@ -525,7 +525,7 @@ static void count_bytes(const struct gapless_simulation *s,
 
     vectors += (m->all != NULL ? 1u : 0u) + (m->stat != NULL ? 1u : 0u) +
                (published ? 2u : 0u);
-    ret->table_bytes = m->board_region.bytes + m->core->bytes;
+    ret->table_bytes = m->shared_stats_region.bytes + m->core->bytes;
     for (uint32_t w = 0; w < s->workers_max; w++)
         if (m->slot[w].region.base != NULL) {
             vectors += (m->slot[w].own != NULL ? 1u : 0u) + (published ? 0u : 1u);

@@ -157,8 +157,8 @@ int sim_master(struct gapless_simulation *s, struct gapless_error *error);
 int sim_join(struct gapless_simulation *s, uint32_t who, struct gapless_error *error);
 /* A worker leaves (says so) or is gone. */
 void sim_part(struct gapless_simulation *s, uint32_t who, bool says_so);
-/* Its batch is done: hands in the gradient. spoil: one that is not finite. */
-int sim_push(struct gapless_simulation *s, uint32_t who, bool spoil,
+/* Its batch is done: hands in the gradient. poison: one that is not finite. */
+int sim_push(struct gapless_simulation *s, uint32_t who, bool poison,
              struct gapless_error *error);
 /* What a worker does when it has got parameters: its batch is under way. */
 int sim_pulled(struct gapless_simulation *s, uint32_t who, struct gapless_error *error);

@@ -37,13 +37,13 @@ static void on_text(struct client *c, const void *data, uint32_t bytes)
 
 static int lost(const struct client *c, struct gapless_error *error)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
 
-    c->transport->why(c->tp, c->peer, &why);
-    if (why.status != GAPLESS_OK && why.text[0] != '\0')
+    c->transport->last_error(c->tp, c->peer, &reason);
+    if (reason.status != GAPLESS_OK && reason.text[0] != '\0')
         return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
                                  "the connection to the master at %s is lost: %s",
-                                 c->address, why.text);
+                                 c->address, reason.text);
     return gapless_error_set(
         error, GAPLESS_PEER_LOST, 0,
         "the master at %s is gone: look at its last messages, start "
@@ -160,8 +160,8 @@ int client_open(struct client *ret, const struct client_wishes *wishes,
     status = reach(ret, wishes, bound, error);
     if (status == GAPLESS_OK) {
         ret->connected = true;
-        status = ret->transport->say(ret->tp, ret->peer, wishes->hello,
-                                     sizeof *wishes->hello, error);
+        status = ret->transport->send_control(ret->tp, ret->peer, wishes->hello,
+                                              sizeof *wishes->hello, error);
     }
     if (status == GAPLESS_OK)
         status = wait_for_welcome(ret, bound, error);
@@ -244,7 +244,7 @@ int client_fetch(struct client *c, const struct tp_region *window, size_t at,
     return status;
 }
 
-int client_settle(struct client *c, uint64_t deadline_ns, struct gapless_error *error)
+int client_drain(struct client *c, uint64_t deadline_ns, struct gapless_error *error)
 {
     int status = GAPLESS_OK;
 
@@ -253,12 +253,13 @@ int client_settle(struct client *c, uint64_t deadline_ns, struct gapless_error *
     return status;
 }
 
-/* ---- the board ----------------------------------------------------------- */
+/* ---- the shared statistics ----------------------------------------------- */
 
-static bool board_makes_sense(const struct client *c, const struct board *b)
+static bool shared_stats_makes_sense(const struct client *c,
+                                     const struct shared_stats *b)
 {
     return b->head.magic == WIRE_MAGIC && b->ranges == c->welcome.ranges &&
-           b->count == c->welcome.count && b->bytes <= c->board_region.bytes &&
+           b->count == c->welcome.count && b->bytes <= c->shared_stats_region.bytes &&
            b->workers_max <= GAPLESS_WORKERS_MAX && b->starts_at <= b->bytes &&
            (b->bytes - b->starts_at) / sizeof(uint64_t) >= b->ranges + 1ull &&
            b->versions_at <= b->bytes &&
@@ -268,41 +269,41 @@ static bool board_makes_sense(const struct client *c, const struct board *b)
                b->workers_max;
 }
 
-int client_board(struct client *c, struct gapless_error *error)
+int client_shared_stats(struct client *c, struct gapless_error *error)
 {
     uint64_t deadline = client_deadline(c, CLIENT_CONNECT_NS), last;
-    const struct board *b;
-    int status =
-        client_window(c, WIRE_BOARD, sizeof(struct board), &c->board_region, error);
+    const struct shared_stats *b;
+    int status = client_window(c, WIRE_BOARD, sizeof(struct shared_stats),
+                               &c->shared_stats_region, error);
 
     if (status == GAPLESS_OK && !c->transport->mapped)
-        status = client_fetch(c, &c->board_region, 0, c->board_region.bytes, deadline,
-                              error);
+        status = client_fetch(c, &c->shared_stats_region, 0,
+                              c->shared_stats_region.bytes, deadline, error);
     if (status == GAPLESS_OK)
-        status = client_settle(c, deadline, error);
+        status = client_drain(c, deadline, error);
     if (status != GAPLESS_OK)
         return status;
-    b = c->board_region.base;
-    if (!board_makes_sense(c, b))
+    b = c->shared_stats_region.base;
+    if (!shared_stats_makes_sense(c, b))
         return gapless_error_set(error, GAPLESS_PROTOCOL, 0,
                                  "the board of the master at %s makes no sense",
                                  c->address);
-    last = board_starts(b)[b->ranges];
+    last = shared_stats_starts(b)[b->ranges];
     if (last < b->count || last - b->count >= 16)
         return gapless_error_set(error, GAPLESS_PROTOCOL, 0,
                                  "the ranges of the master at %s do not fit its model",
                                  c->address);
-    c->board = b;
+    c->shared_stats = b;
     return GAPLESS_OK;
 }
 
 int client_versions(struct client *c, uint64_t deadline_ns, struct gapless_error *error)
 {
-    int status =
-        client_fetch(c, &c->board_region, (size_t)c->board->versions_at,
-                     c->board->ranges * sizeof(struct seq_word), deadline_ns, error);
+    int status = client_fetch(
+        c, &c->shared_stats_region, (size_t)c->shared_stats->versions_at,
+        c->shared_stats->ranges * sizeof(struct seq_word), deadline_ns, error);
 
-    return status == GAPLESS_OK ? client_settle(c, deadline_ns, error) : status;
+    return status == GAPLESS_OK ? client_drain(c, deadline_ns, error) : status;
 }
 
 void client_close(struct client *c)

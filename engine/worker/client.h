@@ -26,8 +26,8 @@ struct client {
     uint32_t open; /* puts and gets whose TP_DONE has not come yet */
     struct gapless_error
         refusal; /* status not 0: the master refused or dropped us, in its words */
-    struct tp_region board_region;
-    const struct board *board; /* in it; read only */
+    struct tp_region shared_stats_region;
+    const struct shared_stats *shared_stats; /* in it; read only */
     void (*on_note)(void *user, uint32_t note);
     void *user;
 };
@@ -57,23 +57,23 @@ int client_window(struct client *client, enum wire_window window, size_t bytes,
                   struct tp_region *ret, struct gapless_error *error);
 
 /* Asks for bytes of a window, without waiting: GAPLESS_OK: they are there, or will be
- * once client_settle says so; GAPLESS_AGAIN: poll first. */
+ * once client_drain says so; GAPLESS_AGAIN: poll first. */
 int client_get(struct client *client, const struct tp_region *window, size_t at,
                size_t bytes, struct gapless_error *error);
 /* The same; where the queue is full, waits until `deadline_ns` of the transport's
  * clock. */
 int client_fetch(struct client *client, const struct tp_region *window, size_t at,
                  size_t bytes, uint64_t deadline_ns, struct gapless_error *error);
-/* Bytes of a window to the master, and a note, without waiting. Until client_settle
+/* Bytes of a window to the master, and a note, without waiting. Until client_drain
  * they must stay as they are. */
 int client_put(struct client *client, const struct tp_region *window, size_t at,
                size_t bytes, uint32_t note, struct gapless_error *error);
 /* Waits until everything that was asked for is there and everything put is through. */
-int client_settle(struct client *client, uint64_t deadline_ns,
-                  struct gapless_error *error);
+int client_drain(struct client *client, uint64_t deadline_ns,
+                 struct gapless_error *error);
 
-/* Opens the board, brings all of it, and checks its table against the welcome. */
-int client_board(struct client *client, struct gapless_error *error);
+/* Opens the shared statistics, brings all of it, and checks its table against the welcome. */
+int client_shared_stats(struct client *client, struct gapless_error *error);
 /* Brings the version words of all ranges again, and waits for them. */
 int client_versions(struct client *client, uint64_t deadline_ns,
                     struct gapless_error *error);

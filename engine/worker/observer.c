@@ -1,5 +1,5 @@
 /* An observer: reads the live parameters and statistics, one-sided, without asking
- * anybody. Here is what it does where memory is mapped; observer_far.c does the same
+ * anybody. Here is what it does where memory is mapped; observer_remote.c does the same
  * where it is not. */
 #include "engine/worker/observer.h"
 
@@ -39,7 +39,7 @@ int gapless_observer_open(const struct gapless_observer_config *config,
                                                  .on_note = ignore_note},
                          error);
     if (status == GAPLESS_OK)
-        status = client_board(&o->client, error);
+        status = client_shared_stats(&o->client, error);
     if (status == GAPLESS_OK)
         status = client_window(&o->client, WIRE_THETA,
                                (size_t)o->client.welcome.count * sizeof(float),
@@ -49,7 +49,7 @@ int gapless_observer_open(const struct gapless_observer_config *config,
                                (size_t)o->client.welcome.count * sizeof(float),
                                &o->copy, error);
     if (status == GAPLESS_OK && !o->client.transport->mapped)
-        status = far_open(o, error);
+        status = remote_open(o, error);
     if (status != GAPLESS_OK) {
         gapless_observer_close(o);
         return status;
@@ -85,10 +85,10 @@ static int check_master(struct gapless_observer *o, struct gapless_error *error)
 static int read_range(struct gapless_observer *o, uint32_t range, float *params,
                       uint64_t deadline_ns, uint64_t *ret_version)
 {
-    const struct board *b = o->client.board;
-    const struct seq_word *word = &board_versions(b)[range];
-    size_t from = (size_t)board_starts(b)[range],
-           to = (size_t)board_starts(b)[range + 1];
+    const struct shared_stats *b = o->client.shared_stats;
+    const struct seq_word *word = &shared_stats_versions(b)[range];
+    size_t from = (size_t)shared_stats_starts(b)[range],
+           to = (size_t)shared_stats_starts(b)[range + 1];
     const float *theta = o->theta.base;
     uint64_t begin;
 
@@ -125,7 +125,7 @@ static int read_copy(struct gapless_observer *o, float *params, uint64_t deadlin
                      uint64_t *ret_version, struct gapless_error *error)
 {
     const struct transport *t = o->client.transport;
-    const struct board *b = o->client.board;
+    const struct shared_stats *b = o->client.shared_stats;
     uint64_t before = seq_read_begin(&b->copy), begin, asked = 0, now;
     int status;
 
@@ -168,9 +168,9 @@ static int read_near(struct gapless_observer *o, float *params, uint64_t deadlin
     uint32_t r;
     int status = check_master(o, error);
 
-    if (status == GAPLESS_OK && o->client.board->copies_only != 0)
+    if (status == GAPLESS_OK && o->client.shared_stats->copies_only != 0)
         return read_copied(o, params, deadline_ns, ret_version, error);
-    for (r = 0; status == GAPLESS_OK && r < o->client.board->ranges; r++) {
+    for (r = 0; status == GAPLESS_OK && r < o->client.shared_stats->ranges; r++) {
         status = read_range(
             o, r, params,
             o->client.transport->now_ns(o->client.tp) + OBSERVER_PATIENCE_NS, &version);
@@ -192,19 +192,19 @@ int gapless_observer_read(struct gapless_observer *o, float *params, int64_t tim
     uint64_t deadline = client_deadline(&o->client, bound);
 
     return mapped ? read_near(o, params, deadline, ret_version, error)
-                  : far_read(o, params, deadline, ret_version, error);
+                  : remote_read(o, params, deadline, ret_version, error);
 }
 
 int gapless_observer_stats(struct gapless_observer *o, struct gapless_stats *ret,
                            struct gapless_error *error)
 {
     bool mapped = o->client.transport->mapped;
-    int status = mapped ? check_master(o, error) : far_stats(o, error);
+    int status = mapped ? check_master(o, error) : remote_stats(o, error);
 
     if (status == GAPLESS_OK)
-        telemetry_stats(&o->client.board->telemetry,
+        telemetry_stats(&o->client.shared_stats->telemetry,
                         mapped ? o->client.transport->now_ns(o->client.tp)
-                               : o->client.board->now_ns,
+                               : o->client.shared_stats->now_ns,
                         ret);
     return status;
 }
@@ -212,11 +212,11 @@ int gapless_observer_stats(struct gapless_observer *o, struct gapless_stats *ret
 int gapless_observer_worker_stats(struct gapless_observer *o, uint32_t worker,
                                   struct gapless_worker_stats *ret)
 {
-    if (worker >= o->client.board->workers_max)
+    if (worker >= o->client.shared_stats->workers_max)
         return GAPLESS_MISSING;
     if (!o->client.transport->mapped)
-        return far_worker(o, worker, ret);
-    *ret = board_workers(o->client.board)[worker];
+        return remote_worker(o, worker, ret);
+    *ret = shared_stats_workers(o->client.shared_stats)[worker];
     return GAPLESS_OK;
 }
 

@@ -104,9 +104,10 @@ const char *gapless_worker_job(const struct gapless_worker *w)
     return w->client.welcome.job;
 }
 
-void gapless_worker_trip(const struct gapless_worker *w, struct gapless_trip *ret)
+void gapless_worker_round_trip(const struct gapless_worker *w,
+                               struct gapless_round_trip *ret)
 {
-    *ret = (struct gapless_trip){w->norm_ns, w->head->check_ns, w->head->pass_ns};
+    *ret = (struct gapless_round_trip){w->norm_ns, w->head->check_ns, w->head->pass_ns};
 }
 
 static int64_t left_of(const struct gapless_worker *w, uint64_t began_ns)
@@ -135,9 +136,9 @@ static int wait_some(struct gapless_worker *w, uint64_t began_ns,
 }
 
 /* RULE_PUBLISHED: what tells the master where this gradient was computed. */
-static void tell_dots(struct gapless_worker *w)
+static void report_dots(struct gapless_worker *w)
 {
-    const uint32_t *first = board_blocks(w->client.board);
+    const uint32_t *first = shared_stats_blocks(w->client.shared_stats);
     const uint32_t *ends = first + w->client.welcome.ranges + 1;
     uint32_t r;
 
@@ -208,7 +209,7 @@ int gapless_worker_pull(struct gapless_worker *w, uint64_t *ret_batch,
 
 size_t worker_norm_cut(const struct gapless_worker *w)
 {
-    return w->padded > WIRE_SOON_ABOVE ? w->padded - WIRE_SOON_REST : 0;
+    return w->padded > WIRE_WARMUP_ABOVE ? w->padded - WIRE_WARMUP_REST : 0;
 }
 
 /* The sum of squares of the gradient; tells the master when it is nearly there. */
@@ -220,7 +221,7 @@ static double norm_sq(struct gapless_worker *w)
     if (most > 0) {
         sum = w->compute->norm_sq(w->grad, most);
         if (w->client.transport->mapped)
-            (void)client_put(&w->client, &w->slot, 0, 0, NOTE(NOTE_SOON, 0), NULL);
+            (void)client_put(&w->client, &w->slot, 0, 0, NOTE(NOTE_WARMUP, 0), NULL);
     }
     return sum + w->compute->norm_sq(w->grad + most, w->padded - most);
 }
@@ -244,7 +245,7 @@ static int prepare(struct gapless_worker *w, double *ret_norm)
     if (!isfinite(norm))
         return GAPLESS_NOT_FINITE;
     if (w->copy != NULL)
-        tell_dots(w);
+        report_dots(w);
     if (welcome->slim != 0)
         w->compute->slim(w->grad, w->velocity, (float)welcome->momentum, w->padded);
     *ret_norm = norm;
@@ -306,7 +307,8 @@ static int put(struct gapless_worker *w, uint64_t at, uint64_t bytes, uint32_t n
 static int put_ranges(struct gapless_worker *w, struct gapless_error *error)
 {
     bool mapped = w->client.transport->mapped;
-    uint64_t base = w->client.welcome.grad_at, from = mapped ? base : w->told_from, to;
+    uint64_t base = w->client.welcome.grad_at, from = mapped ? base : w->reported_from,
+             to;
     uint32_t r;
     int status;
 
@@ -432,8 +434,8 @@ void gapless_worker_close(struct gapless_worker *w)
     if (w == NULL)
         return;
     if (w->client.connected)
-        (void)w->client.transport->say(w->client.tp, w->client.peer, &bye, sizeof bye,
-                                       NULL);
+        (void)w->client.transport->send_control(w->client.tp, w->client.peer, &bye,
+                                                sizeof bye, NULL);
     worker_abandon(w);
 }
 

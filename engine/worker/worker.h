@@ -29,7 +29,7 @@ struct gapless_worker {
     float *copy;        /* RULE_PUBLISHED: what it copied, which `params` is */
     struct tp_region published;
     const float *place[2];  /* in it, of version v in place v % 2 */
-    uint64_t *told;         /* in the slot: by range, the version copied */
+    uint64_t *reported;     /* in the slot: by range, the version copied */
     double *dots;           /* in the slot: by block, <grad, copy> */
     double rate;            /* EASGD: of the present batch */
     uint64_t steps;         /* EASGD: gradients used */
@@ -45,14 +45,14 @@ struct gapless_worker {
     bool asked_head;  /* and the head */
     uint64_t *begun;  /* not mapped, RULE_PUBLISHED: version words as first read */
     /* not mapped: where in the slot a gradient's first put begins */
-    uint64_t told_from;
+    uint64_t reported_from;
     bool by_range;
     bool has_params; /* pulled and not pushed yet */
     uint64_t norm_ns;
     struct worker_buffers buffers;
 };
 
-/* After the welcome: opens the board, the slot and what is published, takes the memory
+/* After the welcome: opens the shared statistics, the slot and what is published, takes the memory
  * that the rule wants at the worker. GAPLESS_PROTOCOL, GAPLESS_NO_MEMORY. */
 int worker_map(struct gapless_worker *worker, struct gapless_error *error);
 /* The slot alone, again: what was placed in it before is forgotten. Not under a rule

@@ -94,7 +94,7 @@ static int open_device(struct gapless_worker *w, struct gapless_error *error)
     return status;
 }
 
-static int no_way(const struct gapless_worker *w, const struct gapless_error *why,
+static int no_way(const struct gapless_worker *w, const struct gapless_error *reason,
                   struct gapless_error *error)
 {
     return gapless_error_set(
@@ -102,7 +102,8 @@ static int no_way(const struct gapless_worker *w, const struct gapless_error *wh
         "the network cannot reach the buffers of worker %u on GPU %u (%s): %.230s. "
         "'gapless doctor' shows what is there; to copy through host memory instead: "
         "--allow-staging (allow_staging)",
-        w->client.welcome.number, w->buffers.number, w->buffers.facts.name, why->text);
+        w->client.welcome.number, w->buffers.number, w->buffers.facts.name,
+        reason->text);
 }
 
 /* The direct path where there is one; true: it is taken, or *ret_status is a
@@ -110,7 +111,7 @@ static int no_way(const struct gapless_worker *w, const struct gapless_error *wh
 static bool try_direct(struct gapless_worker *w, const struct gapless_worker_config *c,
                        int *ret_status, struct gapless_error *error)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
 
     if (w->client.transport->mapped)
         return false;
@@ -118,16 +119,16 @@ static bool try_direct(struct gapless_worker *w, const struct gapless_worker_con
         w->buffers.cause = "the rule keeps parameters at the worker";
         return false;
     }
-    *ret_status = direct_open(w, &why);
+    *ret_status = direct_open(w, &reason);
     if (*ret_status == GAPLESS_UNSUPPORTED && c->allow_staging) {
         w->buffers.cause = "no network card reaches it";
         *ret_status = worker_map_slot(w, error); /* nothing is placed in a new one */
         return *ret_status != GAPLESS_OK;
     }
     if (*ret_status == GAPLESS_UNSUPPORTED)
-        *ret_status = no_way(w, &why, error);
+        *ret_status = no_way(w, &reason, error);
     else if (*ret_status != GAPLESS_OK && error != NULL)
-        *error = why;
+        *error = reason;
     return true;
 }
 
@@ -149,8 +150,8 @@ int buffers_open(struct gapless_worker *w, const struct gapless_worker_config *c
 
 /* ---- copies -------------------------------------------------------------- */
 
-static int broken(struct worker_buffers *b, int status, const struct gapless_error *why,
-                  struct gapless_error *error)
+static int broken(struct worker_buffers *b, int status,
+                  const struct gapless_error *reason, struct gapless_error *error)
 {
     if (status == GAPLESS_TIMEOUT)
         (void)gapless_error_set(
@@ -159,7 +160,7 @@ static int broken(struct worker_buffers *b, int status, const struct gapless_err
             "and whether others use it",
             b->number, b->facts.name, 1e-9 * (double)DEVICE_WAIT_NS);
     else
-        b->broken = *why; /* it names the GPU */
+        b->broken = *reason; /* it names the GPU */
     if (error != NULL)
         *error = b->broken;
     return b->broken.status;
@@ -168,11 +169,11 @@ static int broken(struct worker_buffers *b, int status, const struct gapless_err
 int buffers_wait(struct worker_buffers *b, enum device_stream stream,
                  struct gapless_error *error)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     uint64_t ticket = b->ops->mark(b->device, stream);
-    int status = b->ops->wait(b->device, ticket, DEVICE_WAIT_NS, &why);
+    int status = b->ops->wait(b->device, ticket, DEVICE_WAIT_NS, &reason);
 
-    return status == GAPLESS_OK ? status : broken(b, status, &why, error);
+    return status == GAPLESS_OK ? status : broken(b, status, &reason, error);
 }
 
 int buffers_sound(const struct worker_buffers *b, struct gapless_error *error)

@@ -40,8 +40,8 @@ static int place_one(struct gapless_worker *w, uint64_t at, float *vector,
     /* Without a DMA-BUF the address may still do: nvidia-peermem. */
     if (status != GAPLESS_OK && status != GAPLESS_UNSUPPORTED)
         return status;
-    status = w->client.transport->place(w->client.tp, &w->slot, (size_t)at, &memory,
-                                        &how, error);
+    status = w->client.transport->bind_memory(w->client.tp, &w->slot, (size_t)at,
+                                              &memory, &how, error);
     if (memory.dmabuf >= 0)
         (void)close(memory.dmabuf);
     if (status == GAPLESS_OK)
@@ -74,14 +74,15 @@ static int unproven(const char *what, struct gapless_error *error)
 static int loop(struct gapless_worker *w, uint64_t at, void *host, size_t bytes,
                 enum tp_way way, struct gapless_error *error)
 {
-    struct gapless_error why = {0};
-    int status = w->client.transport->loop(w->client.tp, &w->slot, (size_t)at, host,
-                                           bytes, way, &why);
+    struct gapless_error reason = {0};
+    int status = w->client.transport->loopback(w->client.tp, &w->slot, (size_t)at, host,
+                                               bytes, way, &reason);
 
     if (status == GAPLESS_OK)
         return GAPLESS_OK;
     return gapless_error_set(error, GAPLESS_UNSUPPORTED, 0,
-                             "a trial over the network card failed: %.200s", why.text);
+                             "a trial over the network card failed: %.200s",
+                             reason.text);
 }
 
 /* Bytes go through the card into the GPU's memory, and out of it, and are looked at
@@ -90,7 +91,7 @@ static int prove_at(struct gapless_worker *w, uint64_t at, char *memory, size_t 
                     struct gapless_error *error)
 {
     struct worker_buffers *b = &w->buffers;
-    unsigned char *sent = b->proof, *seen = b->proof + TP_LOOP_MAX;
+    unsigned char *sent = b->proof, *seen = b->proof + TP_LOOPBACK_MAX;
     int status;
 
     memset(seen, 0, bytes);
@@ -121,7 +122,8 @@ static int prove_one(struct gapless_worker *w, uint64_t at, float *vector,
                      struct gapless_error *error)
 {
     size_t bytes = (size_t)w->client.welcome.count * sizeof *vector;
-    size_t piece = bytes < TP_LOOP_MAX ? bytes : TP_LOOP_MAX, last = bytes - piece;
+    size_t piece = bytes < TP_LOOPBACK_MAX ? bytes : TP_LOOPBACK_MAX,
+           last = bytes - piece;
     char *memory = (char *)vector;
     int status = prove_at(w, at, memory, piece, error);
 
@@ -152,7 +154,7 @@ int direct_open(struct gapless_worker *w, struct gapless_error *error)
     size_t bytes = (size_t)welcome->count * sizeof(float);
     int status;
 
-    b->proof = malloc((size_t)2 * TP_LOOP_MAX);
+    b->proof = malloc((size_t)2 * TP_LOOPBACK_MAX);
     if (b->proof == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory to prove a network card with");

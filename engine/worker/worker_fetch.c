@@ -124,7 +124,7 @@ static void take_copy(struct gapless_worker *w, uint32_t r, uint64_t version)
     size_t from = (size_t)w->starts[r], n = (size_t)w->starts[r + 1] - from;
 
     memcpy(w->copy + from, w->place[version % 2] + from, n * sizeof(float));
-    w->told[r] = version;
+    w->reported[r] = version;
 }
 
 /* A range, whole, from memory that is mapped. The master writes the next version in the
@@ -132,7 +132,7 @@ static void take_copy(struct gapless_worker *w, uint32_t r, uint64_t version)
 static int copy_range(struct gapless_worker *w, uint32_t r, uint64_t deadline_ns,
                       struct gapless_error *error)
 {
-    const struct seq_word *word = &board_versions(w->client.board)[r];
+    const struct seq_word *word = &shared_stats_versions(w->client.shared_stats)[r];
 
     for (;;) {
         uint64_t begin = seq_read_begin(word);
@@ -161,7 +161,7 @@ static int copy_mapped(struct gapless_worker *w, uint64_t deadline_ns,
 static int bring_places(struct gapless_worker *w, uint32_t count, uint64_t deadline_ns,
                         struct gapless_error *error)
 {
-    const struct seq_word *words = board_versions(w->client.board);
+    const struct seq_word *words = shared_stats_versions(w->client.shared_stats);
     const char *base = w->published.base;
     int status = GAPLESS_OK;
     uint32_t i;
@@ -177,15 +177,14 @@ static int bring_places(struct gapless_worker *w, uint32_t count, uint64_t deadl
             &w->client, &w->published, (size_t)((const char *)from - base),
             (size_t)((const char *)to - (const char *)from), deadline_ns, error);
     }
-    return status == GAPLESS_OK ? client_settle(&w->client, deadline_ns, error)
-                                : status;
+    return status == GAPLESS_OK ? client_drain(&w->client, deadline_ns, error) : status;
 }
 
 /* Takes what is whole by the words that were read after it; returns how many ranges are
  * not, and lists them. */
 static uint32_t take_whole(struct gapless_worker *w, uint32_t count)
 {
-    const struct seq_word *words = board_versions(w->client.board);
+    const struct seq_word *words = shared_stats_versions(w->client.shared_stats);
     uint32_t left = 0, i;
 
     for (i = 0; i < count; i++) {

@@ -20,7 +20,7 @@ static int own_memory(struct gapless_worker *w, struct gapless_error *error)
 {
     const struct wire_welcome *welcome = &w->client.welcome;
     bool elastic = welcome->elastic != WIRE_NOT_ELASTIC;
-    bool copies = w->told != NULL;
+    bool copies = w->reported != NULL;
     bool moves = welcome->slim != 0 || welcome->elastic == WIRE_ELASTIC_NESTEROV;
 
     if (elastic && (welcome->period == 0 || !(welcome->alpha > 0)))
@@ -45,26 +45,26 @@ static int own_memory(struct gapless_worker *w, struct gapless_error *error)
 }
 
 /* What is told beside a gradient, and the gradient. */
-static uint64_t told_from(const struct wire_welcome *welcome)
+static uint64_t reported_from(const struct wire_welcome *welcome)
 {
-    return welcome->told_at != 0 ? welcome->told_at : welcome->push_at;
+    return welcome->reported_at != 0 ? welcome->reported_at : welcome->push_at;
 }
 
 /* The offsets come from the master and are checked: in place, and apart. */
 static bool slot_makes_sense(const struct gapless_worker *w, uint64_t bytes)
 {
     const struct wire_welcome *welcome = &w->client.welcome;
-    const struct board *b = w->client.board;
-    uint64_t told_bytes = (b->ranges + b->blocks) * sizeof(uint64_t);
-    uint64_t from = told_from(welcome), sent = welcome->sent_at;
+    const struct shared_stats *b = w->client.shared_stats;
+    uint64_t reported_bytes = (b->ranges + b->blocks) * sizeof(uint64_t);
+    uint64_t from = reported_from(welcome), sent = welcome->sent_at;
 
     if (from % 64 != 0 || welcome->grad_at % 64 != 0 || sent % 64 != 0 ||
         sent > UINT64_MAX / 4 || welcome->grad_at > UINT64_MAX / 4 ||
         b->blocks > UINT32_MAX || from < sizeof(struct slot_head) ||
         welcome->push_at + sizeof(struct slot_push) != welcome->grad_at)
         return false;
-    if (welcome->told_at != 0)
-        return from <= welcome->push_at && welcome->push_at - from >= told_bytes;
+    if (welcome->reported_at != 0)
+        return from <= welcome->push_at && welcome->push_at - from >= reported_bytes;
     return sent >= sizeof(struct slot_head) &&
            (sent + bytes <= from || sent >= welcome->grad_at + bytes);
 }
@@ -73,7 +73,7 @@ static uint64_t slot_needs(const struct gapless_worker *w, uint64_t bytes)
 {
     const struct wire_welcome *welcome = &w->client.welcome;
 
-    return bytes + (welcome->told_at == 0 && welcome->sent_at > welcome->grad_at
+    return bytes + (welcome->reported_at == 0 && welcome->sent_at > welcome->grad_at
                         ? welcome->sent_at
                         : welcome->grad_at);
 }
@@ -83,7 +83,7 @@ static int own_lists(struct gapless_worker *w, struct gapless_error *error)
 {
     uint32_t ranges = w->client.welcome.ranges;
 
-    w->told_from = told_from(&w->client.welcome);
+    w->reported_from = reported_from(&w->client.welcome);
     if (w->client.transport->mapped)
         return GAPLESS_OK;
     w->ready = 0;
@@ -96,10 +96,10 @@ static int own_lists(struct gapless_worker *w, struct gapless_error *error)
 }
 
 /* The blocks of each range, in order and within it. */
-static bool blocks_make_sense(const struct board *b)
+static bool blocks_make_sense(const struct shared_stats *b)
 {
-    const uint32_t *first = board_blocks(b), *ends = first + b->ranges + 1;
-    const uint64_t *starts = board_starts(b);
+    const uint32_t *first = shared_stats_blocks(b), *ends = first + b->ranges + 1;
+    const uint64_t *starts = shared_stats_starts(b);
     uint32_t r, i;
 
     if (b->blocks > UINT32_MAX || b->blocks_at % sizeof *first != 0 ||
@@ -129,7 +129,7 @@ static int map_published(struct gapless_worker *w, uint64_t bytes,
 
     if (first % 64 != 0 || second % 64 != 0 || second > UINT64_MAX / 4 ||
         first > UINT64_MAX / 4 || second < first + bytes ||
-        !blocks_make_sense(w->client.board))
+        !blocks_make_sense(w->client.shared_stats))
         return gapless_error_set(error, GAPLESS_PROTOCOL, 0,
                                  "what the master at %s publishes makes no sense",
                                  w->client.address);
@@ -140,8 +140,8 @@ static int map_published(struct gapless_worker *w, uint64_t bytes,
     base = w->published.base;
     w->place[0] = (const float *)(const void *)(base + first);
     w->place[1] = (const float *)(const void *)(base + second);
-    w->told = (uint64_t *)(void *)((char *)w->slot.base + welcome->told_at);
-    w->dots = (double *)(void *)(w->told + w->client.board->ranges);
+    w->reported = (uint64_t *)(void *)((char *)w->slot.base + welcome->reported_at);
+    w->dots = (double *)(void *)(w->reported + w->client.shared_stats->ranges);
     return GAPLESS_OK;
 }
 
@@ -160,7 +160,7 @@ static int map_slot(struct gapless_worker *w, struct gapless_error *error)
     w->head = (const struct slot_head *)(const void *)base;
     w->push = (struct slot_push *)(void *)(base + welcome->push_at);
     w->grad = (float *)(void *)(base + welcome->grad_at);
-    if (welcome->told_at == 0)
+    if (welcome->reported_at == 0)
         w->given = (const float *)(const void *)(base + welcome->sent_at);
     return GAPLESS_OK;
 }
@@ -180,19 +180,19 @@ int worker_map_slot(struct gapless_worker *w, struct gapless_error *error)
 int worker_map(struct gapless_worker *w, struct gapless_error *error)
 {
     uint64_t bytes;
-    int status = client_board(&w->client, error);
+    int status = client_shared_stats(&w->client, error);
 
     if (status != GAPLESS_OK)
         return status;
-    w->starts = board_starts(w->client.board);
-    w->padded = (size_t)w->starts[w->client.board->ranges];
+    w->starts = shared_stats_starts(w->client.shared_stats);
+    w->padded = (size_t)w->starts[w->client.shared_stats->ranges];
     bytes = w->padded * sizeof(float);
     if (!slot_makes_sense(w, bytes))
         return gapless_error_set(error, GAPLESS_PROTOCOL, 0,
                                  "the slot layout of the master at %s makes no sense",
                                  w->client.address);
     status = map_slot(w, error);
-    if (status == GAPLESS_OK && w->client.welcome.told_at != 0)
+    if (status == GAPLESS_OK && w->client.welcome.reported_at != 0)
         status = map_published(w, bytes, error);
     if (status == GAPLESS_OK)
         status = own_lists(w, error);

@@ -65,7 +65,7 @@ static const struct mistake mistakes[] = {
     {NULL, "train --token-file /dev/null --data synthetic", 2, "no regular file"},
     {NULL, "worker --retries 7", 2, "--retries must be at most 6"},
     {NULL, "worker --ack-timeout 7", 2, "--ack-timeout must be at least 8"},
-    {NULL, "master --lanes 17", 2, "--lanes must be at most 16"},
+    {NULL, "master --channels 17", 2, "--channels must be at most 16"},
     {NULL, "bench transport --sizes 0", 2, "1 to 1024M"},
     {NULL, "train --data fashion-mnits", 2, "did you mean 'fashion-mnist'?"},
     {NULL, "train --data imagenet", 2, "synthetic"},

@@ -159,7 +159,7 @@ static void test_wrong(void **state)
         {"--sizes 1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1", "at most 16"},
         {"--seconds 0", "a number from"},
         {"--seconds nan", "a number from"},
-        {"--lanes 0", "a number from"},
+        {"--channels 0", "a number from"},
         {"--server x --listen y", "say one of them"},
         {"--server x --only-server", "say one of them"},
         {"--listen verbs:x:1", "'verbs:x:1'"},

@@ -18,7 +18,7 @@ static const char *network_ip; /* NULL: the local ones are tested */
 struct gapless_error side_error;
 char side_address[80];
 
-int64_t side_patience(void)
+int64_t side_peer_wait(void)
 {
     const char *text = getenv("GAPLESS_TEST_PATIENCE");
     long times = text == NULL ? 1 : strtol(text, NULL, 10);
@@ -99,9 +99,9 @@ void side_drop(struct side *side, tp_peer peer)
     side->t->drop(side->tp, peer);
 }
 
-int side_say(struct side *side, tp_peer peer, const void *data, uint32_t bytes)
+int side_send_control(struct side *side, tp_peer peer, const void *data, uint32_t bytes)
 {
-    return side->t->say(side->tp, peer, data, bytes, &side_error);
+    return side->t->send_control(side->tp, peer, data, bytes, &side_error);
 }
 
 int side_grant(struct side *side, tp_peer peer, const struct tp_region *region,
@@ -166,7 +166,7 @@ void must_region_new(struct side *side, size_t bytes, struct tp_region *ret)
 
 void must_say(struct side *side, tp_peer peer, const char *text)
 {
-    ok(side_say(side, peer, text, (uint32_t)strlen(text)));
+    ok(side_send_control(side, peer, text, (uint32_t)strlen(text)));
 }
 
 void must_grant(struct side *side, tp_peer peer, const struct tp_region *region,
@@ -203,7 +203,7 @@ void must_get(struct side *side, tp_peer peer, const struct tp_region *window,
 
     if (status != 1)
         ok(status);
-    side_settle(side);
+    side_drain(side);
 }
 
 void must_notify(struct side *side, tp_peer peer, uint32_t note)
@@ -235,7 +235,7 @@ bool side_next(struct side *side, struct tp_event *ret, int64_t timeout_ns)
     }
 }
 
-void side_settle(struct side *side)
+void side_drain(struct side *side)
 {
     const int max = (int)(sizeof side->events / sizeof side->events[0]);
     uint64_t deadline = side_clock_ns() + (uint64_t)LONG_NS;
@@ -269,7 +269,7 @@ uint32_t side_fill(struct side *side, tp_peer peer, const struct tp_region *wind
             continue;
         }
         assert_int_equal(status, GAPLESS_AGAIN);
-        assert_false(side_next(side, &event, 5 * MS * side_patience()));
+        assert_false(side_next(side, &event, 5 * MS * side_peer_wait()));
         tries++;
     }
     assert_int_equal(status, GAPLESS_AGAIN);
@@ -418,7 +418,7 @@ int side_run(const struct side_test *tests, size_t count)
         free(all);
         return 77;
     }
-    (void)alarm((unsigned)(50 * side_patience()));
+    (void)alarm((unsigned)(50 * side_peer_wait()));
     for (size_t i = 0; all != NULL && names != NULL && i < subject_count * count; i++) {
         (void)snprintf(names[i], sizeof names[i], "%s: %s", subject[i / count]->name,
                        tests[i % count].name);

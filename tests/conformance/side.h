@@ -23,7 +23,7 @@
 
 #define MS INT64_C(1000000)
 /* For what should take no time. */
-#define LONG_NS (5000 * MS * side_patience())
+#define LONG_NS (5000 * MS * side_peer_wait())
 #define PAGE 4096u
 
 #define SIDE_DONES 512u
@@ -42,7 +42,7 @@ struct side {
 extern struct gapless_error side_error; /* of the last call that has one */
 extern char side_address[80];           /* of this test */
 
-int64_t side_patience(void);
+int64_t side_peer_wait(void);
 /* Over real network devices: fewer of everything. */
 bool side_is_slow(const struct side *side);
 /* Another one, for a test with two servers. */
@@ -62,7 +62,8 @@ int side_listen(struct side *side, const char *address);
 int side_connect(struct side *side, const char *address, int64_t timeout_ns,
                  tp_peer *ret);
 void side_drop(struct side *side, tp_peer peer);
-int side_say(struct side *side, tp_peer peer, const void *data, uint32_t bytes);
+int side_send_control(struct side *side, tp_peer peer, const void *data,
+                      uint32_t bytes);
 int side_grant(struct side *side, tp_peer peer, const struct tp_region *region,
                uint32_t window, enum tp_access access);
 int side_window(struct side *side, tp_peer peer, uint32_t window, int64_t timeout_ns,
@@ -92,7 +93,7 @@ void must_get(struct side *side, tp_peer peer, const struct tp_region *window,
 void must_notify(struct side *side, tp_peer peer, uint32_t note);
 /* Waits for the TP_DONE of all puts and gets so far; what else comes is kept, but for
  * texts, which must not come. */
-void side_settle(struct side *side);
+void side_drain(struct side *side);
 /* Puts until the queue is full although it polls, and returns how many went. */
 uint32_t side_fill(struct side *side, tp_peer peer, const struct tp_region *window,
                    size_t bytes);

@@ -34,7 +34,7 @@ static void test_open(void **state)
     assert_int_equal(side_region_new(&side, 0, &region), GAPLESS_INVALID);
     assert_int_equal(side_notify(&side, 0, 1), GAPLESS_PEER_LOST);
     assert_int_equal(side_notify(&side, 99, 1), GAPLESS_INVALID);
-    assert_int_equal(side_say(&side, 0, "x", 1), GAPLESS_PEER_LOST);
+    assert_int_equal(side_send_control(&side, 0, "x", 1), GAPLESS_PEER_LOST);
     side_drop(&side, 0);
     side_drop(&side, 99);
     side_close(&side);
@@ -117,23 +117,27 @@ static void test_texts(void **state)
     for (size_t i = 0; i < sizeof text; i++)
         text[i] = (char)(i * 7);
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        assert_int_equal(side_say(&pair.client, pair.to_server, text, sizes[i]),
-                         GAPLESS_OK);
+        assert_int_equal(
+            side_send_control(&pair.client, pair.to_server, text, sizes[i]),
+            GAPLESS_OK);
         event = side_want(&pair.server, TP_TEXT);
         assert_int_equal(event.peer, pair.to_client);
         assert_int_equal(event.bytes, sizes[i]);
         assert_memory_equal(event.data, text, sizes[i]);
-        assert_int_equal(side_say(&pair.server, pair.to_client, text, sizes[i]),
-                         GAPLESS_OK);
+        assert_int_equal(
+            side_send_control(&pair.server, pair.to_client, text, sizes[i]),
+            GAPLESS_OK);
         event = side_want(&pair.client, TP_TEXT);
         assert_int_equal(event.peer, pair.to_server);
         assert_int_equal(event.bytes, sizes[i]);
         assert_memory_equal(event.data, text, sizes[i]);
     }
-    assert_int_equal(side_say(&pair.client, pair.to_server, text, TP_TEXT_MAX + 1),
-                     GAPLESS_INVALID);
-    assert_int_equal(side_say(&pair.server, pair.to_client, text, TP_TEXT_MAX + 1),
-                     GAPLESS_INVALID);
+    assert_int_equal(
+        side_send_control(&pair.client, pair.to_server, text, TP_TEXT_MAX + 1),
+        GAPLESS_INVALID);
+    assert_int_equal(
+        side_send_control(&pair.server, pair.to_client, text, TP_TEXT_MAX + 1),
+        GAPLESS_INVALID);
     pair_close(&pair);
 }
 
@@ -149,7 +153,7 @@ static void test_texts_back_pressure(void **state)
 
     pair_open(&pair, *state, NULL);
     while (again < 50 && said < 100000) {
-        status = side_say(&pair.client, pair.to_server, &said, sizeof said);
+        status = side_send_control(&pair.client, pair.to_server, &said, sizeof said);
         if (status == GAPLESS_OK) {
             said++;
         } else {
@@ -207,7 +211,7 @@ static void test_windows(void **state)
     start = side_clock_ns();
     assert_int_equal(side_window(&pair.client, pair.to_server, 1, 50 * MS, &region),
                      GAPLESS_TIMEOUT);
-    assert_in_range(side_clock_ns() - start, 50 * MS, 2000 * MS * side_patience());
+    assert_in_range(side_clock_ns() - start, 50 * MS, 2000 * MS * side_peer_wait());
 
     /* A number may be granted again, and memory stays when its peer goes. */
     must_region_new(&pair.server, 2 * PAGE, &region);
@@ -234,7 +238,7 @@ static void test_window_behind_texts(void **state)
 
     pair_open(&pair, *state, NULL);
     for (uint32_t i = 0; i < 20; i++)
-        assert_int_equal(side_say(&pair.server, pair.to_client, &i, sizeof i),
+        assert_int_equal(side_send_control(&pair.server, pair.to_client, &i, sizeof i),
                          GAPLESS_OK);
     must_grant(&pair.server, pair.to_client, &pair.region, 1, TP_READ_WRITE);
     while (status == GAPLESS_AGAIN) {
@@ -327,7 +331,7 @@ static void test_would_block(void **state)
             notify_count += status == GAPLESS_OK ? 1 : 0;
             /* It hears that there is room again by polling. */
             if (status == GAPLESS_AGAIN)
-                side_silent(&pair.server, 5 * MS * side_patience());
+                side_silent(&pair.server, 5 * MS * side_peer_wait());
             else
                 assert_int_equal(status, GAPLESS_OK);
         }

@@ -85,7 +85,7 @@ static void test_put(void **state)
                                 (char *)w.window.base + i * piece, piece);
         }
         assert_true(is_filled(w.region.base, LARGE, round));
-        side_settle(&w.pair.client);
+        side_drain(&w.pair.client);
     }
     if (!w.pair.client.t->mapped) {
         memset(w.window.base, 0, LARGE);
@@ -102,7 +102,7 @@ static void test_put(void **state)
         assert_memory_not_equal((char *)w.region.base + 12369,
                                 (char *)w.window.base + 12369, 24);
     }
-    side_settle(&w.pair.client);
+    side_drain(&w.pair.client);
     pair_close(&w.pair);
 }
 
@@ -160,7 +160,7 @@ static void test_done_in_order(void **state)
         else
             assert_int_equal(status, 1);
     }
-    side_settle(&w.pair.client);
+    side_drain(&w.pair.client);
     assert_int_equal(w.pair.client.dones, w.pair.client.t->mapped ? 0 : MANY);
     for (uint32_t i = 0; i < w.pair.client.dones; i++)
         assert_int_equal(w.pair.client.done[i], 1000 + i);
@@ -183,7 +183,7 @@ static void test_done_of_put(void **state)
 
         assert_in_range(status, 0, w.pair.client.t->mapped ? 0 : 1);
         (void)want_note(&w.pair.server, i);
-        side_settle(&w.pair.client);
+        side_drain(&w.pair.client);
         if (status == 1)
             assert_int_equal(w.pair.client.done[done++], i);
         assert_int_equal(w.pair.client.dones, done);
@@ -205,7 +205,7 @@ static void test_full_queue(void **state)
         assert_in_range(went, 16, 1000);
         for (uint32_t i = 0; i < went; i++)
             (void)want_note(&w.pair.server, i);
-        side_settle(&w.pair.client);
+        side_drain(&w.pair.client);
     }
     /* Gets wait for nobody but the card: polling alone goes on with them. */
     for (uint32_t i = 0; i < 2000; i++) {
@@ -218,7 +218,7 @@ static void test_full_queue(void **state)
         }
         assert_in_range(status, 0, 1);
     }
-    side_settle(&w.pair.client);
+    side_drain(&w.pair.client);
     must_notify(&w.pair.client, w.pair.to_server, 7);
     while (side_next(&w.pair.server, &event, noted == 0 ? LONG_NS : 0))
         noted++;
@@ -265,7 +265,7 @@ static void test_split(void **state)
     must_put_at(client, to, &w.window, half, half, 3);
     (void)want_note(&w.pair.server, 3);
     assert_true(is_filled((char *)w.region.base + half, half, 2));
-    side_settle(client);
+    side_drain(client);
     /* A note without bytes may name any place. */
     must_put_at(client, to, &w.window, 0, 0, 4);
     (void)want_note(&w.pair.server, 4);
@@ -332,23 +332,23 @@ static void test_looking(void **state)
 {
     const tp_peer odd[] = {0, 1, 77, TP_NOBODY};
     struct tp_counters before, after;
-    struct gapless_error why;
+    struct gapless_error reason;
     struct wide w;
 
     wide_open(&w, *state, TP_READ_WRITE, NULL);
     for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) {
         describe(&w.pair.server, odd[i]);
         describe(&w.pair.client, odd[i]);
-        why.status = 1;
-        w.pair.client.t->why(w.pair.client.tp, odd[i], &why);
-        assert_int_equal(why.status, GAPLESS_OK);
+        reason.status = 1;
+        w.pair.client.t->last_error(w.pair.client.tp, odd[i], &reason);
+        assert_int_equal(reason.status, GAPLESS_OK);
     }
     w.pair.client.t->count(w.pair.client.tp, &before);
     for (uint32_t i = 0; i < 5; i++) {
         must_put_at(&w.pair.client, w.pair.to_server, &w.window, 0, 70000, i);
         (void)want_note(&w.pair.server, i);
     }
-    side_settle(&w.pair.client);
+    side_drain(&w.pair.client);
     w.pair.client.t->count(w.pair.client.tp, &after);
     if (w.pair.client.t->mapped) {
         assert_int_equal(after.requests, 0);
@@ -363,27 +363,27 @@ static void test_looking(void **state)
     /* Who closed in order is no mystery, whatever the text says of it. */
     side_close(&w.pair.client);
     (void)side_want(&w.pair.server, TP_DOWN);
-    w.pair.server.t->why(w.pair.server.tp, w.pair.to_client, &why);
-    assert_int_equal(why.status, GAPLESS_OK);
+    w.pair.server.t->last_error(w.pair.server.tp, w.pair.to_client, &reason);
+    assert_int_equal(reason.status, GAPLESS_OK);
     side_close(&w.pair.server);
 }
 
 /* A client that does not read what it is told is ended, and the server can say why. */
 static void test_why(void **state)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     struct pair pair;
     char text[1000] = {0};
     int status = GAPLESS_OK;
 
     pair_open(&pair, *state, NULL);
     for (int i = 0; i < 100000 && status == GAPLESS_OK; i++)
-        status = side_say(&pair.server, pair.to_client, text, sizeof text);
+        status = side_send_control(&pair.server, pair.to_client, text, sizeof text);
     assert_int_equal(status, GAPLESS_PEER_LOST);
     assert_int_equal(side_want(&pair.server, TP_DOWN).peer, pair.to_client);
-    pair.server.t->why(pair.server.tp, pair.to_client, &why);
-    assert_int_equal(why.status, GAPLESS_PEER_LOST);
-    assert_non_null(strstr(why.text, "control messages"));
+    pair.server.t->last_error(pair.server.tp, pair.to_client, &reason);
+    assert_int_equal(reason.status, GAPLESS_PEER_LOST);
+    assert_non_null(strstr(reason.text, "control messages"));
     pair_close(&pair);
 }
 

@@ -37,7 +37,8 @@ static void test_down_is_last(void **state)
     assert_int_equal(texts, 5);
     side_silent(&pair.server, 20 * MS);
     assert_int_equal(side_notify(&pair.server, pair.to_client, 1), GAPLESS_PEER_LOST);
-    assert_int_equal(side_say(&pair.server, pair.to_client, "x", 1), GAPLESS_PEER_LOST);
+    assert_int_equal(side_send_control(&pair.server, pair.to_client, "x", 1),
+                     GAPLESS_PEER_LOST);
 
     /* The other way round. */
     side_open(&pair.client, *state, NULL);
@@ -78,7 +79,7 @@ static void test_drop(void **state)
     (void)side_want(&pair.client, TP_DOWN);
     side_silent(&pair.server, 50 * MS);
 
-    /* By the client: the server hears the rest. Both connect again in the same seat. */
+    /* By the client: the server hears the rest. Both connect again in the same peer slot. */
     pair.to_client = side_join(&pair.server, &pair.client, &pair.to_server);
     assert_int_equal(pair.to_client, 0);
     must_notify(&pair.client, pair.to_server, 5);
@@ -93,7 +94,7 @@ static void test_drop(void **state)
     pair_close(&pair);
 }
 
-/* Seats are used again, soon and for ever, and no window of an earlier life is
+/* Peer slots are used again, soon and for ever, and no window of an earlier life is
  * valid. */
 static void test_reconnect(void **state)
 {
@@ -166,12 +167,12 @@ static void test_connect_in_vain(void **state)
     side_open(&client, *state, NULL);
     assert_int_equal(side_connect(&client, side_address, 100 * MS, &peer),
                      GAPLESS_TIMEOUT);
-    assert_in_range(side_clock_ns() - start, 100 * MS, 2000 * MS * side_patience());
+    assert_in_range(side_clock_ns() - start, 100 * MS, 2000 * MS * side_peer_wait());
     assert_non_null(strstr(side_error.text, side_address));
     assert_int_equal(peer, 12);
     start = side_clock_ns();
     assert_int_equal(side_connect(&client, side_address, 0, &peer), GAPLESS_TIMEOUT);
-    assert_in_range(side_clock_ns() - start, 0, 1000 * MS * side_patience());
+    assert_in_range(side_clock_ns() - start, 0, 1000 * MS * side_peer_wait());
     assert_int_equal(side_connect(&client, "", 0, &peer), GAPLESS_INVALID);
     assert_int_equal(side_connect(&client, NULL, 0, &peer), GAPLESS_INVALID);
     assert_int_equal(side_listen(&client, ""), GAPLESS_INVALID);
@@ -224,16 +225,16 @@ static void test_timeouts(void **state)
     start = side_clock_ns();
     for (int i = 0; i < 1000; i++)
         assert_int_equal(side_poll(&pair.server, &event, 1, 0), 0);
-    assert_in_range(side_clock_ns() - start, 0, 1000 * MS * side_patience());
+    assert_in_range(side_clock_ns() - start, 0, 1000 * MS * side_peer_wait());
     for (int64_t wait = 10 * MS / 1000; wait <= 150 * MS; wait *= 25) {
         start = pair.server.t->now_ns(pair.server.tp);
         assert_int_equal(side_poll(&pair.server, &event, 1, wait), 0);
         assert_in_range(pair.server.t->now_ns(pair.server.tp) - start, wait,
-                        wait + 1000 * MS * side_patience());
+                        wait + 1000 * MS * side_peer_wait());
         start = pair.client.t->now_ns(pair.client.tp);
         assert_int_equal(side_poll(&pair.client, &event, 1, wait), 0);
         assert_in_range(pair.client.t->now_ns(pair.client.tp) - start, wait,
-                        wait + 1000 * MS * side_patience());
+                        wait + 1000 * MS * side_peer_wait());
     }
     /* One event at a time: all of them come. */
     for (uint32_t i = 0; i < 10; i++) {
@@ -279,12 +280,12 @@ static void test_wake(void **state)
     start = side_clock_ns();
     assert_int_equal(pthread_create(&thread, NULL, notify_later, &pair), 0);
     (void)want_note(&pair.client, 42);
-    assert_in_range(side_clock_ns() - start, 100 * MS, 2000 * MS * side_patience());
+    assert_in_range(side_clock_ns() - start, 100 * MS, 2000 * MS * side_peer_wait());
     assert_int_equal(pthread_join(thread, NULL), 0);
     start = side_clock_ns();
     assert_int_equal(pthread_create(&thread, NULL, put_later, &pair), 0);
     (void)want_note(&pair.server, 43);
-    assert_in_range(side_clock_ns() - start, 100 * MS, 2000 * MS * side_patience());
+    assert_in_range(side_clock_ns() - start, 100 * MS, 2000 * MS * side_peer_wait());
     assert_int_equal(pthread_join(thread, NULL), 0);
     pair_close(&pair);
 }

@@ -53,7 +53,8 @@ static int place(struct side *side, struct mixed *m, size_t from, size_t bytes,
 {
     struct tp_memory memory = {
         .base = m->host + from, .bytes = bytes, .dmabuf = -1, .gpu = as_gpu};
-    int status = side->t->place(side->tp, &m->region, from, &memory, how, &side_error);
+    int status =
+        side->t->bind_memory(side->tp, &m->region, from, &memory, how, &side_error);
 
     if (status == GAPLESS_OK) {
         m->from[m->parts] = from;
@@ -102,8 +103,8 @@ static void test_cannot(void **state)
     assert_true(side_error.text[0] != '\0');
     assert_string_equal(how, "as before");
     side_error = (struct gapless_error){0};
-    assert_int_equal(pair.server.t->loop(pair.server.tp, &m.region, PAGE, &byte, 1,
-                                         TP_OUT_OF, &side_error),
+    assert_int_equal(pair.server.t->loopback(pair.server.tp, &m.region, PAGE, &byte, 1,
+                                             TP_OUT_OF, &side_error),
                      GAPLESS_UNSUPPORTED);
     assert_true(side_error.text[0] != '\0');
     assert_int_equal(byte, 7);
@@ -183,7 +184,7 @@ static void exchange(struct both *b, unsigned seed)
         assert_int_equal(mixed_differs(&b->here, at[i], at[i] + bytes[i], seed + 1),
                          at[i] + bytes[i]);
         assert_int_equal(mixed_differs(&b->here, at[i] + bytes[i], BYTES, seed), BYTES);
-        side_settle(client);
+        side_drain(client);
     }
     for (uint32_t i = 0; i < 4; i++) {
         size_t from = at[i] - HALF, to = from + bytes[i];
@@ -242,7 +243,7 @@ static void test_one_access(void **state)
     must_put_at(&b.client, b.to_server, &b.there.region, 0, BYTES, 1);
     (void)want_note(&b.server, 1);
     assert_int_equal(mixed_differs(&b.here, 0, BYTES, 4), BYTES);
-    side_settle(&b.client);
+    side_drain(&b.client);
     mixed_fill(&b.here, 0, BYTES, 5);
     must_get(&b.client, b.to_server, &b.there.region, 1, BYTES - 2);
     assert_int_equal(mixed_differs(&b.there, 1, BYTES - 1, 5), BYTES - 1);
@@ -298,7 +299,7 @@ static void test_rights(void **state)
 /* A card's own way: it works, or the transport says that this one has none. */
 static void test_loop(void **state)
 {
-    char sent[TP_LOOP_MAX], seen[TP_LOOP_MAX] = {0};
+    char sent[TP_LOOPBACK_MAX], seen[TP_LOOPBACK_MAX] = {0};
     const size_t at = HALF + 8 * PAGE + 5;
     struct mixed m = {0};
     struct side server;
@@ -313,8 +314,8 @@ static void test_loop(void **state)
     must_place(&server, &m, HALF, HALF);
     for (unsigned i = 0; i < 3; i++) {
         memset(sent, (int)i + 1, sizeof sent);
-        status = server.t->loop(server.tp, &m.region, at, sent, sizeof sent, TP_INTO,
-                                &side_error);
+        status = server.t->loopback(server.tp, &m.region, at, sent, sizeof sent,
+                                    TP_INTO, &side_error);
         if (status == GAPLESS_UNSUPPORTED)
             break;
         if (status != GAPLESS_OK)
@@ -323,8 +324,8 @@ static void test_loop(void **state)
         assert_int_equal(m.host[at - 1], 0x3c);
         assert_int_equal(m.host[at + sizeof sent], 0x3c);
         memset(m.host + at, 0x77, sizeof sent);
-        status = server.t->loop(server.tp, &m.region, at, seen, sizeof seen, TP_OUT_OF,
-                                &side_error);
+        status = server.t->loopback(server.tp, &m.region, at, seen, sizeof seen,
+                                    TP_OUT_OF, &side_error);
         if (status != GAPLESS_OK)
             fail_msg("%s", side_error.text);
         assert_memory_equal(m.host + at, seen, sizeof seen);

@@ -48,9 +48,9 @@ static _Thread_local bool counting_here;
 
 #ifdef COUNTING_WHY
 
-static inline bool counting_open(const char **ret_why)
+static inline bool counting_open(const char **ret_reason)
 {
-    *ret_why = COUNTING_WHY;
+    *ret_reason = COUNTING_WHY;
     return false;
 }
 
@@ -170,7 +170,7 @@ static void counting_handler(int signal, siginfo_t *info, void *context)
     BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (unsigned)offsetof(struct seccomp_data, field))
 
 /* Call it in the thread to be counted, when its threads and children are started. */
-static inline bool counting_open(const char **ret_why)
+static inline bool counting_open(const char **ret_reason)
 {
     uint64_t gate = (uint64_t)(uintptr_t)counting_gate;
     struct sock_filter filter[] = {
@@ -199,7 +199,7 @@ static inline bool counting_open(const char **ret_why)
     struct sigaction action = {.sa_sigaction = counting_handler,
                                .sa_flags = SA_SIGINFO | SA_NODEFER};
 
-    *ret_why = "this kernel lets no process filter its own system calls";
+    *ret_reason = "this kernel lets no process filter its own system calls";
     if (sigaction(SIGSYS, &action, NULL) != 0 ||
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         return false;

@@ -145,7 +145,7 @@ void raw_dial(struct raw *ret)
     socklen_t bytes;
     int tries = 100;
 
-    *ret = (struct raw){.fd = -1, .bell_fd = -1};
+    *ret = (struct raw){.fd = -1, .doorbell_fd = -1};
     ok(shm_address(raw_name, &to, &bytes, &raw_error));
     ret->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     assert_true(ret->fd >= 0);
@@ -190,9 +190,10 @@ void raw_open(struct raw *ret, struct tp *server)
     void *base;
 
     raw_dial(ret);
-    ok(shm_memory_new("raw", sizeof(struct bell), &ret->bell_fd, &base, &raw_error));
-    ret->bell = base;
-    ok(raw_frame(ret, SHM_HELLO, 0, 4, &ret->bell_fd, 1));
+    ok(shm_memory_new("raw", sizeof(struct doorbell), &ret->doorbell_fd, &base,
+                      &raw_error));
+    ret->doorbell = base;
+    ok(raw_frame(ret, SHM_HELLO, 0, 4, &ret->doorbell_fd, 1));
     packet = raw_answer(ret);
     assert_int_equal(packet.head.kind, SHM_WELCOME);
     assert_int_equal(packet.fd_count, 2);
@@ -203,9 +204,9 @@ void raw_open(struct raw *ret, struct tp *server)
     ret->control = base;
     ret->up = (void *)((char *)base + sizeof *ret->control);
     ret->down = (void *)((char *)ret->up + ring_bytes(ret->capacity));
-    ok(shm_memory_map(packet.fds[1], sizeof(struct bell), TP_READ_WRITE, &base,
+    ok(shm_memory_map(packet.fds[1], sizeof(struct doorbell), TP_READ_WRITE, &base,
                       &raw_error));
-    ret->server_bell = base;
+    ret->server_doorbell = base;
     shm_packet_close(&packet);
     assert_int_equal(raw_want(server, TP_UP).peer, ret->bit);
 }
@@ -213,8 +214,8 @@ void raw_open(struct raw *ret, struct tp *server)
 void raw_close(struct raw *raw)
 {
     shm_close_fd(&raw->fd);
-    shm_close_fd(&raw->bell_fd);
-    shm_memory_unmap(raw->bell, sizeof *raw->bell);
-    shm_memory_unmap(raw->server_bell, sizeof *raw->server_bell);
+    shm_close_fd(&raw->doorbell_fd);
+    shm_memory_unmap(raw->doorbell, sizeof *raw->doorbell);
+    shm_memory_unmap(raw->server_doorbell, sizeof *raw->server_doorbell);
     shm_memory_unmap(raw->control, shm_control_bytes(raw->capacity));
 }

@@ -47,10 +47,10 @@ void raw_ping(struct tp *server, struct tp *client, tp_peer peer);
 
 struct raw {
     int fd;
-    int bell_fd;
-    struct bell *bell; /* its own */
+    int doorbell_fd;
+    struct doorbell *doorbell; /* its own */
     struct shm_control *control;
-    struct bell *server_bell;
+    struct doorbell *server_doorbell;
     uint32_t bit; /* in it: the server's number of this peer */
     struct ring *up;
     struct ring *down;

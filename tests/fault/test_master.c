@@ -59,10 +59,11 @@ static bool was_fair(const struct gapless_master *m, const struct gapless_stats 
     uint32_t w;
 
     for (w = 0; w < workers; w++)
-        if (board_workers(m->board)[w].seen_ns > last)
-            last = board_workers(m->board)[w].seen_ns;
+        if (shared_stats_workers(m->shared_stats)[w].seen_ns > last)
+            last = shared_stats_workers(m->shared_stats)[w].seen_ns;
     for (w = 0; w < workers; w++) {
-        const struct gapless_worker_stats *it = &board_workers(m->board)[w];
+        const struct gapless_worker_stats *it =
+            &shared_stats_workers(m->shared_stats)[w];
 
         if (it->gradients < s->gradients / 10 ||
             (double)(last - it->seen_ns) > 0.25e9 * s->seconds)

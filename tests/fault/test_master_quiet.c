@@ -30,7 +30,7 @@ static int count_run(const char *rule, uint64_t range_elements)
     struct gapless_stats before = {0}, after;
     struct gapless_master *m;
     unsigned long others;
-    const char *why;
+    const char *reason;
     pid_t a, b;
     int i;
 
@@ -41,8 +41,8 @@ static int count_run(const char *rule, uint64_t range_elements)
         return FAILED;
     a = engine_start(&polls);
     b = engine_start(&polls);
-    if (!counting_open(&why)) {
-        (void)fprintf(stderr, "%s\n", why);
+    if (!counting_open(&reason)) {
+        (void)fprintf(stderr, "%s\n", reason);
         (void)kill(a, SIGKILL);
         (void)kill(b, SIGKILL);
         return NO_COUNTING;

@@ -131,7 +131,7 @@ static void test_copy_when_reads_are_torn(void **state)
         initial[i] = 7;
     config.initial = initial;
     m = open_master(&config);
-    seq_write_begin(&board_versions(m->board)[0]);
+    seq_write_begin(&shared_stats_versions(m->shared_stats)[0]);
     pid = fork();
     if (pid == 0)
         _exit(read_once());

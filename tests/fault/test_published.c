@@ -32,17 +32,17 @@ static void expect(float *ret, uint32_t versions)
     const struct rule *rule = rules_find(RULE_NAME);
     const struct arrays at = {.theta = theta, .all = all, .sent = sent, .grad = grad};
     struct settings settings = {.momentum = 0.9, .rate_max = RATE};
-    const struct moment moment = {.rate = RATE, .active = WORKERS};
-    struct knobs knobs;
+    const struct step_context context = {.rate = RATE, .active = WORKERS};
+    struct step_scalars scalars;
     struct sums sums;
 
     settings_default(&settings);
-    rules_knobs(rule, &settings, &moment, &knobs);
+    rules_step_scalars(rule, &settings, &context, &scalars);
     for (int i = 0; i < 16; i++)
         grad[i] = 1;
     ret[0] = 0;
     for (uint32_t v = 1; v < versions; v++) {
-        compute_cpu()->apply(rule, &at, &knobs, NULL, 16, 0, &sums);
+        compute_cpu()->apply(rule, &at, &scalars, NULL, 16, 0, &sums);
         ret[v] = sent[0];
     }
 }
@@ -56,7 +56,8 @@ static bool copy_is_whole(const struct gapless_worker *w, const float *expected)
 
     for (uint32_t r = 0; r < w->client.welcome.ranges; r++) {
         uint64_t end = w->starts[r + 1] < LARGE ? w->starts[r + 1] : LARGE;
-        float value = w->told[r] <= GRADIENTS ? expected[w->told[r]] : (float)NAN;
+        float value =
+            w->reported[r] <= GRADIENTS ? expected[w->reported[r]] : (float)NAN;
 
         for (uint64_t i = w->starts[r]; i < end; i++)
             whole &= params[i] >= value && params[i] <= value;
@@ -178,8 +179,8 @@ static int lie(void)
         (void)engine_gradient(gapless_worker_params(w), batch, gapless_worker_grad(w));
         if (gapless_worker_grad(w)[0] < 1e-30f)
             gapless_worker_grad(w)[0] = 0;
-        w->told[0] = engine_random(&random) * engine_random(&random);
-        for (uint64_t b = 0; b < w->client.board->blocks; b++)
+        w->reported[0] = engine_random(&random) * engine_random(&random);
+        for (uint64_t b = 0; b < w->client.shared_stats->blocks; b++)
             w->dots[b] = batch % 3 ? (double)NAN : 1e300;
         w->copy = NULL; /* so that push does not tell the truth */
         if (gapless_worker_push(w, 0, NULL) != GAPLESS_OK)

@@ -218,7 +218,7 @@ static void test_addresses(void **state)
 
 /* As another user: the server's answer to a greeting; then listens on the path itself
  * until told to stop. */
-static int stranger(struct baton *go)
+static int stranger(struct flag_word *go)
 {
     struct tp *tp = NULL;
     struct tp *server = NULL;
@@ -229,7 +229,7 @@ static int stranger(struct baton *go)
     struct shm_packet packet = {.fd_count = 0};
     char text[200];
 
-    while (baton_look(go) != 1)
+    while (flag_word_read(go) != 1)
         raw_nap(MS);
     if (setuid(NOBODY) != 0 || raw_t->open(NULL, &tp, NULL) != GAPLESS_OK)
         return 1;
@@ -249,8 +249,8 @@ static int stranger(struct baton *go)
     if (raw_t->open(NULL, &server, NULL) != GAPLESS_OK ||
         raw_t->listen(server, path, NULL) != GAPLESS_OK)
         return 5;
-    baton_pass(go, 2);
-    while (baton_look(go) == 2)
+    flag_word_publish(go, 2);
+    while (flag_word_read(go) == 2)
         raw_nap(MS);
     raw_t->close(server);
     raw_t->close(tp);
@@ -260,7 +260,7 @@ static int stranger(struct baton *go)
 
 static void test_other_user(void **state)
 {
-    struct baton *go = raw_shared(sizeof *go);
+    struct flag_word *go = raw_shared(sizeof *go);
     struct tp *server;
     struct tp *client = NULL;
     tp_peer peer;
@@ -279,8 +279,8 @@ static void test_other_user(void **state)
     if (pid == 0)
         _exit(stranger(go));
     server = raw_server(2);
-    baton_pass(go, 1);
-    while (baton_look(go) == 1 && waitpid(pid, &status, WNOHANG) == 0)
+    flag_word_publish(go, 1);
+    while (flag_word_read(go) == 1 && waitpid(pid, &status, WNOHANG) == 0)
         raw_nap(MS);
     assert_int_equal(status, 0);
     assert_int_equal(raw_t->open(NULL, &client, &raw_error), GAPLESS_OK);
@@ -288,7 +288,7 @@ static void test_other_user(void **state)
                      GAPLESS_REFUSED);
     assert_non_null(strstr(raw_error.text, "another user"));
     raw_silent(server, 10 * MS);
-    baton_pass(go, 3);
+    flag_word_publish(go, 3);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
     raw_t->close(client);
@@ -299,7 +299,7 @@ static void test_other_user(void **state)
 
 static void test_no_descriptors(void **state)
 {
-    struct baton *go = raw_shared(sizeof *go);
+    struct flag_word *go = raw_shared(sizeof *go);
     struct tp_config huge = {.peers_max = 16000};
     struct tp *server;
     struct tp *crowd = NULL;
@@ -318,7 +318,7 @@ static void test_no_descriptors(void **state)
         tp_peer peer;
         int failed = raw_t->open(NULL, &tp, NULL);
 
-        while (baton_look(go) == 0)
+        while (flag_word_read(go) == 0)
             raw_nap(MS);
         if (failed == 0)
             failed = raw_t->connect(tp, raw_name, LONG_NS, &peer, NULL);
@@ -330,7 +330,7 @@ static void test_no_descriptors(void **state)
     low.rlim_cur = (rlim_t)dup(0);
     (void)close((int)low.rlim_cur);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
-    baton_pass(go, 1);
+    flag_word_publish(go, 1);
     cpu = raw_cpu();
     raw_silent(server, 10 * MS);
     raw_nap(200 * MS);

@@ -53,13 +53,13 @@ static void test_greetings(void **state)
     raw_dial(&raw); /* not HELLO */
     assert_int_equal(raw_frame(&raw, SHM_TEXT, 0, 0, NULL, 0), GAPLESS_OK);
     want_refusal(&raw, GAPLESS_VERSION, "");
-    raw_dial(&raw); /* without a bell */
+    raw_dial(&raw); /* without a doorbell */
     assert_int_equal(raw_frame(&raw, SHM_HELLO, 0, 4, NULL, 0), GAPLESS_OK);
     want_refusal(&raw, GAPLESS_PROTOCOL, "malformed");
 
     assert_int_equal(shm_memory_new("raw", 4096, &fd, &base, &raw_error), GAPLESS_OK);
-    raw_dial(&raw); /* a bit that its bell cannot have */
-    assert_int_equal(raw_frame(&raw, SHM_HELLO, BELL_BITS, 4, &fd, 1), GAPLESS_OK);
+    raw_dial(&raw); /* a bit that its doorbell cannot have */
+    assert_int_equal(raw_frame(&raw, SHM_HELLO, DOORBELL_BITS, 4, &fd, 1), GAPLESS_OK);
     want_refusal(&raw, GAPLESS_PROTOCOL, "malformed");
     shm_memory_unmap(base, 4096);
     shm_close_fd(&fd);
@@ -72,7 +72,7 @@ static void test_greetings(void **state)
     shm_memory_unmap(base, 64);
     shm_close_fd(&fd);
     fd = memfd_create("raw", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    assert_int_equal(ftruncate(fd, sizeof(struct bell)), 0);
+    assert_int_equal(ftruncate(fd, sizeof(struct doorbell)), 0);
     raw_dial(&raw);
     assert_int_equal(raw_frame(&raw, SHM_HELLO, 0, 4, &fd, 1), GAPLESS_OK);
     want_refusal(&raw, GAPLESS_PROTOCOL, "sealed");
@@ -95,7 +95,7 @@ static void test_greetings(void **state)
 static void test_silence(void **state)
 {
     struct tp *server = raw_server(4);
-    struct raw silent[SHM_GREETERS + 5];
+    struct raw silent[SHM_PENDING_CONNS + 5];
     tp_peer peer;
     struct tp *good;
 
@@ -110,8 +110,8 @@ static void test_silence(void **state)
     raw_t->close(server);
 }
 
-/* Its seat becomes free at the next poll: it waits instead of being refused. */
-static void test_seat_soon_free(void **state)
+/* Its peer slot becomes free at the next poll: it waits instead of being refused. */
+static void test_peer_slot_soon_free(void **state)
 {
     struct tp *server = raw_server(1);
     struct shm_packet packet;
@@ -124,11 +124,11 @@ static void test_seat_soon_free(void **state)
     raw_t->close(good);
     raw_nap(20 * MS);
     raw_dial(&raw);
-    assert_int_equal(
-        shm_memory_new("raw", sizeof(struct bell), &raw.bell_fd, &base, &raw_error),
-        GAPLESS_OK);
-    raw.bell = base;
-    assert_int_equal(raw_frame(&raw, SHM_HELLO, 0, 4, &raw.bell_fd, 1), GAPLESS_OK);
+    assert_int_equal(shm_memory_new("raw", sizeof(struct doorbell), &raw.doorbell_fd,
+                                    &base, &raw_error),
+                     GAPLESS_OK);
+    raw.doorbell = base;
+    assert_int_equal(raw_frame(&raw, SHM_HELLO, 0, 4, &raw.doorbell_fd, 1), GAPLESS_OK);
     raw_nap(50 * MS);
     (void)raw_want(server, TP_DOWN);
     (void)raw_want(server, TP_UP);
@@ -148,13 +148,13 @@ static uint32_t random_next(uint32_t *state)
     return *state >> 8;
 }
 
-/* Every kind of nonsense that a seated client can send ends its connection, and nothing
+/* Every kind of nonsense that a client with a peer slot can send ends its connection, and nothing
  * else. */
 static void send_nonsense(struct raw *raw, uint32_t kind, uint32_t *random)
 {
     static uint8_t bytes[sizeof(struct shm_frame) + TP_TEXT_MAX + 100];
     struct shm_frame frame = shm_frame(SHM_TEXT, 0, 0);
-    int fds[SHM_FDS] = {raw->bell_fd, raw->fd};
+    int fds[SHM_FDS] = {raw->doorbell_fd, raw->fd};
     size_t size = sizeof bytes;
 
     for (size_t i = 0; i < sizeof bytes; i++)
@@ -205,7 +205,7 @@ static void test_nonsense(void **state)
     (void)state;
     for (uint32_t i = 0; i < 90; i++) {
         raw_open(&raw, server);
-        assert_int_equal(raw.bit, 1 - peer); /* the seat is free each time */
+        assert_int_equal(raw.bit, 1 - peer); /* the peer slot is free each time */
         send_nonsense(&raw, i % 9, &random);
         assert_int_equal(raw_want(server, TP_DOWN).peer, raw.bit);
         raw_ping(server, good, peer);
@@ -232,7 +232,7 @@ static void test_rings(void **state)
         /* Up: more notes than fit, or fewer than none. */
         raw_open(&raw, server);
         atomic_store(&raw.up->head, lies[i]);
-        (void)bell_ring(raw.server_bell, raw.bit);
+        (void)doorbell_ring(raw.server_doorbell, raw.bit);
         assert_int_equal(raw_want(server, TP_DOWN).peer, raw.bit);
         raw_close(&raw);
         raw_ping(server, good, peer);
@@ -255,7 +255,7 @@ static void test_rings(void **state)
     atomic_store(&raw.down->head, 54321);
     atomic_store(&raw.up->notes[0], 7);
     atomic_store(&raw.up->head, 1);
-    (void)bell_ring(raw.server_bell, raw.bit);
+    (void)doorbell_ring(raw.server_doorbell, raw.bit);
     assert_int_equal(raw_want(server, TP_NOTE).note, 7);
     assert_int_equal(raw_t->notify(server, raw.bit, 1), GAPLESS_OK);
     raw_ping(server, good, peer);
@@ -277,9 +277,9 @@ static void test_rings(void **state)
     raw_t->close(server);
 }
 
-/* The bell is everybody's: whoever spoils it delays the others, at most until the end
+/* The doorbell is everybody's: whoever spoils it delays the others, at most until the end
  * of a slice of sleep. */
-static void test_bell(void **state)
+static void test_doorbell(void **state)
 {
     struct tp *server = raw_server(70); /* two words, the second in part */
     struct raw raw;
@@ -288,8 +288,8 @@ static void test_bell(void **state)
 
     (void)state;
     raw_open(&raw, server);
-    for (uint32_t word = 0; word < BELL_WORDS; word++)
-        atomic_store(&raw.server_bell->attention[word], UINT64_MAX);
+    for (uint32_t word = 0; word < DOORBELL_WORDS; word++)
+        atomic_store(&raw.server_doorbell->attention[word], UINT64_MAX);
     raw_silent(server, 20 * MS);
     raw_ping(server, good, peer);
 
@@ -297,11 +297,11 @@ static void test_bell(void **state)
     for (int i = 0; i < 3; i++) {
         raw_silent(server, 5 * MS); /* it has seen that the rings are empty */
         assert_int_equal(raw_t->notify(good, 0, 99), GAPLESS_OK);
-        atomic_store(&raw.server_bell->attention[0], 0);
+        atomic_store(&raw.server_doorbell->attention[0], 0);
         assert_int_equal(raw_want(server, TP_NOTE).note, 99);
     }
     for (uint32_t i = 0; i < 200; i++) {
-        atomic_store(&raw.server_bell->asleep, i * 0x01010101u);
+        atomic_store(&raw.server_doorbell->asleep, i * 0x01010101u);
         raw_ping(server, good, peer);
     }
     raw_close(&raw);
@@ -320,11 +320,11 @@ static void *thief_run(void *argument)
 {
     struct thief *me = argument;
 
-    while (atomic_load(&me->raw->server_bell->asleep) == 0)
+    while (atomic_load(&me->raw->server_doorbell->asleep) == 0)
         raw_nap(MS / 10);
     atomic_store(&me->raw->up->notes[0], 5);
     atomic_store(&me->raw->up->head, 1);
-    me->stolen = bell_ring(me->raw->server_bell, me->raw->bit);
+    me->stolen = doorbell_ring(me->raw->server_doorbell, me->raw->bit);
     return NULL;
 }
 
@@ -355,7 +355,7 @@ static void test_stolen_wake(void **state)
 
 /* It never reads its control messages: the server finds out by writing, and does not
  * wait. */
-static void test_deaf(void **state)
+static void test_not_reading(void **state)
 {
     static char text[TP_TEXT_MAX];
     struct tp *server = raw_server(2);
@@ -365,8 +365,8 @@ static void test_deaf(void **state)
 
     (void)state;
     raw_open(&raw, server);
-    while ((status = raw_t->say(server, raw.bit, text, sizeof text, &raw_error)) ==
-           GAPLESS_OK)
+    while ((status = raw_t->send_control(server, raw.bit, text, sizeof text,
+                                         &raw_error)) == GAPLESS_OK)
         assert_in_range(shm_now_ns() - start, 0, LONG_NS);
     assert_int_equal(status, GAPLESS_PEER_LOST);
     assert_non_null(strstr(raw_error.text, "does not read"));
@@ -389,7 +389,7 @@ static void test_chatter(void **state)
     raw_open(&raw, server);
     while (raw_frame(&raw, SHM_TEXT, 0, 0, NULL, 0) == GAPLESS_OK)
         ;
-    assert_int_equal(raw_t->say(good, 0, "me too", 6, &raw_error), GAPLESS_OK);
+    assert_int_equal(raw_t->send_control(good, 0, "me too", 6, &raw_error), GAPLESS_OK);
     assert_int_equal(raw_t->notify(good, 0, 1), GAPLESS_OK);
     assert_int_not_equal(raw_event(server, LONG_NS).kind, TP_DONE);
     shm_close_fd(&raw.fd);
@@ -414,9 +414,9 @@ static void test_chatter(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_greetings),   TEST(test_silence), TEST(test_seat_soon_free),
-        TEST(test_nonsense),    TEST(test_rings),   TEST(test_bell),
-        TEST(test_stolen_wake), TEST(test_deaf),    TEST(test_chatter),
+        TEST(test_greetings),   TEST(test_silence),     TEST(test_peer_slot_soon_free),
+        TEST(test_nonsense),    TEST(test_rings),       TEST(test_doorbell),
+        TEST(test_stolen_wake), TEST(test_not_reading), TEST(test_chatter),
     };
 
     (void)alarm(50);

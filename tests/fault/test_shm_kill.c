@@ -24,16 +24,16 @@
 #define CELLS 128u
 
 /* What the processes tell each other. */
-struct board {
-    struct baton forks; /* server and steady client fork somebody who stays */
-    struct baton listening;
-    struct baton stop;        /* the steady client: finish */
+struct shared_stats {
+    struct flag_word forks; /* server and steady client fork somebody who stays */
+    struct flag_word listening;
+    struct flag_word stop;    /* the steady client: finish */
     struct stat_word made;    /* puts that the present victim knows it made */
     struct stat_word up;      /* server: its connections */
     struct stat_word down;    /* ... and ends */
     struct stat_word last;    /* ... notes it had of the connection that ended last */
     struct stat_word steady;  /* echoes that the steady client got */
-    struct stat_word refused; /* victims that found no seat */
+    struct stat_word refused; /* victims that found no peer slot */
 };
 
 static void count(struct stat_word *word)
@@ -45,42 +45,42 @@ static void count(struct stat_word *word)
 
 /* A process that inherits all descriptors and outlives the one that forked it, as the
  * helpers of a data loader may. It ends when told to, or when the test does. */
-static void fork_heir(struct board *board)
+static void fork_heir(struct shared_stats *board)
 {
     pid_t supervisor = getppid();
 
-    if (baton_look(&board->forks) == 0 || fork() != 0)
+    if (flag_word_read(&board->forks) == 0 || fork() != 0)
         return;
-    while (baton_look(&board->stop) == 0 && kill(supervisor, 0) == 0)
+    while (flag_word_read(&board->stop) == 0 && kill(supervisor, 0) == 0)
         raw_nap(5 * MS);
     _exit(0);
 }
 
-struct seat {
+struct peer_slot {
     struct tp_region region;
     uint32_t next;
 };
 
 /* Serves until all its clients have gone and it was told to stop. */
-static int server_run(struct board *board)
+static int server_run(struct shared_stats *board)
 {
     struct tp_config config = {.peers_max = 2};
-    struct seat seats[2];
+    struct peer_slot peer_slots[2];
     struct tp_event events[64];
     struct tp *tp = NULL;
 
     if (raw_t->open(&config, &tp, NULL) != GAPLESS_OK)
         return 1;
     for (int i = 0; i < 2; i++) {
-        if (raw_t->region_new(tp, CELLS * sizeof(uint32_t), &seats[i].region, NULL) !=
-            GAPLESS_OK)
+        if (raw_t->region_new(tp, CELLS * sizeof(uint32_t), &peer_slots[i].region,
+                              NULL) != GAPLESS_OK)
             return 2;
     }
     if (raw_t->listen(tp, raw_name, NULL) != GAPLESS_OK)
         return 3;
     fork_heir(board);
-    baton_pass(&board->listening, 1);
-    while (baton_look(&board->stop) == 0 ||
+    flag_word_publish(&board->listening, 1);
+    while (flag_word_read(&board->stop) == 0 ||
            stat_get(&board->up) != stat_get(&board->down)) {
         int got = raw_t->poll(tp, events, 64, 100 * MS);
 
@@ -88,25 +88,26 @@ static int server_run(struct board *board)
             return 4;
         for (int i = 0; i < got; i++) {
             const struct tp_event *event = &events[i];
-            struct seat *seat = &seats[event->peer];
+            struct peer_slot *peer_slot = &peer_slots[event->peer];
             uint32_t cell;
 
             if (event->kind == TP_UP) {
                 count(&board->up);
-                seat->next = 0;
+                peer_slot->next = 0;
                 /* It may be dead already. */
-                (void)raw_t->grant(tp, event->peer, &seat->region, 0, TP_READ_WRITE,
-                                   NULL);
+                (void)raw_t->grant(tp, event->peer, &peer_slot->region, 0,
+                                   TP_READ_WRITE, NULL);
             } else if (event->kind == TP_DOWN) {
-                stat_set(&board->last, seat->next);
+                stat_set(&board->last, peer_slot->next);
                 count(&board->down);
             } else if (event->kind == TP_NOTE) {
-                memcpy(&cell, (char *)seat->region.base + event->note % CELLS * 4, 4);
-                if (event->note != seat->next)
+                memcpy(&cell, (char *)peer_slot->region.base + event->note % CELLS * 4,
+                       4);
+                if (event->note != peer_slot->next)
                     return 5; /* lost or doubled */
                 if (cell != event->note && cell != event->note + CELLS)
                     return 6; /* its bytes are not there */
-                seat->next++;
+                peer_slot->next++;
                 /* Victims do not read: full. */
                 (void)raw_t->notify(tp, event->peer, event->note);
             }
@@ -136,7 +137,7 @@ static int client_put(struct tp *tp, tp_peer peer, const struct tp_region *cells
     return raw_t->put(tp, peer, cells, at, sizeof note, note);
 }
 
-static int steady_run(struct board *board)
+static int steady_run(struct shared_stats *board)
 {
     struct tp_region cells;
     struct tp *tp = NULL;
@@ -145,7 +146,7 @@ static int steady_run(struct board *board)
     if (client_open(&tp, &peer, &cells) != GAPLESS_OK)
         return 1;
     fork_heir(board);
-    for (uint32_t note = 0; baton_look(&board->stop) == 0; note++) {
+    for (uint32_t note = 0; flag_word_read(&board->stop) == 0; note++) {
         struct tp_event event = {.kind = TP_DONE};
 
         if (client_put(tp, peer, &cells, note) != GAPLESS_OK)
@@ -159,7 +160,7 @@ static int steady_run(struct board *board)
     return 0;
 }
 
-static int victim_run(struct board *board)
+static int victim_run(struct shared_stats *board)
 {
     struct tp_region cells;
     struct tp *tp = NULL;
@@ -180,7 +181,7 @@ static int victim_run(struct board *board)
 
 /* ---- the supervisor ------------------------------------------------------ */
 
-static pid_t start(int (*run)(struct board *), struct board *board)
+static pid_t start(int (*run)(struct shared_stats *), struct shared_stats *board)
 {
     pid_t pid = fork();
 
@@ -210,11 +211,11 @@ static void want_end(pid_t pid)
                  WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 }
 
-static void wait_listening(struct board *board)
+static void wait_listening(struct shared_stats *board)
 {
-    for (int i = 0; i < 5000 && baton_look(&board->listening) == 0; i++)
+    for (int i = 0; i < 5000 && flag_word_read(&board->listening) == 0; i++)
         raw_nap(MS);
-    assert_int_equal(baton_look(&board->listening), 1);
+    assert_int_equal(flag_word_read(&board->listening), 1);
 }
 
 /* Is a socket of this test still known to the kernel? */
@@ -251,7 +252,7 @@ static uint32_t random_next(uint32_t *state)
 
 static void test_kill_clients(void **state)
 {
-    struct board *board = raw_shared(sizeof *board);
+    struct shared_stats *board = raw_shared(sizeof *board);
     uint32_t random = 1; /* the seed of the instants */
     uint32_t flooded = 0;
     uint64_t steady = 0;
@@ -283,7 +284,7 @@ static void test_kill_clients(void **state)
         (void)end(victim);
         made = stat_get(&board->made);
         raw_nap(MS);
-        /* If it was seated: what it knows it put was delivered, and at most one more
+        /* If it had a peer slot: what it knows it put was delivered, and at most one more
          * that it had not yet counted. */
         for (int i = 0; i < 5000 && stat_get(&board->up) != stat_get(&board->down) + 1;
              i++)
@@ -301,7 +302,7 @@ static void test_kill_clients(void **state)
     }
     assert_true(stat_get(&board->refused) == 0);
     assert_in_range(flooded, ROUNDS / 2, ROUNDS);
-    baton_pass(&board->stop, 1);
+    flag_word_publish(&board->stop, 1);
     want_end(client);
     want_end(server);
     print_message("%u of %u victims died flooding; the steady client had %llu echoes\n",
@@ -314,7 +315,7 @@ static void test_kill_clients(void **state)
  * is free for the next server. */
 static void test_kill_server(void **state)
 {
-    struct board *board = raw_shared(sizeof *board);
+    struct shared_stats *board = raw_shared(sizeof *board);
     struct tp_event event = {.kind = TP_DONE};
     int files = shm_files();
     struct tp_region cells;
@@ -343,7 +344,7 @@ static void test_kill_server(void **state)
     assert_int_equal(shm_files(), files);
 
     /* A new server takes the name; the same client joins it. */
-    baton_pass(&board->listening, 0);
+    flag_word_publish(&board->listening, 0);
     stat_set(&board->up, 0);
     stat_set(&board->down, 0);
     server = start(server_run, board);
@@ -354,7 +355,7 @@ static void test_kill_server(void **state)
                      GAPLESS_OK);
     assert_int_equal(client_put(tp, peer, &cells, 0), GAPLESS_OK);
     assert_int_equal(raw_want(tp, TP_NOTE).note, 0);
-    baton_pass(&board->stop, 1);
+    flag_word_publish(&board->stop, 1);
     raw_t->close(tp);
     want_end(server);
 }
@@ -362,7 +363,7 @@ static void test_kill_server(void **state)
 /* Who was killed is gone, though a process that it forked holds its connection open. */
 static void test_heirs(void **state)
 {
-    struct board *board = raw_shared(sizeof *board);
+    struct shared_stats *board = raw_shared(sizeof *board);
     struct tp_event event = {.kind = TP_DONE};
     struct tp *tp = NULL;
     tp_peer peer;
@@ -371,7 +372,7 @@ static void test_heirs(void **state)
     pid_t client;
 
     (void)state;
-    baton_pass(&board->forks, 1);
+    flag_word_publish(&board->forks, 1);
     server = start(server_run, board);
     wait_listening(board);
     client = start(steady_run, board);
@@ -394,14 +395,14 @@ static void test_heirs(void **state)
     assert_int_equal(event.kind, TP_DOWN);
     assert_in_range(shm_now_ns() - killed, 0, 1000 * MS);
     raw_t->close(tp);
-    baton_pass(&board->stop, 1);
+    flag_word_publish(&board->stop, 1);
 }
 
 /* A server that polls without pause, and one that is stopped: neither is mistaken for
  * the other. */
 static void test_stopped_server(void **state)
 {
-    struct board *board = raw_shared(sizeof *board);
+    struct shared_stats *board = raw_shared(sizeof *board);
     pid_t server = start(server_run, board);
     struct tp *tp = NULL;
     struct tp_event event;
@@ -428,7 +429,7 @@ static void test_stopped_server(void **state)
     assert_int_equal(kill(server, SIGCONT), 0);
     assert_int_equal(raw_t->notify(tp, peer, 0), GAPLESS_OK);
     raw_t->close(tp);
-    baton_pass(&board->stop, 1);
+    flag_word_publish(&board->stop, 1);
     want_end(server);
 }
 

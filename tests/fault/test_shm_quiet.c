@@ -17,14 +17,14 @@
 #include <unistd.h>
 
 /* What the processes tell each other. */
-struct board {
-    struct baton listening;
-    struct baton stop;
+struct shared_stats {
+    struct flag_word listening;
+    struct flag_word stop;
     struct stat_word echoes;
     struct stat_word guests; /* connections that came and went while it was counted */
 };
 
-static pid_t start(int (*run)(struct board *), struct board *board)
+static pid_t start(int (*run)(struct shared_stats *), struct shared_stats *shared_stats)
 {
     pid_t pid = fork();
 
@@ -32,7 +32,7 @@ static pid_t start(int (*run)(struct board *), struct board *board)
     if (pid == 0) {
         (void)alarm(40);
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-        _exit(run(board));
+        _exit(run(shared_stats));
     }
     return pid;
 }
@@ -47,11 +47,11 @@ static int end(pid_t pid)
     return WEXITSTATUS(status);
 }
 
-static void wait_listening(struct board *board)
+static void wait_listening(struct shared_stats *shared_stats)
 {
-    for (int i = 0; i < 5000 && baton_look(&board->listening) == 0; i++)
+    for (int i = 0; i < 5000 && flag_word_read(&shared_stats->listening) == 0; i++)
         raw_nap(MS);
-    assert_int_equal(baton_look(&board->listening), 1);
+    assert_int_equal(flag_word_read(&shared_stats->listening), 1);
 }
 
 /* ---- silence ------------------------------------------------------------- */
@@ -71,14 +71,14 @@ enum {
 #define UNCOUNTED 100u
 
 /* The counting itself: it sees what is done, and only between start and stop. */
-static int control_run(struct board *board)
+static int control_run(struct shared_stats *shared_stats)
 {
     const int allowed[] = {SYS_getppid, -1};
-    const char *why;
+    const char *reason;
     void *volatile memory;
 
-    (void)board;
-    if (!counting_open(&why))
+    (void)shared_stats;
+    if (!counting_open(&reason))
         return NO_COUNTING;
     (void)syscall(SYS_getpgid, 0);
     free(malloc(10));
@@ -112,7 +112,7 @@ static void test_counting(void **state)
 
 /* Echoes notes; the first ones uncounted. Children do not assert: the status says
  * it. */
-static int quiet_server(struct board *board)
+static int quiet_server(struct shared_stats *shared_stats)
 {
     /* It never sleeps, so that no futex call is needed. */
     struct tp_config config = {.peers_max = 4, .spin_ns = UINT64_C(60000000000)};
@@ -121,18 +121,18 @@ static int quiet_server(struct board *board)
     struct tp *tp = NULL;
     uint64_t end_ns = UINT64_MAX;
     uint32_t notes = 0;
-    const char *why;
+    const char *reason;
     unsigned long others;
     int count;
 
     if (raw_t->open(&config, &tp, NULL) != GAPLESS_OK ||
         raw_t->listen(tp, raw_name, NULL) != GAPLESS_OK)
         return BROKEN;
-    if (!counting_open(&why)) {
-        (void)fprintf(stderr, "SKIP: %s\n", why);
+    if (!counting_open(&reason)) {
+        (void)fprintf(stderr, "SKIP: %s\n", reason);
         return NO_COUNTING;
     }
-    baton_pass(&board->listening, 1);
+    flag_word_publish(&shared_stats->listening, 1);
     while (notes < UNCOUNTED + COUNTED) {
         if (notes >= UNCOUNTED + COUNTED_MIN && shm_now_ns() > end_ns)
             break;
@@ -141,7 +141,8 @@ static int quiet_server(struct board *board)
             return BROKEN;
         for (int i = 0; i < count; i++) {
             if (events[i].kind == TP_DOWN)
-                stat_set(&board->guests, stat_get(&board->guests) + counting.on);
+                stat_set(&shared_stats->guests,
+                         stat_get(&shared_stats->guests) + counting.on);
             if (events[i].kind != TP_NOTE)
                 continue;
             if (++notes == UNCOUNTED) {
@@ -158,14 +159,14 @@ static int quiet_server(struct board *board)
                  notes - UNCOUNTED, counting.calls[SYS_sched_yield], others,
                  counting.allocations);
     (void)fflush(stdout);
-    baton_pass(&board->stop, 1);
+    flag_word_publish(&shared_stats->stop, 1);
     if (others != 0)
         return LOUD;
     return counting.allocations != 0 ? ALLOCATED : QUIET;
 }
 
 /* Puts a note and waits for its echo without ever sleeping. */
-static int quiet_client(struct board *board)
+static int quiet_client(struct shared_stats *shared_stats)
 {
     struct tp_config config = {.spin_ns = UINT64_C(60000000000)};
     struct tp_event event;
@@ -175,7 +176,7 @@ static int quiet_client(struct board *board)
     if (raw_t->open(&config, &tp, NULL) != GAPLESS_OK ||
         raw_t->connect(tp, raw_name, LONG_NS, &peer, NULL) != GAPLESS_OK)
         return 1;
-    while (baton_look(&board->stop) == 0) {
+    while (flag_word_read(&shared_stats->stop) == 0) {
         if (raw_t->notify(tp, peer, 1) != GAPLESS_OK)
             break;
         if (raw_t->poll(tp, &event, 1, LONG_NS) != 1)
@@ -186,15 +187,15 @@ static int quiet_client(struct board *board)
 }
 
 /* Comes and goes: the door deals with it, not the thread that is counted. */
-static int quiet_guest(struct board *board)
+static int quiet_guest(struct shared_stats *shared_stats)
 {
-    while (baton_look(&board->stop) == 0) {
+    while (flag_word_read(&shared_stats->stop) == 0) {
         struct tp *tp = NULL;
         tp_peer peer;
 
         if (raw_t->open(NULL, &tp, NULL) == GAPLESS_OK &&
             raw_t->connect(tp, raw_name, 100 * MS, &peer, NULL) == GAPLESS_OK)
-            (void)raw_t->say(tp, peer, "hello", 5, NULL);
+            (void)raw_t->send_control(tp, peer, "hello", 5, NULL);
         raw_nap(5 * MS);
         raw_t->close(tp);
     }
@@ -203,7 +204,7 @@ static int quiet_guest(struct board *board)
 
 static void test_quiet(void **state)
 {
-    struct board *board = raw_shared(sizeof *board);
+    struct shared_stats *shared_stats = raw_shared(sizeof *shared_stats);
     pid_t server;
     pid_t client;
     pid_t guest;
@@ -211,17 +212,17 @@ static void test_quiet(void **state)
 
     (void)state;
     (void)fflush(stdout);
-    server = start(quiet_server, board);
-    client = start(quiet_client, board);
-    guest = start(quiet_guest, board);
+    server = start(quiet_server, shared_stats);
+    client = start(quiet_client, shared_stats);
+    guest = start(quiet_guest, shared_stats);
     status = end(server);
-    baton_pass(&board->stop, 1);
+    flag_word_publish(&shared_stats->stop, 1);
     (void)end(client);
     (void)end(guest);
     if (status == NO_COUNTING)
         skip();
     assert_int_equal(status, QUIET);
-    assert_true(stat_get(&board->guests) > 0);
+    assert_true(stat_get(&shared_stats->guests) > 0);
 }
 
 /* ---- sleep --------------------------------------------------------------- */
@@ -251,7 +252,7 @@ static void test_idle(void **state)
 #define ROUNDS 2000u
 #define CROWD_NS UINT64_C(2000000000)
 
-static int crowd_client(struct board *board)
+static int crowd_client(struct shared_stats *shared_stats)
 {
     struct tp_event event;
     struct tp *tp = NULL;
@@ -259,7 +260,7 @@ static int crowd_client(struct board *board)
     uint64_t end_ns = shm_now_ns() + CROWD_NS;
     tp_peer peer;
 
-    (void)board;
+    (void)shared_stats;
     (void)work;
     if (raw_t->open(NULL, &tp, NULL) != GAPLESS_OK ||
         raw_t->connect(tp, raw_name, LONG_NS, &peer, NULL) != GAPLESS_OK)
@@ -276,7 +277,7 @@ static int crowd_client(struct board *board)
     return 0;
 }
 
-static int crowd_server(struct board *board)
+static int crowd_server(struct shared_stats *shared_stats)
 {
     struct tp_config config = {.peers_max = CROWD};
     struct tp_event events[64];
@@ -286,7 +287,7 @@ static int crowd_server(struct board *board)
     if (raw_t->open(&config, &tp, NULL) != GAPLESS_OK ||
         raw_t->listen(tp, raw_name, NULL) != GAPLESS_OK)
         return 1;
-    baton_pass(&board->listening, 1);
+    flag_word_publish(&shared_stats->listening, 1);
     while (gone < CROWD) {
         int count = raw_t->poll(tp, events, 64, LONG_NS);
 
@@ -297,7 +298,7 @@ static int crowd_server(struct board *board)
                 gone++;
             if (events[i].kind == TP_NOTE &&
                 raw_t->notify(tp, events[i].peer, events[i].note) == GAPLESS_OK)
-                stat_set(&board->echoes, stat_get(&board->echoes) + 1);
+                stat_set(&shared_stats->echoes, stat_get(&shared_stats->echoes) + 1);
         }
     }
     raw_t->close(tp);
@@ -306,22 +307,22 @@ static int crowd_server(struct board *board)
 
 static void test_crowd(void **state)
 {
-    struct board *board = raw_shared(sizeof *board);
-    pid_t server = start(crowd_server, board);
+    struct shared_stats *shared_stats = raw_shared(sizeof *shared_stats);
+    pid_t server = start(crowd_server, shared_stats);
     pid_t clients[CROWD];
     uint64_t begin;
 
     (void)state;
-    wait_listening(board);
+    wait_listening(shared_stats);
     begin = shm_now_ns();
     for (uint32_t i = 0; i < CROWD; i++)
-        clients[i] = start(crowd_client, board);
+        clients[i] = start(crowd_client, shared_stats);
     for (uint32_t i = 0; i < CROWD; i++)
         assert_int_equal(end(clients[i]), 0);
     assert_int_equal(end(server), 0);
-    assert_true(stat_get(&board->echoes) >= CROWD);
+    assert_true(stat_get(&shared_stats->echoes) >= CROWD);
     print_message("%.0f echoes a second, %u clients\n",
-                  (double)stat_get(&board->echoes) /
+                  (double)stat_get(&shared_stats->echoes) /
                       ((double)(shm_now_ns() - begin) * 1e-9),
                   CROWD);
 }

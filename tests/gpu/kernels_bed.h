@@ -235,23 +235,24 @@ static inline const struct compute *bed_cpu(uint64_t which)
 
 /* kind: bit 0: the worker's own look-ahead is the reference; bit 1: a first update,
  * alone and without lag. Each gradient of a queue has other numbers. */
-static inline struct knobs bed_knobs(const struct rule *rule, unsigned kind, uint32_t q)
+static inline struct step_scalars bed_scalars(const struct rule *rule, unsigned kind,
+                                              uint32_t q)
 {
     struct settings settings = {
         .momentum = 0.9, .rate_max = 0.1, .kappa = 0.02, .elastic = 0.3};
-    struct moment moment = {
+    struct step_context context = {
         .rate = 0.05 + 0.01 * q, .lag = 7 + q, .active = 8, .samples = 30 + q};
-    struct knobs ret;
+    struct step_scalars ret;
 
     settings.gap_ref = kind & 1 ? GAP_REF_OWN_LOOKAHEAD : GAP_REF_SENT;
-    moment.global_gap = 0.3;
-    moment.global_stat = 0.2;
+    context.global_gap = 0.3;
+    context.global_stat = 0.2;
     if (kind & 2) {
-        moment.lag = moment.samples = 0;
-        moment.active = 1;
+        context.lag = context.samples = 0;
+        context.active = 1;
     }
     settings_default(&settings);
-    rules_knobs(rule, &settings, &moment, &ret);
+    rules_step_scalars(rule, &settings, &context, &ret);
     return ret;
 }
 

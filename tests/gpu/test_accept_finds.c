@@ -47,15 +47,15 @@ static void apply_too_far(struct device *device, const struct rule *rule,
     ok->copy(device, pass[0].at.theta + n, pass[0].at.theta, sizeof(float));
 }
 
-static void apply_other_knobs(struct device *device, const struct rule *rule,
-                              const struct device_pass *pass, uint32_t count,
-                              const struct device_blocks *blocks, size_t n,
-                              uint32_t place)
+static void apply_other_scalars(struct device *device, const struct rule *rule,
+                                const struct device_pass *pass, uint32_t count,
+                                const struct device_blocks *blocks, size_t n,
+                                uint32_t place)
 {
     struct device_pass copy[DEVICE_QUEUE];
 
     memcpy(copy, pass, count * sizeof *pass);
-    copy[count - 1].knobs.rate = nextafterf(copy[count - 1].knobs.rate, 1.0f);
+    copy[count - 1].scalars.rate = nextafterf(copy[count - 1].scalars.rate, 1.0f);
     ok->apply(device, rule, copy, count, blocks, n, place);
 }
 
@@ -103,9 +103,10 @@ static const struct device_result *result_wrong(const struct device *device,
 }
 
 static void no_look_ahead(struct device *device, const struct rule *rule,
-                          const struct arrays *at, const struct knobs *knobs, size_t n)
+                          const struct arrays *at, const struct step_scalars *scalars,
+                          size_t n)
 {
-    (void)device, (void)rule, (void)at, (void)knobs, (void)n;
+    (void)device, (void)rule, (void)at, (void)scalars, (void)n;
 }
 
 static void no_forget(struct device *device, const struct rule *rule,
@@ -132,11 +133,11 @@ static void no_slim(struct device *device, float *grad, float *velocity, float m
 }
 
 static void round_of_fewer(struct device *device, const struct rule *rule,
-                           const struct arrays *at, const struct knobs *knobs,
+                           const struct arrays *at, const struct step_scalars *scalars,
                            const float *const *grad, float *const *sent,
                            uint32_t workers, size_t n, unsigned want, uint32_t place)
 {
-    ok->round(device, rule, at, knobs, grad, sent, workers - 1, n, want, place);
+    ok->round(device, rule, at, scalars, grad, sent, workers - 1, n, want, place);
 }
 
 /* ---- the check ----------------------------------------------------------- */
@@ -203,7 +204,7 @@ static void passes_of_a_rule(void **state)
     finds("asgd", "apply of asgd over 1 elements, 1 gradient, off by 0: theta");
     bad.apply = apply_too_far;
     finds("nag-asgd", "memory beside vector 0 differs");
-    bad.apply = apply_other_knobs;
+    bad.apply = apply_other_scalars;
     finds("dana-zero", "apply of dana-zero");
     bad.look_ahead = no_look_ahead;
     finds("nag-asgd", "look_ahead of nag-asgd");

@@ -40,10 +40,10 @@ static void apply_once(const struct rule *rule, size_t n, uint64_t seed, unsigne
         uint32_t worker = q && (seed + q) % 5 == 0 ? q - 1 : q;
         struct arrays at = bed_arrays(bed.cpu, worker);
         pass[q].at = bed_arrays(bed.gpu, worker);
-        pass[q].knobs = bed_knobs(rule, kind & 3, q);
+        pass[q].scalars = bed_scalars(rule, kind & 3, q);
         pass[q].dots = NULL;
         pass[q].want = want;
-        cpu->apply(rule, &at, &pass[q].knobs, NULL, bed.padded, want, &sums[q]);
+        cpu->apply(rule, &at, &pass[q].scalars, NULL, bed.padded, want, &sums[q]);
     }
     bed_wait(&bed, kernel_apply(&bed.place, rule, pass, count, NULL, n, bed.result));
     bed_compare(&bed, what);

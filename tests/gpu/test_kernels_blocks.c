@@ -63,14 +63,15 @@ static void apply_once(const struct rule *rule, size_t n, uint32_t blocks_count,
         struct arrays at = bed_arrays(bed.cpu, q);
         pass[q].at = bed_arrays(bed.gpu, q);
         /* kind bit 3: every other gradient has no lag */
-        pass[q].knobs = bed_knobs(rule, (kind & 3) | (kind & 8 && q % 2 ? 2 : 0), q);
-        pass[q].knobs.kappa *=
+        pass[q].scalars =
+            bed_scalars(rule, (kind & 3) | (kind & 8 && q % 2 ? 2 : 0), q);
+        pass[q].scalars.kappa *=
             exp2(-(double)((seed + q) % 12)); /* some gates half open */
         pass[q].dots = NULL;
         pass[q].want = want;
         blocks.dots = with & WITH_DOTS ? dots + (size_t)q * blocks_count : NULL;
-        cpu->apply(rule, &at, &pass[q].knobs, named ? &blocks : NULL, bed.padded, want,
-                   &sums[q]);
+        cpu->apply(rule, &at, &pass[q].scalars, named ? &blocks : NULL, bed.padded,
+                   want, &sums[q]);
     }
     bed_wait(&bed, kernel_apply(&bed.place, rule, pass, count, named ? &here : NULL, n,
                                 bed.result));
@@ -193,19 +194,19 @@ static void exact_once(size_t n, uint32_t blocks_count, uint64_t seed)
     bed_order(&bed, seed);
     struct arrays at = bed_arrays(bed.cpu, 0);
     pass.at = bed_arrays(bed.gpu, 0);
-    pass.knobs = bed_knobs(rule, 0, 0);
+    pass.scalars = bed_scalars(rule, 0, 0);
     for (size_t i = 0; i < n; i++) { /* sent: where the momentum's own part is out */
-        float ahead = pass.knobs.rate_share * at.all[i];
+        float ahead = pass.scalars.rate_share * at.all[i];
         /* stretches of such different sizes that their sum rounds in double */
         bed.cpu[5][i] = bed.gpu[5][i] = ldexpf(at.grad[i], -(int)(i / 1024 * 7 % 60));
         at.sent[i] = pass.at.sent[i] = at.theta[i] - ahead;
         size += fabs((double)at.grad[i] * (double)at.sent[i]);
     }
     cpu->dots(at.grad, at.sent, &blocks, bed.padded, dots);
-    pass.knobs.kappa = 1e13 / size;
+    pass.scalars.kappa = 1e13 / size;
     for (uint32_t i = 0; i < blocks_count; i++)
-        dots[i] += 0.5 / pass.knobs.kappa;
-    cpu->apply(rule, &at, &pass.knobs, &blocks, bed.padded, WANT_GAP, &sums);
+        dots[i] += 0.5 / pass.scalars.kappa;
+    cpu->apply(rule, &at, &pass.scalars, &blocks, bed.padded, WANT_GAP, &sums);
     bed_wait(&bed, kernel_apply(&bed.place, rule, &pass, 1, &here, n, bed.result));
     bed_compare(&bed, "a measure to the last bit");
     bed_compare_sums(&sums, &bed.result[0].sums, "a measure to the last bit");

@@ -57,14 +57,15 @@ static void measure_each(uint64_t seed, const char *what)
     struct arrays cpu = bed_arrays(bed.cpu, 0), gpu = bed_arrays(bed.gpu, 0);
 
     for (int r = 0; r < rules_count; r++) {
-        struct knobs knobs =
-            bed_knobs(&rules[r], (unsigned)(seed + (uint64_t)r / 2), 0);
+        struct step_scalars scalars =
+            bed_scalars(&rules[r], (unsigned)(seed + (uint64_t)r / 2), 0);
         if (!(rules[r].flags & RULE_GLOBAL) && (uint64_t)r != seed % 8)
             continue;
-        bed_wait(&bed, kernel_measure(&bed.place, &rules[r], &gpu, &knobs, bed.n,
+        bed_wait(&bed, kernel_measure(&bed.place, &rules[r], &gpu, &scalars, bed.n,
                                       bed.result));
-        bed_compare_double(bed_cpu(seed)->measure(&rules[r], &cpu, &knobs, bed.padded),
-                           bed.result[0].value, what, rules[r].name);
+        bed_compare_double(
+            bed_cpu(seed)->measure(&rules[r], &cpu, &scalars, bed.padded),
+            bed.result[0].value, what, rules[r].name);
     }
 }
 
@@ -125,9 +126,9 @@ static void look_ahead_each(uint64_t seed, const char *what)
     struct arrays cpu = bed_arrays(bed.cpu, 0), gpu = bed_arrays(bed.gpu, 0);
 
     for (int r = (int)(seed % 3); r < rules_count; r += 3) {
-        struct knobs knobs = bed_knobs(&rules[r], 0, (uint32_t)r);
-        bed_wait(&bed, kernel_look_ahead(&bed.place, &rules[r], &gpu, &knobs, bed.n));
-        bed_cpu(seed)->look_ahead(&rules[r], &cpu, &knobs, bed.padded);
+        struct step_scalars scalars = bed_scalars(&rules[r], 0, (uint32_t)r);
+        bed_wait(&bed, kernel_look_ahead(&bed.place, &rules[r], &gpu, &scalars, bed.n));
+        bed_cpu(seed)->look_ahead(&rules[r], &cpu, &scalars, bed.padded);
         bed_compare(&bed, what);
     }
 }
@@ -172,7 +173,7 @@ static void round_each(uint64_t seed, const char *what)
     const struct rule *rule = rules_find("ssgd");
     struct arrays cpu = {.theta = bed.cpu[0], .all = bed.cpu[1]};
     struct arrays gpu = {.theta = bed.gpu[0], .all = bed.gpu[1]};
-    struct knobs knobs = bed_knobs(rule, 0, 1);
+    struct step_scalars scalars = bed_scalars(rule, 0, 1);
     uint32_t workers = 1 + (uint32_t)seed % WORKERS;
     unsigned want = seed % 2 ? WANT_GAP : 0;
     const float *grad[2][WORKERS];
@@ -185,9 +186,9 @@ static void round_each(uint64_t seed, const char *what)
         grad[1][w] = bed_arrays(bed.gpu, w).grad;
         sent[1][w] = bed_arrays(bed.gpu, w).sent;
     }
-    bed_cpu(seed)->round(rule, &cpu, &knobs, grad[0], sent[0], workers, bed.padded,
+    bed_cpu(seed)->round(rule, &cpu, &scalars, grad[0], sent[0], workers, bed.padded,
                          want, &sums);
-    bed_wait(&bed, kernel_round(&bed.place, rule, &gpu, &knobs, grad[1], sent[1],
+    bed_wait(&bed, kernel_round(&bed.place, rule, &gpu, &scalars, grad[1], sent[1],
                                 workers, bed.n, want, bed.result));
     bed_compare_sums(&sums, &bed.result[0].sums, what);
 }

@@ -116,20 +116,21 @@ static struct arrays arrays_of(float *const *from, uint32_t worker)
                            .grad = from[GRAD + worker]};
 }
 
-static struct knobs knobs_of(const struct rule *rule, double rate, uint64_t lag)
+static struct step_scalars scalars_of(const struct rule *rule, double rate,
+                                      uint64_t lag)
 {
     struct settings settings = {.momentum = 0.9, .rate_max = 0.2};
-    struct moment moment = {.rate = rate,
-                            .lag = lag,
-                            .active = QUEUE,
-                            .samples = 5,
-                            .global_gap = 0.3,
-                            .global_stat = 0.1};
-    struct knobs knobs;
+    struct step_context context = {.rate = rate,
+                                   .lag = lag,
+                                   .active = QUEUE,
+                                   .samples = 5,
+                                   .global_gap = 0.3,
+                                   .global_stat = 0.1};
+    struct step_scalars scalars;
 
     settings_default(&settings);
-    rules_knobs(rule, &settings, &moment, &knobs);
-    return knobs;
+    rules_step_scalars(rule, &settings, &context, &scalars);
+    return scalars;
 }
 
 /* ---- apply --------------------------------------------------------------- */
@@ -153,10 +154,10 @@ static void apply_rule(struct bed *bed, const struct rule *rule,
 
         here.dots = published && w < 2 ? dots[w] : NULL;
         pass[w] = (struct device_pass){.at = arrays_of(bed->there, w),
-                                       .knobs = knobs_of(rule, 0.01 * (w + 1), w),
+                                       .scalars = scalars_of(rule, 0.01 * (w + 1), w),
                                        .dots = here.dots,
                                        .want = WANT_GAP};
-        cpu->apply(rule, &at, &pass[w].knobs, blocks != NULL ? &here : NULL, N,
+        cpu->apply(rule, &at, &pass[w].scalars, blocks != NULL ? &here : NULL, N,
                    WANT_GAP, &sums[w]);
     }
     ops->apply(bed->device, rule, pass, QUEUE, blocks, N, 7);
@@ -194,7 +195,7 @@ static void applies_wrongly(void **state)
     (void)state;
     set_up(&bed);
     pass = (struct device_pass){.at = arrays_of(bed.there, 0),
-                                .knobs = knobs_of(rules_find("dana-lga"), 0.1, 1)};
+                                .scalars = scalars_of(rules_find("dana-lga"), 0.1, 1)};
     settle(&bed, DEVICE_WORK);
     ops->apply(bed.device, rules_find("dana-lga"), &pass, 1, NULL, N, 0);
     assert_int_equal(ops->failure(bed.device, &error), GAPLESS_INVALID);
@@ -219,13 +220,13 @@ static void many_lists(void **state)
         double dots[3] = {0.1 * i, 0.2 - 0.01 * i, 0.3}; /* of the call only */
         struct arrays at = arrays_of(bed.host, i % QUEUE);
         struct device_pass pass = {.at = arrays_of(bed.there, i % QUEUE),
-                                   .knobs = knobs_of(rule, 0.001, i),
+                                   .scalars = scalars_of(rule, 0.001, i),
                                    .dots = dots};
         struct blocks here = cut;
         struct sums sums;
 
         here.dots = dots;
-        cpu->apply(rule, &at, &pass.knobs, &here, N, 0, &sums);
+        cpu->apply(rule, &at, &pass.scalars, &here, N, 0, &sums);
         ops->apply(bed.device, rule, &pass, 1, blocks, N, i);
     }
     same(&bed, "50 lists");
@@ -244,7 +245,7 @@ static void rounds(void **state)
     (void)state;
     set_up(&bed);
     for (uint32_t i = 0; i < 40; i++) {
-        struct knobs knobs = knobs_of(rule, 0.01, 0);
+        struct step_scalars scalars = scalars_of(rule, 0.01, 0);
         struct arrays at = arrays_of(bed.host, 0), there = arrays_of(bed.there, 0);
         const float *grad[2][QUEUE];
         float *sent[2][QUEUE];
@@ -257,8 +258,8 @@ static void rounds(void **state)
             grad[1][w] = bed.there[GRAD + who];
             sent[1][w] = bed.there[SENT + who];
         }
-        cpu->round(rule, &at, &knobs, grad[0], sent[0], QUEUE, N, WANT_GAP, &sums);
-        ops->round(bed.device, rule, &there, &knobs, grad[1], sent[1], QUEUE, N,
+        cpu->round(rule, &at, &scalars, grad[0], sent[0], QUEUE, N, WANT_GAP, &sums);
+        ops->round(bed.device, rule, &there, &scalars, grad[1], sent[1], QUEUE, N,
                    WANT_GAP, i);
     }
     same(&bed, "round");
@@ -271,7 +272,7 @@ static void rounds(void **state)
 static void measures(void **state)
 {
     const struct rule *rule = rules_find("dana-ga-global");
-    struct knobs knobs = knobs_of(rule, 0.01, 2);
+    struct step_scalars scalars = scalars_of(rule, 0.01, 2);
     struct arrays at, there;
     struct bed bed;
     double value;
@@ -280,8 +281,8 @@ static void measures(void **state)
     set_up(&bed);
     at = arrays_of(bed.host, 1);
     there = arrays_of(bed.there, 1);
-    value = cpu->measure(rule, &at, &knobs, N);
-    ops->measure(bed.device, rule, &there, &knobs, N, 255);
+    value = cpu->measure(rule, &at, &scalars, N);
+    ops->measure(bed.device, rule, &there, &scalars, N, 255);
     same(&bed, "measure");
     assert_memory_equal(&ops->result(bed.device, 255)->value, &value, sizeof value);
     tear_down(&bed);
@@ -290,7 +291,7 @@ static void measures(void **state)
 static void membership(void **state)
 {
     const struct rule *rule = rules_find("dana-zero");
-    struct knobs knobs = knobs_of(rule, 0.01, 2);
+    struct step_scalars scalars = scalars_of(rule, 0.01, 2);
     const float *own[2][2];
     struct arrays at, there;
     struct bed bed;
@@ -299,8 +300,8 @@ static void membership(void **state)
     set_up(&bed);
     at = arrays_of(bed.host, 1);
     there = arrays_of(bed.there, 1);
-    cpu->look_ahead(rule, &at, &knobs, N);
-    ops->look_ahead(bed.device, rule, &there, &knobs, N);
+    cpu->look_ahead(rule, &at, &scalars, N);
+    ops->look_ahead(bed.device, rule, &there, &scalars, N);
     same(&bed, "look_ahead");
     cpu->forget(rule, &at, N);
     ops->forget(bed.device, rule, &there, N);

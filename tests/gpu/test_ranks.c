@@ -90,13 +90,14 @@ static int nothing(void *context, uint32_t rank, const void *argument,
     return GAPLESS_OK;
 }
 
-static struct group *open_group(struct bed *bed, int64_t patience_ns, int64_t grace_ns)
+static struct group *open_group(struct bed *bed, int64_t peer_wait_ns,
+                                int64_t abort_wait_ns)
 {
     struct group_config config = {.size = bed->size,
                                   .context = bed,
                                   .abort = bed_abort,
-                                  .patience_ns = patience_ns,
-                                  .grace_ns = grace_ns};
+                                  .peer_wait_ns = peer_wait_ns,
+                                  .abort_wait_ns = abort_wait_ns};
     struct gapless_error error = {0};
     struct group *ret = NULL;
 
@@ -116,7 +117,7 @@ static void test_in_step(void **state)
         group = open_group(&bed, 10 * SECOND, 10 * SECOND);
         for (unsigned i = 0; i < 50; i++)
             assert_int_equal(group_run(group, nothing, NULL, &error), GAPLESS_OK);
-        assert_int_equal(group_culprit(group), size);
+        assert_int_equal(group_first_failed(group), size);
         for (uint32_t r = 0; r < size; r++)
             assert_int_equal(bed.seen[r], 50);
         assert_int_equal(group_run(group, meet, NULL, &error), GAPLESS_OK);
@@ -143,7 +144,7 @@ static void test_failure(void **state)
         assert_int_equal(group_run(group, meet, NULL, &error), GAPLESS_SYSTEM);
         (void)snprintf(name, sizeof name, "rank %u of 4: it is the odd one", odd);
         assert_string_equal(error.text, name);
-        assert_int_equal(group_culprit(group), odd);
+        assert_int_equal(group_first_failed(group), odd);
         assert_int_equal(bed.aborts, 4);
         /* What comes after is not run, and says the same. */
         assert_int_equal(group_run(group, meet, NULL, &again), GAPLESS_SYSTEM);
@@ -157,7 +158,7 @@ static void test_failure(void **state)
     }
 }
 
-/* A rank that never comes back by itself: it is named when the patience is used up. */
+/* A rank that never comes back by itself: it is named when the bound on waiting is used up. */
 static void test_late(void **state)
 {
     struct gapless_error error = {0};

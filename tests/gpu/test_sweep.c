@@ -41,16 +41,16 @@ static bool good(struct life *life, int status, const struct gapless_error *erro
 /* What may be missing with no harm: page-locking, a DMA-BUF. */
 static void extras(struct device *device, void *memory, float *host)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     uint64_t offset;
     int fd = -1;
 
-    if (ops->pin(device, host, BYTES, &why) != GAPLESS_OK)
-        assert_true(why.text[0] != '\0');
-    if (ops->share(device, memory, BYTES, &fd, &offset, &why) == GAPLESS_OK)
+    if (ops->pin(device, host, BYTES, &reason) != GAPLESS_OK)
+        assert_true(reason.text[0] != '\0');
+    if (ops->share(device, memory, BYTES, &fd, &offset, &reason) == GAPLESS_OK)
         assert_int_equal(close(fd), 0);
     else
-        assert_true(why.text[0] != '\0');
+        assert_true(reason.text[0] != '\0');
     (void)ops->flush(device);
 }
 
@@ -59,13 +59,13 @@ static void work(struct device *device, const float *host, struct life *life)
     uint32_t end = N;
     struct blocks one = {&end, 1, NULL, NULL};
     struct device_blocks *blocks = NULL;
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     const float *own[2];
     void *memory[2] = {NULL, NULL};
 
-    if (!good(life, ops->take(device, BYTES, &memory[0], &why), &why) ||
-        !good(life, ops->take(device, BYTES, &memory[1], &why), &why) ||
-        !good(life, ops->blocks_new(device, &one, &blocks, &why), &why))
+    if (!good(life, ops->take(device, BYTES, &memory[0], &reason), &reason) ||
+        !good(life, ops->take(device, BYTES, &memory[1], &reason), &reason) ||
+        !good(life, ops->blocks_new(device, &one, &blocks, &reason), &reason))
         return;
     extras(device, memory[0], life->back);
     ops->copy_in(device, memory[0], host, BYTES);
@@ -79,7 +79,8 @@ static void work(struct device *device, const float *host, struct life *life)
     ops->after(device, DEVICE_OUT, ops->mark(device, DEVICE_WORK));
     ops->copy_out(device, life->back, memory[0], BYTES);
     life->whole = good(
-        life, ops->wait(device, ops->mark(device, DEVICE_OUT), 9 * SECOND, &why), &why);
+        life, ops->wait(device, ops->mark(device, DEVICE_OUT), 9 * SECOND, &reason),
+        &reason);
     ops->blocks_free(device, blocks);
     ops->give(device, memory[1]);
     ops->unpin(device, life->back);
@@ -87,14 +88,14 @@ static void work(struct device *device, const float *host, struct life *life)
 
 static void live(struct life *life)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     struct device *device = NULL;
     float host[N];
 
     memset(life, 0, sizeof *life);
     for (int i = 0; i < N; i++)
         host[i] = (float)i;
-    life->opened = good(life, ops->open(0, N, 4, &device, &why), &why);
+    life->opened = good(life, ops->open(0, N, 4, &device, &reason), &reason);
     if (!life->opened) {
         assert_null(device);
         return;

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "tests/gpu/fake/fake_cuda.h"
-#include "tests/gpu/crew.h"
+#include "tests/gpu/workers.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -43,7 +43,7 @@ static uint64_t draw(uint64_t *state, uint64_t below)
     return (*state >> 33) % below;
 }
 
-static void pull(struct crew_worker *w, uint64_t *ret)
+static void pull(struct test_worker *w, uint64_t *ret)
 {
     struct gapless_error error = {0};
 
@@ -53,20 +53,20 @@ static void pull(struct crew_worker *w, uint64_t *ret)
 
 /* Every ninth batch is not finite, and must leave no trace but a count. False: it was
  * one. */
-static bool push(struct crew_worker *w, uint64_t batch)
+static bool push(struct test_worker *w, uint64_t batch)
 {
     static float params[COUNT], grad[COUNT];
     uint64_t state = batch * 1000003u + 17;
     struct gapless_error error = {0};
     int status;
 
-    crew_params(w, params);
+    workers_params(w, params);
     for (uint32_t i = 0; i < COUNT; i++)
         grad[i] = (0.2f + 0.1f * (float)(i % 7)) * (params[i] - 1) +
                   0.5f * ((float)draw(&state, 2001) / 1000 - 1);
     if (batch % 9 == 8)
         grad[batch % COUNT] = (float)NAN;
-    crew_grad(w, grad);
+    workers_grad(w, grad);
     status = gapless_worker_push(w->worker, 0.25 * (double)batch, &error);
     if (status != (batch % 9 == 8 ? GAPLESS_NOT_FINITE : GAPLESS_OK))
         fail_msg("%d %s", status, error.text);
@@ -82,11 +82,11 @@ struct outcome {
 /* A run in a seeded order of arrival: who has pushed pulls before the next one pushes,
  * but for synchronous rules, where all do. */
 static void run(const char *transport, const char *rule, uint64_t range_elements,
-                const enum crew_memory memory[WORKERS], struct outcome *ret)
+                const enum workers_memory memory[WORKERS], struct outcome *ret)
 {
     struct gapless_master_config config = usual;
     struct gapless_worker_config own = {.allow_staging = true};
-    struct crew_worker w[WORKERS];
+    struct test_worker w[WORKERS];
     struct gapless_worker_stats stats;
     struct gapless_error error = {0};
     uint64_t batch[WORKERS], random = 5;
@@ -95,12 +95,12 @@ static void run(const char *transport, const char *rule, uint64_t range_elements
 
     config.rule = rule;
     config.range_elements = range_elements;
-    m = crew_master(&config, transport);
+    m = workers_master(&config, transport);
     own.address = config.address;
     own.model = config.model;
     own.by_range = range_elements > 0;
     for (int i = 0; i < WORKERS; i++)
-        if (crew_join(&own, memory[i], COUNT, &w[i], &error) != GAPLESS_OK)
+        if (workers_join(&own, memory[i], COUNT, &w[i], &error) != GAPLESS_OK)
             fail_msg("%s over %s: %s", rule, transport, error.text);
     for (int i = 0; i < WORKERS; i++)
         pull(&w[i], &batch[i]);
@@ -120,7 +120,7 @@ static void run(const char *transport, const char *rule, uint64_t range_elements
     for (uint32_t i = 0; i < WORKERS; i++) {
         assert_int_equal(gapless_master_worker_stats(m, i, &stats), GAPLESS_OK);
         ret->loss[i] = stats.loss;
-        crew_part(&w[i]);
+        workers_part(&w[i]);
     }
     gapless_master_close(m);
 }
@@ -128,7 +128,7 @@ static void run(const char *transport, const char *rule, uint64_t range_elements
 static void same(const char *rule, const struct outcome *a, const struct outcome *b)
 {
     for (uint32_t i = 0; i < COUNT; i++)
-        if (crew_bits(a->params[i]) != crew_bits(b->params[i]))
+        if (workers_bits(a->params[i]) != workers_bits(b->params[i]))
             fail_msg("%s, parameter %u: %.9g, not %.9g", rule, i, (double)b->params[i],
                      (double)a->params[i]);
     assert_int_equal(a->stats.gradients, b->stats.gradients);
@@ -141,8 +141,8 @@ static void same(const char *rule, const struct outcome *a, const struct outcome
 
 static void every_rule(void **state)
 {
-    static const enum crew_memory plain[] = {CREW_OWN, CREW_OWN, CREW_OWN},
-                                  mixed[] = {CREW_GPU, CREW_HOST, CREW_GPU};
+    static const enum workers_memory plain[] = {MEMORY_OWN, MEMORY_OWN, MEMORY_OWN},
+                                     mixed[] = {MEMORY_GPU, MEMORY_HOST, MEMORY_GPU};
     static struct outcome expected, seen;
     struct gapless_rule rule;
 
@@ -175,7 +175,7 @@ static void large_gradient(void **state)
     float *before = calloc(count, sizeof(float)), *after = calloc(count, sizeof(float));
     struct gapless_master *m = NULL;
     struct gapless_error error = {0};
-    struct crew_worker w;
+    struct test_worker w;
     uint64_t batch;
     char text[512];
 
@@ -183,9 +183,9 @@ static void large_gradient(void **state)
     assert_non_null(before);
     assert_non_null(after);
     config.address = "sim:big";
-    m = crew_master(&config, "sim");
+    m = workers_master(&config, "sim");
     own.address = config.address;
-    if (crew_join(&own, CREW_GPU, count, &w, &error) != GAPLESS_OK)
+    if (workers_join(&own, MEMORY_GPU, count, &w, &error) != GAPLESS_OK)
         fail_msg("%s", error.text);
     gapless_worker_device(w.worker, text, sizeof text);
     assert_non_null(strstr(text, "cuda:0"));
@@ -193,15 +193,15 @@ static void large_gradient(void **state)
     pull(&w, &batch);
     for (size_t i = 0; i < count; i++)
         before[i] = (float)(i % 5) - 2.0f;
-    crew_grad(&w, before);
+    workers_grad(&w, before);
     assert_int_equal(gapless_worker_push(w.worker, 0, NULL), GAPLESS_OK);
     pull(&w, &batch);
-    crew_params(&w, after);
+    workers_params(&w, after);
     /* ||grad|| = sqrt(2 * count) was scaled down to 10, by 0.5 */
     for (size_t i = 0; i < count; i += 997)
         assert_true(fabs((double)after[i] +
                          5.0 / sqrt(2.0 * (double)count) * (double)before[i]) < 1e-5);
-    crew_part(&w);
+    workers_part(&w);
     gapless_master_close(m);
     free(before);
     free(after);
@@ -215,27 +215,27 @@ static void describes(void **state)
     struct gapless_worker_config own = {.allow_staging = true};
     struct gapless_error error = {0};
     struct gapless_master *m;
-    struct crew_worker w;
+    struct test_worker w;
     char text[512];
 
     (void)state;
-    m = crew_master(&config, "simnet");
+    m = workers_master(&config, "simnet");
     own.address = config.address;
     own.model = config.model;
-    assert_int_equal(crew_join(&own, CREW_OWN, COUNT, &w, &error), GAPLESS_OK);
+    assert_int_equal(workers_join(&own, MEMORY_OWN, COUNT, &w, &error), GAPLESS_OK);
     gapless_worker_device(w.worker, text, sizeof text);
     assert_int_equal(strncmp(text, "cpu-", 4), 0);
     assert_null(strstr(text, "buffers"));
-    crew_part(&w);
-    assert_int_equal(crew_join(&own, CREW_HOST, COUNT, &w, &error), GAPLESS_OK);
+    workers_part(&w);
+    assert_int_equal(workers_join(&own, MEMORY_HOST, COUNT, &w, &error), GAPLESS_OK);
     gapless_worker_device(w.worker, text, sizeof text);
     assert_non_null(strstr(text, "buffers of the caller in host memory"));
-    crew_part(&w);
-    assert_int_equal(crew_join(&own, CREW_GPU, COUNT, &w, &error), GAPLESS_OK);
+    workers_part(&w);
+    assert_int_equal(workers_join(&own, MEMORY_GPU, COUNT, &w, &error), GAPLESS_OK);
     gapless_worker_device(w.worker, text, sizeof text);
     assert_non_null(strstr(text, "staged"));
     assert_non_null(strstr(text, "no network card reaches it"));
-    crew_part(&w);
+    workers_part(&w);
     gapless_master_close(m);
 }
 
@@ -257,7 +257,7 @@ static void wrong_buffers(void **state)
 {
     static float one[COUNT], two[COUNT];
     const struct gapless_model model = {tensors, 2};
-    float *gpu_memory = crew_take(COUNT);
+    float *gpu_memory = workers_take(COUNT);
 
     (void)state;
     /* Nobody is asked to connect for these: the address would not be found. */
@@ -281,7 +281,7 @@ static void wrong_buffers(void **state)
         &(struct gapless_worker_config){
             .address = "sim:nobody", .model = model, .params = gpu_memory, .grad = two},
         GAPLESS_INVALID, "not of the same memory");
-    crew_give(gpu_memory);
+    workers_give(gpu_memory);
 }
 
 /* A network without a card that reaches a GPU: only if the caller allows copies. */
@@ -291,26 +291,27 @@ static void staging_is_asked_for(void **state)
     struct gapless_worker_config own = {.wait_ns = 1000000000};
     struct gapless_error error = {0};
     struct gapless_master *m;
-    struct crew_worker w;
+    struct test_worker w;
     char text[512];
 
     (void)state;
-    m = crew_master(&config, "simnet");
+    m = workers_master(&config, "simnet");
     own.address = config.address;
     own.model = config.model;
-    assert_int_equal(crew_join(&own, CREW_GPU, COUNT, &w, &error), GAPLESS_UNSUPPORTED);
+    assert_int_equal(workers_join(&own, MEMORY_GPU, COUNT, &w, &error),
+                     GAPLESS_UNSUPPORTED);
     assert_non_null(strstr(error.text, "--allow-staging"));
     assert_non_null(strstr(error.text, "no network card"));
     gapless_master_close(m);
     /* Under a rule that keeps parameters at the worker there is no other way. */
     config.rule = "easgd";
-    m = crew_master(&config, "simnet");
+    m = workers_master(&config, "simnet");
     own.address = config.address;
-    if (crew_join(&own, CREW_GPU, COUNT, &w, &error) != GAPLESS_OK)
+    if (workers_join(&own, MEMORY_GPU, COUNT, &w, &error) != GAPLESS_OK)
         fail_msg("%s", error.text);
     gapless_worker_device(w.worker, text, sizeof text);
     assert_non_null(strstr(text, "keeps parameters at the worker"));
-    crew_part(&w);
+    workers_part(&w);
     gapless_master_close(m);
 }
 
@@ -326,13 +327,13 @@ static void lost_gpu(void **state)
     struct gapless_error error = {0};
     struct gapless_worker *worker = NULL;
     struct gapless_master *m;
-    float *params = crew_take(COUNT), *grad = crew_take(COUNT);
+    float *params = workers_take(COUNT), *grad = workers_take(COUNT);
     uint64_t batch;
 
     (void)state;
     assert_non_null(fake);
     config.workers_wait = 1;
-    m = crew_master(&config, "sim");
+    m = workers_master(&config, "sim");
     own.address = config.address;
     own.model = config.model;
     own.params = params;
@@ -346,9 +347,9 @@ static void lost_gpu(void **state)
     assert_non_null(strstr(error.text, "GPU 0"));
     gapless_worker_close(worker);
     gapless_master_close(m);
-    crew_give(params);
-    crew_give(grad);
-    crew_end();
+    workers_give(params);
+    workers_give(grad);
+    workers_end();
     fake->reset();
 }
 
@@ -386,13 +387,13 @@ static void calls_fail_one_by_one(void **state)
 {
     struct gapless_master_config config = usual;
     struct gapless_worker_config own = {.wait_ns = 1000000000};
-    float *params = crew_take(COUNT), *grad = crew_take(COUNT);
+    float *params = workers_take(COUNT), *grad = workers_take(COUNT);
     struct gapless_master *m;
     unsigned long calls;
 
     (void)state;
     config.workers_max = 400;
-    m = crew_master(&config, "sim");
+    m = workers_master(&config, "sim");
     own.address = config.address;
     own.model = config.model;
     own.params = params;
@@ -403,8 +404,8 @@ static void calls_fail_one_by_one(void **state)
         if (i < 20 || i + 20 > calls || i % 41 == 0)
             (void)open_once(&own, i);
     gapless_master_close(m);
-    crew_give(params);
-    crew_give(grad);
+    workers_give(params);
+    workers_give(grad);
 }
 
 static int end(void **state)
@@ -412,7 +413,7 @@ static int end(void **state)
     const struct fake_cuda *fake = fake_cuda_of_plugin();
 
     (void)state;
-    crew_end();
+    workers_end();
     return fake != NULL && fake->leaks() == 0 ? 0 : 1;
 }
 

@@ -53,8 +53,8 @@ static inline number *drive_array(size_t n)
     return ret;
 }
 
-static inline void drive_moment(const struct drive *d, uint32_t w, double rate,
-                                struct moment *ret)
+static inline void drive_context(const struct drive *d, uint32_t w, double rate,
+                                 struct step_context *ret)
 {
     memset(ret, 0, sizeof *ret);
     ret->rate = rate;
@@ -82,11 +82,11 @@ static inline void drive_copy(struct drive *d, uint32_t w)
 static inline void drive_give(struct drive *d, uint32_t w, double rate)
 {
     struct arrays at = drive_arrays(d, w);
-    struct moment moment;
-    struct knobs knobs;
-    drive_moment(d, w, rate, &moment);
-    rules_knobs(d->rule, &d->settings, &moment, &knobs);
-    d->compute->look_ahead(d->rule, &at, &knobs, d->n);
+    struct step_context context;
+    struct step_scalars scalars;
+    drive_context(d, w, rate, &context);
+    rules_step_scalars(d->rule, &d->settings, &context, &scalars);
+    d->compute->look_ahead(d->rule, &at, &scalars, d->n);
     drive_copy(d, w);
     memcpy(d->x[w], d->sent[w], d->n * sizeof(number));
     d->read[w] = d->version;
@@ -160,8 +160,8 @@ static inline void drive_push(struct drive *d, uint32_t w, const double *gradien
                               double rate)
 {
     struct arrays at = drive_arrays(d, w);
-    struct moment moment;
-    struct knobs knobs;
+    struct step_context context;
+    struct step_scalars scalars;
 
     for (size_t j = 0; j < d->k; j++)
         d->grad[j] = (number)gradient[j];
@@ -173,14 +173,14 @@ static inline void drive_push(struct drive *d, uint32_t w, const double *gradien
         d->compute->dots(d->grad, d->sent[w], &d->blocks, d->n, d->dots);
         d->blocks.dots = d->dots;
     }
-    drive_moment(d, w, rate, &moment);
-    rules_knobs(d->rule, &d->settings, &moment, &knobs);
+    drive_context(d, w, rate, &context);
+    rules_step_scalars(d->rule, &d->settings, &context, &scalars);
     if (d->rule->flags & RULE_GLOBAL) {
-        double gap_sq = d->compute->measure(d->rule, &at, &knobs, d->n);
-        moment.global_gap = sqrt(gap_sq / (double)d->k);
-        rules_knobs(d->rule, &d->settings, &moment, &knobs);
+        double gap_sq = d->compute->measure(d->rule, &at, &scalars, d->n);
+        context.global_gap = sqrt(gap_sq / (double)d->k);
+        rules_step_scalars(d->rule, &d->settings, &context, &scalars);
     }
-    d->compute->apply(d->rule, &at, &knobs, &d->blocks, d->n, d->want, &d->sums);
+    d->compute->apply(d->rule, &at, &scalars, &d->blocks, d->n, d->want, &d->sums);
     d->global_stat = d->settings.rho * d->global_stat +
                      (1.0 - d->settings.rho) * (d->sums.step_sq / (double)d->k);
     d->samples++;
@@ -188,7 +188,7 @@ static inline void drive_push(struct drive *d, uint32_t w, const double *gradien
     d->read[w] = d->version;
     drive_copy(d, w);
     if (d->rule->flags & RULE_WORKER_ELASTIC)
-        d->compute->approach(d->x[w], d->sent[w], knobs.elastic, d->n);
+        d->compute->approach(d->x[w], d->sent[w], scalars.elastic, d->n);
 }
 
 /* Synchronous: gradient[w] of every worker, one update. */
@@ -196,11 +196,11 @@ static inline void drive_round(struct drive *d, const number *const *gradient,
                                double rate)
 {
     struct arrays at = {.theta = d->theta, .all = d->all};
-    struct moment moment;
-    struct knobs knobs;
-    drive_moment(d, 0, rate, &moment);
-    rules_knobs(d->rule, &d->settings, &moment, &knobs);
-    d->compute->round(d->rule, &at, &knobs, gradient, d->sent, d->workers, d->n,
+    struct step_context context;
+    struct step_scalars scalars;
+    drive_context(d, 0, rate, &context);
+    rules_step_scalars(d->rule, &d->settings, &context, &scalars);
+    d->compute->round(d->rule, &at, &scalars, gradient, d->sent, d->workers, d->n,
                       d->want, &d->sums);
     d->version++;
     for (uint32_t w = 0; w < d->workers; w++)

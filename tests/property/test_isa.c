@@ -63,20 +63,20 @@ static struct blocks blocks_of(uint32_t *ends, size_t n)
     return ret;
 }
 
-static void knobs_of(const struct rule *rule, int variant, struct knobs *ret)
+static void scalars_of(const struct rule *rule, int variant, struct step_scalars *ret)
 {
     struct settings settings = {
         .momentum = 0.9, .rate_max = 0.1, .kappa = 0.02, .elastic = 0.3};
-    struct moment moment = {.rate = 0.05, .lag = 7, .active = 8, .samples = 30};
+    struct step_context context = {.rate = 0.05, .lag = 7, .active = 8, .samples = 30};
     settings.gap_ref = variant & 1 ? GAP_REF_OWN_LOOKAHEAD : GAP_REF_SENT;
-    moment.global_gap = 0.3;
-    moment.global_stat = 0.2;
+    context.global_gap = 0.3;
+    context.global_stat = 0.2;
     if (variant & 2) { /* the first update of a lone worker */
-        moment.lag = moment.samples = 0;
-        moment.active = 1;
+        context.lag = context.samples = 0;
+        context.active = 1;
     }
     settings_default(&settings);
-    rules_knobs(rule, &settings, &moment, ret);
+    rules_step_scalars(rule, &settings, &context, ret);
 }
 
 static void apply(const struct compute *c, const struct rule *rule, int variant,
@@ -85,12 +85,12 @@ static void apply(const struct compute *c, const struct rule *rule, int variant,
     uint32_t ends[32];
     struct blocks blocks = blocks_of(ends, n);
     struct arrays at = arrays_of(s);
-    struct knobs knobs;
-    knobs_of(rule, variant, &knobs);
-    s->returned = c->measure(rule, &at, &knobs, n);
+    struct step_scalars scalars;
+    scalars_of(rule, variant, &scalars);
+    s->returned = c->measure(rule, &at, &scalars, n);
     c->dots(at.grad, at.sent, &blocks, n, s->dots);
     blocks.dots = s->dots;
-    c->apply(rule, &at, &knobs, &blocks, n, want, &s->sums);
+    c->apply(rule, &at, &scalars, &blocks, n, want, &s->sums);
 }
 
 static void same_state(const struct state *a, const struct state *b, const char *what,
@@ -126,11 +126,11 @@ static void others(const struct compute *c, const struct rule *rule, size_t n,
     struct arrays at = arrays_of(s);
     const number *grad[WORKERS] = {s->array[5], s->extra[0], s->extra[1]};
     number *sent[WORKERS] = {s->array[4], s->extra[2], s->array[3]};
-    struct knobs knobs;
-    knobs_of(rule, 0, &knobs);
-    c->look_ahead(rule, &at, &knobs, n);
+    struct step_scalars scalars;
+    scalars_of(rule, 0, &scalars);
+    c->look_ahead(rule, &at, &scalars, n);
     if (rule->flags & RULE_ROUND)
-        c->round(rule, &at, &knobs, grad, sent, WORKERS, n, WANT_GAP, &s->sums);
+        c->round(rule, &at, &scalars, grad, sent, WORKERS, n, WANT_GAP, &s->sums);
     s->returned += c->decay(s->array[5], s->array[0], (number)0.01, n);
     s->returned += c->norm_sq(s->extra[0], n);
     c->scale(s->extra[0], (number)0.7, n);
@@ -198,15 +198,15 @@ static void gap_aware_only_shrinks(void **state)
     static struct state s;
     const struct rule *rule = rules_find("ga-plain");
     struct settings settings = {.rate_max = 0.1};
-    struct moment moment = {.rate = 1.0, .lag = 3, .active = 4, .samples = 50};
-    struct knobs knobs;
+    struct step_context context = {.rate = 1.0, .lag = 3, .active = 4, .samples = 50};
+    struct step_scalars scalars;
     (void)state;
     settings_default(&settings);
-    rules_knobs(rule, &settings, &moment, &knobs);
+    rules_step_scalars(rule, &settings, &context, &scalars);
     fill(&s, N_MAX, 11);
     memset(s.array[0], 0, sizeof s.array[0]);
     struct arrays at = arrays_of(&s);
-    compute_cpu()->apply(rule, &at, &knobs, NULL, N_MAX, 0, &s.sums);
+    compute_cpu()->apply(rule, &at, &scalars, NULL, N_MAX, 0, &s.sums);
     for (size_t j = 0; j < N_MAX - 5; j++) {
         double before = (double)s.array[5][j], after = -(double)s.array[0][j];
         assert_true(fabs(after) <= fabs(before) && after * before > 0.0);

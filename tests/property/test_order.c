@@ -16,7 +16,7 @@ enum {
     LAG = 4
 };
 
-struct element {
+struct scalar_element {
     float theta, own, all, stat, sent, grad;
 };
 
@@ -24,19 +24,19 @@ static const float rate = 0.05f, momentum = 0.9f, rate_momentum = (float)(0.05 *
 
 /* ---- corrections: return what enters the momentum ------------------------ */
 
-static float staleness(struct element *e)
+static float staleness(struct scalar_element *e)
 {
     return e->grad * (float)(1.0 / LAG);
 }
 
-static float delay_comp(struct element *e)
+static float delay_comp(struct scalar_element *e)
 {
     float square = e->grad * e->grad, product = square * (e->theta - e->sent);
     float more = 0.04f * product;
     return e->grad + more;
 }
 
-static float delay_comp_adaptive(struct element *e)
+static float delay_comp_adaptive(struct scalar_element *e)
 {
     float square = e->grad * e->grad;
     float old = 0.95f * e->stat, new = (float)(1.0 - 0.95) * square;
@@ -46,7 +46,7 @@ static float delay_comp_adaptive(struct element *e)
     return e->grad + more;
 }
 
-static float gap_aware(struct element *e)
+static float gap_aware(struct scalar_element *e)
 {
     double power = 1.0;
     for (int i = 0; i < 30; i++)
@@ -57,21 +57,21 @@ static float gap_aware(struct element *e)
     return e->grad * share;
 }
 
-static float none(struct element *e)
+static float none(struct scalar_element *e)
 {
     return e->grad;
 }
 
 /* ---- momenta: return the vector that was multiplied by the rate ---------- */
 
-static float move(struct element *e, float step)
+static float move(struct scalar_element *e, float step)
 {
     float way = rate * step;
     e->theta = e->theta - way;
     return step;
 }
 
-static float plain(struct element *e, float g)
+static float plain(struct scalar_element *e, float g)
 {
     move(e, g);
     e->sent = e->theta;
@@ -84,35 +84,35 @@ static float velocity(float *v, float g)
     return *v = old + g;
 }
 
-static float nag(struct element *e, float g)
+static float nag(struct scalar_element *e, float g)
 {
     float v = move(e, velocity(&e->all, g)), ahead = rate_momentum * v;
     e->sent = e->theta - ahead;
     return v;
 }
 
-static float heavy_ball(struct element *e, float g)
+static float heavy_ball(struct scalar_element *e, float g)
 {
     float v = move(e, velocity(&e->all, g));
     e->sent = e->theta;
     return v;
 }
 
-static float lwp(struct element *e, float g)
+static float lwp(struct scalar_element *e, float g)
 {
     float v = move(e, velocity(&e->all, g)), ahead = (float)(0.05 * (WORKERS - 1)) * v;
     e->sent = e->theta - ahead;
     return v;
 }
 
-static float multi(struct element *e, float g)
+static float multi(struct scalar_element *e, float g)
 {
     float v = move(e, velocity(&e->own, g));
     e->sent = e->theta;
     return v;
 }
 
-static float dana(struct element *e, float g)
+static float dana(struct scalar_element *e, float g)
 {
     float old = e->own, new = velocity(&e->own, g), difference = new - old, ahead;
     e->all = e->all + difference;
@@ -122,7 +122,7 @@ static float dana(struct element *e, float g)
     return new;
 }
 
-static float shared(struct element *e, float g)
+static float shared(struct scalar_element *e, float g)
 {
     float mine = (float)(0.9 / WORKERS) * e->all, step = mine + g;
     float kept = (float)(((WORKERS - 1) + 0.9) / WORKERS) * e->all, ahead;
@@ -135,8 +135,8 @@ static float shared(struct element *e, float g)
 
 static const struct {
     const char *rule;
-    float (*correct)(struct element *e);
-    float (*step)(struct element *e, float g);
+    float (*correct)(struct scalar_element *e);
+    float (*step)(struct scalar_element *e, float g);
 } rows[] = {
     {"asgd", none, plain},
     {"dana-slim", none, plain},
@@ -170,25 +170,26 @@ static void expect(const char *rule, const char *what, size_t j, float x, float 
 static void check(size_t row, uint64_t samples)
 {
     struct settings settings = {.momentum = 0.9, .rate_max = 0.1};
-    struct moment moment = {
+    struct step_context context = {
         .rate = 0.05, .lag = LAG, .active = WORKERS, .samples = samples};
     static _Alignas(64) float x[6][N];
-    struct element e[N];
+    struct scalar_element e[N];
     struct arrays at = {x[0], x[1], x[2], x[3], x[4], x[5]};
     const struct rule *rule = rules_find(rows[row].rule);
-    float (*correct)(struct element *) = rows[row].correct;
-    struct knobs knobs;
+    float (*correct)(struct scalar_element *) = rows[row].correct;
+    struct step_scalars scalars;
     struct sums sums;
 
     settings_default(&settings);
-    rules_knobs(rule, &settings, &moment, &knobs);
+    rules_step_scalars(rule, &settings, &context, &scalars);
     for (size_t j = 0; j < N; j++) {
         for (int a = 0; a < 6; a++)
             x[a][j] = (float)((drive_draw() - 0.5) * exp2(4.0 * drive_draw()));
         x[3][j] *= x[3][j];
-        e[j] = (struct element){x[0][j], x[1][j], x[2][j], x[3][j], x[4][j], x[5][j]};
+        e[j] = (struct scalar_element){x[0][j], x[1][j], x[2][j],
+                                       x[3][j], x[4][j], x[5][j]};
     }
-    compute_cpu()->apply(rule, &at, &knobs, NULL, N, 0, &sums);
+    compute_cpu()->apply(rule, &at, &scalars, NULL, N, 0, &sums);
     if (!samples && correct == gap_aware)
         correct = none; /* no step was seen yet: nothing to hold the gap against */
     for (size_t j = 0; j < N; j++) {

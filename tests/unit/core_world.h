@@ -21,7 +21,7 @@ struct world {
     uint64_t version[RANGES_MAX], read[WORKERS_MAX][RANGES_MAX];
     bool waits_for_ready[WORKERS_MAX][RANGES_MAX];
     bool sent[WORKERS_MAX][RANGES_MAX]; /* of the present message */
-    bool told_to_stop[WORKERS_MAX];
+    bool reported_to_stop[WORKERS_MAX];
     bool refused;
     unsigned most_actions;
 };
@@ -72,7 +72,7 @@ static inline void ready_one(struct world *w, uint32_t worker, uint32_t range)
             w->waits_for_ready[worker][r] = false;
         }
     if (cw->stop)
-        w->told_to_stop[worker] = true;
+        w->reported_to_stop[worker] = true;
     cw->ready = cw->refresh = false;
 }
 
@@ -111,7 +111,7 @@ static inline void do_round(struct world *w, bool finite)
         bool bad = finite && draw(w, 1024) < w->bad_share;
 
         if (bad)
-            core_spoil(w->core, i);
+            core_reject(w->core, i);
         note_applied(w, i, CORE_ALL, finite && !bad, 0);
     }
 }
@@ -127,7 +127,7 @@ static inline void perform(struct world *w, const struct core_action *a)
             w->read[a->worker][r] = w->version[r];
             w->waits_for_ready[a->worker][r] = true;
         }
-        w->told_to_stop[a->worker] = false;
+        w->reported_to_stop[a->worker] = false;
         break;
     case CORE_APPLY:
         applied = a->range == CORE_ALL && !w->core->config.whole

@@ -140,8 +140,8 @@ static inline int tell(struct net *net, uint32_t client, uint32_t note)
 
 static inline int text(struct net *net, uint32_t client, const char *words)
 {
-    return T->say(net->clients[client].tp, net->clients[client].peer, words,
-                  (uint32_t)strlen(words), &error);
+    return T->send_control(net->clients[client].tp, net->clients[client].peer, words,
+                           (uint32_t)strlen(words), &error);
 }
 
 /* A pump that does nothing. */

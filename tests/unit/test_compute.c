@@ -182,7 +182,7 @@ static void who_leaves_is_taken_out_of_the_sum(void **state)
 static void look_aheads(void **state)
 {
     struct settings settings = {.momentum = 0.5};
-    struct moment moment = {.rate = 0.25, .active = 3};
+    struct step_context context = {.rate = 0.25, .active = 3};
     static const struct {
         const char *rule;
         double ahead; /* of `all` */
@@ -198,10 +198,10 @@ static void look_aheads(void **state)
         for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
             const struct rule *rule = rules_find(rows[r].rule);
             struct arrays at = {.theta = a, .all = b, .sent = c};
-            struct knobs knobs;
+            struct step_scalars scalars;
             fill(a, N, 1), fill(b, N, 2), fill(c, N, 3);
-            rules_knobs(rule, &settings, &moment, &knobs);
-            compute->look_ahead(rule, &at, &knobs, N);
+            rules_step_scalars(rule, &settings, &context, &scalars);
+            compute->look_ahead(rule, &at, &scalars, N);
             for (int i = 0; i < N; i++)
                 equal((double)c[i], (double)a[i] - rows[r].ahead * (double)b[i]);
         }
@@ -230,11 +230,11 @@ static void gates_of_rule(const struct compute *compute, const char *name,
     double *dots = calloc(count, sizeof *dots);
     uint32_t *pieces = calloc(count, sizeof *pieces);
     struct settings settings = {.kappa = 1.0 / 64.0};
-    struct moment moment = {.rate = 1.0, .lag = 1, .active = 2};
+    struct step_context context = {.rate = 1.0, .lag = 1, .active = 2};
     struct blocks blocks = {.ends = ends, .count = count};
     struct arrays at = {.theta = big(0), .all = big(0), .grad = big(1)};
     number *sent = at.sent = big((number)(1.0 / 1024.0));
-    struct knobs knobs;
+    struct step_scalars scalars;
     struct sums sums;
     double sum = 0.0;
 
@@ -244,11 +244,11 @@ static void gates_of_rule(const struct compute *compute, const char *name,
         pieces[block] = cut && block % 3 == 0 ? 3 : 1;
     blocks.pieces = cut ? pieces : NULL;
     settings_default(&settings);
-    rules_knobs(rule, &settings, &moment, &knobs);
+    rules_step_scalars(rule, &settings, &context, &scalars);
     compute->dots(at.grad, at.sent, &blocks, BIG, dots);
     if (rule->flags & RULE_PUBLISHED)
         blocks.dots = dots;
-    compute->apply(rule, &at, &knobs, &blocks, BIG, WANT_GAP, &sums);
+    compute->apply(rule, &at, &scalars, &blocks, BIG, WANT_GAP, &sums);
     for (uint32_t block = 0, from = 0; block < count; from = ends[block++]) {
         double gate = fmax(0.0, 1.0 - pieces[block] * (ends[block] - from) / 65536.0);
         sum += gate;
@@ -337,9 +337,9 @@ static void gates_at_their_ends(void **state)
 {
     const struct rule *rule = rules_find("dana-lga");
     struct settings settings = {.momentum = 0.5};
-    struct moment moment = {.rate = 1.0, .lag = 0, .active = 2};
+    struct step_context context = {.rate = 1.0, .lag = 0, .active = 2};
     static _Alignas(64) number all[N], own[N];
-    struct knobs knobs;
+    struct step_scalars scalars;
     struct sums sums;
     (void)state;
     settings_default(&settings);
@@ -348,16 +348,16 @@ static void gates_at_their_ends(void **state)
         struct arrays at = {.theta = a, .own = own, .all = all, .sent = b, .grad = c};
         memset(own, 0, sizeof own), memset(all, 0, sizeof all);
         fill(a, N, 1), fill(b, N, 2), fill(c, N, 3);
-        moment.lag = 0;
-        rules_knobs(rule, &settings, &moment, &knobs);
-        compute->apply(rule, &at, &knobs, NULL, N, 0, &sums);
+        context.lag = 0;
+        rules_step_scalars(rule, &settings, &context, &scalars);
+        compute->apply(rule, &at, &scalars, NULL, N, 0, &sums);
         equal(sums.gate_sum, 1.0); /* no lag: as it is, whatever the gap */
         equal((double)own[77], (double)c[77]);
-        moment.lag = 1;
-        rules_knobs(rule, &settings, &moment, &knobs);
+        context.lag = 1;
+        rules_step_scalars(rule, &settings, &context, &scalars);
         memset(own, 0, sizeof own), memset(all, 0, sizeof all);
         a[N - 20] = (number)NAN; /* a sum that is no number closes the gate */
-        compute->apply(rule, &at, &knobs, NULL, N, 0, &sums);
+        compute->apply(rule, &at, &scalars, NULL, N, 0, &sums);
         equal(sums.gate_sum, 0.0);
         equal((double)own[77], 0.0);
     }

@@ -41,7 +41,7 @@ static void test_one_worker_has_no_lag(void **state)
     }
     assert_int_equal(w.core->phase, CORE_OVER_NOW);
     assert_int_equal(w.core->updates, 10);
-    assert_true(w.told_to_stop[0]);
+    assert_true(w.reported_to_stop[0]);
     end(&w);
 }
 
@@ -246,7 +246,7 @@ static void test_stop_lets_gradients_in(void **state)
     assert_int_equal(push(&w, 1, true), 0);
     assert_int_equal(w.core->phase, CORE_OVER_NOW);
     assert_int_equal(w.core->consumed, 3);
-    assert_true(w.told_to_stop[0] && w.told_to_stop[1]);
+    assert_true(w.reported_to_stop[0] && w.reported_to_stop[1]);
     end(&w);
 }
 

@@ -32,36 +32,36 @@ static void test_transports(void **state)
 
 static void test_shm_addresses(void **state)
 {
-    struct parse_why why;
+    struct parse_error reason;
     char text[ADDRESS_MAX];
 
     (void)state;
-    assert_true(address_check("shm:demo", &why));
-    assert_true(address_check("shm:/tmp/a b", &why));
-    assert_false(address_check("shm:", &why));
-    assert_false(address_check("shm", &why));
-    assert_non_null(strstr(why.text, "must be shm:NAME"));
-    assert_true(address_join("shm", "demo", text, &why));
+    assert_true(address_check("shm:demo", &reason));
+    assert_true(address_check("shm:/tmp/a b", &reason));
+    assert_false(address_check("shm:", &reason));
+    assert_false(address_check("shm", &reason));
+    assert_non_null(strstr(reason.text, "must be shm:NAME"));
+    assert_true(address_join("shm", "demo", text, &reason));
     assert_string_equal(text, "shm:demo");
-    assert_false(address_join("shm", "", text, &why));
+    assert_false(address_join("shm", "", text, &reason));
 }
 
 #if GAPLESS_HAVE_VERBS
 static void check(const char *text, const char *said)
 {
-    struct parse_why why = {""};
-    bool good = address_check(text, &why);
+    struct parse_error reason = {""};
+    bool good = address_check(text, &reason);
 
     if (good != (said == NULL))
-        fail_msg("'%s': %s", text, good ? "was taken" : why.text);
-    if (said != NULL && strstr(why.text, said) == NULL)
-        fail_msg("'%s': '%s', not '%s'", text, why.text, said);
+        fail_msg("'%s': %s", text, good ? "was taken" : reason.text);
+    if (said != NULL && strstr(reason.text, said) == NULL)
+        fail_msg("'%s': '%s', not '%s'", text, reason.text, said);
 }
 
 static void test_verbs_addresses(void **state)
 {
     char many[ADDRESS_MAX * 2] = "verbs:", text[ADDRESS_MAX] = "untouched";
-    struct parse_why why;
+    struct parse_error reason;
 
     (void)state;
     check("verbs:10.0.0.1:7471", NULL);
@@ -105,10 +105,10 @@ static void test_verbs_addresses(void **state)
     many[6 + 300] = '\0';
     check(many, "too long");
 
-    assert_false(address_join("verbs", "a b", text, &why));
+    assert_false(address_join("verbs", "a b", text, &reason));
     assert_string_equal(text, "untouched");
     assert_true(
-        address_join("verbs", "node1,[2001:db8::1]:9,[fe80::2%eth0]", text, &why));
+        address_join("verbs", "node1,[2001:db8::1]:9,[fe80::2%eth0]", text, &reason));
     assert_string_equal(text, "verbs:node1:7471,[2001:db8::1]:9,[fe80::2%eth0]:7471");
 }
 
@@ -123,11 +123,11 @@ static void test_wildcards(void **state)
 #else
 static void test_verbs_addresses(void **state)
 {
-    struct parse_why why;
+    struct parse_error reason;
 
     (void)state;
-    assert_false(address_check("verbs:10.0.0.1:7471", &why));
-    assert_non_null(strstr(why.text, "-DGAPLESS_VERBS=ON and build"));
+    assert_false(address_check("verbs:10.0.0.1:7471", &reason));
+    assert_non_null(strstr(reason.text, "-DGAPLESS_VERBS=ON and build"));
 }
 
 static void test_wildcards(void **state)
@@ -290,7 +290,7 @@ static void test_open(void **state)
 {
     struct settings settings = {.insecure = true,
                                 .rdma_device = "mlx5_0",
-                                .lanes = 2,
+                                .channels = 2,
                                 .retries = 3,
                                 .ack_timeout = 16};
     static struct network network;
@@ -299,7 +299,7 @@ static void test_open(void **state)
     (void)state;
     assert_int_equal(network_open(&settings, &network, &error), GAPLESS_OK);
     assert_null(network.net.token);
-    assert_true(network.net.insecure && network.net.lanes == 2 &&
+    assert_true(network.net.insecure && network.net.channels == 2 &&
                 network.net.retries == 3 && network.net.ack_timeout == 16);
     assert_string_equal(network.net.devices, "mlx5_0");
     write_token("tttttttttttttttttttt\n", 21, 0600);

@@ -16,13 +16,13 @@
 
 static void check_count(const char *text, bool good, uint64_t value)
 {
-    struct parse_why why = {""};
+    struct parse_error reason = {""};
     uint64_t got = 77;
 
-    if (parse_count(text, 1, 1ull << 40, &got, &why) != good)
+    if (parse_count(text, 1, 1ull << 40, &got, &reason) != good)
         fail_msg("'%s'", text);
     assert_true(got == (good ? value : 77));
-    assert_true(good == (why.text[0] == '\0'));
+    assert_true(good == (reason.text[0] == '\0'));
 }
 
 static void test_counts(void **state)
@@ -53,48 +53,48 @@ static void test_reals(void **state)
     static const char *const wrong[] = {"",     "x",     "nan", "inf", "-inf", "1e400",
                                         "1.2x", "0x1p1", " 1",  "1 ",  "--1",  "1,5"};
     const struct real_bounds bounds = {0.0, 2.0, true, true};
-    struct parse_why why;
+    struct parse_error reason;
     double got = 7.0;
 
     (void)state;
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
-        if (parse_real(wrong[i], bounds, &got, &why))
+        if (parse_real(wrong[i], bounds, &got, &reason))
             fail_msg("'%s'", wrong[i]);
-    assert_false(parse_real("0", bounds, &got, &why));
-    assert_false(parse_real("2", bounds, &got, &why));
+    assert_false(parse_real("0", bounds, &got, &reason));
+    assert_false(parse_real("2", bounds, &got, &reason));
     assert_true(got == 7.0);
-    assert_true(parse_real("1.5", bounds, &got, &why) && got == 1.5);
-    assert_true(parse_real("+.5", bounds, &got, &why) && got == 0.5);
-    assert_true(parse_real("5e-3", bounds, &got, &why) && got == 5e-3);
+    assert_true(parse_real("1.5", bounds, &got, &reason) && got == 1.5);
+    assert_true(parse_real("+.5", bounds, &got, &reason) && got == 0.5);
+    assert_true(parse_real("5e-3", bounds, &got, &reason) && got == 5e-3);
 }
 
 static void test_spans(void **state)
 {
-    struct parse_why why;
+    struct parse_error reason;
     struct span span;
     struct milestones steps;
 
     (void)state;
-    assert_true(parse_span("1epoch", &span, &why));
+    assert_true(parse_span("1epoch", &span, &reason));
     assert_int_equal(span_gradients(span, 9375, 1875.0), 1875);
-    assert_true(parse_span("2.5epochs", &span, &why));
+    assert_true(parse_span("2.5epochs", &span, &reason));
     assert_int_equal(span_gradients(span, 9375, 1875.0), 4688);
-    assert_true(parse_span("500updates", &span, &why));
+    assert_true(parse_span("500updates", &span, &reason));
     assert_int_equal(span_gradients(span, 9375, 1875.0), 500);
-    assert_true(parse_span("0.1", &span, &why));
+    assert_true(parse_span("0.1", &span, &reason));
     assert_int_equal(span_gradients(span, 1000, 10.0), 100);
-    assert_true(parse_span("10%", &span, &why));
+    assert_true(parse_span("10%", &span, &reason));
     assert_int_equal(span_gradients(span, 1000, 10.0), 100);
-    assert_false(parse_span("-1epoch", &span, &why));
-    assert_false(parse_span("1epochx", &span, &why));
-    assert_false(parse_span("1e300updates", &span, &why));
-    assert_true(parse_milestones("0.6:0.1,3epochs:0.5", &steps, &why));
+    assert_false(parse_span("-1epoch", &span, &reason));
+    assert_false(parse_span("1epochx", &span, &reason));
+    assert_false(parse_span("1e300updates", &span, &reason));
+    assert_true(parse_milestones("0.6:0.1,3epochs:0.5", &steps, &reason));
     assert_int_equal(steps.count, 2);
     assert_true(steps.step[1].at.unit == SPAN_EPOCHS && steps.step[1].factor == 0.5);
-    assert_true(parse_milestones("none", &steps, &why) && steps.count == 0);
-    assert_true(parse_milestones("", &steps, &why) && steps.count == 0);
-    assert_false(parse_milestones(",", &steps, &why));
-    assert_false(parse_milestones("0.6:0.1:3", &steps, &why));
+    assert_true(parse_milestones("none", &steps, &reason) && steps.count == 0);
+    assert_true(parse_milestones("", &steps, &reason) && steps.count == 0);
+    assert_false(parse_milestones(",", &steps, &reason));
+    assert_false(parse_milestones("0.6:0.1:3", &steps, &reason));
 }
 
 static const char *name_at(const void *context, unsigned index)
@@ -241,18 +241,18 @@ static void test_times(void **state)
 {
     static const char *const wrong[] = {"",    "s",   "-1s",   "1 s",  "1h",
                                         "1ss", "nan", "inf s", "1e10", "1e9m"};
-    struct parse_why why;
+    struct parse_error reason;
     double got = 7.0;
 
     (void)state;
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
-        if (parse_time(wrong[i], &got, &why))
+        if (parse_time(wrong[i], &got, &reason))
             fail_msg("'%s'", wrong[i]);
     assert_true(got == 7.0);
-    assert_true(parse_time("40s", &got, &why) && got == 40.0);
-    assert_true(parse_time("40", &got, &why) && got == 40.0);
-    assert_true(parse_time("1.5m", &got, &why) && got == 90.0);
-    assert_true(parse_time("0ms", &got, &why) && got == 0.0);
+    assert_true(parse_time("40s", &got, &reason) && got == 40.0);
+    assert_true(parse_time("40", &got, &reason) && got == 40.0);
+    assert_true(parse_time("1.5m", &got, &reason) && got == 90.0);
+    assert_true(parse_time("0ms", &got, &reason) && got == 0.0);
 }
 
 static void test_simulation(void **state)
@@ -311,7 +311,7 @@ static void test_operands(void **state)
 static void test_same_and_take(void **state)
 {
     struct settings a, b;
-    struct parse_why why;
+    struct parse_error reason;
 
     (void)state;
     assert_int_equal(setenv("GAPLESS_LR", "0.3", 1), 0);
@@ -324,9 +324,9 @@ static void test_same_and_take(void **state)
     assert_true(b.lr == 0.3);
     assert_false(options_same(&a, &b, "lr"));
     options_defaults(FOR_SIMULATE, &b);
-    assert_true(options_set(FOR_SIMULATE, "warmup", "0.1", &b, &why));
-    assert_true(options_set(FOR_SIMULATE, "steps", "", &b, &why));
-    assert_true(options_set(FOR_SIMULATE, "range-elements", "1024", &b, &why));
+    assert_true(options_set(FOR_SIMULATE, "warmup", "0.1", &b, &reason));
+    assert_true(options_set(FOR_SIMULATE, "steps", "", &b, &reason));
+    assert_true(options_set(FOR_SIMULATE, "range-elements", "1024", &b, &reason));
     assert_true(b.lr == 0.005); /* the environment was not looked at */
     assert_int_equal(unsetenv("GAPLESS_LR"), 0);
     assert_true(options_same(&a, &b, "lr"));
@@ -361,7 +361,7 @@ static void test_network(void **state)
         "--transport verbs --listen verbs:10.0.0.1:7471",
         "--transport verbs --address shm:x",
         "--transport shm --address verbs:10.0.0.1:7471",
-        "--lanes 0",
+        "--channels 0",
         "--retries 0",
         "--retries 7",
         "--ack-timeout 7",
@@ -390,9 +390,9 @@ static void test_network(void **state)
     assert_true(got.reconnect == 7.5);
     assert_int_equal(
         read_line(FOR_MASTER,
-                  "master --insecure --lanes 2 --retries 3 --ack-timeout 16", &got),
+                  "master --insecure --channels 2 --retries 3 --ack-timeout 16", &got),
         OPTIONS_GO);
-    assert_true(got.insecure && got.lanes == 2 && got.retries == 3 &&
+    assert_true(got.insecure && got.channels == 2 && got.retries == 3 &&
                 got.ack_timeout == 16);
     /* What the environment says of another transport does not disturb what is typed. */
     assert_int_equal(setenv("GAPLESS_LISTEN", "10.0.0.1", 1), 0);

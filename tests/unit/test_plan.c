@@ -240,48 +240,48 @@ static void parameters_are_read(void **state)
         "1.000,000", "68719476737", "1.2.3", "M",        "25 M",
         "1MM",       "0x10",        "nan",   "1,",       "99999999999999999999B",
         "1.0001k1"};
-    struct parse_why why;
+    struct parse_error reason;
     uint64_t value = 7;
 
     (void)state;
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
-        if (!plan_parse_parameters(good[i].text, &value, &why))
-            fail_msg("'%s' %s", good[i].text, why.text);
+        if (!plan_parse_parameters(good[i].text, &value, &reason))
+            fail_msg("'%s' %s", good[i].text, reason.text);
         assert_true(value == good[i].value);
     }
     value = 7;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        if (plan_parse_parameters(bad[i], &value, &why) || value != 7)
+        if (plan_parse_parameters(bad[i], &value, &reason) || value != 7)
             fail_msg("'%s'", bad[i]);
 }
 
 static void links_times_and_sizes_are_read(void **state)
 {
-    struct parse_why why;
+    struct parse_error reason;
     double value = 7;
 
     (void)state;
-    assert_true(plan_parse_link("400Gb", &value, &why));
+    assert_true(plan_parse_link("400Gb", &value, &reason));
     near(value, 50e9);
-    assert_true(plan_parse_link("100Gb/s", &value, &why));
+    assert_true(plan_parse_link("100Gb/s", &value, &reason));
     near(value, 12.5e9);
-    assert_true(plan_parse_link("25GB/s", &value, &why));
+    assert_true(plan_parse_link("25GB/s", &value, &reason));
     near(value, 25e9);
-    assert_true(plan_parse_link("shm", &value, &why) && value <= 0);
+    assert_true(plan_parse_link("shm", &value, &reason) && value <= 0);
     value = 7;
-    assert_false(plan_parse_link("400", &value, &why));
-    assert_false(plan_parse_link("400gb", &value, &why)); /* bits or bytes? */
-    assert_false(plan_parse_link("0Gb", &value, &why));
-    assert_false(plan_parse_link("1e300Gb", &value, &why));
-    assert_true(plan_parse_time("120ms", &value, &why));
+    assert_false(plan_parse_link("400", &value, &reason));
+    assert_false(plan_parse_link("400gb", &value, &reason)); /* bits or bytes? */
+    assert_false(plan_parse_link("0Gb", &value, &reason));
+    assert_false(plan_parse_link("1e300Gb", &value, &reason));
+    assert_true(plan_parse_time("120ms", &value, &reason));
     near(value, 0.12);
-    assert_true(plan_parse_time("80us", &value, &why));
+    assert_true(plan_parse_time("80us", &value, &reason));
     near(value, 80e-6);
-    assert_false(plan_parse_time("120", &value, &why));
-    assert_false(plan_parse_time("0s", &value, &why));
-    assert_true(plan_parse_bytes("80GB", &value, &why));
+    assert_false(plan_parse_time("120", &value, &reason));
+    assert_false(plan_parse_time("0s", &value, &reason));
+    assert_true(plan_parse_bytes("80GB", &value, &reason));
     near(value, 80e9);
-    assert_false(plan_parse_bytes("80", &value, &why));
+    assert_false(plan_parse_bytes("80", &value, &reason));
 }
 
 /* ---- what is called measured --------------------------------------------- */
@@ -289,13 +289,13 @@ static void links_times_and_sizes_are_read(void **state)
 static json_t *results(const char *name)
 {
     char path[300];
-    json_error_t why;
+    json_error_t reason;
     json_t *ret;
 
     (void)snprintf(path, sizeof path, "%s/bench/results/%s", GAPLESS_SOURCE_DIR, name);
-    ret = json_load_file(path, 0, &why);
+    ret = json_load_file(path, 0, &reason);
     if (ret == NULL)
-        fail_msg("%s: %s", path, why.text);
+        fail_msg("%s: %s", path, reason.text);
     return ret;
 }
 

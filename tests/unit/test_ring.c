@@ -1,6 +1,6 @@
 /* ctest: timeout=30
  * The words of transport/ring.h: the ring by itself, between threads and against a
- * liar; the bell; the seqlock between two processes; the baton. */
+ * liar; the doorbell; the seqlock between two processes; the flag. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -204,37 +204,38 @@ static void test_threads(void **state)
     free(flow.pair.ring);
 }
 
-/* ---- the bell ------------------------------------------------------------ */
+/* ---- the doorbell -------------------------------------------------------- */
 
-static void test_bell(void **state)
+static void test_doorbell(void **state)
 {
-    static struct bell bell;
+    static struct doorbell doorbell;
 
     (void)state;
-    assert_false(bell_ring(&bell, 0));
-    assert_false(bell_ring(&bell, 63));
-    assert_false(bell_ring(&bell, 64));
-    assert_false(bell_ring(&bell, BELL_BITS - 1));
-    assert_true(bell_answer(&bell, 0) == (UINT64_C(1) | UINT64_C(1) << 63));
-    assert_true(bell_answer(&bell, 0) == 0);
-    assert_true(bell_answer(&bell, 1) == 1);
-    assert_true(bell_answer(&bell, BELL_WORDS - 1) == UINT64_C(1) << 63);
-    bell_sleep(&bell);
-    assert_true(bell_ring(&bell, 5)); /* this one has to wake it */
-    assert_false(bell_ring(&bell, 6));
-    bell_sleep(&bell);
-    bell_awake(&bell);
-    assert_false(bell_wake(&bell));
+    assert_false(doorbell_ring(&doorbell, 0));
+    assert_false(doorbell_ring(&doorbell, 63));
+    assert_false(doorbell_ring(&doorbell, 64));
+    assert_false(doorbell_ring(&doorbell, DOORBELL_BITS - 1));
+    assert_true(doorbell_take(&doorbell, 0) == (UINT64_C(1) | UINT64_C(1) << 63));
+    assert_true(doorbell_take(&doorbell, 0) == 0);
+    assert_true(doorbell_take(&doorbell, 1) == 1);
+    assert_true(doorbell_take(&doorbell, DOORBELL_WORDS - 1) == UINT64_C(1) << 63);
+    doorbell_sleep(&doorbell);
+    assert_true(doorbell_ring(&doorbell, 5)); /* this one has to wake it */
+    assert_false(doorbell_ring(&doorbell, 6));
+    doorbell_sleep(&doorbell);
+    doorbell_awake(&doorbell);
+    assert_false(doorbell_wake(&doorbell));
 }
 
 #define RINGERS 4
 #define RINGS 5000
 
 struct tower {
-    struct bell bell;
+    struct doorbell doorbell;
     struct ring_end put[RINGERS];
     struct ring_end take[RINGERS];
-    struct baton wakes[RINGERS]; /* how often a ringer was told to wake the sleeper */
+    struct flag_word
+        wakes[RINGERS]; /* how often a ringer was told to wake the sleeper */
 };
 
 struct ringer {
@@ -250,16 +251,16 @@ static void *tower_ring(void *argument)
     for (uint32_t i = 0; i < RINGS; i++) {
         while (ring_put(&tower->put[me->index], i) == RING_WAIT)
             (void)sched_yield();
-        if (bell_ring(&tower->bell, me->index * 64))
-            baton_pass(&tower->wakes[me->index],
-                       baton_look(&tower->wakes[me->index]) + 1);
+        if (doorbell_ring(&tower->doorbell, me->index * 64))
+            flag_word_publish(&tower->wakes[me->index],
+                              flag_word_read(&tower->wakes[me->index]) + 1);
     }
     return NULL;
 }
 
 /* The owner goes to "sleep" whenever it finds nothing, and gets up only if told to: a
  * lost wake-up hangs here. */
-static void test_bell_threads(void **state)
+static void test_doorbell_threads(void **state)
 {
     static struct tower tower;
     struct ringer ringers[RINGERS];
@@ -281,9 +282,9 @@ static void test_bell_threads(void **state)
     while (total < RINGERS * RINGS) {
         uint32_t before = total;
 
-        bell_sleep(&tower.bell);
+        doorbell_sleep(&tower.doorbell);
         for (uint32_t i = 0; i < RINGERS; i++) {
-            if (bell_answer(&tower.bell, i) == 0)
+            if (doorbell_take(&tower.doorbell, i) == 0)
                 continue;
             while (ring_take(&tower.take[i], &note) == RING_OK) {
                 assert_int_equal(note, got[i]);
@@ -292,9 +293,9 @@ static void test_bell_threads(void **state)
             }
         }
         /* Asleep stays 1 until a ringer takes it, as a futex would have it. */
-        while (total == before && atomic_load(&tower.bell.asleep) != 0)
+        while (total == before && atomic_load(&tower.doorbell.asleep) != 0)
             (void)sched_yield();
-        bell_awake(&tower.bell);
+        doorbell_awake(&tower.doorbell);
     }
     for (uint32_t i = 0; i < RINGERS; i++) {
         assert_int_equal(pthread_join(threads[i], NULL), 0);
@@ -305,20 +306,20 @@ static void test_bell_threads(void **state)
 #define DUELS 300000u
 
 struct duel {
-    struct bell bell;
-    struct baton rung;
-    struct baton answered;
-    struct baton stop;
+    struct doorbell doorbell;
+    struct flag_word rung;
+    struct flag_word answered;
+    struct flag_word stop;
 };
 
 static void *duel_ring(void *argument)
 {
     struct duel *duel = argument;
 
-    for (uint32_t i = 1; baton_look(&duel->stop) == 0; i++) {
-        (void)bell_ring(&duel->bell, 0);
-        baton_pass(&duel->rung, i);
-        while (baton_look(&duel->answered) != i && baton_look(&duel->stop) == 0)
+    for (uint32_t i = 1; flag_word_read(&duel->stop) == 0; i++) {
+        (void)doorbell_ring(&duel->doorbell, 0);
+        flag_word_publish(&duel->rung, i);
+        while (flag_word_read(&duel->answered) != i && flag_word_read(&duel->stop) == 0)
             continue;
     }
     return NULL;
@@ -326,7 +327,7 @@ static void *duel_ring(void *argument)
 
 /* One ringer, who waits for each answer, while the owner falls asleep: nobody rings a
  * second time. The wake-up is lost if the ringer is done and the owner still asleep. */
-static void test_bell_duel(void **state)
+static void test_doorbell_duel(void **state)
 {
     static struct duel duel;
     time_t limit = time(NULL) + 2;
@@ -337,22 +338,22 @@ static void test_bell_duel(void **state)
     (void)state;
     assert_int_equal(pthread_create(&thread, NULL, duel_ring, &duel), 0);
     while (answered < DUELS && !lost && time(NULL) < limit) {
-        bell_sleep(&duel.bell);
-        if (bell_answer(&duel.bell, 0) != 0) {
-            bell_awake(&duel.bell);
-            baton_pass(&duel.answered, ++answered);
+        doorbell_sleep(&duel.doorbell);
+        if (doorbell_take(&duel.doorbell, 0) != 0) {
+            doorbell_awake(&duel.doorbell);
+            flag_word_publish(&duel.answered, ++answered);
             continue;
         }
         /* Asleep. Yields now and then, in case there is one core only. */
-        for (uint32_t spins = 1; atomic_load(&duel.bell.asleep) != 0 && !lost;
+        for (uint32_t spins = 1; atomic_load(&duel.doorbell.asleep) != 0 && !lost;
              spins++) {
             if (spins % 1000 == 0)
                 (void)sched_yield();
-            lost = baton_look(&duel.rung) == answered + 1 &&
-                   atomic_load(&duel.bell.asleep) != 0;
+            lost = flag_word_read(&duel.rung) == answered + 1 &&
+                   atomic_load(&duel.doorbell.asleep) != 0;
         }
     }
-    baton_pass(&duel.stop, 1);
+    flag_word_publish(&duel.stop, 1);
     assert_int_equal(pthread_join(thread, NULL), 0);
     if (lost)
         fail_msg("the wake-up of ring %u was lost", answered + 1);
@@ -371,16 +372,16 @@ static void test_bell_duel(void **state)
 
 struct page {
     struct seq_word version;
-    struct baton ready, stop;
+    struct flag_word ready, stop;
     struct stat_word done;
     uint64_t words[WORDS];
 };
 
 static void page_write(struct page *page)
 {
-    while (baton_look(&page->ready) == 0)
+    while (flag_word_read(&page->ready) == 0)
         (void)sched_yield();
-    for (uint64_t i = 1; baton_look(&page->stop) == 0; i++) {
+    for (uint64_t i = 1; flag_word_read(&page->stop) == 0; i++) {
         seq_write_begin(&page->version);
         for (uint32_t j = 0; j < WORDS; j++) {
             page->words[j] = i;
@@ -417,7 +418,7 @@ static void test_seqlock(void **state)
         page_write(page);
         _exit(0);
     }
-    baton_pass(&page->ready, 1);
+    flag_word_publish(&page->ready, 1);
     while ((last < WRITES || good < GOOD || torn < TORN) && time(NULL) < end) {
         uint64_t begin = seq_read_begin(&page->version);
         bool whole = true;
@@ -437,7 +438,7 @@ static void test_seqlock(void **state)
             (void)sched_yield(); /* nothing new: let the writer on */
         last = begin / 2;
     }
-    baton_pass(&page->stop, 1);
+    flag_word_publish(&page->stop, 1);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
     print_message("%u whole reads, %u torn ones detected\n", good, torn);
@@ -466,7 +467,7 @@ static void test_seqlock_alone(void **state)
     assert_false(seq_read_retry(&word, begin));
 }
 
-/* Data in two places in turn: a copy of version v is spoilt by the writing of v + 2,
+/* Data in two places in turn: a copy of version v is rejected by the writing of v + 2,
  * and by nothing before that, whether it began at rest or while v + 1 was written. */
 static void test_seqlock_of_two_places(void **state)
 {
@@ -504,9 +505,9 @@ int main(void)
         cmocka_unit_test(test_capacity_one),
         cmocka_unit_test(test_liar),
         cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_bell),
-        cmocka_unit_test(test_bell_threads),
-        cmocka_unit_test(test_bell_duel),
+        cmocka_unit_test(test_doorbell),
+        cmocka_unit_test(test_doorbell_threads),
+        cmocka_unit_test(test_doorbell_duel),
         cmocka_unit_test(test_seqlock_alone),
         cmocka_unit_test(test_seqlock),
         cmocka_unit_test(test_seqlock_of_two_places),

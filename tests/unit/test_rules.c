@@ -91,16 +91,16 @@ static void zero_means_the_default(void **state)
     assert_int_equal(s.gap_ref, GAP_REF_SENT);
 }
 
-static void knobs_are_the_scalars_of_the_formulas(void **state)
+static void scalars_are_the_scalars_of_the_formulas(void **state)
 {
     struct settings s = {.momentum = 0.9, .rate_max = 0.2, .elastic = 0.3};
-    struct moment m = {.rate = 0.1, .lag = 5, .active = 4, .samples = 3};
-    struct knobs k;
+    struct step_context m = {.rate = 0.1, .lag = 5, .active = 4, .samples = 3};
+    struct step_scalars k;
     (void)state;
     settings_default(&s);
     m.global_gap = 0.3;
     m.global_stat = 0.01;
-    rules_knobs(rules_find("dana-ga"), &s, &m, &k);
+    rules_step_scalars(rules_find("dana-ga"), &s, &m, &k);
     same(k.rate, 0.1f);
     same(k.momentum, 0.9f);
     same(k.rate_momentum, 0.09f);
@@ -121,15 +121,15 @@ static void knobs_are_the_scalars_of_the_formulas(void **state)
     assert_true(k.penalised && k.lagging && !k.alone && !k.gap_ref);
 }
 
-static void edges_of_the_knobs(void **state)
+static void edges_of_the_scalars(void **state)
 {
     struct settings s = {.momentum = 0.9, .rate_max = 0.2, .horizon = 7.0};
-    struct moment m = {.rate = 0.1, .lag = 0, .active = 1};
-    struct knobs k;
+    struct step_context m = {.rate = 0.1, .lag = 0, .active = 1};
+    struct step_scalars k;
     (void)state;
     settings_default(&s);
     s.gap_ref = GAP_REF_OWN_LOOKAHEAD;
-    rules_knobs(rules_find("lwp"), &s, &m, &k);
+    rules_step_scalars(rules_find("lwp"), &s, &m, &k);
     same(k.freshness, 1.0);
     same(k.penalty, 1.0);
     same(k.rate_horizon, 0.7f);
@@ -143,11 +143,11 @@ static void edges_of_the_knobs(void **state)
     s.rate_max =
         0.0; /* no step to measure by: Gap-Aware stays out, and divides by nothing */
     m.samples = 1000000000000ull;
-    rules_knobs(rules_find("ga"), &s, &m, &k);
+    rules_step_scalars(rules_find("ga"), &s, &m, &k);
     assert_true(!k.penalised && k.rate_horizon >= 0 && k.rate_horizon <= 0);
     same(k.bias, 1.0);
     m.active = 0; /* nobody yet: as one */
-    rules_knobs(rules_find("dana-shared"), &s, &m, &k);
+    rules_step_scalars(rules_find("dana-shared"), &s, &m, &k);
     same(k.share, 0.9f);
 }
 
@@ -158,8 +158,8 @@ int main(void)
         cmocka_unit_test(every_rule_reads_and_writes_what_it_must),
         cmocka_unit_test(traffic_is_that_of_one_pass),
         cmocka_unit_test(zero_means_the_default),
-        cmocka_unit_test(knobs_are_the_scalars_of_the_formulas),
-        cmocka_unit_test(edges_of_the_knobs),
+        cmocka_unit_test(scalars_are_the_scalars_of_the_formulas),
+        cmocka_unit_test(edges_of_the_scalars),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -97,29 +97,29 @@ static void test_get(void **state)
 
     (void)state;
     net_open(&net, 2, 0);
-    assert_int_equal(sim_settled_ns(net.clients[0].tp), 0);
+    assert_int_equal(sim_gets_done_ns(net.clients[0].tp), 0);
     assert_int_equal(get(&net, 0, 8), GAPLESS_OK);
-    assert_int_equal(sim_settled_ns(net.clients[0].tp), 0);
+    assert_int_equal(sim_gets_done_ns(net.clients[0].tp), 0);
     sim_link_set(net.world, &(struct sim_link){.latency_ns = 100, .bytes_per_ns = 4});
     sim_advance(net.world, 1000);
     ok(get(&net, 0, 400)); /* asked at 1100, out from 1100 to 1200 */
-    assert_int_equal(sim_settled_ns(net.clients[0].tp), 1300);
+    assert_int_equal(sim_gets_done_ns(net.clients[0].tp), 1300);
     ok(get(&net, 1, 80)); /* behind it */
-    assert_int_equal(sim_settled_ns(net.clients[1].tp), 1320);
-    assert_int_equal(sim_settled_ns(net.clients[0].tp), 1300);
+    assert_int_equal(sim_gets_done_ns(net.clients[1].tp), 1320);
+    assert_int_equal(sim_gets_done_ns(net.clients[0].tp), 1300);
     ok(get(&net, 0, 0));
-    assert_int_equal(sim_settled_ns(net.clients[0].tp), 1320);
+    assert_int_equal(sim_gets_done_ns(net.clients[0].tp), 1320);
     /* The other direction is not held up. */
     ok(put(&net, 1, 40, 1));
     arrives(&net, 1110, net.server);
     sim_advance(net.world, 9000);
-    assert_int_equal(sim_settled_ns(net.clients[0].tp), 1320);
+    assert_int_equal(sim_gets_done_ns(net.clients[0].tp), 1320);
     ok(get(&net, 0, 4));
-    assert_int_equal(sim_settled_ns(net.clients[0].tp), 9201);
+    assert_int_equal(sim_gets_done_ns(net.clients[0].tp), 9201);
     /* All of it: what is there sooner does not count. */
     sim_link_set(net.world, &(struct sim_link){.latency_ns = 1});
     ok(get(&net, 0, 4));
-    assert_int_equal(sim_settled_ns(net.clients[0].tp), 9201);
+    assert_int_equal(sim_gets_done_ns(net.clients[0].tp), 9201);
     want_nothing(net.clients[0].tp);
     net_close(&net);
 }
@@ -323,8 +323,8 @@ struct crowd {
     struct net net;
     uint64_t random;
     uint64_t hash;
-    uint32_t life[CROWD]; /* of the client */
-    uint32_t seat[CROWD]; /* the life in a seat of the server */
+    uint32_t life[CROWD];      /* of the client */
+    uint32_t peer_slot[CROWD]; /* the life in a peer slot of the server */
     bool gone[CROWD];
     uint32_t lives;
     uint32_t sent[STEPS];
@@ -348,7 +348,8 @@ static void crowd_live(struct crowd *it, uint32_t who)
 
     it->life[who] = it->lives++;
     it->gone[who] = false;
-    ok(T->say(end->tp, end->peer, &it->life[who], sizeof it->life[who], &error));
+    ok(T->send_control(end->tp, end->peer, &it->life[who], sizeof it->life[who],
+                       &error));
 }
 
 static void crowd_act(struct crowd *it)
@@ -359,7 +360,7 @@ static void crowd_act(struct crowd *it)
     int status;
 
     if (it->gone[who]) {
-        /* Where a seat is free already. */
+        /* Where a peer slot is free already. */
         if (T->connect(end->tp, "unit", 0, &end->peer, &error) == GAPLESS_OK)
             crowd_live(it, who);
         return;
@@ -399,7 +400,7 @@ static void crowd_serve(struct crowd *it)
     int count = T->poll(it->net.server, events, 1 + (int)dice(it, 16), 3 * dice(it, 2));
 
     for (int i = 0; i < count; i++) {
-        uint32_t *life = &it->seat[events[i].peer];
+        uint32_t *life = &it->peer_slot[events[i].peer];
 
         it->hash = (it->hash ^ events[i].kind ^ (uint64_t)events[i].peer << 8 ^
                     (uint64_t)events[i].note << 20 ^ sim_now_ns(it->net.world)) *

@@ -228,11 +228,11 @@ static void test_texts(void **state)
     assert_int_equal(events[2].bytes, 0);
     /* A client that does not read is ended, and still reads what was said before. */
     do
-        status = T->say(net.server, 0, &said, sizeof said, &error);
+        status = T->send_control(net.server, 0, &said, sizeof said, &error);
     while (status == GAPLESS_OK && said++ < 100000);
     assert_int_equal(status, GAPLESS_PEER_LOST);
     assert_non_null(strstr(error.text, "does not read"));
-    assert_int_equal(T->say(net.server, 0, "x", 1, &error), GAPLESS_PEER_LOST);
+    assert_int_equal(T->send_control(net.server, 0, "x", 1, &error), GAPLESS_PEER_LOST);
     assert_int_equal(tell(&net, 0, 1), GAPLESS_PEER_LOST);
     for (; heard < said; heard++) {
         *events = one_event(net.clients[0].tp, 0);
@@ -302,7 +302,7 @@ static void test_drop(void **state)
     want(net.clients[1].tp, TP_NOTE, 77);
     want(net.clients[1].tp, TP_DOWN, 0);
     assert_false(sim_next(net.world, &ns, &tp));
-    /* Its seat is free, and notes of before do not come back. */
+    /* Its peer slot is free, and notes of before do not come back. */
     ok(T->connect(net.clients[1].tp, "unit", 0, &net.clients[1].peer, &error));
     assert_int_equal(one_event(net.server, 0).peer, 1);
     want_nothing(net.server);
@@ -390,9 +390,9 @@ static void test_names(void **state)
     net_close(&net);
 }
 
-/* The seat of one who has gone is free after the server's next poll. Where one thread
+/* The peer slot of one who has gone is free after the server's next poll. Where one thread
  * drives everything connect says so at once: waiting would be in vain. */
-static void test_seat_is_leaving(void **state)
+static void test_peer_slot_is_leaving(void **state)
 {
     struct net net;
     struct tp *next = opened(1, 0);
@@ -486,7 +486,7 @@ static void unite(uint32_t first)
         ok(T->notify(servers[i % 2], i / 2, i));
         /* World 1 has counted further. */
         for (uint32_t more = 0; i % 2 == 1 && more < 9; more++) {
-            ok(T->say(clients[i], to, "", 0, &error));
+            ok(T->send_control(clients[i], to, "", 0, &error));
             want(servers[1], TP_TEXT, 0);
         }
     }
@@ -540,7 +540,7 @@ int main(void)
         cmocka_unit_test(test_drop),
         cmocka_unit_test(test_memory),
         cmocka_unit_test(test_names),
-        cmocka_unit_test(test_seat_is_leaving),
+        cmocka_unit_test(test_peer_slot_is_leaving),
         cmocka_unit_test(test_two_servers),
         cmocka_unit_test(test_worlds_unite),
     };

@@ -247,10 +247,10 @@ static void make_plan(const char *text, struct study *study, struct plan *ret)
         fail_msg("%s", error.text);
 }
 
-static void value_is(const struct plan *plan, size_t cell, const char *option,
+static void value_is(const struct plan *plan, size_t trial, const char *option,
                      const char *text)
 {
-    const char *value = plan_value(plan, &plan->cell[cell], option);
+    const char *value = plan_value(plan, &plan->trial[trial], option);
 
     if (value == NULL || text == NULL)
         assert_true(value == text);
@@ -275,9 +275,9 @@ static void test_order_and_names(void **state)
               "[grid]\nseed = 1 5\nrule = ga sa\nworkers = 2 8\n"
               "[grid b]\nkappa = 3\nmodel = cnn:16,32\n",
               &study, &plan);
-    assert_int_equal(plan.cells, 9);
+    assert_int_equal(plan.trials, 9);
     for (size_t i = 0; i < 9; i++)
-        assert_string_equal(plan.cell[i].name, names[i]);
+        assert_string_equal(plan.trial[i].name, names[i]);
     value_is(&plan, 5, "rule", "sa");
     value_is(&plan, 5, "workers", "2");
     value_is(&plan, 5, "seed", "5");
@@ -288,13 +288,13 @@ static void test_order_and_names(void **state)
     value_is(&plan, 5, "kappa", NULL);
     value_is(&plan, 8, "kappa", "3");
     value_is(&plan, 8, "workers", "8");
-    assert_int_equal(plan.cell[8].grid, 1);
+    assert_int_equal(plan.trial[8].grid, 1);
     assert_string_equal(plan.column[0], "rule");
     assert_int_equal(plan_column(&plan, "kappa"), 10);
     assert_int_equal(plan_column(&plan, "steps"), -1);
-    assert_int_equal(plan_line(&plan, &plan.cell[8], "kappa"), 9);
-    assert_int_equal(plan_line(&plan, &plan.cell[8], "lr"), 3);
-    assert_int_equal(plan_line(&plan, &plan.cell[8], "batch"), 0);
+    assert_int_equal(plan_line(&plan, &plan.trial[8], "kappa"), 9);
+    assert_int_equal(plan_line(&plan, &plan.trial[8], "lr"), 3);
+    assert_int_equal(plan_line(&plan, &plan.trial[8], "batch"), 0);
     plan_close(&plan);
     study_close(&study);
 }
@@ -308,12 +308,12 @@ static void test_names_stay(void **state)
 
     (void)state;
     make_plan("[grid]\nrule = ga\nworkers = 2\n", &study, &plan);
-    assert_string_equal(plan.cell[0].name, "grid-rule_ga-workers_2");
+    assert_string_equal(plan.trial[0].name, "grid-rule_ga-workers_2");
     plan_close(&plan);
     study_close(&study);
     make_plan("", &study, &plan);
-    assert_int_equal(plan.cells, 1);
-    assert_string_equal(plan.cell[0].name, "run");
+    assert_int_equal(plan.trials, 1);
+    assert_string_equal(plan.trial[0].name, "run");
     plan_close(&plan);
     study_close(&study);
 }
@@ -326,8 +326,8 @@ static void test_strange_names(void **state)
     (void)state;
     make_plan("[grid]\nclock = a/b a_b ../x\nevents = \"1s kill 0\" \"1s kill_0\"\n",
               &study, &plan);
-    for (size_t i = 0; i < plan.cells; i++)
-        for (const char *at = plan.cell[i].name; *at != '\0'; at++)
+    for (size_t i = 0; i < plan.trials; i++)
+        for (const char *at = plan.trial[i].name; *at != '\0'; at++)
             assert_true(*at != '/' && *at != ' ');
     plan_close(&plan); /* and plan_make has found that all differ */
     study_close(&study);
@@ -337,9 +337,9 @@ static void test_strange_names(void **state)
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\nseed = 11111111 11111112\n",
         &study, &plan);
-    assert_int_equal(plan.cells, 2);
-    assert_true(strlen(plan.cell[0].name) == CELL_NAME_MAX - 1);
-    assert_string_not_equal(plan.cell[0].name, plan.cell[1].name);
+    assert_int_equal(plan.trials, 2);
+    assert_true(strlen(plan.trial[0].name) == TRIAL_NAME_MAX - 1);
+    assert_string_not_equal(plan.trial[0].name, plan.trial[1].name);
     plan_close(&plan);
     study_close(&study);
 }
@@ -392,10 +392,10 @@ static void test_text(void **state)
     (void)state;
     make_plan("[run]\nssgd-scale-rate = yes\nschedule = cosine\n[grid]\nlr = 0.25\n",
               &study, &plan);
-    assert_true(plan_settings(&plan, &plan.cell[0], &settings));
+    assert_true(plan_settings(&plan, &plan.trial[0], &settings));
     assert_true(settings.ssgd_scale_rate && settings.cosine);
     assert_int_equal(settings.steps.count, 0);
-    text = plan_text(&plan, &plan.cell[0]);
+    text = plan_text(&plan, &plan.trial[0]);
     assert_non_null(strstr(text, "lr=0.25\n"));
     assert_non_null(strstr(text, "momentum=0.9\n"));
     assert_non_null(strstr(text, "ssgd-scale-rate\n"));
@@ -406,7 +406,7 @@ static void test_text(void **state)
     study_close(&study);
 
     make_plan("[grid]\nssgd-scale-rate = no\nmodel = quadratic:8\n", &study, &plan);
-    text = plan_text(&plan, &plan.cell[0]);
+    text = plan_text(&plan, &plan.trial[0]);
     assert_null(strstr(text, "ssgd-scale-rate"));
     value_is(&plan, 0, "data", NULL); /* a test function has none */
     free(text);
@@ -434,7 +434,7 @@ static void test_shipped(void **state)
             fail_msg("%s", error.text);
         assert_memory_equal(file, study.name, strlen(study.name));
         assert_string_equal(file + strlen(study.name), ".ini");
-        assert_true(study.about[0] != '\0' && plan.cells > 1);
+        assert_true(study.about[0] != '\0' && plan.trials > 1);
         plan_close(&plan);
         study_close(&study);
     }

@@ -57,20 +57,20 @@ static void pieces_copy(struct pieces *to, struct pieces *from, uint64_t bytes)
  * write was handed over long before. */
 static void refuse(struct fake_qp *qp, struct fake_qp *peer, enum ibv_wc_status status)
 {
-    bool told = qp->device->iwarp;
+    bool reported = qp->device->iwarp;
     struct ibv_async_event event = {.element = {.qp = &peer->pub},
                                     .event_type = IBV_EVENT_QP_ACCESS_ERR};
 
     fake_world.counters.refused++;
     fake_async(peer->pub.context, &event);
-    if (!told)
+    if (!reported)
         fake_sent(qp, status);
     else if (qp->sends[qp->done % qp->cap.max_send_wr].wr.opcode == IBV_WR_RDMA_READ)
         fake_sent(qp, IBV_WC_WR_FLUSH_ERR);
     else
         fake_sent(qp, IBV_WC_SUCCESS);
     fake_pair_end(peer);
-    if (told) {
+    if (reported) {
         fake_pair_end(qp);
         fake_event_put(qp->id, RDMA_CM_EVENT_DISCONNECTED, 0);
         fake_event_put(peer->id, RDMA_CM_EVENT_DISCONNECTED, 0);

@@ -74,13 +74,13 @@ void placed_open(struct slot *ret, const char *address, bool join)
     ret->bed.region.split = SLOT_SPLIT;
     assert_int_equal(t->listen(ret->bed.server.tp, address, &error), GAPLESS_OK);
     memory = accel_memory(&ret->gpu[0], PAGE, SENT_BYTES);
-    if (t->place(ret->bed.server.tp, &ret->bed.region, PAGE, &memory, &how, &error) !=
-        GAPLESS_OK)
+    if (t->bind_memory(ret->bed.server.tp, &ret->bed.region, PAGE, &memory, &how,
+                       &error) != GAPLESS_OK)
         fail_msg("%s", error.text);
     assert_non_null(how);
     memory = accel_memory(&ret->gpu[1], 0, GRAD_BYTES);
-    if (t->place(ret->bed.server.tp, &ret->bed.region, GRAD_AT, &memory, &how,
-                 &error) != GAPLESS_OK)
+    if (t->bind_memory(ret->bed.server.tp, &ret->bed.region, GRAD_AT, &memory, &how,
+                       &error) != GAPLESS_OK)
         fail_msg("%s", error.text);
     if (join)
         placed_join(ret, address);

@@ -140,15 +140,15 @@ static void a_thread_does_it_too(void **state)
 /* The client's request is refused, and both ends are over. */
 static void want_refused(struct both *both)
 {
-    struct ibv_async_event told;
+    struct ibv_async_event reported;
 
     assert_int_equal(receive(&both->client, 9, 0, 8), 0);
     want(&both->client, IBV_WC_REM_ACCESS_ERR);
     want(&both->client, IBV_WC_WR_FLUSH_ERR);
-    assert_int_equal(ibv_get_async_event(both->server.id->verbs, &told), 0);
-    assert_int_equal(told.event_type, IBV_EVENT_QP_ACCESS_ERR);
-    assert_ptr_equal(told.element.qp, both->server.id->qp);
-    ibv_ack_async_event(&told);
+    assert_int_equal(ibv_get_async_event(both->server.id->verbs, &reported), 0);
+    assert_int_equal(reported.event_type, IBV_EVENT_QP_ACCESS_ERR);
+    assert_ptr_equal(reported.element.qp, both->server.id->qp);
+    ibv_ack_async_event(&reported);
     assert_int_equal(both->server.id->qp->state, IBV_QPS_ERR);
     part(both);
 }
@@ -334,7 +334,7 @@ static void windows_bound_wrong(void **state)
 static void iwarp(void **state)
 {
     struct both *both = joined("10.2.1.1", 7);
-    struct ibv_async_event told;
+    struct ibv_async_event reported;
 
     (void)state;
     assert_int_equal(transfer_in(both, IBV_WR_RDMA_WRITE_WITH_IMM, 8), -EINVAL);
@@ -347,8 +347,8 @@ static void iwarp(void **state)
         transfer(both, IBV_WR_RDMA_WRITE, 8, 1, (uintptr_t)both->server.memory), 0);
     want(&both->client, IBV_WC_SUCCESS);
     assert_int_equal(both->client.id->qp->state, IBV_QPS_ERR);
-    assert_int_equal(ibv_get_async_event(both->server.id->verbs, &told), 0);
-    ibv_ack_async_event(&told);
+    assert_int_equal(ibv_get_async_event(both->server.id->verbs, &reported), 0);
+    ibv_ack_async_event(&reported);
     (void)event(&both->client, RDMA_CM_EVENT_DISCONNECTED);
     (void)event(&both->server, RDMA_CM_EVENT_DISCONNECTED);
     part(both);

@@ -116,18 +116,18 @@ static void vanishing(void **state)
 static void a_device_goes(void **state)
 {
     struct both *both = joined("10.1.1.1", 7);
-    struct ibv_async_event told;
+    struct ibv_async_event reported;
 
     (void)state;
     assert_int_equal(receive(&both->client, 0, 0, 8), 0);
     fake_fatal("fake0");
     want(&both->client, IBV_WC_WR_FLUSH_ERR);
-    assert_int_equal(ibv_get_async_event(both->client.id->verbs, &told), 0);
-    assert_int_equal(told.event_type, IBV_EVENT_DEVICE_FATAL);
-    ibv_ack_async_event(&told);
+    assert_int_equal(ibv_get_async_event(both->client.id->verbs, &reported), 0);
+    assert_int_equal(reported.event_type, IBV_EVENT_DEVICE_FATAL);
+    ibv_ack_async_event(&reported);
     fake_remove("fake0");
-    assert_int_equal(ibv_get_async_event(both->client.id->verbs, &told), 0);
-    ibv_ack_async_event(&told);
+    assert_int_equal(ibv_get_async_event(both->client.id->verbs, &reported), 0);
+    ibv_ack_async_event(&reported);
     (void)event(&both->client, RDMA_CM_EVENT_DEVICE_REMOVAL);
     assert_null(ibv_alloc_pd(both->client.id->verbs));
     part(both);
@@ -154,7 +154,7 @@ static void a_queue_overflows(void **state)
     struct both *both = joined("10.1.1.1", 7);
     struct ibv_cq *small = ibv_create_cq(both->client.id->verbs, 1, NULL, NULL, 0);
     struct ibv_cq *kept = both->client.id->qp->send_cq;
-    struct ibv_async_event told;
+    struct ibv_async_event reported;
 
     (void)state;
     assert_non_null(small);
@@ -163,9 +163,9 @@ static void a_queue_overflows(void **state)
     assert_int_equal(fake_faults(), 0);
     assert_int_equal(transfer_in(both, IBV_WR_RDMA_WRITE, 8), 0);
     assert_int_equal(fake_faults(), 1);
-    assert_int_equal(ibv_get_async_event(both->client.id->verbs, &told), 0);
-    assert_int_equal(told.event_type, IBV_EVENT_CQ_ERR);
-    ibv_ack_async_event(&told);
+    assert_int_equal(ibv_get_async_event(both->client.id->verbs, &reported), 0);
+    assert_int_equal(reported.event_type, IBV_EVENT_CQ_ERR);
+    ibv_ack_async_event(&reported);
     both->client.id->qp->send_cq = kept;
     assert_int_equal(ibv_destroy_cq(small), 0);
     fake_forgive();

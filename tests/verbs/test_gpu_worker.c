@@ -1,4 +1,4 @@
-/* ctest: timeout=120 source=tests/gpu/crew.c source=tests/gpu/plugin_fake.c
+/* ctest: timeout=120 source=tests/gpu/workers.c source=tests/gpu/plugin_fake.c
  * Workers over (fake) RDMA whose parameters and gradients are in the memory of a (fake)
  * GPU that network cards reach by themselves: the same bits as with memory of the host,
  * and no byte of them through it; where a card does not reach it: copies, if they are
@@ -6,7 +6,7 @@
 #include "tests/verbs/bed.h"
 
 #include "tests/gpu/fake/fake_cuda.h"
-#include "tests/gpu/crew.h"
+#include "tests/gpu/workers.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -104,7 +104,7 @@ static void stop(struct serving *s)
     (void)pthread_join(s->thread, NULL);
 }
 
-static int join(enum crew_memory memory, bool allow_staging, struct crew_worker *ret,
+static int join(enum workers_memory memory, bool allow_staging, struct test_worker *ret,
                 struct gapless_error *error)
 {
     char address[64];
@@ -114,12 +114,12 @@ static int join(enum crew_memory memory, bool allow_staging, struct crew_worker 
                                            .wait_ns = 20000 * MS};
 
     (void)snprintf(address, sizeof address, "verbs:%s", at);
-    return crew_join(&config, memory, count, ret, error);
+    return workers_join(&config, memory, count, ret, error);
 }
 
 /* ---- the same bits ------------------------------------------------------- */
 
-static void pull(struct crew_worker *w, uint64_t *ret)
+static void pull(struct test_worker *w, uint64_t *ret)
 {
     struct gapless_error error = {0};
 
@@ -128,14 +128,14 @@ static void pull(struct crew_worker *w, uint64_t *ret)
 }
 
 /* Every ninth batch is not finite. */
-static void push(struct crew_worker *w, uint64_t batch)
+static void push(struct test_worker *w, uint64_t batch)
 {
     static float params[COUNT_MAX], grad[COUNT_MAX];
     uint64_t state = batch * 1000003u + 17;
     struct gapless_error error = {0};
     int status;
 
-    crew_params(w, params);
+    workers_params(w, params);
     for (uint32_t i = 0; i < count; i++) {
         state = state * 6364136223846793005ull + 1442695040888963407ull;
         grad[i] = (0.2f + 0.1f * (float)(i % 7)) * (params[i] - 1) +
@@ -143,17 +143,17 @@ static void push(struct crew_worker *w, uint64_t batch)
     }
     if (batch % 9 == 8)
         grad[batch % 1507] = (float)NAN;
-    crew_grad(w, grad);
+    workers_grad(w, grad);
     status = gapless_worker_push(w->worker, 0.25, &error);
     if (status != (batch % 9 == 8 ? GAPLESS_NOT_FINITE : GAPLESS_OK))
         fail_msg("%d %s", status, error.text);
 }
 
 /* Workers in turn; the last words of each are for the caller. */
-static void run(const char *rule, uint64_t range_elements, enum crew_memory memory,
+static void run(const char *rule, uint64_t range_elements, enum workers_memory memory,
                 float *ret, char *ret_device)
 {
-    struct crew_worker w[WORKERS];
+    struct test_worker w[WORKERS];
     struct gapless_error error = {0};
     uint64_t batch[WORKERS];
     struct serving s;
@@ -177,7 +177,7 @@ static void run(const char *rule, uint64_t range_elements, enum crew_memory memo
     memcpy(ret, gapless_master_params(s.master), count * sizeof *ret);
     gapless_master_close(s.master);
     for (int i = 0; i < WORKERS; i++)
-        crew_part(&w[i]);
+        workers_part(&w[i]);
     must_be_clean();
 }
 
@@ -186,13 +186,13 @@ static void compare(const char *rule, uint64_t range_elements, const char *says)
     static float want[COUNT_MAX], is[COUNT_MAX];
     char device[512];
 
-    run(rule, range_elements, CREW_OWN, want, device);
+    run(rule, range_elements, MEMORY_OWN, want, device);
     assert_true(isfinite(want[0]));
-    run(rule, range_elements, CREW_GPU, is, device);
+    run(rule, range_elements, MEMORY_GPU, is, device);
     if (strstr(device, says) == NULL)
         fail_msg("%s: '%s' does not say '%s'", rule, device, says);
     for (uint32_t i = 0; i < count; i++)
-        if (crew_bits(want[i]) != crew_bits(is[i]))
+        if (workers_bits(want[i]) != workers_bits(is[i]))
             fail_msg("%s, parameter %u: %.9g, not %.9g", rule, i, (double)is[i],
                      (double)want[i]);
 }
@@ -253,7 +253,7 @@ static void iwarp(void **state)
 static void without(void (*prepare)(void), const char *text)
 {
     struct gapless_error error = {0};
-    struct crew_worker w;
+    struct test_worker w;
     struct serving s;
     char device[512];
 
@@ -262,18 +262,18 @@ static void without(void (*prepare)(void), const char *text)
     at = ROCE;
     begin(&s, "dana-ga", 256);
     prepare();
-    assert_int_equal(join(CREW_GPU, false, &w, &error), GAPLESS_UNSUPPORTED);
+    assert_int_equal(join(MEMORY_GPU, false, &w, &error), GAPLESS_UNSUPPORTED);
     if (strstr(error.text, text) == NULL ||
         strstr(error.text, "--allow-staging") == NULL)
         fail_msg("'%s' does not say '%s' or --allow-staging", error.text, text);
-    if (join(CREW_GPU, true, &w, &error) != GAPLESS_OK)
+    if (join(MEMORY_GPU, true, &w, &error) != GAPLESS_OK)
         fail_msg("%s", error.text);
     gapless_worker_device(w.worker, device, sizeof device);
     assert_non_null(strstr(device, "staged through page-locked host memory"));
     fake_misroute("fake0", false);
     stop(&s);
     gapless_master_close(s.master);
-    crew_part(&w);
+    workers_part(&w);
     must_be_clean();
 }
 
@@ -316,8 +316,8 @@ static void lost_gpu(void **state)
     waited_for = 1;
     begin(&s, "dana-ga", 256);
     waited_for = WORKERS;
-    params = crew_take(count);
-    grad = crew_take(count);
+    params = workers_take(count);
+    grad = workers_take(count);
     config.params = params;
     config.grad = grad;
     if (gapless_worker_open(&config, &worker, &error) != GAPLESS_OK ||
@@ -328,9 +328,9 @@ static void lost_gpu(void **state)
     assert_non_null(strstr(error.text, "GPU 0"));
     assert_int_equal(gapless_worker_pull(worker, &batch, &error), GAPLESS_SYSTEM);
     gapless_worker_close(worker);
-    crew_give(params);
-    crew_give(grad);
-    crew_end();
+    workers_give(params);
+    workers_give(grad);
+    workers_end();
     cuda->reset();
     stop(&s);
     gapless_master_close(s.master);
@@ -355,8 +355,8 @@ static void calls_fail_one_by_one(void **state)
     at = ROCE;
     (void)snprintf(address, sizeof address, "verbs:%s", at);
     begin(&s, "dana-slim", 256);
-    config.params = params = crew_take(count);
-    config.grad = grad = crew_take(count);
+    config.params = params = workers_take(count);
+    config.grad = grad = workers_take(count);
     for (unsigned long i = 0; i <= calls; i++) {
         struct gapless_worker *worker = NULL;
         struct gapless_error error = {0};
@@ -374,8 +374,8 @@ static void calls_fail_one_by_one(void **state)
         assert_int_equal(cuda->leaks(), before);
     }
     assert_true(calls > 60);
-    crew_give(params);
-    crew_give(grad);
+    workers_give(params);
+    workers_give(grad);
     stop(&s);
     gapless_master_close(s.master);
     must_be_clean();
@@ -384,7 +384,7 @@ static void calls_fail_one_by_one(void **state)
 static int end(void **state)
 {
     (void)state;
-    crew_end();
+    workers_end();
     return fake_cuda_of_plugin()->leaks() == 0 ? 0 : 1;
 }
 
@@ -412,7 +412,7 @@ int main(void)
         return 77;
     }
     (void)setenv("GAPLESS_CUDA_PLUGIN", plugin, 1);
-    crew_tell(fake_card);
+    workers_tell(fake_card);
     (void)alarm(400);
     return cmocka_run_group_tests(tests, NULL, end);
 }

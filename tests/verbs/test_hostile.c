@@ -68,7 +68,7 @@ static unsigned long refusals(void)
 /* The card refuses; the server ends the peer, says why, and goes on with another. */
 static void want_refused(const char *address, unsigned access, int64_t off, bool writes)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     struct tp_config config = bed_config(1, "a token of this run");
     struct tp_region window;
     struct bed_end other;
@@ -88,9 +88,9 @@ static void want_refused(const char *address, unsigned access, int64_t off, bool
     assert_int_equal(refusals(), 1);
     assert_memory_equal(bed.region.base, before, BYTES);
     assert_int_equal(must_event(&bed.server, TP_DOWN).peer, bed.to_client);
-    t->why(bed.server.tp, bed.to_client, &why);
-    assert_int_equal(why.status, GAPLESS_PROTOCOL);
-    assert_non_null(strstr(why.text, "not granted"));
+    t->last_error(bed.server.tp, bed.to_client, &reason);
+    assert_int_equal(reason.status, GAPLESS_PROTOCOL);
+    assert_non_null(strstr(reason.text, "not granted"));
     must_work(&bed.server, number, &other, peer, &window, &bed.region);
     bed_close(&other);
     bed_end(&bed);
@@ -184,14 +184,14 @@ static void a_late_write_finds_nothing(void **state)
 /* ---- frames -------------------------------------------------------------- */
 
 /* Acknowledges an event; what it was, -1: there was none. */
-static int event_end(struct rdma_cm_event *told)
+static int event_end(struct rdma_cm_event *reported)
 {
     int kind;
 
-    if (told == NULL)
+    if (reported == NULL)
         return -1;
-    kind = (int)told->event;
-    assert_int_equal(rdma_ack_cm_event(told), 0);
+    kind = (int)reported->event;
+    assert_int_equal(rdma_ack_cm_event(reported), 0);
     return kind;
 }
 
@@ -206,15 +206,15 @@ static void stranger_comes(struct bed *bed, struct end *end)
                                     .retry_count = 6,
                                     .rnr_retry_count = 6};
     struct tp_event events[4];
-    struct rdma_cm_event *told = NULL;
+    struct rdma_cm_event *reported = NULL;
 
     memset(end, 0, sizeof *end);
     end_ask(end, "10.1.1.1", 7471, &param);
-    for (int i = 0; i < 1000 && told == NULL; i++) {
+    for (int i = 0; i < 1000 && reported == NULL; i++) {
         (void)t->poll(bed->server.tp, events, 4, 1 * MS);
-        (void)rdma_get_cm_event(end->channel, &told);
+        (void)rdma_get_cm_event(end->channel, &reported);
     }
-    assert_int_equal(event_end(told), RDMA_CM_EVENT_ESTABLISHED);
+    assert_int_equal(event_end(reported), RDMA_CM_EVENT_ESTABLISHED);
     for (uint64_t i = 0; i < RECEIVES; i++)
         assert_int_equal(
             receive(end, i, (uint32_t)i * VERBS_FRAME_BYTES, VERBS_FRAME_BYTES), 0);
@@ -233,19 +233,19 @@ static void stranger_sends(struct end *end, const void *data, uint32_t bytes)
 /* The server says goodbye, and is well. */
 static void want_shown_the_door(struct bed *bed, struct end *end)
 {
-    struct rdma_cm_event *told = NULL;
+    struct rdma_cm_event *reported = NULL;
     struct tp_event events[8];
     uint64_t bound = bed_clock_ns() + (uint64_t)LONG_NS;
 
-    while (told == NULL && bed_clock_ns() < bound) {
+    while (reported == NULL && bed_clock_ns() < bound) {
         int count = t->poll(bed->server.tp, events, 8, 1 * MS);
 
         assert_in_range(count, 0, 8);
         for (int i = 0; i < count; i++)
             assert_int_not_equal(events[i].kind, TP_UP);
-        (void)rdma_get_cm_event(end->channel, &told);
+        (void)rdma_get_cm_event(end->channel, &reported);
     }
-    assert_int_equal(event_end(told), RDMA_CM_EVENT_DISCONNECTED);
+    assert_int_equal(event_end(reported), RDMA_CM_EVENT_DISCONNECTED);
     must_work(&bed->server, bed->to_client, &bed->client, bed->to_server, &bed->window,
               &bed->region);
 }
@@ -335,7 +335,7 @@ static void another_protocol(void **state)
     struct rdma_conn_param param = {
         .private_data = "GET / HTTP/1.0", .private_data_len = 14, .retry_count = 6};
     struct end *end = aligned_alloc(4096, sizeof *end);
-    struct rdma_cm_event *told = NULL;
+    struct rdma_cm_event *reported = NULL;
     struct tp_event events[4];
     struct bed bed;
 
@@ -345,11 +345,11 @@ static void another_protocol(void **state)
     fake_begin();
     must_bed(&bed, ROCE, BYTES);
     end_ask(end, "10.1.1.1", 7471, &param);
-    for (int i = 0; i < 1000 && told == NULL; i++) {
+    for (int i = 0; i < 1000 && reported == NULL; i++) {
         (void)t->poll(bed.server.tp, events, 4, 1 * MS);
-        (void)rdma_get_cm_event(end->channel, &told);
+        (void)rdma_get_cm_event(end->channel, &reported);
     }
-    assert_int_equal(event_end(told), RDMA_CM_EVENT_REJECTED);
+    assert_int_equal(event_end(reported), RDMA_CM_EVENT_REJECTED);
     end_close(end);
     free(end);
     must_work(&bed.server, bed.to_client, &bed.client, bed.to_server, &bed.window,

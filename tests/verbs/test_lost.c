@@ -17,12 +17,12 @@ static const struct transport *const t = &transport_verbs;
 
 static void want_down(struct bed_end *end, tp_peer peer, const char *name)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
 
     assert_int_equal(must_event(end, TP_DOWN).peer, peer);
-    t->why(end->tp, peer, &why);
-    if (why.status != GAPLESS_PEER_LOST || strstr(why.text, name) == NULL)
-        fail_msg("status %d: %s", why.status, why.text);
+    t->last_error(end->tp, peer, &reason);
+    if (reason.status != GAPLESS_PEER_LOST || strstr(reason.text, name) == NULL)
+        fail_msg("status %d: %s", reason.status, reason.text);
 }
 
 /* The machine of one side, or the network, has gone without a word. */
@@ -106,7 +106,7 @@ static void a_port_goes_down_and_comes_up(void **state)
 
 static void the_device_is_removed(void **state)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     struct tp_event events[4];
     struct bed bed;
     int status = 0;
@@ -119,8 +119,8 @@ static void the_device_is_removed(void **state)
     for (int i = 0; i < 1000 && status >= 0; i++)
         status = t->poll(bed.server.tp, events, 4, 1 * MS);
     assert_int_equal(status, GAPLESS_SYSTEM);
-    t->why(bed.server.tp, TP_NOBODY, &why);
-    assert_non_null(strstr(why.text, "removed"));
+    t->last_error(bed.server.tp, TP_NOBODY, &reason);
+    assert_non_null(strstr(reason.text, "removed"));
     bed_end(&bed);
 }
 

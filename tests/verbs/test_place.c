@@ -98,8 +98,8 @@ static void many_gpus(void **state)
         if (half == 0)
             accel_take(&gpu[g], 6 * PAGE);
         memory = accel_memory(&gpu[g], half * 3 * PAGE, PIECE);
-        if (t->place(bed.server.tp, &bed.region, half * HALF + PAGE + g * PIECE,
-                     &memory, &how, &error) != GAPLESS_OK)
+        if (t->bind_memory(bed.server.tp, &bed.region, half * HALF + PAGE + g * PIECE,
+                           &memory, &how, &error) != GAPLESS_OK)
             fail_msg("%s", error.text);
         assert_string_equal(how, "DMA-BUF");
     }
@@ -163,8 +163,9 @@ static void a_split_within_a_gpu(void **state)
                          GAPLESS_OK);
         bed.region.split = 2 * PAGE + 8;
         assert_int_equal(t->listen(bed.server.tp, where[i % 2], &error), GAPLESS_OK);
-        assert_int_equal(t->place(bed.server.tp, &bed.region, 0, &memory, &how, &error),
-                         GAPLESS_OK);
+        assert_int_equal(
+            t->bind_memory(bed.server.tp, &bed.region, 0, &memory, &how, &error),
+            GAPLESS_OK);
         must_open(&bed.client, &config);
         must_join(&bed, &bed.client, where[i % 2], &bed.to_server, &bed.to_client,
                   &bed.window);
@@ -204,8 +205,8 @@ static void gpus_at_both_ends(const char *address)
     placed_open(&slot, address, true);
     accel_take(&mine, 4 * PAGE);
     memory = accel_memory(&mine, PAGE, 2 * PAGE);
-    if (t->place(bed->client.tp, &bed->window, GRAD_AT + PAGE, &memory, &how, &error) !=
-        GAPLESS_OK)
+    if (t->bind_memory(bed->client.tp, &bed->window, GRAD_AT + PAGE, &memory, &how,
+                       &error) != GAPLESS_OK)
         fail_msg("%s", error.text);
     assert_string_equal(how, "DMA-BUF");
     placed_fill(bed->window.base, SLOT_BYTES, 8);
@@ -306,7 +307,7 @@ static void lone_close(struct lone *it)
 static int lone_place(struct lone *it, size_t offset, const struct tp_memory *memory,
                       const char **how, struct gapless_error *error)
 {
-    return t->place(it->server.tp, &it->region, offset, memory, how, error);
+    return t->bind_memory(it->server.tp, &it->region, offset, memory, how, error);
 }
 
 static void how_it_was_registered(void **state)
@@ -409,9 +410,9 @@ static void places_that_make_no_sense(void **state)
     assert_int_equal(lone_place(&it, 0, &memory, &how, &error), GAPLESS_INVALID);
     memory = (struct tp_memory){.bytes = PAGE, .dmabuf = -1};
     assert_int_equal(lone_place(&it, 0, &memory, &how, &error), GAPLESS_INVALID);
-    assert_int_equal(
-        t->place(it.server.tp, &(struct tp_region){.id = 99}, 0, &memory, &how, &error),
-        GAPLESS_INVALID);
+    assert_int_equal(t->bind_memory(it.server.tp, &(struct tp_region){.id = 99}, 0,
+                                    &memory, &how, &error),
+                     GAPLESS_INVALID);
     /* At its very ends, and right beside what is there, is fine. */
     memory = accel_memory(&it.gpu, 4 * PAGE, 2 * PAGE);
     assert_int_equal(lone_place(&it, 0, &memory, &how, &error), GAPLESS_OK);
@@ -455,14 +456,14 @@ static void before_listening(void **state)
     memory = accel_memory(&it.gpu, 0, PAGE);
     assert_int_equal(lone_place(&it, 0, &memory, &how, &error), GAPLESS_OK);
     assert_string_equal(how, "not registered yet");
-    assert_int_equal(t->loop(it.server.tp, &it.region, 0, host, 8, TP_INTO, &error),
+    assert_int_equal(t->loopback(it.server.tp, &it.region, 0, host, 8, TP_INTO, &error),
                      GAPLESS_AGAIN);
     fake_rules.no_dmabuf = true;
     assert_int_equal(t->listen(it.server.tp, ROCE, &error), GAPLESS_UNSUPPORTED);
     assert_non_null(strstr(error.text, "DMA-BUF"));
     fake_rules.no_dmabuf = false;
     assert_int_equal(t->listen(it.server.tp, ROCE, &error), GAPLESS_OK);
-    assert_int_equal(t->loop(it.server.tp, &it.region, 0, host, 8, TP_INTO, &error),
+    assert_int_equal(t->loopback(it.server.tp, &it.region, 0, host, 8, TP_INTO, &error),
                      GAPLESS_OK);
     lone_close(&it);
 }
@@ -470,7 +471,7 @@ static void before_listening(void **state)
 /* No card is known until somebody comes; what cannot be had then ends the peer. */
 static void at_every_address(void **state)
 {
-    struct gapless_error error = {0}, why = {0};
+    struct gapless_error error = {0}, reason = {0};
     struct tp_config config = bed_config(1, "a token of this run");
     struct bed_end client;
     struct tp_memory memory;
@@ -491,8 +492,8 @@ static void at_every_address(void **state)
     assert_true(t->grant(it.server.tp, number, &it.region, 0, TP_READ, &error) < 0);
     assert_non_null(strstr(error.text, "DMA-BUF"));
     assert_int_equal(must_event(&it.server, TP_DOWN).peer, number);
-    t->why(it.server.tp, number, &why);
-    assert_string_equal(why.text, error.text);
+    t->last_error(it.server.tp, number, &reason);
+    assert_string_equal(reason.text, error.text);
     bed_close(&client);
     fake_rules.no_dmabuf = false;
     must_open(&client, &config);
@@ -520,10 +521,12 @@ static void too_late(void **state)
     (void)state;
     fake_begin();
     must_bed(&bed, ROCE, 4 * PAGE);
-    assert_int_equal(t->place(bed.server.tp, &bed.region, 0, &memory, &how, &error),
-                     GAPLESS_INVALID);
-    assert_int_equal(t->place(bed.client.tp, &bed.window, 0, &memory, &how, &error),
-                     GAPLESS_OK);
+    assert_int_equal(
+        t->bind_memory(bed.server.tp, &bed.region, 0, &memory, &how, &error),
+        GAPLESS_INVALID);
+    assert_int_equal(
+        t->bind_memory(bed.client.tp, &bed.window, 0, &memory, &how, &error),
+        GAPLESS_OK);
     placed_fill(bed.region.base, PAGE, 3);
     placed_move(&bed.client,
                 t->get(bed.client.tp, bed.to_server, &bed.window, 0, PAGE, 1), 1);
@@ -531,12 +534,12 @@ static void too_late(void **state)
     memory.base = host + 1;
     memory.bytes = 8;
     assert_int_equal(
-        t->place(bed.client.tp, &bed.window, 2 * PAGE, &memory, &how, &error),
+        t->bind_memory(bed.client.tp, &bed.window, 2 * PAGE, &memory, &how, &error),
         GAPLESS_INVALID);
     accel_take(&gpu, PAGE);
     memory = accel_memory(&gpu, 0, PAGE);
     assert_int_equal(t->region_new(bed.server.tp, PAGE, &other, &error), GAPLESS_OK);
-    assert_int_equal(t->place(bed.server.tp, &other, 0, &memory, &how, &error),
+    assert_int_equal(t->bind_memory(bed.server.tp, &other, 0, &memory, &how, &error),
                      GAPLESS_OK);
     assert_int_equal(t->grant(bed.server.tp, bed.to_client, &other, 1, TP_READ, &error),
                      GAPLESS_UNSUPPORTED);

@@ -58,7 +58,7 @@ static void want_refused(unsigned long refusals)
  * there is no such key. */
 static bool misuse(unsigned n, int how, bool peermem)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     struct fake_key key;
     struct slot slot;
     bool there, writes;
@@ -82,8 +82,8 @@ static bool misuse(unsigned n, int how, bool peermem)
         want_refused(1);
         assert_int_equal(must_event(&slot.bed.server, TP_DOWN).peer,
                          slot.bed.to_client);
-        t->why(slot.bed.server.tp, slot.bed.to_client, &why);
-        assert_int_equal(why.status, GAPLESS_PROTOCOL);
+        t->last_error(slot.bed.server.tp, slot.bed.to_client, &reason);
+        assert_int_equal(reason.status, GAPLESS_PROTOCOL);
         for (size_t i = 0; i < slot.gpu[0].bytes; i++)
             assert_int_equal(slot.gpu[0].look[i], 1);
         for (size_t i = 0; i < slot.gpu[1].bytes; i++)
@@ -156,7 +156,7 @@ static void windows_in_placed_memory(void **state)
         bed.region.split = split;
         assert_int_equal(t->listen(bed.server.tp, ROCE, &error), GAPLESS_OK);
         assert_int_equal(
-            t->place(bed.server.tp, &bed.region, 2 * PAGE, &memory, &how, &error),
+            t->bind_memory(bed.server.tp, &bed.region, 2 * PAGE, &memory, &how, &error),
             GAPLESS_OK);
         must_open(&bed.client, &config);
         must_join(&bed, &bed.client, ROCE, &bed.to_server, &bed.to_client, &bed.window);
@@ -219,7 +219,7 @@ static struct verbs_offer good(void)
 static void want_ended(const struct verbs_offer *first, const struct verbs_offer *then,
                        uint32_t bytes)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     struct bed bed;
 
     fake_begin();
@@ -228,9 +228,9 @@ static void want_ended(const struct verbs_offer *first, const struct verbs_offer
     if (then != NULL)
         send_offer(0, then, bytes);
     (void)must_event(&bed.client, TP_DOWN);
-    t->why(bed.client.tp, bed.to_server, &why);
-    assert_int_equal(why.status, GAPLESS_PROTOCOL);
-    assert_non_null(strstr(why.text, "granted"));
+    t->last_error(bed.client.tp, bed.to_server, &reason);
+    assert_int_equal(reason.status, GAPLESS_PROTOCOL);
+    assert_non_null(strstr(reason.text, "granted"));
     bed_end(&bed);
 }
 
@@ -322,9 +322,9 @@ static void a_grant_in_pieces(void **state)
     bed_end(&bed);
 }
 
-static void lanes_are_granted_the_same(void **state)
+static void channels_are_granted_the_same(void **state)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     struct verbs_offer offer = good();
     struct bed bed;
 
@@ -336,8 +336,8 @@ static void lanes_are_granted_the_same(void **state)
     offer.part[1].bytes += PAGE;
     send_offer(1, &offer, VERBS_OFFER_BYTES(2));
     (void)must_event(&bed.client, TP_DOWN);
-    t->why(bed.client.tp, bed.to_server, &why);
-    assert_non_null(strstr(why.text, "different things"));
+    t->last_error(bed.client.tp, bed.to_server, &reason);
+    assert_non_null(strstr(reason.text, "different things"));
     bed_end(&bed);
 }
 
@@ -401,7 +401,7 @@ static bool dies_after(int requests)
     return done == requests;
 }
 
-static void half_a_gradient_is_not_told(void **state)
+static void half_a_gradient_is_not_reported(void **state)
 {
     int requests = 0;
 
@@ -453,10 +453,11 @@ static int life(struct slot *slot, struct accel *mine, struct gapless_error *err
         status =
             t->window(bed->client.tp, bed->to_server, 0, 150 * MS, &bed->window, error);
     if (status == GAPLESS_OK)
-        status = t->place(bed->client.tp, &bed->window, GRAD_AT, &memory, &how, error);
-    if (status == GAPLESS_OK)
         status =
-            t->loop(bed->server.tp, &bed->region, GRAD_AT, &byte, 1, TP_OUT_OF, error);
+            t->bind_memory(bed->client.tp, &bed->window, GRAD_AT, &memory, &how, error);
+    if (status == GAPLESS_OK)
+        status = t->loopback(bed->server.tp, &bed->region, GRAD_AT, &byte, 1, TP_OUT_OF,
+                             error);
     if (status != GAPLESS_OK)
         return status;
     status = t->put(bed->client.tp, bed->to_server, &bed->window, SLOT_SPLIT,
@@ -466,9 +467,9 @@ static int life(struct slot *slot, struct accel *mine, struct gapless_error *err
     if (status == GAPLESS_TIMEOUT) /* then the other side knows of it */
         (void)bed_event(&bed->client, TP_DOWN, &event, 150 * MS);
     if (status < 0)
-        t->why(bed->client.tp, bed->to_server, error);
+        t->last_error(bed->client.tp, bed->to_server, error);
     if (status < 0 && error->status == GAPLESS_OK)
-        t->why(bed->server.tp, bed->to_client, error);
+        t->last_error(bed->server.tp, bed->to_client, error);
     return status;
 }
 
@@ -540,12 +541,12 @@ static void placing_fails(void **state)
         assert_int_equal(t->region_new(server.tp, 4 * PAGE, &region, &error), 0);
         assert_int_equal(t->listen(server.tp, TWO, &error), 0);
         fake_fail_at(n, false);
-        status = t->place(server.tp, &region, PAGE, &memory, &how, &error);
+        status = t->bind_memory(server.tp, &region, PAGE, &memory, &how, &error);
         failed = fake_failed();
         fake_fail_at(-1, false);
         if (status < 0) {
             assert_true(failed[0] != '\0' && error.text[0] != '\0' && how == NULL);
-            status = t->place(server.tp, &region, PAGE, &memory, &how, &error);
+            status = t->bind_memory(server.tp, &region, PAGE, &memory, &how, &error);
         }
         assert_int_equal(status, GAPLESS_OK);
         assert_string_equal(how, "DMA-BUF");
@@ -564,9 +565,9 @@ int main(void)
         cmocka_unit_test(windows_in_placed_memory),
         cmocka_unit_test(grants_that_make_no_sense),
         cmocka_unit_test(a_grant_in_pieces),
-        cmocka_unit_test(lanes_are_granted_the_same),
+        cmocka_unit_test(channels_are_granted_the_same),
         cmocka_unit_test(granted_again),
-        cmocka_unit_test(half_a_gradient_is_not_told),
+        cmocka_unit_test(half_a_gradient_is_not_reported),
         cmocka_unit_test(the_region_goes_first),
         cmocka_unit_test(every_call_fails),
         cmocka_unit_test(placing_fails),

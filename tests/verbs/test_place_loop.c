@@ -10,29 +10,29 @@ static const struct transport *const t = &transport_verbs;
 static int into(struct slot *slot, size_t at, void *host, size_t bytes,
                 struct gapless_error *error)
 {
-    return t->loop(slot->bed.server.tp, &slot->bed.region, at, host, bytes, TP_INTO,
-                   error);
+    return t->loopback(slot->bed.server.tp, &slot->bed.region, at, host, bytes, TP_INTO,
+                       error);
 }
 
 static int out_of(struct slot *slot, size_t at, void *host, size_t bytes,
                   struct gapless_error *error)
 {
-    return t->loop(slot->bed.server.tp, &slot->bed.region, at, host, bytes, TP_OUT_OF,
-                   error);
+    return t->loopback(slot->bed.server.tp, &slot->bed.region, at, host, bytes,
+                       TP_OUT_OF, error);
 }
 
 static void works(struct slot *slot, unsigned seed)
 {
-    char sent[TP_LOOP_MAX], seen[TP_LOOP_MAX] = {0};
+    char sent[TP_LOOPBACK_MAX], seen[TP_LOOPBACK_MAX] = {0};
     struct gapless_error error = {0};
-    size_t at = GRAD_AT + seed, last = SLOT_BYTES - TP_LOOP_MAX;
+    size_t at = GRAD_AT + seed, last = SLOT_BYTES - TP_LOOPBACK_MAX;
 
     placed_fill(sent, sizeof sent, seed);
     memset(slot->gpu[1].look, 0, GRAD_BYTES);
     if (into(slot, at, sent, sizeof sent, &error) != GAPLESS_OK)
         fail_msg("%s", error.text);
     assert_memory_equal(slot->gpu[1].look + seed, sent, sizeof sent);
-    assert_int_equal(slot->gpu[1].look[seed + TP_LOOP_MAX], 0);
+    assert_int_equal(slot->gpu[1].look[seed + TP_LOOPBACK_MAX], 0);
     placed_fill(slot->gpu[1].look, GRAD_BYTES, seed + 1);
     assert_int_equal(out_of(slot, last, seen, sizeof seen, &error), GAPLESS_OK);
     assert_memory_equal(seen, slot->gpu[1].look + (last - GRAD_AT), sizeof seen);
@@ -68,7 +68,7 @@ static void in_and_out(void **state)
 /* A worker's: its window. */
 static void of_a_window(void **state)
 {
-    char sent[TP_LOOP_MAX], seen[TP_LOOP_MAX] = {0};
+    char sent[TP_LOOPBACK_MAX], seen[TP_LOOPBACK_MAX] = {0};
     struct gapless_error error = {0};
     struct tp_memory memory;
     struct accel gpu;
@@ -82,15 +82,15 @@ static void of_a_window(void **state)
     accel_take(&gpu, GRAD_BYTES);
     memory = accel_memory(&gpu, 0, GRAD_BYTES);
     assert_int_equal(
-        t->place(bed->client.tp, &bed->window, GRAD_AT, &memory, &how, &error),
+        t->bind_memory(bed->client.tp, &bed->window, GRAD_AT, &memory, &how, &error),
         GAPLESS_OK);
     placed_fill(sent, sizeof sent, 4);
-    assert_int_equal(t->loop(bed->client.tp, &bed->window, GRAD_AT + 5, sent,
-                             sizeof sent, TP_INTO, &error),
+    assert_int_equal(t->loopback(bed->client.tp, &bed->window, GRAD_AT + 5, sent,
+                                 sizeof sent, TP_INTO, &error),
                      GAPLESS_OK);
     assert_memory_equal(gpu.look + 5, sent, sizeof sent);
-    assert_int_equal(t->loop(bed->client.tp, &bed->window, GRAD_AT + 5, seen,
-                             sizeof seen, TP_OUT_OF, &error),
+    assert_int_equal(t->loopback(bed->client.tp, &bed->window, GRAD_AT + 5, seen,
+                                 sizeof seen, TP_OUT_OF, &error),
                      GAPLESS_OK);
     assert_memory_equal(seen, sent, sizeof sent);
     placed_end(&slot);
@@ -134,20 +134,20 @@ static void among_others(void **state)
     struct tp_event event;
     struct slot slot;
     struct bed *bed = &slot.bed;
-    uint32_t sent = 0, told = 0;
+    uint32_t sent = 0, reported = 0;
     char byte;
 
     (void)state;
     fake_begin();
     placed_open(&slot, ROCE, true);
     fake_pace(FAKE_BY_THREAD);
-    while (told < 200) {
+    while (reported < 200) {
         if (sent < 200 && t->put(bed->client.tp, bed->to_server, &bed->window,
                                  SLOT_SPLIT, SLOT_BYTES - SLOT_SPLIT, sent) >= 0)
             sent++;
         assert_int_equal(out_of(&slot, GRAD_AT, &byte, 1, &error), GAPLESS_OK);
         if (bed_event(&bed->server, TP_NOTE, &event, 0) == GAPLESS_OK)
-            assert_int_equal(event.note, told++);
+            assert_int_equal(event.note, reported++);
         (void)bed_event(&bed->client, TP_DONE, &event, 0);
     }
     fake_pace(FAKE_AT_POST);
@@ -158,7 +158,7 @@ static void among_others(void **state)
 static void bounds(void **state)
 {
     struct gapless_error error = {0};
-    char host[TP_LOOP_MAX + 1] = {0};
+    char host[TP_LOOPBACK_MAX + 1] = {0};
     struct slot slot;
 
     (void)state;
@@ -181,8 +181,8 @@ static void bounds(void **state)
         assert_int_equal(loop(&slot, PAGE - 1, host, 2, &error), GAPLESS_INVALID);
         assert_int_equal(loop(&slot, SLOT_SPLIT - 1, host, 2, &error), GAPLESS_INVALID);
     }
-    assert_int_equal(t->loop(slot.bed.server.tp, &(struct tp_region){.id = 99}, 0, host,
-                             1, TP_INTO, &error),
+    assert_int_equal(t->loopback(slot.bed.server.tp, &(struct tp_region){.id = 99}, 0,
+                                 host, 1, TP_INTO, &error),
                      GAPLESS_INVALID);
     assert_int_equal(slot.gpu[1].look[0], 0x11);
     placed_end(&slot);

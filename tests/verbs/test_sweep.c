@@ -27,13 +27,13 @@ struct life {
 static int why_down(struct life *it, struct bed_end *end, tp_peer peer, int status)
 {
     if (status == GAPLESS_PEER_LOST || status == GAPLESS_TIMEOUT) {
-        struct gapless_error why = {0};
+        struct gapless_error reason = {0};
 
-        t->why(end->tp, peer, &why);
-        if (why.status != GAPLESS_OK)
-            it->error = why;
+        t->last_error(end->tp, peer, &reason);
+        if (reason.status != GAPLESS_OK)
+            it->error = reason;
     } else if (status < 0) {
-        t->why(end->tp, TP_NOBODY, &it->error);
+        t->last_error(end->tp, TP_NOBODY, &it->error);
     }
     return status;
 }
@@ -143,11 +143,12 @@ static int talk(struct life *it)
     int status;
 
     it->doing = "say";
-    status = t->say(it->client.tp, it->to_server, text, sizeof text, &it->error);
+    status =
+        t->send_control(it->client.tp, it->to_server, text, sizeof text, &it->error);
     if (status == GAPLESS_OK)
         status = want(it, &it->server, it->to_client, TP_TEXT, &event);
     if (status == GAPLESS_OK)
-        status = t->say(it->server.tp, it->to_client, text, 5, &it->error);
+        status = t->send_control(it->server.tp, it->to_client, text, 5, &it->error);
     if (status == GAPLESS_OK)
         status = want(it, &it->client, it->to_server, TP_TEXT, &event);
     it->doing = "drop";

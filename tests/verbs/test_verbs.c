@@ -1,6 +1,6 @@
 /* ctest: timeout=60
  * What the verbs transport does besides what every transport does: tokens, cutting of
- * long messages, lanes, credit, counters. */
+ * long messages, channels, credit, counters. */
 #include "tests/verbs/bed.h"
 
 #include <stdio.h>
@@ -100,11 +100,11 @@ static void long_messages_are_cut(void **state)
     bed_end(&bed);
 }
 
-/* ---- lanes --------------------------------------------------------------- */
+/* ---- channels ------------------------------------------------------------ */
 
 #define TWO "10.1.1.1:7471,10.1.2.1:7471"
 
-static void notes_of_lanes_keep_their_order(void **state)
+static void notes_of_channels_keep_their_order(void **state)
 {
     uint32_t next = 0, sent = 0;
     struct tp_event event;
@@ -143,8 +143,8 @@ static void notes_of_lanes_keep_their_order(void **state)
     bed_end(&bed);
 }
 
-/* The same, with the second lane always ahead of the first. */
-static void a_lane_overtakes(void **state)
+/* The same, with the second channel always ahead of the first. */
+static void a_channel_overtakes(void **state)
 {
     struct tp_event event;
     struct bed bed;
@@ -168,10 +168,10 @@ static void a_lane_overtakes(void **state)
     bed_end(&bed);
 }
 
-/* One lane goes: the peer goes, and says so. */
-static void a_peer_is_all_its_lanes(void **state)
+/* One channel goes: the peer goes, and says so. */
+static void a_peer_is_all_its_channels(void **state)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     struct tp_event event;
     struct bed bed;
 
@@ -180,9 +180,9 @@ static void a_peer_is_all_its_lanes(void **state)
     must_bed(&bed, TWO, PAGE);
     fake_cut(1);
     (void)must_event(&bed.server, TP_DOWN);
-    t->why(bed.server.tp, bed.to_client, &why);
-    assert_int_equal(why.status, GAPLESS_PEER_LOST);
-    assert_non_null(strstr(why.text, "10.1.2.1"));
+    t->last_error(bed.server.tp, bed.to_client, &reason);
+    assert_int_equal(reason.status, GAPLESS_PEER_LOST);
+    assert_non_null(strstr(reason.text, "10.1.2.1"));
     event = must_event(&bed.client, TP_DOWN);
     assert_int_equal(event.peer, bed.to_server);
     bed_end(&bed);
@@ -193,7 +193,7 @@ static void a_peer_is_all_its_lanes(void **state)
 static void notes_stop_at_the_credit(void **state)
 {
     struct fake_counters count;
-    uint32_t sent = 0, told = 0;
+    uint32_t sent = 0, reported = 0;
     struct bed bed;
 
     (void)state;
@@ -202,8 +202,8 @@ static void notes_stop_at_the_credit(void **state)
     while (t->notify(bed.client.tp, bed.to_server, sent) == GAPLESS_OK)
         sent++;
     assert_in_range(sent, 64, 1000);
-    for (; told < sent; told++)
-        assert_int_equal(must_event(&bed.server, TP_NOTE).note, told);
+    for (; reported < sent; reported++)
+        assert_int_equal(must_event(&bed.server, TP_NOTE).note, reported);
     assert_int_equal(t->notify(bed.client.tp, bed.to_server, 7), GAPLESS_OK);
     assert_int_equal(must_event(&bed.server, TP_NOTE).note, 7);
     fake_count(&count);
@@ -215,7 +215,7 @@ static void notes_stop_at_the_credit(void **state)
  * back at once: the notes keep their order, and the credit comes later. */
 static void notes_into_a_full_ring(void **state)
 {
-    uint32_t sent = 0, told = 0, on_wire;
+    uint32_t sent = 0, reported = 0, on_wire;
     struct tp_event event;
     struct bed bed;
     int gets = 0;
@@ -232,13 +232,13 @@ static void notes_into_a_full_ring(void **state)
     assert_in_range(sent, 64, 1000);
     on_wire = (uint32_t)fake_pump_one(fake_pair(0, FAKE_PASSIVE), INT32_MAX);
     assert_in_range(on_wire, 64, sent);
-    while (told < on_wire)
-        assert_int_equal(must_event(&bed.client, TP_NOTE).note, told++);
+    while (reported < on_wire)
+        assert_int_equal(must_event(&bed.client, TP_NOTE).note, reported++);
     fake_pace(FAKE_AT_POST);
-    while (told < sent) {
+    while (reported < sent) {
         (void)bed_event(&bed.server, TP_NOTE, &event, 0);
         if (bed_event(&bed.client, TP_NOTE, &event, 0) == GAPLESS_OK)
-            assert_int_equal(event.note, told++);
+            assert_int_equal(event.note, reported++);
     }
     while (t->notify(bed.server.tp, bed.to_client, 5) == GAPLESS_AGAIN) {
         (void)bed_event(&bed.server, TP_NOTE, &event, 0);
@@ -260,7 +260,8 @@ static void a_client_that_does_not_read_is_ended(void **state)
     fake_begin();
     must_bed(&bed, ROCE, PAGE);
     for (int i = 0; i < 1000 && status == GAPLESS_OK; i++)
-        status = t->say(bed.server.tp, bed.to_client, text, sizeof text, &error);
+        status =
+            t->send_control(bed.server.tp, bed.to_client, text, sizeof text, &error);
     assert_int_equal(status, GAPLESS_PEER_LOST);
     assert_non_null(strstr(error.text, "10.1.1.1:"));
     (void)must_event(&bed.server, TP_DOWN);
@@ -409,7 +410,7 @@ static void words(void **state)
 /* A driver that says what it does not know with a negative number. */
 static void posts_refused_with_a_negative_number(void **state)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     struct bed bed;
 
     (void)state;
@@ -417,9 +418,9 @@ static void posts_refused_with_a_negative_number(void **state)
     must_bed(&bed, ROCE, PAGE);
     fake_rules.no_immediates = true;
     assert_int_equal(t->notify(bed.client.tp, bed.to_server, 1), GAPLESS_PEER_LOST);
-    t->why(bed.client.tp, bed.to_server, &why);
-    assert_int_equal(why.os, 22);
-    assert_non_null(strstr(why.text, "10.1.1.1:7471"));
+    t->last_error(bed.client.tp, bed.to_server, &reason);
+    assert_int_equal(reason.os, 22);
+    assert_non_null(strstr(reason.text, "10.1.1.1:7471"));
     (void)must_event(&bed.client, TP_DOWN);
     (void)must_event(&bed.server, TP_DOWN);
     bed_end(&bed);
@@ -431,9 +432,9 @@ int main(void)
         cmocka_unit_test(tokens_must_agree),
         cmocka_unit_test(a_token_or_insecure),
         cmocka_unit_test(long_messages_are_cut),
-        cmocka_unit_test(notes_of_lanes_keep_their_order),
-        cmocka_unit_test(a_lane_overtakes),
-        cmocka_unit_test(a_peer_is_all_its_lanes),
+        cmocka_unit_test(notes_of_channels_keep_their_order),
+        cmocka_unit_test(a_channel_overtakes),
+        cmocka_unit_test(a_peer_is_all_its_channels),
         cmocka_unit_test(notes_stop_at_the_credit),
         cmocka_unit_test(notes_into_a_full_ring),
         cmocka_unit_test(a_client_that_does_not_read_is_ended),

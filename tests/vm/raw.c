@@ -23,10 +23,10 @@ static const struct transport *const t = &transport_verbs;
 static int wrong;
 static char address[80];
 
-static void told(const char *what, bool good, const char *why)
+static void reported(const char *what, bool good, const char *reason)
 {
     (void)printf("%s: %s%s%s\n", good ? "ok" : "WRONG", what,
-                 why[0] != '\0' ? ": " : "", why);
+                 reason[0] != '\0' ? ": " : "", reason);
     (void)fflush(stdout);
     wrong += good ? 0 : 1;
 }
@@ -77,7 +77,7 @@ static bool next(struct tp *tp, enum tp_event_kind kind, struct tp_event *ret)
     return false;
 }
 
-/* A client, its seat at the server, and its slot there. */
+/* A client, its peer slot at the server, and its slot there. */
 struct client {
     struct tp *tp;
     tp_peer to_server, at_server;
@@ -115,11 +115,11 @@ struct raw {
 
 static int raw_post(struct client *c, const struct raw *raw)
 {
-    struct verbs_lane *lane = c->tp->peers[c->to_server].lane[0];
+    struct verbs_channel *channel = c->tp->peers[c->to_server].channel[0];
     struct verbs_region *own = verbs_region_find(c->tp, &c->window);
     struct ibv_sge sge = {.addr = (uint64_t)(uintptr_t)own->base,
                           .length = (uint32_t)raw->bytes,
-                          .lkey = own->part->whole[lane->nic_at]->lkey};
+                          .lkey = own->part->whole[channel->nic_at]->lkey};
     struct ibv_send_wr wr = {.wr_id = UINT64_MAX,
                              .opcode = raw->opcode,
                              .send_flags = IBV_SEND_SIGNALED,
@@ -128,18 +128,18 @@ static int raw_post(struct client *c, const struct raw *raw)
                              .wr.rdma = {raw->address, raw->key}};
     struct ibv_send_wr *bad;
 
-    return ibv_post_send(lane->qp, &wr, &bad);
+    return ibv_post_send(channel->qp, &wr, &bad);
 }
 
 /* How the request ended, by the client's own completion queue. */
 static enum ibv_wc_status raw_end(struct client *c)
 {
-    struct verbs_lane *lane = c->tp->peers[c->to_server].lane[0];
+    struct verbs_channel *channel = c->tp->peers[c->to_server].channel[0];
     uint64_t end = verbs_now_ns() + (uint64_t)PATIENCE_NS;
     struct ibv_wc wc;
 
     while (verbs_now_ns() < end)
-        if (ibv_poll_cq(lane->nic->cq[lane->queue], 1, &wc) == 1 &&
+        if (ibv_poll_cq(channel->nic->cq[channel->queue], 1, &wc) == 1 &&
             wc.wr_id == UINT64_MAX)
             return wc.status;
     return IBV_WC_GENERAL_ERR;
@@ -179,7 +179,7 @@ static bool honest_works(struct scene *s, uint32_t note)
 static void reach(struct scene *s, const char *what, enum ibv_wr_opcode opcode,
                   int64_t offset, size_t bytes, bool of_write, const uint32_t *key)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     struct client hostile;
     const struct verbs_grant *grant;
     enum ibv_wc_status status;
@@ -189,20 +189,20 @@ static void reach(struct scene *s, const char *what, enum ibv_wr_opcode opcode,
     memset(s->slot[0].base, 5, s->slot[0].bytes);
     memset(s->slot[1].base, 5, s->slot[1].bytes);
     client_open(&hostile, s->server, &s->slot[0]);
-    grant = &hostile.tp->peers[hostile.to_server].lane[0]->grant[0];
+    grant = &hostile.tp->peers[hostile.to_server].channel[0]->grant[0];
     memset(hostile.window.base, 9, hostile.window.bytes);
     (void)raw_post(&hostile,
                    &(struct raw){.opcode = opcode,
-                                 .address = grant->far->address + (uint64_t)offset,
+                                 .address = grant->remote->address + (uint64_t)offset,
                                  .key = key != NULL ? *key
-                                        : of_write  ? grant->far->write_key
-                                                    : grant->far->read_key,
+                                        : of_write  ? grant->remote->write_key
+                                                    : grant->remote->read_key,
                                  .bytes = bytes});
     status = raw_end(&hostile);
     /* Over iWARP a WRITE that is sent is done; its end is the connection's. */
     good = (status != IBV_WC_SUCCESS || opcode == IBV_WR_RDMA_WRITE) &&
            next(s->server, TP_DOWN, &event) && event.peer == hostile.at_server;
-    t->why(s->server, hostile.at_server, &why);
+    t->last_error(s->server, hostile.at_server, &reason);
     if (!good)
         (void)printf("    the request: %s\n", ibv_wc_status_str(status));
     if (!all_are(&s->slot[0], 5) || !all_are(&s->slot[1], 5)) {
@@ -217,8 +217,8 @@ static void reach(struct scene *s, const char *what, enum ibv_wr_opcode opcode,
         (void)printf("    an honest peer cannot work\n");
         good = false;
     }
-    good = good && why.text[0] != '\0';
-    told(what, good, why.text);
+    good = good && reason.text[0] != '\0';
+    reported(what, good, reason.text);
     t->close(hostile.tp);
 }
 
@@ -236,10 +236,10 @@ static void late(struct scene *s)
     slot.split = LARGE;
     client_open(&old, s->server, &slot);
     memset(old.window.base, 9, old.window.bytes);
-    grant = &old.tp->peers[old.to_server].lane[0]->grant[0];
+    grant = &old.tp->peers[old.to_server].channel[0]->grant[0];
     (void)raw_post(&old, &(struct raw){.opcode = IBV_WR_RDMA_WRITE,
-                                       .address = grant->far->address + LARGE,
-                                       .key = grant->far->write_key,
+                                       .address = grant->remote->address + LARGE,
+                                       .key = grant->remote->write_key,
                                        .bytes = LARGE});
     while (((volatile char *)slot.base)[LARGE] != 9) /* the first of it is there */
         ;
@@ -250,8 +250,8 @@ static void late(struct scene *s)
     status = raw_end(&old);
     (void)usleep(300000);
     untouched = all_are(&slot, 0);
-    told("a write that comes late to a slot that is another's does not land",
-         untouched && status != IBV_WC_SUCCESS, ibv_wc_status_str(status));
+    reported("a write that comes late to a slot that is another's does not land",
+             untouched && status != IBV_WC_SUCCESS, ibv_wc_status_str(status));
     t->close(old.tp);
     t->close(new.tp);
 }
@@ -273,7 +273,8 @@ int main(int argc, char **argv)
         memset(s.slot[i].base, 5, 2 * HALF);
     }
     client_open(&s.honest, s.server, &s.slot[1]);
-    stolen = s.honest.tp->peers[s.honest.to_server].lane[0]->grant[0].far->write_key;
+    stolen =
+        s.honest.tp->peers[s.honest.to_server].channel[0]->grant[0].remote->write_key;
     guessed = stolen ^ 0x100;
     reach(&s, "a write before what may be written", IBV_WR_RDMA_WRITE, HALF - 8, 8,
           true, NULL);

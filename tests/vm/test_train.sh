@@ -48,8 +48,8 @@ if [ "$inside" = inside ]; then
         check "$path: the same parameters to the bit" cmp shm/model.safetensors "one-$path/model.safetensors"
         case $ip in
         10.1.*)
-            check "$path: one worker, two lanes" together "verbs:$ip:7473" 1 "lanes-$path" --insecure --lanes 2
-            check "$path: the same parameters again" cmp shm/model.safetensors "lanes-$path/model.safetensors"
+            check "$path: one worker, two channels" together "verbs:$ip:7473" 1 "channels-$path" --insecure --channels 2
+            check "$path: the same parameters again" cmp shm/model.safetensors "channels-$path/model.safetensors"
             ;;
         esac
         case $ip in

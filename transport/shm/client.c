@@ -107,7 +107,7 @@ static int client_answer(const char *address, int fd, uint64_t deadline,
     if (status == GAPLESS_OK && ret->head.protocol == SHM_PROTOCOL &&
         ret->head.kind == SHM_WELCOME && ret->fd_count == 2 && ret->head.a != 0 &&
         ret->head.a <= SHM_NOTES_MAX && (ret->head.a & (ret->head.a - 1)) == 0 &&
-        ret->head.b < BELL_BITS)
+        ret->head.b < DOORBELL_BITS)
         return GAPLESS_OK;
     if (status == GAPLESS_OK)
         shm_packet_close(ret);
@@ -123,7 +123,7 @@ static int client_greet(struct tp *tp, uint32_t index, const char *address, int 
                         struct gapless_error *error)
 {
     struct shm_frame hello = shm_frame(SHM_HELLO, index, tp->config.windows_max);
-    int status = shm_frame_send(fd, &hello, NULL, 0, &tp->bell_fd, 1);
+    int status = shm_frame_send(fd, &hello, NULL, 0, &tp->doorbell_fd, 1);
 
     if (status == GAPLESS_SYSTEM)
         return gapless_error_set(error, GAPLESS_SYSTEM, errno, "cannot greet shm:%.90s",
@@ -133,36 +133,36 @@ static int client_greet(struct tp *tp, uint32_t index, const char *address, int 
     return client_answer(address, fd, deadline, ret, error);
 }
 
-static int client_seat(struct tp *tp, uint32_t index, int fd, struct shm_packet *packet,
-                       struct gapless_error *error)
+static int client_peer_slot(struct tp *tp, uint32_t index, int fd,
+                            struct shm_packet *packet, struct gapless_error *error)
 {
     struct shm_peer *peer = &tp->peers[index];
     size_t control_bytes = shm_control_bytes(packet->head.a);
     void *control;
-    void *bell;
+    void *doorbell;
     int status;
 
     status =
         shm_memory_map(packet->fds[0], control_bytes, TP_READ_WRITE, &control, error);
     if (status != GAPLESS_OK)
         return status;
-    status = shm_memory_map(packet->fds[1], sizeof(struct bell), TP_READ_WRITE, &bell,
-                            error);
+    status = shm_memory_map(packet->fds[1], sizeof(struct doorbell), TP_READ_WRITE,
+                            &doorbell, error);
     if (status != GAPLESS_OK) {
         shm_memory_unmap(control, control_bytes);
         return status;
     }
     peer->control = control;
     peer->control_bytes = control_bytes;
-    peer->bell = bell;
-    peer->bell_bit = packet->head.b;
+    peer->doorbell = doorbell;
+    peer->doorbell_bit = packet->head.b;
     peer->windows_max = tp->config.windows_max;
     shm_peer_rings(peer, packet->head.a, false);
-    baton_pass(&peer->why, SHM_WHY_UNKNOWN);
+    flag_word_publish(&peer->reason, SHM_REASON_UNKNOWN);
     peer->fd = fd;
     peer->process_fd = shm_process_open(fd);
     peer->up = true;
-    baton_pass(&peer->state, SHM_LIVE);
+    flag_word_publish(&peer->state, SHM_LIVE);
     return GAPLESS_OK;
 }
 
@@ -197,7 +197,7 @@ static int client_try(struct tp *tp, uint32_t index, const char *address,
     status = client_greet(tp, index, address, fd, deadline, &packet, error);
     if (status != GAPLESS_OK)
         goto close_fd;
-    status = client_seat(tp, index, fd, &packet, error);
+    status = client_peer_slot(tp, index, fd, &packet, error);
     shm_packet_close(&packet);
     if (status != GAPLESS_OK)
         goto close_fd;
@@ -226,7 +226,7 @@ int shm_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer 
     /* Whoever connects has seen the TP_DOWN of what was connected before. */
     shm_release_over(tp);
     while (index < tp->config.peers_max &&
-           baton_look(&tp->peers[index].state) != SHM_FREE)
+           flag_word_read(&tp->peers[index].state) != SHM_FREE)
         index++;
     if (index == tp->config.peers_max)
         return gapless_error_set(error, GAPLESS_CAPACITY, 0,

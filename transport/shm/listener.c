@@ -3,8 +3,8 @@
  * hang-ups, so that the thread that polls makes no system call for any of it and a
  * death is noticed at once however busy that one is.
  *
- *   accept ──> greeter ── HELLO ──> seat: number, control page, WELCOME ──> UP
- *                 └── silence, wrong version, no seat ──> REFUSE
+ *   accept ──> pending connection ── HELLO ──> peer slot: number, control page, WELCOME ──> UP
+ *                 └── silence, wrong version, no peer slot ──> REFUSE
  *   frame ──> TEXT
  *   hang-up, nonsense ──> DOWN ──> delivered: the slot is cleared
  *
@@ -33,7 +33,7 @@
 #define PAUSE_MS 5
 #define LISTEN_TAG UINT64_MAX
 #define STOP_TAG (UINT64_MAX - 1)
-#define GREETER_TAG (UINT64_C(1) << 32)
+#define PENDING_CONN_TAG (UINT64_C(1) << 32)
 #define PROCESS_TAG (UINT64_C(1) << 33)
 #define EVENTS_MAX 64
 /* Frames read from one peer before the next one's turn. */
@@ -46,74 +46,77 @@ static int door_watch(struct tp *tp, int operation, int fd, uint64_t tag)
     return epoll_ctl(tp->epoll_fd, operation, fd, &event);
 }
 
-/* ---- greeters ------------------------------------------------------------ */
+/* ---- pending connections ------------------------------------------------- */
 
-static void greeter_close(struct tp *tp, struct shm_greeter *greeter)
+static void pending_conn_close(struct tp *tp, struct shm_pending_conn *pending_conn)
 {
-    if (greeter->ready)
-        shm_packet_close(&greeter->hello);
-    if (greeter->fd >= 0)
-        (void)door_watch(tp, EPOLL_CTL_DEL, greeter->fd, 0);
-    greeter->ready = false;
-    shm_close_fd(&greeter->fd);
+    if (pending_conn->ready)
+        shm_packet_close(&pending_conn->hello);
+    if (pending_conn->fd >= 0)
+        (void)door_watch(tp, EPOLL_CTL_DEL, pending_conn->fd, 0);
+    pending_conn->ready = false;
+    shm_close_fd(&pending_conn->fd);
 }
 
-static void greeter_refuse(struct tp *tp, struct shm_greeter *greeter,
-                           enum gapless_status status, const char *text)
+static void pending_conn_refuse(struct tp *tp, struct shm_pending_conn *pending_conn,
+                                enum gapless_status status, const char *text)
 {
     struct shm_frame frame = shm_frame(SHM_REFUSE, (uint32_t)-status, 0);
 
-    (void)shm_frame_send(greeter->fd, &frame, text, (uint32_t)strlen(text), NULL, 0);
-    greeter_close(tp, greeter);
+    (void)shm_frame_send(pending_conn->fd, &frame, text, (uint32_t)strlen(text), NULL,
+                         0);
+    pending_conn_close(tp, pending_conn);
 }
 
-static void greeter_read(struct tp *tp, struct shm_greeter *greeter)
+static void pending_conn_read(struct tp *tp, struct shm_pending_conn *pending_conn)
 {
     char text[200];
     int status;
 
-    if (greeter->fd < 0 || greeter->ready)
+    if (pending_conn->fd < 0 || pending_conn->ready)
         return;
-    status = shm_frame_receive(greeter->fd, &greeter->hello, NULL, 0);
+    status = shm_frame_receive(pending_conn->fd, &pending_conn->hello, NULL, 0);
     if (status == GAPLESS_AGAIN)
         return;
     if (status == GAPLESS_PEER_LOST) {
-        greeter_close(tp, greeter);
+        pending_conn_close(tp, pending_conn);
         return;
     }
-    greeter->ready = status == GAPLESS_OK;
-    if (!greeter->ready || greeter->hello.head.kind != SHM_HELLO) {
-        greeter_refuse(tp, greeter, GAPLESS_VERSION,
-                       "the master did not understand: what connected is not a gapless "
-                       "client, or one of a very different version");
+    pending_conn->ready = status == GAPLESS_OK;
+    if (!pending_conn->ready || pending_conn->hello.head.kind != SHM_HELLO) {
+        pending_conn_refuse(
+            tp, pending_conn, GAPLESS_VERSION,
+            "the master did not understand: what connected is not a gapless "
+            "client, or one of a very different version");
         return;
     }
-    if (greeter->hello.head.protocol != SHM_PROTOCOL) {
+    if (pending_conn->hello.head.protocol != SHM_PROTOCOL) {
         (void)snprintf(
             text, sizeof text,
             "the master speaks version %d of the shared memory protocol, the "
             "client version %u; use the same gapless on both sides",
-            SHM_PROTOCOL, (unsigned)greeter->hello.head.protocol);
-        greeter_refuse(tp, greeter, GAPLESS_VERSION, text);
+            SHM_PROTOCOL, (unsigned)pending_conn->hello.head.protocol);
+        pending_conn_refuse(tp, pending_conn, GAPLESS_VERSION, text);
         return;
     }
-    if (greeter->hello.fd_count != 1 || greeter->hello.head.a >= BELL_BITS) {
-        greeter_refuse(tp, greeter, GAPLESS_PROTOCOL,
-                       "the client's greeting is malformed");
+    if (pending_conn->hello.fd_count != 1 ||
+        pending_conn->hello.head.a >= DOORBELL_BITS) {
+        pending_conn_refuse(tp, pending_conn, GAPLESS_PROTOCOL,
+                            "the client's greeting is malformed");
         return;
     }
-    /* Nothing more to read before it is seated; and its hang-up must not keep us
+    /* Nothing more to read before it has a peer slot; and its hang-up must not keep us
      * awake. */
-    (void)door_watch(tp, EPOLL_CTL_DEL, greeter->fd, 0);
+    (void)door_watch(tp, EPOLL_CTL_DEL, pending_conn->fd, 0);
 }
 
 static void door_accept(struct tp *tp)
 {
-    for (uint32_t i = 0; i < SHM_GREETERS; i++) {
-        struct shm_greeter *greeter = &tp->greeters[i];
+    for (uint32_t i = 0; i < SHM_PENDING_CONNS; i++) {
+        struct shm_pending_conn *pending_conn = &tp->pending_conns[i];
         int fd;
 
-        if (greeter->fd >= 0)
+        if (pending_conn->fd >= 0)
             continue;
         fd = accept4(tp->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0) {
@@ -121,33 +124,33 @@ static void door_accept(struct tp *tp)
                 return;
             break; /* descriptors or memory used up: the pause below */
         }
-        greeter->fd = fd;
-        greeter->ready = false;
-        greeter->deadline_ns = shm_now_ns() + GREET_NS;
+        pending_conn->fd = fd;
+        pending_conn->ready = false;
+        pending_conn->deadline_ns = shm_now_ns() + GREET_NS;
         if (!shm_trusted(fd))
-            greeter_refuse(tp, greeter, GAPLESS_REFUSED,
-                           "the master belongs to another user");
-        else if (door_watch(tp, EPOLL_CTL_ADD, fd, GREETER_TAG | i) != 0)
-            greeter_close(tp, greeter);
+            pending_conn_refuse(tp, pending_conn, GAPLESS_REFUSED,
+                                "the master belongs to another user");
+        else if (door_watch(tp, EPOLL_CTL_ADD, fd, PENDING_CONN_TAG | i) != 0)
+            pending_conn_close(tp, pending_conn);
     }
-    /* No free greeter, or an error: stop looking at the listening socket, which would
+    /* No free pending connection, or an error: stop looking at the listening socket, which would
      * be ready all the time; door_tidy looks again after a pause. */
     (void)door_watch(tp, EPOLL_CTL_DEL, tp->listen_fd, 0);
     tp->listening = false;
     tp->listen_ns = shm_now_ns() + PAUSE_MS * UINT64_C(1000000);
 }
 
-/* ---- seats --------------------------------------------------------------- */
+/* ---- peer slots ---------------------------------------------------------- */
 
 /* The index of a free slot, or peers_max. Slots that are over are cleared on the way.
  * *ret_leaving: one will be free soon. */
-static uint32_t seat_find(struct tp *tp, bool *ret_leaving)
+static uint32_t peer_slot_find(struct tp *tp, bool *ret_leaving)
 {
     *ret_leaving = false;
     for (uint32_t i = 0; i < tp->config.peers_max; i++) {
         struct shm_peer *peer = &tp->peers[i];
 
-        switch ((enum shm_state)baton_look(&peer->state)) {
+        switch ((enum shm_state)flag_word_read(&peer->state)) {
         case SHM_OVER:
             shm_peer_clear(tp, peer);
             return i;
@@ -164,47 +167,50 @@ static uint32_t seat_find(struct tp *tp, bool *ret_leaving)
     return tp->config.peers_max;
 }
 
-static void seat_take(struct tp *tp, struct shm_peer *peer, struct shm_greeter *greeter)
+static void peer_slot_take(struct tp *tp, struct shm_peer *peer,
+                           struct shm_pending_conn *pending_conn)
 {
     uint32_t index = (uint32_t)(peer - tp->peers);
     uint32_t capacity = tp->config.notes_max;
     struct shm_frame welcome = shm_frame(SHM_WELCOME, capacity, index);
     struct gapless_error error;
     void *control;
-    void *bell;
+    void *doorbell;
     int fds[SHM_FDS];
 
-    if (shm_memory_map(greeter->hello.fds[0], sizeof(struct bell), TP_READ_WRITE, &bell,
-                       &error) != GAPLESS_OK) {
-        greeter_refuse(tp, greeter, (enum gapless_status)error.status, error.text);
+    if (shm_memory_map(pending_conn->hello.fds[0], sizeof(struct doorbell),
+                       TP_READ_WRITE, &doorbell, &error) != GAPLESS_OK) {
+        pending_conn_refuse(tp, pending_conn, (enum gapless_status)error.status,
+                            error.text);
         return;
     }
     peer->control_bytes = shm_control_bytes(capacity);
     if (shm_memory_new("gapless-control", peer->control_bytes, &fds[0], &control,
                        &error) != GAPLESS_OK) {
-        shm_memory_unmap(bell, sizeof(struct bell));
-        greeter_refuse(tp, greeter, (enum gapless_status)error.status, error.text);
+        shm_memory_unmap(doorbell, sizeof(struct doorbell));
+        pending_conn_refuse(tp, pending_conn, (enum gapless_status)error.status,
+                            error.text);
         return;
     }
-    fds[1] = tp->bell_fd;
-    peer->bell = bell;
+    fds[1] = tp->doorbell_fd;
+    peer->doorbell = doorbell;
     peer->control = control;
-    peer->bell_bit = greeter->hello.head.a;
-    peer->windows_max = greeter->hello.head.b < tp->config.windows_max
-                            ? greeter->hello.head.b
+    peer->doorbell_bit = pending_conn->hello.head.a;
+    peer->windows_max = pending_conn->hello.head.b < tp->config.windows_max
+                            ? pending_conn->hello.head.b
                             : tp->config.windows_max;
     shm_peer_rings(peer, capacity, true);
-    baton_pass(&peer->why, SHM_WHY_UNKNOWN);
-    peer->fd = greeter->fd;
-    greeter->fd = -1;
-    greeter_close(tp, greeter);
+    flag_word_publish(&peer->reason, SHM_REASON_UNKNOWN);
+    peer->fd = pending_conn->fd;
+    pending_conn->fd = -1;
+    pending_conn_close(tp, pending_conn);
     /* WELCOME before UP, which makes the server's thread grant: the client expects it
      * first. A note that comes before UP was polled waits in its ring. */
     if (shm_frame_send(peer->fd, &welcome, NULL, 0, fds, 2) != GAPLESS_OK) {
         shm_peer_clear(tp, peer);
         goto close_control;
     }
-    baton_pass(&peer->state, SHM_LIVE);
+    flag_word_publish(&peer->state, SHM_LIVE);
     shm_mail_post(tp, TP_UP, index, 0);
     peer->process_fd = shm_process_open(peer->fd);
     if (peer->process_fd >= 0)
@@ -219,27 +225,27 @@ close_control:
     (void)close(fds[0]);
 }
 
-/* Who said HELLO gets a seat, or is refused, or waits for one that is becoming free. */
-static void seat_greeters(struct tp *tp)
+/* Who said HELLO gets a peer slot, or is refused, or waits for one that is becoming free. */
+static void peer_slot_pending_conns(struct tp *tp)
 {
     char text[200];
 
-    for (uint32_t i = 0; i < SHM_GREETERS; i++) {
-        struct shm_greeter *greeter = &tp->greeters[i];
+    for (uint32_t i = 0; i < SHM_PENDING_CONNS; i++) {
+        struct shm_pending_conn *pending_conn = &tp->pending_conns[i];
         uint32_t index;
         bool leaving;
 
-        if (greeter->fd < 0 || !greeter->ready || shm_mail_room(tp) == 0)
+        if (pending_conn->fd < 0 || !pending_conn->ready || shm_mail_room(tp) == 0)
             continue;
-        index = seat_find(tp, &leaving);
+        index = peer_slot_find(tp, &leaving);
         if (index < tp->config.peers_max) {
-            seat_take(tp, &tp->peers[index], greeter);
+            peer_slot_take(tp, &tp->peers[index], pending_conn);
         } else if (!leaving) {
             (void)snprintf(text, sizeof text,
                            "the master has room for %" PRIu32 " peers and all are "
                            "connected; start it with room for more, or end one",
                            tp->config.peers_max);
-            greeter_refuse(tp, greeter, GAPLESS_CAPACITY, text);
+            pending_conn_refuse(tp, pending_conn, GAPLESS_CAPACITY, text);
         }
     }
 }
@@ -253,22 +259,23 @@ static bool door_tidy(struct tp *tp)
     bool again;
 
     shm_post_gone(tp);
-    seat_greeters(tp);
+    peer_slot_pending_conns(tp);
     again = tp->gone_count > 0 || shm_mail_room(tp) == 0;
-    for (uint32_t i = 0; i < SHM_GREETERS; i++) {
-        struct shm_greeter *greeter = &tp->greeters[i];
+    for (uint32_t i = 0; i < SHM_PENDING_CONNS; i++) {
+        struct shm_pending_conn *pending_conn = &tp->pending_conns[i];
 
-        if (greeter->fd >= 0 && now >= greeter->deadline_ns)
-            greeter_refuse(tp, greeter, GAPLESS_TIMEOUT,
-                           "the master had no seat free in time, or heard no greeting");
-        again = again || greeter->fd >= 0;
+        if (pending_conn->fd >= 0 && now >= pending_conn->deadline_ns)
+            pending_conn_refuse(
+                tp, pending_conn, GAPLESS_TIMEOUT,
+                "the master had no peer slot free in time, or heard no greeting");
+        again = again || pending_conn->fd >= 0;
     }
     if (!tp->listening && now >= tp->listen_ns)
         tp->listening = door_watch(tp, EPOLL_CTL_ADD, tp->listen_fd, LISTEN_TAG) == 0;
     again = again || !tp->listening;
     for (uint32_t i = 0; i < tp->config.peers_max; i++) {
         struct shm_peer *peer = &tp->peers[i];
-        uint32_t state = baton_look(&peer->state);
+        uint32_t state = flag_word_read(&peer->state);
 
         if (state == SHM_OVER)
             shm_peer_clear(tp, peer);
@@ -281,7 +288,7 @@ static void door_peer(struct tp *tp, uint32_t index)
 {
     struct shm_peer *peer = &tp->peers[index];
 
-    if (baton_look(&peer->state) != SHM_LIVE || peer->gone)
+    if (flag_word_read(&peer->state) != SHM_LIVE || peer->gone)
         return;
     shm_peer_pump(tp, index, FRAMES_A_TURN);
     if (peer->gone)
@@ -295,7 +302,7 @@ static void door_process(struct tp *tp, uint32_t index)
     struct shm_peer *peer = &tp->peers[index];
 
     (void)door_watch(tp, EPOLL_CTL_DEL, peer->process_fd, 0);
-    if (baton_look(&peer->state) == SHM_LIVE)
+    if (flag_word_read(&peer->state) == SHM_LIVE)
         (void)shutdown(peer->fd, SHUT_RDWR);
 }
 
@@ -315,8 +322,8 @@ static void *door_run(void *argument)
                 return NULL;
             if (tag == LISTEN_TAG)
                 door_accept(tp);
-            else if ((tag & GREETER_TAG) != 0)
-                greeter_read(tp, &tp->greeters[tag & (GREETER_TAG - 1)]);
+            else if ((tag & PENDING_CONN_TAG) != 0)
+                pending_conn_read(tp, &tp->pending_conns[tag & (PENDING_CONN_TAG - 1)]);
             else if ((tag & PROCESS_TAG) != 0)
                 door_process(tp, (uint32_t)tag);
             else
@@ -355,7 +362,7 @@ int shm_door_open(struct tp *tp, struct gapless_error *error)
     int os = 0;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
-        limit.rlim_cur < (rlim_t)tp->config.peers_max * 2 + SHM_GREETERS)
+        limit.rlim_cur < (rlim_t)tp->config.peers_max * 2 + SHM_PENDING_CONNS)
         return gapless_error_set(error, GAPLESS_CAPACITY, 0,
                                  "%" PRIu32 " peers need two descriptors each and the "
                                  "limit is %llu; raise it: ulimit -n",
@@ -392,8 +399,8 @@ void shm_door_close(struct tp *tp)
             (void)pthread_join(tp->thread, NULL);
         tp->has_thread = false;
     }
-    for (uint32_t i = 0; i < SHM_GREETERS; i++)
-        greeter_close(tp, &tp->greeters[i]);
+    for (uint32_t i = 0; i < SHM_PENDING_CONNS; i++)
+        pending_conn_close(tp, &tp->pending_conns[i]);
     /* Only the file that we made. */
     if (tp->address_inode != 0 && lstat(tp->address.sun_path, &stat) == 0 &&
         stat.st_ino == tp->address_inode)

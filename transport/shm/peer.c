@@ -18,7 +18,7 @@
 
 uint32_t shm_mail_room(const struct tp *tp)
 {
-    return tp->mail_count - (tp->mail_posted - baton_look(&tp->mail_tail));
+    return tp->mail_count - (tp->mail_posted - flag_word_read(&tp->mail_tail));
 }
 
 static struct shm_mail *mail_next(struct tp *tp)
@@ -40,15 +40,15 @@ void shm_mail_post(struct tp *tp, enum tp_event_kind kind, uint32_t peer,
     mail->peer = peer;
     mail->generation = tp->peers[peer].generation;
     mail->bytes = bytes;
-    baton_pass(&tp->mail_head, ++tp->mail_posted);
-    if (tp->role == SHM_SERVER && bell_wake(tp->bell))
-        shm_futex_wake(tp->bell);
+    flag_word_publish(&tp->mail_head, ++tp->mail_posted);
+    if (tp->role == SHM_SERVER && doorbell_wake(tp->doorbell))
+        shm_futex_wake(tp->doorbell);
 }
 
-void shm_futex_wake(struct bell *bell)
+void shm_futex_wake(struct doorbell *doorbell)
 {
     /* Not FUTEX_PRIVATE: the sleeper may be another process. */
-    (void)syscall(SYS_futex, &bell->asleep, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    (void)syscall(SYS_futex, &doorbell->asleep, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
 /* ---- peers --------------------------------------------------------------- */
@@ -82,7 +82,7 @@ struct shm_peer *shm_peer_find(struct tp *tp, tp_peer index)
 void shm_peer_break(struct shm_peer *peer)
 {
     peer->broken = true;
-    baton_pass(&peer->why, SHM_WHY_RING);
+    flag_word_publish(&peer->reason, SHM_REASON_RING);
     (void)shutdown(peer->fd, SHUT_RDWR);
 }
 
@@ -106,14 +106,14 @@ void shm_peer_clear(struct tp *tp, struct shm_peer *peer)
     shm_close_fd(&peer->process_fd);
     shm_close_fd(&peer->fd);
     shm_memory_unmap(peer->control, peer->control_bytes);
-    shm_memory_unmap(peer->bell, sizeof *peer->bell);
+    shm_memory_unmap(peer->doorbell, sizeof *peer->doorbell);
     peer->control = NULL;
-    peer->bell = NULL;
+    peer->doorbell = NULL;
     for (uint32_t i = 0; peer->windows != NULL && i < tp->config.windows_max; i++)
         shm_close_fd(&peer->windows[i].fd);
     peer->gone = false;
     peer->generation++;
-    baton_pass(&peer->state, SHM_FREE);
+    flag_word_publish(&peer->state, SHM_FREE);
 }
 
 /* ---- frames -------------------------------------------------------------- */
@@ -168,11 +168,11 @@ void shm_peer_pump(struct tp *tp, uint32_t index, int most)
             return;
         if (status != GAPLESS_OK) {
             if (status == GAPLESS_PROTOCOL)
-                baton_pass(&peer->why, SHM_WHY_FRAME);
+                flag_word_publish(&peer->reason, SHM_REASON_FRAME);
             peer->gone = true;
         } else if (!pump_frame(tp, index, &packet)) {
             shm_packet_close(&packet);
-            baton_pass(&peer->why, SHM_WHY_FRAME);
+            flag_word_publish(&peer->reason, SHM_REASON_FRAME);
             peer->gone = true;
         }
         if (peer->gone) {
@@ -191,10 +191,10 @@ void shm_post_gone(struct tp *tp)
 
         if (shm_mail_room(tp) == 0)
             return;
-        if (baton_look(&peer->state) != SHM_LIVE || !peer->gone)
+        if (flag_word_read(&peer->state) != SHM_LIVE || !peer->gone)
             continue;
         tp->gone_count--;
-        baton_pass(&peer->state, SHM_LEAVING);
+        flag_word_publish(&peer->state, SHM_LEAVING);
         shm_mail_post(tp, TP_DOWN, i, 0);
     }
 }

@@ -1,12 +1,12 @@
 /* Shared memory transport: poll, where notes and mail become events and where waiting
  * is done.
  *
- *   collect: attention bits of the bell -> pending -> rings -> TP_NOTE
+ *   collect: attention bits of the doorbell -> pending -> rings -> TP_NOTE
  *                                          mailbox -> TP_UP, TP_TEXT, TP_DOWN
  *
  * Busy, this makes no system call and touches no memory but the bits, the rings that
  * have something and the head of the mailbox. With nothing to do it yields for a while
- * and then sleeps on the bell.
+ * and then sleeps on the doorbell.
  */
 #include "transport/shm/shm.h"
 
@@ -62,10 +62,10 @@ static void client_pump(struct tp *tp)
     for (uint32_t i = 0; i < tp->config.peers_max; i++) {
         struct shm_peer *peer = &tp->peers[i];
 
-        if (baton_look(&peer->state) != SHM_LIVE)
+        if (flag_word_read(&peer->state) != SHM_LIVE)
             continue;
         client_check(peer);
-        peer->frames = baton_look(&peer->control->said);
+        peer->frames = flag_word_read(&peer->control->said);
         shm_peer_pump(tp, i, (int)tp->mail_count);
         peer->unread = shm_mail_room(tp) == 0;
     }
@@ -78,8 +78,8 @@ static void poll_collect(struct tp *tp)
     bool pump;
 
     for (uint32_t word = 0; word < tp->words; word++)
-        tp->pending[word] |= bell_answer(tp->bell, word);
-    /* Whoever shares the bell may set bits of peers that cannot be. */
+        tp->pending[word] |= doorbell_take(tp->doorbell, word);
+    /* Whoever shares the doorbell may set bits of peers that cannot be. */
     if (tp->config.peers_max % 64 != 0)
         tp->pending[tp->words - 1] &= (UINT64_C(1) << (tp->config.peers_max % 64)) - 1;
     if (tp->role != SHM_CLIENT)
@@ -89,8 +89,8 @@ static void poll_collect(struct tp *tp)
         struct shm_peer *peer = &tp->peers[i];
 
         pump = pump ||
-               (baton_look(&peer->state) == SHM_LIVE &&
-                (peer->unread || baton_look(&peer->control->said) != peer->frames));
+               (flag_word_read(&peer->state) == SHM_LIVE &&
+                (peer->unread || flag_word_read(&peer->control->said) != peer->frames));
     }
     if (pump)
         client_pump(tp);
@@ -175,7 +175,7 @@ static int poll_mail(struct tp *tp, struct tp_event *events, int max)
 {
     int count = 0;
 
-    while (count < max && tp->mail_taken != baton_look(&tp->mail_head)) {
+    while (count < max && tp->mail_taken != flag_word_read(&tp->mail_head)) {
         struct shm_mail *mail = &tp->mails[tp->mail_taken & (tp->mail_count - 1)];
         struct shm_peer *peer = &tp->peers[mail->peer];
         struct tp_event event = {.kind = mail->kind, .peer = mail->peer};
@@ -226,7 +226,7 @@ void shm_release_over(struct tp *tp)
         if (tp->role == SHM_CLIENT)
             shm_peer_clear(tp, peer);
         else
-            baton_pass(&peer->state, SHM_OVER);
+            flag_word_publish(&peer->state, SHM_OVER);
     }
 }
 
@@ -235,13 +235,13 @@ void shm_release_over(struct tp *tp)
  */
 static void poll_release(struct tp *tp)
 {
-    if (baton_look(&tp->mail_tail) != tp->mail_taken)
-        baton_pass(&tp->mail_tail, tp->mail_taken);
+    if (flag_word_read(&tp->mail_tail) != tp->mail_taken)
+        flag_word_publish(&tp->mail_tail, tp->mail_taken);
     shm_release_over(tp);
 }
 
 /* Now and then, though nobody rang: whatever a ringer left undone, because it was
- * killed or because somebody spoilt the bell, is found; and a client looks after its
+ * killed or because somebody rejected the doorbell, is found; and a client looks after its
  * server. */
 static void poll_sweep(struct tp *tp, uint64_t now_ns)
 {
@@ -261,13 +261,13 @@ static int poll_sleep(struct tp *tp, struct tp_event *events, int max, uint64_t 
     struct timespec bound = {.tv_nsec = slice};
     int count;
 
-    bell_sleep(tp->bell);
+    doorbell_sleep(tp->doorbell);
     count = poll_look(tp, events, max);
     if (count == 0) {
-        (void)syscall(SYS_futex, &tp->bell->asleep, FUTEX_WAIT, 1, &bound, NULL, 0);
+        (void)syscall(SYS_futex, &tp->doorbell->asleep, FUTEX_WAIT, 1, &bound, NULL, 0);
         tp->wakeups++;
     }
-    bell_awake(tp->bell);
+    doorbell_awake(tp->doorbell);
     return count > 0 ? count : poll_look(tp, events, max);
 }
 

@@ -3,10 +3,10 @@
  * table at the end of this file is what the engine sees.
  *
  * put moves nothing: a window is the server's memory. It pushes a note into a ring and
- * sets a bit in the server's bell; the server's poll reads one word of bits for 64
+ * sets a bit in the server's doorbell; the server's poll reads one word of bits for 64
  * peers and looks only at rings that have something. Neither makes a system call,
  * unless the other side sleeps. The server's thread makes none for the control plane
- * either (shm_door.c), except say, grant and drop.
+ * either (listener.c), except say, grant and drop.
  */
 #include "transport/shm/shm.h"
 #include "transport/unplaced.h"
@@ -70,8 +70,8 @@ static void shm_close(struct tp *tp)
         shm_memory_unmap(tp->regions[i].base, tp->regions[i].bytes);
         shm_close_fd(&tp->regions[i].fd);
     }
-    shm_memory_unmap(tp->bell, sizeof *tp->bell);
-    shm_close_fd(&tp->bell_fd);
+    shm_memory_unmap(tp->doorbell, sizeof *tp->doorbell);
+    shm_close_fd(&tp->doorbell_fd);
     free(tp->regions);
     free(tp->windows);
     free(tp->mails);
@@ -86,7 +86,7 @@ static int shm_open(const struct tp_config *given, struct tp **ret,
 {
     struct tp_config config;
     struct tp *tp;
-    void *bell;
+    void *doorbell;
     int status;
 
     status = config_check(given, &config, error);
@@ -97,9 +97,9 @@ static int shm_open(const struct tp_config *given, struct tp **ret,
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory to open shm");
     memset(tp, 0, sizeof *tp);
     tp->config = config;
-    tp->bell_fd = tp->epoll_fd = tp->listen_fd = tp->stop_fd = -1;
-    for (uint32_t i = 0; i < SHM_GREETERS; i++)
-        tp->greeters[i].fd = -1;
+    tp->doorbell_fd = tp->epoll_fd = tp->listen_fd = tp->stop_fd = -1;
+    for (uint32_t i = 0; i < SHM_PENDING_CONNS; i++)
+        tp->pending_conns[i].fd = -1;
     tp->words = (config.peers_max + 63) / 64;
     /* A client with one connection makes do with eight. */
     tp->mail_count = config.peers_max > SHM_MAILS / 8
@@ -118,11 +118,11 @@ static int shm_open(const struct tp_config *given, struct tp **ret,
     }
     for (uint32_t i = 0; i < config.peers_max; i++)
         tp->peers[i].fd = tp->peers[i].process_fd = -1;
-    status =
-        shm_memory_new("gapless-bell", sizeof *tp->bell, &tp->bell_fd, &bell, error);
+    status = shm_memory_new("gapless-doorbell", sizeof *tp->doorbell, &tp->doorbell_fd,
+                            &doorbell, error);
     if (status != GAPLESS_OK)
         goto close_tp;
-    tp->bell = bell;
+    tp->doorbell = doorbell;
     *ret = tp;
     return GAPLESS_OK;
 
@@ -233,8 +233,8 @@ static void shm_region_free(struct tp *tp, struct tp_region *region)
 
 static void peer_ring(struct shm_peer *peer)
 {
-    if (bell_ring(peer->bell, peer->bell_bit))
-        shm_futex_wake(peer->bell);
+    if (doorbell_ring(peer->doorbell, peer->doorbell_bit))
+        shm_futex_wake(peer->doorbell);
 }
 
 /* A frame to a peer. A server never waits for one who does not read: it ends there. */
@@ -251,7 +251,7 @@ static int peer_send(struct tp *tp, tp_peer index, const struct shm_frame *head,
     status = shm_frame_send(peer->fd, head, data, bytes, fd, fd != NULL);
     if (status == GAPLESS_OK) {
         if (tp->role == SHM_SERVER) {
-            baton_pass(&peer->control->said, ++peer->frames);
+            flag_word_publish(&peer->control->said, ++peer->frames);
             peer_ring(peer);
         }
         return GAPLESS_OK;
@@ -265,7 +265,7 @@ static int peer_send(struct tp *tp, tp_peer index, const struct shm_frame *head,
             error, GAPLESS_AGAIN, 0,
             "the master has not read earlier control messages yet");
     if (status == GAPLESS_AGAIN)
-        baton_pass(&peer->why, SHM_WHY_DEAF);
+        flag_word_publish(&peer->reason, SHM_REASON_DEAF);
     /* The door sees the end and TP_DOWN follows. */
     (void)shutdown(peer->fd, SHUT_RDWR);
     return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
@@ -276,8 +276,8 @@ static int peer_send(struct tp *tp, tp_peer index, const struct shm_frame *head,
                              (unsigned)index);
 }
 
-static int shm_say(struct tp *tp, tp_peer index, const void *data, uint32_t bytes,
-                   struct gapless_error *error)
+static int shm_send_control(struct tp *tp, tp_peer index, const void *data,
+                            uint32_t bytes, struct gapless_error *error)
 {
     struct shm_frame head = shm_frame(SHM_TEXT, 0, 0);
 
@@ -358,7 +358,7 @@ static void shm_drop(struct tp *tp, tp_peer index)
         (void)shutdown(peer->fd, SHUT_RDWR);
         return;
     }
-    if (peer->gone && baton_look(&peer->state) == SHM_LIVE)
+    if (peer->gone && flag_word_read(&peer->state) == SHM_LIVE)
         tp->gone_count--;
     shm_peer_forget(peer);
     shm_peer_clear(tp, peer);
@@ -438,24 +438,25 @@ static size_t shm_describe(struct tp *tp, tp_peer index, char *ret, size_t bytes
     return 0;
 }
 
-static void shm_why(struct tp *tp, tp_peer index, struct gapless_error *ret)
+static void shm_last_error(struct tp *tp, tp_peer index, struct gapless_error *ret)
 {
     static const char *const text[] = {
-        [SHM_WHY_UNKNOWN] = NULL,
-        [SHM_WHY_RING] = "it wrote nonsense into the memory that carries its notes, "
-                         "and was disconnected: is it the same build of gapless?",
-        [SHM_WHY_FRAME] = "it sent a control message that cannot be, and was "
-                          "disconnected: is it the same build of gapless?",
-        [SHM_WHY_DEAF] = "it did not read its control messages and was disconnected: "
-                         "it is stopped, or does not poll",
+        [SHM_REASON_UNKNOWN] = NULL,
+        [SHM_REASON_RING] = "it wrote nonsense into the memory that carries its notes, "
+                            "and was disconnected: is it the same build of gapless?",
+        [SHM_REASON_FRAME] = "it sent a control message that cannot be, and was "
+                             "disconnected: is it the same build of gapless?",
+        [SHM_REASON_DEAF] =
+            "it did not read its control messages and was disconnected: "
+            "it is stopped, or does not poll",
     };
-    uint32_t why = SHM_WHY_UNKNOWN;
+    uint32_t reason = SHM_REASON_UNKNOWN;
 
     *ret = (struct gapless_error){0};
     if (index < tp->config.peers_max)
-        why = baton_look(&tp->peers[index].why);
-    if (why != SHM_WHY_UNKNOWN)
-        (void)gapless_error_set(ret, GAPLESS_PEER_LOST, 0, "%s", text[why]);
+        reason = flag_word_read(&tp->peers[index].reason);
+    if (reason != SHM_REASON_UNKNOWN)
+        (void)gapless_error_set(ret, GAPLESS_PEER_LOST, 0, "%s", text[reason]);
 }
 
 /* There are no requests: a put is a store. */
@@ -471,12 +472,12 @@ const struct transport transport_shm = {
     .close = shm_close,
     .region_new = shm_region_new,
     .region_free = shm_region_free,
-    .place = transport_place_none,
-    .loop = transport_loop_none,
+    .bind_memory = transport_bind_memory_none,
+    .loopback = transport_loopback_none,
     .listen = shm_listen,
     .connect = shm_connect,
     .drop = shm_drop,
-    .say = shm_say,
+    .send_control = shm_send_control,
     .grant = shm_grant,
     .window = shm_window,
     .put = shm_put,
@@ -485,6 +486,6 @@ const struct transport transport_shm = {
     .poll = shm_poll,
     .now_ns = shm_now,
     .describe = shm_describe,
-    .why = shm_why,
+    .last_error = shm_last_error,
     .count = shm_count,
 };

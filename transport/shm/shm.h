@@ -1,12 +1,12 @@
 /* Shared memory transport, what its files share.
  *
  *   shm.c         the table; regions, say, grant, drop, put, get, notify
- *   shm_poll.c    poll: events and waiting
- *   shm_client.c  connect and window
- *   shm_door.c    the server's door: a thread that accepts, reads control messages
+ *   poll.c    poll: events and waiting
+ *   client.c  connect and window
+ *   listener.c    the server's door: a thread that accepts, reads control messages
  *                 and notices hang-ups
- *   shm_peer.c    the mailbox, and what a peer is made of; for door and client alike
- *   shm_fd.c      memory, sockets, frames
+ *   peer.c    the mailbox, and what a peer is made of; for door and client alike
+ *   fd.c      memory, sockets, frames
  *
  *   client process                                  server process
  *   say, window ────┬─ Unix socket: frames, ──┬──── door thread ──> mailbox ──> poll
@@ -14,14 +14,14 @@
  *   put, notify ────── control page: ring up ─────────────────────────────────> poll
  *   poll <──────────── control page: ring down ──── notify
  *
- * One control page a connection, made by the server, and one bell an endpoint, mapped
+ * One control page a connection, made by the server, and one doorbell an endpoint, mapped
  * by its peers. The socket carries what is rare and has to be reliable about death: the
  * kernel closes it however a process ends. All memory is memfd, without a name, so that
  * nothing can be left behind.
  *
  * Ownership. A peer's slot belongs to the door (on a client: to the one thread there
  * is) while FREE, and to the thread that polls from its TP_UP until its TP_DOWN was
- * delivered (OVER); the state is the baton. Mail slots pass the same way. So nothing
+ * delivered (OVER); the state is the flag. Mail slots pass the same way. So nothing
  * here needs a lock.
  */
 #ifndef GAPLESS_SHM_H
@@ -42,8 +42,8 @@
 #define SHM_MAGIC 0x47415053u /* "GAPS" */
 #define SHM_PROTOCOL 1
 
-/* A bell has this many bits; far above the processes one host can run. */
-#define SHM_PEERS_MAX BELL_BITS
+/* A doorbell has this many bits; far above the processes one host can run. */
+#define SHM_PEERS_MAX DOORBELL_BITS
 /* 2 x 4 x 64 Ki bytes of rings a peer at most. */
 #define SHM_NOTES_MAX 65536u
 #define SHM_WINDOWS_MAX 4096u
@@ -62,12 +62,13 @@
 /* ---- frames -------------------------------------------------------------- */
 
 enum shm_frame_kind {
-    SHM_HELLO = 1, /* client: a = its bell's bit, b = windows_max; fd: its bell */
-    SHM_WELCOME,   /* server: a = capacity of a ring, b = bit in its bell; fds: control,
-                      bell */
-    SHM_REFUSE,    /* server: a = -status; then a sentence, without its terminator */
-    SHM_TEXT,      /* then the message */
-    SHM_GRANT      /* server: a = window, b = access, c = bytes; fd: the memory */
+    SHM_HELLO =
+        1,       /* client: a = its doorbell's bit, b = windows_max; fd: its doorbell */
+    SHM_WELCOME, /* server: a = capacity of a ring, b = bit in its doorbell; fds: control,
+                      doorbell */
+    SHM_REFUSE, /* server: a = -status; then a sentence, without its terminator */
+    SHM_TEXT,   /* then the message */
+    SHM_GRANT   /* server: a = window, b = access, c = bytes; fd: the memory */
 };
 
 struct shm_frame {
@@ -91,7 +92,8 @@ struct shm_packet {
 
 /* One connection's page; the two rings follow, up (client to server) first. */
 struct shm_control {
-    _Alignas(RING_LINE) struct baton said; /* frames the server sent; so that the client
+    _Alignas(
+        RING_LINE) struct flag_word said; /* frames the server sent; so that the client
                                               reads its socket only if there is one */
     uint32_t unused[15];
 };
@@ -112,25 +114,25 @@ enum shm_state {
 };
 
 /* Why a connection was ended by us. */
-enum shm_why {
-    SHM_WHY_UNKNOWN, /* it was not: it closed or died, which a socket cannot tell apart
+enum shm_last_error {
+    SHM_REASON_UNKNOWN, /* it was not: it closed or died, which a socket cannot tell apart
                       */
-    SHM_WHY_RING,    /* its ring was spoilt */
-    SHM_WHY_FRAME,   /* it sent a frame that cannot be */
-    SHM_WHY_DEAF     /* it did not read */
+    SHM_REASON_RING,    /* its ring was rejected */
+    SHM_REASON_FRAME,   /* it sent a frame that cannot be */
+    SHM_REASON_DEAF     /* it did not read */
 };
 
 struct shm_peer {
-    struct baton state;
-    struct baton why;    /* enum shm_why; until the slot is used again */
+    struct flag_word state;
+    struct flag_word reason; /* enum shm_reason; until the slot is used again */
     uint32_t generation; /* counts uses of the slot, so that mail of an earlier one is
                             known */
     int fd;
     int process_fd; /* readable when the process has ended; or -1 */
     struct shm_control *control;
     size_t control_bytes;
-    struct bell *bell; /* theirs */
-    uint32_t bell_bit; /* ours in it */
+    struct doorbell *doorbell; /* theirs */
+    uint32_t doorbell_bit;     /* ours in it */
     uint32_t windows_max;
     struct shm_window *windows; /* client */
     /* The polling thread's. */
@@ -167,13 +169,13 @@ struct shm_region {
 };
 
 /* A connection that has not been given a peer number yet. */
-struct shm_greeter {
+struct shm_pending_conn {
     int fd; /* -1: unused entry */
     bool ready;
     uint64_t deadline_ns;
     struct shm_packet hello;
 };
-#define SHM_GREETERS 32
+#define SHM_PENDING_CONNS 32
 
 enum shm_role {
     SHM_NEITHER,
@@ -184,8 +186,8 @@ enum shm_role {
 struct tp {
     struct tp_config config;
     enum shm_role role;
-    struct bell *bell;
-    int bell_fd;
+    struct doorbell *doorbell;
+    int doorbell_fd;
     struct shm_peer *peers;
     struct shm_window *windows;
     struct shm_region *regions;
@@ -210,7 +212,7 @@ struct tp {
     uint32_t gone_count; /* peers gone whose DOWN is not posted yet */
     bool listening;      /* the listening socket is watched */
     uint64_t listen_ns;  /* if not: when to try again */
-    struct shm_greeter greeters[SHM_GREETERS];
+    struct shm_pending_conn pending_conns[SHM_PENDING_CONNS];
     int epoll_fd;
     int listen_fd;
     int stop_fd;
@@ -219,11 +221,11 @@ struct tp {
     struct sockaddr_un address;
     uint64_t address_inode; /* of a file system socket; 0: none */
 
-    _Alignas(RING_LINE) struct baton mail_head; /* posted, for poll */
-    _Alignas(RING_LINE) struct baton mail_tail; /* released, for who posts */
+    _Alignas(RING_LINE) struct flag_word mail_head; /* posted, for poll */
+    _Alignas(RING_LINE) struct flag_word mail_tail; /* released, for who posts */
 };
 
-/* ---- shm_fd.c ------------------------------------------------------------ */
+/* ---- fd.c ---------------------------------------------------------------- */
 
 uint64_t shm_now_ns(void);
 
@@ -259,7 +261,7 @@ int shm_frame_receive(int fd, struct shm_packet *ret, void *data, uint32_t bytes
 void shm_packet_close(struct shm_packet *packet);
 void shm_close_fd(int *fd);
 
-/* ---- shm_peer.c ---------------------------------------------------------- */
+/* ---- peer.c -------------------------------------------------------------- */
 
 uint32_t shm_mail_room(const struct tp *tp);
 /* There must be room. data may already be the slot's own text. */
@@ -285,22 +287,22 @@ void shm_peer_clear(struct tp *tp, struct shm_peer *peer);
 void shm_peer_pump(struct tp *tp, uint32_t index, int most);
 /* Posts DOWN of peers that are gone, as far as there is room. */
 void shm_post_gone(struct tp *tp);
-/* Wakes the owner of a bell. */
-void shm_futex_wake(struct bell *bell);
+/* Wakes the owner of a doorbell. */
+void shm_futex_wake(struct doorbell *doorbell);
 
-/* ---- shm_door.c ---------------------------------------------------------- */
+/* ---- listener.c ---------------------------------------------------------- */
 
 int shm_door_open(struct tp *tp, struct gapless_error *error);
 void shm_door_close(struct tp *tp);
 
-/* ---- shm_client.c -------------------------------------------------------- */
+/* ---- client.c ------------------------------------------------------------ */
 
 int shm_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer *ret,
                 struct gapless_error *error);
 int shm_window(struct tp *tp, tp_peer peer, uint32_t window, int64_t timeout_ns,
                struct tp_region *ret, struct gapless_error *error);
 
-/* ---- shm_poll.c ---------------------------------------------------------- */
+/* ---- poll.c -------------------------------------------------------------- */
 
 /* Gives back the slots of peers whose DOWN was delivered. */
 void shm_release_over(struct tp *tp);

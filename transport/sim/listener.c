@@ -125,8 +125,8 @@ void sim_release_over(struct tp *tp)
 
 /* ---- connect ------------------------------------------------------------- */
 
-/* The first free seat, or peers_max. *ret_leaving: one will be free soon. */
-static uint32_t seat_find(const struct tp *tp, bool *ret_leaving)
+/* The first free peer slot, or peers_max. *ret_leaving: one will be free soon. */
+static uint32_t peer_slot_find(const struct tp *tp, bool *ret_leaving)
 {
     *ret_leaving = false;
     for (uint32_t i = 0; i < tp->config.peers_max; i++) {
@@ -137,8 +137,8 @@ static uint32_t seat_find(const struct tp *tp, bool *ret_leaving)
     return tp->config.peers_max;
 }
 
-static void seat_take(struct tp *tp, uint32_t index, struct tp *remote, uint32_t there,
-                      const struct tp_config *server)
+static void peer_slot_take(struct tp *tp, uint32_t index, struct tp *remote,
+                           uint32_t there, const struct tp_config *server)
 {
     struct sim_peer *peer = &tp->peers[index];
 
@@ -152,7 +152,7 @@ static void seat_take(struct tp *tp, uint32_t index, struct tp *remote, uint32_t
                             : remote->config.windows_max;
     peer->last_ns = peer->note_ns = peer->done_ns = 0;
     peer->notes = peer->texts = peer->dones = 0;
-    peer->deaf = false;
+    peer->not_reading = false;
     tp->item_kept++;
 }
 
@@ -162,9 +162,9 @@ static int no_memory(struct gapless_error *error)
                              "no memory for one more simulated connection");
 }
 
-/* With the names locked: the server stays, and nobody else takes the seat. */
-static int connect_seat(struct tp *tp, uint32_t index, struct sim_world *world,
-                        uint32_t seat, struct gapless_error *error)
+/* With the names locked: the server stays, and nobody else takes the peer slot. */
+static int connect_peer_slot(struct tp *tp, uint32_t index, struct sim_world *world,
+                             uint32_t peer_slot, struct gapless_error *error)
 {
     struct tp *server = world->server;
     struct sim_world *root;
@@ -175,35 +175,35 @@ static int connect_seat(struct tp *tp, uint32_t index, struct sim_world *world,
     root = sim_lock(tp);
     room = sim_queue_room(server, 2) && sim_queue_room(tp, 1);
     if (room) {
-        seat_take(tp, index, server, seat, &server->config);
-        seat_take(server, seat, tp, index, &server->config);
-        sim_queue_add(
-            root, server,
-            &(struct sim_item){.at_ns = root->now_ns, .kind = TP_UP, .peer = seat});
+        peer_slot_take(tp, index, server, peer_slot, &server->config);
+        peer_slot_take(server, peer_slot, tp, index, &server->config);
+        sim_queue_add(root, server,
+                      &(struct sim_item){
+                          .at_ns = root->now_ns, .kind = TP_UP, .peer = peer_slot});
     }
     sim_unlock(root);
     return room ? GAPLESS_OK : no_memory(error);
 }
 
-/* One try, with the names locked. GAPLESS_AGAIN: nobody there, or no seat free, yet. */
+/* One try, with the names locked. GAPLESS_AGAIN: nobody there, or no peer slot free, yet. */
 static int connect_try(struct tp *tp, uint32_t index, const char *address,
                        bool *ret_there, struct gapless_error *error)
 {
     struct sim_world *world = sim_world_find(address, tp->apart);
     struct sim_world *root;
-    uint32_t seat;
+    uint32_t peer_slot;
     bool leaving;
 
     *ret_there = world != NULL && world->server != NULL;
     if (!*ret_there)
         return GAPLESS_AGAIN;
     root = sim_world_lock(world);
-    seat = seat_find(world->server, &leaving);
+    peer_slot = peer_slot_find(world->server, &leaving);
     /* Where one thread drives everything it is no use to wait for the server. */
     leaving = leaving && root->pump == NULL;
     sim_unlock(root);
-    if (seat < world->server->config.peers_max)
-        return connect_seat(tp, index, world, seat, error);
+    if (peer_slot < world->server->config.peers_max)
+        return connect_peer_slot(tp, index, world, peer_slot, error);
     if (leaving)
         return GAPLESS_AGAIN;
     return gapless_error_set(
@@ -244,7 +244,7 @@ static int connect_begin(struct tp *tp, const char *address, uint32_t *ret,
     root = sim_lock(tp);
     /* Whoever connects has seen the TP_DOWN of what was connected before. */
     sim_release_over(tp);
-    index = seat_find(tp, &leaving);
+    index = peer_slot_find(tp, &leaving);
     sim_unlock(root);
     if (index == tp->config.peers_max)
         return gapless_error_set(error, GAPLESS_CAPACITY, 0,
@@ -281,7 +281,7 @@ int sim_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer 
         if (sim_real_ns() >= deadline && there)
             return gapless_error_set(
                 error, GAPLESS_TIMEOUT, 0,
-                "the master at %s:%s had no seat free in time: it does not poll",
+                "the master at %s:%s had no peer slot free in time: it does not poll",
                 name_of(tp), address);
         if (sim_real_ns() >= deadline)
             return gapless_error_set(

@@ -1,5 +1,5 @@
 /* Simulated transport: endpoints of one process on a virtual clock, over a modelled
- * link. Read sim.h for what takes how long, and sim_world.h for how it is kept; the
+ * link. Read sim.h for what takes how long, and world.h for how it is kept; the
  * table at the end of this file is what the engine sees.
  *
  * In sim put moves nothing: a window is the server's memory, as with shared memory.
@@ -163,7 +163,7 @@ static int text_send(struct sim_world *root, struct tp *tp, tp_peer index,
             error, GAPLESS_AGAIN, 0,
             "the master has not read earlier control messages yet");
     if (there->texts >= SIM_TEXTS_MAX) {
-        peer->deaf = true;
+        peer->not_reading = true;
         sim_peer_cut(root, tp, index);
         sim_peer_down(root, tp, index);
         return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
@@ -187,8 +187,8 @@ static int text_send(struct sim_world *root, struct tp *tp, tp_peer index,
     return GAPLESS_OK;
 }
 
-static int sim_say(struct tp *tp, tp_peer index, const void *data, uint32_t bytes,
-                   struct gapless_error *error)
+static int sim_send_control(struct tp *tp, tp_peer index, const void *data,
+                            uint32_t bytes, struct gapless_error *error)
 {
     struct sim_text *text;
     struct sim_world *root;
@@ -492,8 +492,8 @@ static int sim_get(struct tp *tp, tp_peer index, const struct tp_region *window,
         uint64_t there = port_pass(&line->out, asked, bytes, line->link.bytes_per_ns);
 
         there = sim_later(there, line->link.latency_ns);
-        if (tp->settled_ns < there)
-            tp->settled_ns = there;
+        if (tp->gets_done_ns < there)
+            tp->gets_done_ns = there;
         if (tp->apart)
             status = get_apart(root, tp, index, entry, offset, bytes, tag, there);
     }
@@ -522,12 +522,12 @@ static size_t sim_describe(struct tp *tp, tp_peer index, char *ret, size_t bytes
     return 0;
 }
 
-static void sim_why(struct tp *tp, tp_peer index, struct gapless_error *ret)
+static void sim_last_error(struct tp *tp, tp_peer index, struct gapless_error *ret)
 {
     struct sim_world *root = sim_lock(tp);
 
     *ret = (struct gapless_error){0};
-    if (index < tp->config.peers_max && tp->peers[index].deaf)
+    if (index < tp->config.peers_max && tp->peers[index].not_reading)
         (void)gapless_error_set(ret, GAPLESS_PEER_LOST, 0,
                                 "it did not read its control messages and was "
                                 "disconnected: it is stopped, or does not poll");
@@ -551,10 +551,10 @@ static uint64_t sim_now(struct tp *tp)
 
 /* ---- beside the table (sim.h) -------------------------------------------- */
 
-uint64_t sim_settled_ns(const struct tp *tp)
+uint64_t sim_gets_done_ns(const struct tp *tp)
 {
     /* The endpoint's own thread's, like its user pointer: no lock. */
-    return tp->settled_ns;
+    return tp->gets_done_ns;
 }
 
 void sim_user_set(struct tp *tp, void *user)
@@ -572,11 +572,12 @@ void *sim_user(const struct tp *tp)
     {                                                                                  \
         .name = (name_), .mapped = (mapped_), .open = (open_), .close = sim_close,     \
         .region_new = sim_region_new, .region_free = sim_region_free,                  \
-        .place = transport_place_none, .loop = transport_loop_none,                    \
-        .listen = sim_listen, .connect = sim_connect, .drop = sim_drop,                \
-        .say = sim_say, .grant = sim_grant, .window = sim_window, .put = sim_put,      \
-        .get = sim_get, .notify = sim_notify, .poll = sim_poll, .now_ns = sim_now,     \
-        .describe = sim_describe, .why = sim_why, .count = sim_count,                  \
+        .bind_memory = transport_bind_memory_none,                                     \
+        .loopback = transport_loopback_none, .listen = sim_listen,                     \
+        .connect = sim_connect, .drop = sim_drop, .send_control = sim_send_control,    \
+        .grant = sim_grant, .window = sim_window, .put = sim_put, .get = sim_get,      \
+        .notify = sim_notify, .poll = sim_poll, .now_ns = sim_now,                     \
+        .describe = sim_describe, .last_error = sim_last_error, .count = sim_count,    \
     }
 
 const struct transport transport_sim = SIM_TABLE("sim", true, sim_open);

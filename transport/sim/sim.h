@@ -14,7 +14,7 @@
  *            what pass_bytes_per_ns makes of them, and takes the next only after that
  *   notify   leaves when the pass of what the server took last is over; latency_ns
  *   get      latency_ns, its bytes through the outbound side, latency_ns; like every
- *            mapped transport sim gives no TP_DONE: sim_settled_ns says when it is there
+ *            mapped transport sim gives no TP_DONE: sim_gets_done_ns says when it is there
  *
  * Connecting, say, grant and drop take no time: they are not what a run consists of.
  *
@@ -61,7 +61,7 @@ bool sim_next(const struct sim_world *world, uint64_t *ret_ns, struct tp **ret_t
 void sim_advance(struct sim_world *world, uint64_t now_ns);
 
 /* When all that this client has asked for by get is there. */
-uint64_t sim_settled_ns(const struct tp *tp);
+uint64_t sim_gets_done_ns(const struct tp *tp);
 /* Something of the caller's, by endpoint. */
 void sim_user_set(struct tp *tp, void *user);
 void *sim_user(const struct tp *tp);

@@ -1,5 +1,5 @@
 /* Simulated transport: worlds by name, what locks them, their clock and the two levels
- * of heaps. Read sim_world.h first. */
+ * of heaps. Read world.h first. */
 #include "transport/sim/world.h"
 
 #include <stdlib.h>

@@ -1,10 +1,10 @@
 /* Simulated transport, what its files share.
  *
  *   sim.c         the tables; say, grant, drop, put, get, notify
- *   sim_memory.c  regions, and bytes under way between them
- *   sim_poll.c    poll and window: events, the pump, the clock
- *   sim_door.c    listen, connect, and the end of a connection
- *   sim_world.c   worlds: names, locks, clock, queues
+ *   memory.c  regions, and bytes under way between them
+ *   poll.c    poll and window: events, the pump, the clock
+ *   listener.c    listen, connect, and the end of a connection
+ *   world.c   worlds: names, locks, clock, queues
  *
  *   world   waiting:  [server 5 ns] [client B 7 ns] [client A 9 ns]      a heap of
  *                         |               |               |             endpoints
@@ -19,7 +19,7 @@
  * two worlds become one: `into` says which of them has the clock and the queues from
  * then on, its root. The name, the link and the port stay each world's own.
  *
- * Locks. names_mutex (sim_world.c): the list of names and what is marked so. The mutex
+ * Locks. names_mutex (world.c): the list of names and what is marked so. The mutex
  * of the root: everything else, that of endpoints included, as soon as they belong to a
  * world. Order: names, then one root; two roots only by who holds names.
  */
@@ -117,7 +117,7 @@ enum sim_state {
 struct sim_peer {
     enum sim_state state;
     bool up;             /* its TP_UP was delivered */
-    uint32_t generation; /* counts uses of the seat */
+    uint32_t generation; /* counts uses of the peer slot */
     struct tp *remote;   /* while LIVE */
     tp_peer remote_peer; /* our number there */
     uint32_t notes_max;
@@ -129,7 +129,7 @@ struct sim_peer {
     uint32_t texts;             /* unread */
     uint32_t dones;             /* TP_DONE to come, of our own puts and gets */
     uint64_t done_ns;           /* the latest of them */
-    bool deaf;                  /* it ended because it did not read */
+    bool not_reading;           /* it ended because it did not read */
     struct sim_window *windows; /* client */
 };
 
@@ -161,7 +161,7 @@ struct tp {
     uint32_t over_count;
     uint64_t taken;   /* events delivered so far */
     uint64_t busy_ns; /* server: until then it is at the bytes delivered so far */
-    uint64_t settled_ns;
+    uint64_t gets_done_ns;
     struct tp_counters counters;
 };
 
@@ -200,7 +200,7 @@ struct sim_world {
     char name[SIM_NAME_MAX];
 };
 
-/* ---- sim_world.c --------------------------------------------------------- */
+/* ---- world.c ------------------------------------------------------------- */
 
 /* a + b, or the end of time. */
 uint64_t sim_later(uint64_t a_ns, uint64_t b_ns);
@@ -236,22 +236,22 @@ struct sim_item sim_queue_take(struct sim_world *root, struct tp *tp);
 /* Removes all items from a peer, or from everybody (UINT32_MAX), with their texts. */
 void sim_queue_purge(struct sim_world *root, struct tp *tp, tp_peer peer);
 
-/* ---- sim_door.c ---------------------------------------------------------- */
+/* ---- listener.c ---------------------------------------------------------- */
 
 int sim_listen(struct tp *tp, const char *address, struct gapless_error *error);
 int sim_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer *ret,
                 struct gapless_error *error);
 /* Ends the connection to a LIVE peer. The other side gets what is on the way to it and
- * then DOWN; on this side the seat is LEAVING, and sim_peer_down or _over follows. */
+ * then DOWN; on this side the peer slot is LEAVING, and sim_peer_down or _over follows. */
 void sim_peer_cut(struct sim_world *root, struct tp *tp, uint32_t index);
 /* DOWN, behind all that is on the way here. */
 void sim_peer_down(struct sim_world *root, struct tp *tp, uint32_t index);
 /* Nothing more of it is delivered here; free at the next poll. */
 void sim_peer_over(struct tp *tp, uint32_t index);
-/* Seats that are OVER become FREE. */
+/* Peer slots that are OVER become FREE. */
 void sim_release_over(struct tp *tp);
 
-/* ---- sim_poll.c ---------------------------------------------------------- */
+/* ---- poll.c -------------------------------------------------------------- */
 
 uint64_t sim_real_ns(void);
 /* Real time, for what only another thread can do. */
@@ -263,7 +263,7 @@ int sim_poll(struct tp *tp, struct tp_event *events, int max, int64_t timeout_ns
 int sim_window(struct tp *tp, tp_peer index, uint32_t window, int64_t timeout_ns,
                struct tp_region *ret, struct gapless_error *error);
 
-/* ---- sim_memory.c -------------------------------------------------------- */
+/* ---- memory.c ------------------------------------------------------------ */
 
 /* NULL is a no-op, also for a move. */
 void sim_memory_release(struct sim_memory *memory);

@@ -1,10 +1,10 @@
-/* The verbs transport: lanes and peers, how they begin and how they end.
+/* The verbs transport: channels and peers, how they begin and how they end.
  *
  *   MAKING ── GREETED ── WAITING ── LIVE ──┬── LEAVING ──┐
  *      └─────────┴──────────┴──────────────┴─────────────┴── ENDING ── FREE
  *
- * An ENDING lane is disconnected: its queue pair gives back every request, after what
- * it had received. When all lanes of a peer are empty, TP_DOWN is delivered.
+ * An ENDING channel is disconnected: its queue pair gives back every request, after what
+ * it had received. When all channels of a peer are empty, TP_DOWN is delivered.
  */
 #include "transport/verbs/verbs.h"
 
@@ -15,7 +15,7 @@
 /* The least that bandwidth wants: pieces and notes of a client under way. */
 #define CLIENT_DEPTH 512u
 #define SENDS (VERBS_FRAMES + VERBS_SPARE)
-/* Behind the frames, what a beat reads. */
+/* Behind the frames, what a keepalive reads. */
 #define SCRATCH 64u
 
 static uint32_t least(uint32_t a, uint32_t b)
@@ -23,8 +23,8 @@ static uint32_t least(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-void verbs_lane_needs(const struct tp *tp, const struct ibv_device_attr *attr,
-                      uint32_t *ret_receives, uint32_t *ret_depth)
+void verbs_channel_needs(const struct tp *tp, const struct ibv_device_attr *attr,
+                         uint32_t *ret_receives, uint32_t *ret_depth)
 {
     uint32_t most = attr->max_qp_wr > 0 ? (uint32_t)attr->max_qp_wr : 1024;
     uint32_t notes = tp->role == VERBS_CLIENT
@@ -37,77 +37,77 @@ void verbs_lane_needs(const struct tp *tp, const struct ibv_device_attr *attr,
     *ret_depth = least(most, depth);
 }
 
-struct verbs_lane *verbs_lane_new(struct tp *tp)
+struct verbs_channel *verbs_channel_new(struct tp *tp)
 {
-    struct verbs_lane *lane = NULL;
+    struct verbs_channel *channel = NULL;
     uint32_t i, life = 0;
 
-    for (i = 0; i < tp->lanes_max; i++)
-        if (tp->lanes[i] == NULL || tp->lanes[i]->state == LANE_FREE)
+    for (i = 0; i < tp->channels_max; i++)
+        if (tp->channels[i] == NULL || tp->channels[i]->state == CHANNEL_FREE)
             break;
-    if (i == tp->lanes_max)
+    if (i == tp->channels_max)
         return NULL;
-    if (tp->lanes[i] == NULL)
-        tp->lanes[i] = calloc(1, sizeof *tp->lanes[i]);
-    lane = tp->lanes[i];
-    if (lane == NULL)
+    if (tp->channels[i] == NULL)
+        tp->channels[i] = calloc(1, sizeof *tp->channels[i]);
+    channel = tp->channels[i];
+    if (channel == NULL)
         return NULL;
-    life = lane->life + 1;
-    *lane = (struct verbs_lane){.tp = tp,
-                                .index = i,
-                                .life = life,
-                                .event = -1,
-                                .async = -1,
-                                .chosen = "the client"};
-    return lane;
+    life = channel->life + 1;
+    *channel = (struct verbs_channel){.tp = tp,
+                                      .index = i,
+                                      .life = life,
+                                      .event = -1,
+                                      .async = -1,
+                                      .chosen = "the client"};
+    return channel;
 }
 
-void verbs_lane_state(struct verbs_lane *lane, enum verbs_lane_state state)
+void verbs_channel_state(struct verbs_channel *channel, enum verbs_channel_state state)
 {
-    bool was = lane->state != LANE_FREE && lane->state != LANE_LIVE;
-    bool is = state != LANE_FREE && state != LANE_LIVE;
+    bool was = channel->state != CHANNEL_FREE && channel->state != CHANNEL_LIVE;
+    bool is = state != CHANNEL_FREE && state != CHANNEL_LIVE;
 
-    lane->tp->busy_lanes += (is ? 1u : 0u) - (was ? 1u : 0u);
-    lane->state = state;
+    channel->tp->busy_channels += (is ? 1u : 0u) - (was ? 1u : 0u);
+    channel->state = state;
 }
 
 /* ---- making -------------------------------------------------------------- */
 
-static int lane_buffers(struct verbs_lane *lane, struct gapless_error *error)
+static int channel_buffers(struct verbs_channel *channel, struct gapless_error *error)
 {
-    /* Over iWARP a READ, which a beat may be, is answered by a write. */
+    /* Over iWARP a READ, which a keepalive may be, is answered by a write. */
     unsigned access = IBV_ACCESS_LOCAL_WRITE |
-                      (lane->nic->iwarp ? (unsigned)IBV_ACCESS_REMOTE_WRITE : 0);
-    size_t bytes = (size_t)(lane->receives + SENDS) * VERBS_FRAME_BYTES + SCRATCH;
+                      (channel->nic->iwarp ? (unsigned)IBV_ACCESS_REMOTE_WRITE : 0);
+    size_t bytes = (size_t)(channel->receives + SENDS) * VERBS_FRAME_BYTES + SCRATCH;
     uint32_t i;
 
-    lane->frames = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
-    lane->spare_frame = calloc(SENDS, sizeof *lane->spare_frame);
-    lane->sent = calloc(lane->depth, sizeof *lane->sent);
-    lane->grant = calloc(lane->tp->config.windows_max, sizeof *lane->grant);
-    lane->text = malloc(TP_TEXT_MAX);
-    if (lane->frames == NULL || lane->spare_frame == NULL || lane->sent == NULL ||
-        lane->grant == NULL || lane->text == NULL)
+    channel->frames = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+    channel->spare_frame = calloc(SENDS, sizeof *channel->spare_frame);
+    channel->sent = calloc(channel->depth, sizeof *channel->sent);
+    channel->grant = calloc(channel->tp->config.windows_max, sizeof *channel->grant);
+    channel->text = malloc(TP_TEXT_MAX);
+    if (channel->frames == NULL || channel->spare_frame == NULL ||
+        channel->sent == NULL || channel->grant == NULL || channel->text == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory for a connection");
-    memset(lane->frames, 0, bytes);
+    memset(channel->frames, 0, bytes);
     for (i = 0; i < SENDS; i++)
-        lane->spare_frame[i] = (uint16_t)i;
-    lane->spare_frames = SENDS;
+        channel->spare_frame[i] = (uint16_t)i;
+    channel->spare_frames = SENDS;
     errno = 0;
-    lane->mr = ibv_reg_mr(lane->pd, lane->frames, bytes, access);
-    if (lane->mr == NULL)
+    channel->mr = ibv_reg_mr(channel->pd, channel->frames, bytes, access);
+    if (channel->mr == NULL)
         return verbs_memory_error(bytes, errno == 0 ? ENOMEM : errno, error);
-    lane->tp->counters.regions++;
+    channel->tp->counters.regions++;
     return GAPLESS_OK;
 }
 
-static int lane_pair(struct verbs_lane *lane, struct gapless_error *error)
+static int channel_pair(struct verbs_channel *channel, struct gapless_error *error)
 {
     struct ibv_qp_init_attr attr = {
-        .qp_context = lane,
-        .send_cq = lane->nic->cq[lane->queue],
-        .recv_cq = lane->nic->cq[lane->queue],
+        .qp_context = channel,
+        .send_cq = channel->nic->cq[channel->queue],
+        .recv_cq = channel->nic->cq[channel->queue],
         .cap = {.max_send_sge = 1, .max_recv_sge = 1},
         .qp_type = IBV_QPT_RC,
     };
@@ -116,54 +116,55 @@ static int lane_pair(struct verbs_lane *lane, struct gapless_error *error)
     for (try = 0; try < 3 && failed != 0; try++) {
         /* libsiw takes it for a failure when the kernel happens to place the queue of
          * receives at offset 0x90000: of another size, the one before it moves it. */
-        attr.cap.max_send_wr = try == 1 ? 2 * lane->depth : lane->depth;
-        attr.cap.max_recv_wr = lane->receives;
+        attr.cap.max_send_wr = try == 1 ? 2 * channel->depth : channel->depth;
+        attr.cap.max_recv_wr = channel->receives;
         /* And a device may be without inline data. */
         attr.cap.max_inline_data = try == 2 ? 0 : VERBS_INLINE;
         errno = 0;
-        failed = rdma_create_qp(lane->id, lane->pd, &attr);
+        failed = rdma_create_qp(channel->id, channel->pd, &attr);
     }
     if (failed != 0)
         return gapless_error_set(
             error, GAPLESS_CAPACITY, errno,
             "%s cannot make one more connection (it says at most %d): use fewer "
-            "workers or lanes, or several masters",
-            ibv_get_device_name(lane->nic->context->device), lane->nic->attr.max_qp);
-    lane->qp = lane->id->qp;
-    lane->inline_max = least(attr.cap.max_inline_data, VERBS_INLINE);
+            "workers or channels, or several masters",
+            ibv_get_device_name(channel->nic->context->device),
+            channel->nic->attr.max_qp);
+    channel->qp = channel->id->qp;
+    channel->inline_max = least(attr.cap.max_inline_data, VERBS_INLINE);
     return GAPLESS_OK;
 }
 
-int verbs_lane_open(struct verbs_lane *lane, struct gapless_error *error)
+int verbs_channel_open(struct verbs_channel *channel, struct gapless_error *error)
 {
-    struct tp *tp = lane->tp;
+    struct tp *tp = channel->tp;
     uint32_t i;
-    int status = verbs_nic_get(tp, lane->id, &lane->nic_at, error);
+    int status = verbs_nic_get(tp, channel->id, &channel->nic_at, error);
 
     if (status != GAPLESS_OK)
         return status;
-    lane->nic = &tp->nic[lane->nic_at];
-    verbs_lane_needs(tp, &lane->nic->attr, &lane->receives, &lane->depth);
-    status = verbs_nic_queue(tp, lane->nic, lane->receives + lane->depth, &lane->queue,
-                             error);
+    channel->nic = &tp->nic[channel->nic_at];
+    verbs_channel_needs(tp, &channel->nic->attr, &channel->receives, &channel->depth);
+    status = verbs_nic_queue(tp, channel->nic, channel->receives + channel->depth,
+                             &channel->queue, error);
     if (status != GAPLESS_OK) {
-        lane->nic = NULL;
+        channel->nic = NULL;
         return status;
     }
-    lane->pd = lane->nic->pd;
-    lane->windows = lane->nic->windows && !tp->apart;
-    if (tp->role == VERBS_SERVER && !lane->windows) {
+    channel->pd = channel->nic->pd;
+    channel->windows = channel->nic->windows && !tp->apart;
+    if (tp->role == VERBS_SERVER && !channel->windows) {
         errno = 0;
-        lane->pd = ibv_alloc_pd(lane->nic->context);
-        if (lane->pd == NULL)
+        channel->pd = ibv_alloc_pd(channel->nic->context);
+        if (channel->pd == NULL)
             return gapless_error_set(error, GAPLESS_CAPACITY, errno,
                                      "no protection domain for one more connection");
     }
-    status = lane_buffers(lane, error);
+    status = channel_buffers(channel, error);
     if (status == GAPLESS_OK)
-        status = lane_pair(lane, error);
-    for (i = 0; status == GAPLESS_OK && i < lane->receives; i++)
-        if (verbs_receives_post(lane, &i, 1) != GAPLESS_OK)
+        status = channel_pair(channel, error);
+    for (i = 0; status == GAPLESS_OK && i < channel->receives; i++)
+        if (verbs_receives_post(channel, &i, 1) != GAPLESS_OK)
             status = gapless_error_set(error, GAPLESS_SYSTEM, 0,
                                        "receives cannot be posted");
     return status;
@@ -171,107 +172,110 @@ int verbs_lane_open(struct verbs_lane *lane, struct gapless_error *error)
 
 /* ---- ending -------------------------------------------------------------- */
 
-static bool lane_empty(const struct verbs_lane *lane)
+static bool channel_empty(const struct verbs_channel *channel)
 {
-    return lane->posted == 0 && lane->sent_count == 0;
+    return channel->posted == 0 && channel->sent_count == 0;
 }
 
-void verbs_lane_end(struct verbs_lane *lane, const struct gapless_error *why)
+void verbs_channel_end(struct verbs_channel *channel,
+                       const struct gapless_error *reason)
 {
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
 
-    if (lane->state == LANE_FREE || lane->state == LANE_ENDING)
+    if (channel->state == CHANNEL_FREE || channel->state == CHANNEL_ENDING)
         return;
-    if (why != NULL && lane->refusal.status == GAPLESS_OK)
-        lane->refusal = *why;
-    /* A lane that is greeted may be so before ESTABLISHED has been taken. */
-    if (lane->qp == NULL || (!lane->connected && lane->state == LANE_MAKING)) {
-        lane->posted = lane->sent_count = 0;
-    } else if (rdma_disconnect(lane->id) != 0) {
-        (void)ibv_modify_qp(lane->qp, &attr, IBV_QP_STATE);
+    if (reason != NULL && channel->refusal.status == GAPLESS_OK)
+        channel->refusal = *reason;
+    /* A channel that is greeted may be so before ESTABLISHED has been taken. */
+    if (channel->qp == NULL ||
+        (!channel->connected && channel->state == CHANNEL_MAKING)) {
+        channel->posted = channel->sent_count = 0;
+    } else if (rdma_disconnect(channel->id) != 0) {
+        (void)ibv_modify_qp(channel->qp, &attr, IBV_QP_STATE);
     }
-    verbs_lane_state(lane, LANE_ENDING);
-    lane->deadline_ns = verbs_now_ns() + VERBS_DRAIN_NS;
-    verbs_last(lane);
+    verbs_channel_state(channel, CHANNEL_ENDING);
+    channel->deadline_ns = verbs_now_ns() + VERBS_DRAIN_NS;
+    verbs_last(channel);
 }
 
-void verbs_peer_end(struct verbs_peer *peer, const struct gapless_error *why)
+void verbs_peer_end(struct verbs_peer *peer, const struct gapless_error *reason)
 {
     uint32_t i;
 
     if (!peer->used)
         return;
-    if (why != NULL && peer->why.status == GAPLESS_OK && !peer->said_bye)
-        peer->why = *why;
+    if (reason != NULL && peer->reason.status == GAPLESS_OK && !peer->said_bye)
+        peer->reason = *reason;
     peer->ending = true;
-    for (i = 0; i < peer->lane_count; i++)
-        if (peer->lane[i] != NULL)
-            verbs_lane_end(peer->lane[i], why);
+    for (i = 0; i < peer->channel_count; i++)
+        if (peer->channel[i] != NULL)
+            verbs_channel_end(peer->channel[i], reason);
 }
 
-void verbs_lane_free(struct verbs_lane *lane)
+void verbs_channel_free(struct verbs_channel *channel)
 {
-    struct tp *tp = lane->tp;
+    struct tp *tp = channel->tp;
     uint32_t left, n;
 
-    if (lane->state == LANE_FREE)
+    if (channel->state == CHANNEL_FREE)
         return;
-    verbs_lane_end(lane, NULL);
-    verbs_grants_end(lane);
-    if (lane->qp != NULL)
-        rdma_destroy_qp(lane->id);
-    if (lane->mr != NULL && ibv_dereg_mr(lane->mr) == 0)
+    verbs_channel_end(channel, NULL);
+    verbs_grants_end(channel);
+    if (channel->qp != NULL)
+        rdma_destroy_qp(channel->id);
+    if (channel->mr != NULL && ibv_dereg_mr(channel->mr) == 0)
         tp->counters.regions--;
-    if (lane->pd != NULL && lane->pd != lane->nic->pd)
-        (void)ibv_dealloc_pd(lane->pd);
-    if (lane->id != NULL)
-        (void)rdma_destroy_id(lane->id);
-    if (lane->nic != NULL)
-        lane->nic->cq_used[lane->queue] -= lane->receives + lane->depth;
-    free(lane->frames);
-    free(lane->spare_frame);
-    free(lane->sent);
-    free(lane->grant);
-    free(lane->text);
-    free(lane->queue_notes);
-    lane->queue_notes = NULL;
-    lane->frames = lane->text = NULL;
-    lane->spare_frame = NULL;
-    lane->sent = NULL;
-    lane->grant = NULL;
-    lane->mr = NULL;
-    lane->qp = NULL;
-    lane->pd = NULL;
-    lane->id = NULL;
-    lane->nic = NULL;
-    lane->peer = NULL;
-    lane->posted = lane->sent_count = 0;
-    verbs_lane_state(lane, LANE_FREE);
+    if (channel->pd != NULL && channel->pd != channel->nic->pd)
+        (void)ibv_dealloc_pd(channel->pd);
+    if (channel->id != NULL)
+        (void)rdma_destroy_id(channel->id);
+    if (channel->nic != NULL)
+        channel->nic->cq_used[channel->queue] -= channel->receives + channel->depth;
+    free(channel->frames);
+    free(channel->spare_frame);
+    free(channel->sent);
+    free(channel->grant);
+    free(channel->text);
+    free(channel->queue_notes);
+    channel->queue_notes = NULL;
+    channel->frames = channel->text = NULL;
+    channel->spare_frame = NULL;
+    channel->sent = NULL;
+    channel->grant = NULL;
+    channel->mr = NULL;
+    channel->qp = NULL;
+    channel->pd = NULL;
+    channel->id = NULL;
+    channel->nic = NULL;
+    channel->peer = NULL;
+    channel->posted = channel->sent_count = 0;
+    verbs_channel_state(channel, CHANNEL_FREE);
     /* Some devices leave the completions of a queue pair that is gone in the queue,
-     * where the next lane's have been given their room. */
-    for (left = lane->receives + lane->depth; left > 0; left -= n < left ? n : left) {
+     * where the next channel's have been given their room. */
+    for (left = channel->receives + channel->depth; left > 0;
+         left -= n < left ? n : left) {
         n = (uint32_t)verbs_drain(tp, 64);
         if (n == 0)
             break;
     }
 }
 
-/* The number is free for another. What it was granted is gone; its lanes stay until the
+/* The number is free for another. What it was granted is gone; its channels stay until the
  * other side has heard of the end: a request to disconnect is taken back by the
  * connection manager when its connection is destroyed too soon. */
 void verbs_peer_free(struct verbs_peer *peer)
 {
     uint32_t i;
 
-    for (i = 0; i < VERBS_LANES; i++)
-        if (peer->lane[i] != NULL) {
-            verbs_lane_end(peer->lane[i], NULL);
-            verbs_grants_end(peer->lane[i]);
-            peer->lane[i]->peer = NULL;
+    for (i = 0; i < VERBS_CHANNELS; i++)
+        if (peer->channel[i] != NULL) {
+            verbs_channel_end(peer->channel[i], NULL);
+            verbs_grants_end(peer->channel[i]);
+            peer->channel[i]->peer = NULL;
         }
-    memset(peer->lane, 0, sizeof(struct verbs_lane *) * VERBS_LANES);
+    memset(peer->channel, 0, sizeof(struct verbs_channel *) * VERBS_CHANNELS);
     peer->used = peer->up = peer->ending = peer->dropped = false;
-    peer->lane_count = peer->early_count = 0;
+    peer->channel_count = peer->early_count = 0;
     peer->life++;
 }
 
@@ -279,11 +283,12 @@ static bool peer_empty(const struct verbs_peer *peer, uint64_t now_ns)
 {
     uint32_t i;
 
-    for (i = 0; i < peer->lane_count; i++) {
-        const struct verbs_lane *lane = peer->lane[i];
+    for (i = 0; i < peer->channel_count; i++) {
+        const struct verbs_channel *channel = peer->channel[i];
 
-        if (lane != NULL && (lane->state != LANE_ENDING ||
-                             (!lane_empty(lane) && now_ns < lane->deadline_ns)))
+        if (channel != NULL &&
+            (channel->state != CHANNEL_ENDING ||
+             (!channel_empty(channel) && now_ns < channel->deadline_ns)))
             return false;
     }
     return true;
@@ -305,35 +310,37 @@ static void tidy_peers(struct tp *tp, uint64_t now_ns)
     }
 }
 
-static void tidy_lane(struct verbs_lane *lane, uint64_t now_ns)
+static void tidy_channel(struct verbs_channel *channel, uint64_t now_ns)
 {
-    bool late = now_ns >= lane->deadline_ns;
-    struct gapless_error why = {0};
+    bool late = now_ns >= channel->deadline_ns;
+    struct gapless_error reason = {0};
 
-    switch (lane->state) {
-    case LANE_MAKING:
-    case LANE_GREETED:
-    case LANE_WAITING:
+    switch (channel->state) {
+    case CHANNEL_MAKING:
+    case CHANNEL_GREETED:
+    case CHANNEL_WAITING:
         if (!late)
             return;
-        (void)gapless_error_set(&why, GAPLESS_TIMEOUT, 0,
-                                "%s did not finish its greeting in time", lane->name);
-        if (lane->peer != NULL)
-            verbs_peer_end(lane->peer, &why);
+        (void)gapless_error_set(&reason, GAPLESS_TIMEOUT, 0,
+                                "%s did not finish its greeting in time",
+                                channel->name);
+        if (channel->peer != NULL)
+            verbs_peer_end(channel->peer, &reason);
         else
-            verbs_lane_end(lane, &why);
+            verbs_channel_end(channel, &reason);
         return;
-    case LANE_LEAVING:
-        if (late || lane->sent_count == 0)
-            verbs_lane_end(lane, NULL);
+    case CHANNEL_LEAVING:
+        if (late || channel->sent_count == 0)
+            verbs_channel_end(channel, NULL);
         return;
-    case LANE_ENDING:
-        if (lane->peer == NULL &&
-            (late || (lane_empty(lane) && (lane->disconnected || !lane->connected))))
-            verbs_lane_free(lane);
+    case CHANNEL_ENDING:
+        if (channel->peer == NULL &&
+            (late || (channel_empty(channel) &&
+                      (channel->disconnected || !channel->connected))))
+            verbs_channel_free(channel);
         return;
-    case LANE_FREE:
-    case LANE_LIVE:
+    case CHANNEL_FREE:
+    case CHANNEL_LIVE:
         return;
     }
 }
@@ -342,15 +349,16 @@ void verbs_tidy(struct tp *tp, uint64_t now_ns)
 {
     uint32_t i;
 
-    if (tp->busy_lanes == 0)
+    if (tp->busy_channels == 0)
         return;
-    for (i = 0; i < tp->lanes_max; i++) /* a client that connects keeps its own time */
-        if (tp->lanes[i] != NULL &&
-            (tp->role == VERBS_SERVER || tp->lanes[i]->state == LANE_ENDING))
-            tidy_lane(tp->lanes[i], now_ns);
+    for (i = 0; i < tp->channels_max;
+         i++) /* a client that connects keeps its own time */
+        if (tp->channels[i] != NULL &&
+            (tp->role == VERBS_SERVER || tp->channels[i]->state == CHANNEL_ENDING))
+            tidy_channel(tp->channels[i], now_ns);
     tidy_peers(tp, now_ns);
     if (tp->role == VERBS_SERVER)
-        verbs_hand_seats(tp);
+        verbs_handshake_peer_slots(tp);
 }
 
 /* Says that this end is in order. */
@@ -358,29 +366,29 @@ static void peer_bye(struct verbs_peer *peer)
 {
     struct verbs_frame frame = {.kind = VERBS_BYE};
 
-    if (peer->lane[0] != NULL && peer->lane[0]->state == LANE_LIVE)
-        (void)verbs_frame_send(peer->lane[0], &frame, false);
+    if (peer->channel[0] != NULL && peer->channel[0]->state == CHANNEL_LIVE)
+        (void)verbs_frame_send(peer->channel[0], &frame, false);
 }
 
 /* Waits until what was posted has arrived, or the bound has passed. */
 static void peer_flush(struct verbs_peer *peer)
 {
-    struct tp *tp = peer->lane[0]->tp;
+    struct tp *tp = peer->channel[0]->tp;
     uint64_t end = verbs_now_ns() + VERBS_FLUSH_NS;
     bool busy = true;
     uint32_t i;
 
-    for (i = 0; i < peer->lane_count; i++)
-        if (peer->lane[i] != NULL && peer->lane[i]->state == LANE_LIVE &&
-            peer->lane[i]->sent_count > 0)
-            verbs_beat(peer->lane[i], 0);
+    for (i = 0; i < peer->channel_count; i++)
+        if (peer->channel[i] != NULL && peer->channel[i]->state == CHANNEL_LIVE &&
+            peer->channel[i]->sent_count > 0)
+            verbs_keepalive(peer->channel[i], 0);
     while (busy && verbs_now_ns() < end) {
         busy = false;
         (void)verbs_drain(tp, 64);
-        for (i = 0; i < peer->lane_count; i++)
-            busy =
-                busy || (peer->lane[i] != NULL && peer->lane[i]->state == LANE_LIVE &&
-                         peer->lane[i]->sent_count > 0);
+        for (i = 0; i < peer->channel_count; i++)
+            busy = busy || (peer->channel[i] != NULL &&
+                            peer->channel[i]->state == CHANNEL_LIVE &&
+                            peer->channel[i]->sent_count > 0);
     }
 }
 

@@ -122,7 +122,7 @@ int verbs_listen(struct tp *tp, const char *address, struct gapless_error *error
         status = listen_one(tp, &to[i], error);
     tp->role = VERBS_SERVER;
     if (status == GAPLESS_OK)
-        status = verbs_place_all(tp, error);
+        status = verbs_bind_all(tp, error);
     if (status != GAPLESS_OK) {
         while (tp->listeners > 0)
             (void)rdma_destroy_id(tp->listener[--tp->listeners]);
@@ -144,15 +144,15 @@ static void reject(struct rdma_cm_id *id, int status, uint32_t number)
     (void)rdma_destroy_id(id);
 }
 
-static uint32_t greeters(const struct tp *tp)
+static uint32_t pending_conns(const struct tp *tp)
 {
     uint32_t i, count = 0;
 
-    for (i = 0; i < tp->lanes_max && tp->busy_lanes > 0; i++)
-        count += tp->lanes[i] != NULL && tp->lanes[i]->peer == NULL &&
-                 (tp->lanes[i]->state == LANE_MAKING ||
-                  tp->lanes[i]->state == LANE_GREETED ||
-                  tp->lanes[i]->state == LANE_WAITING);
+    for (i = 0; i < tp->channels_max && tp->busy_channels > 0; i++)
+        count += tp->channels[i] != NULL && tp->channels[i]->peer == NULL &&
+                 (tp->channels[i]->state == CHANNEL_MAKING ||
+                  tp->channels[i]->state == CHANNEL_GREETED ||
+                  tp->channels[i]->state == CHANNEL_WAITING);
     return count;
 }
 
@@ -161,46 +161,46 @@ static void on_request(struct tp *tp, struct rdma_cm_id *id,
                        const struct rdma_conn_param *offered)
 {
     struct rdma_conn_param accepted = {.rnr_retry_count = RECEIVER_RETRIES};
-    struct gapless_error why = {0};
-    struct verbs_lane *lane;
+    struct gapless_error reason = {0};
+    struct verbs_channel *channel;
 
     if (request->magic != VERBS_MAGIC || request->protocol != VERBS_PROTOCOL) {
         reject(id, GAPLESS_VERSION, VERBS_PROTOCOL);
         return;
     }
-    lane = greeters(tp) < VERBS_GREETERS ? verbs_lane_new(tp) : NULL;
-    if (lane == NULL) {
+    channel = pending_conns(tp) < VERBS_PENDING_CONNS ? verbs_channel_new(tp) : NULL;
+    if (channel == NULL) {
         reject(id, GAPLESS_AGAIN, 0);
         return;
     }
-    lane->id = id;
-    id->context = lane;
-    verbs_lane_state(lane, LANE_MAKING);
-    lane->deadline_ns = verbs_now_ns() + VERBS_GREET_NS;
-    verbs_address_text(rdma_get_peer_addr(id), lane->name, sizeof lane->name);
-    if (!device_allowed(tp, id) || verbs_lane_open(lane, &why) != GAPLESS_OK) {
+    channel->id = id;
+    id->context = channel;
+    verbs_channel_state(channel, CHANNEL_MAKING);
+    channel->deadline_ns = verbs_now_ns() + VERBS_GREET_NS;
+    verbs_address_text(rdma_get_peer_addr(id), channel->name, sizeof channel->name);
+    if (!device_allowed(tp, id) || verbs_channel_open(channel, &reason) != GAPLESS_OK) {
         struct verbs_request answer = {.magic = VERBS_MAGIC,
                                        .protocol = VERBS_PROTOCOL,
                                        .status = (uint16_t)-GAPLESS_CAPACITY};
 
-        tp->why = why;
+        tp->reason = reason;
         (void)rdma_reject(id, &answer, sizeof answer);
-        verbs_lane_free(lane);
+        verbs_channel_free(channel);
         return;
     }
     ack_timeout_set(tp, id);
-    accepted.responder_resources = offered->responder_resources < reads_in(lane->nic)
+    accepted.responder_resources = offered->responder_resources < reads_in(channel->nic)
                                        ? offered->responder_resources
-                                       : reads_in(lane->nic);
+                                       : reads_in(channel->nic);
     accepted.initiator_depth = offered->initiator_depth;
     if (rdma_accept(id, &accepted) != 0)
-        verbs_lane_free(lane);
+        verbs_channel_free(channel);
 }
 
 /* ---- events -------------------------------------------------------------- */
 
 /* Where one listens at every device the others are still there. A nic's id goes with
- * its lanes, which are told themselves. */
+ * its channels, which are told themselves. */
 static void listener_gone(struct tp *tp, const struct rdma_cm_id *id)
 {
     uint32_t i;
@@ -209,28 +209,28 @@ static void listener_gone(struct tp *tp, const struct rdma_cm_id *id)
         ;
     if (i == tp->listeners)
         return;
-    (void)gapless_error_set(&tp->why, GAPLESS_SYSTEM, 0,
+    (void)gapless_error_set(&tp->reason, GAPLESS_SYSTEM, 0,
                             "the RDMA device that %s belongs to was removed",
                             tp->address);
     tp->broken = GAPLESS_SYSTEM;
 }
 
-static void on_lane_event(struct verbs_lane *lane, enum rdma_cm_event_type kind,
-                          int status)
+static void on_channel_event(struct verbs_channel *channel,
+                             enum rdma_cm_event_type kind, int status)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
 
     switch ((int)kind) {
     case RDMA_CM_EVENT_ESTABLISHED:
-        lane->connected = true;
-        if (lane->state == LANE_MAKING)
-            verbs_lane_state(lane, LANE_GREETED);
+        channel->connected = true;
+        if (channel->state == CHANNEL_MAKING)
+            verbs_channel_state(channel, CHANNEL_GREETED);
         break;
     case RDMA_CM_EVENT_TIMEWAIT_EXIT:
     case RDMA_CM_EVENT_ADDR_CHANGE:
         return;
     case RDMA_CM_EVENT_UNREACHABLE:
-        if (lane->connected)
+        if (channel->connected)
             return; /* said now and then of a link that is down; the queue pair decides
                      */
         break;
@@ -238,23 +238,24 @@ static void on_lane_event(struct verbs_lane *lane, enum rdma_cm_event_type kind,
     case RDMA_CM_EVENT_ROUTE_RESOLVED:
         break;
     default:
-        for (int i = 0; i < 64 && verbs_drain(lane->tp, 64) > 0; i++)
+        for (int i = 0; i < 64 && verbs_drain(channel->tp, 64) > 0; i++)
             ; /* what it said before, a farewell perhaps */
-        if (lane->state == LANE_ENDING || lane->state == LANE_FREE) {
-            lane->disconnected = true;
+        if (channel->state == CHANNEL_ENDING || channel->state == CHANNEL_FREE) {
+            channel->disconnected = true;
             break;
         }
-        if (!verbs_access_error(lane, &why))
-            verbs_event_error(lane, (int)kind, status, &why);
-        lane->disconnected = true;
-        if (lane->peer != NULL && (lane->tp->role == VERBS_SERVER || lane->connected))
-            verbs_peer_end(lane->peer, &why);
-        else if (lane->connected || lane->tp->role == VERBS_SERVER)
-            verbs_lane_end(lane, &why);
+        if (!verbs_access_error(channel, &reason))
+            verbs_event_error(channel, (int)kind, status, &reason);
+        channel->disconnected = true;
+        if (channel->peer != NULL &&
+            (channel->tp->role == VERBS_SERVER || channel->connected))
+            verbs_peer_end(channel->peer, &reason);
+        else if (channel->connected || channel->tp->role == VERBS_SERVER)
+            verbs_channel_end(channel, &reason);
         break;
     }
-    lane->event = (int)kind;
-    lane->event_status = status;
+    channel->event = (int)kind;
+    channel->event_status = status;
 }
 
 void verbs_cm_take(struct tp *tp)
@@ -265,7 +266,7 @@ void verbs_cm_take(struct tp *tp)
         enum rdma_cm_event_type kind = event->event;
         struct rdma_cm_id *id = event->id;
         struct rdma_conn_param conn = event->param.conn;
-        struct verbs_lane *lane = id->context;
+        struct verbs_channel *channel = id->context;
         struct verbs_request data = {0};
         int status = event->status;
 
@@ -273,17 +274,17 @@ void verbs_cm_take(struct tp *tp)
             conn.private_data != NULL && conn.private_data_len >= sizeof data)
             memcpy(&data, conn.private_data, sizeof data);
         if (kind == RDMA_CM_EVENT_CONNECT_REQUEST)
-            lane = NULL; /* it has the listener's context until it has its own */
+            channel = NULL; /* it has the listener's context until it has its own */
         (void)rdma_ack_cm_event(event);
         if (kind == RDMA_CM_EVENT_CONNECT_REQUEST) {
             on_request(tp, id, &data, &conn);
-        } else if (lane == NULL) {
+        } else if (channel == NULL) {
             if (kind == RDMA_CM_EVENT_DEVICE_REMOVAL)
                 listener_gone(tp, id);
-        } else if (lane->id == id) {
+        } else if (channel->id == id) {
             if (kind == RDMA_CM_EVENT_REJECTED && data.magic == VERBS_MAGIC)
                 status = -(int)data.status;
-            on_lane_event(lane, kind, status);
+            on_channel_event(channel, kind, status);
         }
     }
 }
@@ -295,31 +296,31 @@ struct attempt {
     struct verbs_peer *peer;
     const struct verbs_address *to;
     uint64_t end_ns;
-    struct gapless_error *why;
+    struct gapless_error *reason;
 };
 
 static int too_late(const struct attempt *a, const char *what)
 {
-    return gapless_error_set(a->why, GAPLESS_TIMEOUT, 0, "%s %s", a->to->text, what);
+    return gapless_error_set(a->reason, GAPLESS_TIMEOUT, 0, "%s %s", a->to->text, what);
 }
 
-/* Waits for an event of the lane; any but `wanted` is a failure. */
-static int await(const struct attempt *a, struct verbs_lane *lane,
+/* Waits for an event of the channel; any but `wanted` is a failure. */
+static int await(const struct attempt *a, struct verbs_channel *channel,
                  enum rdma_cm_event_type wanted, const char *late)
 {
-    while (lane->event < 0) {
+    while (channel->event < 0) {
         uint64_t now = verbs_now_ns();
 
         if (now >= a->end_ns)
             return too_late(a, late);
         verbs_pause(a->tp, a->end_ns - now < STEP_NS ? a->end_ns - now : STEP_NS);
     }
-    if (lane->event == (int)wanted) {
-        lane->event = -1;
+    if (channel->event == (int)wanted) {
+        channel->event = -1;
         return GAPLESS_OK;
     }
-    verbs_event_error(lane, lane->event, lane->event_status, a->why);
-    return a->why->status;
+    verbs_event_error(channel, channel->event, channel->event_status, a->reason);
+    return a->reason->status;
 }
 
 static int milliseconds(const struct attempt *a)
@@ -330,7 +331,8 @@ static int milliseconds(const struct attempt *a)
 }
 
 /* Address, then route: to the device that the address or --device says. */
-static int resolve(const struct attempt *a, struct verbs_lane *lane, uint32_t number)
+static int resolve(const struct attempt *a, struct verbs_channel *channel,
+                   uint32_t number)
 {
     struct sockaddr_storage from = {0}, to = a->to->to;
     char device[64];
@@ -344,7 +346,7 @@ static int resolve(const struct attempt *a, struct verbs_lane *lane, uint32_t nu
         (void)verbs_device_at(a->tp->devices, number % devices, device, sizeof device);
         bound = verbs_device_source(a->tp, device, &to, &from);
         if (!bound)
-            return gapless_error_set(a->why, GAPLESS_INVALID, 0,
+            return gapless_error_set(a->reason, GAPLESS_INVALID, 0,
                                      "the device %s has no address from which %s could "
                                      "be reached: 'gapless doctor' lists devices and "
                                      "their addresses",
@@ -352,42 +354,42 @@ static int resolve(const struct attempt *a, struct verbs_lane *lane, uint32_t nu
     } else {
         bound = verbs_device_near(a->tp, &to, &from);
     }
-    lane->chosen = devices > 0 ? "--device" : bound ? "its NUMA node" : "the route";
-    if (rdma_resolve_addr(lane->id, bound ? (struct sockaddr *)(void *)&from : NULL,
+    channel->chosen = devices > 0 ? "--device" : bound ? "its NUMA node" : "the route";
+    if (rdma_resolve_addr(channel->id, bound ? (struct sockaddr *)(void *)&from : NULL,
                           (struct sockaddr *)(void *)&to, milliseconds(a)) != 0)
         return gapless_error_set(
-            a->why, errno == ENODEV ? GAPLESS_UNSUPPORTED : GAPLESS_TIMEOUT, errno,
+            a->reason, errno == ENODEV ? GAPLESS_UNSUPPORTED : GAPLESS_TIMEOUT, errno,
             "no RDMA device leads to %s: 'gapless doctor' lists devices and their "
             "addresses",
             a->to->text);
     status =
-        await(a, lane, RDMA_CM_EVENT_ADDR_RESOLVED, "is not known in this network");
+        await(a, channel, RDMA_CM_EVENT_ADDR_RESOLVED, "is not known in this network");
     if (status != GAPLESS_OK)
         return status;
-    if (rdma_resolve_route(lane->id, milliseconds(a)) != 0)
-        return gapless_error_set(a->why, GAPLESS_TIMEOUT, errno,
+    if (rdma_resolve_route(channel->id, milliseconds(a)) != 0)
+        return gapless_error_set(a->reason, GAPLESS_TIMEOUT, errno,
                                  "there is no route to %s", a->to->text);
-    return await(a, lane, RDMA_CM_EVENT_ROUTE_RESOLVED, "cannot be reached");
+    return await(a, channel, RDMA_CM_EVENT_ROUTE_RESOLVED, "cannot be reached");
 }
 
-static int shake_hands(const struct attempt *a, struct verbs_lane *lane,
-                       uint32_t number, uint32_t lanes)
+static int shake_hands(const struct attempt *a, struct verbs_channel *channel,
+                       uint32_t number, uint32_t channels)
 {
-    if (verbs_hand_start(lane, number == 0 ? 0 : a->peer->session, number, lanes) !=
-        GAPLESS_OK)
-        return gapless_error_set(a->why, GAPLESS_TIMEOUT, 0,
+    if (verbs_handshake_start(channel, number == 0 ? 0 : a->peer->session, number,
+                              channels) != GAPLESS_OK)
+        return gapless_error_set(a->reason, GAPLESS_TIMEOUT, 0,
                                  "the greeting to %s cannot be sent", a->to->text);
-    while (lane->state != LANE_LIVE) {
+    while (channel->state != CHANNEL_LIVE) {
         uint64_t now = verbs_now_ns();
 
-        if (lane->state == LANE_ENDING) {
-            *a->why = lane->refusal;
-            if (a->why->status == GAPLESS_OK)
-                (void)gapless_error_set(a->why, GAPLESS_TIMEOUT, 0,
+        if (channel->state == CHANNEL_ENDING) {
+            *a->reason = channel->refusal;
+            if (a->reason->status == GAPLESS_OK)
+                (void)gapless_error_set(a->reason, GAPLESS_TIMEOUT, 0,
                                         "%s ended the greeting", a->to->text);
-            if (a->why->status == GAPLESS_PEER_LOST)
-                a->why->status = GAPLESS_TIMEOUT; /* it may come back */
-            return a->why->status;
+            if (a->reason->status == GAPLESS_PEER_LOST)
+                a->reason->status = GAPLESS_TIMEOUT; /* it may come back */
+            return a->reason->status;
         }
         if (now >= a->end_ns)
             return too_late(a, "took the connection but did not answer the greeting");
@@ -396,66 +398,67 @@ static int shake_hands(const struct attempt *a, struct verbs_lane *lane,
     return GAPLESS_OK;
 }
 
-static int lane_connect(const struct attempt *a, uint32_t number, uint32_t lanes)
+static int channel_connect(const struct attempt *a, uint32_t number, uint32_t channels)
 {
     struct verbs_request request = {.magic = VERBS_MAGIC, .protocol = VERBS_PROTOCOL};
     struct rdma_conn_param param = {.private_data = &request,
                                     .private_data_len = sizeof request,
                                     .retry_count = (uint8_t)a->tp->config.net.retries,
                                     .rnr_retry_count = RECEIVER_RETRIES};
-    struct verbs_lane *lane = verbs_lane_new(a->tp);
+    struct verbs_channel *channel = verbs_channel_new(a->tp);
     int status;
 
-    if (lane == NULL)
-        return gapless_error_set(a->why, GAPLESS_AGAIN, 0,
+    if (channel == NULL)
+        return gapless_error_set(a->reason, GAPLESS_AGAIN, 0,
                                  "too many earlier attempts have not ended yet");
-    (void)snprintf(lane->name, sizeof lane->name, "%.63s", a->to->text);
-    verbs_lane_state(lane, LANE_MAKING);
-    lane->peer = a->peer;
-    lane->number = number;
-    a->peer->lane[number] = lane;
-    if (rdma_create_id(a->tp->channel, &lane->id, lane, RDMA_PS_TCP) != 0)
-        return gapless_error_set(a->why, GAPLESS_SYSTEM, errno,
+    (void)snprintf(channel->name, sizeof channel->name, "%.63s", a->to->text);
+    verbs_channel_state(channel, CHANNEL_MAKING);
+    channel->peer = a->peer;
+    channel->number = number;
+    a->peer->channel[number] = channel;
+    if (rdma_create_id(a->tp->channel, &channel->id, channel, RDMA_PS_TCP) != 0)
+        return gapless_error_set(a->reason, GAPLESS_SYSTEM, errno,
                                  "the connection manager gives no more connections");
-    ack_timeout_set(a->tp, lane->id);
-    status = resolve(a, lane, number);
+    ack_timeout_set(a->tp, channel->id);
+    status = resolve(a, channel, number);
     if (status == GAPLESS_OK)
-        status = verbs_lane_open(lane, a->why);
+        status = verbs_channel_open(channel, a->reason);
     if (status != GAPLESS_OK)
         return status;
-    param.initiator_depth = reads_out(lane->nic);
-    param.responder_resources = reads_in(lane->nic);
-    if (rdma_connect(lane->id, &param) != 0)
-        return gapless_error_set(a->why, GAPLESS_TIMEOUT, errno,
+    param.initiator_depth = reads_out(channel->nic);
+    param.responder_resources = reads_in(channel->nic);
+    if (rdma_connect(channel->id, &param) != 0)
+        return gapless_error_set(a->reason, GAPLESS_TIMEOUT, errno,
                                  "the connection to %s cannot be asked for",
                                  a->to->text);
-    status = await(a, lane, RDMA_CM_EVENT_ESTABLISHED,
+    status = await(a, channel, RDMA_CM_EVENT_ESTABLISHED,
                    "did not answer: is the master there, and no firewall between?");
-    return status == GAPLESS_OK ? shake_hands(a, lane, number, lanes) : status;
+    return status == GAPLESS_OK ? shake_hands(a, channel, number, channels) : status;
 }
 
 static int connect_once(struct tp *tp, struct verbs_peer *peer,
                         const struct verbs_address *to, uint32_t addresses,
-                        uint32_t lanes, uint64_t end_ns, struct gapless_error *why)
+                        uint32_t channels, uint64_t end_ns,
+                        struct gapless_error *reason)
 {
-    struct attempt a = {.tp = tp, .peer = peer, .end_ns = end_ns, .why = why};
+    struct attempt a = {.tp = tp, .peer = peer, .end_ns = end_ns, .reason = reason};
     int status = GAPLESS_OK;
     uint32_t i;
 
     peer->used = true;
     peer->ending = peer->dropped = peer->up = peer->said_bye = false;
-    peer->why = (struct gapless_error){0};
-    peer->lane_count = lanes;
-    peer->next_lane = 0;
+    peer->reason = (struct gapless_error){0};
+    peer->channel_count = channels;
+    peer->next_channel = 0;
     peer->note_in = peer->note_out = peer->early_count = 0;
     peer->windows_max = tp->config.windows_max;
-    for (i = 0; status == GAPLESS_OK && i < lanes; i++) {
+    for (i = 0; status == GAPLESS_OK && i < channels; i++) {
         a.to = &to[i % addresses];
-        status = lane_connect(&a, i, lanes);
+        status = channel_connect(&a, i, channels);
     }
     if (status == GAPLESS_OK && peer->ending)
         status =
-            gapless_error_set(why, GAPLESS_TIMEOUT, 0, "%s went at once", to->text);
+            gapless_error_set(reason, GAPLESS_TIMEOUT, 0, "%s went at once", to->text);
     if (status == GAPLESS_OK)
         peer->up = true;
     else
@@ -463,8 +466,8 @@ static int connect_once(struct tp *tp, struct verbs_peer *peer,
     return status;
 }
 
-/* A seat, once whoever leaves one has left it. */
-static struct verbs_peer *seat_wait(struct tp *tp, uint64_t end_ns)
+/* A peer slot, once whoever leaves one has left it. */
+static struct verbs_peer *peer_slot_wait(struct tp *tp, uint64_t end_ns)
 {
     uint32_t i;
 
@@ -482,16 +485,16 @@ static struct verbs_peer *seat_wait(struct tp *tp, uint64_t end_ns)
     }
 }
 
-static uint32_t lanes_wanted(const struct tp *tp, uint32_t addresses)
+static uint32_t channels_wanted(const struct tp *tp, uint32_t addresses)
 {
     char name[64];
-    uint32_t devices = 0, lanes = tp->config.net.lanes;
+    uint32_t devices = 0, channels = tp->config.net.channels;
 
     while (verbs_device_at(tp->devices, devices, name, sizeof name))
         devices++;
-    if (lanes == 0)
-        lanes = devices > addresses ? devices : addresses;
-    return lanes < VERBS_LANES ? lanes : VERBS_LANES;
+    if (channels == 0)
+        channels = devices > addresses ? devices : addresses;
+    return channels < VERBS_CHANNELS ? channels : VERBS_CHANNELS;
 }
 
 int verbs_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer *ret,
@@ -500,10 +503,10 @@ int verbs_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_pee
     uint64_t bound = timeout_ns < 0 ? UINT64_C(1000000000) : (uint64_t)timeout_ns;
     uint64_t end = verbs_now_ns() + bound, now;
     struct verbs_address to[VERBS_LISTENERS];
-    struct gapless_error why = {0}, last = {0};
+    struct gapless_error reason = {0}, last = {0};
     struct verbs_peer *peer;
     uint32_t addresses;
-    bool told = false;
+    bool reported = false;
     int status;
 
     if (tp->role == VERBS_SERVER)
@@ -513,20 +516,20 @@ int verbs_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_pee
     if (status != GAPLESS_OK)
         return status;
     tp->role = VERBS_CLIENT;
-    peer = seat_wait(tp, end);
+    peer = peer_slot_wait(tp, end);
     if (peer == NULL)
         return gapless_error_set(error, GAPLESS_CAPACITY, 0,
                                  "this endpoint was opened for %u connections, and "
                                  "they are all made",
                                  tp->config.peers_max);
-    (void)gapless_error_set(&why, GAPLESS_TIMEOUT, 0, "no time was given");
+    (void)gapless_error_set(&reason, GAPLESS_TIMEOUT, 0, "no time was given");
     for (now = verbs_now_ns(); now < end; now = verbs_now_ns()) {
-        status = connect_once(tp, peer, to, addresses, lanes_wanted(tp, addresses),
+        status = connect_once(tp, peer, to, addresses, channels_wanted(tp, addresses),
                               end - now < ATTEMPT_NS ? end : now + ATTEMPT_NS, &last);
         /* That the bound cut the last attempt short says less than earlier ones. */
-        if (verbs_now_ns() < end || !told)
-            why = last;
-        told = true;
+        if (verbs_now_ns() < end || !reported)
+            reason = last;
+        reported = true;
         if (status == GAPLESS_OK) {
             *ret = (tp_peer)(peer - tp->peers);
             return GAPLESS_OK;
@@ -541,5 +544,5 @@ int verbs_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_pee
     return gapless_error_set(error, GAPLESS_TIMEOUT, 0,
                              "no master at %s within %.1f s: start it, or wait longer; "
                              "last: %.300s",
-                             address, 1e-9 * (double)bound, why.text);
+                             address, 1e-9 * (double)bound, reason.text);
 }

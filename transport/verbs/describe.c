@@ -17,8 +17,8 @@ static void gid_text(const union ibv_gid *gid, char *ret, size_t bytes)
     (void)snprintf(ret, bytes, "%.*s", (int)bytes - 1, text + 1);
 }
 
-static size_t describe_lane(const struct verbs_lane *lane, uint32_t lanes, char *ret,
-                            size_t bytes)
+static size_t describe_channel(const struct verbs_channel *channel, uint32_t channels,
+                               char *ret, size_t bytes)
 {
     enum ibv_qp_attr_mask wanted = IBV_QP_PATH_MTU | IBV_QP_AV;
     struct ibv_qp_init_attr init;
@@ -26,19 +26,20 @@ static size_t describe_lane(const struct verbs_lane *lane, uint32_t lanes, char 
     char gid[64], here[64], path[64] = "";
     int length;
 
-    if (lane->qp == NULL)
+    if (channel->qp == NULL)
         return 0;
-    gid_text(&lane->id->route.addr.addr.ibaddr.sgid, gid, sizeof gid);
-    verbs_address_text(rdma_get_local_addr(lane->id), here, sizeof here);
-    if (!lane->nic->iwarp && ibv_query_qp(lane->qp, &attr, (int)wanted, &init) == 0)
+    gid_text(&channel->id->route.addr.addr.ibaddr.sgid, gid, sizeof gid);
+    verbs_address_text(rdma_get_local_addr(channel->id), here, sizeof here);
+    if (!channel->nic->iwarp &&
+        ibv_query_qp(channel->qp, &attr, (int)wanted, &init) == 0)
         (void)snprintf(path, sizeof path, " index %u, path MTU %d",
                        attr.ah_attr.grh.sgid_index, 128 << (int)attr.path_mtu);
-    length =
-        snprintf(ret, bytes,
-                 "verbs: %s port %u, %s%s%s, chosen by %s (from %s to %s); %u lane%s",
-                 ibv_get_device_name(lane->nic->context->device), lane->id->port_num,
-                 lane->nic->iwarp ? "iWARP" : "GID ", lane->nic->iwarp ? "" : gid, path,
-                 lane->chosen, here, lane->name, lanes, lanes == 1 ? "" : "s");
+    length = snprintf(
+        ret, bytes,
+        "verbs: %s port %u, %s%s%s, chosen by %s (from %s to %s); %u channel%s",
+        ibv_get_device_name(channel->nic->context->device), channel->id->port_num,
+        channel->nic->iwarp ? "iWARP" : "GID ", channel->nic->iwarp ? "" : gid, path,
+        channel->chosen, here, channel->name, channels, channels == 1 ? "" : "s");
     return length < 0 ? 0 : (size_t)length < bytes ? (size_t)length : bytes - 1;
 }
 
@@ -50,8 +51,8 @@ size_t verbs_describe(struct tp *tp, tp_peer peer, char *ret, size_t bytes)
         return 0;
     ret[0] = '\0';
     if (peer < tp->config.peers_max && tp->peers[peer].up)
-        return describe_lane(tp->peers[peer].lane[0], tp->peers[peer].lane_count, ret,
-                             bytes);
+        return describe_channel(tp->peers[peer].channel[0],
+                                tp->peers[peer].channel_count, ret, bytes);
     if (peer != TP_NOBODY || tp->listeners == 0)
         return 0;
     if (tp->listener[0]->verbs == NULL)

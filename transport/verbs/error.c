@@ -30,8 +30,9 @@ static const char *lost_text =
     "it did not acknowledge: the process or machine died, the link is down, or a "
     "firewall drops RoCE (UDP port 4791); slower networks want a larger --ack-timeout";
 
-void verbs_completion_error(const struct verbs_lane *lane, const struct ibv_wc *wc,
-                            enum verbs_what what, struct gapless_error *ret)
+void verbs_completion_error(const struct verbs_channel *channel,
+                            const struct ibv_wc *wc, enum verbs_what what,
+                            struct gapless_error *ret)
 {
     const char *text = ibv_wc_status_str(wc->status);
     int status = GAPLESS_PEER_LOST;
@@ -65,49 +66,49 @@ void verbs_completion_error(const struct verbs_lane *lane, const struct ibv_wc *
         break;
     }
     (void)gapless_error_set(ret, status, 0, "%s %s failed (%s): %s", what_name(what),
-                            lane->name, ibv_wc_status_str(wc->status), text);
+                            channel->name, ibv_wc_status_str(wc->status), text);
 }
 
-bool verbs_access_error(struct verbs_lane *lane, struct gapless_error *ret)
+bool verbs_access_error(struct verbs_channel *channel, struct gapless_error *ret)
 {
-    verbs_async_take(lane->tp);
-    if (lane->async == (int)IBV_EVENT_DEVICE_FATAL) {
+    verbs_async_take(channel->tp);
+    if (channel->async == (int)IBV_EVENT_DEVICE_FATAL) {
         (void)gapless_error_set(ret, GAPLESS_PEER_LOST, 0,
                                 "the local device %s of the connection to %s failed: "
                                 "look at 'gapless doctor' and the kernel's log",
-                                ibv_get_device_name(lane->nic->context->device),
-                                lane->name);
+                                ibv_get_device_name(channel->nic->context->device),
+                                channel->name);
         return true;
     }
-    if (lane->async != (int)IBV_EVENT_QP_ACCESS_ERR)
+    if (channel->async != (int)IBV_EVENT_QP_ACCESS_ERR)
         return false;
     (void)gapless_error_set(ret, GAPLESS_PROTOCOL, 0,
                             "%s reached for memory that was not granted to it; the "
                             "device refused and ended the connection",
-                            lane->name);
+                            channel->name);
     return true;
 }
 
 /* Over InfiniBand a device breaks a queue pair by itself only for what the other side
  * sent: its death is told by the connection manager, or by a request that is not
  * answered. Over iWARP it is also how the end of the TCP connection shows. */
-void verbs_broken_error(const struct verbs_lane *lane, struct gapless_error *ret)
+void verbs_broken_error(const struct verbs_channel *channel, struct gapless_error *ret)
 {
-    if (lane->nic->iwarp)
+    if (channel->nic->iwarp)
         (void)gapless_error_set(ret, GAPLESS_PEER_LOST, 0,
                                 "the connection to %s broke: it ended or was killed, "
                                 "lost its link, or reached for memory that was not "
                                 "granted to it (a process ends; the device refuses)",
-                                lane->name);
+                                channel->name);
     else
         (void)gapless_error_set(ret, GAPLESS_PROTOCOL, 0,
                                 "the device ended the connection to %s because of what "
                                 "it sent: it reached for memory that was not granted "
                                 "to it, or broke the RDMA protocol",
-                                lane->name);
+                                channel->name);
 }
 
-static void rejected_error(const struct verbs_lane *lane, int status,
+static void rejected_error(const struct verbs_channel *channel, int status,
                            struct gapless_error *ret)
 {
     switch (status) {
@@ -116,45 +117,46 @@ static void rejected_error(const struct verbs_lane *lane, int status,
                                 "the master at %s speaks another version of the verbs "
                                 "protocol (this side %u): use the same gapless on both "
                                 "sides",
-                                lane->name, VERBS_PROTOCOL);
+                                channel->name, VERBS_PROTOCOL);
         break;
     case GAPLESS_AGAIN:
         (void)gapless_error_set(ret, GAPLESS_AGAIN, 0,
                                 "the master at %s has too many greetings to answer",
-                                lane->name);
+                                channel->name);
         break;
     case GAPLESS_CAPACITY:
         (void)gapless_error_set(ret, GAPLESS_CAPACITY, 0,
                                 "the device of the master at %s cannot take one more "
                                 "connection, or is not among its --device list",
-                                lane->name);
+                                channel->name);
         break;
     default:
         (void)gapless_error_set(ret, GAPLESS_TIMEOUT, 0,
-                                "nobody listens at %s (reason %d)", lane->name, status);
+                                "nobody listens at %s (reason %d)", channel->name,
+                                status);
         break;
     }
 }
 
-void verbs_event_error(const struct verbs_lane *lane, int event, int status,
+void verbs_event_error(const struct verbs_channel *channel, int event, int status,
                        struct gapless_error *ret)
 {
     switch (event) {
     case RDMA_CM_EVENT_REJECTED:
-        rejected_error(lane, status, ret);
+        rejected_error(channel, status, ret);
         return;
     case RDMA_CM_EVENT_DISCONNECTED:
         (void)gapless_error_set(
             ret, GAPLESS_PEER_LOST, 0,
             "%s closed the connection: it ended, was killed, or lost "
             "its link",
-            lane->name);
+            channel->name);
         return;
     case RDMA_CM_EVENT_DEVICE_REMOVAL:
         (void)gapless_error_set(ret, GAPLESS_PEER_LOST, 0,
                                 "the local RDMA device of the connection to %s was "
                                 "removed",
-                                lane->name);
+                                channel->name);
         return;
     case RDMA_CM_EVENT_ADDR_ERROR:
     case RDMA_CM_EVENT_ROUTE_ERROR:
@@ -162,11 +164,11 @@ void verbs_event_error(const struct verbs_lane *lane, int event, int status,
         (void)gapless_error_set(ret, GAPLESS_TIMEOUT, status < 0 ? -status : 0,
                                 "%s cannot be reached: is the machine up, the network "
                                 "right, a subnet manager running (InfiniBand)?",
-                                lane->name);
+                                channel->name);
         return;
     default:
         (void)gapless_error_set(ret, GAPLESS_TIMEOUT, status < 0 ? -status : 0,
-                                "%s: %s", lane->name,
+                                "%s: %s", channel->name,
                                 rdma_event_str((enum rdma_cm_event_type)event));
         return;
     }
@@ -192,18 +194,18 @@ int verbs_memory_error(size_t bytes, int os, struct gapless_error *error)
                              bytes);
 }
 
-/* Is the event about this lane: about its queue pair, or the end of its device? */
-static bool concerns(const struct ibv_async_event *event, const struct verbs_lane *lane,
-                     const struct verbs_nic *nic)
+/* Is the event about this channel: about its queue pair, or the end of its device? */
+static bool concerns(const struct ibv_async_event *event,
+                     const struct verbs_channel *channel, const struct verbs_nic *nic)
 {
-    if (lane == NULL || lane->qp == NULL)
+    if (channel == NULL || channel->qp == NULL)
         return false;
     if (event->event_type == IBV_EVENT_DEVICE_FATAL)
-        return lane->nic == nic;
+        return channel->nic == nic;
     return (event->event_type == IBV_EVENT_QP_ACCESS_ERR ||
             event->event_type == IBV_EVENT_QP_REQ_ERR ||
             event->event_type == IBV_EVENT_QP_FATAL) &&
-           lane->qp == event->element.qp;
+           channel->qp == event->element.qp;
 }
 
 void verbs_async_take(struct tp *tp)
@@ -213,9 +215,9 @@ void verbs_async_take(struct tp *tp)
 
     for (k = 0; k < tp->nics; k++)
         while (ibv_get_async_event(tp->nic[k].context, &event) == 0) {
-            for (i = 0; i < tp->lanes_max; i++)
-                if (concerns(&event, tp->lanes[i], &tp->nic[k]))
-                    tp->lanes[i]->async = (int)event.event_type;
+            for (i = 0; i < tp->channels_max; i++)
+                if (concerns(&event, tp->channels[i], &tp->nic[k]))
+                    tp->channels[i]->async = (int)event.event_type;
             ibv_ack_async_event(&event);
         }
 }

@@ -1,9 +1,9 @@
 /* The verbs transport: grants, what peers may do with regions, and windows.
  *
  *   server region    TP_READ: one registration for reading that all peers share
- *                    TP_SPLIT, TP_READ_WRITE: per peer and lane a memory window of type
+ *                    TP_SPLIT, TP_READ_WRITE: per peer and channel a memory window of type
  *                      2 for each half of each part, which only its queue pair can use;
- *                      without windows a registration in the lane's own domain
+ *                      without windows a registration in the channel's own domain
  *   client window    local memory of the same size; nobody else can reach it
  *
  * What a peer was given ends with it: the key is gone before the slot is used again, so
@@ -30,60 +30,62 @@ void verbs_region_keys_end(struct tp *tp, uint32_t region)
 {
     uint32_t i, w, k;
 
-    for (i = 0; tp->role == VERBS_SERVER && i < tp->lanes_max; i++) {
-        struct verbs_lane *lane = tp->lanes[i];
+    for (i = 0; tp->role == VERBS_SERVER && i < tp->channels_max; i++) {
+        struct verbs_channel *channel = tp->channels[i];
 
-        if (lane == NULL || lane->grant == NULL)
+        if (channel == NULL || channel->grant == NULL)
             continue;
         for (w = 0; w < tp->config.windows_max; w++)
-            for (k = 0; lane->grant[w].key != NULL && k < 2 * lane->grant[w].parts; k++)
-                if (lane->grant[w].key[k].region == region)
-                    key_end(tp, &lane->grant[w].key[k]);
-        for (k = 0; k < lane->retired_count; k++)
-            if (lane->retired[k].region == region)
-                key_end(tp, &lane->retired[k]);
+            for (k = 0;
+                 channel->grant[w].key != NULL && k < 2 * channel->grant[w].parts; k++)
+                if (channel->grant[w].key[k].region == region)
+                    key_end(tp, &channel->grant[w].key[k]);
+        for (k = 0; k < channel->retired_count; k++)
+            if (channel->retired[k].region == region)
+                key_end(tp, &channel->retired[k]);
     }
 }
 
 /* The keys of a window that is granted anew. Their binds, or a WRITE of the peer, may
- * still be under way, and would break the connection: they end with the lane. */
-static int keys_retire(struct verbs_lane *lane, struct verbs_grant *grant,
+ * still be under way, and would break the connection: they end with the channel. */
+static int keys_retire(struct verbs_channel *channel, struct verbs_grant *grant,
                        struct gapless_error *error)
 {
     uint32_t count = grant->key != NULL ? 2 * grant->parts : 0, k;
     struct verbs_key *more;
 
     if (count > 0) {
-        more = realloc(lane->retired, (lane->retired_count + count) * sizeof *more);
+        more =
+            realloc(channel->retired, (channel->retired_count + count) * sizeof *more);
         if (more == NULL)
             return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                      "no memory for a grant");
-        lane->retired = more;
+        channel->retired = more;
     }
     for (k = 0; k < count; k++)
         if (grant->key[k].mw != NULL || grant->key[k].mr != NULL)
-            lane->retired[lane->retired_count++] = grant->key[k];
+            channel->retired[channel->retired_count++] = grant->key[k];
     free(grant->key);
     grant->key = NULL;
     grant->parts = 0;
     return GAPLESS_OK;
 }
 
-void verbs_grants_end(struct verbs_lane *lane)
+void verbs_grants_end(struct verbs_channel *channel)
 {
     uint32_t i, k;
 
-    while (lane->retired_count > 0)
-        key_end(lane->tp, &lane->retired[--lane->retired_count]);
-    free(lane->retired);
-    lane->retired = NULL;
-    for (i = 0; lane->grant != NULL && i < lane->tp->config.windows_max; i++) {
-        struct verbs_grant *grant = &lane->grant[i];
+    while (channel->retired_count > 0)
+        key_end(channel->tp, &channel->retired[--channel->retired_count]);
+    free(channel->retired);
+    channel->retired = NULL;
+    for (i = 0; channel->grant != NULL && i < channel->tp->config.windows_max; i++) {
+        struct verbs_grant *grant = &channel->grant[i];
 
         for (k = 0; grant->key != NULL && k < 2 * grant->parts; k++)
-            key_end(lane->tp, &grant->key[k]);
+            key_end(channel->tp, &grant->key[k]);
         free(grant->key);
-        free(grant->far);
+        free(grant->remote);
         free(grant->coming);
         *grant = (struct verbs_grant){0};
     }
@@ -91,9 +93,9 @@ void verbs_grants_end(struct verbs_lane *lane)
 
 /* ---- grants, at the server ----------------------------------------------- */
 
-/* Of a grant to a lane: a part, cut where reading ends and writing begins. */
+/* Of a grant to a channel: a part, cut where reading ends and writing begins. */
 struct piece {
-    struct verbs_lane *lane;
+    struct verbs_channel *channel;
     uint32_t region; /* id */
     struct verbs_part *part;
     size_t from, middle, to;
@@ -105,7 +107,7 @@ struct piece {
 static int halves_register(const struct piece *p, struct gapless_error *error)
 {
     const size_t cut[] = {p->from, p->middle, p->to};
-    uint32_t nic = p->lane->nic_at, h;
+    uint32_t nic = p->channel->nic_at, h;
 
     if (p->part->placed && (p->middle == p->from || p->middle == p->to))
         return GAPLESS_OK;
@@ -114,7 +116,7 @@ static int halves_register(const struct piece *p, struct gapless_error *error)
 
         if (cut[h] == cut[h + 1] || *mr != NULL)
             continue;
-        *mr = verbs_part_register(p->lane->tp, p->lane->nic->pd, p->part, cut[h],
+        *mr = verbs_part_register(p->channel->tp, p->channel->nic->pd, p->part, cut[h],
                                   cut[h + 1] - cut[h],
                                   IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND, error);
         if (*mr == NULL)
@@ -123,55 +125,55 @@ static int halves_register(const struct piece *p, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
-/* The right to `access` one half, for one lane. *ret_key is 0 if it is empty. */
+/* The right to `access` one half, for one channel. *ret_key is 0 if it is empty. */
 static int key_make(const struct piece *p, uint32_t half, unsigned access,
                     struct verbs_key *ret, uint32_t *ret_key,
                     struct gapless_error *error)
 {
-    struct verbs_lane *lane = p->lane;
+    struct verbs_channel *channel = p->channel;
     size_t from = half == 0 ? p->from : p->middle, to = half == 0 ? p->middle : p->to;
-    struct ibv_mr *within = p->part->half[half][lane->nic_at];
+    struct ibv_mr *within = p->part->half[half][channel->nic_at];
     int status;
 
     if (from == to)
         return GAPLESS_OK;
     ret->region = p->region;
-    if (!lane->windows) {
+    if (!channel->windows) {
         if (access & IBV_ACCESS_REMOTE_WRITE)
             access |= IBV_ACCESS_LOCAL_WRITE;
-        ret->mr = verbs_part_register(lane->tp, lane->pd, p->part, from, to - from,
-                                      access, error);
+        ret->mr = verbs_part_register(channel->tp, channel->pd, p->part, from,
+                                      to - from, access, error);
         if (ret->mr == NULL)
             return GAPLESS_NO_MEMORY;
         *ret_key = ret->mr->rkey;
         return GAPLESS_OK;
     }
     errno = 0;
-    ret->mw = ibv_alloc_mw(lane->nic->pd, IBV_MW_TYPE_2);
+    ret->mw = ibv_alloc_mw(channel->nic->pd, IBV_MW_TYPE_2);
     if (ret->mw == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, errno,
-                                 "no memory window for %s", lane->name);
-    status = verbs_bind(lane, ret->mw,
-                        within != NULL ? within : p->part->whole[lane->nic_at],
+                                 "no memory window for %s", channel->name);
+    status = verbs_bind(channel, ret->mw,
+                        within != NULL ? within : p->part->whole[channel->nic_at],
                         p->part->at + (from - p->part->offset), to - from, access);
     *ret_key = ret->mw->rkey;
     return status == GAPLESS_OK
                ? GAPLESS_OK
                : gapless_error_set(error, status, 0,
                                    "a memory window for %s cannot be bound",
-                                   lane->name);
+                                   channel->name);
 }
 
 /* Everything may be read, by everybody. */
 static int read_grant(const struct piece *p, struct verbs_key *key,
                       struct verbs_offer_part *ret, struct gapless_error *error)
 {
-    struct ibv_mr **mr = &p->part->shared[p->lane->nic_at];
+    struct ibv_mr **mr = &p->part->shared[p->channel->nic_at];
 
-    if (!p->lane->windows)
+    if (!p->channel->windows)
         return key_make(p, 0, IBV_ACCESS_REMOTE_READ, key, &ret->read_key, error);
     if (*mr == NULL)
-        *mr = verbs_part_register(p->lane->tp, p->lane->nic->pd, p->part, p->from,
+        *mr = verbs_part_register(p->channel->tp, p->channel->nic->pd, p->part, p->from,
                                   p->to - p->from, IBV_ACCESS_REMOTE_READ, error);
     if (*mr == NULL)
         return GAPLESS_NO_MEMORY;
@@ -185,13 +187,13 @@ static int placed_ready(const struct piece *p, struct gapless_error *error)
 {
     if (!p->part->placed)
         return GAPLESS_OK;
-    if (p->part->card && p->lane->windows)
+    if (p->part->card && p->channel->windows)
         return gapless_error_set(error, GAPLESS_UNSUPPORTED, 0,
                                  "%s connected before memory of a GPU was placed, and "
                                  "has memory windows, which cannot be had in it: place "
                                  "it before anybody connects",
-                                 p->lane->name);
-    return verbs_part_whole(p->lane->tp, p->part, p->lane->nic_at, error);
+                                 p->channel->name);
+    return verbs_part_whole(p->channel->tp, p->part, p->channel->nic_at, error);
 }
 
 static int part_grant(const struct piece *p, enum tp_access access,
@@ -209,7 +211,7 @@ static int part_grant(const struct piece *p, enum tp_access access,
         return read_grant(p, key, ret, error);
     if (access == TP_READ_WRITE)
         above |= IBV_ACCESS_REMOTE_READ;
-    if (p->lane->windows)
+    if (p->channel->windows)
         status = halves_register(p, error);
     if (status == GAPLESS_OK)
         status = key_make(p, 0, IBV_ACCESS_REMOTE_READ, &key[0], &ret->read_key, error);
@@ -221,7 +223,7 @@ static int part_grant(const struct piece *p, enum tp_access access,
 }
 
 /* The offer, in as many frames as its parts need. */
-static int offer_send(struct verbs_lane *lane, const struct verbs_offer *head,
+static int offer_send(struct verbs_channel *channel, const struct verbs_offer *head,
                       const struct verbs_offer_part *part, struct gapless_error *error)
 {
     struct verbs_frame frame = {.kind = VERBS_GRANT};
@@ -236,19 +238,19 @@ static int offer_send(struct verbs_lane *lane, const struct verbs_offer *head,
         offer->count = (uint8_t)count;
         memcpy(offer->part, part + at, count * sizeof *part);
         frame.bytes = (uint16_t)VERBS_OFFER_BYTES(count);
-        if (verbs_frame_send(lane, &frame, true) != GAPLESS_OK)
+        if (verbs_frame_send(channel, &frame, true) != GAPLESS_OK)
             return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
                                      "%s does not read its control messages and was "
                                      "disconnected",
-                                     lane->name);
+                                     channel->name);
     }
     return GAPLESS_OK;
 }
 
-static int grant_lane(struct verbs_lane *lane, struct verbs_region *region,
-                      uint32_t window, size_t split, struct gapless_error *error)
+static int grant_channel(struct verbs_channel *channel, struct verbs_region *region,
+                         uint32_t window, size_t split, struct gapless_error *error)
 {
-    struct verbs_grant *grant = &lane->grant[window];
+    struct verbs_grant *grant = &channel->grant[window];
     struct verbs_offer_part part[VERBS_PARTS] = {{0}};
     struct verbs_offer head = {.window = window,
                                .access = (uint8_t)region->access,
@@ -258,7 +260,7 @@ static int grant_lane(struct verbs_lane *lane, struct verbs_region *region,
     size_t low = region->access == TP_READ    ? region->bytes
                  : region->access == TP_SPLIT ? split
                                               : 0;
-    int status = keys_retire(lane, grant, error);
+    int status = keys_retire(channel, grant, error);
     uint32_t i;
 
     if (status != GAPLESS_OK)
@@ -270,7 +272,7 @@ static int grant_lane(struct verbs_lane *lane, struct verbs_region *region,
     for (i = 0; status == GAPLESS_OK && i < region->parts; i++) {
         struct verbs_part *it = &region->part[i];
         size_t end = it->offset + it->bytes;
-        struct piece p = {.lane = lane,
+        struct piece p = {.channel = channel,
                           .region = region->id,
                           .part = it,
                           .from = it->offset,
@@ -282,7 +284,7 @@ static int grant_lane(struct verbs_lane *lane, struct verbs_region *region,
         status =
             part_grant(&p, region->access, &grant->key[(size_t)2 * i], &part[i], error);
     }
-    return status == GAPLESS_OK ? offer_send(lane, &head, part, error) : status;
+    return status == GAPLESS_OK ? offer_send(channel, &head, part, error) : status;
 }
 
 int verbs_grant(struct tp *tp, tp_peer index, const struct tp_region *region,
@@ -290,7 +292,7 @@ int verbs_grant(struct tp *tp, tp_peer index, const struct tp_region *region,
 {
     struct verbs_region *entry = verbs_region_find(tp, region);
     struct verbs_peer *peer;
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     uint32_t i;
     int status = GAPLESS_OK;
 
@@ -315,13 +317,13 @@ int verbs_grant(struct tp *tp, tp_peer index, const struct tp_region *region,
     if (peer == NULL)
         return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
                                  "peer %u is not connected", index);
-    for (i = 0; status == GAPLESS_OK && i < peer->lane_count; i++)
-        status = grant_lane(peer->lane[i], entry, window, region->split, &why);
+    for (i = 0; status == GAPLESS_OK && i < peer->channel_count; i++)
+        status = grant_channel(peer->channel[i], entry, window, region->split, &reason);
     if (status == GAPLESS_PEER_LOST ||
         (status != GAPLESS_OK && (entry->part[0].placed || entry->parts > 1)))
-        verbs_peer_end(peer, &why);
+        verbs_peer_end(peer, &reason);
     if (status != GAPLESS_OK && error != NULL)
-        *error = why;
+        *error = reason;
     return status;
 }
 
@@ -342,11 +344,12 @@ static bool parts_take(struct verbs_grant *grant, const struct verbs_offer *offe
         if (part->bytes == 0 || part->bytes > offer->bytes - offset ||
             part->address > UINT64_MAX - part->bytes)
             return false;
-        grant->coming[grant->came++] = (struct verbs_far){.offset = offset,
-                                                          .bytes = part->bytes,
-                                                          .address = part->address,
-                                                          .read_key = part->read_key,
-                                                          .write_key = part->write_key};
+        grant->coming[grant->came++] =
+            (struct verbs_remote){.offset = offset,
+                                  .bytes = part->bytes,
+                                  .address = part->address,
+                                  .read_key = part->read_key,
+                                  .write_key = part->write_key};
         offset += part->bytes;
     }
     return grant->came < offer->parts || offset == offer->bytes;
@@ -358,7 +361,7 @@ static bool overlap(const struct verbs_grant *grant)
 
     for (i = 0; i < grant->came; i++)
         for (k = 0; k < i; k++) {
-            const struct verbs_far *a = &grant->coming[i], *b = &grant->coming[k];
+            const struct verbs_remote *a = &grant->coming[i], *b = &grant->coming[k];
 
             if (a->address < b->address + b->bytes &&
                 b->address < a->address + a->bytes)
@@ -367,14 +370,14 @@ static bool overlap(const struct verbs_grant *grant)
     return false;
 }
 
-/* The lanes of a peer are granted the same. */
-static bool differs(const struct verbs_lane *lane, uint32_t window)
+/* The channels of a peer are granted the same. */
+static bool differs(const struct verbs_channel *channel, uint32_t window)
 {
-    const struct verbs_grant *mine = &lane->grant[window];
+    const struct verbs_grant *mine = &channel->grant[window];
     uint32_t i;
 
-    for (i = 0; i < lane->peer->lane_count; i++) {
-        const struct verbs_lane *other = lane->peer->lane[i];
+    for (i = 0; i < channel->peer->channel_count; i++) {
+        const struct verbs_channel *other = channel->peer->channel[i];
 
         if (other != NULL && other->grant != NULL &&
             other->grant[window].serial == mine->serial &&
@@ -386,26 +389,26 @@ static bool differs(const struct verbs_lane *lane, uint32_t window)
     return false;
 }
 
-static bool offer_sane(const struct verbs_lane *lane, const struct verbs_offer *offer,
-                       uint32_t bytes)
+static bool offer_sane(const struct verbs_channel *channel,
+                       const struct verbs_offer *offer, uint32_t bytes)
 {
-    return lane->tp->role == VERBS_CLIENT && lane->peer != NULL &&
+    return channel->tp->role == VERBS_CLIENT && channel->peer != NULL &&
            bytes >= VERBS_OFFER_BYTES(1) && bytes == VERBS_OFFER_BYTES(offer->count) &&
-           offer->window < lane->tp->config.windows_max && offer->access <= TP_SPLIT &&
-           offer->bytes > 0 && offer->bytes <= PTRDIFF_MAX / 2 &&
-           offer->split <= offer->bytes && offer->parts <= VERBS_PARTS &&
-           offer->first + offer->count <= offer->parts;
+           offer->window < channel->tp->config.windows_max &&
+           offer->access <= TP_SPLIT && offer->bytes > 0 &&
+           offer->bytes <= PTRDIFF_MAX / 2 && offer->split <= offer->bytes &&
+           offer->parts <= VERBS_PARTS && offer->first + offer->count <= offer->parts;
 }
 
-bool verbs_offer_take(struct verbs_lane *lane, const struct verbs_offer *offer,
+bool verbs_offer_take(struct verbs_channel *channel, const struct verbs_offer *offer,
                       uint32_t bytes, const char **ret_what)
 {
     struct verbs_grant *grant;
 
     *ret_what = "granted what makes no sense";
-    if (!offer_sane(lane, offer, bytes))
+    if (!offer_sane(channel, offer, bytes))
         return false;
-    grant = &lane->grant[offer->window];
+    grant = &channel->grant[offer->window];
     if (grant->came == 0)
         grant->offer = *offer;
     if (offer->first != grant->came || offer->parts != grant->offer.parts ||
@@ -425,8 +428,8 @@ bool verbs_offer_take(struct verbs_lane *lane, const struct verbs_offer *offer,
     *ret_what = "granted parts that overlap";
     if (overlap(grant))
         return false;
-    free(grant->far);
-    grant->far = grant->coming;
+    free(grant->remote);
+    grant->remote = grant->coming;
     grant->parts = grant->came;
     grant->coming = NULL;
     grant->came = 0;
@@ -434,22 +437,22 @@ bool verbs_offer_take(struct verbs_lane *lane, const struct verbs_offer *offer,
     grant->access = (enum tp_access)offer->access;
     grant->bytes = offer->bytes;
     grant->split = offer->split;
-    *ret_what = "granted its lanes different things";
-    return !differs(lane, offer->window);
+    *ret_what = "granted its channels different things";
+    return !differs(channel, offer->window);
 }
 
 /* ---- windows, at the client ---------------------------------------------- */
 
-/* Every lane has its own keys, and all of them must be there, of the same grant. */
+/* Every channel has its own keys, and all of them must be there, of the same grant. */
 static const struct verbs_grant *grant_whole(const struct verbs_peer *peer,
                                              uint32_t window)
 {
-    const struct verbs_grant *first = &peer->lane[0]->grant[window];
+    const struct verbs_grant *first = &peer->channel[0]->grant[window];
     uint32_t i;
 
-    for (i = 0; i < peer->lane_count; i++)
-        if (peer->lane[i]->grant == NULL ||
-            peer->lane[i]->grant[window].serial != first->serial)
+    for (i = 0; i < peer->channel_count; i++)
+        if (peer->channel[i]->grant == NULL ||
+            peer->channel[i]->grant[window].serial != first->serial)
             return NULL;
     return first->serial == 0 ? NULL : first;
 }
@@ -467,8 +470,8 @@ static int window_make(struct tp *tp, tp_peer index, uint32_t window,
     if (status != GAPLESS_OK)
         return status;
     entry = verbs_region_find(tp, &region);
-    for (i = 0; status == GAPLESS_OK && i < peer->lane_count; i++)
-        status = verbs_part_whole(tp, &entry->part[0], peer->lane[i]->nic_at, error);
+    for (i = 0; status == GAPLESS_OK && i < peer->channel_count; i++)
+        status = verbs_part_whole(tp, &entry->part[0], peer->channel[i]->nic_at, error);
     if (status != GAPLESS_OK) {
         verbs_region_free(tp, &region);
         return status;
@@ -502,16 +505,16 @@ int verbs_window(struct tp *tp, tp_peer index, uint32_t window, int64_t timeout_
         if (peer == NULL)
             return gapless_error_set(error, GAPLESS_PEER_LOST, 0, "%s",
                                      index < tp->config.peers_max &&
-                                             tp->peers[index].why.text[0] != '\0'
-                                         ? tp->peers[index].why.text
+                                             tp->peers[index].reason.text[0] != '\0'
+                                         ? tp->peers[index].reason.text
                                          : "the peer is not connected");
         grant = grant_whole(peer, window);
         if (grant != NULL)
             return window_make(tp, index, window, grant, ret, error);
         if (verbs_now_ns() - began >= bound)
-            return gapless_error_set(error, GAPLESS_TIMEOUT, 0,
-                                     "%s did not grant window %u within %.3f s",
-                                     peer->lane[0]->name, window, 1e-9 * (double)bound);
+            return gapless_error_set(
+                error, GAPLESS_TIMEOUT, 0, "%s did not grant window %u within %.3f s",
+                peer->channel[0]->name, window, 1e-9 * (double)bound);
         verbs_pause(tp, UINT64_C(10000000));
     }
 }

@@ -30,9 +30,9 @@ static bool proved(const struct tp *tp, const char *who,
 }
 
 /* Notes that this side has room for. */
-static uint32_t notes_room(const struct verbs_lane *lane)
+static uint32_t notes_room(const struct verbs_channel *channel)
 {
-    return lane->receives - VERBS_FRAMES - VERBS_SPARE;
+    return channel->receives - VERBS_FRAMES - VERBS_SPARE;
 }
 
 static uint32_t least(uint32_t a, uint32_t b)
@@ -40,111 +40,113 @@ static uint32_t least(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-int verbs_hand_start(struct verbs_lane *lane, uint64_t session, uint32_t number,
-                     uint32_t lanes)
+int verbs_handshake_start(struct verbs_channel *channel, uint64_t session,
+                          uint32_t number, uint32_t channels)
 {
     struct verbs_frame frame = {.kind = VERBS_HELLO, .bytes = sizeof frame.as.hello};
-    struct verbs_hello *hello = &lane->hello;
+    struct verbs_hello *hello = &channel->hello;
 
     *hello = (struct verbs_hello){.magic = VERBS_MAGIC,
                                   .protocol = VERBS_PROTOCOL,
-                                  .has_token = lane->tp->has_token,
+                                  .has_token = channel->tp->has_token,
                                   .session = session,
-                                  .lane = number,
-                                  .lanes = lanes,
-                                  .notes_max = notes_room(lane),
-                                  .windows_max = lane->tp->config.windows_max};
+                                  .channel = number,
+                                  .channels = channels,
+                                  .notes_max = notes_room(channel),
+                                  .windows_max = channel->tp->config.windows_max};
     randombytes_buf(hello->nonce, sizeof hello->nonce);
     frame.as.hello = *hello;
-    return verbs_frame_send(lane, &frame, false);
+    return verbs_frame_send(channel, &frame, false);
 }
 
 /* ---- the server ---------------------------------------------------------- */
 
-static void refuse(struct verbs_lane *lane, const struct gapless_error *why)
+static void refuse(struct verbs_channel *channel, const struct gapless_error *reason)
 {
     struct verbs_frame frame = {.kind = VERBS_REFUSE, .bytes = sizeof frame.as.refuse};
 
-    frame.as.refuse.status = why->status;
-    memcpy(frame.as.refuse.text, why->text, sizeof frame.as.refuse.text - 1);
-    if (verbs_frame_send(lane, &frame, false) == GAPLESS_OK) {
-        verbs_lane_state(lane, LANE_LEAVING);
-        lane->deadline_ns = verbs_now_ns() + VERBS_FLUSH_NS;
-        lane->refusal = *why;
+    frame.as.refuse.status = reason->status;
+    memcpy(frame.as.refuse.text, reason->text, sizeof frame.as.refuse.text - 1);
+    if (verbs_frame_send(channel, &frame, false) == GAPLESS_OK) {
+        verbs_channel_state(channel, CHANNEL_LEAVING);
+        channel->deadline_ns = verbs_now_ns() + VERBS_FLUSH_NS;
+        channel->refusal = *reason;
     } else {
-        verbs_lane_end(lane, why);
+        verbs_channel_end(channel, reason);
     }
 }
 
-static void on_hello(struct verbs_lane *lane, const struct verbs_hello *hello)
+static void on_hello(struct verbs_channel *channel, const struct verbs_hello *hello)
 {
     struct verbs_frame frame = {.kind = VERBS_CHALLENGE,
                                 .bytes = sizeof frame.as.proof};
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
 
     if (hello->magic != VERBS_MAGIC || hello->protocol != VERBS_PROTOCOL)
-        (void)gapless_error_set(&why, GAPLESS_VERSION, 0,
+        (void)gapless_error_set(&reason, GAPLESS_VERSION, 0,
                                 "the master speaks version %u of the verbs protocol; "
                                 "use the same gapless on both sides",
                                 VERBS_PROTOCOL);
-    else if (hello->lane >= VERBS_LANES || hello->lanes > VERBS_LANES ||
-             hello->lane >= hello->lanes || hello->windows_max == 0)
-        (void)gapless_error_set(&why, GAPLESS_PROTOCOL, 0,
+    else if (hello->channel >= VERBS_CHANNELS || hello->channels > VERBS_CHANNELS ||
+             hello->channel >= hello->channels || hello->windows_max == 0)
+        (void)gapless_error_set(&reason, GAPLESS_PROTOCOL, 0,
                                 "the greeting makes no sense");
-    else if (lane->tp->has_token && !hello->has_token)
-        (void)gapless_error_set(&why, GAPLESS_REFUSED, 0,
+    else if (channel->tp->has_token && !hello->has_token)
+        (void)gapless_error_set(&reason, GAPLESS_REFUSED, 0,
                                 "the master asks for a token: start the worker with "
                                 "the master's --token-file");
-    if (why.status != GAPLESS_OK) {
-        refuse(lane, &why);
+    if (reason.status != GAPLESS_OK) {
+        refuse(channel, &reason);
         return;
     }
-    lane->hello = *hello;
-    lane->proof.has_token = lane->tp->has_token;
-    randombytes_buf(lane->proof.nonce, sizeof lane->proof.nonce);
-    prove(lane->tp, "gapless server", hello, lane->proof.nonce, lane->proof.mac);
-    frame.as.proof = lane->proof;
-    if (verbs_frame_send(lane, &frame, false) != GAPLESS_OK)
-        verbs_lane_end(lane, NULL);
+    channel->hello = *hello;
+    channel->proof.has_token = channel->tp->has_token;
+    randombytes_buf(channel->proof.nonce, sizeof channel->proof.nonce);
+    prove(channel->tp, "gapless server", hello, channel->proof.nonce,
+          channel->proof.mac);
+    frame.as.proof = channel->proof;
+    if (verbs_frame_send(channel, &frame, false) != GAPLESS_OK)
+        verbs_channel_end(channel, NULL);
 }
 
-static void welcome(struct verbs_lane *lane, struct verbs_peer *peer, uint32_t number)
+static void welcome(struct verbs_channel *channel, struct verbs_peer *peer,
+                    uint32_t number)
 {
     struct verbs_frame frame = {.kind = VERBS_WELCOME,
                                 .bytes = sizeof frame.as.welcome};
-    struct tp *tp = lane->tp;
+    struct tp *tp = channel->tp;
     uint32_t i;
 
     frame.as.welcome = (struct verbs_welcome){.session = peer->session,
-                                              .notes_max = notes_room(lane),
+                                              .notes_max = notes_room(channel),
                                               .windows_max = tp->config.windows_max};
-    lane->notes_may = least(lane->hello.notes_max, notes_room(lane));
-    lane->notes_batch = (notes_room(lane) + 2) / 3;
-    lane->frames_may = VERBS_FRAMES;
-    lane->peer = peer;
-    lane->number = number;
-    peer->lane[number] = lane;
-    if (verbs_frame_send(lane, &frame, false) != GAPLESS_OK) {
+    channel->notes_may = least(channel->hello.notes_max, notes_room(channel));
+    channel->notes_batch = (notes_room(channel) + 2) / 3;
+    channel->frames_may = VERBS_FRAMES;
+    channel->peer = peer;
+    channel->number = number;
+    peer->channel[number] = channel;
+    if (verbs_frame_send(channel, &frame, false) != GAPLESS_OK) {
         verbs_peer_end(peer, NULL);
         return;
     }
-    verbs_lane_state(lane, LANE_WAITING);
-    for (i = 0; i < peer->lane_count; i++)
-        if (peer->lane[i] == NULL)
+    verbs_channel_state(channel, CHANNEL_WAITING);
+    for (i = 0; i < peer->channel_count; i++)
+        if (peer->channel[i] == NULL)
             return;
-    for (i = 0; i < peer->lane_count; i++)
-        verbs_lane_state(peer->lane[i], LANE_LIVE);
+    for (i = 0; i < peer->channel_count; i++)
+        verbs_channel_state(peer->channel[i], CHANNEL_LIVE);
     peer->up = true;
     verbs_emit(tp,
                &(struct tp_event){.kind = TP_UP, .peer = (tp_peer)(peer - tp->peers)});
 }
 
-/* The first lane of a peer: a seat for it, or a refusal; or it waits for one that is
+/* The first channel of a peer: a peer slot for it, or a refusal; or it waits for one that is
  * becoming free. */
-static void seat(struct verbs_lane *lane)
+static void peer_slot(struct verbs_channel *channel)
 {
-    struct tp *tp = lane->tp;
-    struct gapless_error why = {0};
+    struct tp *tp = channel->tp;
+    struct gapless_error reason = {0};
     bool soon = false;
     uint32_t i;
 
@@ -157,158 +159,162 @@ static void seat(struct verbs_lane *lane)
         }
         peer->used = true;
         peer->ending = peer->dropped = peer->up = peer->said_bye = false;
-        peer->why = (struct gapless_error){0};
+        peer->reason = (struct gapless_error){0};
         randombytes_buf(&peer->session, sizeof peer->session);
         peer->session |= 1;
-        peer->lane_count = lane->hello.lanes;
-        peer->next_lane = 0;
+        peer->channel_count = channel->hello.channels;
+        peer->next_channel = 0;
         peer->note_in = peer->note_out = peer->early_count = 0;
-        peer->windows_max = least(lane->hello.windows_max, tp->config.windows_max);
-        welcome(lane, peer, 0);
+        peer->windows_max = least(channel->hello.windows_max, tp->config.windows_max);
+        welcome(channel, peer, 0);
         return;
     }
     if (soon) {
-        verbs_lane_state(lane, LANE_WAITING);
+        verbs_channel_state(channel, CHANNEL_WAITING);
         return;
     }
-    (void)gapless_error_set(&why, GAPLESS_CAPACITY, 0,
+    (void)gapless_error_set(&reason, GAPLESS_CAPACITY, 0,
                             "the master has room for %u peers and all are connected; "
                             "start it with room for more, or end one",
                             tp->config.peers_max);
-    refuse(lane, &why);
+    refuse(channel, &reason);
 }
 
-static void further_lane(struct verbs_lane *lane)
+static void further_channel(struct verbs_channel *channel)
 {
-    struct tp *tp = lane->tp;
-    struct gapless_error why = {0};
+    struct tp *tp = channel->tp;
+    struct gapless_error reason = {0};
     uint32_t i;
 
     for (i = 0; i < tp->config.peers_max; i++) {
         struct verbs_peer *peer = &tp->peers[i];
 
         if (peer->used && !peer->up && !peer->ending &&
-            peer->session == lane->hello.session &&
-            lane->hello.lane < peer->lane_count &&
-            peer->lane[lane->hello.lane] == NULL) {
-            welcome(lane, peer, lane->hello.lane);
+            peer->session == channel->hello.session &&
+            channel->hello.channel < peer->channel_count &&
+            peer->channel[channel->hello.channel] == NULL) {
+            welcome(channel, peer, channel->hello.channel);
             return;
         }
     }
-    (void)gapless_error_set(&why, GAPLESS_PROTOCOL, 0,
-                            "a lane of a connection that is not there");
-    refuse(lane, &why);
+    (void)gapless_error_set(&reason, GAPLESS_PROTOCOL, 0,
+                            "a channel of a connection that is not there");
+    refuse(channel, &reason);
 }
 
-static void on_proof(struct verbs_lane *lane, const struct verbs_proof *proof)
+static void on_proof(struct verbs_channel *channel, const struct verbs_proof *proof)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
 
-    if (lane->hello.magic != VERBS_MAGIC || lane->proved) {
-        verbs_lane_end(lane, NULL);
+    if (channel->hello.magic != VERBS_MAGIC || channel->proved) {
+        verbs_channel_end(channel, NULL);
         return;
     }
-    if (!proved(lane->tp, "gapless client", &lane->hello, lane->proof.nonce,
+    if (!proved(channel->tp, "gapless client", &channel->hello, channel->proof.nonce,
                 proof->mac)) {
-        (void)gapless_error_set(&why, GAPLESS_REFUSED, 0,
+        (void)gapless_error_set(&reason, GAPLESS_REFUSED, 0,
                                 "the master does not know this token: use the same "
                                 "--token-file on both sides");
-        refuse(lane, &why);
+        refuse(channel, &reason);
         return;
     }
-    lane->proved = true;
-    if (lane->hello.session != 0)
-        further_lane(lane);
+    channel->proved = true;
+    if (channel->hello.session != 0)
+        further_channel(channel);
     else
-        seat(lane);
+        peer_slot(channel);
 }
 
-void verbs_hand_seats(struct tp *tp)
+void verbs_handshake_peer_slots(struct tp *tp)
 {
     uint32_t i;
 
-    for (i = 0; i < tp->lanes_max; i++)
-        if (tp->lanes[i] != NULL && tp->lanes[i]->state == LANE_WAITING &&
-            tp->lanes[i]->peer == NULL)
-            seat(tp->lanes[i]);
+    for (i = 0; i < tp->channels_max; i++)
+        if (tp->channels[i] != NULL && tp->channels[i]->state == CHANNEL_WAITING &&
+            tp->channels[i]->peer == NULL)
+            peer_slot(tp->channels[i]);
 }
 
 /* ---- the client ---------------------------------------------------------- */
 
-static void on_challenge(struct verbs_lane *lane, const struct verbs_proof *challenge)
+static void on_challenge(struct verbs_channel *channel,
+                         const struct verbs_proof *challenge)
 {
     struct verbs_frame frame = {.kind = VERBS_PROOF, .bytes = sizeof frame.as.proof};
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
 
-    if (lane->tp->has_token && !challenge->has_token)
-        (void)gapless_error_set(&why, GAPLESS_REFUSED, 0,
+    if (channel->tp->has_token && !challenge->has_token)
+        (void)gapless_error_set(&reason, GAPLESS_REFUSED, 0,
                                 "the master at %s has no token, this side has one: "
                                 "start the master with --token-file, or is it another "
                                 "run's master?",
-                                lane->name);
-    else if (!proved(lane->tp, "gapless server", &lane->hello, challenge->nonce,
+                                channel->name);
+    else if (!proved(channel->tp, "gapless server", &channel->hello, challenge->nonce,
                      challenge->mac))
-        (void)gapless_error_set(&why, GAPLESS_REFUSED, 0,
+        (void)gapless_error_set(&reason, GAPLESS_REFUSED, 0,
                                 "the master at %s does not know this run's token: use "
                                 "the same --token-file on both sides",
-                                lane->name);
-    if (why.status == GAPLESS_OK) {
-        prove(lane->tp, "gapless client", &lane->hello, challenge->nonce,
+                                channel->name);
+    if (reason.status == GAPLESS_OK) {
+        prove(channel->tp, "gapless client", &channel->hello, challenge->nonce,
               frame.as.proof.mac);
-        if (verbs_frame_send(lane, &frame, false) == GAPLESS_OK)
+        if (verbs_frame_send(channel, &frame, false) == GAPLESS_OK)
             return;
     }
-    verbs_lane_end(lane, &why);
+    verbs_channel_end(channel, &reason);
 }
 
-static void on_welcome(struct verbs_lane *lane, const struct verbs_welcome *welcome)
+static void on_welcome(struct verbs_channel *channel,
+                       const struct verbs_welcome *welcome)
 {
-    lane->notes_may = welcome->notes_max;
-    lane->notes_batch = (least(welcome->notes_max, notes_room(lane)) + 2) / 3;
-    lane->frames_may = VERBS_FRAMES;
-    lane->peer->windows_max = least(welcome->windows_max, lane->tp->config.windows_max);
-    if (lane->number == 0)
-        lane->peer->session = welcome->session;
-    if (lane->notes_may == 0)
-        verbs_lane_end(lane, NULL);
+    channel->notes_may = welcome->notes_max;
+    channel->notes_batch = (least(welcome->notes_max, notes_room(channel)) + 2) / 3;
+    channel->frames_may = VERBS_FRAMES;
+    channel->peer->windows_max =
+        least(welcome->windows_max, channel->tp->config.windows_max);
+    if (channel->number == 0)
+        channel->peer->session = welcome->session;
+    if (channel->notes_may == 0)
+        verbs_channel_end(channel, NULL);
     else
-        verbs_lane_state(lane, LANE_LIVE);
+        verbs_channel_state(channel, CHANNEL_LIVE);
 }
 
-static void on_refuse(struct verbs_lane *lane, const struct verbs_refuse *refused)
+static void on_refuse(struct verbs_channel *channel, const struct verbs_refuse *refused)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     char text[sizeof refused->text];
 
     memcpy(text, refused->text, sizeof text);
     text[sizeof text - 1] = '\0';
-    (void)gapless_error_set(&why,
+    (void)gapless_error_set(&reason,
                             refused->status < 0 ? refused->status : GAPLESS_REFUSED, 0,
-                            "%s: %s", lane->name, text);
-    verbs_lane_end(lane, &why);
+                            "%s: %s", channel->name, text);
+    verbs_channel_end(channel, &reason);
 }
 
-void verbs_hand_frame(struct verbs_lane *lane, const struct verbs_frame *frame)
+void verbs_handshake_frame(struct verbs_channel *channel,
+                           const struct verbs_frame *frame)
 {
-    bool server = lane->tp->role == VERBS_SERVER;
-    bool early = lane->state == LANE_MAKING || lane->state == LANE_GREETED;
+    bool server = channel->tp->role == VERBS_SERVER;
+    bool early = channel->state == CHANNEL_MAKING || channel->state == CHANNEL_GREETED;
 
     if (early && server && frame->kind == VERBS_HELLO &&
         frame->bytes == sizeof frame->as.hello)
-        on_hello(lane, &frame->as.hello);
+        on_hello(channel, &frame->as.hello);
     else if (early && server && frame->kind == VERBS_PROOF &&
              frame->bytes == sizeof frame->as.proof)
-        on_proof(lane, &frame->as.proof);
+        on_proof(channel, &frame->as.proof);
     else if (early && !server && frame->kind == VERBS_CHALLENGE &&
-             frame->bytes == sizeof frame->as.proof && !lane->proved) {
-        lane->proved = true;
-        on_challenge(lane, &frame->as.proof);
-    } else if (early && !server && frame->kind == VERBS_WELCOME && lane->proved &&
+             frame->bytes == sizeof frame->as.proof && !channel->proved) {
+        channel->proved = true;
+        on_challenge(channel, &frame->as.proof);
+    } else if (early && !server && frame->kind == VERBS_WELCOME && channel->proved &&
                frame->bytes == sizeof frame->as.welcome)
-        on_welcome(lane, &frame->as.welcome);
+        on_welcome(channel, &frame->as.welcome);
     else if (early && !server && frame->kind == VERBS_REFUSE &&
              frame->bytes == sizeof frame->as.refuse)
-        on_refuse(lane, &frame->as.refuse);
-    else if (lane->state != LANE_ENDING && lane->state != LANE_LEAVING)
-        verbs_lane_end(lane, NULL);
+        on_refuse(channel, &frame->as.refuse);
+    else if (channel->state != CHANNEL_ENDING && channel->state != CHANNEL_LEAVING)
+        verbs_channel_end(channel, NULL);
 }

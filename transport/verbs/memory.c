@@ -7,7 +7,7 @@
  *   half      server: windows are bound in it, below the split and from it on
  *   shared    server, TP_READ: one more, for reading, that all peers share
  *
- * What only one peer may do has a registration or window of its own (verbs_grant.c).
+ * What only one peer may do has a registration or window of its own (grant.c).
  */
 #include "transport/verbs/verbs.h"
 

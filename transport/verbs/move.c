@@ -14,14 +14,14 @@
 /* Requests posted by one call. */
 #define CHAIN 16u
 
-/* Bytes of a window that go over a lane, and how far its requests have come. */
+/* Bytes of a window that go over a channel, and how far its requests have come. */
 struct transfer {
-    struct verbs_lane *lane;
+    struct verbs_channel *channel;
     const struct verbs_grant *grant;
     bool writes;
     size_t at, end;                /* of the window */
     const struct verbs_part *near; /* that `at` is in, here and at the server */
-    const struct verbs_far *far;
+    const struct verbs_remote *remote;
     uint32_t pieces; /* left */
 };
 
@@ -34,10 +34,10 @@ static size_t least(size_t a, size_t b)
  * side. */
 static size_t piece_bytes(const struct transfer *t)
 {
-    size_t bytes = least(t->end - t->at, t->lane->nic->piece);
+    size_t bytes = least(t->end - t->at, t->channel->nic->piece);
 
     bytes = least(bytes, t->near->offset + t->near->bytes - t->at);
-    return least(bytes, (size_t)(t->far->offset + t->far->bytes) - t->at);
+    return least(bytes, (size_t)(t->remote->offset + t->remote->bytes) - t->at);
 }
 
 static void piece_step(struct transfer *t, size_t bytes)
@@ -47,8 +47,8 @@ static void piece_step(struct transfer *t, size_t bytes)
         return;
     while (t->at - t->near->offset >= t->near->bytes)
         t->near++;
-    while (t->at - t->far->offset >= t->far->bytes)
-        t->far++;
+    while (t->at - t->remote->offset >= t->remote->bytes)
+        t->remote++;
 }
 
 /* Its requests are counted, for room, before the first is posted. */
@@ -57,24 +57,24 @@ static void transfer_start(struct transfer *t, const struct verbs_region *region
     struct transfer walk;
 
     t->near = region->part;
-    t->far = t->grant->far;
+    t->remote = t->grant->remote;
     if (t->at == t->end)
         return;
     t->near = verbs_part_at(region, t->at);
-    while (t->at - t->far->offset >= t->far->bytes)
-        t->far++;
+    while (t->at - t->remote->offset >= t->remote->bytes)
+        t->remote++;
     for (walk = *t; walk.at < walk.end; t->pieces++)
         piece_step(&walk, piece_bytes(&walk));
 }
 
-/* Window, bounds and rights; and on which lane. GAPLESS_INVALID, GAPLESS_PEER_LOST. */
+/* Window, bounds and rights; and on which channel. GAPLESS_INVALID, GAPLESS_PEER_LOST. */
 static int transfer_check(struct tp *tp, tp_peer index, const struct tp_region *window,
                           size_t offset, size_t bytes, bool writes,
                           struct transfer *ret)
 {
     struct verbs_region *region = verbs_region_find(tp, window);
     struct verbs_peer *peer;
-    struct verbs_lane *lane;
+    struct verbs_channel *channel;
     size_t low = 0, high;
 
     if (tp->role != VERBS_CLIENT || index >= tp->config.peers_max || region == NULL ||
@@ -92,25 +92,26 @@ static int transfer_check(struct tp *tp, tp_peer index, const struct tp_region *
     peer = verbs_peer_at(tp, index);
     if (peer == NULL)
         return GAPLESS_PEER_LOST;
-    lane = peer->lane[bytes == 0 ? 0 : peer->next_lane % peer->lane_count];
+    channel = peer->channel[bytes == 0 ? 0 : peer->next_channel % peer->channel_count];
     if (region->life != peer->life ||
-        lane->grant[region->number].serial != region->serial)
+        channel->grant[region->number].serial != region->serial)
         return GAPLESS_INVALID;
     region->moved = true;
-    *ret = (struct transfer){.lane = lane,
-                             .grant = &lane->grant[region->number],
+    *ret = (struct transfer){.channel = channel,
+                             .grant = &channel->grant[region->number],
                              .writes = writes,
                              .at = offset,
                              .end = offset + bytes};
     transfer_start(ret, region);
-    return ret->pieces < lane->depth / 2 ? GAPLESS_OK : GAPLESS_INVALID;
+    return ret->pieces < channel->depth / 2 ? GAPLESS_OK : GAPLESS_INVALID;
 }
 
-/* The next lane, for the next range. */
-static void lane_turn(struct verbs_lane *lane)
+/* The next channel, for the next range. */
+static void channel_turn(struct verbs_channel *channel)
 {
-    if (lane->peer->lane_count > 1)
-        lane->peer->next_lane = (lane->number + 1) % lane->peer->lane_count;
+    if (channel->peer->channel_count > 1)
+        channel->peer->next_channel =
+            (channel->number + 1) % channel->peer->channel_count;
 }
 
 /* The next request of a transfer. Returns its bytes. */
@@ -120,11 +121,11 @@ static size_t piece_make(struct transfer *t, struct ibv_send_wr *wr,
     size_t bytes = piece_bytes(t);
 
     *sge = verbs_sge(t->near->at + (t->at - t->near->offset), bytes,
-                     t->near->whole[t->lane->nic_at]);
+                     t->near->whole[t->channel->nic_at]);
     wr->sg_list = sge;
     wr->num_sge = 1;
-    wr->wr.rdma.remote_addr = t->far->address + (t->at - t->far->offset);
-    wr->wr.rdma.rkey = t->writes ? t->far->write_key : t->far->read_key;
+    wr->wr.rdma.remote_addr = t->remote->address + (t->at - t->remote->offset);
+    wr->wr.rdma.rkey = t->writes ? t->remote->write_key : t->remote->read_key;
     piece_step(t, bytes);
     t->pieces--;
     return bytes;
@@ -144,27 +145,28 @@ static int pieces_post(struct transfer *t, uint32_t rest)
             wr[i] = (struct ibv_send_wr){.opcode = opcode,
                                          .next = i + 1 < n ? &wr[i + 1] : NULL};
             (void)piece_make(t, &wr[i], &sge[i]);
-            verbs_request_add(t->lane, &wr[i],
+            verbs_request_add(t->channel, &wr[i],
                               &(struct verbs_sent){.what = VERBS_PIECE_OF}, false);
         }
-        if (verbs_requests_post(t->lane, wr, n) != GAPLESS_OK)
+        if (verbs_requests_post(t->channel, wr, n) != GAPLESS_OK)
             return GAPLESS_PEER_LOST;
     }
     return GAPLESS_OK;
 }
 
-/* Notes travel as SENDs where there are no immediates, and where several lanes may
+/* Notes travel as SENDs where there are no immediates, and where several channels may
  * overtake each other. */
-static bool notes_by_frame(const struct verbs_lane *lane)
+static bool notes_by_frame(const struct verbs_channel *channel)
 {
-    return lane->nic->iwarp || (lane->peer != NULL && lane->peer->lane_count > 1);
+    return channel->nic->iwarp ||
+           (channel->peer != NULL && channel->peer->channel_count > 1);
 }
 
-static int note_frame(struct verbs_lane *lane, uint32_t note, bool tell)
+static int note_frame(struct verbs_channel *channel, uint32_t note, bool tell)
 {
     struct verbs_frame frame = {.kind = VERBS_NOTICE,
                                 .bytes = sizeof frame.as.note,
-                                .as.note = {note, lane->peer->note_out}};
+                                .as.note = {note, channel->peer->note_out}};
     struct ibv_sge sge = {.addr = (uint64_t)(uintptr_t)&frame,
                           .length = VERBS_FRAME_HEAD + sizeof frame.as.note};
     struct ibv_send_wr wr = {.opcode = IBV_WR_SEND,
@@ -174,25 +176,25 @@ static int note_frame(struct verbs_lane *lane, uint32_t note, bool tell)
     struct verbs_sent sent = {
         .what = tell ? VERBS_PUT : VERBS_NOTE, .tell = tell, .note = note};
 
-    if (lane->inline_max < sge.length) {
+    if (channel->inline_max < sge.length) {
         char *buffer;
 
-        sent.frame = verbs_frame_take(lane, &buffer);
+        sent.frame = verbs_frame_take(channel, &buffer);
         memcpy(buffer, &frame, sge.length);
-        sge = verbs_sge(buffer, sge.length, lane->mr);
+        sge = verbs_sge(buffer, sge.length, channel->mr);
         wr.send_flags = 0;
     }
-    verbs_request_add(lane, &wr, &sent, tell || sent.frame != 0);
-    if (verbs_requests_post(lane, &wr, 1) != GAPLESS_OK)
+    verbs_request_add(channel, &wr, &sent, tell || sent.frame != 0);
+    if (verbs_requests_post(channel, &wr, 1) != GAPLESS_OK)
         return GAPLESS_PEER_LOST;
-    lane->peer->note_out++;
-    lane->notes_out++;
+    channel->peer->note_out++;
+    channel->notes_out++;
     return GAPLESS_OK;
 }
 
 /* The last piece, if there is one, and the note in one request. Few bytes go with it,
  * but not those that only a card can read. */
-static int note_immediate(struct verbs_lane *lane, struct transfer *t, bool only,
+static int note_immediate(struct verbs_channel *channel, struct transfer *t, bool only,
                           uint32_t note)
 {
     struct ibv_sge sge = {0};
@@ -204,30 +206,31 @@ static int note_immediate(struct verbs_lane *lane, struct transfer *t, bool only
         bool card = t->near->card;
         size_t bytes = piece_make(t, &wr, &sge);
 
-        if (only && !card && bytes <= lane->inline_max) {
+        if (only && !card && bytes <= channel->inline_max) {
             wr.send_flags = IBV_SEND_INLINE;
         } else {
             sent.what = VERBS_PUT;
             sent.tell = true;
         }
     }
-    verbs_request_add(lane, &wr, &sent, sent.tell);
-    if (verbs_requests_post(lane, &wr, 1) != GAPLESS_OK)
+    verbs_request_add(channel, &wr, &sent, sent.tell);
+    if (verbs_requests_post(channel, &wr, 1) != GAPLESS_OK)
         return GAPLESS_PEER_LOST;
-    lane->notes_out++;
+    channel->notes_out++;
     return sent.tell ? 1 : GAPLESS_OK;
 }
 
 /* Credit for one note, and room for `requests`. */
-static bool note_may(struct verbs_lane *lane, uint32_t requests)
+static bool note_may(struct verbs_channel *channel, uint32_t requests)
 {
-    bool buffer = notes_by_frame(lane) &&
-                  lane->inline_max < VERBS_FRAME_HEAD + sizeof(struct verbs_note);
+    bool buffer = notes_by_frame(channel) &&
+                  channel->inline_max < VERBS_FRAME_HEAD + sizeof(struct verbs_note);
 
-    if (lane->notes_out >= lane->notes_may || (buffer && lane->spare_frames == 0))
-        (void)verbs_drain(lane->tp, 64);
-    return lane->notes_out < lane->notes_may && (!buffer || lane->spare_frames > 0) &&
-           verbs_room(lane, requests);
+    if (channel->notes_out >= channel->notes_may ||
+        (buffer && channel->spare_frames == 0))
+        (void)verbs_drain(channel->tp, 64);
+    return channel->notes_out < channel->notes_may &&
+           (!buffer || channel->spare_frames > 0) && verbs_room(channel, requests);
 }
 
 int verbs_put(struct tp *tp, tp_peer index, const struct tp_region *window,
@@ -238,19 +241,20 @@ int verbs_put(struct tp *tp, tp_peer index, const struct tp_region *window,
 
     if (status != GAPLESS_OK)
         return status;
-    if (!note_may(t.lane, t.pieces + 1))
+    if (!note_may(t.channel, t.pieces + 1))
         return verbs_peer_at(tp, index) != NULL ? GAPLESS_AGAIN : GAPLESS_PEER_LOST;
     if (bytes > 0)
-        lane_turn(t.lane);
-    if (!notes_by_frame(t.lane)) {
+        channel_turn(t.channel);
+    if (!notes_by_frame(t.channel)) {
         bool only = t.pieces == 1;
 
         status = pieces_post(&t, 1);
-        return status == GAPLESS_OK ? note_immediate(t.lane, &t, only, note) : status;
+        return status == GAPLESS_OK ? note_immediate(t.channel, &t, only, note)
+                                    : status;
     }
     status = pieces_post(&t, 0);
     if (status == GAPLESS_OK)
-        status = note_frame(t.lane, note, bytes > 0);
+        status = note_frame(t.channel, note, bytes > 0);
     return status == GAPLESS_OK && bytes > 0 ? 1 : status;
 }
 
@@ -264,65 +268,65 @@ int verbs_get(struct tp *tp, tp_peer index, const struct tp_region *window,
 
     if (status != GAPLESS_OK || bytes == 0)
         return status;
-    if (!verbs_room(t.lane, t.pieces))
+    if (!verbs_room(t.channel, t.pieces))
         return verbs_peer_at(tp, index) != NULL ? GAPLESS_AGAIN : GAPLESS_PEER_LOST;
-    lane_turn(t.lane);
+    channel_turn(t.channel);
     status = pieces_post(&t, 1);
     if (status != GAPLESS_OK)
         return status;
     (void)piece_make(&t, &wr, &sge);
     verbs_request_add(
-        t.lane, &wr, &(struct verbs_sent){.what = VERBS_GET, .tell = true, .note = tag},
-        true);
-    status = verbs_requests_post(t.lane, &wr, 1);
+        t.channel, &wr,
+        &(struct verbs_sent){.what = VERBS_GET, .tell = true, .note = tag}, true);
+    status = verbs_requests_post(t.channel, &wr, 1);
     return status == GAPLESS_OK ? 1 : status;
 }
 
-static int note_send(struct verbs_lane *lane, uint32_t note)
+static int note_send(struct verbs_channel *channel, uint32_t note)
 {
-    return notes_by_frame(lane) ? note_frame(lane, note, false)
-                                : note_immediate(lane, NULL, false, note);
+    return notes_by_frame(channel) ? note_frame(channel, note, false)
+                                   : note_immediate(channel, NULL, false, note);
 }
 
 /* A server's notes wait where the client has not as much room as was promised to ours:
  * a model of very many ranges. */
-static int note_queue(struct verbs_lane *lane, uint32_t note)
+static int note_queue(struct verbs_channel *channel, uint32_t note)
 {
-    uint32_t most = lane->tp->config.notes_max;
+    uint32_t most = channel->tp->config.notes_max;
 
-    if (lane->tp->role != VERBS_SERVER || lane->notes_may >= most ||
-        lane->queue_count == most)
+    if (channel->tp->role != VERBS_SERVER || channel->notes_may >= most ||
+        channel->queue_count == most)
         return GAPLESS_AGAIN;
-    if (lane->queue_notes == NULL)
-        lane->queue_notes = calloc(most, sizeof *lane->queue_notes);
-    if (lane->queue_notes == NULL)
+    if (channel->queue_notes == NULL)
+        channel->queue_notes = calloc(most, sizeof *channel->queue_notes);
+    if (channel->queue_notes == NULL)
         return GAPLESS_AGAIN;
-    lane->queue_notes[(lane->queue_at + lane->queue_count++) % most] = note;
+    channel->queue_notes[(channel->queue_at + channel->queue_count++) % most] = note;
     return GAPLESS_OK;
 }
 
-void verbs_notes_go_on(struct verbs_lane *lane)
+void verbs_notes_go_on(struct verbs_channel *channel)
 {
-    while (lane->queue_count > 0 && lane->state == LANE_LIVE &&
-           lane->notes_out < lane->notes_may && note_may(lane, 1)) {
-        if (note_send(lane, lane->queue_notes[lane->queue_at]) < 0)
+    while (channel->queue_count > 0 && channel->state == CHANNEL_LIVE &&
+           channel->notes_out < channel->notes_may && note_may(channel, 1)) {
+        if (note_send(channel, channel->queue_notes[channel->queue_at]) < 0)
             return;
-        lane->queue_at = (lane->queue_at + 1) % lane->tp->config.notes_max;
-        lane->queue_count--;
+        channel->queue_at = (channel->queue_at + 1) % channel->tp->config.notes_max;
+        channel->queue_count--;
     }
 }
 
 int verbs_notify(struct tp *tp, tp_peer index, uint32_t note)
 {
     struct verbs_peer *peer = verbs_peer_at(tp, index);
-    struct verbs_lane *lane;
+    struct verbs_channel *channel;
 
     if (peer == NULL)
         return index < tp->config.peers_max ? GAPLESS_PEER_LOST : GAPLESS_INVALID;
-    lane = peer->lane[0];
-    if (lane->queue_count == 0 && note_may(lane, 1))
-        return note_send(lane, note);
+    channel = peer->channel[0];
+    if (channel->queue_count == 0 && note_may(channel, 1))
+        return note_send(channel, note);
     if (verbs_peer_at(tp, index) == NULL)
         return GAPLESS_PEER_LOST;
-    return note_queue(lane, note);
+    return note_queue(channel, note);
 }

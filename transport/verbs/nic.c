@@ -6,7 +6,7 @@
 #include <fcntl.h>
 #include <string.h>
 
-/* Completions that may wait at once: of all lanes that peers_max and greeters make, but
+/* Completions that may wait at once: of all channels that peers_max and pending connections make, but
  * no more than this or what the device has. */
 #define COMPLETIONS_MAX (1u << 20)
 
@@ -34,11 +34,11 @@ static int nic_hold(struct tp *tp, struct verbs_nic *nic, struct rdma_cm_id *id)
 static uint32_t completions_wanted(const struct tp *tp, const struct verbs_nic *nic)
 {
     uint32_t receives, depth;
-    uint64_t lanes = tp->config.peers_max + 8ull;
+    uint64_t channels = tp->config.peers_max + 8ull;
     uint64_t wanted;
 
-    verbs_lane_needs(tp, &nic->attr, &receives, &depth);
-    wanted = ((uint64_t)receives + depth) * lanes;
+    verbs_channel_needs(tp, &nic->attr, &receives, &depth);
+    wanted = ((uint64_t)receives + depth) * channels;
     if (wanted > COMPLETIONS_MAX)
         wanted = COMPLETIONS_MAX;
     if (wanted > (uint64_t)nic->attr.max_cqe)
@@ -117,7 +117,7 @@ static void nic_close(struct tp *tp, struct verbs_nic *nic)
 {
     uint32_t i;
 
-    verbs_loop_end(tp, nic);
+    verbs_loopback_end(tp, nic);
     for (i = 0; i < nic->queues; i++) {
         if (nic->unacked[i] > 0)
             ibv_ack_cq_events(nic->cq[i], nic->unacked[i]);

@@ -53,7 +53,7 @@ static void hand_over(struct tp *tp, const struct tp_event *event)
 
 void verbs_emit(struct tp *tp, const struct tp_event *event)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
 
     if (tp->pending_count == 0 && tp->out_count < tp->out_max) {
         hand_over(tp, event);
@@ -63,10 +63,10 @@ void verbs_emit(struct tp *tp, const struct tp_event *event)
         /* What cannot be delivered must not be missed quietly. */
         if (event->kind == TP_TEXT)
             free(text_of(event));
-        (void)gapless_error_set(&tp->why, GAPLESS_NO_MEMORY, 0,
+        (void)gapless_error_set(&tp->reason, GAPLESS_NO_MEMORY, 0,
                                 "no memory for the events of peer %u", event->peer);
-        why = tp->why;
-        verbs_peer_end(&tp->peers[event->peer], &why);
+        reason = tp->reason;
+        verbs_peer_end(&tp->peers[event->peer], &reason);
         tp->broken = GAPLESS_NO_MEMORY;
         return;
     }
@@ -99,59 +99,59 @@ static void pending_out(struct tp *tp)
 
 /* ---- what was received --------------------------------------------------- */
 
-static bool is_heard(const struct verbs_lane *lane)
+static bool is_heard(const struct verbs_channel *channel)
 {
-    return lane->peer != NULL && !lane->peer->dropped;
+    return channel->peer != NULL && !channel->peer->dropped;
 }
 
-static tp_peer number_of(const struct verbs_lane *lane)
+static tp_peer number_of(const struct verbs_channel *channel)
 {
-    return (tp_peer)(lane->peer - lane->tp->peers);
+    return (tp_peer)(channel->peer - channel->tp->peers);
 }
 
-static void broke_protocol(struct verbs_lane *lane, const char *what)
+static void broke_protocol(struct verbs_channel *channel, const char *what)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
 
-    (void)gapless_error_set(&why, GAPLESS_PROTOCOL, 0, "%s %s", lane->name, what);
-    if (lane->peer != NULL)
-        verbs_peer_end(lane->peer, &why);
+    (void)gapless_error_set(&reason, GAPLESS_PROTOCOL, 0, "%s %s", channel->name, what);
+    if (channel->peer != NULL)
+        verbs_peer_end(channel->peer, &reason);
     else
-        verbs_lane_end(lane, &why);
+        verbs_channel_end(channel, &reason);
 }
 
-static void on_note(struct verbs_lane *lane, uint32_t note)
+static void on_note(struct verbs_channel *channel, uint32_t note)
 {
-    lane->notes_read++;
-    if (lane->peer == NULL || (!lane->peer->up && !lane->peer->dropped)) {
-        broke_protocol(lane, "sent a note before it was welcome");
+    channel->notes_read++;
+    if (channel->peer == NULL || (!channel->peer->up && !channel->peer->dropped)) {
+        broke_protocol(channel, "sent a note before it was welcome");
         return;
     }
-    if (is_heard(lane))
-        verbs_emit(
-            lane->tp,
-            &(struct tp_event){.kind = TP_NOTE, .peer = number_of(lane), .note = note});
+    if (is_heard(channel))
+        verbs_emit(channel->tp, &(struct tp_event){.kind = TP_NOTE,
+                                                   .peer = number_of(channel),
+                                                   .note = note});
 }
 
-/* Of several lanes: in the order of sending. What came too early waits. */
-static void on_numbered(struct verbs_lane *lane, const struct verbs_note *note)
+/* Of several channels: in the order of sending. What came too early waits. */
+static void on_numbered(struct verbs_channel *channel, const struct verbs_note *note)
 {
-    struct verbs_peer *peer = lane->peer;
+    struct verbs_peer *peer = channel->peer;
     uint32_t i;
 
-    if (peer == NULL || peer->lane_count == 1 || note->sequence == peer->note_in) {
+    if (peer == NULL || peer->channel_count == 1 || note->sequence == peer->note_in) {
         if (peer != NULL)
             peer->note_in++;
-        on_note(lane, note->note);
+        on_note(channel, note->note);
     } else {
-        lane->notes_read++;
+        channel->notes_read++;
         if (peer->early_count == peer->early_max) {
             uint32_t max = peer->early_max * 2 + 16;
             struct verbs_note *more =
                 max > (1u << 16) ? NULL : realloc(peer->early, max * sizeof *more);
 
             if (more == NULL) {
-                broke_protocol(lane, "sends notes out of order");
+                broke_protocol(channel, "sends notes out of order");
                 return;
             }
             peer->early = more;
@@ -169,193 +169,196 @@ static void on_numbered(struct verbs_lane *lane, const struct verbs_note *note)
         }
         peer->early[i] = peer->early[--peer->early_count];
         peer->note_in++;
-        lane->notes_read--; /* counted when it came, on its own lane */
-        on_note(lane, next.note);
+        channel->notes_read--; /* counted when it came, on its own channel */
+        on_note(channel, next.note);
         i = 0;
     }
 }
 
-static void on_text(struct verbs_lane *lane, const struct verbs_frame *frame)
+static void on_text(struct verbs_channel *channel, const struct verbs_frame *frame)
 {
     struct verbs_text *text;
 
-    lane->frames_read++;
-    if (lane->peer == NULL || frame->bytes > TP_TEXT_MAX - lane->text_bytes) {
-        broke_protocol(lane, "sent a control message that makes no sense");
+    channel->frames_read++;
+    if (channel->peer == NULL || frame->bytes > TP_TEXT_MAX - channel->text_bytes) {
+        broke_protocol(channel, "sent a control message that makes no sense");
         return;
     }
-    memcpy(lane->text + lane->text_bytes, frame->as.data, frame->bytes);
-    lane->text_bytes += frame->bytes;
+    memcpy(channel->text + channel->text_bytes, frame->as.data, frame->bytes);
+    channel->text_bytes += frame->bytes;
     if (!frame->last)
         return;
-    text = is_heard(lane) ? malloc(sizeof *text + lane->text_bytes + 1) : NULL;
+    text = is_heard(channel) ? malloc(sizeof *text + channel->text_bytes + 1) : NULL;
     if (text != NULL) {
-        memcpy(text->data, lane->text, lane->text_bytes);
-        verbs_emit(lane->tp, &(struct tp_event){.kind = TP_TEXT,
-                                                .peer = number_of(lane),
-                                                .bytes = lane->text_bytes,
-                                                .data = text->data});
-    } else if (is_heard(lane)) {
-        broke_protocol(lane, "sent a message for which there is no memory");
+        memcpy(text->data, channel->text, channel->text_bytes);
+        verbs_emit(channel->tp, &(struct tp_event){.kind = TP_TEXT,
+                                                   .peer = number_of(channel),
+                                                   .bytes = channel->text_bytes,
+                                                   .data = text->data});
+    } else if (is_heard(channel)) {
+        broke_protocol(channel, "sent a message for which there is no memory");
     }
-    lane->text_bytes = 0;
+    channel->text_bytes = 0;
 }
 
-static void on_offer(struct verbs_lane *lane, const struct verbs_offer *offer,
+static void on_offer(struct verbs_channel *channel, const struct verbs_offer *offer,
                      uint32_t bytes)
 {
     const char *what;
 
-    lane->frames_read++;
-    if (!verbs_offer_take(lane, offer, bytes, &what))
-        broke_protocol(lane, what);
+    channel->frames_read++;
+    if (!verbs_offer_take(channel, offer, bytes, &what))
+        broke_protocol(channel, what);
 }
 
-static void on_credit(struct verbs_lane *lane, const struct verbs_credit *credit)
+static void on_credit(struct verbs_channel *channel, const struct verbs_credit *credit)
 {
-    if (credit->notes > lane->notes_out || credit->frames > lane->frames_out) {
-        broke_protocol(lane, "gave credit for what was never sent");
+    if (credit->notes > channel->notes_out || credit->frames > channel->frames_out) {
+        broke_protocol(channel, "gave credit for what was never sent");
         return;
     }
-    lane->notes_out -= credit->notes;
-    lane->frames_out -= credit->frames;
-    verbs_notes_go_on(lane);
+    channel->notes_out -= credit->notes;
+    channel->frames_out -= credit->frames;
+    verbs_notes_go_on(channel);
 }
 
-static void on_frame(struct verbs_lane *lane, const struct verbs_frame *frame,
+static void on_frame(struct verbs_channel *channel, const struct verbs_frame *frame,
                      uint32_t bytes)
 {
-    bool welcome =
-        lane->peer != NULL && (lane->tp->role == VERBS_SERVER || lane->notes_may > 0);
+    bool welcome = channel->peer != NULL &&
+                   (channel->tp->role == VERBS_SERVER || channel->notes_may > 0);
 
     if (bytes < VERBS_FRAME_HEAD || bytes != VERBS_FRAME_HEAD + frame->bytes ||
         bytes > VERBS_FRAME_BYTES) {
-        broke_protocol(lane, "sent a frame that makes no sense");
+        broke_protocol(channel, "sent a frame that makes no sense");
         return;
     }
     if (!welcome) {
-        verbs_hand_frame(lane, frame);
+        verbs_handshake_frame(channel, frame);
         return;
     }
     if (frame->kind == VERBS_TEXT)
-        on_text(lane, frame);
+        on_text(channel, frame);
     else if (frame->kind == VERBS_GRANT)
-        on_offer(lane, &frame->as.offer, frame->bytes);
+        on_offer(channel, &frame->as.offer, frame->bytes);
     else if (frame->kind == VERBS_CREDIT && frame->bytes == sizeof frame->as.credit)
-        on_credit(lane, &frame->as.credit);
+        on_credit(channel, &frame->as.credit);
     else if (frame->kind == VERBS_NOTICE && frame->bytes == sizeof frame->as.note)
-        on_numbered(lane, &frame->as.note);
+        on_numbered(channel, &frame->as.note);
     else if (frame->kind == VERBS_BYE)
-        lane->peer->said_bye = true;
+        channel->peer->said_bye = true;
     else
-        broke_protocol(lane, "sent a frame of an unknown kind");
+        broke_protocol(channel, "sent a frame of an unknown kind");
 }
 
 /* ---- completions --------------------------------------------------------- */
 
-static struct verbs_lane *lane_of(struct tp *tp, uint64_t number)
+static struct verbs_channel *channel_of(struct tp *tp, uint64_t number)
 {
     uint64_t index = number >> 44;
-    struct verbs_lane *lane = index < tp->lanes_max ? tp->lanes[index] : NULL;
+    struct verbs_channel *channel =
+        index < tp->channels_max ? tp->channels[index] : NULL;
 
-    if (lane == NULL || lane->state == LANE_FREE ||
+    if (channel == NULL || channel->state == CHANNEL_FREE ||
         (number >> 33 & ((1u << VERBS_LIFE_BITS) - 1)) !=
-            (lane->life & ((1u << VERBS_LIFE_BITS) - 1)))
+            (channel->life & ((1u << VERBS_LIFE_BITS) - 1)))
         return NULL; /* of an earlier life */
-    return lane;
+    return channel;
 }
 
-static void on_failure(struct verbs_lane *lane, const struct ibv_wc *wc,
+static void on_failure(struct verbs_channel *channel, const struct ibv_wc *wc,
                        enum verbs_what what)
 {
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
 
-    if (lane->state == LANE_ENDING)
+    if (channel->state == CHANNEL_ENDING)
         return;
     if ((wc->wr_id & VERBS_RECEIVE) &&
         (wc->status == IBV_WC_REM_ACCESS_ERR || wc->status == IBV_WC_LOC_ACCESS_ERR))
-        lane->async = (int)IBV_EVENT_QP_ACCESS_ERR;
-    if (verbs_access_error(lane, &why))
+        channel->async = (int)IBV_EVENT_QP_ACCESS_ERR;
+    if (verbs_access_error(channel, &reason))
         ; /* that is the reason */
     else if (wc->status == IBV_WC_WR_FLUSH_ERR)
-        verbs_broken_error(lane, &why);
+        verbs_broken_error(channel, &reason);
     else
-        verbs_completion_error(lane, wc, what, &why);
-    if (lane->peer != NULL)
-        verbs_peer_end(lane->peer, &why);
+        verbs_completion_error(channel, wc, what, &reason);
+    if (channel->peer != NULL)
+        verbs_peer_end(channel->peer, &reason);
     else
-        verbs_lane_end(lane, &why);
+        verbs_channel_end(channel, &reason);
 }
 
 /* What was posted up to place `at` is done. */
-static void sent_until(struct verbs_lane *lane, uint32_t at, bool well)
+static void sent_until(struct verbs_channel *channel, uint32_t at, bool well)
 {
     bool last = false;
 
-    while (lane->sent_count > 0 && !last) {
-        struct verbs_sent *sent = &lane->sent[lane->sent_head];
+    while (channel->sent_count > 0 && !last) {
+        struct verbs_sent *sent = &channel->sent[channel->sent_head];
 
-        last = lane->sent_head == at;
-        lane->sent_head = (lane->sent_head + 1) % lane->depth;
-        lane->sent_count--;
+        last = channel->sent_head == at;
+        channel->sent_head = (channel->sent_head + 1) % channel->depth;
+        channel->sent_count--;
         if (sent->frame != 0)
-            lane->spare_frame[lane->spare_frames++] = (uint16_t)(sent->frame - 1);
+            channel->spare_frame[channel->spare_frames++] = (uint16_t)(sent->frame - 1);
         if (sent->what == VERBS_BEAT)
-            lane->beating = false;
-        if (sent->tell && well && is_heard(lane))
-            verbs_emit(lane->tp, &(struct tp_event){.kind = TP_DONE,
-                                                    .peer = number_of(lane),
-                                                    .note = sent->note});
+            channel->keepalive_pending = false;
+        if (sent->tell && well && is_heard(channel))
+            verbs_emit(channel->tp, &(struct tp_event){.kind = TP_DONE,
+                                                       .peer = number_of(channel),
+                                                       .note = sent->note});
     }
 }
 
-static void on_sent(struct verbs_lane *lane, const struct ibv_wc *wc)
+static void on_sent(struct verbs_channel *channel, const struct ibv_wc *wc)
 {
     uint32_t at = (uint32_t)wc->wr_id;
     enum verbs_what what;
 
-    if (at >= lane->depth)
+    if (at >= channel->depth)
         return;
-    what = (enum verbs_what)lane->sent[at].what;
-    sent_until(lane, at, wc->status == IBV_WC_SUCCESS);
+    what = (enum verbs_what)channel->sent[at].what;
+    sent_until(channel, at, wc->status == IBV_WC_SUCCESS);
     if (wc->status != IBV_WC_SUCCESS) {
-        on_failure(lane, wc, what);
+        on_failure(channel, wc, what);
         return;
     }
-    lane->heard = true;
-    if (lane->state == LANE_LIVE) { /* there may have been no room before */
-        verbs_credit_give(lane);
-        verbs_notes_go_on(lane);
+    channel->heard = true;
+    if (channel->state == CHANNEL_LIVE) { /* there may have been no room before */
+        verbs_credit_give(channel);
+        verbs_notes_go_on(channel);
     }
 }
 
-static void on_received(struct verbs_lane *lane, const struct ibv_wc *wc)
+static void on_received(struct verbs_channel *channel, const struct ibv_wc *wc)
 {
     uint32_t buffer = (uint32_t)wc->wr_id;
 
-    if (lane->posted > 0) /* none are counted of a lane that never was connected */
-        lane->posted--;
+    if (channel->posted >
+        0) /* none are counted of a channel that never was connected */
+        channel->posted--;
     if (wc->status != IBV_WC_SUCCESS) {
-        on_failure(lane, wc, VERBS_FRAME);
+        on_failure(channel, wc, VERBS_FRAME);
         return;
     }
-    lane->heard = lane->connected = true; /* perhaps before ESTABLISHED is taken */
-    if (buffer >= lane->receives)
+    channel->heard = channel->connected =
+        true; /* perhaps before ESTABLISHED is taken */
+    if (buffer >= channel->receives)
         return;
     if (wc->opcode == IBV_WC_RECV_RDMA_WITH_IMM)
-        on_note(lane, ntohl(wc->imm_data));
+        on_note(channel, ntohl(wc->imm_data));
     else
-        on_frame(lane,
-                 (const struct verbs_frame *)(const void *)(lane->frames +
+        on_frame(channel,
+                 (const struct verbs_frame *)(const void *)(channel->frames +
                                                             (size_t)buffer *
                                                                 VERBS_FRAME_BYTES),
                  wc->byte_len);
-    if (lane->state == LANE_ENDING || lane->state == LANE_FREE)
+    if (channel->state == CHANNEL_ENDING || channel->state == CHANNEL_FREE)
         return;
-    if (verbs_receive_again(lane, buffer) != GAPLESS_OK)
-        broke_protocol(lane, "takes no more receives");
-    else if (lane->peer != NULL)
-        verbs_credit_give(lane);
+    if (verbs_receive_again(channel, buffer) != GAPLESS_OK)
+        broke_protocol(channel, "takes no more receives");
+    else if (channel->peer != NULL)
+        verbs_credit_give(channel);
 }
 
 static int queue_drain(struct tp *tp, struct ibv_cq *cq, int max)
@@ -366,20 +369,20 @@ static int queue_drain(struct tp *tp, struct ibv_cq *cq, int max)
     do {
         n = ibv_poll_cq(cq, max - count < BATCH ? max - count : BATCH, wc);
         for (i = 0; i < n; i++) {
-            struct verbs_lane *lane = lane_of(tp, wc[i].wr_id);
+            struct verbs_channel *channel = channel_of(tp, wc[i].wr_id);
 
-            if (lane == NULL)
+            if (channel == NULL)
                 continue;
             if (wc[i].wr_id & VERBS_RECEIVE)
-                on_received(lane, &wc[i]);
+                on_received(channel, &wc[i]);
             else
-                on_sent(lane, &wc[i]);
+                on_sent(channel, &wc[i]);
         }
         count += n > 0 ? n : 0;
     } while (n == BATCH && count < max);
     if (n < 0 && tp->broken == 0)
         tp->broken =
-            gapless_error_set(&tp->why, GAPLESS_SYSTEM, 0,
+            gapless_error_set(&tp->reason, GAPLESS_SYSTEM, 0,
                               "the completion queue of %s cannot be read: the device "
                               "failed, see 'gapless doctor' and the kernel's log",
                               ibv_get_device_name(cq->context->device));
@@ -408,33 +411,33 @@ int verbs_drain(struct tp *tp, int max)
 /* ---- waiting ------------------------------------------------------------- */
 
 /* Asks idle peers for a sign of life; ends those that owed one for too long. */
-static void beats(struct tp *tp, uint64_t now_ns)
+static void keepalives(struct tp *tp, uint64_t now_ns)
 {
     uint64_t lease = (uint64_t)(tp->config.net.retries + 1) * 2 *
                      (UINT64_C(4096) << tp->config.net.ack_timeout);
-    struct gapless_error why = {0};
+    struct gapless_error reason = {0};
     uint32_t i;
 
-    if (tp->config.net.exact || now_ns - tp->beat_ns < VERBS_BEAT_NS)
+    if (tp->config.net.exact || now_ns - tp->keepalive_ns < VERBS_KEEPALIVE_NS)
         return;
-    tp->beat_ns = now_ns;
+    tp->keepalive_ns = now_ns;
     if (lease < UINT64_C(1000000000))
         lease = UINT64_C(1000000000);
-    for (i = 0; i < tp->lanes_max; i++) {
-        struct verbs_lane *lane = tp->lanes[i];
+    for (i = 0; i < tp->channels_max; i++) {
+        struct verbs_channel *channel = tp->channels[i];
 
-        if (lane == NULL || lane->state != LANE_LIVE)
+        if (channel == NULL || channel->state != CHANNEL_LIVE)
             continue;
-        if (lane->beating && now_ns - lane->beat_ns > lease) {
-            (void)gapless_error_set(&why, GAPLESS_PEER_LOST, 0,
+        if (channel->keepalive_pending && now_ns - channel->keepalive_ns > lease) {
+            (void)gapless_error_set(&reason, GAPLESS_PEER_LOST, 0,
                                     "%s gave no sign of life for %.1f s: the machine "
                                     "died or the link is down",
-                                    lane->name, 1e-9 * (double)lease);
-            verbs_peer_end(lane->peer, &why);
-        } else if (!lane->heard && !lane->beating) {
-            verbs_beat(lane, now_ns);
+                                    channel->name, 1e-9 * (double)lease);
+            verbs_peer_end(channel->peer, &reason);
+        } else if (!channel->heard && !channel->keepalive_pending) {
+            verbs_keepalive(channel, now_ns);
         }
-        lane->heard = false;
+        channel->heard = false;
     }
 }
 
@@ -443,7 +446,7 @@ static void manage(struct tp *tp, uint64_t now_ns)
     tp->looked_ns = now_ns;
     verbs_cm_take(tp);
     verbs_tidy(tp, now_ns);
-    beats(tp, now_ns);
+    keepalives(tp, now_ns);
 }
 
 /* Every completion from now on makes an event. */
@@ -533,7 +536,7 @@ static void wait_events(struct tp *tp, uint64_t bound_ns)
     uint64_t began = verbs_now_ns(), now = began;
 
     for (;;) {
-        if (now - tp->looked_ns >= MANAGE_NS || tp->busy_lanes > 0)
+        if (now - tp->looked_ns >= MANAGE_NS || tp->busy_channels > 0)
             manage(tp, now);
         if (look(tp, LOOKS) || now - began >= bound_ns || tp->broken != 0)
             return;

@@ -38,10 +38,10 @@ static int net_check(const struct tp_net *net, struct gapless_error *error)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "the token has %zu bytes; %u to %u are possible",
                                  net->token_bytes, TOKEN_MIN, TOKEN_MAX);
-    if (net->lanes > VERBS_LANES)
+    if (net->channels > VERBS_CHANNELS)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
-                                 "%u lanes; at most %u are possible", net->lanes,
-                                 VERBS_LANES);
+                                 "%u channels; at most %u are possible", net->channels,
+                                 VERBS_CHANNELS);
     if (net->retries > 6)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "%u retries; 1 to 6 are possible (7 means for ever on "
@@ -87,10 +87,10 @@ static int tables_make(struct tp *tp, struct gapless_error *error)
 {
     uint32_t i;
 
-    tp->lanes_max = tp->config.peers_max * VERBS_LANES + VERBS_GREETERS;
+    tp->channels_max = tp->config.peers_max * VERBS_CHANNELS + VERBS_PENDING_CONNS;
     tp->peers = calloc(tp->config.peers_max, sizeof *tp->peers);
-    tp->lanes = calloc(tp->lanes_max, sizeof(struct verbs_lane *));
-    if (tp->peers == NULL || tp->lanes == NULL)
+    tp->channels = calloc(tp->channels_max, sizeof(struct verbs_channel *));
+    if (tp->peers == NULL || tp->channels == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for %u peers",
                                  tp->config.peers_max);
     for (i = 0; i < tp->config.peers_max; i++)
@@ -182,7 +182,7 @@ static void linger(struct tp *tp)
 {
     uint64_t end = verbs_now_ns() + VERBS_LINGER_NS;
 
-    while (tp->busy_lanes > 0 && verbs_now_ns() < end)
+    while (tp->busy_channels > 0 && verbs_now_ns() < end)
         verbs_pause(tp, VERBS_LINGER_NS / 50);
 }
 
@@ -197,12 +197,12 @@ static void verbs_close(struct tp *tp)
     tp->listeners = 0;
     for (i = 0; tp->peers != NULL && i < tp->config.peers_max; i++)
         verbs_drop(tp, i);
-    if (tp->peers != NULL && tp->lanes != NULL && tp->channel != NULL)
+    if (tp->peers != NULL && tp->channels != NULL && tp->channel != NULL)
         linger(tp);
-    for (i = 0; tp->lanes != NULL && i < tp->lanes_max; i++)
-        if (tp->lanes[i] != NULL) {
-            verbs_lane_free(tp->lanes[i]);
-            free(tp->lanes[i]);
+    for (i = 0; tp->channels != NULL && i < tp->channels_max; i++)
+        if (tp->channels[i] != NULL) {
+            verbs_channel_free(tp->channels[i]);
+            free(tp->channels[i]);
         }
     for (i = 0; i < tp->region_count; i++)
         if (tp->regions[i] != NULL) {
@@ -216,7 +216,7 @@ static void verbs_close(struct tp *tp)
     for (i = 0; tp->peers != NULL && i < tp->config.peers_max; i++)
         free(tp->peers[i].early);
     free(tp->regions);
-    free(tp->lanes);
+    free(tp->channels);
     free(tp->peers);
     free(tp->devices);
     sodium_memzero(tp->key, sizeof tp->key);
@@ -225,12 +225,12 @@ static void verbs_close(struct tp *tp)
 
 /* ---- what is told of it -------------------------------------------------- */
 
-static void verbs_why(struct tp *tp, tp_peer peer, struct gapless_error *ret)
+static void verbs_last_error(struct tp *tp, tp_peer peer, struct gapless_error *ret)
 {
     if (peer < tp->config.peers_max)
-        *ret = tp->peers[peer].why;
+        *ret = tp->peers[peer].reason;
     else
-        *ret = tp->why;
+        *ret = tp->reason;
 }
 
 static void verbs_count(struct tp *tp, struct tp_counters *ret)
@@ -251,12 +251,12 @@ const struct transport transport_verbs = {
     .close = verbs_close,
     .region_new = verbs_region_new,
     .region_free = verbs_region_free,
-    .place = verbs_place,
-    .loop = verbs_loop,
+    .bind_memory = verbs_bind_memory,
+    .loopback = verbs_loopback,
     .listen = verbs_listen,
     .connect = verbs_connect,
     .drop = verbs_drop,
-    .say = verbs_say,
+    .send_control = verbs_send_control,
     .grant = verbs_grant,
     .window = verbs_window,
     .put = verbs_put,
@@ -265,6 +265,6 @@ const struct transport transport_verbs = {
     .poll = verbs_poll,
     .now_ns = verbs_now,
     .describe = verbs_describe,
-    .why = verbs_why,
+    .last_error = verbs_last_error,
     .count = verbs_count,
 };

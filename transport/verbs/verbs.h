@@ -1,15 +1,15 @@
 /* Inside of the verbs transport (InfiniBand, RoCE, iWARP): shared by verbs*.c. Nobody
  * else includes this.
  *
- *   peer ── lane 0 ── queue pair on a nic          nic: device with one protection
- *        └─ lane 1 ── queue pair on another        domain, one completion queue
+ *   peer ── channel 0 ── queue pair on a nic          nic: device with one protection
+ *        └─ channel 1 ── queue pair on another        domain, one completion queue
  *
- * A lane is a connection. On it go, all in order:
+ * A channel is a connection. On it go, all in order:
  *   WRITE ... WRITE WITH_IMM   a put, cut into pieces, and its note
  *   READ ...                   a get
  *   WRITE WITH_IMM, 0 bytes    a note alone
  *   SEND of a frame            handshake, control messages, grants, credits; and notes
- *                              where there are no immediates, or several lanes
+ *                              where there are no immediates, or several channels
  *   WRITE, 0 bytes             is the other side there?
  *
  * Who receives posts as many receives as the other side may have unread notes and
@@ -30,10 +30,10 @@
 #include <rdma/rdma_cma.h>
 
 #define VERBS_NICS 8u
-#define VERBS_LANES 16u
+#define VERBS_CHANNELS 16u
 #define VERBS_QUEUES 16u
 /* Connections that are not welcome yet, at a server. */
-#define VERBS_GREETERS 64u
+#define VERBS_PENDING_CONNS 64u
 #define VERBS_LISTENERS 8u
 /* Receives that are posted at once. */
 #define VERBS_RECEIVES 8u
@@ -46,7 +46,7 @@
 /* A message is cut above this even where the device would take more. */
 #define VERBS_PIECE (1u << 30)
 /* A peer that does nothing is asked for a sign of life so often. */
-#define VERBS_BEAT_NS UINT64_C(250000000)
+#define VERBS_KEEPALIVE_NS UINT64_C(250000000)
 /* A connection that is not made, greeted or ended by then is given up. */
 #define VERBS_GREET_NS UINT64_C(5000000000)
 #define VERBS_DRAIN_NS UINT64_C(1000000000)
@@ -61,16 +61,16 @@ struct verbs_nic {
     struct rdma_cm_id *holder;
     struct ibv_pd *pd;
     struct ibv_comp_channel *channel;
-    /* One, unless the device's are too short for all lanes. */
+    /* One, unless the device's are too short for all channels. */
     struct ibv_cq *cq[VERBS_QUEUES];
     uint32_t cq_used[VERBS_QUEUES]; /* completions that may wait at once */
     uint32_t unacked[VERBS_QUEUES]; /* events of the channel */
     uint32_t queues;
     struct ibv_device_attr attr;
-    uint32_t piece;          /* most bytes of a message */
-    bool iwarp;              /* no immediates */
-    bool windows;            /* memory windows of type 2 */
-    struct verbs_loop *loop; /* made at its first use */
+    uint32_t piece;              /* most bytes of a message */
+    bool iwarp;                  /* no immediates */
+    bool windows;                /* memory windows of type 2 */
+    struct verbs_loopback *loop; /* made at its first use */
 };
 
 /* Bytes of a region that are in one place: its own memory, or what was placed. A region
@@ -113,21 +113,22 @@ struct verbs_key {
 };
 
 /* A part of a grant at the client: where it is on the other side. */
-struct verbs_far {
+struct verbs_remote {
     uint64_t offset, bytes; /* of the region */
     uint64_t address;
     uint32_t read_key, write_key;
 };
 
-/* What a peer may touch, on every lane. At the client the remote side's numbers. */
+/* What a peer may touch, on every channel. At the client the remote side's numbers. */
 struct verbs_grant {
     uint32_t serial; /* counts grants of this number; 0: none */
     enum tp_access access;
     uint64_t bytes, split;
-    struct verbs_key *key; /* server: 2 * parts, for reading and for writing */
-    struct verbs_far *far; /* client */
+    struct verbs_key *key;       /* server: 2 * parts, for reading and for writing */
+    struct verbs_remote *remote; /* client */
     uint32_t parts;
-    struct verbs_far *coming; /* client: the next grant, of which frames are missing */
+    struct verbs_remote
+        *coming;              /* client: the next grant, of which frames are missing */
     struct verbs_offer offer; /* the head of the first of them */
     uint32_t came;
 };
@@ -150,20 +151,20 @@ struct verbs_sent {
     uint32_t note;
 };
 
-enum verbs_lane_state {
-    LANE_FREE,
-    LANE_MAKING,  /* client: addresses are looked up; server: accepted */
-    LANE_GREETED, /* connected; the two prove to each other who they are */
-    LANE_WAITING, /* server: all is well but there is no seat */
-    LANE_LIVE,
-    LANE_LEAVING, /* server's drop: what was said is still on its way */
-    LANE_ENDING   /* disconnected: completions still come, then it is over */
+enum verbs_channel_state {
+    CHANNEL_FREE,
+    CHANNEL_MAKING,  /* client: addresses are looked up; server: accepted */
+    CHANNEL_GREETED, /* connected; the two prove to each other who they are */
+    CHANNEL_WAITING, /* server: all is well but there is no peer slot */
+    CHANNEL_LIVE,
+    CHANNEL_LEAVING, /* server's drop: what was said is still on its way */
+    CHANNEL_ENDING   /* disconnected: completions still come, then it is over */
 };
 
-struct verbs_lane {
-    enum verbs_lane_state state;
+struct verbs_channel {
+    enum verbs_channel_state state;
     struct tp *tp;
-    uint32_t index; /* in tp->lanes */
+    uint32_t index; /* in tp->channels */
     uint32_t life;  /* so that a completion of an earlier life is known */
     struct rdma_cm_id *id;
     struct ibv_qp *qp;
@@ -174,7 +175,7 @@ struct verbs_lane {
     uint32_t nic_at, queue;
     bool connected, disconnected;
     struct verbs_peer *peer; /* NULL before it is welcome */
-    uint32_t number;         /* of the lane in its peer */
+    uint32_t number;         /* of the channel in its peer */
     uint64_t deadline_ns;
     int event; /* connecting: the last CM event, or -1 */
     int event_status;
@@ -204,8 +205,8 @@ struct verbs_lane {
     bool proved;
     struct gapless_error refusal; /* in the other side's words */
 
-    bool heard, beating; /* since the last look; a beat is under way */
-    uint64_t beat_ns;
+    bool heard, keepalive_pending; /* since the last look; a keepalive is under way */
+    uint64_t keepalive_ns;
     int async; /* an asynchronous event of the queue pair, or -1 */
 
     struct verbs_grant *grant; /* windows_max */
@@ -220,26 +221,26 @@ struct verbs_peer {
     bool dropped; /* nothing of it is delivered any more */
     bool ending;
     bool said_bye; /* the other side: its end is in order */
-    bool used;     /* there are lanes */
+    bool used;     /* there are channels */
     uint32_t life;
     uint64_t session;
-    uint32_t lane_count, next_lane;
-    struct verbs_lane *lane[VERBS_LANES];
+    uint32_t channel_count, next_channel;
+    struct verbs_channel *channel[VERBS_CHANNELS];
     uint32_t windows_max, notes_max;
-    uint32_t note_out, note_in; /* sequence, where there are several lanes */
+    uint32_t note_out, note_in; /* sequence, where there are several channels */
     struct verbs_note *early;   /* came before its turn */
     uint32_t early_count, early_max;
-    struct gapless_error why;
+    struct gapless_error reason;
 };
 
-/* A completion's number: lane, its life, a receive or not, buffer or place in the
+/* A completion's number: channel, its life, a receive or not, buffer or place in the
  * ring. */
 #define VERBS_LIFE_BITS 11
 #define VERBS_RECEIVE (UINT64_C(1) << 32)
-static inline uint64_t verbs_number(const struct verbs_lane *lane, uint32_t at)
+static inline uint64_t verbs_number(const struct verbs_channel *channel, uint32_t at)
 {
-    return (uint64_t)lane->index << 44 |
-           (uint64_t)(lane->life & ((1u << VERBS_LIFE_BITS) - 1)) << 33 | at;
+    return (uint64_t)channel->index << 44 |
+           (uint64_t)(channel->life & ((1u << VERBS_LIFE_BITS) - 1)) << 33 | at;
 }
 
 enum verbs_role {
@@ -267,13 +268,14 @@ struct tp {
     struct verbs_nic nic[VERBS_NICS];
     uint32_t nics;
     struct verbs_peer *peers;
-    struct verbs_lane **lanes; /* of peers, and greeters; made at their first use */
-    uint32_t lanes_max;
+    struct verbs_channel *
+        *channels; /* of peers, and pending connections; made at their first use */
+    uint32_t channels_max;
 
     struct verbs_region **regions;
     uint32_t region_count;
     /* Memory of a card was placed. Windows cannot be bound in it (the kernel registers
-     * no DMA-BUF for that), so lanes from then on have a protection domain each. */
+     * no DMA-BUF for that), so channels from then on have a protection domain each. */
     bool apart;
 
     /* where events go: the caller's array, then the ring */
@@ -286,10 +288,10 @@ struct tp {
     bool draining;
     uint32_t turn;  /* the completion queue to look at first */
     uint32_t looks; /* since the clock was read */
-    uint64_t looked_ns, beat_ns;
-    uint32_t busy_lanes; /* that are neither free nor live: they have deadlines */
-    int broken;          /* a status: nothing works any more */
-    struct gapless_error why;
+    uint64_t looked_ns, keepalive_ns;
+    uint32_t busy_channels; /* that are neither free nor live: they have deadlines */
+    int broken;             /* a status: nothing works any more */
+    struct gapless_error reason;
     struct tp_counters counters;
     char link[256];
     char address[128];
@@ -299,7 +301,7 @@ struct tp {
 uint64_t verbs_now_ns(void);
 struct verbs_peer *verbs_peer_at(struct tp *tp, tp_peer peer);
 
-/* ---- verbs_nic.c --------------------------------------------------------- */
+/* ---- nic.c --------------------------------------------------------------- */
 /* The nic of an id that is bound to a device; opened at its first use. */
 int verbs_nic_get(struct tp *tp, struct rdma_cm_id *id, uint32_t *ret,
                   struct gapless_error *error);
@@ -309,7 +311,7 @@ int verbs_nic_queue(struct tp *tp, struct verbs_nic *nic, uint32_t completions,
                     uint32_t *ret, struct gapless_error *error);
 void verbs_nics_close(struct tp *tp);
 
-/* ---- verbs_memory.c ------------------------------------------------------ */
+/* ---- memory.c ------------------------------------------------------------ */
 int verbs_region_new(struct tp *tp, size_t bytes, struct tp_region *ret,
                      struct gapless_error *error);
 void verbs_region_free(struct tp *tp, struct tp_region *region);
@@ -328,35 +330,36 @@ int verbs_part_whole(struct tp *tp, struct verbs_part *part, uint32_t nic,
 /* Gives back all registrations. */
 void verbs_part_forget(struct tp *tp, struct verbs_part *part);
 
-/* ---- verbs_place.c ------------------------------------------------------- */
-int verbs_place(struct tp *tp, struct tp_region *region, size_t offset,
-                const struct tp_memory *memory, const char **ret_how,
-                struct gapless_error *error);
+/* ---- bind.c -------------------------------------------------------------- */
+int verbs_bind_memory(struct tp *tp, struct tp_region *region, size_t offset,
+                      const struct tp_memory *memory, const char **ret_how,
+                      struct gapless_error *error);
 /* A server that listens: what was placed before is registered with the cards that it
  * listens at. */
-int verbs_place_all(struct tp *tp, struct gapless_error *error);
+int verbs_bind_all(struct tp *tp, struct gapless_error *error);
 struct ibv_mr *verbs_placed_register(struct ibv_pd *pd, struct verbs_part *part,
                                      size_t from, size_t bytes, unsigned access,
                                      struct gapless_error *error);
 
-/* ---- verbs_loop.c -------------------------------------------------------- */
-int verbs_loop(struct tp *tp, const struct tp_region *region, size_t offset, void *host,
-               size_t bytes, enum tp_way way, struct gapless_error *error);
-void verbs_loop_end(struct tp *tp, struct verbs_nic *nic);
+/* ---- loopback.c ---------------------------------------------------------- */
+int verbs_loopback(struct tp *tp, const struct tp_region *region, size_t offset,
+                   void *host, size_t bytes, enum tp_way way,
+                   struct gapless_error *error);
+void verbs_loopback_end(struct tp *tp, struct verbs_nic *nic);
 
-/* ---- verbs_grant.c ------------------------------------------------------- */
+/* ---- grant.c ------------------------------------------------------------- */
 int verbs_grant(struct tp *tp, tp_peer peer, const struct tp_region *region,
                 uint32_t window, enum tp_access access, struct gapless_error *error);
 int verbs_window(struct tp *tp, tp_peer peer, uint32_t window, int64_t timeout_ns,
                  struct tp_region *ret, struct gapless_error *error);
 /* What the server offers, in frames. False: it makes no sense; ret_what says why. */
-bool verbs_offer_take(struct verbs_lane *lane, const struct verbs_offer *offer,
+bool verbs_offer_take(struct verbs_channel *channel, const struct verbs_offer *offer,
                       uint32_t bytes, const char **ret_what);
-void verbs_grants_end(struct verbs_lane *lane);
+void verbs_grants_end(struct verbs_channel *channel);
 /* What peers may do with a region ends before it. */
 void verbs_region_keys_end(struct tp *tp, uint32_t region);
 
-/* ---- verbs_address.c ----------------------------------------------------- */
+/* ---- address.c ----------------------------------------------------------- */
 #define VERBS_HOST 108
 struct verbs_address {
     struct sockaddr_storage to;
@@ -379,93 +382,95 @@ bool verbs_device_near(struct tp *tp, const struct sockaddr_storage *to,
 void verbs_address_text(const struct sockaddr *address, char *ret, size_t bytes);
 bool verbs_is_loopback(const struct sockaddr_storage *address);
 
-/* ---- verbs_lane.c -------------------------------------------------------- */
-/* Receives and work requests of a lane. */
-void verbs_lane_needs(const struct tp *tp, const struct ibv_device_attr *attr,
-                      uint32_t *ret_receives, uint32_t *ret_depth);
-/* A lane that is free, or NULL. */
-struct verbs_lane *verbs_lane_new(struct tp *tp);
+/* ---- channel.c ----------------------------------------------------------- */
+/* Receives and work requests of a channel. */
+void verbs_channel_needs(const struct tp *tp, const struct ibv_device_attr *attr,
+                         uint32_t *ret_receives, uint32_t *ret_depth);
+/* A channel that is free, or NULL. */
+struct verbs_channel *verbs_channel_new(struct tp *tp);
 /* Queue pair, buffers, receives. The id is bound to a device. */
-int verbs_lane_open(struct verbs_lane *lane, struct gapless_error *error);
-void verbs_lane_state(struct verbs_lane *lane, enum verbs_lane_state state);
+int verbs_channel_open(struct verbs_channel *channel, struct gapless_error *error);
+void verbs_channel_state(struct verbs_channel *channel, enum verbs_channel_state state);
 /* Disconnects; what has been received before is still delivered. */
-void verbs_lane_end(struct verbs_lane *lane, const struct gapless_error *why);
-/* Frees everything of a lane. */
-void verbs_lane_free(struct verbs_lane *lane);
-/* The whole peer, because of one lane. */
-void verbs_peer_end(struct verbs_peer *peer, const struct gapless_error *why);
-/* Lanes that have drained are freed; TP_DOWN is delivered. Deadlines. */
+void verbs_channel_end(struct verbs_channel *channel,
+                       const struct gapless_error *reason);
+/* Frees everything of a channel. */
+void verbs_channel_free(struct verbs_channel *channel);
+/* The whole peer, because of one channel. */
+void verbs_peer_end(struct verbs_peer *peer, const struct gapless_error *reason);
+/* Channels that have drained are freed; TP_DOWN is delivered. Deadlines. */
 void verbs_tidy(struct tp *tp, uint64_t now_ns);
 void verbs_drop(struct tp *tp, tp_peer peer);
 void verbs_peer_free(struct verbs_peer *peer);
 
-/* ---- verbs_cm.c ---------------------------------------------------------- */
+/* ---- cm.c ---------------------------------------------------------------- */
 int verbs_listen(struct tp *tp, const char *address, struct gapless_error *error);
 int verbs_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer *ret,
                   struct gapless_error *error);
 /* Takes events of the connection manager, without waiting. */
 void verbs_cm_take(struct tp *tp);
 
-/* ---- verbs_describe.c ---------------------------------------------------- */
+/* ---- describe.c ---------------------------------------------------------- */
 size_t verbs_describe(struct tp *tp, tp_peer peer, char *ret, size_t bytes);
 
-/* ---- verbs_hand.c: the handshake ----------------------------------------- */
-int verbs_hand_start(struct verbs_lane *lane, uint64_t session, uint32_t number,
-                     uint32_t lanes);
+/* ---- handshake.c: the handshake ------------------------------------------ */
+int verbs_handshake_start(struct verbs_channel *channel, uint64_t session,
+                          uint32_t number, uint32_t channels);
 /* A frame of the handshake has come. */
-void verbs_hand_frame(struct verbs_lane *lane, const struct verbs_frame *frame);
-/* Server: greets lanes that wait for a seat. */
-void verbs_hand_seats(struct tp *tp);
+void verbs_handshake_frame(struct verbs_channel *channel,
+                           const struct verbs_frame *frame);
+/* Server: greets channels that wait for a peer slot. */
+void verbs_handshake_peer_slots(struct tp *tp);
 
-/* ---- verbs_move.c -------------------------------------------------------- */
+/* ---- move.c -------------------------------------------------------------- */
 int verbs_put(struct tp *tp, tp_peer peer, const struct tp_region *window,
               size_t offset, size_t bytes, uint32_t note);
 int verbs_get(struct tp *tp, tp_peer peer, const struct tp_region *window,
               size_t offset, size_t bytes, uint32_t tag);
 int verbs_notify(struct tp *tp, tp_peer peer, uint32_t note);
 /* Notes that waited for credit or room. */
-void verbs_notes_go_on(struct verbs_lane *lane);
+void verbs_notes_go_on(struct verbs_channel *channel);
 
-/* ---- verbs_post.c -------------------------------------------------------- */
+/* ---- post.c -------------------------------------------------------------- */
 /* Gives the request its number, and its place in the ring. Asked to complete are those
  * whose end somebody waits for, and every so many: else the ring would never empty. */
-void verbs_request_add(struct verbs_lane *lane, struct ibv_send_wr *wr,
+void verbs_request_add(struct verbs_channel *channel, struct ibv_send_wr *wr,
                        const struct verbs_sent *sent, bool signalled);
 /* Any result but 0 of a driver is a failure: some return a negative number. What was
  * not posted leaves the ring again, and the peer ends. */
-int verbs_requests_post(struct verbs_lane *lane, struct ibv_send_wr *first,
+int verbs_requests_post(struct verbs_channel *channel, struct ibv_send_wr *first,
                         uint32_t count);
 /* A buffer for sending. Its number, from 1 on, goes into the ring. */
-uint16_t verbs_frame_take(struct verbs_lane *lane, char **ret);
+uint16_t verbs_frame_take(struct verbs_channel *channel, char **ret);
 static inline struct ibv_sge verbs_sge(const void *at, size_t bytes,
                                        const struct ibv_mr *mr)
 {
     return (struct ibv_sge){
         .addr = (uint64_t)(uintptr_t)at, .length = (uint32_t)bytes, .lkey = mr->lkey};
 }
-int verbs_say(struct tp *tp, tp_peer peer, const void *data, uint32_t bytes,
-              struct gapless_error *error);
+int verbs_send_control(struct tp *tp, tp_peer peer, const void *data, uint32_t bytes,
+                       struct gapless_error *error);
 /* A frame of `bytes` payload. GAPLESS_AGAIN: no room, or (if it needs it) no credit. */
-int verbs_frame_send(struct verbs_lane *lane, const struct verbs_frame *frame,
+int verbs_frame_send(struct verbs_channel *channel, const struct verbs_frame *frame,
                      bool needs_credit);
 /* Binds a memory window, which takes a new key. */
-int verbs_bind(struct verbs_lane *lane, struct ibv_mw *mw, struct ibv_mr *mr,
+int verbs_bind(struct verbs_channel *channel, struct ibv_mw *mw, struct ibv_mr *mr,
                void *base, size_t bytes, unsigned access);
 /* Buffers for receives, several at once. */
-int verbs_receives_post(struct verbs_lane *lane, const uint32_t *buffers,
+int verbs_receives_post(struct verbs_channel *channel, const uint32_t *buffers,
                         uint32_t count);
 /* A buffer that has been read: posted with the next ones. */
-int verbs_receive_again(struct verbs_lane *lane, uint32_t buffer);
-void verbs_credit_give(struct verbs_lane *lane);
+int verbs_receive_again(struct verbs_channel *channel, uint32_t buffer);
+void verbs_credit_give(struct verbs_channel *channel);
 /* Asks for a sign of life; also makes all that was posted before complete. */
-void verbs_beat(struct verbs_lane *lane, uint64_t now_ns);
-/* The last request of a lane whose queue pair is in error: it is given back after all
+void verbs_keepalive(struct verbs_channel *channel, uint64_t now_ns);
+/* The last request of a channel whose queue pair is in error: it is given back after all
  * others, some of which are done but did not ask to complete. */
-void verbs_last(struct verbs_lane *lane);
+void verbs_last(struct verbs_channel *channel);
 /* Room for `requests` more; takes completions if there is none. */
-bool verbs_room(struct verbs_lane *lane, uint32_t requests);
+bool verbs_room(struct verbs_channel *channel, uint32_t requests);
 
-/* ---- verbs_poll.c -------------------------------------------------------- */
+/* ---- poll.c -------------------------------------------------------------- */
 int verbs_poll(struct tp *tp, struct tp_event *events, int max, int64_t timeout_ns);
 /* Takes completions, at most about `max` of them; returns how many. */
 int verbs_drain(struct tp *tp, int max);
@@ -474,16 +479,17 @@ void verbs_emit_forget(struct tp *tp, tp_peer peer);
 /* Completions, events and time, for at most ns; for calls that wait. */
 void verbs_pause(struct tp *tp, uint64_t ns);
 
-/* ---- verbs_error.c ------------------------------------------------------- */
+/* ---- error.c ------------------------------------------------------------- */
 /* What a completion that failed means. */
-void verbs_completion_error(const struct verbs_lane *lane, const struct ibv_wc *wc,
-                            enum verbs_what what, struct gapless_error *ret);
+void verbs_completion_error(const struct verbs_channel *channel,
+                            const struct ibv_wc *wc, enum verbs_what what,
+                            struct gapless_error *ret);
 /* Did the device say that the other side reached for memory it may not? */
-bool verbs_access_error(struct verbs_lane *lane, struct gapless_error *ret);
+bool verbs_access_error(struct verbs_channel *channel, struct gapless_error *ret);
 /* The queue pair broke, and no request of ours was the reason. */
-void verbs_broken_error(const struct verbs_lane *lane, struct gapless_error *ret);
+void verbs_broken_error(const struct verbs_channel *channel, struct gapless_error *ret);
 /* What an event of the connection manager means. */
-void verbs_event_error(const struct verbs_lane *lane, int event, int status,
+void verbs_event_error(const struct verbs_channel *channel, int event, int status,
                        struct gapless_error *ret);
 /* Takes the devices' asynchronous events, which tell what broke a queue pair. */
 void verbs_async_take(struct tp *tp);

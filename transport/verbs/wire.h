@@ -2,7 +2,7 @@
  *
  *   client                                   server
  *   connection request: magic, version ----> refuses at once, or accepts
- *   HELLO: nonce, lane, capacities --------->
+ *   HELLO: nonce, channel, capacities --------->
  *        <------------ CHALLENGE: nonce, proof that it knows the token
  *   PROOF ---------------------------------->
  *        <------------ WELCOME (after it: grants, texts, notes), or REFUSE
@@ -55,8 +55,8 @@ struct verbs_hello {
     uint16_t protocol;
     uint16_t has_token;
     uint8_t nonce[VERBS_NONCE];
-    uint64_t session; /* 0: the first lane */
-    uint32_t lane, lanes;
+    uint64_t session; /* 0: the first channel */
+    uint32_t channel, channels;
     uint32_t notes_max, windows_max; /* of the client */
 };
 

@@ -128,7 +128,7 @@ struct gapless_net {
     bool insecure;        /* a master may listen beyond loopback without a token */
     const char *devices;  /* names of RDMA devices, "mlx5_0,mlx5_1"; NULL: chosen by
                              address and route. Ranges are striped over several */
-    uint32_t lanes;       /* queue pairs a peer; 0: 1, or one for each device */
+    uint32_t channels;    /* queue pairs a peer; 0: 1, or one for each device */
     uint32_t retries;     /* 1 to 6, before a peer counts as lost; 0: 6 */
     uint32_t ack_timeout; /* of one try, 4.096 us << n, n from 8 to 20; 0: 14 (67 ms) */
 };
@@ -331,10 +331,11 @@ void gapless_worker_close(struct gapless_worker *worker);
 
 /* What the last round trip cost, in ns: for benchmarks. norm: the worker's own passes
  * over the gradient; check and pass: the master's. */
-struct gapless_trip {
+struct gapless_round_trip {
     uint64_t norm_ns, check_ns, pass_ns;
 };
-void gapless_worker_trip(const struct gapless_worker *worker, struct gapless_trip *ret);
+void gapless_worker_round_trip(const struct gapless_worker *worker,
+                               struct gapless_round_trip *ret);
 
 /* ---- simulation ---------------------------------------------------------- */
 

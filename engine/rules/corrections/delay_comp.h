@@ -15,12 +15,12 @@ enum {
     delay_comp_uses_gap = 1
 };
 
-RULE_FN void correct_delay_comp(struct lane *e, const struct knobs *k)
+RULE_FN void correct_delay_comp(struct element *e, const struct step_scalars *k)
 {
     e->grad = e->grad + k->lambda * ((e->grad * e->grad) * gap(e));
 }
 
-RULE_FN void after_delay_comp(struct lane *e, const struct knobs *k)
+RULE_FN void after_delay_comp(struct element *e, const struct step_scalars *k)
 {
     (void)e, (void)k;
 }

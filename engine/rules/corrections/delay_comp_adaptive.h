@@ -17,7 +17,8 @@ enum {
     delay_comp_adaptive_uses_gap = 1
 };
 
-RULE_FN void correct_delay_comp_adaptive(struct lane *e, const struct knobs *k)
+RULE_FN void correct_delay_comp_adaptive(struct element *e,
+                                         const struct step_scalars *k)
 {
     real square = e->grad * e->grad;
     e->stat = k->mean_square * e->stat + k->mean_square_rest * square;
@@ -25,7 +26,7 @@ RULE_FN void correct_delay_comp_adaptive(struct lane *e, const struct knobs *k)
     e->grad = e->grad + lambda * (square * gap(e));
 }
 
-RULE_FN void after_delay_comp_adaptive(struct lane *e, const struct knobs *k)
+RULE_FN void after_delay_comp_adaptive(struct element *e, const struct step_scalars *k)
 {
     (void)e, (void)k;
 }

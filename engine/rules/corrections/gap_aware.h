@@ -26,14 +26,14 @@ enum {
     gap_aware_uses_gap = 1
 };
 
-RULE_FN void correct_gap_aware(struct lane *e, const struct knobs *k)
+RULE_FN void correct_gap_aware(struct element *e, const struct step_scalars *k)
 {
     real largest = k->rate_max * (real_sqrt(e->stat * k->bias) + (scalar)1e-8);
     if (k->penalised)
         e->grad = e->grad * (largest / (largest + real_abs(gap(e))));
 }
 
-RULE_FN void after_gap_aware(struct lane *e, const struct knobs *k)
+RULE_FN void after_gap_aware(struct element *e, const struct step_scalars *k)
 {
     e->stat = k->rho * e->stat + k->rho_rest * (e->step * e->step);
 }

@@ -5,7 +5,7 @@
  *   s = rho*s + (1 - rho)*mean(step^2)           a scalar, kept by the master
  *
  * The sum has to be known before anything is applied: compute->measure goes over the
- * whole vector first, rules_knobs turns it into the knob `penalty` = 1/G. */
+ * whole vector first, rules_step_scalars turns it into the knob `penalty` = 1/G. */
 #ifndef GAPLESS_CORRECTIONS_GAP_AWARE_GLOBAL_H
 #define GAPLESS_CORRECTIONS_GAP_AWARE_GLOBAL_H
 
@@ -21,12 +21,12 @@ enum {
     gap_aware_global_uses_gap = 1
 };
 
-RULE_FN void correct_gap_aware_global(struct lane *e, const struct knobs *k)
+RULE_FN void correct_gap_aware_global(struct element *e, const struct step_scalars *k)
 {
     e->grad = k->penalty * e->grad;
 }
 
-RULE_FN void after_gap_aware_global(struct lane *e, const struct knobs *k)
+RULE_FN void after_gap_aware_global(struct element *e, const struct step_scalars *k)
 {
     (void)e, (void)k;
 }

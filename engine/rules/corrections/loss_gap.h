@@ -29,25 +29,25 @@ enum {
 };
 
 /* The summand of q. */
-RULE_FN real measure_loss_gap(const struct lane *e)
+RULE_FN real measure_loss_gap(const struct element *e)
 {
     return e->grad * gap(e);
 }
 
 /* From q to f. A q that is not a number gates the block off. */
-RULE_FN scalar gate_loss_gap(double q, const struct knobs *k)
+RULE_FN scalar gate_loss_gap(double q, const struct step_scalars *k)
 {
     double f = 1.0 + k->kappa * q;
     return f >= 1.0 ? (scalar)1 : f > 0.0 ? (scalar)f : (scalar)0;
 }
 
-RULE_FN void correct_loss_gap(struct lane *e, const struct knobs *k)
+RULE_FN void correct_loss_gap(struct element *e, const struct step_scalars *k)
 {
     (void)k;
     e->grad = e->gate * e->grad;
 }
 
-RULE_FN void after_loss_gap(struct lane *e, const struct knobs *k)
+RULE_FN void after_loss_gap(struct element *e, const struct step_scalars *k)
 {
     (void)e, (void)k;
 }

@@ -23,23 +23,23 @@ enum {
 };
 
 /* The summand of q + r. */
-RULE_FN real measure_loss_gap_dot(const struct lane *e)
+RULE_FN real measure_loss_gap_dot(const struct element *e)
 {
     return e->grad * (e->theta - e->ahead);
 }
 
 /* The summand of r: `sent` is what the worker read. */
-RULE_FN real measure_dot(const struct lane *e)
+RULE_FN real measure_dot(const struct element *e)
 {
     return e->grad * e->sent;
 }
 
-RULE_FN void correct_loss_gap_dot(struct lane *e, const struct knobs *k)
+RULE_FN void correct_loss_gap_dot(struct element *e, const struct step_scalars *k)
 {
     correct_loss_gap(e, k);
 }
 
-RULE_FN void after_loss_gap_dot(struct lane *e, const struct knobs *k)
+RULE_FN void after_loss_gap_dot(struct element *e, const struct step_scalars *k)
 {
     (void)e, (void)k;
 }

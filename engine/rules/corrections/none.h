@@ -12,12 +12,12 @@ enum {
     none_uses_gap = 0
 };
 
-RULE_FN void correct_none(struct lane *e, const struct knobs *k)
+RULE_FN void correct_none(struct element *e, const struct step_scalars *k)
 {
     (void)e, (void)k;
 }
 
-RULE_FN void after_none(struct lane *e, const struct knobs *k)
+RULE_FN void after_none(struct element *e, const struct step_scalars *k)
 {
     (void)e, (void)k;
 }

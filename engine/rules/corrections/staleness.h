@@ -15,12 +15,12 @@ enum {
     staleness_uses_gap = 0
 };
 
-RULE_FN void correct_staleness(struct lane *e, const struct knobs *k)
+RULE_FN void correct_staleness(struct element *e, const struct step_scalars *k)
 {
     e->grad = k->freshness * e->grad;
 }
 
-RULE_FN void after_staleness(struct lane *e, const struct knobs *k)
+RULE_FN void after_staleness(struct element *e, const struct step_scalars *k)
 {
     (void)e, (void)k;
 }

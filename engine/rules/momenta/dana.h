@@ -23,18 +23,18 @@ enum {
 };
 
 /* What a worker is given. */
-RULE_FN real look_ahead_dana(const struct lane *e, const struct knobs *k)
+RULE_FN real look_ahead_dana(const struct element *e, const struct step_scalars *k)
 {
     return e->theta - k->rate_momentum * e->all;
 }
 
 /* The part of it that is the worker's own. */
-RULE_FN real ahead_dana(const struct lane *e, const struct knobs *k)
+RULE_FN real ahead_dana(const struct element *e, const struct step_scalars *k)
 {
     return k->rate_momentum * e->own;
 }
 
-RULE_FN void momentum_dana(struct lane *e, const struct knobs *k)
+RULE_FN void momentum_dana(struct element *e, const struct step_scalars *k)
 {
     real own = k->momentum * e->own + e->grad;
     if (k->alone)

@@ -15,17 +15,19 @@ enum {
     elastic_nesterov_ahead_reads = 0
 };
 
-RULE_FN real look_ahead_elastic_nesterov(const struct lane *e, const struct knobs *k)
+RULE_FN real look_ahead_elastic_nesterov(const struct element *e,
+                                         const struct step_scalars *k)
 {
     return look_ahead_elastic(e, k);
 }
 
-RULE_FN real ahead_elastic_nesterov(const struct lane *e, const struct knobs *k)
+RULE_FN real ahead_elastic_nesterov(const struct element *e,
+                                    const struct step_scalars *k)
 {
     return ahead_elastic(e, k);
 }
 
-RULE_FN void momentum_elastic_nesterov(struct lane *e, const struct knobs *k)
+RULE_FN void momentum_elastic_nesterov(struct element *e, const struct step_scalars *k)
 {
     momentum_elastic(e, k);
 }

@@ -14,20 +14,21 @@ enum {
 };
 
 /* What a worker is given. */
-RULE_FN real look_ahead_heavy_ball(const struct lane *e, const struct knobs *k)
+RULE_FN real look_ahead_heavy_ball(const struct element *e,
+                                   const struct step_scalars *k)
 {
     (void)k;
     return e->theta;
 }
 
 /* The part of it that is the worker's own. */
-RULE_FN real ahead_heavy_ball(const struct lane *e, const struct knobs *k)
+RULE_FN real ahead_heavy_ball(const struct element *e, const struct step_scalars *k)
 {
     (void)e, (void)k;
     return real_zero();
 }
 
-RULE_FN void momentum_heavy_ball(struct lane *e, const struct knobs *k)
+RULE_FN void momentum_heavy_ball(struct element *e, const struct step_scalars *k)
 {
     e->all = k->momentum * e->all + e->grad;
     e->step = e->all;

@@ -16,18 +16,18 @@ enum {
 };
 
 /* What a worker is given. */
-RULE_FN real look_ahead_lwp(const struct lane *e, const struct knobs *k)
+RULE_FN real look_ahead_lwp(const struct element *e, const struct step_scalars *k)
 {
     return e->theta - k->rate_horizon * e->all;
 }
 
 /* The part of it that is the worker's own. */
-RULE_FN real ahead_lwp(const struct lane *e, const struct knobs *k)
+RULE_FN real ahead_lwp(const struct element *e, const struct step_scalars *k)
 {
     return k->rate_horizon * e->all;
 }
 
-RULE_FN void momentum_lwp(struct lane *e, const struct knobs *k)
+RULE_FN void momentum_lwp(struct element *e, const struct step_scalars *k)
 {
     e->all = k->momentum * e->all + e->grad;
     e->step = e->all;

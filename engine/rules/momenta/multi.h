@@ -15,20 +15,20 @@ enum {
 };
 
 /* What a worker is given. */
-RULE_FN real look_ahead_multi(const struct lane *e, const struct knobs *k)
+RULE_FN real look_ahead_multi(const struct element *e, const struct step_scalars *k)
 {
     (void)k;
     return e->theta;
 }
 
 /* The part of it that is the worker's own. */
-RULE_FN real ahead_multi(const struct lane *e, const struct knobs *k)
+RULE_FN real ahead_multi(const struct element *e, const struct step_scalars *k)
 {
     (void)e, (void)k;
     return real_zero();
 }
 
-RULE_FN void momentum_multi(struct lane *e, const struct knobs *k)
+RULE_FN void momentum_multi(struct element *e, const struct step_scalars *k)
 {
     e->own = k->momentum * e->own + e->grad;
     e->step = e->own;

@@ -16,18 +16,18 @@ enum {
 };
 
 /* What a worker is given. */
-RULE_FN real look_ahead_nag(const struct lane *e, const struct knobs *k)
+RULE_FN real look_ahead_nag(const struct element *e, const struct step_scalars *k)
 {
     return e->theta - k->rate_momentum * e->all;
 }
 
 /* The part of it that is the worker's own. */
-RULE_FN real ahead_nag(const struct lane *e, const struct knobs *k)
+RULE_FN real ahead_nag(const struct element *e, const struct step_scalars *k)
 {
     return k->rate_momentum * e->all;
 }
 
-RULE_FN void momentum_nag(struct lane *e, const struct knobs *k)
+RULE_FN void momentum_nag(struct element *e, const struct step_scalars *k)
 {
     e->all = k->momentum * e->all + e->grad;
     e->step = e->all;

@@ -14,20 +14,20 @@ enum {
 };
 
 /* What a worker is given. */
-RULE_FN real look_ahead_plain(const struct lane *e, const struct knobs *k)
+RULE_FN real look_ahead_plain(const struct element *e, const struct step_scalars *k)
 {
     (void)k;
     return e->theta;
 }
 
 /* The part of it that is the worker's own. */
-RULE_FN real ahead_plain(const struct lane *e, const struct knobs *k)
+RULE_FN real ahead_plain(const struct element *e, const struct step_scalars *k)
 {
     (void)e, (void)k;
     return real_zero();
 }
 
-RULE_FN void momentum_plain(struct lane *e, const struct knobs *k)
+RULE_FN void momentum_plain(struct element *e, const struct step_scalars *k)
 {
     e->step = e->grad;
     e->theta -= k->rate * e->step;

@@ -19,18 +19,18 @@ enum {
 };
 
 /* What a worker is given. */
-RULE_FN real look_ahead_shared(const struct lane *e, const struct knobs *k)
+RULE_FN real look_ahead_shared(const struct element *e, const struct step_scalars *k)
 {
     return e->theta - k->rate_momentum * e->all;
 }
 
 /* The part of it that is the worker's own. */
-RULE_FN real ahead_shared(const struct lane *e, const struct knobs *k)
+RULE_FN real ahead_shared(const struct element *e, const struct step_scalars *k)
 {
     return k->rate_share * e->all;
 }
 
-RULE_FN void momentum_shared(struct lane *e, const struct knobs *k)
+RULE_FN void momentum_shared(struct element *e, const struct step_scalars *k)
 {
     e->step = k->share * e->all + e->grad;
     e->theta -= k->rate * e->step;

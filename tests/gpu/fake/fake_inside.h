@@ -88,7 +88,7 @@ struct CUevent_st {
     bool gone;
     CUstream_st *stream; /* where it was recorded last; NULL: never */
     uint64_t turn;       /* reached when stream->done is that far */
-    unsigned patience;   /* so often it will say that it is not ready */
+    unsigned peer_wait;  /* so often it will say that it is not ready */
 };
 
 #endif

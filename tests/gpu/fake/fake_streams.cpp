@@ -377,7 +377,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     std::lock_guard<std::recursive_mutex> hold(fake::gpu_of(stream->number).lock);
     event->stream = stream;
     event->turn = stream->asked + 1;
-    event->patience = fake::seeded() ? fake::dice(4) : 2;
+    event->peer_wait = fake::seeded() ? fake::dice(4) : 2;
     fake::ask(stream, {});
     return cudaSuccess;
 }
@@ -393,8 +393,8 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
     fake::hurry(event->number);
     if (event->stream->done >= event->turn)
         return cudaSuccess;
-    if (event->patience > 0) {
-        event->patience--;
+    if (event->peer_wait > 0) {
+        event->peer_wait--;
         return fake::fail(cudaErrorNotReady);
     }
     if (fake::reach(event->stream, event->turn))

@@ -170,15 +170,15 @@ const char *cubin_read(const unsigned char *bytes, size_t size, struct code *ret
                        unsigned max, unsigned *ret_count)
 {
     struct file file = {.bytes = bytes, .size = size};
-    const char *why = file_open(&file);
+    const char *reason = file_open(&file);
     unsigned first = *ret_count;
-    if (why == NULL)
-        why = read_code(&file, ret, max, ret_count);
-    for (unsigned i = 0; why == NULL && i < file.head.e_shnum; i++) {
+    if (reason == NULL)
+        reason = read_code(&file, ret, max, ret_count);
+    for (unsigned i = 0; reason == NULL && i < file.head.e_shnum; i++) {
         Elf64_Shdr section;
         if (section_get(&file, i, &section) &&
             strcmp(text_at(&file, &file.names, section.sh_name), ".nv.info") == 0)
-            why = read_info(&file, &section, ret + first, *ret_count - first);
+            reason = read_info(&file, &section, ret + first, *ret_count - first);
     }
-    return why;
+    return reason;
 }

@@ -63,17 +63,17 @@ static int read_file(const char *path, struct scan *scan)
 {
     size_t size = 0;
     unsigned char *bytes = slurp(path, &size);
-    const char *why = "cannot be read";
+    const char *reason = "cannot be read";
     if (bytes != NULL && ends_with(path, ".cubin"))
-        why = cubin_read(bytes, size, scan->codes, SCAN_MAX, &scan->codes_count);
+        reason = cubin_read(bytes, size, scan->codes, SCAN_MAX, &scan->codes_count);
     else if (bytes != NULL && ends_with(path, ".ptx"))
-        why = ptx_read((const char *)bytes, scan->ptx, SCAN_MAX, &scan->ptx_count);
+        reason = ptx_read((const char *)bytes, scan->ptx, SCAN_MAX, &scan->ptx_count);
     else if (bytes != NULL)
-        why = "its name ends neither in .cubin nor in .ptx";
-    if (why != NULL)
-        printf("%s: %s\n", path, why);
+        reason = "its name ends neither in .cubin nor in .ptx";
+    if (reason != NULL)
+        printf("%s: %s\n", path, reason);
     free(bytes);
-    return why == NULL;
+    return reason == NULL;
 }
 
 static void show(const struct scan *scan)

@@ -13,10 +13,10 @@
 
 #define TAIL_BYTES 8192 /* of metrics.jsonl: more than a line */
 
-bool cell_path(const char *folder, const struct cell *cell, const char *file, char *ret,
-               size_t max)
+bool trial_path(const char *folder, const struct trial *trial, const char *file,
+                char *ret, size_t max)
 {
-    int used = snprintf(ret, max, "%s/cells/%s%s%s", folder, cell->name,
+    int used = snprintf(ret, max, "%s/cells/%s%s%s", folder, trial->name,
                         file != NULL ? "/" : "", file != NULL ? file : "");
 
     return used > 0 && (size_t)used < max;
@@ -24,13 +24,13 @@ bool cell_path(const char *folder, const struct cell *cell, const char *file, ch
 
 /* ---- reading ------------------------------------------------------------- */
 
-/* A JSON file of the cell that is an object, or NULL. */
-static json_t *load(const char *folder, const struct cell *cell, const char *file)
+/* A JSON file of the trial that is an object, or NULL. */
+static json_t *load(const char *folder, const struct trial *trial, const char *file)
 {
     char path[RESULTS_PATH_MAX];
     json_t *ret;
 
-    if (!cell_path(folder, cell, file, path, sizeof path))
+    if (!trial_path(folder, trial, file, path, sizeof path))
         return NULL;
     ret = json_load_file(path, 0, NULL);
     if (ret != NULL && !json_is_object(ret)) {
@@ -57,34 +57,35 @@ static double number_at(const json_t *object, const char *path)
 
 static const struct {
     const char *result, *run; /* where in result.json, or in run.json */
-} places[CELL_NUMBERS] = {
-    [CELL_FINAL_ACCURACY] = {"final_accuracy", NULL},
-    [CELL_FINAL_LOSS] = {"final_loss", NULL},
-    [CELL_TRAINING_LOSS] = {"training_loss", NULL},
-    [CELL_LAG_MEAN] = {"lag.mean", NULL},
-    [CELL_LAG_P99] = {"lag.p99", NULL},
-    [CELL_GAP_MEAN] = {"gap_rms.mean", NULL},
-    [CELL_GAP_P99] = {"gap_rms.p99", NULL},
-    [CELL_UPDATES] = {"updates", NULL},
-    [CELL_GRADIENTS] = {"gradients", NULL},
-    [CELL_VIRTUAL_SECONDS] = {"virtual_seconds", NULL},
-    [CELL_TIME_TO_TARGET] = {NULL, NULL}, /* from metrics.jsonl */
-    [CELL_GRAD_NORM_SQ_MIN] = {"grad_norm_sq_min", NULL},
-    [CELL_MASTER_BYTES] = {"bytes.master", NULL},
-    [CELL_WORKER_BYTES] = {"bytes.workers", NULL},
-    [CELL_REAL_SECONDS] = {NULL, "real_seconds"},
-    [CELL_MASTER_US_PER_UPDATE] = {NULL, "master_us_per_update"},
+} places[TRIAL_NUMBERS] = {
+    [TRIAL_FINAL_ACCURACY] = {"final_accuracy", NULL},
+    [TRIAL_FINAL_LOSS] = {"final_loss", NULL},
+    [TRIAL_TRAINING_LOSS] = {"training_loss", NULL},
+    [TRIAL_LAG_MEAN] = {"lag.mean", NULL},
+    [TRIAL_LAG_P99] = {"lag.p99", NULL},
+    [TRIAL_GAP_MEAN] = {"gap_rms.mean", NULL},
+    [TRIAL_GAP_P99] = {"gap_rms.p99", NULL},
+    [TRIAL_UPDATES] = {"updates", NULL},
+    [TRIAL_GRADIENTS] = {"gradients", NULL},
+    [TRIAL_VIRTUAL_SECONDS] = {"virtual_seconds", NULL},
+    [TRIAL_TIME_TO_TARGET] = {NULL, NULL}, /* from metrics.jsonl */
+    [TRIAL_GRAD_NORM_SQ_MIN] = {"grad_norm_sq_min", NULL},
+    [TRIAL_MASTER_BYTES] = {"bytes.master", NULL},
+    [TRIAL_WORKER_BYTES] = {"bytes.workers", NULL},
+    [TRIAL_REAL_SECONDS] = {NULL, "real_seconds"},
+    [TRIAL_MASTER_US_PER_UPDATE] = {NULL, "master_us_per_update"},
 };
 
 /* Virtual seconds of the first line whose accuracy reaches the target; NaN: never. */
-static double time_to_target(const char *folder, const struct cell *cell, double target)
+static double time_to_target(const char *folder, const struct trial *trial,
+                             double target)
 {
     char path[RESULTS_PATH_MAX], *line = NULL;
     double ret = (double)NAN;
     size_t size = 0;
     FILE *file;
 
-    if (!cell_path(folder, cell, "metrics.jsonl", path, sizeof path))
+    if (!trial_path(folder, trial, "metrics.jsonl", path, sizeof path))
         return ret;
     file = fopen(path, "re");
     while (file != NULL && isnan(ret) && getline(&line, &size, file) > 0) {
@@ -102,16 +103,16 @@ static double time_to_target(const char *folder, const struct cell *cell, double
 
 /* Whether cell.txt has these very options. */
 static bool same_options(const struct plan *plan, const char *folder,
-                         const struct cell *cell)
+                         const struct trial *trial)
 {
     char path[RESULTS_PATH_MAX];
-    char *now = plan_text(plan, cell), *then = NULL;
+    char *now = plan_text(plan, trial), *then = NULL;
     size_t size = 0;
     ssize_t bytes = -1;
     FILE *file = NULL;
     bool ret;
 
-    if (now != NULL && cell_path(folder, cell, "cell.txt", path, sizeof path))
+    if (now != NULL && trial_path(folder, trial, "cell.txt", path, sizeof path))
         file = fopen(path, "re");
     if (file != NULL) {
         bytes = getdelim(&then, &size, '\0', file);
@@ -124,16 +125,16 @@ static bool same_options(const struct plan *plan, const char *folder,
     return ret;
 }
 
-void cell_look(const struct plan *plan, const char *folder, struct cell *cell,
-               double target)
+void trial_look(const struct plan *plan, const char *folder, struct trial *trial,
+                double target)
 {
     json_t *result = NULL, *run;
 
-    cell->state = CELL_MISSING;
-    for (size_t i = 0; i < CELL_NUMBERS; i++)
-        cell->number[i] = (double)NAN;
-    if (same_options(plan, folder, cell))
-        result = load(folder, cell, "result.json");
+    trial->state = TRIAL_MISSING;
+    for (size_t i = 0; i < TRIAL_NUMBERS; i++)
+        trial->number[i] = (double)NAN;
+    if (same_options(plan, folder, trial))
+        result = load(folder, trial, "result.json");
     if (result == NULL)
         return;
     if (json_is_true(json_object_get(result, "stopped")) ||
@@ -141,33 +142,33 @@ void cell_look(const struct plan *plan, const char *folder, struct cell *cell,
         json_decref(result);
         return;
     }
-    run = load(folder, cell, "run.json");
-    for (size_t i = 0; i < CELL_NUMBERS; i++) {
+    run = load(folder, trial, "run.json");
+    for (size_t i = 0; i < TRIAL_NUMBERS; i++) {
         if (places[i].result != NULL)
-            cell->number[i] = number_at(result, places[i].result);
+            trial->number[i] = number_at(result, places[i].result);
         if (places[i].run != NULL)
-            cell->number[i] = number_at(run, places[i].run);
+            trial->number[i] = number_at(run, places[i].run);
     }
-    cell->number[CELL_TIME_TO_TARGET] = time_to_target(folder, cell, target);
-    cell->state = CELL_DONE;
+    trial->number[TRIAL_TIME_TO_TARGET] = time_to_target(folder, trial, target);
+    trial->state = TRIAL_DONE;
     json_decref(result);
     json_decref(run);
 }
 
 /* ---- a run that goes on -------------------------------------------------- */
 
-double cell_progress(const struct plan *plan, const char *folder,
-                     const struct cell *cell)
+double trial_progress(const struct plan *plan, const char *folder,
+                      const struct trial *trial)
 {
     char path[RESULTS_PATH_MAX], tail[TAIL_BYTES];
-    const char *epochs = plan_value(plan, cell, "epochs");
+    const char *epochs = plan_value(plan, trial, "epochs");
     double whole = epochs != NULL ? strtod(epochs, NULL) : 0.0, share = 0.0;
     char *end, *line;
     FILE *file = NULL;
     size_t bytes;
     json_t *row;
 
-    if (cell_path(folder, cell, "metrics.jsonl", path, sizeof path))
+    if (trial_path(folder, trial, "metrics.jsonl", path, sizeof path))
         file = fopen(path, "re");
     if (file == NULL)
         return 0.0;
@@ -190,10 +191,10 @@ double cell_progress(const struct plan *plan, const char *folder,
 
 /* ---- before a run -------------------------------------------------------- */
 
-int cell_prepare(const struct plan *plan, const char *folder, const struct cell *cell,
-                 struct gapless_error *error)
+int trial_prepare(const struct plan *plan, const char *folder,
+                  const struct trial *trial, struct gapless_error *error)
 {
-    /* result.json first: from then on the cell is not done, whatever happens. */
+    /* result.json first: from then on the trial is not done, whatever happens. */
     static const char *const old[] = {
         "result.json",       "result.previous.json",       "metrics.jsonl",
         "run.json",          "run.previous.json",          "metrics.previous.jsonl",
@@ -203,22 +204,22 @@ int cell_prepare(const struct plan *plan, const char *folder, const struct cell 
     char *text;
     int status;
 
-    if (!cell_path(folder, cell, "model.previous.safetensors", path, sizeof path) ||
-        !cell_path(folder, cell, NULL, path, sizeof path))
+    if (!trial_path(folder, trial, "model.previous.safetensors", path, sizeof path) ||
+        !trial_path(folder, trial, NULL, path, sizeof path))
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "the path of the output folder is too long");
     status = results_folder(path, error);
     if (status != GAPLESS_OK)
         return status;
     for (size_t i = 0; i < sizeof old / sizeof old[0]; i++)
-        if (cell_path(folder, cell, old[i], path, sizeof path) && unlink(path) != 0 &&
+        if (trial_path(folder, trial, old[i], path, sizeof path) && unlink(path) != 0 &&
             errno != ENOENT)
             return gapless_error_set(error, GAPLESS_IO, errno, "cannot remove %.200s",
                                      path);
-    text = plan_text(plan, cell);
+    text = plan_text(plan, trial);
     if (text == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
-    (void)cell_path(folder, cell, "cell.txt", path, sizeof path);
+    (void)trial_path(folder, trial, "cell.txt", path, sizeof path);
     status = results_file(path, text, strlen(text), error);
     free(text);
     return status;

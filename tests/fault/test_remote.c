@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "tests/fault/far.h"
+#include "tests/fault/remote.h"
 
 /* ---- observers ----------------------------------------------------------- */
 
@@ -74,7 +74,7 @@ static struct writer {
 static void write_some(void)
 {
     const struct layout *l = &bed.m->layout;
-    struct seq_word *word = &board_versions(bed.m->board)[writer.range];
+    struct seq_word *word = &shared_stats_versions(bed.m->shared_stats)[writer.range];
     size_t from = (size_t)l->range_start[writer.range];
     size_t n = (size_t)l->range_start[writer.range + 1] - from;
 
@@ -128,20 +128,21 @@ static void test_reads_are_never_torn(void **state)
         last = version;
     }
     assert_true(writer.passes > 300);
-    assert_int_equal(seq_read_begin(&bed.m->board->copy), 0); /* nobody asked for one */
+    assert_int_equal(seq_read_begin(&bed.m->shared_stats->copy),
+                     0); /* nobody asked for one */
 
     /* Too fast for any read: a copy, of one moment. */
     bed.m->layout.ranges_count = 1; /* of the writer: always the first range */
     writer.range = 0;
     writer.one_in = 1;
-    before = seq_read_begin(&bed.m->board->copy);
+    before = seq_read_begin(&bed.m->shared_stats->copy);
     for (int i = 0; i < 5; i++) {
         if (gapless_observer_read(o, params, 3000000000, &version, &error) !=
             GAPLESS_OK)
             fail_msg("%s", error.text);
         one_moment_each(params);
     }
-    assert_true(seq_read_begin(&bed.m->board->copy) >= before + 2);
+    assert_true(seq_read_begin(&bed.m->shared_stats->copy) >= before + 2);
     bed.m->layout.ranges_count = RANGES;
     bed.also = NULL;
     gapless_observer_close(o);
@@ -167,7 +168,7 @@ static void test_bounds(void **state)
     o = observer();
     w = worker();
     update(w, 1);
-    seq_write_begin(&board_versions(bed.m->board)[2]);
+    seq_write_begin(&shared_stats_versions(bed.m->shared_stats)[2]);
     bed.also = stand_still;
     began = sim_now_ns(sim_world_of(bed.m->tp));
     assert_int_equal(gapless_observer_read(o, params, 300000000, NULL, &error),
@@ -231,16 +232,16 @@ static void expect(double rate)
     const struct rule *rule = rules_find("shared-lga-dot");
     const struct arrays at = {.theta = theta, .all = all, .sent = sent, .grad = grad};
     struct settings own = {.momentum = 0.9, .rate_max = rate};
-    const struct moment moment = {.rate = rate, .active = 2};
-    struct knobs knobs;
+    const struct step_context context = {.rate = rate, .active = 2};
+    struct step_scalars scalars;
     struct sums sums;
 
     settings_default(&own);
-    rules_knobs(rule, &own, &moment, &knobs);
+    rules_step_scalars(rule, &own, &context, &scalars);
     for (int i = 0; i < 16; i++)
         grad[i] = 1;
     for (uint32_t v = 1; v < UPDATES; v++) {
-        compute_cpu()->apply(rule, &at, &knobs, NULL, 16, 0, &sums);
+        compute_cpu()->apply(rule, &at, &scalars, NULL, 16, 0, &sums);
         expected[v] = sent[0];
     }
 }
@@ -263,9 +264,9 @@ static void copy_is_whole(const struct gapless_worker *w)
 {
     for (uint32_t r = 0; r < w->client.welcome.ranges; r++)
         for (uint64_t i = w->starts[r]; i < w->starts[r + 1] && i < COUNT; i++) {
-            assert_true(w->told[r] < UPDATES);
-            assert_true(w->params[i] >= expected[w->told[r]] &&
-                        w->params[i] <= expected[w->told[r]]);
+            assert_true(w->reported[r] < UPDATES);
+            assert_true(w->params[i] >= expected[w->reported[r]] &&
+                        w->params[i] <= expected[w->reported[r]]);
         }
 }
 

@@ -4,7 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-void say(const char *command, const char *format, ...)
+void report_failure(const char *command, const char *format, ...)
 {
     va_list list;
 
@@ -16,9 +16,10 @@ void say(const char *command, const char *format, ...)
     (void)fprintf(stderr, "\n");
 }
 
-int say_error(const char *command, const struct gapless_error *error)
+int report_error(const char *command, const struct gapless_error *error)
 {
-    say(command, "%s",
-        error->text[0] != '\0' ? error->text : gapless_strerror(error->status));
+    report_failure(command, "%s",
+                   error->text[0] != '\0' ? error->text
+                                          : gapless_strerror(error->status));
     return error->status == GAPLESS_INVALID ? EXIT_MISUSE : EXIT_FAILED;
 }

@@ -75,7 +75,7 @@ static int card_error(const struct ibv_pd *pd, size_t bytes, int by_dmabuf,
 }
 
 /* Of several ways the one that says least of what was hoped for. */
-static void how_told(struct verbs_part *part, const char *how)
+static void describe_how(struct verbs_part *part, const char *how)
 {
     if (part->how == NULL || strcmp(how, "DMA-BUF") != 0)
         part->how = how;
@@ -97,14 +97,14 @@ struct ibv_mr *verbs_placed_register(struct ibv_pd *pd, struct verbs_part *part,
         by_dmabuf = errno == 0 ? EIO : errno;
     }
     if (mr != NULL) {
-        how_told(part, "DMA-BUF");
+        describe_how(part, "DMA-BUF");
         return mr;
     }
     errno = 0;
     mr = ibv_reg_mr(pd, part->at + skip, bytes, access);
     by_address = errno == 0 ? ENOMEM : errno;
     if (mr != NULL)
-        how_told(part, part->card ? "nvidia-peermem" : "host");
+        describe_how(part, part->card ? "nvidia-peermem" : "host");
     else if (part->card)
         (void)card_error(pd, bytes, by_dmabuf, by_address, error);
     else
@@ -136,7 +136,7 @@ static int cards_open(struct tp *tp, struct gapless_error *error)
     return status;
 }
 
-int verbs_place_all(struct tp *tp, struct gapless_error *error)
+int verbs_bind_all(struct tp *tp, struct gapless_error *error)
 {
     int status = GAPLESS_OK;
     bool open = false;
@@ -300,9 +300,9 @@ static void own_release(const struct verbs_region *region,
         (void)madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
-int verbs_place(struct tp *tp, struct tp_region *region, size_t offset,
-                const struct tp_memory *memory, const char **ret_how,
-                struct gapless_error *error)
+int verbs_bind_memory(struct tp *tp, struct tp_region *region, size_t offset,
+                      const struct tp_memory *memory, const char **ret_how,
+                      struct gapless_error *error)
 {
     struct verbs_region *entry = verbs_region_find(tp, region);
     struct verbs_part placed;

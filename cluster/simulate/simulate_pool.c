@@ -32,7 +32,7 @@ static uint32_t least(uint32_t a, uint32_t b)
 }
 
 static int thread_open(const struct task *task, enum model_ops ops,
-                       struct crew_thread *ret, struct gapless_error *error)
+                       struct pool_thread *ret, struct gapless_error *error)
 {
     uint32_t batch = least(task->sampler.batch, task->sampler.samples);
     int status;
@@ -49,55 +49,55 @@ static int thread_open(const struct task *task, enum model_ops ops,
     return status;
 }
 
-int crew_open(const struct task *task, uint32_t threads, enum model_ops ops,
-              struct crew *ret, struct gapless_error *error)
+int pool_open(const struct task *task, uint32_t threads, enum model_ops ops,
+              struct pool *ret, struct gapless_error *error)
 {
-    struct crew crew = {.task = task, .threads = threads};
+    struct pool pool = {.task = task, .threads = threads};
     int status = GAPLESS_OK;
 
     if (threads == 0)
-        crew.threads = task->has_toy ? 1 : processors();
+        pool.threads = task->has_toy ? 1 : processors();
     if (!task->has_toy)
-        crew.slices = (data_count(task->data, DATA_TEST) + SLICE - 1) / SLICE;
-    crew.thread = calloc(crew.threads, sizeof *crew.thread);
-    crew.correct = calloc(crew.slices + 1, sizeof *crew.correct);
-    crew.loss = calloc(crew.slices + 1, sizeof *crew.loss);
-    if (crew.thread == NULL || crew.correct == NULL || crew.loss == NULL) {
-        crew_close(&crew);
+        pool.slices = (data_count(task->data, DATA_TEST) + SLICE - 1) / SLICE;
+    pool.thread = calloc(pool.threads, sizeof *pool.thread);
+    pool.correct = calloc(pool.slices + 1, sizeof *pool.correct);
+    pool.loss = calloc(pool.slices + 1, sizeof *pool.loss);
+    if (pool.thread == NULL || pool.correct == NULL || pool.loss == NULL) {
+        pool_close(&pool);
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
     }
-    for (uint32_t i = 0; status == GAPLESS_OK && !task->has_toy && i < crew.threads;
+    for (uint32_t i = 0; status == GAPLESS_OK && !task->has_toy && i < pool.threads;
          i++)
-        status = thread_open(task, ops, &crew.thread[i], error);
+        status = thread_open(task, ops, &pool.thread[i], error);
     if (status != GAPLESS_OK) {
-        crew_close(&crew);
+        pool_close(&pool);
         return status;
     }
-    *ret = crew;
+    *ret = pool;
     return GAPLESS_OK;
 }
 
-void crew_close(struct crew *crew)
+void pool_close(struct pool *pool)
 {
-    for (uint32_t i = 0; crew->thread != NULL && i < crew->threads; i++) {
-        model_scratch_free(crew->thread[i].scratch);
-        model_scratch_free(crew->thread[i].measure);
-        free(crew->thread[i].index);
-        free(crew->thread[i].x);
-        free(crew->thread[i].label);
+    for (uint32_t i = 0; pool->thread != NULL && i < pool->threads; i++) {
+        model_scratch_free(pool->thread[i].scratch);
+        model_scratch_free(pool->thread[i].measure);
+        free(pool->thread[i].index);
+        free(pool->thread[i].x);
+        free(pool->thread[i].label);
     }
-    free(crew->thread);
-    free(crew->correct);
-    free(crew->loss);
-    *crew = (struct crew){.task = NULL};
+    free(pool->thread);
+    free(pool->correct);
+    free(pool->loss);
+    *pool = (struct pool){.task = NULL};
 }
 
-double crew_gradient(void *context, uint32_t thread, uint64_t batch,
+double pool_gradient(void *context, uint32_t thread, uint64_t batch,
                      const float *params, float *grad)
 {
-    const struct crew *crew = context;
-    const struct task *task = crew->task;
-    const struct crew_thread *own = &crew->thread[thread];
+    const struct pool *pool = context;
+    const struct task *task = pool->task;
+    const struct pool_thread *own = &pool->thread[thread];
     uint32_t count;
 
     if (task->has_toy)
@@ -111,7 +111,7 @@ double crew_gradient(void *context, uint32_t thread, uint64_t batch,
 /* ---- measuring ----------------------------------------------------------- */
 
 struct measuring {
-    struct crew *crew;
+    struct pool *pool;
     const float *params;
     uint32_t number; /* of the thread: takes each so-many-th slice */
     pthread_t thread;
@@ -121,7 +121,7 @@ struct measuring {
 /* The data set with all other test samples left out. */
 static void measure_slice(const struct measuring *m, uint32_t slice)
 {
-    const struct task *task = m->crew->task;
+    const struct task *task = m->pool->task;
     struct data part = *task->data;
     uint32_t from = slice * SLICE;
     double accuracy = 0.0, loss = 0.0;
@@ -129,31 +129,31 @@ static void measure_slice(const struct measuring *m, uint32_t slice)
     part.test_count = least(part.test_count - from, SLICE);
     part.test_x += (size_t)from * part.features;
     part.test_y += from;
-    if (model_evaluate(&task->model, m->crew->thread[m->number].measure, m->params,
+    if (model_evaluate(&task->model, m->pool->thread[m->number].measure, m->params,
                        &part, DATA_TEST, &accuracy, &loss, NULL) != GAPLESS_OK)
         loss = (double)NAN;
-    m->crew->correct[slice] = accuracy * (double)part.test_count;
-    m->crew->loss[slice] = loss * (double)part.test_count;
+    m->pool->correct[slice] = accuracy * (double)part.test_count;
+    m->pool->loss[slice] = loss * (double)part.test_count;
 }
 
 static void *measure_share(void *context)
 {
     const struct measuring *m = context;
 
-    for (uint32_t i = m->number; i < m->crew->slices; i += m->crew->threads)
+    for (uint32_t i = m->number; i < m->pool->slices; i += m->pool->threads)
         measure_slice(m, i);
     return NULL;
 }
 
 /* All slices; a thread that cannot be started is stood in for by this one. */
-static void measure_all(struct crew *crew, const float *params)
+static void measure_all(struct pool *pool, const float *params)
 {
-    uint32_t threads = least(crew->threads, crew->slices);
+    uint32_t threads = least(pool->threads, pool->slices);
     struct measuring *share = calloc(threads, sizeof *share);
-    struct measuring alone = {.crew = crew, .params = params};
+    struct measuring alone = {.pool = pool, .params = params};
 
     for (uint32_t i = 0; share != NULL && i < threads; i++) {
-        share[i] = (struct measuring){.crew = crew, .params = params, .number = i};
+        share[i] = (struct measuring){.pool = pool, .params = params, .number = i};
         share[i].started = i > 0 && pthread_create(&share[i].thread, NULL,
                                                    measure_share, &share[i]) == 0;
     }
@@ -163,28 +163,28 @@ static void measure_all(struct crew *crew, const float *params)
     for (uint32_t i = 0; share != NULL && i < threads; i++)
         if (share[i].started)
             (void)pthread_join(share[i].thread, NULL);
-    for (uint32_t i = 0; share == NULL && i < crew->slices; i++)
+    for (uint32_t i = 0; share == NULL && i < pool->slices; i++)
         measure_slice(&alone, i);
     free(share);
 }
 
-void crew_measure(struct crew *crew, const float *params, double *ret_accuracy,
+void pool_measure(struct pool *pool, const float *params, double *ret_accuracy,
                   double *ret_loss)
 {
     double correct = 0.0, loss = 0.0, all;
 
-    if (crew->task->has_toy) {
+    if (pool->task->has_toy) {
         *ret_accuracy = (double)NAN;
         *ret_loss =
-            toy_gradient(&crew->task->toy, crew->task->job.seed, 0, params, NULL);
+            toy_gradient(&pool->task->toy, pool->task->job.seed, 0, params, NULL);
         return;
     }
-    measure_all(crew, params);
-    for (uint32_t i = 0; i < crew->slices; i++) {
-        correct += crew->correct[i];
-        loss += crew->loss[i];
+    measure_all(pool, params);
+    for (uint32_t i = 0; i < pool->slices; i++) {
+        correct += pool->correct[i];
+        loss += pool->loss[i];
     }
-    all = (double)data_count(crew->task->data, DATA_TEST);
+    all = (double)data_count(pool->task->data, DATA_TEST);
     *ret_accuracy = correct / all;
     *ret_loss = loss / all;
 }

@@ -173,7 +173,7 @@ static void same(const struct outcome *a, const struct outcome *b)
 static void test_every_rule(void **state)
 {
     static const struct sim_link none;
-    static struct outcome near, far;
+    static struct outcome near, remote;
     struct gapless_rule rule;
 
     (void)state;
@@ -183,10 +183,10 @@ static void test_every_rule(void **state)
             run("sim", &none, rule.name, range, true, &near);
             assert_true(near.stats.gradients >= TOTAL);
             assert_true(near.stats.dropped > 5);
-            run("simnet", &none, rule.name, range, false, &far);
-            same(&near, &far);
-            run("simnet", &slow, rule.name, range, false, &far);
-            same(&near, &far);
+            run("simnet", &none, rule.name, range, false, &remote);
+            same(&near, &remote);
+            run("simnet", &slow, rule.name, range, false, &remote);
+            same(&near, &remote);
         }
 }
 

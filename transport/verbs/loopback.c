@@ -26,11 +26,11 @@
 #define LOOKS 32u
 #define GIDS 256
 
-struct verbs_loop {
+struct verbs_loopback {
     struct ibv_cq *cq;
     struct ibv_qp *qp;
     struct ibv_mr *mr;
-    char *bounce; /* TP_LOOP_MAX */
+    char *bounce; /* TP_LOOPBACK_MAX */
 };
 
 /* ---- making -------------------------------------------------------------- */
@@ -126,7 +126,7 @@ static int pair_turn(const struct tp *tp, const struct verbs_nic *nic,
 }
 
 /* Returns an errno. */
-static int loop_fill(struct tp *tp, struct verbs_nic *nic, struct verbs_loop *loop)
+static int loop_fill(struct tp *tp, struct verbs_nic *nic, struct verbs_loopback *loop)
 {
     struct ibv_qp_init_attr attr = {
         .cap = {.max_send_wr = 4,
@@ -137,11 +137,11 @@ static int loop_fill(struct tp *tp, struct verbs_nic *nic, struct verbs_loop *lo
     };
 
     errno = 0;
-    loop->bounce = aligned_alloc(PAGE, TP_LOOP_MAX);
+    loop->bounce = aligned_alloc(PAGE, TP_LOOPBACK_MAX);
     if (loop->bounce == NULL)
         return ENOMEM;
-    memset(loop->bounce, 0, TP_LOOP_MAX);
-    loop->mr = ibv_reg_mr(nic->pd, loop->bounce, TP_LOOP_MAX,
+    memset(loop->bounce, 0, TP_LOOPBACK_MAX);
+    loop->mr = ibv_reg_mr(nic->pd, loop->bounce, TP_LOOPBACK_MAX,
                           IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ |
                               IBV_ACCESS_REMOTE_WRITE);
     if (loop->mr == NULL)
@@ -157,9 +157,9 @@ static int loop_fill(struct tp *tp, struct verbs_nic *nic, struct verbs_loop *lo
     return pair_turn(tp, nic, loop->qp);
 }
 
-void verbs_loop_end(struct tp *tp, struct verbs_nic *nic)
+void verbs_loopback_end(struct tp *tp, struct verbs_nic *nic)
 {
-    struct verbs_loop *loop = nic->loop;
+    struct verbs_loopback *loop = nic->loop;
 
     if (loop == NULL)
         return;
@@ -186,7 +186,7 @@ static int loop_make(struct tp *tp, struct verbs_nic *nic, struct gapless_error 
     os = loop_fill(tp, nic, nic->loop);
     if (os == 0)
         return GAPLESS_OK;
-    verbs_loop_end(tp, nic);
+    verbs_loopback_end(tp, nic);
     return gapless_error_set(error, GAPLESS_SYSTEM, os,
                              "%s cannot be connected to itself, for a trial of memory "
                              "of a GPU: see 'gapless doctor' for its ports",
@@ -261,11 +261,11 @@ static int loop_check(const struct tp *tp, const struct verbs_region *region,
     const struct verbs_part *part;
     uint32_t i, known = 0;
 
-    if (region == NULL || host == NULL || bytes == 0 || bytes > TP_LOOP_MAX ||
+    if (region == NULL || host == NULL || bytes == 0 || bytes > TP_LOOPBACK_MAX ||
         offset >= region->bytes || bytes > region->bytes - offset)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "1 to %u bytes of one placed part can be tried",
-                                 TP_LOOP_MAX);
+                                 TP_LOOPBACK_MAX);
     part = verbs_part_at(region, offset);
     if (!part->placed || bytes > part->offset + part->bytes - offset)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
@@ -285,8 +285,9 @@ static int loop_check(const struct tp *tp, const struct verbs_region *region,
                                          "connection");
 }
 
-int verbs_loop(struct tp *tp, const struct tp_region *region, size_t offset, void *host,
-               size_t bytes, enum tp_way way, struct gapless_error *error)
+int verbs_loopback(struct tp *tp, const struct tp_region *region, size_t offset,
+                   void *host, size_t bytes, enum tp_way way,
+                   struct gapless_error *error)
 {
     const struct verbs_part *part = NULL;
     bool first = true;
@@ -317,7 +318,7 @@ int verbs_loop(struct tp *tp, const struct tp_region *region, size_t offset, voi
             memcpy(host, nic->loop->bounce, bytes);
         first = false;
         if (status != GAPLESS_OK) /* what is still under way ends with the pair */
-            verbs_loop_end(tp, nic);
+            verbs_loopback_end(tp, nic);
     }
     return status;
 }

@@ -72,7 +72,7 @@ int train_places(struct train *train, struct gapless_error *error)
     status = worker_places(train->settings.worker_device, &train->task.model,
                            &train->places, error);
     if (status == GAPLESS_OK && train->places.note[0] != '\0')
-        say("train", "workers: %s", train->places.note);
+        report_failure("train", "workers: %s", train->places.note);
     if (status == GAPLESS_OK && train->places.gpus > 0 && !train->settings.quiet)
         say_places(&train->places);
     return status;
@@ -209,7 +209,7 @@ static void worker_ended(struct train *train, struct child *child)
               workers_running(train));
 }
 
-void train_crew_check(struct train *train)
+void train_workers_check(struct train *train)
 {
     char what[560];
 
@@ -233,7 +233,7 @@ int train_connect(struct train *train, struct gapless_error *error)
 
     do {
         train_signals(train, 0.01);
-        train_crew_check(train);
+        train_workers_check(train);
         if (train->failure[0] != '\0')
             return gapless_error_set(error, GAPLESS_PEER_LOST, 0, "%.230s",
                                      train->failure);

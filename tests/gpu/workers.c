@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "tests/gpu/crew.h"
+#include "tests/gpu/workers.h"
 
 #include "transport/sim/sim.h"
 
@@ -20,7 +20,7 @@
 static struct device *gpu;
 static void (*tell)(void *base, size_t bytes, int fd);
 
-const struct device_ops *crew_ops(void)
+const struct device_ops *workers_ops(void)
 {
     const struct gpu_plugin *plugin = NULL;
     struct gapless_error error = {0};
@@ -30,27 +30,28 @@ const struct device_ops *crew_ops(void)
     return plugin->device;
 }
 
-struct device *crew_device(void)
+struct device *workers_device(void)
 {
     struct gapless_error error = {0};
 
-    if (gpu == NULL && crew_ops()->open(0, ELEMENTS_MAX, 1, &gpu, &error) != GAPLESS_OK)
+    if (gpu == NULL &&
+        workers_ops()->open(0, ELEMENTS_MAX, 1, &gpu, &error) != GAPLESS_OK)
         fail_msg("%s", error.text);
     return gpu;
 }
 
-void crew_end(void)
+void workers_end(void)
 {
-    crew_ops()->close(gpu);
+    workers_ops()->close(gpu);
     gpu = NULL;
 }
 
-void crew_tell(void (*told)(void *base, size_t bytes, int fd))
+void workers_tell(void (*reported)(void *base, size_t bytes, int fd))
 {
-    tell = told;
+    tell = reported;
 }
 
-float *crew_take(size_t floats)
+float *workers_take(size_t floats)
 {
     size_t bytes = (floats + 1) * sizeof(float);
     struct gapless_error error = {0};
@@ -58,10 +59,10 @@ float *crew_take(size_t floats)
     uint64_t at = 0;
     int fd = -1;
 
-    if (crew_ops()->take(crew_device(), bytes, &memory, &error) != GAPLESS_OK)
+    if (workers_ops()->take(workers_device(), bytes, &memory, &error) != GAPLESS_OK)
         fail_msg("%s", error.text);
     if (tell != NULL) {
-        if (crew_ops()->share(crew_device(), memory, bytes, &fd, &at, &error) !=
+        if (workers_ops()->share(workers_device(), memory, bytes, &fd, &at, &error) !=
             GAPLESS_OK)
             fail_msg("%s", error.text);
         assert_int_equal(at, 0);
@@ -71,29 +72,29 @@ float *crew_take(size_t floats)
     return (float *)memory + 1;
 }
 
-void crew_give(float *memory)
+void workers_give(float *memory)
 {
-    crew_ops()->give(crew_device(), memory - 1);
+    workers_ops()->give(workers_device(), memory - 1);
 }
 
 static void settle(enum device_stream stream)
 {
-    uint64_t ticket = crew_ops()->mark(crew_device(), stream);
+    uint64_t ticket = workers_ops()->mark(workers_device(), stream);
     struct gapless_error error = {0};
 
-    if (crew_ops()->wait(crew_device(), ticket, WAIT_NS, &error) != GAPLESS_OK)
+    if (workers_ops()->wait(workers_device(), ticket, WAIT_NS, &error) != GAPLESS_OK)
         fail_msg("%s", error.text);
 }
 
-void crew_in(float *to, const float *from, size_t floats)
+void workers_in(float *to, const float *from, size_t floats)
 {
-    crew_ops()->copy_in(crew_device(), to, from, floats * sizeof *to);
+    workers_ops()->copy_in(workers_device(), to, from, floats * sizeof *to);
     settle(DEVICE_IN);
 }
 
-void crew_out(float *to, const float *from, size_t floats)
+void workers_out(float *to, const float *from, size_t floats)
 {
-    crew_ops()->copy_out(crew_device(), to, from, floats * sizeof *to);
+    workers_ops()->copy_out(workers_device(), to, from, floats * sizeof *to);
     settle(DEVICE_OUT);
 }
 
@@ -102,8 +103,8 @@ static void pump(void *user)
     (void)gapless_master_run(user, 0, NULL);
 }
 
-struct gapless_master *crew_master(struct gapless_master_config *config,
-                                   const char *transport)
+struct gapless_master *workers_master(struct gapless_master_config *config,
+                                      const char *transport)
 {
     static char address[80];
     struct gapless_error error = {0};
@@ -117,54 +118,54 @@ struct gapless_master *crew_master(struct gapless_master_config *config,
     return m;
 }
 
-static void make_buffers(struct crew_worker *bed)
+static void make_buffers(struct test_worker *bed)
 {
-    const float guard = CREW_GUARD;
+    const float guard = MEMORY_GUARD;
 
-    if (bed->memory == CREW_HOST) {
+    if (bed->memory == MEMORY_HOST) {
         bed->params = calloc(bed->count + 1, sizeof(float));
         bed->grad = calloc(bed->count + 1, sizeof(float));
         assert_non_null(bed->params);
         assert_non_null(bed->grad);
         bed->params[bed->count] = bed->grad[bed->count] = guard;
-    } else if (bed->memory == CREW_GPU) {
-        bed->params = crew_take(bed->count + 1);
-        bed->grad = crew_take(bed->count + 1);
-        crew_in(bed->params + bed->count, &guard, 1);
-        crew_in(bed->grad + bed->count, &guard, 1);
+    } else if (bed->memory == MEMORY_GPU) {
+        bed->params = workers_take(bed->count + 1);
+        bed->grad = workers_take(bed->count + 1);
+        workers_in(bed->params + bed->count, &guard, 1);
+        workers_in(bed->grad + bed->count, &guard, 1);
     }
 }
 
-static void check_guard(const struct crew_worker *bed, const float *buffer)
+static void check_guard(const struct test_worker *bed, const float *buffer)
 {
     float seen =
-        buffer == NULL || bed->memory == CREW_GPU ? CREW_GUARD : buffer[bed->count];
+        buffer == NULL || bed->memory == MEMORY_GPU ? MEMORY_GUARD : buffer[bed->count];
 
-    if (bed->memory == CREW_GPU)
-        crew_out(&seen, buffer + bed->count, 1);
-    assert_true(seen == CREW_GUARD);
+    if (bed->memory == MEMORY_GPU)
+        workers_out(&seen, buffer + bed->count, 1);
+    assert_true(seen == MEMORY_GUARD);
 }
 
-static void end_buffers(struct crew_worker *bed)
+static void end_buffers(struct test_worker *bed)
 {
     check_guard(bed, bed->params);
     check_guard(bed, bed->grad);
-    if (bed->memory == CREW_GPU) {
-        crew_give(bed->params);
-        crew_give(bed->grad);
+    if (bed->memory == MEMORY_GPU) {
+        workers_give(bed->params);
+        workers_give(bed->grad);
     } else {
         free(bed->params);
         free(bed->grad);
     }
 }
 
-int crew_join(const struct gapless_worker_config *config, enum crew_memory memory,
-              size_t count, struct crew_worker *ret, struct gapless_error *error)
+int workers_join(const struct gapless_worker_config *config, enum workers_memory memory,
+                 size_t count, struct test_worker *ret, struct gapless_error *error)
 {
     struct gapless_worker_config own = *config;
     int status;
 
-    *ret = (struct crew_worker){.memory = memory, .count = count};
+    *ret = (struct test_worker){.memory = memory, .count = count};
     make_buffers(ret);
     own.params = ret->params;
     own.grad = ret->grad;
@@ -174,37 +175,37 @@ int crew_join(const struct gapless_worker_config *config, enum crew_memory memor
     return status;
 }
 
-void crew_part(struct crew_worker *bed)
+void workers_part(struct test_worker *bed)
 {
     gapless_worker_close(bed->worker);
     end_buffers(bed);
 }
 
-void crew_params(const struct crew_worker *bed, float *ret)
+void workers_params(const struct test_worker *bed, float *ret)
 {
     const float *params = gapless_worker_params(bed->worker);
 
     if (bed->params != NULL)
         assert_ptr_equal(params, bed->params);
-    if (bed->memory == CREW_GPU)
-        crew_out(ret, params, bed->count);
+    if (bed->memory == MEMORY_GPU)
+        workers_out(ret, params, bed->count);
     else
         memcpy(ret, params, bed->count * sizeof *ret);
 }
 
-void crew_grad(struct crew_worker *bed, const float *grad)
+void workers_grad(struct test_worker *bed, const float *grad)
 {
     float *to = gapless_worker_grad(bed->worker);
 
     if (bed->grad != NULL)
         assert_ptr_equal(to, bed->grad);
-    if (bed->memory == CREW_GPU)
-        crew_in(to, grad, bed->count);
+    if (bed->memory == MEMORY_GPU)
+        workers_in(to, grad, bed->count);
     else
         memcpy(to, grad, bed->count * sizeof *grad);
 }
 
-uint32_t crew_bits(float value)
+uint32_t workers_bits(float value)
 {
     uint32_t ret;
 

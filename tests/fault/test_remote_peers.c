@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "tests/fault/far.h"
+#include "tests/fault/remote.h"
 
 /* ---- who goes, and what is said of it ------------------------------------ */
 
@@ -149,7 +149,7 @@ static void test_layouts(void **state)
                                   offsetof(struct wire_welcome, grad_at)};
     static const size_t published[] = {offsetof(struct wire_welcome, push_at),
                                        offsetof(struct wire_welcome, grad_at),
-                                       offsetof(struct wire_welcome, told_at)};
+                                       offsetof(struct wire_welcome, reported_at)};
 
     (void)state;
     believes("dana-ga", slot, 3);
@@ -187,7 +187,7 @@ static void test_settings(void **state)
     static const char token[5000] = "secret";
     const struct gapless_net good = {.token = token,
                                      .token_bytes = 4096,
-                                     .lanes = 16,
+                                     .channels = 16,
                                      .retries = 6,
                                      .ack_timeout = 20,
                                      .devices = "mlx5_0"};
@@ -200,7 +200,7 @@ static void test_settings(void **state)
     wrong_net(&(struct gapless_net){.retries = 7}, "retries");
     wrong_net(&(struct gapless_net){.ack_timeout = 7}, "timeout");
     wrong_net(&(struct gapless_net){.ack_timeout = 21}, "timeout");
-    wrong_net(&(struct gapless_net){.lanes = 17}, "lanes");
+    wrong_net(&(struct gapless_net){.channels = 17}, "channels");
     config.net = good;
     open_bed(&config);
     close_bed();

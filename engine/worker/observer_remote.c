@@ -14,9 +14,9 @@
 /* Statistics of workers are brought again when they are older than this. */
 #define FRESH_NS 50000000ull
 
-int far_open(struct gapless_observer *o, struct gapless_error *error)
+int remote_open(struct gapless_observer *o, struct gapless_error *error)
 {
-    uint32_t ranges = o->client.board->ranges;
+    uint32_t ranges = o->client.shared_stats->ranges;
 
     o->listed = calloc(ranges, sizeof *o->listed);
     o->begun = calloc(ranges, sizeof *o->begun);
@@ -34,8 +34,9 @@ static uint64_t now_ns(const struct gapless_observer *o)
 /* Where a range is in the parameters, without padding; returns its number of floats. */
 static size_t range_of(const struct gapless_observer *o, uint32_t r, size_t *ret_from)
 {
-    const struct board *b = o->client.board;
-    size_t from = (size_t)board_starts(b)[r], to = (size_t)board_starts(b)[r + 1];
+    const struct shared_stats *b = o->client.shared_stats;
+    size_t from = (size_t)shared_stats_starts(b)[r],
+           to = (size_t)shared_stats_starts(b)[r + 1];
 
     *ret_from = from;
     return (to > b->count ? (size_t)b->count : to) - from;
@@ -45,7 +46,7 @@ static size_t range_of(const struct gapless_observer *o, uint32_t r, size_t *ret
 static int bring(struct gapless_observer *o, uint32_t count, uint64_t deadline_ns,
                  struct gapless_error *error)
 {
-    const struct seq_word *words = board_versions(o->client.board);
+    const struct seq_word *words = shared_stats_versions(o->client.shared_stats);
     int status = GAPLESS_OK;
     uint32_t i;
 
@@ -59,7 +60,7 @@ static int bring(struct gapless_observer *o, uint32_t count, uint64_t deadline_n
                                   n * sizeof(float), deadline_ns, error);
     }
     if (status == GAPLESS_OK)
-        status = client_settle(&o->client, deadline_ns, error);
+        status = client_drain(&o->client, deadline_ns, error);
     return status == GAPLESS_OK ? client_versions(&o->client, deadline_ns, error)
                                 : status;
 }
@@ -67,7 +68,7 @@ static int bring(struct gapless_observer *o, uint32_t count, uint64_t deadline_n
 /* Takes the ranges that are whole; returns how many are not, and lists them. */
 static uint32_t take(struct gapless_observer *o, uint32_t count, float *params)
 {
-    const struct seq_word *words = board_versions(o->client.board);
+    const struct seq_word *words = shared_stats_versions(o->client.shared_stats);
     uint32_t left = 0, i;
 
     for (i = 0; i < count; i++) {
@@ -88,7 +89,7 @@ static int read_ranges(struct gapless_observer *o, float *params, uint64_t deadl
                        uint64_t *ret_version, struct gapless_error *error)
 {
     uint64_t patient_ns = now_ns(o) + OBSERVER_PATIENCE_NS;
-    uint32_t left = o->client.board->ranges, round, r;
+    uint32_t left = o->client.shared_stats->ranges, round, r;
     int status = client_versions(&o->client, deadline_ns, error);
 
     for (r = 0; r < left; r++)
@@ -108,13 +109,12 @@ static int read_ranges(struct gapless_observer *o, float *params, uint64_t deadl
 static int bring_word(struct gapless_observer *o, uint64_t deadline_ns,
                       struct gapless_error *error)
 {
-    size_t at = offsetof(struct board, copy);
-    size_t bytes = offsetof(struct board, telemetry) - at;
-    int status = client_fetch(&o->client, &o->client.board_region, at, bytes,
+    size_t at = offsetof(struct shared_stats, copy);
+    size_t bytes = offsetof(struct shared_stats, telemetry) - at;
+    int status = client_fetch(&o->client, &o->client.shared_stats_region, at, bytes,
                               deadline_ns, error);
 
-    return status == GAPLESS_OK ? client_settle(&o->client, deadline_ns, error)
-                                : status;
+    return status == GAPLESS_OK ? client_drain(&o->client, deadline_ns, error) : status;
 }
 
 /* One read of the copy. GAPLESS_TORN: there is none newer than `before`, or it
@@ -123,7 +123,7 @@ static int try_copy(struct gapless_observer *o, uint64_t before, float *params,
                     uint64_t deadline_ns, uint64_t *ret_version,
                     struct gapless_error *error)
 {
-    const struct board *b = o->client.board;
+    const struct shared_stats *b = o->client.shared_stats;
     size_t bytes = (size_t)b->count * sizeof(float);
     uint64_t begin, version;
     int status = bring_word(o, deadline_ns, error);
@@ -135,7 +135,7 @@ static int try_copy(struct gapless_observer *o, uint64_t before, float *params,
     if (status == GAPLESS_OK)
         status = client_fetch(&o->client, &o->copy, 0, bytes, deadline_ns, error);
     if (status == GAPLESS_OK)
-        status = client_settle(&o->client, deadline_ns, error);
+        status = client_drain(&o->client, deadline_ns, error);
     if (status == GAPLESS_OK)
         status = bring_word(o, deadline_ns, error);
     if (status != GAPLESS_OK)
@@ -153,7 +153,7 @@ static int read_copy(struct gapless_observer *o, float *params, uint64_t deadlin
     uint64_t before, asked = 0, now;
     int status = bring_word(o, deadline_ns, error);
 
-    before = seq_read_begin(&o->client.board->copy);
+    before = seq_read_begin(&o->client.shared_stats->copy);
     while (status == GAPLESS_OK) {
         now = now_ns(o);
         if (now > deadline_ns)
@@ -174,11 +174,11 @@ static int read_copy(struct gapless_observer *o, float *params, uint64_t deadlin
     return status;
 }
 
-int far_read(struct gapless_observer *o, float *params, uint64_t deadline_ns,
-             uint64_t *ret_version, struct gapless_error *error)
+int remote_read(struct gapless_observer *o, float *params, uint64_t deadline_ns,
+                uint64_t *ret_version, struct gapless_error *error)
 {
     uint64_t first = 0;
-    int status = o->client.board->copies_only != 0
+    int status = o->client.shared_stats->copies_only != 0
                      ? GAPLESS_TORN
                      : read_ranges(o, params, deadline_ns, &first, error);
 
@@ -192,40 +192,40 @@ int far_read(struct gapless_observer *o, float *params, uint64_t deadline_ns,
     return status;
 }
 
-int far_stats(struct gapless_observer *o, struct gapless_error *error)
+int remote_stats(struct gapless_observer *o, struct gapless_error *error)
 {
     uint64_t deadline = client_deadline(&o->client, OBSERVER_FAR_NS);
-    const struct board *b = o->client.board;
-    size_t at = offsetof(struct board, now_ns);
+    const struct shared_stats *b = o->client.shared_stats;
+    size_t at = offsetof(struct shared_stats, now_ns);
     size_t bytes = b->workers_max * sizeof(struct gapless_worker_stats);
     int status = client_poll(&o->client, 0, error);
 
     if (status == GAPLESS_OK)
-        status = client_fetch(&o->client, &o->client.board_region, at,
-                              sizeof(struct board) - at, deadline, error);
+        status = client_fetch(&o->client, &o->client.shared_stats_region, at,
+                              sizeof(struct shared_stats) - at, deadline, error);
     if (status == GAPLESS_OK)
-        status = client_fetch(&o->client, &o->client.board_region,
+        status = client_fetch(&o->client, &o->client.shared_stats_region,
                               (size_t)b->workers_at, bytes, deadline, error);
     if (status == GAPLESS_OK)
-        status = client_settle(&o->client, deadline, error);
+        status = client_drain(&o->client, deadline, error);
     if (status == GAPLESS_OK)
-        o->far_ns = now_ns(o);
+        o->remote_ns = now_ns(o);
     return status;
 }
 
-int far_worker(struct gapless_observer *o, uint32_t worker,
-               struct gapless_worker_stats *ret)
+int remote_worker(struct gapless_observer *o, uint32_t worker,
+                  struct gapless_worker_stats *ret)
 {
     uint64_t now = now_ns(o);
     int status = GAPLESS_OK;
 
-    if (o->far_ns == 0 || now - o->far_ns > FRESH_NS)
-        status = far_stats(o, NULL);
+    if (o->remote_ns == 0 || now - o->remote_ns > FRESH_NS)
+        status = remote_stats(o, NULL);
     if (status != GAPLESS_OK)
         return status;
-    *ret = board_workers(o->client.board)[worker];
+    *ret = shared_stats_workers(o->client.shared_stats)[worker];
     /* Its time is of the master's clock; here it is told in ours. */
     if (ret->seen_ns != 0)
-        ret->seen_ns += o->far_ns - o->client.board->now_ns;
+        ret->seen_ns += o->remote_ns - o->client.shared_stats->now_ns;
     return GAPLESS_OK;
 }

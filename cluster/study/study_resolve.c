@@ -42,7 +42,7 @@ __attribute__((format(printf, 4, 5))) static int refuse(const struct study *stud
 
 /* ---- [study] ------------------------------------------------------------- */
 
-static bool name_set(const char *text, struct study *study, struct parse_why *why)
+static bool name_set(const char *text, struct study *study, struct parse_error *reason)
 {
     size_t bytes = strlen(text);
     bool plain = bytes > 0 && bytes < sizeof study->name && text[0] != '.';
@@ -53,17 +53,17 @@ static bool name_set(const char *text, struct study *study, struct parse_why *wh
         (void)snprintf(study->name, sizeof study->name, "%s", text);
     else
         (void)snprintf(
-            why->text, sizeof why->text,
+            reason->text, sizeof reason->text,
             "takes letters, digits, '.', '_' and '-', at most %zu of them: it "
             "names a folder",
             sizeof study->name - 1);
     return plain;
 }
 
-static bool title_set(const char *text, struct study *study, struct parse_why *why)
+static bool title_set(const char *text, struct study *study, struct parse_error *reason)
 {
     if (strlen(text) >= sizeof study->title) {
-        (void)snprintf(why->text, sizeof why->text,
+        (void)snprintf(reason->text, sizeof reason->text,
                        "is longer than %zu bytes; say more in `about`",
                        sizeof study->title - 1);
         return false;
@@ -72,31 +72,32 @@ static bool title_set(const char *text, struct study *study, struct parse_why *w
     return true;
 }
 
-static bool about_set(const char *text, struct study *study, struct parse_why *why)
+static bool about_set(const char *text, struct study *study, struct parse_error *reason)
 {
-    (void)why;
+    (void)reason;
     study->about = text;
     return true;
 }
 
-static bool target_set(const char *text, struct study *study, struct parse_why *why)
+static bool target_set(const char *text, struct study *study,
+                       struct parse_error *reason)
 {
     static const struct real_bounds share = {0, 1, true, true};
 
-    return parse_real(text, share, &study->target, why);
+    return parse_real(text, share, &study->target, reason);
 }
 
-static bool jobs_set(const char *text, struct study *study, struct parse_why *why)
+static bool jobs_set(const char *text, struct study *study, struct parse_error *reason)
 {
     uint64_t jobs;
 
-    if (!parse_count(text, 0, 1024, &jobs, why))
+    if (!parse_count(text, 0, 1024, &jobs, reason))
         return false;
     study->jobs = (uint32_t)jobs;
     return true;
 }
 
-static bool chart_set(const char *text, struct study *study, struct parse_why *why)
+static bool chart_set(const char *text, struct study *study, struct parse_error *reason)
 {
     size_t used;
 
@@ -105,17 +106,18 @@ static bool chart_set(const char *text, struct study *study, struct parse_why *w
             study->chart = (enum study_chart)i;
             return true;
         }
-    used = (size_t)snprintf(why->text, sizeof why->text, "must be one of");
+    used = (size_t)snprintf(reason->text, sizeof reason->text, "must be one of");
     for (size_t i = 0; i < CHARTS; i++)
-        used += (size_t)snprintf(why->text + used, sizeof why->text - used, " %s,",
-                                 chart_names[i]);
-    (void)snprintf(why->text + used, sizeof why->text - used, " not '%.40s'", text);
+        used += (size_t)snprintf(reason->text + used, sizeof reason->text - used,
+                                 " %s,", chart_names[i]);
+    (void)snprintf(reason->text + used, sizeof reason->text - used, " not '%.40s'",
+                   text);
     return false;
 }
 
 static const struct {
     const char *name;
-    bool (*set)(const char *text, struct study *study, struct parse_why *why);
+    bool (*set)(const char *text, struct study *study, struct parse_error *reason);
 } head_keys[] = {
     {"name", name_set},     {"title", title_set}, {"about", about_set},
     {"target", target_set}, {"jobs", jobs_set},   {"chart", chart_set},
@@ -125,16 +127,16 @@ static const struct {
 static int head_one(struct study *study, const struct study_option *option,
                     struct gapless_error *error)
 {
-    struct parse_why why;
+    struct parse_error reason;
 
     for (size_t i = 0; i < HEAD_KEYS; i++) {
         if (strcmp(option->name, head_keys[i].name) != 0)
             continue;
         if (option->count == 0)
             return refuse(study, option->line, error, "%s has no value", option->name);
-        if (head_keys[i].set(option->value[0].text, study, &why))
+        if (head_keys[i].set(option->value[0].text, study, &reason))
             return GAPLESS_OK;
-        return refuse(study, option->line, error, "%s %s", option->name, why.text);
+        return refuse(study, option->line, error, "%s %s", option->name, reason.text);
     }
     return refuse(study, option->line, error,
                   "[study] knows name, title, about, target, jobs and chart, not "
@@ -179,7 +181,7 @@ static int head_settle(struct study *study, struct gapless_error *error)
 static const char *reserved(const char *name)
 {
     static const struct {
-        const char *name, *why;
+        const char *name, *reason;
     } list[] = {
         {"out", "is chosen by the study, a folder for each run"},
         {"data-fd", "is chosen by the study"},
@@ -193,7 +195,7 @@ static const char *reserved(const char *name)
 
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++)
         if (strcmp(name, list[i].name) == 0)
-            return list[i].why;
+            return list[i].reason;
     return NULL;
 }
 
@@ -226,15 +228,15 @@ static int list_check(const struct study *study, const struct study_option *opti
                       bool lists, struct gapless_error *error)
 {
     struct settings settings;
-    struct parse_why why;
+    struct parse_error reason;
 
     options_defaults(FOR_SIMULATE, &settings);
     for (size_t i = 0; i < option->count; i++) {
         const struct study_value *value = &option->value[i];
 
-        if (!options_set(FOR_SIMULATE, option->name, value->text, &settings, &why))
+        if (!options_set(FOR_SIMULATE, option->name, value->text, &settings, &reason))
             return refuse(study, value->line, error, "%.60s %s%s", option->name,
-                          why.text,
+                          reason.text,
                           !lists && strchr(value->text, ' ') != NULL
                               ? "; lists of values go to [grid]"
                               : "");
@@ -252,11 +254,11 @@ static int options_check(const struct study *study, struct study_options *option
 {
     for (size_t i = 0; i < options->count; i++) {
         struct study_option *option = &options->option[i];
-        const char *why = reserved(option->name);
+        const char *reason = reserved(option->name);
         int status;
 
-        if (why != NULL)
-            return refuse(study, option->line, error, "%s %s", option->name, why);
+        if (reason != NULL)
+            return refuse(study, option->line, error, "%s %s", option->name, reason);
         if (option->count == 0)
             return refuse(study, option->line, error, "%.60s has no value",
                           option->name);
@@ -271,7 +273,7 @@ static int options_check(const struct study *study, struct study_options *option
     return GAPLESS_OK;
 }
 
-int study_settle(struct study *study, struct gapless_error *error)
+int study_resolve(struct study *study, struct gapless_error *error)
 {
     int status = head_settle(study, error);
 
