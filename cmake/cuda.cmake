@@ -149,7 +149,7 @@ if(GAPLESS_HAVE_SHIM AND GAPLESS_GPU_SOURCES)
   add_library(gapless_gpu_shim STATIC $<TARGET_OBJECTS:gapless_gpu_objects>)
   gapless_shim_settings(gapless_gpu_shim)
   set_target_properties(gapless_gpu_shim PROPERTIES LINKER_LANGUAGE CXX)
-  target_link_libraries(gapless_gpu_shim INTERFACE gapless_static) # status.c
+  target_link_libraries(gapless_gpu_shim INTERFACE gapless_internal) # status.c
   add_library(gapless_cuda_fake MODULE $<TARGET_OBJECTS:gapless_gpu_objects> engine/status.c)
   gapless_shim_settings(gapless_cuda_fake)
   set_target_properties(gapless_cuda_fake PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests

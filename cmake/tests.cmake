@@ -155,7 +155,7 @@ file(GLOB scan_sources CONFIGURE_DEPENDS tests/gpu/scan/*.c)
 if(TARGET gapless_cuda AND scan_sources)
   add_executable(gapless_gpu_scan ${scan_sources})
   set_target_properties(gapless_gpu_scan PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
-  target_link_libraries(gapless_gpu_scan PRIVATE gapless_static)
+  target_link_libraries(gapless_gpu_scan PRIVATE gapless_internal)
 endif()
 
 # Programs for the lab's guests; the tests there start them.

@@ -1,6 +1,7 @@
 #!/bin/sh
-# The shared library shows exactly the functions of gapless.h and status.h, under a versioned soname, and needs nothing
-# but libc, libm and threads, and what RDMA takes if it was built with that. The installed tree has what it should have.
+# Both libraries show exactly the functions of gapless.h and status.h; the shared one under a versioned soname, and it needs
+# nothing but libc, libm and threads, and what RDMA takes if it was built with that. The installed tree has what it should
+# have.
 . "$(dirname "$0")/install.sh"
 for tool in nm readelf; do
     command -v $tool >/dev/null || skip "$tool is not installed (Debian: binutils)"
@@ -11,12 +12,17 @@ so=$lib/libgapless.so.$version
 # Declarations only: preprocessed, so that comments and macros are gone.
 for header in gapless status; do
     # shellcheck disable=SC2086
-    $compiler -E -P "$prefix/include/gapless/$header.h" || fail "$header.h does not stand alone"
+    $compiler -E -P -I"$prefix/include" "$prefix/include/gapless/$header.h" || fail "$header.h does not stand alone"
 done | grep -o 'gapless_[a-z0-9_]*(' | tr -d '(' | LC_ALL=C sort -u >"$scratch/declared"
 nm -D --defined-only "$so" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | LC_ALL=C sort -u >"$scratch/exported"
 if ! diff "$scratch/declared" "$scratch/exported" >"$scratch/difference"; then
     cat "$scratch/difference"
     fail "'<': declared but not exported, add it to engine/gapless.map; '>': exported but not declared"
+fi
+nm -g --defined-only "$lib/libgapless.a" | awk 'NF == 3 { print $3 }' | LC_ALL=C sort >"$scratch/global"
+if ! diff "$scratch/declared" "$scratch/global" >"$scratch/difference"; then
+    cat "$scratch/difference"
+    fail "libgapless.a: '<': declared but not defined; '>': a global name that no header declares"
 fi
 
 soname=$(readelf -d "$so" | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p')
