@@ -14,31 +14,88 @@ set(GAPLESS_CUDA_KERNELS ${GAPLESS_GPU_SOURCES})
 list(FILTER GAPLESS_CUDA_KERNELS INCLUDE REGEX "\\.cu$")
 
 # ---- nvcc ----
-# Code for Turing, Ampere, Hopper and two of Blackwell; the last also as PTX, from which the driver makes code for
-# later ones. Minor versions run the code of their major one: 8.6 that of 8.0.
-set(GAPLESS_CUDA_ARCHITECTURES "75-real;80-real;90-real;100-real;120"
-  CACHE STRING "GPU architectures, as in CMAKE_CUDA_ARCHITECTURES")
+# Code for Turing, Ampere, Hopper and two of Blackwell, of these what nvcc knows (CUDA 12.8 is the first to know all); the
+# last also as PTX, from which the driver makes code for later ones. Minor versions run the code of their major one: 8.6
+# that of 8.0.
+set(GAPLESS_CUDA_ARCHITECTURES AUTO CACHE STRING
+  "GPU architectures, as in CMAKE_CUDA_ARCHITECTURES; AUTO: of 75, 80, 90, 100 and 120 those that nvcc knows")
+
+# gapless_cuda_architectures(NVCC RET): those of ours that this nvcc knows; empty if it does not say.
+function(gapless_cuda_architectures nvcc ret)
+  execute_process(COMMAND ${nvcc} --list-gpu-arch OUTPUT_VARIABLE known ERROR_QUIET RESULT_VARIABLE code)
+  set(list)
+  foreach(architecture IN ITEMS 75 80 90 100 120)
+    if(code EQUAL 0 AND known MATCHES "compute_${architecture}[ \r\n]")
+      list(APPEND list ${architecture}-real)
+    endif()
+  endforeach()
+  string(REGEX REPLACE "-real$" "" list "${list}")
+  set(${ret} "${list}" PARENT_SCOPE)
+endfunction()
+
+# gapless_cuda_try(NVCC ARCHITECTURES RET): what is wrong with this compiler, "" if nothing: a project of one line is
+# configured with it, so that a compiler that fails does not stop this one. A success is remembered.
+function(gapless_cuda_try nvcc architectures ret)
+  set(question "${nvcc}|${architectures}|$ENV{CUDAHOSTCXX}|${CMAKE_CUDA_HOST_COMPILER}|${CMAKE_GENERATOR}")
+  if(NOT GAPLESS_CUDA_TRIED STREQUAL question)
+    set(folder ${PROJECT_BINARY_DIR}/CMakeFiles/gapless_cuda_try)
+    file(REMOVE_RECURSE ${folder})
+    file(WRITE ${folder}/CMakeLists.txt "cmake_minimum_required(VERSION 3.25)\nproject(try LANGUAGES CUDA)\n")
+    set(host)
+    if(CMAKE_CUDA_HOST_COMPILER)
+      set(host -DCMAKE_CUDA_HOST_COMPILER=${CMAKE_CUDA_HOST_COMPILER})
+    endif()
+    execute_process(
+      COMMAND ${CMAKE_COMMAND} -S ${folder} -B ${folder}/build -G ${CMAKE_GENERATOR} -DCMAKE_CUDA_COMPILER=${nvcc}
+        "-DCMAKE_CUDA_ARCHITECTURES=${architectures}" ${host}
+      OUTPUT_FILE ${folder}/log ERROR_FILE ${folder}/log RESULT_VARIABLE code)
+    if(NOT code EQUAL 0)
+      set(${ret} "${nvcc} does not work here, see ${folder}/log: is there a C++ compiler that it supports (g++)?"
+        PARENT_SCOPE)
+      return()
+    endif()
+    set(GAPLESS_CUDA_TRIED "${question}" CACHE INTERNAL "a CUDA compiler that works, and for what")
+  endif()
+  set(${ret} "" PARENT_SCOPE)
+endfunction()
+
+# gapless_cuda_find(RET): enables CUDA if it can be, else sets RET to the reason.
+macro(gapless_cuda_find ret)
+  find_program(GAPLESS_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH /usr/local/cuda PATH_SUFFIXES bin)
+  set(nvcc ${GAPLESS_NVCC})
+  if(CMAKE_CUDA_COMPILER)
+    set(nvcc ${CMAKE_CUDA_COMPILER})
+  elseif(DEFINED ENV{CUDACXX})
+    set(nvcc $ENV{CUDACXX})
+  endif()
+  if(DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(architectures ${CMAKE_CUDA_ARCHITECTURES})
+  elseif(GAPLESS_CUDA_ARCHITECTURES STREQUAL AUTO)
+    gapless_cuda_architectures("${nvcc}" architectures)
+  else()
+    set(architectures ${GAPLESS_CUDA_ARCHITECTURES})
+  endif()
+  if(NOT nvcc)
+    set(${ret} "nvcc not found (it is optional: install NVIDIA's CUDA toolkit, or set CUDA_HOME)")
+  elseif(NOT architectures)
+    set(${ret} "'${nvcc} --list-gpu-arch' names none of the GPUs that Gapless has code for")
+  else()
+    gapless_cuda_try("${nvcc}" "${architectures}" ${ret})
+  endif()
+  if(${ret} STREQUAL "")
+    set(CMAKE_CUDA_COMPILER ${nvcc})
+    set(CMAKE_CUDA_ARCHITECTURES ${architectures})
+    enable_language(CUDA)
+    set(GAPLESS_HAVE_CUDA ON)
+  endif()
+endmacro()
+
 set(GAPLESS_HAVE_CUDA OFF)
 set(GAPLESS_CUDA_WHY "switched off")
 if(GAPLESS_SANITIZE)
   set(GAPLESS_CUDA_WHY "not with sanitizers")
 elseif(GAPLESS_CUDA STREQUAL AUTO OR GAPLESS_CUDA)
-  find_program(GAPLESS_NVCC nvcc HINTS ENV CUDACXX ENV CUDA_HOME ENV CUDA_PATH /usr/local/cuda PATH_SUFFIXES bin)
-  set(GAPLESS_CUDA_WHY "nvcc not found (it is optional: install NVIDIA's CUDA toolkit, or set CUDA_HOME)")
-  if(GAPLESS_NVCC)
-    if(NOT DEFINED ENV{CUDACXX})
-      set(ENV{CUDACXX} ${GAPLESS_NVCC})
-    endif()
-    check_language(CUDA)
-    set(GAPLESS_CUDA_WHY "$ENV{CUDACXX} does not work here: is there a C++ compiler that it supports (g++)?")
-    if(CMAKE_CUDA_COMPILER)
-      if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-        set(CMAKE_CUDA_ARCHITECTURES ${GAPLESS_CUDA_ARCHITECTURES})
-      endif()
-      enable_language(CUDA)
-      set(GAPLESS_HAVE_CUDA ON)
-    endif()
-  endif()
+  gapless_cuda_find(GAPLESS_CUDA_WHY)
   if(NOT GAPLESS_HAVE_CUDA AND NOT GAPLESS_CUDA STREQUAL AUTO)
     message(FATAL_ERROR "GAPLESS_CUDA=${GAPLESS_CUDA}: ${GAPLESS_CUDA_WHY} "
       "Configure with GAPLESS_CUDA=OFF (or AUTO) to build without.")

@@ -36,3 +36,11 @@ list(JOIN GAPLESS_PC_NETWORK " " GAPLESS_PC_NETWORK)
 configure_file(engine/gapless.pc.in gapless.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/gapless.pc
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT development)
+
+# All that is installed, and nothing else: what `cmake --install` needs where tests are configured and not built.
+add_custom_target(gapless_installed)
+foreach(target IN ITEMS gapless_program gapless_shared gapless_static gapless_cuda gapless_cifar10)
+  if(TARGET ${target})
+    add_dependencies(gapless_installed ${target})
+  endif()
+endforeach()

@@ -125,8 +125,9 @@ static int open_anywhere(const struct gpu_plugin **ret, const char *folder,
         return gapless_error_set(
             error, GAPLESS_MISSING, 0,
             "GPUs need the plugin " PLUGIN_FILE ", and it is not in %.200s, its ../lib "
-            "or where the system looks. Build it where nvcc is (cmake "
-            "-DGAPLESS_CUDA=ON), or set " PLUGIN_VARIABLE " to its path",
+            "or where the system looks. Build it where nvcc is (cmake -B build "
+            "-DGAPLESS_CUDA=ON && cmake --build build --target gapless_cuda), or "
+            "set " PLUGIN_VARIABLE " to its path",
             folder);
     if (status != GAPLESS_OK && error != NULL)
         *error = reason;

@@ -143,6 +143,7 @@ static void places(void **state)
     assert_int_equal(opened(program, NULL, text, sizeof text), GAPLESS_MISSING);
     assert_non_null(strstr(text, "/at/bin"));
     assert_non_null(strstr(text, "GAPLESS_CUDA=ON"));
+    assert_non_null(strstr(text, "--target gapless_cuda"));
     assert_int_equal(opened(program, "", text, sizeof text), GAPLESS_MISSING);
     assert_non_null(strstr(text, "GAPLESS_CUDA=ON"));
     compile("libgapless_cuda", "DEVICE_ABI", "sizeof p", "0.0.8");
