@@ -124,7 +124,6 @@ if(GAPLESS_HAVE_CUDA AND GAPLESS_CUDA_KERNELS)
   set_target_properties(gapless_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Static
     C_VISIBILITY_PRESET hidden CUDA_VISIBILITY_PRESET hidden)
   target_link_options(gapless_cuda PRIVATE LINKER:--exclude-libs,ALL LINKER:--no-undefined)
-  install(TARGETS gapless_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT runtime)
 endif()
 
 # ---- the shim, for tests ----

@@ -3,12 +3,20 @@
 include(CMakePackageConfigHelpers)
 set(GAPLESS_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/gapless)
 
-install(TARGETS gapless_program RUNTIME COMPONENT runtime)
-if(TARGET gapless_shared)
-  install(TARGETS gapless_shared EXPORT gapless
-    LIBRARY COMPONENT runtime NAMELINK_COMPONENT development)
-endif()
-install(TARGETS gapless_static EXPORT gapless ARCHIVE COMPONENT development)
+# All that is built and installed: `cmake --build build --target gapless_installed` is enough for `cmake --install`.
+add_custom_target(gapless_installed)
+macro(gapless_install target) # and what install(TARGETS) takes
+  if(TARGET ${target})
+    install(TARGETS ${target} ${ARGN})
+    add_dependencies(gapless_installed ${target})
+  endif()
+endmacro()
+
+gapless_install(gapless_program RUNTIME COMPONENT runtime)
+gapless_install(gapless_cifar10 RUNTIME COMPONENT runtime)
+gapless_install(gapless_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT runtime)
+gapless_install(gapless_shared EXPORT gapless LIBRARY COMPONENT runtime NAMELINK_COMPONENT development)
+gapless_install(gapless_static EXPORT gapless ARCHIVE COMPONENT development)
 install(DIRECTORY engine/include/gapless DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT development)
 install(FILES LICENSE CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT runtime)
 
@@ -36,11 +44,3 @@ list(JOIN GAPLESS_PC_NETWORK " " GAPLESS_PC_NETWORK)
 configure_file(engine/gapless.pc.in gapless.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/gapless.pc
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT development)
-
-# All that is installed, and nothing else: what `cmake --install` needs where tests are configured and not built.
-add_custom_target(gapless_installed)
-foreach(target IN ITEMS gapless_program gapless_shared gapless_static gapless_cuda gapless_cifar10)
-  if(TARGET ${target})
-    add_dependencies(gapless_installed ${target})
-  endif()
-endforeach()
