@@ -4,7 +4,7 @@
 
 #include "cluster/task/config.h"
 #include "cluster/program/program.h"
-#include "cluster/train/train_group.h"
+#include "cluster/gpus/where.h"
 #include "engine/run/schedule.h"
 
 #include <math.h>
@@ -53,8 +53,8 @@ static int choose_device(struct settings *settings, struct gapless_error *error)
     bool named = options_source(settings, "device") > OPTION_DEFAULT;
     bool workers = options_source(settings, "worker-device") > OPTION_DEFAULT;
     const char *where = NULL;
-    int status = train_group_where(
-        settings, !named && workers ? "worker-device" : "device", &where, error);
+    int status = gpus_where(settings, !named && workers ? "worker-device" : "device",
+                            &where, error);
 
     if (status == GAPLESS_OK)
         settings->device = settings->worker_device = where;

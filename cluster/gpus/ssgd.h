@@ -68,7 +68,7 @@ void *ssgd_drive(void *context);
 /* A copy of what the driver says of the run, into facts and worker. True: it ended. */
 bool ssgd_look(struct ssgd *run);
 
-/* ssgd_end.c: measures and writes what there is. The exit code. */
+/* ssgd_drive.c: measures and writes what there is. The exit code. */
 int ssgd_finish(struct ssgd *run);
 
 #endif

@@ -2,9 +2,13 @@
 #include "cluster/gpus/ssgd.h"
 
 #include "engine/run/schedule.h"
+#include "cluster/program/program.h"
+#include "engine/run/checkpoint.h"
+#include "engine/run/layout.h"
 
 #include <math.h>
 #include <string.h>
+#include <stdio.h>
 
 #define LOSSES 100u /* that the running mean is over, as the master's */
 
@@ -126,4 +130,132 @@ bool ssgd_look(struct ssgd *run)
     run->facts.elapsed = now_seconds() - run->start;
     look_at_workers(run, loss);
     return ended;
+}
+
+/* ---- the end ------------------------------------------------------------- */
+
+/* The final parameters, from the GPUs that still have them. */
+static bool fetch(struct ssgd *run)
+{
+    size_t count = run->task.model.parameters;
+    double sum = 0.0;
+
+    run->parameters_rms = (double)NAN;
+    if (run->failure.status != GAPLESS_OK)
+        return false;
+    if (gpus_read(run->gpus, run->evaluator.theta, &run->failure) != GAPLESS_OK)
+        return false;
+    for (size_t i = 0; i < count; i++)
+        sum += (double)run->evaluator.theta[i] * (double)run->evaluator.theta[i];
+    run->parameters_rms = sqrt(sum / (double)count);
+    return true;
+}
+
+static void measure(struct ssgd *run, bool fetched)
+{
+    struct evaluator *evaluator = &run->evaluator;
+
+    evaluator->accuracy = evaluator->mean_loss = (double)NAN;
+    if (!fetched)
+        return;
+    evaluator_start(evaluator);
+    while (!evaluator_work(evaluator, 0.1))
+        ;
+    run->facts.accuracy = evaluator->accuracy;
+}
+
+static void last_line(struct ssgd *run)
+{
+    struct metrics_sample sample = {
+        .elapsed = run->facts.elapsed,
+        .updates_per_second = run->facts.updates_per_second,
+        .epoch = (double)run->facts.stats.gradients / run->facts.epoch_gradients,
+        .accuracy = run->evaluator.accuracy,
+        .test_loss = run->evaluator.mean_loss,
+        .stats = &run->facts.stats,
+    };
+
+    results_metrics(&run->results, &sample);
+}
+
+static int save(struct ssgd *run, struct gapless_error *error)
+{
+    char path[RESULTS_PATH_MAX], gradients[24];
+    const char *const metadata[] = {
+        "gapless",   gapless_version(), "rule", run->settings.rule,
+        "gradients", gradients,         NULL};
+    struct layout layout;
+    int status = results_path(run->folder, "model.safetensors", path, error);
+
+    (void)snprintf(gradients, sizeof gradients, "%llu",
+                   (unsigned long long)run->facts.stats.gradients);
+    if (status == GAPLESS_OK)
+        status = results_set_aside(run->folder, "model.safetensors",
+                                   "model.previous.safetensors", error);
+    if (status == GAPLESS_OK)
+        status = layout_init(&layout, &run->task.shape, 0, 0, error);
+    if (status != GAPLESS_OK)
+        return status;
+    status = checkpoint_save(&layout, run->evaluator.theta, path, metadata, error);
+    layout_free(&layout);
+    return status;
+}
+
+static int say_how(const struct ssgd *run, bool good)
+{
+    const char *failure = run->failure.text;
+
+    if (run->results.failed)
+        (void)report_error("train", &run->results.error);
+    if (run->failure.status != GAPLESS_OK)
+        report_failure("train", "the group failed and left: %s", failure);
+    if (!good || run->failure.status != GAPLESS_OK || run->results.failed)
+        return EXIT_FAILED;
+    return run->signal != 0 ? 128 + run->signal : EXIT_DONE;
+}
+
+int ssgd_finish(struct ssgd *run)
+{
+    struct gapless_error error = {0};
+    struct outcome outcome = {
+        .settings = &run->settings,
+        .task = &run->task,
+        .stats = &run->facts.stats,
+        .worker = run->worker,
+        .worker_count = run->size,
+        .stopped = run->signal != 0,
+        .argc = run->argc,
+        .argv = run->argv,
+    };
+    bool fetched;
+    int status = GAPLESS_OK;
+
+    (void)ssgd_look(run);
+    if (!run->begun) {
+        view_leave(&run->view);
+        if (run->failure.status == GAPLESS_OK)
+            report_failure("train", "stopped before the run began");
+        return say_how(run, true);
+    }
+    fetched = fetch(run);
+    measure(run, fetched);
+    last_line(run);
+    view_leave(&run->view);
+    outcome.accuracy = run->evaluator.accuracy;
+    outcome.test_loss = run->evaluator.mean_loss;
+    outcome.parameters_rms = run->parameters_rms;
+    outcome.failure = run->failure.status != GAPLESS_OK ? run->failure.text : NULL;
+    outcome.workers_lost = run->failure.status != GAPLESS_OK;
+    if (fetched)
+        status = save(run, &error);
+    if (status == GAPLESS_OK)
+        status = results_write(&run->results, &outcome, &error);
+    results_print(&outcome);
+    (void)printf("\n  %s/: %smetrics.jsonl%s\n", run->folder,
+                 status == GAPLESS_OK ? "result.json, " : "",
+                 fetched && status == GAPLESS_OK ? ", model.safetensors" : "");
+    (void)fflush(stdout);
+    if (status != GAPLESS_OK)
+        (void)report_error("train", &error);
+    return say_how(run, status == GAPLESS_OK);
 }

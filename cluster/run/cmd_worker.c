@@ -10,7 +10,7 @@
 #include "cluster/program/program.h"
 #include "cluster/run/reconnect.h"
 #include "cluster/task/task.h"
-#include "cluster/train/train_group.h"
+#include "cluster/gpus/where.h"
 #include "cluster/run/worker_device.h"
 
 #include <math.h>
@@ -139,7 +139,7 @@ static int open_task(struct working *working, struct gapless_error *error)
 static int open_group(struct working *working, struct gapless_error *error)
 {
     struct gpus_config config = {.task = &working->task};
-    int status = train_group_where(&working->settings, "device", &config.device, error);
+    int status = gpus_where(&working->settings, "device", &config.device, error);
 
     return status == GAPLESS_OK ? gpus_open(&config, &working->gpus, error) : status;
 }

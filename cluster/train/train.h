@@ -4,9 +4,8 @@
  *       └────── observer ────────┘
  *
  * One thread, a tick of a tenth of a second: signals and ends of children are waited
- * for with sigtimedwait, so nothing happens asynchronously. Each step is in one of
- * three files: train_workers.c (the processes), train_watch.c (the tick), train_end.c
- * (what is left when it is over).
+ * for with sigtimedwait, so nothing happens asynchronously. The processes are in
+ * train_workers.c, the tick and what is left when it is over in train_watch.c.
  */
 #ifndef CLUSTER_TRAIN_H
 #define CLUSTER_TRAIN_H
@@ -86,7 +85,6 @@ void train_metrics(struct train *train);
 /* Statistics as they are now. False: the master is gone. */
 bool train_look(struct train *train);
 
-/* train_end.c */
 /* Reads and measures what was trained, ends the processes, writes the files, prints the
  * table. The exit code. */
 int train_finish(struct train *train);

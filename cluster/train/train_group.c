@@ -1,34 +1,17 @@
 /* Worker processes that are groups of GPUs, for gapless train. */
 #include "cluster/train/train_group.h"
 
+#include "cluster/gpus/where.h"
 #include "cluster/train/train.h"
 
 #include <stdio.h>
 #include <string.h>
 
-int train_group_where(const struct settings *settings, const char *option,
-                      const char **ret, struct gapless_error *error)
-{
-    const char *where =
-        strcmp(option, "device") == 0 ? settings->device : settings->worker_device;
-
-    if (options_source(settings, option) <= OPTION_DEFAULT)
-        where = "cuda:all";
-    if (strcmp(where, "cpu") == 0 || strcmp(where, "auto") == 0)
-        return gapless_error_set(error, GAPLESS_INVALID, 0,
-                                 "--group nccl is for GPUs, not for --%s %s: write "
-                                 "cuda:all or which ones, or leave --group out",
-                                 option, where);
-    *ret = where;
-    return GAPLESS_OK;
-}
-
 int train_group_places(struct train *train, struct gapless_error *error)
 {
     struct settings *settings = &train->settings;
     struct parse_error reason;
-    int status =
-        train_group_where(settings, "worker-device", &settings->worker_device, error);
+    int status = gpus_where(settings, "worker-device", &settings->worker_device, error);
 
     if (status == GAPLESS_OK)
         status = worker_places(settings->worker_device, &train->task.model,

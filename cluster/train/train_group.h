@@ -8,10 +8,6 @@
 
 struct train;
 
-/* The GPUs of a group, as --`option` (device, worker-device) has them: all, if it was
- * not given. GAPLESS_INVALID where it names no GPUs. */
-int train_group_where(const struct settings *settings, const char *option,
-                      const char **ret, struct gapless_error *error);
 /* gapless train --group nccl with a master: each worker process is a group of as many
  * GPUs as the others; one group of all GPUs unless --workers was given. */
 int train_group_places(struct train *train, struct gapless_error *error);
