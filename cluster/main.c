@@ -4,8 +4,11 @@
 #include "cluster/options/parse.h"
 #include "cluster/plan/plan.h"
 #include "cluster/program/program.h"
+#include "cluster/workloads/blas_core.h"
 
+#include <limits.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -110,6 +113,26 @@ static int cmd_version(int argc, char **argv)
     return EXIT_DONE;
 }
 
+/* Of commands that multiply matrices: may start the program again, with better kernels of
+ * OpenBLAS, and says so. The doctor says more itself. */
+static void choose_kernels(const struct command *command, char **argv)
+{
+    static int (*const multiply[])(int, char **) = {
+        cmd_train,    cmd_master, cmd_worker, cmd_observe,
+        cmd_simulate, cmd_study,  cmd_doctor};
+    char file[PATH_MAX];
+    bool found = false;
+
+    for (size_t i = 0; i < sizeof multiply / sizeof multiply[0]; i++)
+        found = found || command->run == multiply[i];
+    if (!found)
+        return;
+    program_file(file, sizeof file);
+    blas_core_choose(file, argv);
+    if (blas_core_note()[0] != '\0' && command->run != cmd_doctor)
+        report_failure(command->name, "%s", blas_core_note());
+}
+
 int main(int argc, char **argv)
 {
     const struct command *command;
@@ -123,5 +146,6 @@ int main(int argc, char **argv)
     command = command_find(argv[1]);
     if (command == NULL)
         return unknown(argv[1]);
+    choose_kernels(command, argv);
     return command->run(argc - 1, argv + 1);
 }

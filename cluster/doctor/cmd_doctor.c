@@ -9,11 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* OpenBLAS has these; another BLAS need not. */
-__attribute__((weak)) extern char *openblas_get_config(void);
-__attribute__((weak)) extern char *openblas_get_corename(void);
-__attribute__((weak)) extern int openblas_get_num_threads(void);
-
 static bool missing;
 
 void doctor_tell(enum finding finding, const char *name, const char *format, ...)
@@ -55,33 +50,6 @@ static void tell_transports(void)
     doctor_tell(NOTED, "libfabric", "this version has no libfabric transport");
 }
 
-static void tell_blas(void)
-{
-    const char *core = getenv("OPENBLAS_CORETYPE");
-    const char *threads = getenv("OPENBLAS_NUM_THREADS");
-
-    (void)printf("\narithmetic\n");
-    if (openblas_get_config != NULL && openblas_get_corename != NULL) {
-        doctor_tell(FOUND, "BLAS", "%s", openblas_get_config());
-        doctor_tell(FOUND, "BLAS core", "%s", openblas_get_corename());
-    } else {
-        doctor_tell(NOTED, "BLAS",
-                    "not OpenBLAS: keep it to one thread a process yourself");
-    }
-    if (openblas_get_num_threads != NULL)
-        doctor_tell(NOTED, "BLAS threads",
-                    "%d here%s; gapless train gives each worker one",
-                    openblas_get_num_threads(),
-                    threads != NULL ? " (OPENBLAS_NUM_THREADS)" : "");
-    if (core != NULL && core[0] != '\0') {
-        doctor_tell(LACKING, "",
-                    "OPENBLAS_CORETYPE=%s forces a core type: it can halve "
-                    "the speed",
-                    core);
-        doctor_remedy("unset OPENBLAS_CORETYPE");
-    }
-}
-
 static void tell_data(const char *folder)
 {
     static const char *const names[] = {"fashion-mnist", "mnist", "cifar-10"};
@@ -120,7 +88,7 @@ int cmd_doctor(int argc, char **argv)
     doctor_machine();
     tell_transports();
     doctor_gpu();
-    tell_blas();
+    doctor_blas();
     tell_data(settings.data_dir);
     (void)printf("\n%s\n", doctor_missing()
                                ? "Something is missing that every run needs: see the "

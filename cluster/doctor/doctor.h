@@ -21,6 +21,8 @@ bool doctor_missing(void);
 
 /* doctor_machine.c: processor, memory, limits, kernel */
 void doctor_machine(void);
+/* doctor_blas.c: which kernels multiply matrices, and whether they do it rightly */
+void doctor_blas(void);
 /* doctor_network.c: RDMA devices, who may use them, how much memory may be locked */
 void doctor_network(void);
 /* doctor_gpu.c: GPUs, and how cards reach their memory; none is no fault */

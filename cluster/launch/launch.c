@@ -42,19 +42,6 @@ static void become(int log, pid_t parent, const char *program, char *const *argv
     _exit(127);
 }
 
-/* The file of this program, so that processes go by its name; the link itself where the
- * file was replaced. */
-static void program_path(char *ret, size_t max)
-{
-    static const char link[] = "/proc/self/exe";
-    ssize_t bytes = readlink(link, ret, max - 1);
-
-    if (bytes > 0)
-        ret[bytes] = '\0';
-    if (bytes <= 0 || access(ret, X_OK) != 0)
-        (void)snprintf(ret, max, "%s", link);
-}
-
 bool launch_argument(struct launch_arguments *to, const char *format, ...)
 {
     va_list list;
@@ -95,7 +82,7 @@ int launch_child(const char *name, const char *log_folder, char *const *argv,
     if (log < 0)
         return gapless_error_set(error, GAPLESS_IO, errno, "cannot write %.150s",
                                  child.log);
-    program_path(program, sizeof program);
+    program_file(program, sizeof program);
     child.pid = fork();
     if (child.pid == 0)
         become(log, parent, program, argv);

@@ -6,6 +6,8 @@
 
 #include <gapless/gapless.h>
 
+#include <stddef.h>
+
 enum {
     EXIT_DONE = 0,
     EXIT_FAILED = 1,
@@ -24,6 +26,10 @@ int cmd_rules(int argc, char **argv);
 int cmd_plan(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
+
+/* The file of this program, to start it again by its name; /proc/self/exe where that file
+ * was replaced. */
+void program_file(char *ret, size_t max);
 
 /* "gapless train: ..." on stderr. */
 void report_failure(const char *command, const char *format, ...)
