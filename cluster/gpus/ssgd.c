@@ -338,6 +338,7 @@ int ssgd_train(const struct settings *settings, int argc, char **argv)
     catch_signals(&run);
     if (prepare(&run, &error) != GAPLESS_OK)
         return close_all(&run, report_error("train", &error));
+    config_report_warmup("train", &run.settings);
     announce(&run);
     run.evaluator.accuracy = run.evaluator.mean_loss = (double)NAN;
     if (drive(&run, &error) != GAPLESS_OK)

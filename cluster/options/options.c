@@ -421,15 +421,6 @@ bool options_set(enum option_command command, const char *name, const char *text
     return false;
 }
 
-/* Who asks for a cosine wants no milestones but those asked for. */
-static void leave_out_steps(enum option_command command, struct settings *ret)
-{
-    for (unsigned i = 0; i < options_count; i++)
-        if (strcmp(options_table[i].name, "steps") == 0 &&
-            (options_table[i].commands & command) != 0)
-            (void)option_set(command, i, "none", OPTION_DEFAULT, "", ret);
-}
-
 enum options_outcome options_read(enum option_command command, int argc, char **argv,
                                   struct settings *ret)
 {
@@ -444,8 +435,7 @@ enum options_outcome options_read(enum option_command command, int argc, char **
         !read_flags(command, argc, argv, &found) || !consistent(command, &found) ||
         !options_network(command, &found))
         return OPTIONS_WRONG;
-    if (found.cosine && options_source(&found, "steps") == OPTION_DEFAULT)
-        leave_out_steps(command, &found);
+    options_derive(command, &found);
     if (found.help) {
         options_help(command, stdout);
         return OPTIONS_HELPED;

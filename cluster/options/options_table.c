@@ -33,7 +33,7 @@ const struct option_row options_table[] = {
     {"momentum", 0, false, RUNS, KIND_REAL, GROUP_RULE, "M", "0.9", AT(momentum), {0, 1, false, true}, NULL,
      "0 <= M < 1"},
     {"warmup", 0, false, RUNS, KIND_SPAN, GROUP_RULE, "SPAN", "1epoch", AT(warmup), ANY, NULL,
-     "the rate rises from RATE / workers: 1epoch, 500updates, or 0.1 of the run; 0: none"},
+     "the rate rises from RATE / workers: 1epoch, 500updates, or 0.1 of the run; 0: none (default: 1epoch, but at most a tenth of the run)"},
     {"steps", 0, false, RUNS, KIND_STEPS, GROUP_RULE, "LIST", "0.6:0.1,0.85:0.1", AT(steps), ANY, NULL,
      "SPAN:FACTOR,...: from there on the rate is multiplied by FACTOR; none: no steps"},
     {"schedule", 0, false, RUNS, KIND_SCHEDULE, GROUP_RULE, "KIND", "constant", AT(cosine), ANY, NULL,

@@ -168,6 +168,7 @@ static void open_view(struct serving *serving)
                       serving->worker, serving->config.workers_max);
     if (settings->quiet)
         return;
+    config_report_warmup("master", settings);
     view_note(&serving->view,
               "gapless master: listening at %s; workers join by: gapless worker "
               "--master %s%s%s",

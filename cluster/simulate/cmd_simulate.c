@@ -137,6 +137,7 @@ static void announce(struct simulate *s)
     s->facts.workers = settings->workers;
     s->facts.total = s->total;
     progress_open(&s->progress, settings->quiet, settings->no_color);
+    config_report_warmup("simulate", settings);
     if (settings->quiet)
         return;
     (void)printf("gapless simulate: %s, %u worker%s, %s%s%s (%s parameters), %g "

@@ -214,6 +214,23 @@ static int finish(struct work *work, int status, struct gapless_error *error)
     return EXIT_FAILED;
 }
 
+/* Whether, and of how many runs, the warm-up is shorter than usual. */
+static void report_warmup(const struct work *work)
+{
+    struct settings settings;
+    size_t runs = 0;
+
+    for (size_t i = 0; i < work->plan.trials; i++)
+        runs += plan_settings(&work->plan, &work->plan.trial[i], &settings) &&
+                options_warmup_shortened(&settings);
+    if (runs == 0 || work->settings.quiet)
+        return;
+    (void)printf("gapless study: the warm-up is a tenth of the run in %zu of %zu runs; "
+                 "warmup = SPAN in [run] chooses another\n",
+                 runs, work->plan.trials);
+    (void)fflush(stdout);
+}
+
 static int execute(struct work *work, struct gapless_error *error)
 {
     int status = prepare(work, error);
@@ -237,6 +254,7 @@ static int execute(struct work *work, struct gapless_error *error)
                      done, work->run.jobs, work->folder);
         (void)fflush(stdout);
     }
+    report_warmup(work);
     block_signals(&work->run.signals);
     status = study_run(&work->run, error);
     return finish(work, status, error);

@@ -305,8 +305,7 @@ bool plan_settings(const struct plan *plan, const struct trial *trial,
         if (trial->value[i] != NULL &&
             !options_set(FOR_SIMULATE, plan->column[i], trial->value[i], ret, &reason))
             return false;
-    if (ret->cosine && options_source(ret, "steps") == OPTION_DEFAULT)
-        return options_set(FOR_SIMULATE, "steps", "none", ret, &reason);
+    options_derive(FOR_SIMULATE, ret);
     return true;
 }
 

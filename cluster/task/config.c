@@ -122,3 +122,15 @@ char *config_note(const struct settings *settings)
     free(ret);
     return NULL;
 }
+
+void config_report_warmup(const char *command, const struct settings *settings)
+{
+    if (settings->quiet || !options_warmup_shortened(settings))
+        return;
+    (void)printf(
+        "gapless %s: the warm-up is a tenth of the run, %.3g epoch%s; --warmup "
+        "SPAN chooses another\n",
+        command, settings->warmup.amount * settings->epochs,
+        settings->warmup.amount * settings->epochs > 1.0 ? "s" : "");
+    (void)fflush(stdout);
+}

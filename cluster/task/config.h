@@ -23,4 +23,7 @@ extern const char *const config_names[];
  * malloc'ed; NULL: no memory. */
 char *config_note(const struct settings *settings);
 
+/* Says, unless --quiet, that the warm-up is shorter than usual because the run is. */
+void config_report_warmup(const char *command, const struct settings *settings);
+
 #endif

@@ -4,6 +4,7 @@
 
 #include "cluster/options/device_choice.h"
 #include "cluster/program/program.h"
+#include "cluster/task/config.h"
 #include "cluster/gpus/ssgd.h"
 
 #include <errno.h>
@@ -219,6 +220,7 @@ static int run(struct train *train, struct gapless_error *error)
                            "train --data synthetic");
         return code;
     }
+    config_report_warmup("train", &train->settings);
     open_view(train);
     train->start = now_seconds();
     status = train_start(train, error);

@@ -12,7 +12,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define RUN "simulate --data synthetic:1200x16x4 --model mlp:8 --workers 5 --epochs 3"
+#define RUN                                                                            \
+    "simulate --data synthetic:1200x16x4 --model mlp:8 --workers 5 --epochs 3 "        \
+    "--warmup 1epoch"
 
 /* `line` with --out FOLDER/name behind it. */
 static void simulate(const char *environment, const char *line, const char *name,
@@ -219,7 +221,7 @@ static void test_files(void **state)
     run = run_json(run_dir, "a/run.json");
     for (size_t i = 0; i < sizeof costs / sizeof costs[0]; i++)
         assert_true(run_number(run, costs[i]) > 0.0);
-    assert_int_equal(json_array_size(json_object_get(run, "command")), 16);
+    assert_int_equal(json_array_size(json_object_get(run, "command")), 18);
     assert_int_equal(strlen(json_string_value(json_object_get(run, "started"))), 20);
     json_decref(run);
 }
@@ -231,6 +233,30 @@ static bool exists(const char *name)
 
     (void)snprintf(path, sizeof path, "%s/%s", run_dir, name);
     return stat(path, &info) == 0 && info.st_size > 0;
+}
+
+/* A warm-up that nobody asked for is shortened, aloud; one that was asked for is not. */
+static void test_warmup(void **state)
+{
+    static const char *const lines[] = {
+        "simulate --data synthetic:400x8x2 --model softmax --epochs 1",
+        "simulate --data synthetic:400x8x2 --model softmax --epochs 1 --warmup 1epoch"};
+    static const char *const says[] = {
+        "gapless simulate: the warm-up is a tenth of the run, 0.1 epoch",
+        "gapless simulate: dana-ga"};
+    static const double amount[] = {0.1, 1.0};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const char *name = i == 0 ? "a" : "b";
+        json_t *result, *warmup;
+
+        simulate(NULL, lines[i], name, 0, says[i]);
+        result = result_of(name);
+        warmup = json_object_get(json_object_get(result, "schedule"), "warmup");
+        assert_true(fabs(run_number(warmup, "amount") - amount[i]) < 1e-12);
+        json_decref(result);
+    }
 }
 
 static void test_set_aside(void **state)
@@ -469,6 +495,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_same_bytes_everywhere, run_set_up,
                                         run_tear_down),
         cmocka_unit_test_setup_teardown(test_files, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_warmup, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_set_aside, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_measured_only_at_the_end, run_set_up,
                                         run_tear_down),

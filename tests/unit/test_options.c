@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -189,6 +190,43 @@ static void test_schedules(void **state)
     assert_false(got.cosine);
     assert_int_equal(read_line(FOR_TRAIN, "train --horizon 0", &got), OPTIONS_GO);
     assert_true(got.horizon_set && got.horizon == 0.0);
+}
+
+static void check_warmup(enum option_command command, const char *line,
+                         enum span_unit unit, double amount, bool shortened)
+{
+    struct settings got;
+
+    assert_int_equal(read_line(command, line, &got), OPTIONS_GO);
+    if (got.warmup.unit != unit || fabs(got.warmup.amount - amount) > 1e-12 ||
+        options_warmup_shortened(&got) != shortened)
+        fail_msg("%s: a warm-up of %g, unit %d", line, got.warmup.amount,
+                 (int)got.warmup.unit);
+}
+
+/* At most a tenth of the run, unless it was given. */
+static void test_warmup(void **state)
+{
+    struct settings got;
+
+    (void)state;
+    check_warmup(FOR_TRAIN, "train", SPAN_FRACTION, 0.1, true);
+    check_warmup(FOR_MASTER, "master --epochs 9.9", SPAN_FRACTION, 0.1, true);
+    check_warmup(FOR_SIMULATE, "simulate --epochs 0.5", SPAN_FRACTION, 0.1, true);
+    check_warmup(FOR_TRAIN, "train --epochs 10", SPAN_EPOCHS, 1.0, false);
+    check_warmup(FOR_TRAIN, "train --epochs 100", SPAN_EPOCHS, 1.0, false);
+    check_warmup(FOR_TRAIN, "train --epochs 1 --warmup 1epoch", SPAN_EPOCHS, 1.0,
+                 false);
+    check_warmup(FOR_TRAIN, "train --epochs 1 --warmup 0.1", SPAN_FRACTION, 0.1, false);
+    check_warmup(FOR_SIMULATE, "simulate --epochs 1 --warmup 0", SPAN_FRACTION, 0.0,
+                 false);
+    assert_int_equal(setenv("GAPLESS_WARMUP", "7updates", 1), 0);
+    check_warmup(FOR_TRAIN, "train --epochs 1", SPAN_UPDATES, 7.0, false);
+    assert_int_equal(unsetenv("GAPLESS_WARMUP"), 0);
+    assert_int_equal(read_line(FOR_TRAIN, "train", &got), OPTIONS_GO);
+    assert_int_equal(options_source(&got, "warmup"), OPTION_DEFAULT);
+    assert_string_equal(options_text(&got, "warmup"), "0.1");
+    assert_int_equal(read_line(FOR_WORKER, "worker", &got), OPTIONS_GO);
 }
 
 static void test_outcome_untouched(void **state)
@@ -487,21 +525,14 @@ static void test_help_fits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_counts),
-        cmocka_unit_test(test_reals),
-        cmocka_unit_test(test_spans),
-        cmocka_unit_test(test_nearest),
-        cmocka_unit_test(test_sources),
-        cmocka_unit_test(test_schedules),
-        cmocka_unit_test(test_outcome_untouched),
-        cmocka_unit_test(test_emit),
-        cmocka_unit_test(test_times),
-        cmocka_unit_test(test_simulation),
-        cmocka_unit_test(test_operands),
-        cmocka_unit_test(test_same_and_take),
-        cmocka_unit_test(test_network),
-        cmocka_unit_test(test_verbs),
-        cmocka_unit_test(test_help_fits),
+        cmocka_unit_test(test_counts),        cmocka_unit_test(test_reals),
+        cmocka_unit_test(test_spans),         cmocka_unit_test(test_nearest),
+        cmocka_unit_test(test_sources),       cmocka_unit_test(test_schedules),
+        cmocka_unit_test(test_warmup),        cmocka_unit_test(test_outcome_untouched),
+        cmocka_unit_test(test_emit),          cmocka_unit_test(test_times),
+        cmocka_unit_test(test_simulation),    cmocka_unit_test(test_operands),
+        cmocka_unit_test(test_same_and_take), cmocka_unit_test(test_network),
+        cmocka_unit_test(test_verbs),         cmocka_unit_test(test_help_fits),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
