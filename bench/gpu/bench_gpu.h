@@ -1,6 +1,6 @@
 /* Private to `gapless bench gpu`: what its files share.
  *
- *   bench_gpu.c          options, opening the GPU, the table
+ *   bench_gpu.c          opening the GPU, the table
  *   bench_gpu_bytes.c    bytes a parameter of each rule, beside the least possible
  *   bench_gpu_time.c     time of passes and copies
  *   bench_gpu_accept.c   the checks in order, the report
@@ -27,7 +27,6 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define BG_SIZES_MAX 4
 #define BG_RULES_MAX 64
 #define BG_TEXT_MAX 400
 /* Bound of every wait for the GPU; tools that follow each instruction are slow. */
@@ -43,17 +42,6 @@ enum bg_name {
     BG_RUNS,
     BG_KILL,
     BG_CHECKS
-};
-
-struct bg_options {
-    bool accept, quick, bytes_only;
-    bool only[BG_CHECKS];
-    const char *device, *out, *json, *rdma;
-    size_t elements[BG_SIZES_MAX];
-    int sizes;
-    bool chosen[BG_RULES_MAX]; /* by row of the table */
-    double seconds;
-    const struct bench_network *network;
 };
 
 struct bg_gpu {
@@ -79,7 +67,7 @@ struct bg_check {
 };
 
 struct bg_run {
-    const struct bg_options *options;
+    const struct bench_gpu_config *options;
     struct bg_gpu gpu;
     json_t *plan;     /* what gapless plan --measured takes */
     char folder[256]; /* for files of the checks; removed at the end */
@@ -161,7 +149,7 @@ void bg_kill(struct bg_run *run, struct bg_check *ret);
 /* ---- bench_gpu_accept.c -------------------------------------------------- */
 extern const char *const bg_names[BG_CHECKS];
 /* All checks asked for; an exit code. */
-int bg_accept(const struct bg_options *options, const struct bg_gpu *gpu);
+int bg_accept(const struct bench_gpu_config *options, const struct bg_gpu *gpu);
 json_t *bg_facts_json(const struct bg_gpu *gpu);
 
 /* ---- bench_gpu_tool.c ---------------------------------------------------- */

@@ -98,7 +98,7 @@ static void remove_folder(const char *path)
     (void)nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-static int folders(const struct bg_options *options, struct bg_run *run,
+static int folders(const struct bench_gpu_config *options, struct bg_run *run,
                    struct gapless_error *error)
 {
     const char *temporary = getenv("TMPDIR");
@@ -215,7 +215,7 @@ static void head(const struct bg_run *run)
     (void)fflush(stdout);
 }
 
-int bg_accept(const struct bg_options *options, const struct bg_gpu *gpu)
+int bg_accept(const struct bench_gpu_config *options, const struct bg_gpu *gpu)
 {
     struct bg_run run = {.options = options, .gpu = *gpu};
     struct gapless_error error = {0};
@@ -232,7 +232,7 @@ int bg_accept(const struct bg_options *options, const struct bg_gpu *gpu)
     for (int i = 0; i < BG_CHECKS; i++) {
         struct bg_check check;
 
-        if (!options->only[i])
+        if (!bench_has(options->checks, i))
             continue;
         one_check(&run, (enum bg_name)i, &check);
         print_check(&check);

@@ -497,7 +497,7 @@ static enum bg_verdict all_cases(struct bits *b, const size_t *lengths, size_t c
         length(b, lengths[l]);
         for (int r = 0; ret == BG_PASSED && r < rules_count; r++) {
             b->rule = &rules[r];
-            if (b->run->options->chosen[r])
+            if (bench_has(b->run->options->rules, r))
                 ret = rule_cases(b, b->n > 100000, error);
         }
         b->rule = NULL;

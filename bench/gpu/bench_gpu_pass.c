@@ -165,8 +165,8 @@ static int timings(const struct bg_run *run)
     int count = 0;
 
     for (int r = 0; r < rules_count; r++)
-        count += run->options->chosen[r];
-    return (2 * count + 2) * run->options->sizes;
+        count += bench_has(run->options->rules, r);
+    return (2 * count + 2) * (int)run->options->sizes.count;
 }
 
 /* One size. */
@@ -187,7 +187,7 @@ static int size_rows(const struct bg_run *run, size_t n, double seconds, json_t 
         const struct rule *rule = &rules[r];
         struct row row = {.bytes = rules_bytes(rule)};
 
-        if (!run->options->chosen[r] || (rule->flags & RULE_ROUND))
+        if (!bench_has(run->options->rules, r) || (rule->flags & RULE_ROUND))
             continue; /* a round's pass is that of nag-asgd */
         status = one(run, rule, n, 1, seconds, &row.seconds, error);
         if (status == GAPLESS_OK &&
@@ -219,8 +219,8 @@ int bg_rules(const struct bg_run *run, json_t *rows, json_t *plan, bool print,
     if (seconds < TIMED_S && !run->options->quick)
         seconds = TIMED_S;
     *ret_missing = 0;
-    for (int s = 0; status == GAPLESS_OK && s < run->options->sizes; s++)
-        status = size_rows(run, run->options->elements[s], seconds, rows, plan, print,
+    for (int s = 0; status == GAPLESS_OK && s < (int)run->options->sizes.count; s++)
+        status = size_rows(run, run->options->sizes.at[s], seconds, rows, plan, print,
                            ret_missing, error);
     return status;
 }

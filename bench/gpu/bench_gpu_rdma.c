@@ -110,7 +110,7 @@ static int placed_open(const struct bg_run *run, struct placed *ret,
 
 /* ---- addresses, tokens --------------------------------------------------- */
 
-/* The address to listen at: as said, or of the one RDMA-capable interface. */
+/* The address to listen at: as given, or of the one RDMA-capable interface. */
 static int address_of(const struct bg_run *run, char ret[BENCH_ADDRESS_MAX],
                       struct gapless_error *error)
 {
@@ -118,7 +118,11 @@ static int address_of(const struct bg_run *run, char ret[BENCH_ADDRESS_MAX],
 
     if (gapless_network_survey(survey, sizeof survey) <= 0)
         return gapless_error_set(error, GAPLESS_MISSING, 0, "no RDMA device here");
-    return run->options->network->address("verbs", run->options->rdma, ret, error);
+    if (run->options->rdma == NULL)
+        return gapless_error_set(error, GAPLESS_INVALID, 0, "%s",
+                                 run->options->rdma_error);
+    (void)snprintf(ret, BENCH_ADDRESS_MAX, "%s", run->options->rdma);
+    return GAPLESS_OK;
 }
 
 static int token_new(const struct bg_run *run, struct bt_options *o, char *path,
@@ -338,7 +342,7 @@ static double perftest(const struct bg_run *run, const char *address, char *reas
 {
     char program[400], cuda[32], host[200];
 
-    if (run->options->rdma == NULL) {
+    if (!run->options->rdma_given) {
         (void)snprintf(reason, bytes, "--rdma ADDR runs ib_write_bw beside it");
         return 0;
     }

@@ -488,10 +488,9 @@ static void judge(struct hunt *h, struct bg_check *ret)
  * shm. */
 static int reach(struct hunt *h, struct gapless_error *error)
 {
-    const char *rdma = h->run->options->rdma;
     FILE *file;
 
-    h->verbs = rdma != NULL;
+    h->verbs = h->run->options->rdma_given;
     if (!h->verbs) {
         (void)snprintf(h->address, sizeof h->address, "shm:%s/socket", h->run->folder);
         return GAPLESS_OK;
@@ -506,7 +505,9 @@ static int reach(struct hunt *h, struct gapless_error *error)
                                  h->token);
     }
     (void)fclose(file);
-    (void)snprintf(h->address, sizeof h->address, "%s", rdma);
+    /* Without the transport, which --transport names. */
+    (void)snprintf(h->address, sizeof h->address, "%s",
+                   h->run->options->rdma + strlen("verbs:"));
     return GAPLESS_OK;
 }
 

@@ -20,7 +20,6 @@
 #include "engine/rules/element.h"
 #include "engine/rules/rules.h"
 
-#include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,8 +29,6 @@
 
 enum {
     ARRAYS = 6 + BENCH_SCRATCH,
-    SIZES_MAX = 8,
-    RULES_MAX = 64,
     ROUNDS_MAX = 64,
     SAMPLES_MAX = 64,
     CACHED_MAX = 4 << 20, /* elements; beyond, a vector is swept in windows */
@@ -47,18 +44,6 @@ enum kind {
     APPLY_GAP,
     SEPARATE,
     KINDS
-};
-
-static const size_t sizes_default[] = {50890, 1 << 20, 25 * (1 << 20) + (6 << 20) / 10};
-
-struct options {
-    size_t sizes[SIZES_MAX];
-    int size_count;
-    bool chosen[RULES_MAX];
-    int rounds;
-    double seconds;
-    const char *json;
-    bool check;
 };
 
 struct bench {
@@ -315,109 +300,13 @@ static int write_json(const char *path, const struct result *results, int count)
     return failed;
 }
 
-/* ---- arguments ----------------------------------------------------------- */
-
-static const char usage[] =
-    "usage: gapless bench rules [--sizes N,N] [--rules A,B] [--seconds S] [--rounds "
-    "R]\n"
-    "                           [--json FILE] [--check]\n"
-    "Every update rule against an in-place stream with the same reads and writes, and\n"
-    "against the same arithmetic in separate loops over memory. One thread.\n"
-    "  --sizes    elements of the vector (default 50890,1048576,26843545)\n"
-    "  --rules    names (default all)\n"
-    "  --seconds  bound for all of it, about (default 75)\n"
-    "  --rounds   at most so many of each, up to 64 (default 30)\n"
-    "  --json     write the results to FILE\n"
-    "  --check    exit with 1 if a rule falls below its floor\n"
-    "GAPLESS_ISA=generic|avx2|avx512 chooses the instruction set.\n";
-
-static int parse_sizes(const char *text, struct options *ret)
-{
-    ret->size_count = 0;
-    for (char *end; *text && ret->size_count < SIZES_MAX; text = *end ? end + 1 : end) {
-        unsigned long long size = strtoull(text, &end, 10);
-        if (end == text || (*end && *end != ',') || size < 1024 || size > 1ull << 30)
-            return -1;
-        ret->sizes[ret->size_count++] = size;
-    }
-    return ret->size_count ? 0 : -1;
-}
-
-static int parse_rules(const char *text, struct options *ret)
-{
-    memset(ret->chosen, 0, sizeof ret->chosen);
-    while (*text) {
-        char name[64];
-        size_t length = strcspn(text, ",");
-        snprintf(name, sizeof name, "%.*s", (int)length, text);
-        const struct rule *rule = rules_find(name);
-        if (!rule) {
-            fprintf(stderr, "bench rules: no rule is called '%s'\n", name);
-            return -1;
-        }
-        ret->chosen[rule->index] = true;
-        text += length + (text[length] == ',');
-    }
-    return 0;
-}
-
-/* -1 for what is no number. */
-static double number_of(const char *text)
-{
-    char *end;
-    double ret = strtod(text, &end);
-    return end != text && !*end && ret >= 0.0 && ret <= 1e6 ? ret : -1.0;
-}
-
-/* 0: go on; 1: help was asked for; -1: wrong */
-static int parse(int argc, char **argv, struct options *ret)
-{
-    static const struct option longs[] = {{"sizes", required_argument, NULL, 's'},
-                                          {"rules", required_argument, NULL, 'r'},
-                                          {"rounds", required_argument, NULL, 'n'},
-                                          {"seconds", required_argument, NULL, 't'},
-                                          {"json", required_argument, NULL, 'j'},
-                                          {"check", no_argument, NULL, 'c'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {NULL, 0, NULL, 0}};
-    int c, status = 0;
-
-    memset(ret, 0, sizeof *ret);
-    memset(ret->chosen, 1, sizeof ret->chosen);
-    memcpy(ret->sizes, sizes_default, sizeof sizes_default);
-    ret->size_count = (int)(sizeof sizes_default / sizeof *sizes_default);
-    ret->rounds = 30;
-    ret->seconds = 75.0;
-    optind = 1;
-    while (!status && (c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
-        if (c == 's')
-            status = parse_sizes(optarg, ret);
-        else if (c == 'r')
-            status = parse_rules(optarg, ret);
-        else if (c == 'n')
-            ret->rounds = (int)number_of(optarg);
-        else if (c == 't')
-            ret->seconds = number_of(optarg);
-        else if (c == 'j')
-            ret->json = optarg;
-        else if (c == 'c')
-            ret->check = true;
-        else
-            status = c == 'h' ? 1 : -1;
-    }
-    if (ret->rounds < 1 || ret->rounds > ROUNDS_MAX || !(ret->seconds > 0.0) ||
-        optind < argc)
-        return -1;
-    return status;
-}
-
 /* ---- all of it ----------------------------------------------------------- */
 
-static int chosen_count(const struct options *options)
+static int chosen_count(const struct bench_rules_config *config)
 {
     int ret = 0;
     for (int i = 0; i < rules_count; i++)
-        ret += options->chosen[i];
+        ret += bench_has(config->rules, i);
     return ret;
 }
 
@@ -427,8 +316,8 @@ static double weight(size_t size)
     return size > CACHED_MAX ? 4.0 : size > 128 * 1024 ? 1.5 : 1.0;
 }
 
-static int run_size(struct bench *b, const struct options *options, size_t size,
-                    double seconds, struct result *ret)
+static int run_size(struct bench *b, const struct bench_rules_config *config,
+                    size_t size, double seconds, struct result *ret)
 {
     int count = 0;
 
@@ -436,10 +325,10 @@ static int run_size(struct bench *b, const struct options *options, size_t size,
         return -1;
     print_head(size);
     for (int i = 0; i < rules_count; i++) {
-        if (!options->chosen[i])
+        if (!bench_has(config->rules, i))
             continue;
         fprintf(stderr, "\r%-40s\r%s, %zu elements", "", rules[i].name, size);
-        measure(b, &rules[i], size, seconds, options->rounds, &ret[count]);
+        measure(b, &rules[i], size, seconds, (int)config->rounds, &ret[count]);
         fprintf(stderr, "\r%-40s\r", "");
         print_result(&ret[count++]);
     }
@@ -465,17 +354,12 @@ static int verdict(const struct result *results, int count)
     return 1;
 }
 
-int bench_rules(int argc, char **argv)
+int bench_rules(const struct bench_rules_config *config)
 {
-    struct options options;
     struct bench b = {.compute = compute_cpu()};
     double weights = 0.0;
-    int count = 0, status = parse(argc, argv, &options);
+    int count = 0, status;
 
-    if (status) {
-        fputs(usage, status > 0 ? stdout : stderr);
-        return status > 0 ? 0 : 2;
-    }
     b.passes = bench_passes_find(b.compute->name);
     if (!b.passes) {
         fprintf(stderr, "bench rules: no streams for %s in this build\n",
@@ -483,23 +367,23 @@ int bench_rules(int argc, char **argv)
         return 1;
     }
     struct result *results =
-        calloc((size_t)options.size_count * (size_t)rules_count, sizeof *results);
+        calloc((size_t)config->sizes.count * (size_t)rules_count, sizeof *results);
     if (!results)
         return 1;
     printf("%s, one thread; ratios are medians over rounds, above 1 is better\n",
            b.compute->name);
-    for (int i = 0; i < options.size_count; i++)
-        weights += weight(options.sizes[i]);
-    for (int i = 0; i < options.size_count && count >= 0; i++) {
-        double seconds = options.seconds * weight(options.sizes[i]) / weights;
-        int more = run_size(&b, &options, options.sizes[i],
-                            seconds / chosen_count(&options), results + count);
+    for (uint32_t i = 0; i < config->sizes.count; i++)
+        weights += weight(config->sizes.at[i]);
+    for (uint32_t i = 0; i < config->sizes.count && count >= 0; i++) {
+        double seconds = config->seconds * weight(config->sizes.at[i]) / weights;
+        int more = run_size(&b, config, config->sizes.at[i],
+                            seconds / chosen_count(config), results + count);
         count = more < 0 ? -1 : count + more;
     }
     status = 1;
     if (count >= 0) {
-        status = verdict(results, count) && options.check;
-        if (options.json && write_json(options.json, results, count))
+        status = verdict(results, count) && config->check;
+        if (config->json && write_json(config->json, results, count))
             status = 1;
     }
     free(results);

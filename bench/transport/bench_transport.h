@@ -24,7 +24,6 @@
 #include <stdio.h>
 #include <sys/types.h>
 
-#define BT_SIZES_MAX 16
 #define BT_SAMPLES_MAX 200000
 #define BT_NOTES 512        /* most notes under way */
 #define BT_ECHO 0x80000000u /* of a note: the server answers it */
@@ -43,19 +42,12 @@ enum bt_op {
 };
 extern const char *const bt_op_names[BT_OPS];
 
-enum bt_role {
-    BT_BOTH,
-    BT_SERVER,
-    BT_CLIENT
-};
-
 struct bt_options {
-    enum bt_role role;
+    enum bench_role role;
     char transport[16];
     char address[BENCH_ADDRESS_MAX], update_address[BENCH_ADDRESS_MAX];
     bool op[BT_OPS];
-    uint64_t size[BT_SIZES_MAX];
-    int sizes; /* 0: each operation's own */
+    struct bench_sizes sizes; /* none: each operation's own */
     double seconds;
     bool json, sleep;
     struct gapless_net net;

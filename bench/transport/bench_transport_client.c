@@ -121,9 +121,9 @@ static size_t region_bytes(const struct bt_options *o)
 {
     uint64_t most = 8u << 20;
 
-    for (int i = 0; i < o->sizes; i++)
-        if (o->size[i] > most)
-            most = o->size[i];
+    for (uint32_t i = 0; i < o->sizes.count; i++)
+        if (o->sizes.at[i] > most)
+            most = o->sizes.at[i];
     return 2 * most > BT_REGION_MIN ? (size_t)(2 * most) : BT_REGION_MIN;
 }
 

@@ -103,7 +103,7 @@ static int take(struct server *s, const struct tp_event *event,
 
 static int loop(struct server *s, struct gapless_error *error)
 {
-    double wait = s->o->role == BT_SERVER ? FIRST_S : FIRST_FORKED_S;
+    double wait = s->o->role == BENCH_SERVER ? FIRST_S : FIRST_FORKED_S;
     double end = bt_now() + wait;
     struct tp_event events[EVENTS_MAX];
     int status = GAPLESS_OK;
@@ -153,7 +153,7 @@ int bt_serve(const struct bt_options *o)
         if (status == GAPLESS_OK)
             status = o->place(o->place_context, s.t, s.tp, &s.region, &error);
     }
-    if (status == GAPLESS_OK && o->role == BT_SERVER) {
+    if (status == GAPLESS_OK && o->role == BENCH_SERVER) {
         (void)s.t->describe(s.tp, TP_NOBODY, line, sizeof line);
         (void)printf("gapless bench transport: serving at %s%s%s\n", o->address,
                      line[0] != '\0' ? "; " : "", line);

@@ -15,7 +15,6 @@
 #include <gapless/gapless.h>
 
 #include <errno.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <math.h>
 #include <sched.h>
@@ -28,7 +27,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SIZES_MAX 16
 #define REPS_MAX 5000
 #define WARM_UP 20
 #define BOUND_S 60
@@ -44,13 +42,6 @@ enum {
 
 static const char *const column_names[] = {"round trip", "norm", "check", "pass",
                                            "rest"};
-
-struct options {
-    const char *rule, *json, *transport;
-    uint64_t bytes[SIZES_MAX];
-    int sizes, reps;
-    bool sleep;
-};
 
 /* Shared with the worker process. */
 struct samples {
@@ -151,7 +142,7 @@ static int serve(struct gapless_master *master, pid_t child,
 }
 
 /* One size. 0, or -1 after saying why. */
-static int measure(const struct options *o, uint64_t bytes, int reps,
+static int measure(const struct bench_update_config *o, uint64_t bytes, int reps,
                    struct samples *samples)
 {
     struct gapless_tensor tensor = {"w", 1, {bytes / sizeof(float)}};
@@ -227,100 +218,7 @@ static void report(uint64_t bytes, struct samples *samples, json_t *rows)
     (void)json_array_append_new(rows, row);
 }
 
-static void usage(FILE *to)
-{
-    (void)fprintf(
-        to,
-        "Usage: gapless bench update [options]\n"
-        "Times the round trip from push to pulled parameters, one worker, two "
-        "cores.\n\n"
-        "  --transport NAME  shm (default)\n"
-        "  --rule NAME       update rule (default asgd)\n"
-        "  --sizes LIST      bytes of parameters, K and M allowed "
-        "(default 4K,64K,1M,64M)\n"
-        "  --reps N          round trips a size (default: 2000, fewer for large "
-        "sizes)\n"
-        "  --sleep           sleep at once while waiting, instead of polling\n"
-        "  --json FILE       also write the figures as JSON (- for standard output)\n"
-        "  --help\n\n"
-        "rest = round trip - worker's norm - master's check - master's pass.\n");
-}
-
-static int parse_sizes(char *list, struct options *o)
-{
-    char *end, *part, *rest = NULL;
-
-    for (o->sizes = 0, part = strtok_r(list, ",", &rest); part != NULL;
-         part = strtok_r(NULL, ",", &rest)) {
-        unsigned long long value = strtoull(part, &end, 10);
-
-        value <<= *end == 'K' ? 10 : *end == 'M' ? 20 : 0;
-        end += *end == 'K' || *end == 'M' ? 1 : 0;
-        if (*end != '\0' || part[0] == '-' || value < 64 || value > (4ull << 30) ||
-            o->sizes == SIZES_MAX) {
-            (void)fprintf(stderr,
-                          "gapless bench update: size '%s': 64 bytes to 4096M, at most "
-                          "%d sizes\n",
-                          part, SIZES_MAX);
-            return -1;
-        }
-        o->bytes[o->sizes++] = value;
-    }
-    return o->sizes > 0 ? 0 : -1;
-}
-
-/* 0, or an exit code + 1. */
-static int parse(int argc, char **argv, struct options *o)
-{
-    static const struct option longs[] = {{"transport", required_argument, NULL, 't'},
-                                          {"rule", required_argument, NULL, 'r'},
-                                          {"sizes", required_argument, NULL, 's'},
-                                          {"reps", required_argument, NULL, 'n'},
-                                          {"sleep", no_argument, NULL, 'S'},
-                                          {"json", required_argument, NULL, 'j'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {NULL, 0, NULL, 0}};
-    static char sizes[] = "4K,64K,1M,64M";
-    struct gapless_error error = {0};
-    struct gapless_rule rule;
-    int c;
-
-    *o = (struct options){.rule = "asgd", .transport = "shm"};
-    (void)parse_sizes(sizes, o);
-    optind = 1;
-    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-        if (c == 't')
-            o->transport = optarg;
-        else if (c == 'r')
-            o->rule = optarg;
-        else if (c == 'j')
-            o->json = optarg;
-        else if (c == 'S')
-            o->sleep = true;
-        else if (c == 'n')
-            o->reps = (int)strtol(optarg, NULL, 10);
-        else if (c == 'h') {
-            usage(stdout);
-            return 1;
-        } else if (c != 's' || parse_sizes(optarg, o) != 0) {
-            usage(stderr);
-            return 3;
-        }
-    }
-    if (optind < argc || o->reps < 0 || o->reps > REPS_MAX) {
-        (void)fprintf(stderr,
-                      "gapless bench update: --reps is 1 to %d, and no other words\n",
-                      REPS_MAX);
-        return 3;
-    }
-    if (gapless_rule_find(o->rule, &rule, &error) != GAPLESS_OK) {
-        (void)fprintf(stderr, "gapless bench update: %s\n", error.text);
-        return 3;
-    }
-    return 0;
-}
-
-static int write_json(const struct options *o, json_t *rows)
+static int write_json(const struct bench_update_config *o, json_t *rows)
 {
     json_t *root =
         json_pack("{s:s,s:s,s:s,s:b,s:O}", "benchmark", "update", "transport",
@@ -339,34 +237,35 @@ static int write_json(const struct options *o, json_t *rows)
     return failed ? 1 : 0;
 }
 
-int bench_update(int argc, char **argv)
+int bench_update(const struct bench_update_config *o)
 {
-    struct options o;
     struct samples *samples;
-    json_t *rows = json_array();
-    int code = parse(argc, argv, &o), i;
+    json_t *rows;
+    int code = 0;
 
     samples = mmap(NULL, sizeof *samples, PROT_READ | PROT_WRITE,
                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (code != 0 || samples == MAP_FAILED) {
-        json_decref(rows);
-        return code != 0 ? code - 1 : 1;
+    if (samples == MAP_FAILED) {
+        (void)fprintf(stderr, "gapless bench update: no memory\n");
+        return 1;
     }
+    rows = json_array();
     (void)printf(
         "%s, rule %s, both sides %s; microseconds\n%-10s  %-29s  %9s  %9s  %9s  %s\n"
         "%-10s  %9s %9s %9s  %9s  %9s  %9s  %9s %9s %9s\n",
-        o.transport, o.rule, o.sleep ? "sleep" : "spin", "", "round trip", "norm",
+        o->transport, o->rule, o->sleep ? "sleep" : "spin", "", "round trip", "norm",
         "check", "pass", "rest", "parameters", "p50", "p99", "max", "p50", "p50", "p50",
         "p50", "p99", "max");
-    for (i = 0; code == 0 && i < o.sizes; i++) {
-        int reps = o.reps > 0 ? o.reps : o.bytes[i] > (8u << 20) ? 40 : 2000;
+    for (uint32_t i = 0; code == 0 && i < o->sizes.count; i++) {
+        uint64_t bytes = o->sizes.at[i];
+        int reps = o->reps > 0 ? (int)o->reps : bytes > (8u << 20) ? 40 : 2000;
 
-        code = measure(&o, o.bytes[i], reps, samples) == 0 ? 0 : 1;
+        code = measure(o, bytes, reps, samples) == 0 ? 0 : 1;
         if (code == 0)
-            report(o.bytes[i], samples, rows);
+            report(bytes, samples, rows);
     }
-    if (code == 0 && o.json != NULL)
-        code = write_json(&o, rows);
+    if (code == 0 && o->json != NULL)
+        code = write_json(o, rows);
     json_decref(rows);
     (void)munmap(samples, sizeof *samples);
     return code;

@@ -7,163 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Commands that are told what to work on without a dash. */
+/* Commands that take words without a dash. */
 #define TAKES_OPERANDS (FOR_STUDY | FOR_REPORT)
-
-/* ---- one value ----------------------------------------------------------- */
-
-static const char *rule_name_at(const void *context, unsigned index)
-{
-    struct gapless_rule rule;
-
-    (void)context;
-    return gapless_rule_at(index, &rule) == GAPLESS_OK ? rule.name : NULL;
-}
-
-static bool rule_set(const char *text, const char **ret, struct parse_error *reason)
-{
-    struct gapless_rule rule;
-    const char *near;
-    size_t used;
-
-    if (gapless_rule_find(text, &rule, NULL) == GAPLESS_OK) {
-        *ret = rule.name;
-        return true;
-    }
-    near = parse_nearest(text, rule_name_at, NULL);
-    used = (size_t)snprintf(reason->text, sizeof reason->text, "knows no rule '%.40s'",
-                            text);
-    if (near != NULL)
-        (void)snprintf(reason->text + used, sizeof reason->text - used,
-                       "; did you mean '%s'?", near);
-    return false;
-}
-
-static bool flag_set(const char *text, bool *ret, struct parse_error *reason)
-{
-    static const char *const yes[] = {"1", "yes", "true", "on"};
-    static const char *const no[] = {"0", "no", "false", "off"};
-
-    for (size_t i = 0; i < sizeof yes / sizeof yes[0]; i++)
-        if (strcmp(text, yes[i]) == 0 || strcmp(text, no[i]) == 0) {
-            *ret = strcmp(text, yes[i]) == 0;
-            return true;
-        }
-    (void)snprintf(reason->text, sizeof reason->text, "must be 1 or 0, not '%.60s'",
-                   text);
-    return false;
-}
-
-static bool choice_set(const char *text, const char *choices, const char **ret,
-                       struct parse_error *reason)
-{
-    size_t count = strlen(text);
-
-    for (const char *at = choices; count > 0 && (at = strstr(at, text)) != NULL; at++)
-        if ((at == choices || at[-1] == ' ') &&
-            (at[count] == ',' || at[count] == '\0')) {
-            *ret = text;
-            return true;
-        }
-    (void)snprintf(reason->text, sizeof reason->text, "must be one of: %s; not '%.60s'",
-                   choices, text);
-    return false;
-}
-
-static bool schedule_set(const char *text, struct settings *ret,
-                         struct parse_error *reason)
-{
-    static const struct real_bounds share = {0.0, 1.0, false, false};
-    double to = 0.0;
-
-    if (strcmp(text, "constant") == 0) {
-        ret->cosine = false;
-        ret->cosine_to = 0.0;
-        return true;
-    }
-    if (strncmp(text, "cosine", 6) != 0 || (text[6] != '\0' && text[6] != ':')) {
-        (void)snprintf(reason->text, sizeof reason->text,
-                       "must be one of: constant, cosine, cosine:TO; not '%.60s'",
-                       text);
-        return false;
-    }
-    if (text[6] == ':' && !parse_real(text + 7, share, &to, reason))
-        return false;
-    ret->cosine = true;
-    ret->cosine_to = to;
-    return true;
-}
-
-/* One without a transport has to wait for --transport: see options_network. */
-static bool address_set(const char *text, const char **ret, struct parse_error *reason)
-{
-    if (text[0] == '\0' || address_transport(text) != NULL) {
-        if (!address_check(text, reason))
-            return false;
-    }
-    *ret = text;
-    return true;
-}
-
-static bool count_set(const struct option_row *row, const char *text, void *at,
-                      struct parse_error *reason)
-{
-    uint64_t count;
-
-    if (!parse_count(text, (uint64_t)row->bounds.low, (uint64_t)row->bounds.high,
-                     &count, reason))
-        return false;
-    if (row->kind == KIND_COUNT64)
-        *(uint64_t *)at = count;
-    else if (row->kind == KIND_COUNT32)
-        *(uint32_t *)at = (uint32_t)count;
-    else
-        *(int *)at = (int)count;
-    return true;
-}
-
-static bool text_set(const char *text, const char **ret, struct parse_error *reason)
-{
-    if (text[0] == '\0') {
-        (void)snprintf(reason->text, sizeof reason->text, "must not be empty");
-        return false;
-    }
-    *ret = text;
-    return true;
-}
-
-/* Reads one value into *ret by the kind of its row. */
-static bool value_set(const struct option_row *row, const char *text,
-                      struct settings *ret, struct parse_error *reason)
-{
-    void *at = (char *)ret + row->offset;
-
-    switch (row->kind) {
-    case KIND_FLAG:
-        return flag_set(text, at, reason);
-    case KIND_TEXT:
-        return text_set(text, at, reason);
-    case KIND_COUNT32:
-    case KIND_COUNT64:
-    case KIND_INT:
-        return count_set(row, text, at, reason);
-    case KIND_REAL:
-        return parse_real(text, row->bounds, at, reason);
-    case KIND_SPAN:
-        return parse_span(text, at, reason);
-    case KIND_STEPS:
-        return parse_milestones(text, at, reason);
-    case KIND_SCHEDULE:
-        return schedule_set(text, ret, reason);
-    case KIND_RULE:
-        return rule_set(text, at, reason);
-    case KIND_CHOICE:
-        return choice_set(text, row->choices, at, reason);
-    case KIND_ADDRESS:
-        return address_set(text, at, reason);
-    }
-    return false;
-}
 
 /* "gapless train: --workers must be ..." and, for a rule, the list of them. */
 static void mistake(enum option_command command, const struct option_row *row,
@@ -175,10 +20,10 @@ static void mistake(enum option_command command, const struct option_row *row,
     (void)fprintf(stderr, "gapless %s: %s%s %s\n", options_command_name(command),
                   source == OPTION_ENVIRONMENT ? variable : "--",
                   source == OPTION_ENVIRONMENT ? "" : row->name, reason->text);
-    if (row->kind != KIND_RULE)
+    if (row->kind != KIND_RULE && row->kind != KIND_RULES)
         return;
     (void)fprintf(stderr, "rules:");
-    for (unsigned i = 0; (name = rule_name_at(NULL, i)) != NULL; i++)
+    for (unsigned i = 0; (name = options_value_at(row, i)) != NULL; i++)
         (void)fprintf(stderr, " %s", name);
     (void)fprintf(stderr, "\n'gapless rules' says what each does.\n");
 }
@@ -190,7 +35,10 @@ static bool option_set(enum option_command command, unsigned index, const char *
     const struct option_row *row = &options_table[index];
     struct parse_error reason;
 
-    if (!value_set(row, text, ret, &reason)) {
+    /* A list of the command line is not added to one of the environment. */
+    if (row->kind == KIND_FILES && ret->source[index] != source)
+        memset((char *)ret + row->offset, 0, sizeof(struct files));
+    if (!options_value_set(row, text, ret, &reason)) {
         mistake(command, row, source, variable, &reason);
         return false;
     }
@@ -200,18 +48,6 @@ static bool option_set(enum option_command command, unsigned index, const char *
 }
 
 /* ---- the three sources --------------------------------------------------- */
-
-void options_variable(const struct option_row *row, char *ret, size_t max)
-{
-    size_t used = (size_t)snprintf(ret, max, "GAPLESS_%s", row->name);
-
-    for (size_t i = 8; i < used && i < max; i++) {
-        if (ret[i] == '-')
-            ret[i] = '_';
-        else if (ret[i] >= 'a' && ret[i] <= 'z')
-            ret[i] = (char)(ret[i] - 'a' + 'A');
-    }
-}
 
 static bool read_defaults(enum option_command command, struct settings *ret)
 {
@@ -232,7 +68,7 @@ static bool read_environment(enum option_command command, struct settings *ret)
         char variable[64];
         const char *text;
 
-        if ((row->commands & command) == 0 || row->hidden || row->letter == 'h')
+        if ((row->commands & command) == 0 || !options_from_environment(row))
             continue;
         options_variable(row, variable, sizeof variable);
         text = getenv(variable);
@@ -264,19 +100,41 @@ static const char *option_name_at(const void *context, unsigned index)
     return NULL;
 }
 
+/* Names that begin so: what a shortened option may have meant. */
+static unsigned begins(const struct command_options *of, const char *bare, FILE *out)
+{
+    const char *name;
+    unsigned ret = 0;
+
+    for (unsigned i = 0; (name = option_name_at(of, i)) != NULL; i++) {
+        if (strncmp(name, bare, strlen(bare)) != 0)
+            continue;
+        if (out != NULL)
+            (void)fprintf(out, "%s--%s", ret > 0 ? ", " : "", name);
+        ret++;
+    }
+    return ret;
+}
+
 static void unknown_option(enum option_command command, const char *text)
 {
     struct command_options of = {command};
     const char *name, *near = NULL;
-    char bare[64];
+    char bare[64] = "";
 
     if (strncmp(text, "--", 2) == 0) {
         (void)snprintf(bare, sizeof bare, "%.*s", (int)strcspn(text + 2, "="),
                        text + 2);
         near = parse_nearest(bare, option_name_at, &of);
     }
-    (void)fprintf(stderr, "gapless %s: there is no option '%s' (or it is ambiguous)",
-                  options_command_name(command), text);
+    (void)fprintf(stderr, "gapless %s: ", options_command_name(command));
+    if (bare[0] != '\0' && begins(&of, bare, NULL) > 1) {
+        (void)fprintf(stderr, "'%s' is ambiguous: ", text);
+        (void)begins(&of, bare, stderr);
+        near = NULL;
+    } else {
+        (void)fprintf(stderr, "there is no option '%s'", text);
+    }
     if (near != NULL)
         (void)fprintf(stderr, "; did you mean --%s?", near);
     (void)fprintf(stderr, "\noptions:");
@@ -407,7 +265,7 @@ bool options_set(enum option_command command, const char *name, const char *text
         if ((options_table[i].commands & command) == 0 ||
             strcmp(options_table[i].name, name) != 0)
             continue;
-        if (!value_set(&options_table[i], text, ret, reason))
+        if (!options_value_set(&options_table[i], text, ret, reason))
             return false;
         ret->text[i] = text;
         ret->source[i] = OPTION_FLAG;
@@ -421,6 +279,14 @@ bool options_set(enum option_command command, const char *name, const char *text
     return false;
 }
 
+static void help(enum option_command command, bool all)
+{
+    if (all)
+        options_help(command, stdout);
+    else
+        options_basics(command, stdout);
+}
+
 enum options_outcome options_read(enum option_command command, int argc, char **argv,
                                   struct settings *ret)
 {
@@ -428,16 +294,17 @@ enum options_outcome options_read(enum option_command command, int argc, char **
 
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            options_help(command, stdout); /* also where the environment is wrong */
+            help(command, argv[i][1] == '-'); /* also where the environment is wrong */
             return OPTIONS_HELPED;
         }
+    options_warn_unknown(command);
     if (!read_defaults(command, &found) || !read_environment(command, &found) ||
         !read_flags(command, argc, argv, &found) || !consistent(command, &found) ||
         !options_network(command, &found))
         return OPTIONS_WRONG;
     options_derive(command, &found);
-    if (found.help) {
-        options_help(command, stdout);
+    if (found.help) { /* --hel, or -qh */
+        help(command, true);
         return OPTIONS_HELPED;
     }
     *ret = found;

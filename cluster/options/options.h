@@ -18,9 +18,10 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define OPTIONS_MAX 96
+#define OPTIONS_MAX 128
 
 enum option_command {
+    FOR_NOTHING = 0,
     FOR_TRAIN = 1,
     FOR_MASTER = 2,
     FOR_WORKER = 4,
@@ -29,7 +30,13 @@ enum option_command {
     FOR_DOCTOR = 32,
     FOR_SIMULATE = 64,
     FOR_STUDY = 128,
-    FOR_REPORT = 256
+    FOR_REPORT = 256,
+    FOR_PLAN = 512,
+    FOR_BENCH = 1024, /* without a benchmark's name */
+    FOR_BENCH_RULES = 2048,
+    FOR_BENCH_UPDATE = 4096,
+    FOR_BENCH_TRANSPORT = 8192,
+    FOR_BENCH_GPU = 16384
 };
 
 enum option_source {
@@ -37,6 +44,18 @@ enum option_source {
     OPTION_DEFAULT,
     OPTION_ENVIRONMENT,
     OPTION_FLAG
+};
+
+/* Lists of an option. */
+#define COUNTS_MAX 16
+struct counts {
+    uint32_t count;
+    uint64_t at[COUNTS_MAX];
+};
+#define FILES_MAX 8
+struct files {
+    uint32_t count;
+    const char *at[FILES_MAX];
 };
 
 struct settings {
@@ -85,6 +104,19 @@ struct settings {
     double target;
     bool dry_run, csv;
     const char *title;
+    /* a plan; link: bytes a second, 0: shared memory, below: as measured */
+    uint64_t parameters;
+    double link, gpu_memory, cpu_bandwidth;
+    const char *gpu;
+    uint32_t shards;
+    struct files measured;
+    /* a benchmark; sets are bits, of the engine's rules or of the option's choices */
+    uint64_t rules, ops, checks;
+    struct counts sizes;
+    uint32_t rounds, reps;
+    double seconds;
+    const char *server, *rdma, *json_file;
+    bool check, sleep, only_server, bytes, accept, quick;
     /* what is shown and kept */
     const char *out, *save;
     bool quiet, no_color, json, once, accuracy;
@@ -105,7 +137,7 @@ enum options_outcome {
 };
 
 /* Reads the environment and argv[1...] for one subcommand into *ret. OPTIONS_HELPED:
- * --help was asked for and printed to stdout. OPTIONS_WRONG: the mistake was printed to
+ * --help or -h was asked for and printed to stdout. OPTIONS_WRONG: the mistake was printed to
  * stderr; the caller exits with 2. argv may be permuted. */
 enum options_outcome options_read(enum option_command command, int argc, char **argv,
                                   struct settings *ret);
@@ -137,8 +169,9 @@ bool options_same(const struct settings *a, const struct settings *b, const char
 bool options_emit(const struct settings *settings, enum option_command command,
                   const char *const *except, char **argv, size_t max, size_t *count);
 
-/* The help of a subcommand. */
+/* All about a command (--help); or the options to begin with, and an example (-h). */
 void options_help(enum option_command command, FILE *out);
+void options_basics(enum option_command command, FILE *out);
 /* "train" for FOR_TRAIN. */
 const char *options_command_name(enum option_command command);
 

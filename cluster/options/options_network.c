@@ -167,7 +167,7 @@ bool options_network(enum option_command command, struct settings *ret)
     const char *name = row_of(command, "address") != NULL ? "address" : "master";
     struct parse_error reason;
 
-    if (row_of(command, "transport") == NULL)
+    if ((command & (FOR_TRAIN | FOR_MASTER | FOR_WORKER | FOR_OBSERVE)) == 0)
         return true;
     if (!GAPLESS_HAVE_VERBS && ret->transport != NULL &&
         strcmp(ret->transport, "verbs") == 0) {

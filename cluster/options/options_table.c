@@ -1,4 +1,4 @@
-/* The table of options, and what the help says of each subcommand. Defaults are those
+/* The table of options of all commands. Defaults are those
  * of the flagship run. */
 #include "cluster/options/options_table.h"
 
@@ -11,15 +11,21 @@
 #define RUNS (LIVE | FOR_SIMULATE)
 #define TASKS (RUNS | FOR_WORKER)
 #define PEERS (LIVE | FOR_WORKER | FOR_OBSERVE)
-#define ALL (TASKS | FOR_OBSERVE | FOR_RULES | FOR_DOCTOR | FOR_STUDY | FOR_REPORT)
+#define BENCHES                                                                        \
+    (FOR_BENCH_RULES | FOR_BENCH_UPDATE | FOR_BENCH_TRANSPORT | FOR_BENCH_GPU)
+#define ALL                                                                            \
+    (TASKS | FOR_OBSERVE | FOR_RULES | FOR_DOCTOR | FOR_STUDY | FOR_REPORT |           \
+     FOR_PLAN | FOR_BENCH | BENCHES)
+/* Words of a value: see struct option_row. */
+#define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
 /* clang-format off */
 const struct option_row options_table[] = {
-    {"data", 'd', false, TASKS, KIND_TEXT, GROUP_TASK, "NAME", "fashion-mnist", AT(data), ANY, NULL,
+    {"data", 'd', false, TASKS, KIND_TEXT, GROUP_TASK, "NAME", "fashion-mnist", AT(data), ANY, WORDS("fashion-mnist", "mnist", "cifar-10", "synthetic"),
      "fashion-mnist, mnist, cifar-10, or synthetic[:COUNTxFEATURESxCLASSES[:SEED]]"},
     {"data-dir", 0, false, TASKS | FOR_OBSERVE | FOR_DOCTOR | FOR_STUDY, KIND_TEXT, GROUP_TASK, "DIR", NULL, AT(data_dir), ANY, NULL,
      "where the data set's files are (default: the usual places; see gapless doctor)"},
-    {"model", 'm', false, TASKS, KIND_TEXT, GROUP_TASK, "NAME", "mlp:64", AT(model), ANY, NULL,
+    {"model", 'm', false, TASKS, KIND_TEXT, GROUP_TASK, "NAME", "mlp:64", AT(model), ANY, WORDS("softmax", "mlp:64", "cnn:16,32", "quadratic", "valley"),
      "softmax, mlp:WIDTH[,WIDTH...], cnn:CHANNELS[,CHANNELS...], or a test function (quadratic, valley)"},
     {"batch", 'b', false, TASKS, KIND_COUNT32, GROUP_TASK, "N", "32", AT(batch), {1, 65536, false, false}, NULL,
      "samples in a gradient"},
@@ -36,7 +42,7 @@ const struct option_row options_table[] = {
      "the rate rises from RATE / workers: 1epoch, 500updates, or 0.1 of the run; 0: none (default: 1epoch, but at most a tenth of the run)"},
     {"steps", 0, false, RUNS, KIND_STEPS, GROUP_RULE, "LIST", "0.6:0.1,0.85:0.1", AT(steps), ANY, NULL,
      "SPAN:FACTOR,...: from there on the rate is multiplied by FACTOR; none: no steps"},
-    {"schedule", 0, false, RUNS, KIND_SCHEDULE, GROUP_RULE, "KIND", "constant", AT(cosine), ANY, NULL,
+    {"schedule", 0, false, RUNS, KIND_SCHEDULE, GROUP_RULE, "KIND", "constant", AT(cosine), ANY, WORDS("constant", "cosine"),
      "constant, or cosine[:TO] (falls to the share TO of the peak at the end, 0 unless said; no steps unless given)"},
     {"kappa", 0, false, RUNS, KIND_REAL, GROUP_RULE, "K", "10", AT(kappa), {0, 1e9, true, false}, NULL,
      "dana-lga and shared-lga: how strongly, per nat"},
@@ -44,7 +50,7 @@ const struct option_row options_table[] = {
      "rules with delay compensation (default: the rule's own, 0.04 or 2)"},
     {"horizon", 0, false, RUNS, KIND_REAL, GROUP_RULE, "T", NULL, AT(horizon), {0, 1e6, false, false}, NULL,
      "lwp: updates to look ahead (default: workers - 1)"},
-    {"gap-ref", 0, false, RUNS, KIND_CHOICE, GROUP_RULE, "REF", "sent", AT(gap_ref), ANY, "sent, own_lookahead",
+    {"gap-ref", 0, false, RUNS, KIND_CHOICE, GROUP_RULE, "REF", "sent", AT(gap_ref), ANY, WORDS("sent", "own_lookahead"),
      "gap-aware rules measure from what was sent, or without the worker's own look-ahead"},
     {"clip-norm", 0, false, RUNS, KIND_REAL, GROUP_RULE, "X", "0", AT(clip_norm), {0, 1e30, false, false}, NULL,
      "scale gradients down to this norm; 0: do not"},
@@ -81,20 +87,20 @@ const struct option_row options_table[] = {
      "where the master listens"},
     {"record", 0, false, LIVE, KIND_TEXT, GROUP_RUN, "FILE", NULL, AT(record), ANY, NULL,
      "write down the order in which everything arrives, for simulate --replay"},
-    {"device", 0, false, LIVE | FOR_WORKER, KIND_TEXT, GROUP_GPU, "WHERE", "cpu", AT(device), ANY, NULL,
+    {"device", 0, false, LIVE | FOR_WORKER, KIND_TEXT, GROUP_GPU, "WHERE", "cpu", AT(device), ANY, WORDS("cpu", "cuda", "auto"),
      "cpu, cuda (the first GPU), cuda:1, cuda:0,2 or cuda:all (a master deals its ranges to several), or auto (a GPU if there is one): "
      "where a master keeps the parameters and applies gradients, where a worker computes them"},
-    {"device", 0, true, FOR_OBSERVE, KIND_TEXT, GROUP_NETWORK, "LIST", NULL, AT(rdma_device), ANY, NULL,
+    {"device", 0, true, FOR_OBSERVE | FOR_BENCH_TRANSPORT, KIND_TEXT, GROUP_NETWORK, "LIST", NULL, AT(rdma_device), ANY, NULL,
      "an earlier name of --rdma-device"},
-    {"worker-device", 0, false, FOR_TRAIN, KIND_TEXT, GROUP_GPU, "WHERE", "cpu", AT(worker_device), ANY, NULL,
+    {"worker-device", 0, false, FOR_TRAIN, KIND_TEXT, GROUP_GPU, "WHERE", "cpu", AT(worker_device), ANY, WORDS("cpu", "cuda", "auto"),
      "the --device of the workers; of several GPUs each worker takes one in turn"},
     {"allow-staging", 0, false, LIVE | FOR_WORKER, KIND_FLAG, GROUP_GPU, NULL, NULL, AT(allow_staging), ANY, NULL,
      "over RDMA, if the network card cannot reach GPU memory: copy through host memory"},
-    {"gpu-flush", 0, false, LIVE, KIND_CHOICE, GROUP_GPU, "WHEN", "auto", AT(gpu_flush), ANY, "auto, always, never",
+    {"gpu-flush", 0, false, LIVE, KIND_CHOICE, GROUP_GPU, "WHEN", "auto", AT(gpu_flush), ANY, WORDS("auto", "always", "never"),
      "flush what the network card wrote before a kernel reads it; auto: as the GPU asks for; one of"},
-    {"group", 0, false, FOR_TRAIN | FOR_WORKER, KIND_CHOICE, GROUP_GPU, "KIND", NULL, AT(group), ANY, "nccl",
-     "the GPUs of --device are one worker (all, unless told): each computes its part of a batch, NCCL averages, one talks to the master; "
-     "train: those of --worker-device, in --workers groups (1, unless told); with --rule ssgd each GPU is a worker, without a master; "
+    {"group", 0, false, FOR_TRAIN | FOR_WORKER, KIND_CHOICE, GROUP_GPU, "KIND", NULL, AT(group), ANY, WORDS("nccl"),
+     "the GPUs of --device are one worker (all, unless given): each computes its part of a batch, NCCL averages, one talks to the master; "
+     "train: those of --worker-device, in --workers groups (1, unless given); with --rule ssgd each GPU is a worker, without a master; "
      "one of"},
 
     {"connect-timeout", 0, false, FOR_WORKER | FOR_OBSERVE, KIND_REAL, GROUP_RUN, "SECONDS", "10", AT(connect_timeout), {0, 1e6, true, false}, NULL,
@@ -106,20 +112,20 @@ const struct option_row options_table[] = {
     {"launched", 0, true, FOR_MASTER, KIND_FLAG, GROUP_RUN, NULL, NULL, AT(launched), ANY, NULL,
      "the launcher observes: at the end wait until it has come and gone"},
 
-    {"transport", 0, false, PEERS, KIND_CHOICE, GROUP_NETWORK, "NAME", NULL, AT(transport), ANY, "shm, verbs",
+    {"transport", 0, false, PEERS, KIND_CHOICE, GROUP_NETWORK, "NAME", NULL, AT(transport), ANY, WORDS("shm", "verbs"),
      "for an address without one; verbs is RDMA: InfiniBand, RoCE, iWARP; one of"},
     {"listen", 0, false, LIVE, KIND_TEXT, GROUP_NETWORK, "ADDR[:PORT]", NULL, AT(listen), ANY, NULL,
-     "verbs: where the master listens; port " ADDRESS_PORT_TEXT " unless told (default: the address of the one RDMA-capable interface)"},
-    {"token-file", 0, false, PEERS, KIND_TEXT, GROUP_NETWORK, "FILE", NULL, AT(token_file), ANY, NULL,
+     "verbs: where the master listens; port " ADDRESS_PORT_TEXT " unless given (default: the address of the one RDMA-capable interface)"},
+    {"token-file", 0, false, PEERS | FOR_BENCH_TRANSPORT, KIND_TEXT, GROUP_NETWORK, "FILE", NULL, AT(token_file), ANY, NULL,
      "the secret that master and workers must share, 16 to 4096 bytes that nobody else can read; make one: "
      "head -c 32 /dev/urandom | base64 > FILE; chmod 600 FILE (train alone makes its own)"},
-    {"insecure", 0, false, PEERS, KIND_FLAG, GROUP_NETWORK, NULL, NULL, AT(insecure), ANY, NULL,
+    {"insecure", 0, false, PEERS | FOR_BENCH_TRANSPORT, KIND_FLAG, GROUP_NETWORK, NULL, NULL, AT(insecure), ANY, NULL,
      "a master may listen beyond this machine without a token: anybody who reaches the port can join"},
-    {"rdma-device", 0, false, PEERS, KIND_TEXT, GROUP_NETWORK, "LIST", NULL, AT(rdma_device), ANY, NULL,
+    {"rdma-device", 0, false, PEERS | FOR_BENCH_TRANSPORT, KIND_TEXT, GROUP_NETWORK, "LIST", NULL, AT(rdma_device), ANY, NULL,
      "RDMA devices to use, as in mlx5_0,mlx5_1; gapless doctor lists them (default: by address and route)"},
-    {"channels", 0, false, PEERS, KIND_COUNT32, GROUP_NETWORK, "N", NULL, AT(channels), {1, 16, false, false}, NULL,
+    {"channels", 0, false, PEERS | FOR_BENCH_TRANSPORT, KIND_COUNT32, GROUP_NETWORK, "N", NULL, AT(channels), {1, 16, false, false}, NULL,
      "queue pairs to each peer (default: 1, or one for each device)"},
-    {"lanes", 0, true, PEERS, KIND_COUNT32, GROUP_NETWORK, "N", NULL, AT(channels), {1, 16, false, false}, NULL,
+    {"lanes", 0, true, PEERS | FOR_BENCH_TRANSPORT, KIND_COUNT32, GROUP_NETWORK, "N", NULL, AT(channels), {1, 16, false, false}, NULL,
      "the former name of --channels"},
     {"retries", 0, false, PEERS, KIND_COUNT32, GROUP_NETWORK, "N", NULL, AT(retries), {1, 6, false, false}, NULL,
      "tries after the first, before a peer counts as lost (default: 6)"},
@@ -127,7 +133,7 @@ const struct option_row options_table[] = {
      "how long one try waits for an answer: 4.096 us x 2^N; 8: 1 ms, 10: 4 ms, 12: 17 ms, 14: 67 ms, 16: 268 ms, 18: 1.1 s, "
      "20: 4.3 s; a lost peer is noticed after (retries + 1) of them (default: 14, so 0.5 s)"},
 
-    {"clock", 'c', false, FOR_SIMULATE, KIND_TEXT, GROUP_SIMULATION, "KIND", "homogeneous", AT(clock), ANY, NULL,
+    {"clock", 'c', false, FOR_SIMULATE, KIND_TEXT, GROUP_SIMULATION, "KIND", "homogeneous", AT(clock), ANY, WORDS("homogeneous", "heterogeneous", "round-robin"),
      "how long batches take: homogeneous, heterogeneous, round-robin, or a FILE of lines: WORKER SECONDS"},
     {"batch-time", 0, false, FOR_SIMULATE, KIND_REAL, GROUP_SIMULATION, "SECONDS", NULL, AT(batch_time), {1e-9, 1e6, false, false}, NULL,
      "mean time of a batch (default: 1 ms a sample)"},
@@ -141,12 +147,92 @@ const struct option_row options_table[] = {
      "what happens to workers: \"40s kill 3; 50s leave 2; 60s join; 70s stall 5 for 10s\""},
     {"replay", 0, false, FOR_SIMULATE, KIND_TEXT, GROUP_SIMULATION, "FILE", NULL, AT(replay), ANY, NULL,
      "repeat the run that train --record wrote down, with its settings"},
-    {"gradients", 0, false, FOR_SIMULATE, KIND_CHOICE, GROUP_SIMULATION, "HOW", "blas", AT(gradients), ANY, "blas, reference",
+    {"gradients", 0, false, FOR_SIMULATE, KIND_CHOICE, GROUP_SIMULATION, "HOW", "blas", AT(gradients), ANY, WORDS("blas", "reference"),
      "blas: fast; reference: plain C, the same bits on every machine"},
     {"threads", 't', false, FOR_SIMULATE, KIND_COUNT32, GROUP_SIMULATION, "N", "0", AT(threads), {0, 1024, false, false}, NULL,
      "that compute gradients; 0: one a processor. The result does not depend on it"},
     {"evaluate-every", 0, false, FOR_SIMULATE, KIND_SPAN, GROUP_SIMULATION, "SPAN", "1epoch", AT(evaluate_every), ANY, NULL,
      "measure the test accuracy so often, and write a line of metrics.jsonl; 0: only at the end"},
+
+    {"parameters", 0, false, FOR_PLAN, KIND_PARAMETERS, GROUP_PLAN, "N", NULL, AT(parameters), ANY, NULL,
+     "of the model: 25.6M, 1B, 25,600,000"},
+    {"model", 'm', false, FOR_PLAN, KIND_TEXT, GROUP_PLAN, "NAME", NULL, AT(model), ANY, WORDS("softmax", "mlp:64", "cnn:16,32"),
+     "or a built-in one: softmax, mlp:64, cnn:16,32"},
+    {"data", 'd', false, FOR_PLAN, KIND_TEXT, GROUP_PLAN, "NAME", NULL, AT(data), ANY, WORDS("fashion-mnist", "mnist", "cifar-10"),
+     "that --model is for: fashion-mnist, mnist or cifar-10 (default: fashion-mnist)"},
+    {"workers", 'w', false, FOR_PLAN, KIND_COUNT32, GROUP_PLAN, "N", "64", AT(workers), {1, GAPLESS_WORKERS_MAX, false, false}, NULL,
+     "that ask for updates"},
+    {"batch-time", 0, false, FOR_PLAN, KIND_TIME, GROUP_PLAN, "TIME", "100ms", AT(batch_time), ANY, NULL,
+     "a worker's time for a batch, with its unit: 120ms"},
+    {"link", 0, false, FOR_PLAN, KIND_LINK, GROUP_PLAN, "RATE", "400Gb", AT(link), ANY, WORDS("100Gb", "200Gb", "400Gb", "shm", "measured"),
+     "of each port, each way: 400Gb (bits), 50GB/s (bytes); shm: one machine; measured: what --measured says of GPUDirect"},
+    {"rule", 'r', false, FOR_PLAN, KIND_RULE, GROUP_PLAN, "NAME", "dana-ga", AT(rule), ANY, WORDS("all"),
+     "one rule, or all of them"},
+    {"gpu", 0, false, FOR_PLAN, KIND_TEXT, GROUP_PLAN, "NAME", "h100", AT(gpu), ANY,
+     WORDS("h100", "h100-pcie", "h200", "b200", "a100", "a100-40gb", "l40s", "none"),
+     "that the master is on: h100, h100-pcie, h200, b200, a100, a100-40gb, l40s, a number of GB/s, or none: only the CPU"},
+    {"gpu-memory", 0, false, FOR_PLAN, KIND_BYTES, GROUP_PLAN, "SIZE", NULL, AT(gpu_memory), ANY, NULL,
+     "such as 80GB (default: what that GPU has)"},
+    {"cpu-bandwidth", 0, false, FOR_PLAN, KIND_REAL, GROUP_PLAN, "GB/S", NULL, AT(cpu_bandwidth), {0.1, 1e5, false, false}, NULL,
+     "of the passes of a master on the CPU (default: as measured, one thread)"},
+    {"range-elements", 0, false, FOR_PLAN, KIND_COUNT64, GROUP_PLAN, "N", "1Mi", AT(range_elements), {1, (double)GAPLESS_ELEMENTS_MAX, false, false}, NULL,
+     "parameters that travel and are applied together"},
+    {"shards", 0, false, FOR_PLAN, KIND_COUNT32, GROUP_PLAN, "N", NULL, AT(shards), {1, 4096, false, false}, NULL,
+     "masters, each with a part of the ranges and a port of its own (default: 1, and the number needed is printed)"},
+    {"measured", 0, false, FOR_PLAN, KIND_FILES, GROUP_PLAN, "FILE", NULL, AT(measured), ANY, NULL,
+     "take figures from a file of gapless bench rules --json, bench update --json or bench gpu --accept; may be given again"},
+
+    {"transport", 0, false, FOR_BENCH_UPDATE, KIND_CHOICE, GROUP_BENCH, "NAME", "shm", AT(transport), ANY, WORDS("shm"),
+     "between worker and master"},
+    {"rule", 'r', false, FOR_BENCH_UPDATE, KIND_RULE, GROUP_BENCH, "NAME", "asgd", AT(rule), ANY, NULL,
+     "that the master applies"},
+    {"rules", 'r', false, FOR_BENCH_RULES | FOR_BENCH_GPU, KIND_RULES, GROUP_BENCH, "LIST", "all", AT(rules), ANY, NULL,
+     "names with commas between them"},
+    {"sizes", 0, false, FOR_BENCH_RULES, KIND_COUNTS, GROUP_BENCH, "LIST", "50890,1048576,26843545", AT(sizes), {1024, 1u << 30, false, false}, NULL,
+     "elements of the vector"},
+    {"sizes", 0, false, FOR_BENCH_UPDATE, KIND_SIZES, GROUP_BENCH, "LIST", "4K,64K,1M,64M", AT(sizes), {64, 4.0 * (1u << 30), false, false}, NULL,
+     "bytes of the parameters; K and M are 1024 and 1048576"},
+    {"elements", 0, false, FOR_BENCH_GPU, KIND_COUNTS, GROUP_BENCH, "LIST", NULL, AT(sizes), {16, 2.0 * (1u << 30), false, false}, NULL,
+     "of a vector (default: 11200000,25600000; --quick: 4096)"},
+    {"seconds", 0, false, FOR_BENCH_RULES, KIND_REAL, GROUP_BENCH, "S", "75", AT(seconds), {0, 1e6, true, false}, NULL,
+     "for all of it, about"},
+    {"seconds", 0, false, FOR_BENCH_GPU, KIND_REAL, GROUP_BENCH, "S", "60", AT(seconds), {0, 3600, true, false}, NULL,
+     "for all timings, about; --quick: 1"},
+    {"rounds", 0, false, FOR_BENCH_RULES, KIND_COUNT32, GROUP_BENCH, "N", "30", AT(rounds), {1, 64, false, false}, NULL,
+     "at most this number of each"},
+    {"reps", 0, false, FOR_BENCH_UPDATE, KIND_COUNT32, GROUP_BENCH, "N", NULL, AT(reps), {1, 5000, false, false}, NULL,
+     "round trips a size (default: 2000, fewer for large sizes)"},
+    {"transport", 0, false, FOR_BENCH_TRANSPORT, KIND_CHOICE, GROUP_BENCH, "NAME", "shm", AT(transport), ANY, WORDS("shm", "verbs"),
+     "what is measured"},
+    {"listen", 0, false, FOR_BENCH_TRANSPORT, KIND_TEXT, GROUP_BENCH, "ADDR[:PORT]", NULL, AT(listen), ANY, NULL,
+     "where the server listens; verbs needs the port after it, too (default: of the RDMA-capable interface, " ADDRESS_PORT_TEXT ")"},
+    {"only-server", 0, false, FOR_BENCH_TRANSPORT, KIND_FLAG, GROUP_BENCH, NULL, NULL, AT(only_server), ANY, NULL,
+     "serve one client from another machine, then end"},
+    {"server", 0, false, FOR_BENCH_TRANSPORT, KIND_TEXT, GROUP_BENCH, "ADDR[:PORT]", NULL, AT(server), ANY, NULL,
+     "only the client, of that server"},
+    {"ops", 0, false, FOR_BENCH_TRANSPORT, KIND_CHOICES, GROUP_BENCH, "LIST", "all", AT(ops), ANY,
+     WORDS("write", "read", "write-lat", "read-lat", "update"), "of"},
+    {"sizes", 0, false, FOR_BENCH_TRANSPORT, KIND_SIZES, GROUP_BENCH, "LIST", NULL, AT(sizes), {1, 1u << 30, false, false}, NULL,
+     "bytes; K and M are 1024 and 1048576 (default: write and read 8,4K,64K,1M,8M; write-lat 8; read-lat 4K)"},
+    {"seconds", 0, false, FOR_BENCH_TRANSPORT, KIND_REAL, GROUP_BENCH, "S", "1", AT(seconds), {0.01, 600, false, false}, NULL,
+     "for each figure, about"},
+    {"sleep", 0, false, FOR_BENCH_UPDATE | FOR_BENCH_TRANSPORT, KIND_FLAG, GROUP_BENCH, NULL, NULL, AT(sleep), ANY, NULL,
+     "sleep at once while waiting, instead of polling"},
+    {"check", 0, false, FOR_BENCH_RULES, KIND_FLAG, GROUP_BENCH, NULL, NULL, AT(check), ANY, NULL,
+     "exit with 1 if a rule falls below its floor"},
+    {"device", 0, false, FOR_BENCH_GPU, KIND_TEXT, GROUP_BENCH, "cuda:N", "cuda", AT(device), ANY, WORDS("cuda"),
+     "which GPU; cuda: the first"},
+    {"bytes", 0, false, FOR_BENCH_GPU, KIND_FLAG, GROUP_BENCH, NULL, NULL, AT(bytes), ANY, NULL,
+     "only the table of bytes"},
+    {"accept", 0, false, FOR_BENCH_GPU, KIND_FLAG, GROUP_BENCH, NULL, NULL, AT(accept), ANY, NULL,
+     "run the checks; writes DIR/gpu-acceptance.json"},
+    {"only", 0, false, FOR_BENCH_GPU, KIND_CHOICES, GROUP_BENCH, "LIST", "all", AT(checks), ANY,
+     WORDS("bits", "sanitizer", "bandwidth", "gpudirect", "soak", "latency", "runs", "kill"), "of the checks of --accept only"},
+    {"quick", 0, false, FOR_BENCH_GPU, KIND_FLAG, GROUP_BENCH, NULL, NULL, AT(quick), ANY, NULL,
+     "--accept: small sizes: does it work at all?"},
+    {"rdma", 0, false, FOR_BENCH_GPU, KIND_TEXT, GROUP_BENCH, "ADDR", NULL, AT(rdma), ANY, NULL,
+     "--accept: the network card's address, for gpudirect, soak and kill (default: of the one RDMA-capable interface; kill then "
+     "stays on shared memory)"},
 
     {"jobs", 'j', false, FOR_STUDY, KIND_COUNT32, GROUP_RUN, "N", "0", AT(jobs), {0, 1024, false, false}, NULL,
      "runs at the same time; 0: one a processor, or what the study says"},
@@ -161,8 +247,12 @@ const struct option_row options_table[] = {
 
     {"out", 'o', false, RUNS | FOR_STUDY | FOR_REPORT, KIND_TEXT, GROUP_OUTPUT, "DIR", NULL, AT(out), ANY, NULL,
      "where the files go (default: train, simulate: runs/DATE-TIME-RULE; master: nothing is written; study: runs/NAME; report: beside what it reports)"},
-    {"json", 0, false, FOR_OBSERVE | FOR_RULES, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(json), ANY, NULL,
+    {"json", 0, false, FOR_OBSERVE | FOR_RULES | FOR_PLAN | FOR_BENCH_TRANSPORT, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(json), ANY, NULL,
      "print JSON"},
+    {"json", 0, false, FOR_BENCH_RULES | FOR_BENCH_UPDATE | FOR_BENCH_GPU, KIND_TEXT, GROUP_OUTPUT, "FILE", NULL, AT(json_file), ANY, NULL,
+     "also write the figures as JSON (update: - for standard output)"},
+    {"out", 'o', false, FOR_BENCH_GPU, KIND_TEXT, GROUP_OUTPUT, "DIR", ".", AT(out), ANY, NULL,
+     "--accept: where the report goes"},
     {"once", 0, false, FOR_OBSERVE, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(once), ANY, NULL,
      "print one line and leave"},
     {"interval", 'i', false, FOR_OBSERVE, KIND_REAL, GROUP_OUTPUT, "SECONDS", "1", AT(interval), {0.01, 86400, false, false}, NULL,
@@ -176,73 +266,10 @@ const struct option_row options_table[] = {
     {"no-color", 0, false, FOR_TRAIN | FOR_SIMULATE | FOR_STUDY, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(no_color), ANY, NULL,
      "no colours (NO_COLOR in the environment does the same)"},
     {"help", 'h', false, ALL, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(help), ANY, NULL,
-     "this text"},
+     "all of it, and -h what one needs to begin with"},
 };
 /* clang-format on */
 
 const unsigned options_count = sizeof options_table / sizeof options_table[0];
 _Static_assert(sizeof options_table / sizeof options_table[0] <= OPTIONS_MAX,
                "struct settings has a place for each option");
-
-const struct option_command_row options_commands[] = {
-    {FOR_TRAIN, "train", "train a model on this machine and watch it",
-     "gapless train [OPTION...]",
-     "Starts a master and --workers worker processes, shows how the run goes and "
-     "writes\n"
-     "DIR/result.json, DIR/metrics.jsonl and DIR/model.safetensors. Ctrl-C ends the "
-     "run\n"
-     "cleanly and writes the same files; a second Ctrl-C ends it at once. If files of "
-     "an\n"
-     "earlier run are in DIR they are kept as *.previous.\n"
-     "Exit code: 0 done, 1 failed, 2 misuse, 128 + signal if stopped by one."},
-    {FOR_MASTER, "master", "only the master: keeps the parameters, applies gradients",
-     "gapless master [OPTION...]",
-     "Workers are told what to train: 'gapless worker --master ADDRESS' needs nothing\n"
-     "else, but over a network the master's --token-file. After the end the master "
-     "serves\n"
-     "observers for up to ten seconds."},
-    {FOR_WORKER, "worker", "only a worker: computes gradients for a master",
-     "gapless worker --master ADDRESS [OPTION...]",
-     "What to train comes from the master; if given here it has to be the same.\n"
-     "Set OPENBLAS_NUM_THREADS=1 where several workers share a machine.\n"
-     "For tests, GAPLESS_FAULT makes a worker misbehave: nan:K (its K-th gradient is "
-     "not\n"
-     "a number), slow:MS (each batch takes so much longer), exit:K (it ends without a\n"
-     "word before its K-th push); with @N behind it, only worker number N does.\n"
-     "Exit code: 0 done, 1 failed, 2 misuse, 3 the master was lost and did not come "
-     "back\n"
-     "within --reconnect seconds. With --group, a GPU that does not keep up ends the "
-     "group "
-     "after\n"
-     "GAPLESS_GROUP_TIMEOUT seconds (60)."},
-    {FOR_OBSERVE, "observe", "watch a running master, without slowing it",
-     "gapless observe --master ADDRESS [OPTION...]",
-     "Prints a line every --interval until the run ends."},
-    {FOR_RULES, "rules", "the update rules, their formulas and what they cost",
-     "gapless rules [OPTION...]", NULL},
-    {FOR_SIMULATE, "simulate", "many workers in virtual time, repeatable to the bit",
-     "gapless simulate [OPTION...]",
-     "The real master, rules and workers in one process, under a clock that is "
-     "computed.\n"
-     "Writes DIR/result.json, DIR/metrics.jsonl and DIR/model.safetensors, the same "
-     "bytes\n"
-     "for the same seed, and DIR/run.json: the command, and what it cost in real "
-     "time."},
-    {FOR_STUDY, "study", "a grid of simulated runs, on all processors, resumable",
-     "gapless study FILE.ini [OPTION...]",
-     "Each run of the grid is a 'gapless simulate'; one that is done is never run "
-     "again, so\n"
-     "a study that was stopped goes on where it was. Writes DIR/study.csv, a row a "
-     "run, and\n"
-     "DIR/report.html. Studies that come with Gapless are in bench/studies."},
-    {FOR_REPORT, "report", "a page with curves and tables of runs and studies",
-     "gapless report DIR... [OPTION...]",
-     "DIR is what train, simulate or study wrote. The page is one file, needs no "
-     "network and\n"
-     "no script, and reads well in a text browser. Beside it: data for gnuplot."},
-    {FOR_DOCTOR, "doctor", "what this machine offers, and what to do about each lack",
-     "gapless doctor [OPTION...]",
-     "Exit code: 0, or 1 if something is missing that every run needs."},
-};
-const unsigned options_commands_count =
-    sizeof options_commands / sizeof options_commands[0];

@@ -45,6 +45,11 @@ static bool same_steps(const struct milestones *a, const struct milestones *b)
     return true;
 }
 
+static bool same_counts(const struct counts *a, const struct counts *b)
+{
+    return a->count == b->count && memcmp(a->at, b->at, a->count * sizeof *a->at) == 0;
+}
+
 static bool same_value(const struct option_row *row, const struct settings *a,
                        const struct settings *b)
 {
@@ -57,15 +62,26 @@ static bool same_value(const struct option_row *row, const struct settings *a,
     case KIND_COUNT32:
         return *(const uint32_t *)left == *(const uint32_t *)right;
     case KIND_COUNT64:
+    case KIND_PARAMETERS:
+    case KIND_RULES:
+    case KIND_CHOICES:
         return *(const uint64_t *)left == *(const uint64_t *)right;
     case KIND_INT:
         return *(const int *)left == *(const int *)right;
     case KIND_REAL:
+    case KIND_LINK:
+    case KIND_BYTES:
+    case KIND_TIME:
         return same_number(*(const double *)left, *(const double *)right);
     case KIND_SPAN:
         return same_span(left, right);
     case KIND_STEPS:
         return same_steps(left, right);
+    case KIND_COUNTS:
+    case KIND_SIZES:
+        return same_counts(left, right);
+    case KIND_FILES:
+        break; /* two that are given never agree */
     case KIND_SCHEDULE:
         return a->cosine == b->cosine && same_number(a->cosine_to, b->cosine_to);
     case KIND_TEXT:
@@ -98,11 +114,22 @@ static size_t value_bytes(enum option_kind kind)
     case KIND_COUNT32:
         return sizeof(uint32_t);
     case KIND_COUNT64:
+    case KIND_PARAMETERS:
+    case KIND_RULES:
+    case KIND_CHOICES:
         return sizeof(uint64_t);
     case KIND_INT:
         return sizeof(int);
     case KIND_REAL:
+    case KIND_LINK:
+    case KIND_BYTES:
+    case KIND_TIME:
         return sizeof(double);
+    case KIND_COUNTS:
+    case KIND_SIZES:
+        return sizeof(struct counts);
+    case KIND_FILES:
+        return sizeof(struct files);
     case KIND_SPAN:
         return sizeof(struct span);
     case KIND_STEPS:

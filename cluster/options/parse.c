@@ -210,7 +210,12 @@ static size_t least(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* Edits that turn one text into the other (Levenshtein). */
+static int lower(char c)
+{
+    return tolower((unsigned char)c);
+}
+
+/* Edits that turn one text into the other (Levenshtein), where case is none. */
 static size_t distance(const char *a, const char *b)
 {
     size_t row[NAME_NEAR_MAX + 1];
@@ -226,7 +231,7 @@ static size_t distance(const char *a, const char *b)
         row[0] = i;
         for (size_t j = 1; j <= b_count; j++) {
             size_t above = row[j];
-            size_t change = corner + (a[i - 1] != b[j - 1]);
+            size_t change = corner + (lower(a[i - 1]) != lower(b[j - 1]));
 
             row[j] = least(least(above, row[j - 1]) + 1, change);
             corner = above;

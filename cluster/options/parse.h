@@ -18,7 +18,7 @@ struct parse_error {
     char text[PARSE_WHY_MAX];
 };
 
-/* Says why; false, for the one who returns it. */
+/* Says reason; false, for the one who returns it. */
 bool parse_refuse(struct parse_error *reason, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -62,11 +62,21 @@ bool parse_time(const char *text, double *ret, struct parse_error *reason);
 bool parse_milestones(const char *text, struct milestones *ret,
                       struct parse_error *reason);
 
+/* Numbers with units (units.c). "25.6M", "1B", "25,600,000", "270k": 1 to
+ * GAPLESS_ELEMENTS_MAX. */
+bool parse_parameters(const char *text, uint64_t *ret, struct parse_error *reason);
+/* "400Gb", "100Gb/s", "25GB/s": bytes a second. "shm": 0. */
+bool parse_link(const char *text, double *ret, struct parse_error *reason);
+/* "80GB", "512MB": bytes. */
+bool parse_bytes(const char *text, double *ret, struct parse_error *reason);
+/* "120ms", "0.5s", "80us": not without a unit. */
+bool parse_time_unit(const char *text, double *ret, struct parse_error *reason);
+
 /* Gradients in a span: of a run of `total` gradients, `epoch` of which make an
  * epoch. */
 uint64_t span_gradients(struct span span, uint64_t total, double epoch);
 
-/* The candidate that is nearest to `text`, or NULL if none is near. `at(context, i)`
+/* The candidate that is nearest to `text`, case aside, or NULL if none is near. `at(context, i)`
  * gives the candidates, NULL past the end. */
 const char *parse_nearest(const char *text, const char *(*at)(const void *, unsigned),
                           const void *context);

@@ -8,19 +8,18 @@
 int cmd_plan(int argc, char **argv)
 {
     static struct plan_options options; /* tables of speeds: too large for a stack */
+    struct settings settings;
 
-    switch (plan_options_read(argc, argv, &options)) {
-    case PLAN_HELPED:
+    switch (options_read(FOR_PLAN, argc, argv, &settings)) {
+    case OPTIONS_HELPED:
         return EXIT_DONE;
-    case PLAN_WRONG:
+    case OPTIONS_WRONG:
         return EXIT_MISUSE;
-    case PLAN_GO:
+    case OPTIONS_GO:
         break;
     }
-    if (options.rule_all && options.parameters == 0 && !options.json) {
-        report_failure("plan", "--rule all needs --parameters or --model (or --json)");
+    if (!plan_options_of(&settings, &options))
         return EXIT_MISUSE;
-    }
     if (options.json) {
         if (!plan_json(&options)) {
             report_failure("plan", "no memory");

@@ -17,6 +17,8 @@
 #ifndef CLUSTER_PLAN_H
 #define CLUSTER_PLAN_H
 
+#include "cluster/options/options.h"
+
 #include <gapless/gapless.h>
 
 #include <stdbool.h>
@@ -185,13 +187,11 @@ void plan_speeds(const struct plan_machine *machine, const struct plan_terms *te
 /* ---- the command --------------------------------------------------------- */
 
 struct plan_options {
-    uint64_t parameters; /* 0: the standard table */
-    char parameters_text[32];
+    uint64_t parameters;     /* 0: the standard table */
     struct plan_input input; /* rule, workers, batch, range, shards; the rest is set by
                                 what is planned for */
     bool rule_all;
     double link; /* bytes a second; 0: shared memory */
-    char link_text[32];
     bool has_gpu;
     struct plan_machine gpu, cpu;
     double gpu_memory; /* 0: unknown */
@@ -199,14 +199,8 @@ struct plan_options {
     bool json;
 };
 
-enum plan_outcome {
-    PLAN_GO,
-    PLAN_HELPED,
-    PLAN_WRONG
-};
-/* Reads argv[1...]. What is wrong was printed to stderr. */
-enum plan_outcome plan_options_read(int argc, char **argv, struct plan_options *ret);
-void plan_help(void);
+/* From the options. False: what is wrong was printed to stderr. */
+bool plan_options_of(const struct settings *settings, struct plan_options *ret);
 
 /* A planned case: one rule, one number of parameters, one link, one kind of master. */
 struct plan_case {
@@ -236,15 +230,5 @@ extern const struct plan_link {
     double bytes;
     const char *text;
 } plan_links[PLAN_LINKS];
-
-/* "25.6M", "1B", "25,600,000", "270k": 1 to GAPLESS_ELEMENTS_MAX. */
-struct parse_error;
-bool plan_parse_parameters(const char *text, uint64_t *ret, struct parse_error *reason);
-/* "400Gb", "100Gb/s", "25GB/s": bytes a second. "shm": 0. */
-bool plan_parse_link(const char *text, double *ret, struct parse_error *reason);
-/* "80GB", "512MB": bytes. */
-bool plan_parse_bytes(const char *text, double *ret, struct parse_error *reason);
-/* "120ms", "0.5s", "80us". */
-bool plan_parse_time(const char *text, double *ret, struct parse_error *reason);
 
 #endif

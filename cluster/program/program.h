@@ -26,6 +26,20 @@ int cmd_rules(int argc, char **argv);
 int cmd_plan(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
+int cmd_bench_rules(int argc, char **argv);
+int cmd_bench_update(int argc, char **argv);
+int cmd_bench_transport(int argc, char **argv);
+int cmd_bench_gpu(int argc, char **argv);
+int cmd_help(int argc, char **argv);
+int cmd_completion(int argc, char **argv);
+int cmd_version(int argc, char **argv);
+
+/* For main: the command of `gapless train ...` or `gapless bench rules ...`, and how many
+ * words its name has. NULL: there is none; it was printed. */
+struct option_command_row;
+const struct option_command_row *command_find(int argc, char **argv, int *ret_words);
+/* The list of commands, on stderr. */
+void command_list(void);
 
 /* The file of this program, to start it again by its name; /proc/self/exe where that file
  * was replaced. */

@@ -116,7 +116,7 @@ static void test_wrong(void **state)
         {"--parameters 25.6", "whole number"},
         {"--parameters 1M --model mlp:64", "not both"},
         {"--model mlp:x", "--model"},
-        {"--model mlp:64 --data nothing", "say --parameters"},
+        {"--model mlp:64 --data nothing", "give --parameters"},
         {"--workers 0", "at least 1"},
         {"--link 400", "unit"},
         {"--link measured", "gpu-acceptance.json"},

@@ -38,12 +38,12 @@ says "a call that fails" 1 "bits *FAILED" env FAKE_CUDA_FAIL=3000 "$program" ben
 has "the next check runs all the same" "latency *passed" output
 says "two GPUs" 2 "one GPU at a time" env FAKE_CUDA_GPUS=2 "$program" bench gpu --device cuda:all
 says "the processor" 2 "names no GPUs" "$program" bench gpu --device cpu
-says "a check that is none" 2 "of bits, sanitizer" "$program" bench gpu --accept --only bit
-says "a rule that is none" 2 "none of that name" "$program" bench gpu --rule dana
-says "too few elements" 2 "16 to" "$program" bench gpu --elements 3
-says "a list that ends in a comma" 2 "16 to" "$program" bench gpu --elements 64,
+says "a check that is none" 2 "one of: bits, sanitizer" "$program" bench gpu --accept --only bit
+says "a rule that is none" 2 "knows no rule .dana" "$program" bench gpu --rule dana
+says "too few elements" 2 "at least 16" "$program" bench gpu --elements 3
+says "a list that ends in a comma" 2 "whole number" "$program" bench gpu --elements 64,
 says "no seconds" 2 "above 0" "$program" bench gpu --seconds 0
-says "checks without --accept" 2 "are for --accept" "$program" bench gpu --only bits
+says "checks without --accept" 2 "--only is for --accept" "$program" bench gpu --only bits
 says "no such folder" 1 "cannot make the folder" "$program" bench gpu --accept --only latency --out no/such/folder
 says "a word" 2 "is not an option" "$program" bench gpu more
 says "help" 0 "usage: gapless bench gpu" "$program" bench gpu --help

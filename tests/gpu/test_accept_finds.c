@@ -161,11 +161,11 @@ static int set_up(void **state)
 /* Runs it over one rule. */
 static enum bg_verdict bits_of(const char *rule, char *text, size_t bytes)
 {
-    struct bg_options options = {.quick = true};
+    struct bench_gpu_config options = {.quick = true,
+                                       .rules = 1ull << rules_find(rule)->index};
     struct bg_run run = {.options = &options, .gpu = gpu};
     struct bg_check check = {.name = BG_BITS, .figures = json_object()};
 
-    options.chosen[rules_find(rule)->index] = true;
     bg_bits(&run, &check);
     json_decref(check.figures);
     (void)snprintf(text, bytes, "%s", check.text);
@@ -254,15 +254,21 @@ static void passes_of_a_vector(void **state)
 static void a_lost_gpu(void **state)
 {
     char out[] = "/tmp/gapless-accept-XXXXXX", path[64];
-    struct bg_options options = {
-        .accept = true, .quick = true, .out = out, .sizes = 1, .seconds = 0.1};
+    static const uint64_t elements[] = {256};
+    struct bench_gpu_config options = {
+        .accept = true,
+        .quick = true,
+        .out = out,
+        .sizes = {1, elements},
+        .seconds = 0.1,
+        .rules = 1,
+        .checks = 1u << BG_BITS | 1u << BG_LATENCY,
+    };
     const json_t *checks;
     json_t *root;
 
     (void)state;
     assert_non_null(mkdtemp(out));
-    options.elements[0] = 256;
-    options.chosen[0] = options.only[BG_BITS] = options.only[BG_LATENCY] = true;
     bad = *ok;
     bad.apply = apply_then_lost;
     assert_int_equal(bg_accept(&options, &gpu), 1);

@@ -1,6 +1,6 @@
 /* The options: numbers read strictly, spans, the three sources and who wins, what is
  * handed on to the processes. */
-#include "cluster/options/options.h"
+#include "cluster/options/options_table.h"
 #include "cluster/options/parse.h"
 
 #include <stdarg.h>
@@ -500,20 +500,128 @@ static void test_verbs(void **state)
 }
 #endif
 
+/* What -h shows are options of the command, at most ten; every command has its bit. */
+static void test_basics(void **state)
+{
+    unsigned seen = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < options_commands_count; i++) {
+        const struct option_command_row *about = &options_commands[i];
+        unsigned words = 0, found = 0;
+
+        assert_int_equal(seen & about->command, 0);
+        seen |= about->command;
+        if (about->command != FOR_NOTHING)
+            assert_ptr_equal(options_command(about->command), about);
+        for (const char *at = about->basics; *at != '\0'; at += strspn(at, " ")) {
+            at += strcspn(at, " ");
+            words++;
+        }
+        for (unsigned r = 0; r < options_count; r++)
+            found += (options_table[r].commands & about->command) != 0 &&
+                     !options_table[r].hidden &&
+                     options_listed(options_table[r].name, about->basics);
+        if (words > 10 || words != found)
+            fail_msg("%s: %u words, %u options", about->name, words, found);
+    }
+    for (unsigned r = 0; r < options_count; r++)
+        assert_int_equal(options_table[r].commands & ~seen, 0);
+}
+
+/* One name, one meaning: a command has an option of a name once, and a letter once. */
+static void test_names(void **state)
+{
+    (void)state;
+    for (unsigned a = 0; a < options_count; a++)
+        for (unsigned b = a + 1; b < options_count; b++) {
+            const struct option_row *x = &options_table[a], *y = &options_table[b];
+
+            if ((x->commands & y->commands) == 0)
+                continue;
+            if (strcmp(x->name, y->name) == 0 ||
+                (x->letter != '\0' && x->letter == y->letter))
+                fail_msg("--%s and --%s of one command", x->name, y->name);
+        }
+}
+
+static void test_lists(void **state)
+{
+    struct settings got;
+
+    (void)state;
+    assert_int_equal(read_line(FOR_BENCH_TRANSPORT,
+                               "transport --sizes 8,4K,1Mi --ops read,update", &got),
+                     OPTIONS_GO);
+    assert_int_equal(got.sizes.count, 3);
+    assert_int_equal(got.sizes.at[1], 4096);
+    assert_int_equal(got.sizes.at[2], 1u << 20);
+    assert_int_equal(got.ops, 1u << 1 | 1u << 4);
+    assert_int_equal(read_line(FOR_BENCH_TRANSPORT, "transport", &got), OPTIONS_GO);
+    assert_int_equal(got.ops, 31);
+    assert_int_equal(got.sizes.count, 0);
+    assert_int_equal(
+        read_line(FOR_BENCH_RULES, "rules --rule asgd,hb-asgd --sizes 4k", &got),
+        OPTIONS_GO);
+    assert_int_equal(got.rules, 1u << 0 | 1u << 2);
+    assert_int_equal(got.sizes.at[0], 4000);
+    assert_int_equal(read_line(FOR_BENCH_RULES, "rules --rules asgd,", &got),
+                     OPTIONS_WRONG);
+    assert_int_equal(read_line(FOR_BENCH_RULES, "rules --rules all,asgd", &got),
+                     OPTIONS_WRONG);
+}
+
+static void test_plan(void **state)
+{
+    struct settings got;
+
+    (void)state;
+    assert_int_equal(read_line(FOR_PLAN,
+                               "plan --parameters 25.6M --link measured --batch-time "
+                               "120ms --measured a --measured b --gpu-memory 80GB",
+                               &got),
+                     OPTIONS_GO);
+    assert_int_equal(got.parameters, 25600000);
+    assert_true(got.link < 0 && got.batch_time == 0.12 && got.gpu_memory == 80e9);
+    assert_int_equal(got.measured.count, 2);
+    assert_string_equal(got.measured.at[1], "b");
+    /* What is typed replaces the environment's list. */
+    assert_int_equal(setenv("GAPLESS_MEASURED", "c", 1), 0);
+    assert_int_equal(read_line(FOR_PLAN, "plan", &got), OPTIONS_GO);
+    assert_int_equal(got.measured.count, 1);
+    assert_int_equal(read_line(FOR_PLAN, "plan --measured a", &got), OPTIONS_GO);
+    assert_int_equal(got.measured.count, 1);
+    assert_string_equal(got.measured.at[0], "a");
+    assert_int_equal(unsetenv("GAPLESS_MEASURED"), 0);
+}
+
+/* A variable that nothing reads is taken out of the environment of the processes that
+ * are started: each says so once. */
+static void test_unknown_variables(void **state)
+{
+    struct settings got;
+
+    (void)state;
+    assert_int_equal(setenv("GAPLESS_WORKRES", "3", 1), 0);
+    assert_int_equal(setenv("GAPLESS_ISA", "generic", 1), 0);
+    assert_int_equal(read_line(FOR_TRAIN, "train", &got), OPTIONS_GO);
+    assert_null(getenv("GAPLESS_WORKRES"));
+    assert_non_null(getenv("GAPLESS_ISA"));
+    assert_int_equal(unsetenv("GAPLESS_ISA"), 0);
+}
+
 /* No line of any help is too wide for a page. */
 static void test_help_fits(void **state)
 {
-    static const enum option_command commands[] = {
-        FOR_TRAIN,  FOR_MASTER, FOR_WORKER,   FOR_OBSERVE, FOR_RULES,
-        FOR_DOCTOR, FOR_STUDY,  FOR_SIMULATE, FOR_REPORT};
-
     (void)state;
-    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+    for (unsigned i = 0; i < options_commands_count; i++) {
         char line[512];
         FILE *file = tmpfile();
 
         assert_non_null(file);
-        options_help(commands[i], file);
+        options_help_of(&options_commands[i], file);
+        if (options_commands[i].command != FOR_NOTHING)
+            options_basics(options_commands[i].command, file);
         rewind(file);
         while (fgets(line, sizeof line, file) != NULL)
             if (strlen(line) > 97 || strstr(line, " \n") != NULL)
@@ -532,7 +640,10 @@ int main(void)
         cmocka_unit_test(test_emit),          cmocka_unit_test(test_times),
         cmocka_unit_test(test_simulation),    cmocka_unit_test(test_operands),
         cmocka_unit_test(test_same_and_take), cmocka_unit_test(test_network),
-        cmocka_unit_test(test_verbs),         cmocka_unit_test(test_help_fits),
+        cmocka_unit_test(test_verbs),         cmocka_unit_test(test_basics),
+        cmocka_unit_test(test_names),         cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_plan),          cmocka_unit_test(test_unknown_variables),
+        cmocka_unit_test(test_help_fits),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

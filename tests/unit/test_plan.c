@@ -245,13 +245,13 @@ static void parameters_are_read(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
-        if (!plan_parse_parameters(good[i].text, &value, &reason))
+        if (!parse_parameters(good[i].text, &value, &reason))
             fail_msg("'%s' %s", good[i].text, reason.text);
         assert_true(value == good[i].value);
     }
     value = 7;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        if (plan_parse_parameters(bad[i], &value, &reason) || value != 7)
+        if (parse_parameters(bad[i], &value, &reason) || value != 7)
             fail_msg("'%s'", bad[i]);
 }
 
@@ -261,27 +261,27 @@ static void links_times_and_sizes_are_read(void **state)
     double value = 7;
 
     (void)state;
-    assert_true(plan_parse_link("400Gb", &value, &reason));
+    assert_true(parse_link("400Gb", &value, &reason));
     near(value, 50e9);
-    assert_true(plan_parse_link("100Gb/s", &value, &reason));
+    assert_true(parse_link("100Gb/s", &value, &reason));
     near(value, 12.5e9);
-    assert_true(plan_parse_link("25GB/s", &value, &reason));
+    assert_true(parse_link("25GB/s", &value, &reason));
     near(value, 25e9);
-    assert_true(plan_parse_link("shm", &value, &reason) && value <= 0);
+    assert_true(parse_link("shm", &value, &reason) && value <= 0);
     value = 7;
-    assert_false(plan_parse_link("400", &value, &reason));
-    assert_false(plan_parse_link("400gb", &value, &reason)); /* bits or bytes? */
-    assert_false(plan_parse_link("0Gb", &value, &reason));
-    assert_false(plan_parse_link("1e300Gb", &value, &reason));
-    assert_true(plan_parse_time("120ms", &value, &reason));
+    assert_false(parse_link("400", &value, &reason));
+    assert_false(parse_link("400gb", &value, &reason)); /* bits or bytes? */
+    assert_false(parse_link("0Gb", &value, &reason));
+    assert_false(parse_link("1e300Gb", &value, &reason));
+    assert_true(parse_time_unit("120ms", &value, &reason));
     near(value, 0.12);
-    assert_true(plan_parse_time("80us", &value, &reason));
+    assert_true(parse_time_unit("80us", &value, &reason));
     near(value, 80e-6);
-    assert_false(plan_parse_time("120", &value, &reason));
-    assert_false(plan_parse_time("0s", &value, &reason));
-    assert_true(plan_parse_bytes("80GB", &value, &reason));
+    assert_false(parse_time_unit("120", &value, &reason));
+    assert_false(parse_time_unit("0s", &value, &reason));
+    assert_true(parse_bytes("80GB", &value, &reason));
     near(value, 80e9);
-    assert_false(plan_parse_bytes("80", &value, &reason));
+    assert_false(parse_bytes("80", &value, &reason));
 }
 
 /* ---- what is called measured --------------------------------------------- */

@@ -1,7 +1,6 @@
 /* Numbers with units, as people write them: 25.6M parameters, a link of 400Gb/s,
  * 80GB. */
 #include "cluster/options/parse.h"
-#include "cluster/plan/plan.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -63,7 +62,7 @@ static bool number(const char *text, const struct unit *units, double *ret)
     return false;
 }
 
-bool plan_parse_parameters(const char *text, uint64_t *ret, struct parse_error *reason)
+bool parse_parameters(const char *text, uint64_t *ret, struct parse_error *reason)
 {
     static const struct unit units[] = {{"", 1},    {"k", 1e3}, {"K", 1e3}, {"M", 1e6},
                                         {"m", 1e6}, {"B", 1e9}, {"G", 1e9}, {NULL, 0}};
@@ -84,7 +83,7 @@ bool plan_parse_parameters(const char *text, uint64_t *ret, struct parse_error *
     return true;
 }
 
-bool plan_parse_link(const char *text, double *ret, struct parse_error *reason)
+bool parse_link(const char *text, double *ret, struct parse_error *reason)
 {
     static const struct unit units[] = {
         {"Gb", 1e9 / 8},    {"Gb/s", 1e9 / 8}, {"Gbit", 1e9 / 8}, {"Gbit/s", 1e9 / 8},
@@ -109,7 +108,7 @@ bool plan_parse_link(const char *text, double *ret, struct parse_error *reason)
     return true;
 }
 
-bool plan_parse_bytes(const char *text, double *ret, struct parse_error *reason)
+bool parse_bytes(const char *text, double *ret, struct parse_error *reason)
 {
     static const struct unit units[] = {{"MB", 1e6},           {"GB", 1e9},
                                         {"TB", 1e12},          {"MiB", 1048576.0},
@@ -123,7 +122,7 @@ bool plan_parse_bytes(const char *text, double *ret, struct parse_error *reason)
     return true;
 }
 
-bool plan_parse_time(const char *text, double *ret, struct parse_error *reason)
+bool parse_time_unit(const char *text, double *ret, struct parse_error *reason)
 {
     static const struct unit units[] = {
         {"s", 1}, {"ms", 1e-3}, {"us", 1e-6}, {"min", 60.0}, {NULL, 0}};

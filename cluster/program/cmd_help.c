@@ -1,0 +1,101 @@
+/* gapless help and gapless version, and finding a command by its name. */
+#include "cluster/options/options_table.h"
+#include "cluster/program/manual.h"
+#include "cluster/program/program.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *name_at(const void *context, unsigned index)
+{
+    (void)context;
+    return index < options_commands_count ? options_commands[index].name : NULL;
+}
+
+/* By the name with one word, or with two. */
+static const struct option_command_row *find(const char *first, const char *second)
+{
+    char name[64];
+
+    (void)snprintf(name, sizeof name, "%.30s%s%.30s", first, second != NULL ? " " : "",
+                   second != NULL ? second : "");
+    for (unsigned i = 0; i < options_commands_count; i++)
+        if (strcmp(options_commands[i].name, name) == 0)
+            return &options_commands[i];
+    return NULL;
+}
+
+static void list(FILE *out)
+{
+    (void)fprintf(out, "usage: gapless COMMAND [OPTION...]\n\n");
+    for (unsigned i = 0; i < options_commands_count; i++)
+        if (strchr(options_commands[i].name, ' ') == NULL)
+            (void)fprintf(out, "  %-11s %s\n", options_commands[i].name,
+                          options_commands[i].summary);
+    (void)fprintf(out,
+                  "\n'gapless COMMAND -h' says what one needs to begin with, --help "
+                  "all. To begin: gapless train\n");
+}
+
+void command_list(void)
+{
+    list(stderr);
+}
+
+const struct option_command_row *command_find(int argc, char **argv, int *ret_words)
+{
+    static const char *const spellings[][2] = {{"--help", "help"},
+                                               {"-h", "help"},
+                                               {"--version", "version"},
+                                               {"-V", "version"}};
+    const struct option_command_row *found = NULL;
+    const char *first = argv[1], *near;
+
+    for (size_t i = 0; i < sizeof spellings / sizeof spellings[0]; i++)
+        if (strcmp(first, spellings[i][0]) == 0)
+            first = spellings[i][1];
+    if (argc > 2)
+        found = find(first, argv[2]);
+    *ret_words = found != NULL ? 2 : 1;
+    if (found == NULL)
+        found = find(first, NULL);
+    if (found != NULL)
+        return found;
+    near = parse_nearest(first, name_at, NULL);
+    (void)fprintf(stderr, "gapless: there is no command '%s'", first);
+    if (near != NULL)
+        (void)fprintf(stderr, "; did you mean '%s'?", near);
+    (void)fprintf(stderr, "\n");
+    list(stderr);
+    return NULL;
+}
+
+int cmd_help(int argc, char **argv)
+{
+    const struct option_command_row *about;
+    int words;
+
+    if (argc < 2) {
+        list(stdout);
+        return EXIT_DONE;
+    }
+    if (strcmp(argv[1], "--man") == 0) {
+        if (argc == 3)
+            return manual_write(argv[2]) ? EXIT_DONE : EXIT_FAILED;
+        report_failure("help", "--man wants the folder that the man pages go to");
+        return EXIT_MISUSE;
+    }
+    about = command_find(argc, argv, &words);
+    if (about == NULL)
+        return EXIT_MISUSE;
+    options_help_of(about, stdout);
+    return EXIT_DONE;
+}
+
+int cmd_version(int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    (void)printf("gapless %s\n", gapless_version());
+    return EXIT_DONE;
+}

@@ -1,0 +1,208 @@
+/* gapless help --man DIR: the man pages, one a command, written from the tables of commands and options when Gapless is
+ * built. */
+#include "cluster/options/options_table.h"
+#include "cluster/program/manual.h"
+#include "cluster/program/program.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Text of a paragraph: nothing in it is a request of roff, and a dash is one that can be searched for. */
+static void put(const char *text, FILE *out)
+{
+    bool starts = true; /* a line of the source */
+
+    for (; *text != '\0'; text++) {
+        if (starts && (*text == '.' || *text == '\''))
+            (void)fputs("\\&", out);
+        if (*text == '-')
+            (void)fputs("\\-", out);
+        else if (*text == '\\')
+            (void)fputs("\\e", out);
+        else
+            (void)fputc(*text, out);
+        starts = *text == '\n';
+    }
+}
+
+/* The paragraphs of a text: its lines. */
+static void paragraphs(const char *text, FILE *out)
+{
+    for (; *text != '\0'; text++) {
+        (void)fprintf(out, ".PP\n");
+        for (const char *end = strchrnul(text, '\n'); text < end; text++) {
+            char one[2] = {*text, '\0'};
+
+            put(one, out);
+        }
+        (void)fputc('\n', out);
+        if (*text == '\0')
+            break;
+    }
+}
+
+/* "gapless-bench-rules" */
+static void page_name(const char *command, char *ret, size_t max)
+{
+    (void)snprintf(ret, max, "gapless%s%s", command[0] != '\0' ? "-" : "", command);
+    for (char *at = ret; *at != '\0'; at++)
+        if (*at == ' ')
+            *at = '-';
+}
+
+static void head(const char *name, const char *summary, FILE *out)
+{
+    (void)fprintf(out, ".\\\" Written by 'gapless help --man'.\n.TH \"");
+    for (const char *at = name; *at != '\0'; at++)
+        (void)fprintf(out, *at == '-' ? "\\-" : "%c", toupper((unsigned char)*at));
+    (void)fprintf(out, "\" 1 \"\" \"gapless %s\" \"User Commands\"\n.SH NAME\n",
+                  gapless_version());
+    put(name, out);
+    (void)fprintf(out, " \\- ");
+    put(summary, out);
+    (void)fprintf(out, "\n");
+}
+
+static void option(const struct option_row *row, FILE *out)
+{
+    char text[OPTIONS_TEXT_MAX], variable[64];
+
+    (void)fprintf(out, ".TP\n");
+    if (row->letter != '\0')
+        (void)fprintf(out, "\\fB\\-%c\\fR, ", row->letter);
+    (void)fprintf(out, "\\fB\\-\\-");
+    put(row->name, out);
+    (void)fprintf(out, "\\fR");
+    if (row->argument != NULL)
+        (void)fprintf(out, " \\fI%s\\fR", row->argument);
+    (void)fprintf(out, "\n");
+    options_text_of(row, text, sizeof text);
+    put(text, out);
+    if (row->letter != 'h') {
+        options_variable(row, variable, sizeof variable);
+        (void)fprintf(out, "\n(environment: %s)", variable);
+    }
+    (void)fprintf(out, "\n");
+}
+
+static void options_of(enum option_command command, FILE *out)
+{
+    (void)fprintf(out, ".SH OPTIONS\n");
+    for (int group = 0; group < GROUPS; group++) {
+        bool titled = false;
+
+        for (unsigned i = 0; i < options_count; i++) {
+            const struct option_row *row = &options_table[i];
+
+            if ((row->commands & command) == 0 || row->hidden ||
+                row->group != (enum option_group)group)
+                continue;
+            if (!titled)
+                (void)fprintf(out, ".SS %s\n", options_group_titles[group]);
+            titled = true;
+            option(row, out);
+        }
+    }
+}
+
+static void example(const struct option_command_row *about, FILE *out)
+{
+    if (about->example == NULL)
+        return;
+    (void)fprintf(out, ".SH EXAMPLE\n.EX\n");
+    put(about->example, out);
+    (void)fprintf(out, "\n.EE\n");
+}
+
+static void command_page(const struct option_command_row *about, FILE *out)
+{
+    char name[64];
+
+    page_name(about->name, name, sizeof name);
+    head(name, about->summary, out);
+    (void)fprintf(out, ".SH SYNOPSIS\n\\fBgapless %s\\fR", about->name);
+    put(about->words, out);
+    (void)fprintf(out, "%s\n",
+                  about->command != FOR_NOTHING ? " [\\fIOPTION\\fR...]" : "");
+    if (about->more != NULL) {
+        (void)fprintf(out, ".SH DESCRIPTION\n");
+        paragraphs(about->more, out);
+    }
+    if (about->command != FOR_NOTHING)
+        options_of(about->command, out);
+    example(about, out);
+    (void)fprintf(out, ".SH SEE ALSO\n.BR gapless (1)\n");
+}
+
+static void main_page(FILE *out)
+{
+    char name[64];
+
+    head("gapless", "asynchronous distributed training of neural networks", out);
+    (void)fprintf(out,
+                  ".SH SYNOPSIS\n\\fBgapless\\fR \\fICOMMAND\\fR [\\fIOPTION\\fR...]\n"
+                  ".SH DESCRIPTION\nA master keeps the parameters; workers compute "
+                  "gradients and never wait for "
+                  "each other. Each command has a page of its own.\n.SH COMMANDS\n");
+    for (unsigned i = 0; i < options_commands_count; i++) {
+        (void)fprintf(out, ".TP\n\\fB%s\\fR\n", options_commands[i].name);
+        put(options_commands[i].summary, out);
+        (void)fprintf(out, "\n");
+    }
+    (void)fprintf(out, ".SH ENVIRONMENT\nEach option can be set in the environment: "
+                       "GAPLESS_OUT for \\-\\-out, "
+                       "GAPLESS_DATA_DIR for \\-\\-data\\-dir, and so on; the command "
+                       "line wins. Beside them:\n");
+    for (unsigned i = 0; i < options_variables_count; i++) {
+        if (options_variables[i].help == NULL)
+            continue;
+        (void)fprintf(out, ".TP\n\\fB%s\\fR\n", options_variables[i].name);
+        put(options_variables[i].help, out);
+        (void)fprintf(out, "\n");
+    }
+    (void)fprintf(out, ".SH EXAMPLE\n.EX\ngapless train\n.EE\n.SH SEE ALSO\n");
+    for (unsigned i = 0; i < options_commands_count; i++) {
+        page_name(options_commands[i].name, name, sizeof name);
+        (void)fprintf(out, ".BR ");
+        put(name, out);
+        (void)fprintf(out, " (1)%s\n", i + 1 < options_commands_count ? "," : "");
+    }
+}
+
+/* `about` NULL: the page of the program. */
+static bool page(const char *folder, const struct option_command_row *about)
+{
+    char name[64], path[4096];
+    FILE *out;
+    bool good;
+
+    page_name(about != NULL ? about->name : "", name, sizeof name);
+    if ((size_t)snprintf(path, sizeof path, "%s/%s.1", folder, name) >= sizeof path) {
+        report_failure("help", "the name of the folder %.60s... is too long", folder);
+        return false;
+    }
+    out = fopen(path, "we");
+    if (out != NULL && about != NULL)
+        command_page(about, out);
+    else if (out != NULL)
+        main_page(out);
+    good = out != NULL && ferror(out) == 0;
+    if (out != NULL && fclose(out) != 0)
+        good = false;
+    if (!good)
+        report_failure("help", "cannot write %s: %s; name a folder that is there", path,
+                       strerror(errno));
+    return good;
+}
+
+bool manual_write(const char *folder)
+{
+    if (!page(folder, NULL))
+        return false;
+    for (unsigned i = 0; i < options_commands_count; i++)
+        if (!page(folder, &options_commands[i]))
+            return false;
+    return true;
+}
