@@ -86,4 +86,5 @@ const struct option_command_row options_commands[] = {
     {FOR_NOTHING, "version", "the version", "", NULL, "", NULL, cmd_version},
 };
 /* clang-format on */
-const unsigned options_commands_count = sizeof options_commands / sizeof options_commands[0];
+const unsigned options_commands_count =
+    sizeof options_commands / sizeof options_commands[0];

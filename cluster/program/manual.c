@@ -9,38 +9,37 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Text of a paragraph: nothing in it is a request of roff, and a dash is one that can be searched for. */
-static void put(const char *text, FILE *out)
+#define LINE_COLUMNS 76 /* of the source: mandoc likes short lines */
+
+/* Text of a paragraph: nothing in it is a request of roff, and a dash is one that can be
+ * searched for. A line feed begins another paragraph. */
+static void put_within(const char *text, size_t columns, FILE *out)
 {
-    bool starts = true; /* a line of the source */
+    size_t column = 0;
 
     for (; *text != '\0'; text++) {
-        if (starts && (*text == '.' || *text == '\''))
+        if (column == 0 && (*text == '.' || *text == '\''))
             (void)fputs("\\&", out);
-        if (*text == '-')
+        column++;
+        if (*text == '-') {
             (void)fputs("\\-", out);
-        else if (*text == '\\')
+        } else if (*text == '\\') {
             (void)fputs("\\e", out);
-        else
+        } else if (*text == '\n') {
+            (void)fputs("\n.PP\n", out);
+            column = 0;
+        } else if (*text == ' ' && column + strcspn(text + 1, " \n") > columns) {
+            (void)fputc('\n', out);
+            column = 0;
+        } else {
             (void)fputc(*text, out);
-        starts = *text == '\n';
+        }
     }
 }
 
-/* The paragraphs of a text: its lines. */
-static void paragraphs(const char *text, FILE *out)
+static void put(const char *text, FILE *out)
 {
-    for (; *text != '\0'; text++) {
-        (void)fprintf(out, ".PP\n");
-        for (const char *end = strchrnul(text, '\n'); text < end; text++) {
-            char one[2] = {*text, '\0'};
-
-            put(one, out);
-        }
-        (void)fputc('\n', out);
-        if (*text == '\0')
-            break;
-    }
+    put_within(text, LINE_COLUMNS, out);
 }
 
 /* "gapless-bench-rules" */
@@ -112,7 +111,7 @@ static void example(const struct option_command_row *about, FILE *out)
     if (about->example == NULL)
         return;
     (void)fprintf(out, ".SH EXAMPLE\n.EX\n");
-    put(about->example, out);
+    put_within(about->example, SIZE_MAX, out); /* as it is typed */
     (void)fprintf(out, "\n.EE\n");
 }
 
@@ -128,7 +127,8 @@ static void command_page(const struct option_command_row *about, FILE *out)
                   about->command != FOR_NOTHING ? " [\\fIOPTION\\fR...]" : "");
     if (about->more != NULL) {
         (void)fprintf(out, ".SH DESCRIPTION\n");
-        paragraphs(about->more, out);
+        put(about->more, out);
+        (void)fputc('\n', out);
     }
     if (about->command != FOR_NOTHING)
         options_of(about->command, out);
