@@ -14,12 +14,7 @@
 #include <unistd.h>
 
 #define TICK_S 0.05
-#define VIEW_EVERY_S 0.2
-#define METRICS_EVERY_S 1.0
-#define EVALUATE_EVERY_S 0.4
-#define EVALUATE_SHARE 20.0 /* at most one part in so many of a processor's time */
 #define EVALUATE_SLICE_S 0.04
-#define RATE_OVER_S 2.0
 
 bool ssgd_asked(const struct settings *settings)
 {
@@ -143,6 +138,7 @@ static void announce(struct ssgd *run)
     run->facts = view_facts_of(settings, run->task.model.parameters,
                                (double)sampler_batches_per_epoch(&run->task.sampler),
                                run->worker, run->size);
+    run->follow = (struct follow){.facts = &run->facts, .evaluator = &run->evaluator};
     run->stats = (struct gapless_stats){.workers_active = run->size,
                                         .workers_joined = run->size,
                                         .gradients_total = run->total,
@@ -193,29 +189,12 @@ static void watch_signals(struct ssgd *run, double seconds)
                           "more to end at once");
 }
 
-static void measure_rate(struct ssgd *run)
-{
-    struct view_facts *facts = &run->facts;
-    double over = facts->elapsed - run->rate_from_s;
-
-    if (over >= RATE_OVER_S || (over > 0.0 && facts->updates_per_second <= 0.0))
-        facts->updates_per_second =
-            (double)(facts->stats.updates - run->rate_from) / over;
-    if (over >= RATE_OVER_S) {
-        run->rate_from = facts->stats.updates;
-        run->rate_from_s = facts->elapsed;
-    }
-}
-
-/* Not before there was an update: until then the folder stays as an earlier run left
- * it. */
 static void begin(struct ssgd *run)
 {
-    if (run->begun || run->facts.stats.updates == 0)
-        return;
-    run->begun = true;
-    if (results_open(run->folder, &run->results, &run->results.error) != GAPLESS_OK) {
-        run->results.failed = true;
+    struct results *results = &run->follow.results;
+
+    if (follow_begin(&run->follow, run->folder, &results->error) != GAPLESS_OK) {
+        results->failed = true;
         stop(run);
     }
 }
@@ -224,12 +203,11 @@ static void begin(struct ssgd *run)
 static void evaluate(struct ssgd *run)
 {
     struct evaluator *evaluator = &run->evaluator;
-    double now = now_seconds(), pause;
     bool have;
 
     (void)pthread_mutex_lock(&run->lock);
     have = run->have;
-    if (!have && !run->evaluating && now >= run->evaluate_due)
+    if (!have && !run->evaluating && follow_wants_accuracy(&run->follow))
         run->want = true;
     run->have = false;
     (void)pthread_mutex_unlock(&run->lock);
@@ -240,34 +218,7 @@ static void evaluate(struct ssgd *run)
     if (!run->evaluating || !evaluator_work(evaluator, EVALUATE_SLICE_S))
         return;
     run->evaluating = false;
-    run->facts.accuracy = evaluator->accuracy;
-    history_add(&run->facts.accuracies, evaluator->accuracy);
-    pause = EVALUATE_SHARE * evaluator->last_s;
-    run->evaluate_due = now + (pause > EVALUATE_EVERY_S ? pause : EVALUATE_EVERY_S);
-}
-
-static void show(struct ssgd *run)
-{
-    double now = now_seconds();
-    struct metrics_sample sample = {
-        .elapsed = run->facts.elapsed,
-        .updates_per_second = run->facts.updates_per_second,
-        .epoch = (double)run->facts.stats.gradients / run->facts.epoch_gradients,
-        .accuracy = run->evaluator.accuracy,
-        .test_loss = run->evaluator.mean_loss,
-        .stats = &run->facts.stats,
-    };
-
-    if (run->begun && now >= run->metrics_due) {
-        run->metrics_due = now + METRICS_EVERY_S;
-        results_metrics(&run->results, &sample);
-    }
-    if (now >= run->view_due) {
-        run->view_due = now + VIEW_EVERY_S;
-        if (run->facts.stats.updates > 0)
-            history_add(&run->facts.losses, run->facts.stats.loss);
-        view_show(&run->view, &run->facts);
-    }
+    follow_measured(&run->follow);
 }
 
 static int drive(struct ssgd *run, struct gapless_error *error)
@@ -281,10 +232,10 @@ static int drive(struct ssgd *run, struct gapless_error *error)
         return gapless_error_set(error, GAPLESS_SYSTEM, code, "cannot start a thread");
     while (!ssgd_look(run)) {
         watch_signals(run, TICK_S);
-        measure_rate(run);
+        follow_rate(&run->follow);
         begin(run);
         evaluate(run);
-        show(run);
+        follow_show(&run->follow, &run->view);
     }
     (void)pthread_join(driver, NULL);
     begin(run);
@@ -315,7 +266,7 @@ static int close_all(struct ssgd *run, int code)
         (void)fflush(NULL);
         _exit(EXIT_FAILED);
     }
-    results_close(&run->results);
+    results_close(&run->follow.results);
     evaluator_close(&run->evaluator);
     free(run->worker);
     free(run->initial);

@@ -16,12 +16,10 @@
 #ifndef CLUSTER_SSGD_H
 #define CLUSTER_SSGD_H
 
-#include "cluster/task/evaluate.h"
 #include "cluster/gpus/gpus.h"
 #include "cluster/options/options.h"
-#include "cluster/task/results.h"
+#include "cluster/task/follow.h"
 #include "cluster/task/task.h"
-#include "cluster/terminal/view.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -45,14 +43,13 @@ struct ssgd {
     uint64_t total; /* gradients: whole updates */
     uint32_t size;
     struct evaluator evaluator;
-    struct results results;
     struct view view;
     struct view_facts facts;
+    struct follow follow;
     struct gapless_worker_stats *worker;
     sigset_t signals;
-    double start, evaluate_due, view_due, metrics_due, rate_from_s;
-    uint64_t rate_from;
-    bool begun, evaluating;
+    double start;
+    bool evaluating;
     int signal; /* that asked for the end; 0: none */
     double parameters_rms;
     /* shared with the driver */

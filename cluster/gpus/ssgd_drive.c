@@ -164,20 +164,6 @@ static void measure(struct ssgd *run, bool fetched)
     run->facts.accuracy = evaluator->accuracy;
 }
 
-static void last_line(struct ssgd *run)
-{
-    struct metrics_sample sample = {
-        .elapsed = run->facts.elapsed,
-        .updates_per_second = run->facts.updates_per_second,
-        .epoch = (double)run->facts.stats.gradients / run->facts.epoch_gradients,
-        .accuracy = run->evaluator.accuracy,
-        .test_loss = run->evaluator.mean_loss,
-        .stats = &run->facts.stats,
-    };
-
-    results_metrics(&run->results, &sample);
-}
-
 static int save(struct ssgd *run, struct gapless_error *error)
 {
     char path[RESULTS_PATH_MAX], gradients[24];
@@ -205,11 +191,11 @@ static int say_how(const struct ssgd *run, bool good)
 {
     const char *failure = run->failure.text;
 
-    if (run->results.failed)
-        (void)report_error("train", &run->results.error);
+    if (run->follow.results.failed)
+        (void)report_error("train", &run->follow.results.error);
     if (run->failure.status != GAPLESS_OK)
         report_failure("train", "the group failed and left: %s", failure);
-    if (!good || run->failure.status != GAPLESS_OK || run->results.failed)
+    if (!good || run->failure.status != GAPLESS_OK || run->follow.results.failed)
         return EXIT_FAILED;
     return run->signal != 0 ? 128 + run->signal : EXIT_DONE;
 }
@@ -231,7 +217,7 @@ int ssgd_finish(struct ssgd *run)
     int status = GAPLESS_OK;
 
     (void)ssgd_look(run);
-    if (!run->begun) {
+    if (!run->follow.begun) {
         view_leave(&run->view);
         if (run->failure.status == GAPLESS_OK)
             report_failure("train", "stopped before the run began");
@@ -239,7 +225,7 @@ int ssgd_finish(struct ssgd *run)
     }
     fetched = fetch(run);
     measure(run, fetched);
-    last_line(run);
+    follow_metrics(&run->follow);
     view_leave(&run->view);
     outcome.accuracy = run->evaluator.accuracy;
     outcome.test_loss = run->evaluator.mean_loss;
@@ -249,7 +235,7 @@ int ssgd_finish(struct ssgd *run)
     if (fetched)
         status = save(run, &error);
     if (status == GAPLESS_OK)
-        status = results_write(&run->results, &outcome, &error);
+        status = results_write(&run->follow.results, &outcome, &error);
     results_print(&outcome);
     (void)printf("\n  %s/: %smetrics.jsonl%s\n", run->folder,
                  status == GAPLESS_OK ? "result.json, " : "",

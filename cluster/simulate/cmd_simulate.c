@@ -166,18 +166,6 @@ static int save_model(const struct simulate *s, struct gapless_error *error)
     return status;
 }
 
-static double parameters_rms(const struct simulate *s)
-{
-    const float *params =
-        gapless_master_params(gapless_simulation_master(s->simulation));
-    size_t count = s->task.model.parameters;
-    double sum = 0.0;
-
-    for (size_t i = 0; i < count; i++)
-        sum += (double)params[i] * (double)params[i];
-    return sqrt(sum / (double)count);
-}
-
 static struct gapless_worker_stats *worker_stats(const struct simulate *s)
 {
     struct gapless_worker_stats *ret = calloc(s->settings.workers_max, sizeof *ret);
@@ -273,7 +261,8 @@ static int finish(struct simulate *s)
         .workers_lost = s->stats.workers_lost,
         .accuracy = s->accuracy,
         .test_loss = s->test_loss,
-        .parameters_rms = parameters_rms(s),
+        .parameters_rms = task_rms(
+            &s->task, gapless_master_params(gapless_simulation_master(s->simulation))),
         .stopped = s->signal != 0,
         .failure = s->failure[0] != '\0' ? s->failure : NULL,
         .simulated = &simulated,

@@ -18,13 +18,13 @@ double now_seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* Processor time of this process: what the measuring takes from others, however long it
+/* Processor time of this thread: what the measuring takes from others, however long it
  * has to wait for them. */
 static double spent_seconds(void)
 {
     struct timespec spent;
 
-    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &spent);
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &spent);
     return (double)spent.tv_sec + 1e-9 * (double)spent.tv_nsec;
 }
 

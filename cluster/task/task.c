@@ -3,6 +3,7 @@
 
 #include "cluster/options/parse.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -134,4 +135,14 @@ int task_initial(const struct task *task, float **ret, struct gapless_error *err
         model_init(&task->model, task->job.seed, theta);
     *ret = theta;
     return GAPLESS_OK;
+}
+
+double task_rms(const struct task *task, const float *params)
+{
+    size_t count = task->model.parameters;
+    double sum = 0.0;
+
+    for (size_t i = 0; i < count; i++)
+        sum += (double)params[i] * (double)params[i];
+    return sqrt(sum / (double)count);
 }

@@ -44,6 +44,8 @@ uint64_t task_epoch(const struct task *task);
  * be counted. */
 int task_gradients(const struct task *task, double epochs, uint64_t *ret,
                    struct gapless_error *error);
+/* The root of the mean square of parameters. */
+double task_rms(const struct task *task, const float *params);
 /* The initial parameters: malloc'ed. */
 int task_initial(const struct task *task, float **ret, struct gapless_error *error);
 

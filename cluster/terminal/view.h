@@ -56,6 +56,9 @@ struct view_facts view_facts_of(const struct settings *settings, uint64_t parame
                                 const struct gapless_worker_stats *workers,
                                 uint32_t worker_count);
 
+/* How many workers there are or were. */
+uint32_t view_workers_known(const struct view_facts *facts);
+
 struct view {
     struct terminal terminal;
     bool quiet;

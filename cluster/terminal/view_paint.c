@@ -241,6 +241,15 @@ static void paint_others(struct canvas *canvas, const struct view_facts *facts,
     canvas_line(canvas);
 }
 
+uint32_t view_workers_known(const struct view_facts *facts)
+{
+    uint32_t known = 0;
+
+    for (uint32_t i = 0; i < facts->worker_count; i++)
+        known += worker_known(&facts->worker[i]);
+    return known;
+}
+
 /* How many workers there are, and their largest numbers. */
 static uint32_t count_workers(const struct view_facts *facts, struct most *ret)
 {

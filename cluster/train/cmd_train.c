@@ -178,6 +178,8 @@ static void open_view(struct train *train)
         view_facts_of(settings, train->task.model.parameters,
                       (double)sampler_batches_per_epoch(&train->task.sampler),
                       train->worker, train->worker_count);
+    train->follow =
+        (struct follow){.facts = &train->facts, .evaluator = &train->evaluator};
     if (!settings->quiet && train->view.terminal.fd < 0) {
         (void)printf(
             "gapless train: %s, %u worker%s, %s, %s (%s parameters), %g epoch%s, "
@@ -195,7 +197,7 @@ static void close_all(struct train *train)
     gapless_observer_close(train->observer);
     if (train->child != NULL)
         launch_end(train->child, train->children, 1.0);
-    results_close(&train->results);
+    results_close(&train->follow.results);
     evaluator_close(&train->evaluator);
     if (train->data_fd >= 0)
         (void)close(train->data_fd);

@@ -10,11 +10,10 @@
 #ifndef CLUSTER_TRAIN_H
 #define CLUSTER_TRAIN_H
 
-#include "cluster/task/evaluate.h"
 #include "cluster/launch/launch.h"
-#include "cluster/task/network.h"
 #include "cluster/options/options.h"
-#include "cluster/task/results.h"
+#include "cluster/task/follow.h"
+#include "cluster/task/network.h"
 #include "cluster/task/task.h"
 #include "cluster/terminal/view.h"
 #include "cluster/run/worker_device.h"
@@ -42,16 +41,13 @@ struct train {
     struct worker_places places; /* where workers compute */
     struct gapless_observer *observer;
     struct evaluator evaluator;
-    struct results results;
-    bool begun; /* there was an update: the files of an earlier run were set aside */
     struct view view;
     struct view_facts facts;
+    struct follow follow;
     struct gapless_worker_stats *worker;
     uint32_t worker_count;
     sigset_t signals;
-    double start, view_due, metrics_due, evaluate_due;
-    double rate_from_s; /* the stretch updates_per_second is measured over */
-    uint64_t rate_from;
+    double start;
     int signal;   /* that asked for the end; 0: none */
     bool at_once; /* a second one came */
     double stop_by, gone_since;
@@ -80,8 +76,6 @@ void train_fail(struct train *train, const char *format, ...)
 void train_signals(struct train *train, double seconds);
 /* Until the run is over, failed, or ended by a person. */
 void train_watch(struct train *train);
-/* A line of metrics.jsonl; nothing before the first update. */
-void train_metrics(struct train *train);
 /* Statistics as they are now. False: the master is gone. */
 bool train_look(struct train *train);
 

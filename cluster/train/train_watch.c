@@ -10,15 +10,10 @@
 #include <sys/wait.h>
 
 #define TICK_S 0.1
-#define VIEW_EVERY_S 0.2
-#define METRICS_EVERY_S 1.0
-#define EVALUATE_EVERY_S 0.4
-#define EVALUATE_SHARE 20.0   /* at most one part in so many of a processor's time */
-#define EVALUATE_SLICE_S 0.04 /* in one tick */
-#define READ_NS 200000000ll   /* for a consistent copy of the parameters */
-#define RATE_OVER_S 2.0       /* what updates_per_second is averaged over */
-#define STOP_BY_S 20.0        /* for the master to end cleanly */
-#define GONE_S 3.0            /* without any worker, that may be just ending */
+#define EVALUATE_SLICE_S 0.04     /* in one tick */
+#define READ_NS 200000000ll       /* for a consistent copy of the parameters */
+#define STOP_BY_S 20.0            /* for the master to end cleanly */
+#define GONE_S 3.0                /* without any worker, that may be just ending */
 #define LAST_READ_NS 5000000000ll /* nothing moves any more: one copy, however large */
 #define MASTER_S 60.0             /* for the master to write the model and leave */
 #define WORKERS_S 5.0
@@ -71,25 +66,6 @@ void train_signals(struct train *train, double seconds)
 
 /* ---- looking ------------------------------------------------------------- */
 
-static void measure_rate(struct train *train)
-{
-    struct view_facts *facts = &train->facts;
-    double over = facts->elapsed - train->rate_from_s;
-
-    if (facts->stats.updates < train->rate_from || train->rate_from_s <= 0.0) {
-        train->rate_from = facts->stats.updates;
-        train->rate_from_s = facts->elapsed;
-        return;
-    }
-    if (over > 0.0 && (over >= RATE_OVER_S || facts->updates_per_second <= 0.0))
-        facts->updates_per_second =
-            (double)(facts->stats.updates - train->rate_from) / over;
-    if (over >= RATE_OVER_S) {
-        train->rate_from = facts->stats.updates;
-        train->rate_from_s = facts->elapsed;
-    }
-}
-
 bool train_look(struct train *train)
 {
     struct gapless_stats stats;
@@ -101,7 +77,7 @@ bool train_look(struct train *train)
     for (uint32_t i = 0; i < train->worker_count; i++)
         (void)gapless_observer_worker_stats(train->observer, i, &train->worker[i]);
     train->facts.elapsed = now_seconds() - train->start;
-    measure_rate(train);
+    follow_rate(&train->follow);
     return true;
 }
 
@@ -109,76 +85,41 @@ bool train_look(struct train *train)
 static void evaluate(struct train *train)
 {
     struct evaluator *evaluator = &train->evaluator;
-    double now = now_seconds(), pause;
     uint64_t version;
 
     if (evaluator_idle(evaluator)) {
-        if (now < train->evaluate_due || train->facts.stats.updates == 0)
+        if (!follow_wants_accuracy(&train->follow))
             return;
         if (gapless_observer_read(train->observer, evaluator->theta, READ_NS, &version,
                                   NULL) != GAPLESS_OK) {
-            train->evaluate_due = now + EVALUATE_EVERY_S; /* torn or gone: later */
+            follow_put_off(&train->follow); /* torn or gone */
             return;
         }
         evaluator_start(evaluator);
     }
-    if (!evaluator_work(evaluator, EVALUATE_SLICE_S))
-        return;
-    train->facts.accuracy = evaluator->accuracy;
-    history_add(&train->facts.accuracies, evaluator->accuracy);
-    pause = EVALUATE_SHARE * evaluator->last_s;
-    train->evaluate_due = now + (pause > EVALUATE_EVERY_S ? pause : EVALUATE_EVERY_S);
+    if (evaluator_work(evaluator, EVALUATE_SLICE_S))
+        follow_measured(&train->follow);
 }
 
-/* Not before the run has really begun: until then the folder stays as an earlier run
- * left it. */
 static void begin(struct train *train)
 {
     struct gapless_error error = {0};
 
-    if (train->begun || train->facts.stats.updates == 0)
-        return;
-    train->begun = true;
-    if (results_open(train->folder, &train->results, &error) != GAPLESS_OK)
+    if (follow_begin(&train->follow, train->folder, &error) != GAPLESS_OK)
         train_fail(train, "%s", error.text);
-}
-
-void train_metrics(struct train *train)
-{
-    struct metrics_sample sample = {
-        .elapsed = train->facts.elapsed,
-        .updates_per_second = train->facts.updates_per_second,
-        .epoch = (double)train->facts.stats.gradients / train->facts.epoch_gradients,
-        .accuracy = train->evaluator.accuracy,
-        .test_loss = train->evaluator.mean_loss,
-        .stats = &train->facts.stats,
-    };
-
-    if (!train->begun || train->results.failed)
-        return;
-    results_metrics(&train->results, &sample);
-    if (train->results.failed)
-        view_note(&train->view, "gapless train: %s; the run goes on without",
-                  train->results.error.text);
 }
 
 static void show(struct train *train)
 {
-    double now = now_seconds();
+    bool failed = train->follow.results.failed;
 
     if (train->facts.stats.state == GAPLESS_RUN_WAITING && !train->facts.stopping &&
         train->view.terminal.fd < 0)
         return; /* nothing yet to put into a log */
-    if (now >= train->metrics_due && train->facts.stats.state != GAPLESS_RUN_WAITING) {
-        train->metrics_due = now + METRICS_EVERY_S;
-        train_metrics(train);
-    }
-    if (now >= train->view_due) {
-        train->view_due = now + VIEW_EVERY_S;
-        if (train->facts.stats.updates > 0)
-            history_add(&train->facts.losses, train->facts.stats.loss);
-        view_show(&train->view, &train->facts);
-    }
+    follow_show(&train->follow, &train->view);
+    if (train->follow.results.failed && !failed)
+        view_note(&train->view, "gapless train: %s; the run goes on without",
+                  train->follow.results.error.text);
 }
 
 /* Without workers nothing will happen any more; some may have come from elsewhere,
@@ -246,8 +187,6 @@ void train_watch(struct train *train)
 static void measure(struct train *train)
 {
     struct evaluator *evaluator = &train->evaluator;
-    size_t count = train->task.model.parameters;
-    double sum = 0.0;
     uint64_t version;
 
     evaluator->accuracy = evaluator->mean_loss = (double)NAN;
@@ -255,9 +194,7 @@ static void measure(struct train *train)
         gapless_observer_read(train->observer, evaluator->theta, LAST_READ_NS, &version,
                               NULL) != GAPLESS_OK)
         return;
-    for (size_t i = 0; i < count; i++)
-        sum += (double)evaluator->theta[i] * (double)evaluator->theta[i];
-    train->parameters_rms = sqrt(sum / (double)count);
+    train->parameters_rms = task_rms(&train->task, evaluator->theta);
     evaluator_start(evaluator);
     while (!evaluator_work(evaluator, 0.1) && !train->at_once)
         train_signals(train, 0.0);
@@ -353,28 +290,28 @@ int train_finish(struct train *train)
 
     (void)train_look(train);
     measure(train);
-    train_metrics(train); /* the last line has what was measured last */
+    follow_metrics(&train->follow); /* the last line has what was measured last */
     if (train->view.drawn && !train->at_once)
         view_show(&train->view, &train->facts);
     end_processes(train);
     view_leave(&train->view);
     launch_tidy(train->child, train->children, train->log_folder);
-    if (!train->begun)
+    if (!train->follow.begun)
         return finish_unbegun(train);
     if (train->at_once) {
         report_failure("train", "ended at once; metrics.jsonl is in %s", train->folder);
         return 128 + train->signal;
     }
     outcome = outcome_of(train);
-    written = results_write(&train->results, &outcome, &error) == GAPLESS_OK;
+    written = results_write(&train->follow.results, &outcome, &error) == GAPLESS_OK;
     results_print(&outcome);
     print_files(train, written);
     if (!written)
         (void)report_error("train", &error);
-    if (train->results.failed)
-        (void)report_error("train", &train->results.error);
+    if (train->follow.results.failed)
+        (void)report_error("train", &train->follow.results.error);
     if (train->failure[0] != '\0')
         report_failure("train", "%s", train->failure);
-    failed = !written || train->results.failed || train->failure[0] != '\0';
+    failed = !written || train->follow.results.failed || train->failure[0] != '\0';
     return failed ? EXIT_FAILED : train->signal != 0 ? 128 + train->signal : EXIT_DONE;
 }

@@ -91,10 +91,114 @@ static void test_joining_late(void **state)
     run_close(&first);
     wait_for_workers(1.0);
     end(&master, SIGTERM, 0);
+    run_expect(&master, "nothing of this run is kept", 1.0);
+    run_expect(&master, "test accuracy", 1.0);
     run_expect(&master, "the parameters are not kept", 1.0);
     run_close(&master);
     end(&second, 0, 0);
     run_close(&second);
+}
+
+/* What a run leaves is what train would have left: a whole one of `gradients` by as many
+ * workers. */
+static void check_files(double gradients, double workers, bool stopped)
+{
+    json_t *result = run_json(run_dir, "result.json"), *row = NULL;
+    char path[128], line[4096], words[160];
+    const json_t *each = json_object_get(result, "per_worker");
+    double sum = 0.0;
+    FILE *file;
+
+    assert_string_equal(json_string_value(json_object_get(result, "mode")), "train");
+    assert_true(json_is_boolean(json_object_get(result, "stopped")));
+    assert_true(json_is_true(json_object_get(result, "stopped")) == stopped);
+    assert_true(json_is_null(json_object_get(result, "failure")));
+    assert_true(run_number(result, "workers") == workers);
+    assert_true(json_array_size(each) == (size_t)workers);
+    for (size_t i = 0; i < json_array_size(each); i++)
+        sum += run_number(json_array_get(each, i), "gradients");
+    assert_true(sum == run_number(result, "gradients"));
+    assert_true(stopped || sum == gradients);
+    assert_true(run_number(result, "final_accuracy") > 0.2); /* of 10 classes */
+    assert_true(run_number(result, "parameters_rms") > 0.0);
+    assert_true(json_array_size(json_object_get(result, "command")) > 4);
+    (void)snprintf(path, sizeof path, "%s/metrics.jsonl", run_dir);
+    file = fopen(path, "re");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file) != NULL) {
+        json_decref(row);
+        row = json_loads(line, 0, NULL);
+        assert_non_null(row);
+    }
+    (void)fclose(file);
+    assert_non_null(row); /* the last line is of the end */
+    assert_true(run_number(row, "gradients") == sum);
+    assert_true(run_number(row, "accuracy") == run_number(result, "final_accuracy"));
+    json_decref(row);
+    json_decref(result);
+    (void)snprintf(words, sizeof words, "report %s --out %s/page", run_dir, run_dir);
+    run_whole(NULL, words, 0, "report.html");
+}
+
+static void wait_for_updates(double many)
+{
+    double until = run_now() + 60.0, updates;
+
+    do {
+        json_t *row = observe_once("");
+
+        updates = run_number(row, "updates");
+        json_decref(row);
+    } while (updates < many && run_now() < until);
+    assert_true(updates >= many);
+}
+
+static void test_stopped(void **state)
+{
+    char more[128];
+    struct run master, first, second;
+
+    (void)state;
+    (void)snprintf(more, sizeof more, "--quiet --epochs 100000 --out %s", run_dir);
+    master = start(NULL, "master --data synthetic --address", more);
+    first = start(NULL, "worker --connect-timeout 20 --master", "");
+    second = start(NULL, "worker --connect-timeout 20 --master", "");
+    wait_for_workers(2.0);
+    wait_for_updates(1000.0);
+    end(&master, SIGTERM, 0);
+    run_expect(&master, "result.json, metrics.jsonl, model.safetensors are in", 1.0);
+    run_close(&master);
+    end(&first, 0, 0);
+    end(&second, 0, 0);
+    run_close(&first);
+    run_close(&second);
+    check_files(0.0, 2.0, true);
+}
+
+/* Without an update an earlier run's files stay. */
+static void test_no_update(void **state)
+{
+    char more[128], path[128];
+    struct run master;
+    FILE *file;
+
+    (void)state;
+    (void)snprintf(path, sizeof path, "%s/result.json", run_dir);
+    file = fopen(path, "we");
+    assert_non_null(file);
+    assert_true(fputs("{\"before\":1}\n", file) > 0);
+    (void)fclose(file);
+    (void)snprintf(more, sizeof more, "--out %s", run_dir);
+    master = start_master(more);
+    end(&master, SIGTERM, 0);
+    run_expect(&master, "there were no updates: nothing is written", 1.0);
+    run_close(&master);
+    json_decref(run_json(run_dir, "result.json"));
+    file = fopen(path, "re");
+    assert_non_null(file);
+    assert_non_null(fgets(more, sizeof more, file));
+    (void)fclose(file);
+    assert_string_equal(more, "{\"before\":1}\n");
 }
 
 static void test_whole_run(void **state)
@@ -115,6 +219,7 @@ static void test_whole_run(void **state)
     run_expect(&observer, "gradients 7,500 of 7,500", 1.0);
     end(&master, 0, 0);
     run_expect(&master, "7,500 updates", 1.0);
+    check_files(7500.0, 1.0, false);
     (void)snprintf(more, sizeof more, "%s/model.safetensors", run_dir);
     assert_int_equal(stat(more, &info), 0);
     assert_true(info.st_size > 4810 * 4);
@@ -217,6 +322,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_joining_late, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_whole_run, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_stopped, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_no_update, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_save, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_refusals, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_master_gone, run_set_up, run_tear_down),

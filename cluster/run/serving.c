@@ -1,0 +1,237 @@
+/* What a master shows and leaves. */
+#include "cluster/run/serving.h"
+
+#include "cluster/program/program.h"
+#include "cluster/task/config.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SLICE_NS 20000000ll /* serving, while the final parameters are measured */
+
+/* Does it show and write what gapless train does? Its launcher does, if it has one. */
+static bool alone(const struct serving *serving)
+{
+    return !serving->settings.launched;
+}
+
+static void say_where(struct serving *serving)
+{
+    const struct settings *settings = &serving->settings;
+    char link[512] = "";
+
+    view_note(&serving->view,
+              "gapless master: listening at %s; workers join by: gapless worker "
+              "--master %s%s%s",
+              serving->config.address,
+              address_is_wildcard(serving->config.address)
+                  ? "verbs:ADDR:PORT (ADDR: one of this machine)"
+                  : serving->config.address,
+              settings->token_file != NULL ? " --token-file " : "",
+              settings->token_file != NULL ? settings->token_file : "");
+    gapless_master_link(serving->master, link, sizeof link);
+    if (link[0] != '\0')
+        view_note(&serving->view, "gapless master: %s", link);
+    gapless_master_device(serving->master, link, sizeof link);
+    view_note(&serving->view, "gapless master: passes run on %s", link);
+}
+
+void serving_open_view(struct serving *serving)
+{
+    const struct settings *settings = &serving->settings;
+
+    view_open(&serving->view, settings->quiet, settings->no_color);
+    serving->start = now_seconds();
+    serving->facts =
+        view_facts_of(settings, serving->task.model.parameters,
+                      (double)sampler_batches_per_epoch(&serving->task.sampler),
+                      serving->worker, serving->config.workers_max);
+    serving->follow = (struct follow){.facts = &serving->facts,
+                                      .evaluator = &serving->background.evaluator};
+    if (!settings->quiet) {
+        config_report_warmup("master", settings);
+        say_where(serving);
+    }
+    if (alone(serving) && settings->out == NULL)
+        report_failure("master", "nothing of this run is kept, neither the model nor "
+                                 "result.json: --out DIR keeps them");
+}
+
+static void look(struct serving *serving)
+{
+    struct view_facts *facts = &serving->facts;
+
+    gapless_master_stats(serving->master, &facts->stats);
+    for (uint32_t i = 0; i < facts->worker_count; i++)
+        (void)gapless_master_worker_stats(serving->master, i, &serving->worker[i]);
+    facts->elapsed = now_seconds() - serving->start;
+    if (view_workers_known(facts) > 0) /* before: as many as are expected */
+        facts->workers = view_workers_known(facts);
+    follow_rate(&serving->follow);
+}
+
+/* Hands the parameters to the thread that measures, and takes what it has found. */
+static void evaluate(struct serving *serving)
+{
+    struct background *background = &serving->background;
+
+    if (background_take(background))
+        follow_measured(&serving->follow);
+    if (background_idle(background) && follow_wants_accuracy(&serving->follow))
+        background_start(background, gapless_master_params(serving->master));
+}
+
+void serving_show(struct serving *serving)
+{
+    struct results *results = &serving->follow.results;
+    bool failed = results->failed;
+
+    if (!alone(serving))
+        return;
+    look(serving);
+    if (serving->settings.out != NULL &&
+        follow_begin(&serving->follow, serving->settings.out, &results->error) !=
+            GAPLESS_OK)
+        results->failed = true;
+    evaluate(serving);
+    follow_show(&serving->follow, &serving->view);
+    if (results->failed && !failed)
+        view_note(&serving->view, "gapless master: %s; the run goes on without",
+                  results->error.text);
+}
+
+/* ---- the end ------------------------------------------------------------- */
+
+static int save_model(const struct serving *serving, struct gapless_error *error)
+{
+    const char *out = serving->settings.out;
+    char path[RESULTS_PATH_MAX];
+    int status = results_path(out, "model.safetensors", path, error);
+
+    if (status == GAPLESS_OK)
+        status = results_set_aside(out, "model.safetensors",
+                                   "model.previous.safetensors", error);
+    return status == GAPLESS_OK ? gapless_master_save(serving->master, path, error)
+                                : status;
+}
+
+/* The final parameters, by the thread that measures; observers are served meanwhile. */
+static void measure(struct serving *serving)
+{
+    struct background *background = &serving->background;
+    bool started = false, ended = false;
+
+    while (!ended) {
+        bool took = background_take(background);
+
+        ended = started && took;
+        if (!started && background_idle(background)) {
+            background_start(background, gapless_master_params(serving->master));
+            started = true;
+        }
+        if (gapless_master_run(serving->master, SLICE_NS, NULL) != GAPLESS_STOPPED)
+            (void)usleep(SLICE_NS / 1000); /* it failed before: this cannot wait */
+    }
+    serving->facts.accuracy = background->evaluator.accuracy;
+    look(serving);
+}
+
+/* A record that ends early repeats only a part of the run: better said than found. */
+static int check_record(const struct serving *serving, struct gapless_error *error)
+{
+    if (!serving->facts.stats.record_failed)
+        return GAPLESS_OK;
+    return gapless_error_set(error, GAPLESS_IO, 0,
+                             "the record %.150s could not be written to its end: is "
+                             "the disk full? The run itself is complete",
+                             serving->settings.record);
+}
+
+/* As many workers as there were, however many were expected. */
+static struct outcome outcome_of(struct serving *serving)
+{
+    serving->settings.workers = serving->facts.workers;
+    return (struct outcome){
+        .settings = &serving->settings,
+        .task = &serving->task,
+        .stats = &serving->facts.stats,
+        .worker = serving->worker,
+        .worker_count = serving->config.workers_max,
+        .workers_lost = serving->facts.stats.workers_lost,
+        .accuracy = serving->background.evaluator.accuracy,
+        .test_loss = serving->background.evaluator.mean_loss,
+        .parameters_rms =
+            task_rms(&serving->task, gapless_master_params(serving->master)),
+        .stopped = serving->stopped,
+        .failure = serving->failure.status != GAPLESS_OK ? serving->failure.text : NULL,
+        .argc = serving->argc,
+        .argv = serving->argv,
+    };
+}
+
+/* What train writes for a master that it has started. */
+static int keep_results(struct serving *serving, struct gapless_error *error)
+{
+    struct follow *follow = &serving->follow;
+    struct outcome outcome;
+    int status = GAPLESS_OK;
+
+    measure(serving);
+    if (serving->view.drawn)
+        view_show(&serving->view, &serving->facts);
+    view_leave(&serving->view);
+    outcome = outcome_of(serving);
+    if (serving->settings.out != NULL) {
+        (void)follow_begin(follow, serving->settings.out, NULL);
+        follow_metrics(follow); /* the last line has what was measured last */
+        status = results_write(&follow->results, &outcome, error);
+    }
+    results_print(&outcome);
+    return status;
+}
+
+/* The run in one line; the table has more. */
+static void report(const struct serving *serving, bool written)
+{
+    const struct gapless_stats *stats = &serving->facts.stats;
+    const char *out = serving->settings.out;
+
+    (void)printf("\ngapless master: %s updates in %.1f s, %s gradients dropped, %u "
+                 "workers lost; %s%s\n",
+                 word_count(stats->updates).text, stats->seconds,
+                 word_count(stats->dropped).text, stats->workers_lost,
+                 out == NULL ? "the parameters are not kept (--out)"
+                 : written   ? "result.json, metrics.jsonl, model.safetensors are in "
+                             : "metrics.jsonl is in ",
+                 out != NULL ? out : "");
+    (void)fflush(stdout);
+}
+
+int serving_keep(struct serving *serving, struct gapless_error *error)
+{
+    const char *out = serving->settings.out;
+    int status = GAPLESS_OK;
+
+    look(serving);
+    if (serving->facts.stats.updates == 0) {
+        view_leave(&serving->view); /* what was learnt before must stay */
+        if (alone(serving))
+            report_failure("master", "there were no updates: nothing is written");
+        return GAPLESS_OK;
+    }
+    if (out != NULL)
+        status = save_model(serving, error);
+    if (alone(serving)) {
+        int results = keep_results(serving, status == GAPLESS_OK ? error : NULL);
+
+        status = status == GAPLESS_OK ? results : status;
+        report(serving, status == GAPLESS_OK);
+    }
+    if (status == GAPLESS_OK && serving->follow.results.failed) {
+        *error = serving->follow.results.error;
+        status = error->status;
+    }
+    return status == GAPLESS_OK ? check_record(serving, error) : status;
+}

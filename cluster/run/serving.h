@@ -1,0 +1,49 @@
+/* Private to `gapless master`: its state. cmd_master.c opens it and serves; serving.c
+ * shows how the run goes, and writes what it leaves, as gapless train does. A master
+ * that train has started (--launched) writes the model alone.
+ */
+#ifndef CLUSTER_SERVING_H
+#define CLUSTER_SERVING_H
+
+#include "cluster/options/options.h"
+#include "cluster/run/background.h"
+#include "cluster/task/follow.h"
+#include "cluster/task/network.h"
+#include "cluster/task/task.h"
+#include <gapless/gapless.h>
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct serving {
+    struct settings settings;
+    int argc;
+    char **argv;
+    struct task task;
+    struct gapless_master_config config;
+    struct network network;
+    char address[ADDRESS_MAX]; /* where it had to be found */
+    struct gapless_master *master;
+    struct gapless_worker_stats *worker;
+    struct background background; /* measures; not open if launched */
+    struct view view;
+    struct view_facts facts;
+    struct follow follow;
+    double start;
+    bool stopped;                 /* before its end, by a signal */
+    struct gapless_error failure; /* of the serving; status 0: none */
+    bool observed;                /* an observer was there to see it */
+    pid_t parent;
+};
+
+/* Says where it listens, and what is kept. */
+void serving_open_view(struct serving *serving);
+/* Between two slices of serving: statistics, accuracy, a line of metrics.jsonl, the
+ * picture. */
+void serving_show(struct serving *serving);
+/* After the run: writes the model; unless launched also measures it, writes result.json
+ * and prints the table of the run. Serves observers meanwhile. Nothing where nothing was
+ * learnt. */
+int serving_keep(struct serving *serving, struct gapless_error *error);
+
+#endif
