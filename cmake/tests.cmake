@@ -5,7 +5,7 @@
 # Exit status 77 means skipped; the reason is what the test printed.
 #
 # A test asks for something special in a comment among its first lines:   ctest: timeout=120 serial link=-Wl,--wrap=free
-#   timeout=N   seconds; 60 unless told
+#   timeout=N   seconds; 60 by default
 #   serial      not beside another test (it measures time, or needs both cores)
 #   plain       not in sanitizer builds
 #   nvcc        not where GAPLESS_CUDA is OFF

@@ -1,7 +1,7 @@
 /* Apply: the pass of an element-wise rule, and of every rule whose gate is known.
  *
  * Gradients that wait are applied one after another while theta, all and stat stay in
- * registers: the same bits as so many passes.
+ * registers: the same bits as this many passes.
  */
 #ifndef GAPLESS_GPU_APPLY_CUH
 #define GAPLESS_GPU_APPLY_CUH

@@ -159,7 +159,7 @@ static bool open_scratch(struct device *device, struct gapless_error *error)
     return true;
 }
 
-/* One launch, so that a GPU for which there is no code is told of here: 0*1, in scratch
+/* One launch, so that a GPU for which there is no code is found here: 0*1, in scratch
  * that is zero. */
 static bool open_trial(struct device *device, struct gapless_error *error)
 {

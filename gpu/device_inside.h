@@ -5,7 +5,7 @@
  *   streams[OUT]   copies to the host          events
  *
  * A ticket is the number of a mark on its stream and the stream, in one word. Marks of
- * a stream are reached in order, so an event may serve a later mark: whoever then asks
+ * a stream are reached in order, so an event may serve a later mark: a caller that then asks
  * for the earlier one waits for the later, which is late, but never wrong.
  */
 #ifndef GAPLESS_GPU_DEVICE_INSIDE_H

@@ -169,7 +169,7 @@ void device_give(struct device *device, void *memory)
         device_release(device, held);
 }
 
-/* What somebody else has page-locked is as good, and theirs to release. */
+/* What other code has page-locked is as good, and theirs to release. */
 int device_pin(struct device *device, void *host, size_t bytes,
                struct gapless_error *error)
 {
@@ -207,7 +207,7 @@ void device_unpin(struct device *device, void *host)
 }
 
 /* What is exported for [memory, memory + bytes): the whole of what was taken; of memory
- * that somebody else took (a framework), the pages of the host's size that it is in,
+ * that another process took (a framework), the pages of the host's size that it is in,
  * since a DMA-BUF begins and ends with pages. */
 static bool export_of(const struct device *device, char *memory, size_t bytes,
                       struct holding *ret)

@@ -86,7 +86,7 @@ void device_blocks_free(struct device *device, struct device_blocks *blocks)
 /* ---- uploads ------------------------------------------------------------- */
 
 /* A place of page-locked memory to fill. Where all are still on their way it waits for
- * the oldest: so many passes ahead of the GPU nobody needs to be. NULL: failed. */
+ * the oldest: no caller needs to be further ahead of the GPU. NULL: failed. */
 static char *upload_begin(struct device *device, size_t bytes)
 {
     struct uploads *uploads = &device->uploads;

@@ -295,7 +295,7 @@ static int group_open(struct device *device, const unsigned char id[GPU_GROUP_ID
 }
 
 /* In order: a rank's buffers are read by the others until they have finished, too. A
- * group in which somebody failed ends by the abort that fail() made. */
+ * group in which a rank failed ends by the abort that fail() made. */
 static void leave(struct gpu_group *group)
 {
     int64_t since = now_ns();

@@ -23,7 +23,7 @@ struct kernel_place {
                             one launch after another uses it */
 };
 
-/* Scratch for passes over at most n elements in at most so many blocks, of up to
+/* Scratch for passes over at most n elements in at most this many blocks, of up to
  * DEVICE_QUEUE gradients. */
 size_t kernel_scratch_bytes(size_t n, uint32_t blocks);
 

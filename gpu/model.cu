@@ -283,7 +283,7 @@ static bool layer_backward(struct gpu_model *m, uint32_t l, uint32_t batch,
                  n.inputs, dz, n.outputs, grad + n.weight))
         return false;
     if (l == 0)
-        return true; /* nobody needs the gradient of the pixels */
+        return true; /* the gradient of the pixels is not needed */
     return product(m, CUBLAS_AS_IT_IS, CUBLAS_AS_IT_IS, n.inputs, n.batch, n.outputs,
                    theta + n.weight, n.inputs, dz, n.outputs, da) &&
            launched(m, model_mask(stream, da, a, (size_t)batch * m->widths[l]),

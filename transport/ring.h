@@ -70,7 +70,7 @@ static inline struct ring_end ring_end(struct ring *ring, uint32_t capacity)
     return (struct ring_end){.ring = ring, .capacity = capacity};
 }
 
-/* Producer. Everything written before is visible to whoever takes the note. */
+/* Producer. Everything written before is visible to the consumer that takes the note. */
 static inline enum ring_state ring_put(struct ring_end *end, uint32_t note)
 {
     struct ring *ring = end->ring;
@@ -133,7 +133,7 @@ static inline enum ring_state ring_take(struct ring_end *end, uint32_t *ret)
  * either the owner finds the bit, or the ringer finds it asleep. `asleep` is also the
  * futex word; it is taken by exchange, so that of a hundred ringers one pays for the
  * system call. A ringer that is killed between taking it and the call leaves a sleeper
- * that nobody wakes; therefore sleeps are short and look again.
+ * that no ringer wakes; therefore sleeps are short and look again.
  */
 #define DOORBELL_WORDS 256
 #define DOORBELL_BITS (DOORBELL_WORDS * 64)

@@ -24,7 +24,7 @@
  * it went away is delivered before its TP_DOWN. A note has 32 bits because a verbs
  * immediate has.
  *
- * Stores that bypass the cache (non-temporal) are ordered by nothing here: whoever
+ * Stores that bypass the cache (non-temporal) are ordered by nothing here: code that
  * makes them makes the fence (sfence) too, before put or notify.
  *
  * Would-block is a value (GAPLESS_AGAIN), never a wait; poll is the only call that
@@ -149,7 +149,7 @@ struct transport {
      * on, which the caller keeps until the region is freed: peers and put and get reach
      * it there, whatever `base` holds at those bytes. Parts may be placed one after
      * another, apart from each other; before the region's first grant, or the first put
-     * or get. How it was registered is told in a word or two ("DMA-BUF",
+     * or get. How it was registered is given in a word or two ("DMA-BUF",
      * "nvidia-peermem", "host"), static text.
      *
      * It is registered at once with every card that is known: those that a server
@@ -187,7 +187,7 @@ struct transport {
     int (*send_control)(struct tp *tp, tp_peer peer, const void *data, uint32_t bytes,
                         struct gapless_error *error);
     /* Server: the peer may now open `window` onto the region; said in order with send_control().
-     * A region is granted with one access, to everybody: the first grant decides, any
+     * A region is granted with one access, to all peers: the first grant decides, any
      * other is GAPLESS_INVALID from then on. A window number
      * may be granted again. window >= windows_max of either side is GAPLESS_CAPACITY.
      */

@@ -16,7 +16,7 @@
  * a quarter to a half. */
 #define SHARE_BAD_BLOCK 0.30
 #define CACHES                                                                         \
-    4 /* vectors together are so many times the L2: then it does not matter */
+    4 /* vectors together are this many times the L2: then it does not matter */
 #define SAMPLES 2000
 #define TIMED_S 0.3
 #define COPY_BYTES (256u << 20)

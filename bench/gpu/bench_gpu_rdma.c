@@ -476,7 +476,7 @@ static int soak_open(struct soak *s, const char *address, struct gapless_error *
         status = backend_find(address, &s->t, &rest, error);
     if (status == GAPLESS_OK)
         status = s->t->open(&config, &s->tp, error);
-    if (status == GAPLESS_OK) /* nothing is granted to whoever comes */
+    if (status == GAPLESS_OK) /* nothing is granted to a client that connects */
         status = s->t->listen(s->tp, rest, error);
     if (status == GAPLESS_OK)
         status = s->t->region_new(s->tp, PIECE, &s->region, error);

@@ -338,7 +338,7 @@ static void network_words(const struct hunt *h, struct line *line, const char *o
     add(line, h->token);
 }
 
-/* What an observer is told of the run; NULL: nothing yet. */
+/* What an observer learns of the run; NULL: nothing yet. */
 static json_t *look(const struct hunt *h)
 {
     struct line line = {0};

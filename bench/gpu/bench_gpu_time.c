@@ -44,7 +44,7 @@ double bg_median(double *values, int count)
                           : 0.5 * (values[count / 2 - 1] + values[count / 2]);
 }
 
-/* So many launches; seconds of all of them, or a failure. */
+/* This many launches; seconds of all of them, or a failure. */
 static int batch(const struct bg_gpu *gpu, struct device *device, bg_launch *launch,
                  void *context, int count, double *ret, struct gapless_error *error)
 {

@@ -111,7 +111,7 @@ int bt_client_send_control(struct bt_client *client, const char *text,
                            struct gapless_error *error);
 /* Waits for a control message; it is in client->text. */
 int bt_client_hear(struct bt_client *client, struct gapless_error *error);
-/* Measures put or get of so many bytes. */
+/* Measures put or get of this many bytes. */
 int bt_bandwidth(struct bt_client *client, enum bt_op op, uint64_t bytes,
                  struct bt_figure *ret, struct gapless_error *error);
 int bt_latency(struct bt_client *client, enum bt_op op, uint64_t bytes,

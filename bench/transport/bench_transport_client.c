@@ -15,7 +15,7 @@
 #define CONNECT_S 20.0
 #define TRY_NS 1000000000ll
 #define WAIT_NS 10000000ll /* of one poll while something is awaited */
-#define ROOM_NS 50000ll    /* of one poll while a queue is full, if nobody polls */
+#define ROOM_NS 50000ll    /* of one poll while a queue is full, if no thread polls */
 #define ROUNDS_MAX 64
 #define ROUNDS_STABLE 5
 #define SPREAD 0.03 /* of the rounds that make a figure stable */

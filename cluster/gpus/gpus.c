@@ -258,7 +258,7 @@ static int start(struct gpus *gpus, struct gapless_error *error)
 
     if (status == GAPLESS_OK)
         status = group_run(gpus->group, open_rank, NULL, error);
-    if (status == GAPLESS_OK) /* nobody waits in vain for one without a GPU */
+    if (status == GAPLESS_OK) /* no process waits in vain for one without a GPU */
         status = group_run(gpus->group, join_rank, NULL, error);
     return status;
 }
@@ -289,7 +289,7 @@ int gpus_open(const struct gpus_config *config, struct gpus **ret,
     if (status == GAPLESS_OK)
         *ret = gpus;
     else
-        (void)gpus_close(gpus, &stuck); /* what failed first is told */
+        (void)gpus_close(gpus, &stuck); /* what failed first is reported */
     return status;
 }
 

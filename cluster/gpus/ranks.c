@@ -33,7 +33,7 @@ struct group {
 
 /* ---- failures ------------------------------------------------------------ */
 
-/* With the lock held; gives it back while it aborts, for whoever is to be woken may
+/* With the lock held; gives it back while it aborts, for a thread that is to be woken may
  * need it first. */
 static void abort_all(struct group *group)
 {
@@ -311,7 +311,7 @@ bool group_close(struct group *group, struct gapless_error *error)
     if (out < group->config.size) {
         (void)gapless_error_set(error, GAPLESS_TIMEOUT, 0,
                                 "rank %u of %u does not come back, not even %.3g s "
-                                "after it was told to: its GPU may hang (see "
+                                "after it was asked to: its GPU may hang (see "
                                 "nvidia-smi)",
                                 out, group->config.size,
                                 1e-9 * (double)group->config.abort_wait_ns);

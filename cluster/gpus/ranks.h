@@ -50,7 +50,7 @@ int group_open(const struct group_config *config, struct group **ret,
 int group_run(struct group *group, group_fn *fn, const void *argument,
               struct gapless_error *error);
 /* The same also after a failure, in every rank that is still there; what fails here is
- * not told. For closing. False: a rank did not come back. */
+ * not reported. For closing. False: a rank did not come back. */
 bool group_run_last(struct group *group, group_fn *fn, const void *argument);
 /* Which rank failed first of its own; size: none did. */
 uint32_t group_first_failed(const struct group *group);
@@ -58,7 +58,7 @@ uint32_t group_first_failed(const struct group *group);
  * *error; what it uses was not freed, and the process had better end. */
 bool group_close(struct group *group, struct gapless_error *error);
 
-/* The part of a batch of `count` samples that a rank takes: *ret_from on, so many; as
+/* The part of a batch of `count` samples that a rank takes: *ret_from on, this many; as
  * even as can be. 0: more ranks than samples. */
 uint32_t group_share(uint32_t count, uint32_t rank, uint32_t size, uint32_t *ret_from);
 

@@ -6,7 +6,7 @@
  *     signals, picture,        until the end:
  *     metrics, accuracy <──── (snapshot) gpus_step ──NCCL── rank 1, 2, ...
  *
- * Each GPU is a worker with batches of its own, as in a run of rule ssgd with so many
+ * Each GPU is a worker with batches of its own, as in a run of rule ssgd with this many
  * workers and a master: update u takes batches u*N to u*N + N - 1, the rate is that of
  * the gradients consumed, the step is the same formula. The mean and the step happen on
  * every GPU. Where that differs: a gradient that is not finite drops the whole update;

@@ -1,5 +1,5 @@
 /* Addresses as people write them. Nothing here opens or resolves anything: a name that
- * does not exist is found out by the transport, one that cannot be a name is told here.
+ * does not exist is found out by the transport, one that cannot be a name is reported here.
  *
  *     shm:demo                              a name, of this machine
  *     shm:/run/user/1000/demo               the path of a socket
@@ -19,7 +19,7 @@
     "7471"                  /* the port where none is given, for TCP and CM alike */
 #define ADDRESS_HOSTS_MAX 8 /* in one address */
 
-/* How a build without RDMA is told to get it: a clause. */
+/* What to install where a build lacks RDMA: a clause. */
 extern const char address_no_verbs[];
 
 /* The transport that the address begins with, "shm" or "verbs"; NULL: none. */
@@ -30,7 +30,7 @@ bool address_check(const char *text, struct parse_error *reason);
  * have none, and checks it. */
 bool address_join(const char *transport, const char *text, char ret[ADDRESS_MAX],
                   struct parse_error *reason);
-/* Does a verbs address stand for every interface of a machine (0.0.0.0, [::])? Nobody
+/* Does a verbs address stand for every interface of a machine (0.0.0.0, [::])? No peer
  * can connect to that. */
 bool address_is_wildcard(const char *text);
 

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NAME_NEAR_MAX 40 /* longer names are not compared: nobody mistypes those */
+#define NAME_NEAR_MAX 40 /* longer names are not compared: such are not typing errors */
 
 bool parse_refuse(struct parse_error *reason, const char *format, ...)
 {

@@ -1,4 +1,4 @@
-/* gapless plan: what a master can do for so many workers, by arithmetic, and which of
+/* gapless plan: what a master can do for this many workers, by arithmetic, and which of
  * its terms were measured. */
 #include "cluster/plan/plan.h"
 #include "cluster/program/program.h"

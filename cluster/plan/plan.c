@@ -14,13 +14,13 @@ static double pieces(double bytes)
     return ceil(bytes / PLAN_PIECE) * PLAN_PIECE;
 }
 
-/* A share of the ranges, rounded up: of `ranges`, dealt to so many. */
+/* A share of the ranges, rounded up: of `ranges`, dealt to this many. */
 static double dealt(uint32_t ranges, uint32_t shards)
 {
     return ceil((double)ranges / (double)shards);
 }
 
-/* One update while nobody else is there. A worker has one port, whatever the shards;
+/* One update while no other worker is there. A worker has one port, whatever the shards;
  * the passes of several masters go on beside each other. */
 static double alone(const struct plan_input *in, const struct plan_speeds *speeds,
                     const struct plan_result *r, uint32_t shards)

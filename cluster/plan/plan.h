@@ -1,4 +1,4 @@
-/* Plan: what a master can do for so many workers, by arithmetic; and which of the terms
+/* Plan: what a master can do for this many workers, by arithmetic; and which of the terms
  * of that arithmetic were measured.
  *
  *   worker's port  master's port    memory of the master           master's port
@@ -28,9 +28,9 @@
 /* ---- the arithmetic ------------------------------------------------------ */
 
 /* Gradients of a worker that have room at the master: one; it is used up before the
- * worker is told to go on. */
+ * worker is asked to go on. */
 #define PLAN_LANDINGS 1u
-/* Memory is taken in pieces of so many bytes (device.h, take). */
+/* Memory is taken in pieces of this many bytes (device.h, take). */
 #define PLAN_PIECE 65536u
 #define PLAN_SHARDS_MAX 4096u
 
@@ -62,7 +62,7 @@ enum plan_bound {
 
 struct plan_result {
     uint32_t ranges;
-    /* one update, of all ranges, with nobody else there */
+    /* one update, of all ranges, with no other worker there */
     double wire_s; /* one way */
     double check_s, pass_s, ranges_s;
     double alone_s; /* with ranges overlapping */

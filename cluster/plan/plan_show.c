@@ -172,7 +172,7 @@ static void show_update(const struct columns *c)
 {
     char name[TEXT_MAX], count[TEXT_MAX];
 
-    (void)printf("one update, nobody else there\n");
+    (void)printf("one update, no other worker there\n");
     numbers("gradient in, by wire", c, OF_WIRE, get_wire, time_text);
     numbers("check and pass over memory", c, OF_PASS, get_passes, time_text);
     (void)snprintf(name, sizeof name, "launches, notes of %s range%s",
@@ -372,7 +372,7 @@ void plan_show_rules(const struct plan_options *o)
     }
     (void)printf("\nbytes    read and written for a parameter in an update\n"
                  "pass     with the check, over all parameters; m measured, a assumed\n"
-                 "alone    an update while nobody else is there\n"
+                 "alone    an update while no other worker is there\n"
                  "full at  workers from which on the master is the bound\n"
                  "ssgd waits for all workers: gapless simulate --rule ssgd\n");
     (void)gapless_rule_find("dana-ga", &rule, NULL);
@@ -429,7 +429,8 @@ void plan_show_table(const struct plan_options *o)
     (void)printf(
         "\none way  the gradient in, or the parameters out, by wire; pass: check and "
         "pass over memory\n"
-        "alone    an update while nobody else is there: wire, pass and wire overlap, "
+        "alone    an update while no other worker is there: wire, pass and wire "
+        "overlap, "
         "range by range\n"
         "can do   updates a second of one master; full at: the workers that ask for as "
         "much\n"

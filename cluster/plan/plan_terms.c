@@ -55,7 +55,7 @@ __attribute__((format(printf, 4, 5))) static void term(struct plan_term *ret,
     va_end(list);
 }
 
-/* A speed by bandwidth: so many bytes a parameter. */
+/* A speed by bandwidth: this many bytes a parameter. */
 static void by_bandwidth(const struct plan_machine *machine, unsigned bytes,
                          struct plan_term *ret)
 {

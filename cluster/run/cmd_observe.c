@@ -1,4 +1,4 @@
-/* gapless observe: statistics, accuracy and parameters of a run that somebody else
+/* gapless observe: statistics, accuracy and parameters of a run that another process
  * started. */
 #include "cluster/task/evaluate.h"
 #include "cluster/task/job.h"

@@ -20,7 +20,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#define PULL_NS 1000000000ll /* one wait; after it, has somebody asked to leave? */
+#define PULL_NS 1000000000ll /* one wait; after it, has a person asked to leave? */
 #define PATIENCE_S 600.0     /* all waits for one set of parameters together */
 #define TRY_S 2.0            /* one try to find a lost master; then, shall we leave? */
 
@@ -47,7 +47,7 @@ static void on_signal(int number)
     (void)signal(number, SIG_DFL); /* the second one is not asked about */
 }
 
-/* Is what the command line says of the task all there is to know? Then nobody has to be
+/* Is what the command line says of the task all there is to know? Then no master has to be
  * asked. */
 static bool task_given(const struct settings *settings)
 {
@@ -189,7 +189,7 @@ static int join(struct working *working, double connect_s, struct gapless_error 
     if (name == NULL)
         return GAPLESS_OK;
     status = check_given(&working->settings, &job, error);
-    if (status != GAPLESS_OK) /* nobody was asked before */
+    if (status != GAPLESS_OK) /* no master was asked before */
         return status;
     return gapless_error_set(error, GAPLESS_MODEL, 0,
                              "the master at %.80s trains something else by now, its "
@@ -258,7 +258,7 @@ static int push(struct working *working, uint64_t batch, struct gapless_error *e
     if (working->dropped++ == 0)
         report_failure("worker",
                        "worker %u: gradient %llu is not finite and was dropped (others "
-                       "will be counted, not told)",
+                       "will be counted, not printed)",
                        gapless_worker_number(working->worker),
                        (unsigned long long)working->gradients);
     return GAPLESS_OK;

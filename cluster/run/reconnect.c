@@ -54,7 +54,7 @@ bool reconnect_hopeful(int status)
 {
     switch (status) {
     case GAPLESS_PEER_LOST: /* it is going down, or not yet quite up */
-    case GAPLESS_TIMEOUT:   /* nobody there, or not answering yet */
+    case GAPLESS_TIMEOUT:   /* no master there, or not answering yet */
     case GAPLESS_SYSTEM:    /* no route while a link is down */
     case GAPLESS_CAPACITY:  /* the master may not yet know that our slot is free */
     case GAPLESS_MISSING:

@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-/* At most so many GPUs in turn: DEVICE_MAX of engine/device/device.h. */
+/* At most this many GPUs in turn: DEVICE_MAX of engine/device/device.h. */
 #define WORKER_GPUS_MAX 16u
 
 /* GPUs that workers may take in turn; none: the CPU. */

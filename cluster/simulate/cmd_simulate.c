@@ -276,7 +276,7 @@ static int finish(struct simulate *s)
         status = save_model(s, &error);
     if (status == GAPLESS_OK)
         status = write_cost(s, real_s, &error);
-    if (status == GAPLESS_OK) /* last: whoever finds it has all of them */
+    if (status == GAPLESS_OK) /* last: a reader that finds it has all of them */
         status = results_write(&s->results, &outcome, &error);
     if (status == GAPLESS_OK) {
         results_print(&outcome);

@@ -7,7 +7,7 @@
  *
  * Between two points the simulation goes on in short stretches, so that progress is
  * shown and Ctrl-C is heard; neither changes a bit of the result. Each step is in a
- * file of its own: simulate_input.c (what is told in lists and files),
+ * file of its own: simulate_input.c (what is given in lists and files),
  * simulate_replay.c (the settings of a record), simulate_pool.c (threads that compute
  * gradients and measure), simulate_run.c (the points), simulate_show.c (progress).
  */
@@ -140,7 +140,7 @@ struct simulate {
     struct gapless_stats first_stats;
     bool has_line;
     double accuracy, test_loss; /* as last measured, */
-    uint64_t measured_at;       /* after so many gradients; UINT64_MAX: never */
+    uint64_t measured_at;       /* after this many gradients; UINT64_MAX: never */
     double evaluate_s;
     double grad_norm_sq_min, grad_norm_sq_last;
     int signal; /* that asked for the end; 0: none */

@@ -1,4 +1,4 @@
-/* What a simulation is told in lists and files: events, and batch times. */
+/* What a simulation is given in lists and files: events, and batch times. */
 #include "cluster/simulate/simulate.h"
 
 #include "cluster/options/parse.h"

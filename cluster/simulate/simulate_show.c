@@ -11,7 +11,7 @@
 #define DRAW_EVERY_S 0.1
 #define LINE_FIRST_S 1.0
 #define LINE_EVERY_S 5.0
-#define LEFT_AFTER_S 0.5 /* before that nobody can tell how long it takes */
+#define LEFT_AFTER_S 0.5 /* before that it is unknown how long it takes */
 #define WIDE_COLUMNS 108 /* for all there is to say */
 #define NARROW_COLUMNS 70
 

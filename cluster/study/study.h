@@ -164,7 +164,7 @@ const char *plan_value(const struct plan *plan, const struct trial *trial,
 /* The line in which this value stands, or 0: it is a default. */
 unsigned plan_line(const struct plan *plan, const struct trial *trial,
                    const char *option);
-/* Everything that a trial's run is told, as for `gapless simulate`. False (cannot happen
+/* Every option of a trial's run, as for `gapless simulate`. False (cannot happen
  * with a plan of plan_make): a value is not valid. */
 bool plan_settings(const struct plan *plan, const struct trial *trial,
                    struct settings *ret);
@@ -253,7 +253,7 @@ struct study_run {
 };
 
 /* Runs every trial that is not done, `jobs` at a time, and keeps study.csv up to date. A
- * trial that fails is told of and the others go on. GAPLESS_STOPPED: `signal` is set. */
+ * trial that fails is reported and the others go on. GAPLESS_STOPPED: `signal` is set. */
 int study_run(struct study_run *run, struct gapless_error *error);
 
 #endif

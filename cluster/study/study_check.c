@@ -13,7 +13,7 @@
 #define FLOP_S 5e-11       /* of dense layers */
 #define PARAMETER_S 1e-8   /* one update of one parameter, all vectors */
 #define GRADIENT_S 1.5e-5  /* what each gradient costs beside */
-#define WORKERS_SLOW 300.0 /* so many workers' vectors double an update's time */
+#define WORKERS_SLOW 300.0 /* this many workers' vectors double an update's time */
 
 struct study_model {
     const char *data, *model, *batch; /* texts of the plan */

@@ -1,5 +1,5 @@
 /* Reads a study's INI file. The library takes lines apart; lines are counted here,
- * where they are handed to it, because its handlers are not told. */
+ * where they are handed to it, because its handlers do not get them. */
 #include "cluster/study/study.h"
 
 #include <ctype.h>

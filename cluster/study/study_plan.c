@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Columns that study.csv has in any case, and that every run is told. */
+/* Columns that study.csv has in any case, and that every run is given. */
 static const char *const always[] = {"rule",  "workers", "seed",     "data",   "model",
                                      "batch", "lr",      "momentum", "epochs", "clock"};
 #define ALWAYS (sizeof always / sizeof always[0])
@@ -293,7 +293,7 @@ unsigned plan_line(const struct plan *plan, const struct trial *trial,
     return line;
 }
 
-/* ---- what a run is told -------------------------------------------------- */
+/* ---- what a run is given -------------------------------------------------- */
 
 bool plan_settings(const struct plan *plan, const struct trial *trial,
                    struct settings *ret)

@@ -14,9 +14,9 @@
 #define TICK_S 0.1
 #define LOOK_EVERY_S 1.0 /* into the metrics of trials that run */
 #define CSV_EVERY_S 5.0  /* and not more often than that... */
-#define CSV_SHARE 20.0   /* ...it takes one part in so many of the time */
+#define CSV_SHARE 20.0   /* ...it takes one part in this many of the time */
 #define GRACE_S 3.0      /* for a child to write what it has */
-#define NOTES_MAX 10u    /* failures that are told of; the rest is counted */
+#define NOTES_MAX 10u    /* failures that are reported; the rest is counted */
 #define LEFT_KNOWN_S 2.0 /* before this nothing is said of the time left */
 
 struct pool {

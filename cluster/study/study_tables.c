@@ -50,7 +50,7 @@ static const struct measure master_mib = {TRIAL_MASTER_BYTES, "master, MiB",
 static const struct layout {
     const char *across; /* option; NULL: the measures stand beside one another */
     const struct measure *measure[4];
-    const char *besides; /* an option that goes along with `across`: not told apart */
+    const char *besides; /* an option that goes along with `across`: not kept apart */
 } layouts[] = {
     [CHART_TABLE] = {NULL, {&accuracy, &loss, &lag, &gap}, NULL},
     [CHART_ACCURACY_WORKERS] = {"workers", {&accuracy}, NULL},
@@ -89,7 +89,7 @@ static bool in_table(const struct table *table, const struct trial *trial)
 {
     const struct plan *plan = table->plan;
 
-    /* Grids are told apart, unless the study has one for each value across. */
+    /* Grids are kept apart, unless the study has one for each value across. */
     if (table->layout->besides == NULL && trial->grid != table->first->grid)
         return false;
     for (size_t i = 0; i < plan->columns; i++)

@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-/* What a master of these settings is told, for a run of `total` gradients that starts
+/* The configuration of a master with these settings, for a run of `total` gradients that starts
  * at `initial`. `job`, `note` (see config_note; may be NULL) and what settings and task
  * point to must live as long as *ret is used. The address is left NULL where none is
  * set, and the network's settings are the defaults. */

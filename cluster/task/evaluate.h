@@ -1,5 +1,5 @@
-/* Test accuracy of parameters that somebody else is training: measured beside the run,
- * a slice of the test set at a time, so that whoever calls it stays responsive and
+/* Test accuracy of parameters that another process is training: measured beside the run,
+ * a slice of the test set at a time, so that its caller stays responsive and
  * takes little of a processor. */
 #ifndef CLUSTER_EVALUATE_H
 #define CLUSTER_EVALUATE_H

@@ -67,7 +67,7 @@ int network_token(const char *path, void *ret, size_t *ret_bytes,
     unsigned char text[NETWORK_TOKEN_MAX + 2]; /* a newline, and one that is too many */
     size_t bytes = 0;
     int status;
-    /* Not to wait for somebody to write into a pipe. */
+    /* Not to wait for a writer into a pipe. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 
     if (fd < 0)

@@ -1,6 +1,6 @@
 /* What a run over a network needs besides its address: the token that master and
  * workers share, the settings of the transport, and the address to listen at when
- * nobody said. */
+ * not given. */
 #ifndef CLUSTER_NETWORK_H
 #define CLUSTER_NETWORK_H
 
@@ -26,7 +26,7 @@ int network_open(const struct settings *settings, struct network *ret,
 /* Wipes the token. */
 void network_close(struct network *network);
 
-/* The secret in a file: a regular one, of this user or root, that nobody else can read;
+/* The secret in a file: a regular one, of this user or root, that no other user can read;
  * 16 to 4096 bytes, and the end of the last line is not one of them. ret has room for
  * NETWORK_TOKEN_MAX. GAPLESS_INVALID as above. */
 int network_token(const char *path, void *ret, size_t *ret_bytes,
@@ -38,7 +38,7 @@ int network_token_new(int *ret_fd, struct gapless_error *error);
 /* The address "verbs:HOST:7471" of this machine's RDMA-capable interface.
  * GAPLESS_INVALID when there is none or more than one: the text lists them. */
 int network_find(char ret[ADDRESS_MAX], struct gapless_error *error);
-/* The address to listen at: settings->address or, where only the transport is told, the
+/* The address to listen at: settings->address or, where only the transport is given, the
  * one that network_find finds. NULL where shared memory's own default is meant. */
 int network_listen(const struct settings *settings, char ret[ADDRESS_MAX],
                    const char **ret_address, struct gapless_error *error);

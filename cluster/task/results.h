@@ -36,7 +36,7 @@ struct metrics_sample {
     double elapsed, updates_per_second, epoch;
     double accuracy, test_loss; /* as last measured; NaN: not yet */
     const struct gapless_stats *stats;
-    bool simulated;                /* the rest is told too: */
+    bool simulated;                /* the rest is given too: */
     double lag_mean, gap_rms_mean; /* since the line before; NaN: none */
     double grad_norm_sq;           /* of a test function; NaN: it is none */
 };

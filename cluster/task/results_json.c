@@ -95,7 +95,7 @@ void results_metrics(struct results *results, const struct metrics_sample *sampl
     free(text);
 }
 
-/* A slot that nobody ever had. */
+/* A slot that no worker ever had. */
 static bool unused(const struct gapless_worker_stats *worker)
 {
     return worker->state == 0 && worker->gradients == 0 && worker->dropped == 0;

@@ -18,7 +18,7 @@
 struct task {
     struct job job;
     struct data *data;  /* NULL where has_toy */
-    struct model model; /* where has_toy only its parameters are told */
+    struct model model; /* where has_toy only its parameters are given */
     struct sampler sampler;
     bool has_toy;
     struct toy toy;
@@ -40,7 +40,7 @@ void task_close(struct task *task);
 /* Gradients that make an epoch. */
 uint64_t task_epoch(const struct task *task);
 
-/* Gradients in so many epochs; at least 1. GAPLESS_INVALID when there are more than can
+/* Gradients in this many epochs; at least 1. GAPLESS_INVALID when there are more than can
  * be counted. */
 int task_gradients(const struct task *task, double epochs, uint64_t *ret,
                    struct gapless_error *error);

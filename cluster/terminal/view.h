@@ -63,7 +63,7 @@ struct view {
     struct terminal terminal;
     bool quiet;
     bool drawn;           /* a picture is on the screen... */
-    unsigned drawn_lines; /* ...of so many lines, the cursor below it */
+    unsigned drawn_lines; /* ...of this many lines, the cursor below it */
     double line_due;      /* elapsed time of the next line in a log */
     struct canvas canvas;
 };

@@ -28,7 +28,8 @@ static void block_signals(struct train *train)
     for (unsigned i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         (void)sigaddset(&train->signals, numbers[i]);
     (void)sigprocmask(SIG_BLOCK, &train->signals, NULL);
-    (void)signal(SIGPIPE, SIG_IGN); /* a log nobody reads is no reason to end a run */
+    (void)signal(SIGPIPE,
+                 SIG_IGN); /* a log without a reader is no reason to end a run */
 }
 
 static void choose_names(struct train *train)

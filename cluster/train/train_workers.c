@@ -187,7 +187,7 @@ static void worker_ended(struct train *train, struct child *child)
     char what[560];
 
     if (WIFEXITED(child->status) && WEXITSTATUS(child->status) == EXIT_DONE)
-        return; /* it was told that the run is over */
+        return; /* it was informed that the run is over */
     /* The statistics may be older than the death: a worker can join, work and die
      * between two looks, or before the first. */
     if (train->facts.stats.state == GAPLESS_RUN_WAITING &&

@@ -239,7 +239,7 @@ const float *conv_forward(const struct model *model, struct conv *conv,
 }
 
 /* Adds to c->sum and to bias; leaves the gradient of the stage's input, unless it is
- * the first: nobody needs that of the pixels. */
+ * the first: that of the pixels is not needed. */
 static void backward_chunk(const struct model *m, struct conv *c, uint32_t stage,
                            float *bias, uint32_t first, uint32_t count)
 {

@@ -22,7 +22,7 @@ struct conv_loops {
     /* An image with its border -> what a kernel sees at every pixel of it. */
     void (*unroll)(struct model_image i, const float *image, float *ret_patches);
     /* The transpose: adds every float of the patches to the pixel it came from. What
-     * falls on the border is left there; nobody may read it. */
+     * falls on the border is left there; it must not be read. */
     void (*roll_up)(struct model_image i, const float *patches, float *ret_image);
     /* z [rows][columns][outputs] of an image -> the inside of an image half its size:
      * the largest of four pixels, the first of equals, then ReLU. ret_picked

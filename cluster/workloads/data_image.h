@@ -2,7 +2,7 @@
  *
  * A set lives in a memfd: one page of header, then rows and labels. A reader learns the
  * shape, asks for an image of it, fills the four arrays, and finishes it, which checks
- * the labels, computes mean and deviation, and seals the memory for good: nobody, in
+ * the labels, computes mean and deviation, and seals the memory for good: no process, in
  * any process, can write to it or shrink it afterwards.
  *
  *     page 0: header | train_x | test_x | train_y | test_y

@@ -20,7 +20,7 @@
 
 struct model_gpu;
 
-/* Can the model be computed on a GPU of this machine, as far as it can be told without
+/* Can the model be computed on a GPU of this machine, as far as it can be seen without
  * using one: GAPLESS_UNSUPPORTED: not this model; GAPLESS_MISSING, GAPLESS_VERSION: the
  * plugin or cuBLAS; the text says what to do. */
 int model_gpu_ready(const struct model *model, struct gapless_error *error);

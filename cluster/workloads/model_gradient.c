@@ -229,7 +229,7 @@ double model_gradient(const struct model *model, struct model_scratch *scratch,
         sum_rows(dz, batch, n.outputs, ret_grad + bias_of(model, l)->offset);
         scratch->ops->weight(n, dz, a, ret_grad + weight_of(model, l)->offset);
         if (l == 0 && scratch->conv == NULL)
-            break; /* nobody needs the gradient of the pixels */
+            break; /* the gradient of the pixels is not needed */
         scratch->ops->input(n, dz, theta + weight_of(model, l)->offset, da);
         if (l == 0) {
             conv_backward(model, scratch->conv, da, batch, ret_grad);

@@ -7,7 +7,7 @@
  *     epoch:        0      |     1      |
  *     samples:  a permutation of all, then another, ...
  *
- * so that every sample is seen exactly once an epoch, whoever takes which ticket and
+ * so that every sample is seen exactly once an epoch, whichever worker takes which ticket and
  * however fast. The last batch of an epoch is smaller where the batch size does not
  * divide the samples.
  *

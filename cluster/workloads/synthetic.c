@@ -19,7 +19,7 @@ enum {
     FEATURES_DEFAULT = 64,
     CLASSES_DEFAULT = 10,
     FEATURES_MAX = 1 << 16, /* bounds the memory of the centres */
-    TEST_SHARE = 5,         /* one test sample for so many training samples */
+    TEST_SHARE = 5,         /* one test sample for this many training samples */
     CLOUDS = 2,             /* a class */
     FRACTION = 1024,        /* pixels are computed in parts of this before rounding */
     NOISE_FACTOR = 160      /* of byte_noise, whose deviation is 209: 32.7 pixels */

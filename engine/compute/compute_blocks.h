@@ -27,7 +27,7 @@
 
 enum {
     GATES = 1024,           /* gates known and not yet used, at most; a power of 2 */
-    GATES_FREE = LANES + 1, /* a ragged chunk may end so many blocks */
+    GATES_FREE = LANES + 1, /* a ragged chunk may end this many blocks */
     GROUP_CHUNKS = 16 * 1024 / LANES,
     CHUNKS_CACHED = 128 * 1024 / LANES, /* a range that stays in the caches of a core */
     PREFETCH_ONE_IN = 4 /* chunks of the next group, during the update */

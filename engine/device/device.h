@@ -120,7 +120,7 @@ struct device_ops {
     int (*pin)(struct device *device, void *host, size_t bytes,
                struct gapless_error *error);
     void (*unpin)(struct device *device, void *host);
-    /* Memory of this GPU, taken here or by somebody else, as a DMA-BUF for a network
+    /* Memory of this GPU, taken here or by other code, as a DMA-BUF for a network
      * card: a descriptor that the caller closes, and where in it the memory starts.
      * GAPLESS_UNSUPPORTED. */
     int (*share)(struct device *device, void *memory, size_t bytes, int *ret_fd,
@@ -154,7 +154,7 @@ struct device_ops {
                       struct device_blocks **ret, struct gapless_error *error);
     void (*blocks_free)(struct device *device, struct device_blocks *blocks);
     /* Applies `count` (1..DEVICE_QUEUE) gradients one after another: the same bits as
-     * so many calls, with theta, all and stat moved once. Their theta, all and stat are
+     * this many calls, with theta, all and stat moved once. Their theta, all and stat are
      * the same. Results in place .. place + count - 1. blocks: NULL but for RULE_BLOCK.
      */
     void (*apply)(struct device *device, const struct rule *rule,

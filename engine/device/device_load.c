@@ -119,7 +119,7 @@ static int open_anywhere(const struct gpu_plugin **ret, const char *folder,
     struct gapless_error reason = {0};
     int status = open_file(PLUGIN_FILE, ret, &reason);
 
-    /* One that is there, and does not open, is told of as it is. */
+    /* One that is there, and does not open, is reported as it is. */
     if (status == GAPLESS_MISSING &&
         strstr(reason.text, PLUGIN_FILE ": cannot open shared object file") != NULL)
         return gapless_error_set(

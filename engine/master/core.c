@@ -287,7 +287,7 @@ static void on_gradient(struct master_core *core, const struct core_event *e,
     uint8_t *landed = landed_of(core, e->worker);
 
     if (core->phase == CORE_OVER_NOW)
-        return; /* too late: the parameters are final, the worker has been told to stop
+        return; /* too late: the parameters are final, the worker has been asked to stop
                  */
     if (worker->state != CORE_COMPUTING ||
         ((!e->finite || e->range == CORE_ALL) && worker->pushed > 0) ||

@@ -34,7 +34,7 @@
 #define CORE_CELLS_MAX (16ull << 20)
 
 enum core_event_kind {
-    CORE_HELLO,    /* somebody wants to join */
+    CORE_HELLO,    /* a worker wants to join */
     CORE_GRADIENT, /* worker, range (CORE_ALL: all at once): it has landed; or finite =
                       false: the worker found it not finite and sends none */
     CORE_LOCAL,    /* worker: it used its gradient itself, there is nothing to apply */
@@ -113,7 +113,7 @@ struct core_config {
     uint32_t workers_max;
     uint32_t ranges;
     uint64_t tickets;      /* length of the run; 0: no end */
-    uint32_t workers_wait; /* hold the first tickets until so many have joined ... */
+    uint32_t workers_wait; /* hold the first tickets until this many have joined ... */
     uint64_t wait_ns;      /* ... or so much time has passed since the first joined */
     uint64_t timeout_ns;   /* a worker that computes longer is dropped; 0: never */
     bool whole; /* a message is applied as one: global rules, deterministic modes */

@@ -103,7 +103,7 @@ static void perform(struct gapless_master *m, const struct core_action *action)
     }
 }
 
-/* The core's counters, for whoever watches. */
+/* The core's counters, for observers. */
 static void publish(struct gapless_master *m, uint64_t now_ns)
 {
     static const uint32_t state[] = {
@@ -219,7 +219,7 @@ void master_event(struct gapless_master *m, enum core_event_kind kind, uint32_t 
 }
 
 /* An observer found every read torn: one copy, between two updates. Seldom, so that
- * nobody can slow the run by asking; who asks too soon asks again. */
+ * no observer can slow the run by asking; one that asks too soon asks again. */
 static void copy_for_observer(struct gapless_master *m)
 {
     uint64_t now = m->transport->now_ns(m->tp);
@@ -312,7 +312,7 @@ static int transport_failed(const struct gapless_master *m, int status,
                                                     : gapless_strerror(status));
 }
 
-/* All of a batch of events is done, or a GPU has failed: then nobody was told. */
+/* All of a batch of events is done, or a GPU has failed: then no worker was answered. */
 static bool gpu_went_wrong(struct gapless_master *m, struct gapless_error *error)
 {
     gpu_drain(m);

@@ -1,5 +1,5 @@
 /* Inside of the master: shared by master.c (open, loop, close), passes.c (passes
- * over memory) and membership.c (who comes and goes). Nobody else includes this.
+ * over memory) and membership.c (who comes and goes). No other file includes this.
  */
 #ifndef GAPLESS_MASTER_H
 #define GAPLESS_MASTER_H
@@ -15,7 +15,7 @@
 
 #define MASTER_NO_WORKER UINT32_MAX
 #define MASTER_NO_PEER UINT32_MAX
-/* The `all` vector is summed afresh after so many updates of a range: fp32 drift
+/* The `all` vector is summed afresh after this many updates of a range: fp32 drift
  * (algorithms, 1.8). */
 #define MASTER_RESUM_EVERY 100000u
 #define MASTER_EVENTS 64
@@ -46,7 +46,7 @@ struct master_slot {
     float *sent;              /* NULL under RULE_PUBLISHED */
     const float *grad;
     float *own;   /* NULL if the rule has none */
-    tp_peer peer; /* MASTER_NO_PEER: nobody */
+    tp_peer peer; /* MASTER_NO_PEER: none */
     bool left;    /* said bye: its departure is no loss */
     /* of the present message, over its ranges so far; < 0: not measured */
     double gap_sq;
@@ -58,13 +58,13 @@ struct master_slot {
 };
 
 /* How passes are carried out: on this processor (passes_cpu.c) or on GPUs
- * (passes_gpu.c). Whoever applies a gradient calls pass_counted with its sums: at once,
- * or before the worker is told. `worker` and `range` are of the core. */
+ * (passes_gpu.c). The function that applies a gradient calls pass_counted with its sums: at once,
+ * or before the worker is answered. `worker` and `range` are of the core. */
 struct pass_ops {
     /* Is the gradient of a worker finite, in ranges [first, end)? */
     bool (*finite)(struct gapless_master *m, uint32_t worker, uint32_t first,
                    uint32_t end);
-    /* One range of a gradient. `soon`: it is the last, and the worker may be told. */
+    /* One range of a gradient. `soon`: it is the last, and the worker may be answered. */
     void (*apply)(struct gapless_master *m, uint32_t worker, uint32_t range,
                   const struct step_scalars *scalars, bool warm_up);
     /* Sum of gap^2 of a range (RULE_GLOBAL). */
@@ -127,7 +127,7 @@ struct gapless_master {
     uint32_t *range_stage; /* schedule stage of the last update of each range */
     const float **vectors; /* lists of vectors for a pass, workers_max each */
     float **targets;
-    uint32_t *crew;     /* workers of a pass, workers_max */
+    uint32_t *members;  /* workers of a pass, workers_max */
     double global_stat; /* ga-global: s */
     uint64_t global_samples;
     uint64_t gate_blocks;
@@ -136,13 +136,13 @@ struct gapless_master {
     uint64_t ticked_ns;
     struct flag_word stop; /* from signal handlers and other threads */
 
-    /* Vectors lie outside of the slots (the simulator): whoever delivers a gradient
+    /* Vectors lie outside of the slots (the simulator): the code that delivers a gradient
      * says where it is, in slot.grad; and all `sent` are together in memory of large
      * pages, without which a thousand workers' passes miss the processor's table of
      * pages. */
     bool external_buffers;
     bool untimed; /* time by itself does nothing: a record says when it did */
-    void (*log)(void *log_context, const char *line); /* NULL: nobody listens */
+    void (*log)(void *log_context, const char *line); /* NULL: none */
     void *log_context;
     struct record_writer *record; /* NULL: none */
     uint64_t opened_ns;
@@ -165,7 +165,7 @@ extern const struct pass_ops pass_ops_cpu;
 
 /* ---- passes.c ------------------------------------------------------------ */
 size_t pass_elements(const struct gapless_master *m, uint32_t range);
-/* The blocks of a range, with what the worker told of them. */
+/* The blocks of a range, with what the worker reported of them. */
 struct blocks pass_blocks(const struct gapless_master *m,
                           const struct master_slot *slot, uint32_t range);
 /* Is the gap of a worker's present message measured? */
@@ -181,7 +181,7 @@ void pass_reported(struct gapless_master *m, uint32_t worker);
  * the number of ranges applied; where it is too small, the next one is not finite. */
 uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range);
 /* Counts the gradient that pass_apply has completed, if it has. Apart from it, so that
- * the worker is told first: after a large vector all of this is out of the cache. */
+ * the worker is answered first: after a large vector all of this is out of the cache. */
 void pass_record(struct gapless_master *m, uint32_t worker);
 /* The rate of the next gradient, for workers that move parameters of their own. */
 double pass_rate(const struct gapless_master *m);
@@ -196,7 +196,7 @@ void pass_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range);
 void pass_forget(struct gapless_master *m, uint32_t worker);
 
 /* ---- membership.c -------------------------------------------------------- */
-/* A line for whoever runs the master. */
+/* A line for the person who runs the master. */
 void master_log(const struct gapless_master *m, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void door_text(struct gapless_master *m, tp_peer peer, const void *data,

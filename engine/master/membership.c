@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Somebody who has connected says hello at once; a hello takes microseconds. */
+/* A peer that has connected says hello at once; a hello takes microseconds. */
 #define HELLO_BOUND_NS 10000000000ull
 
 void master_log(const struct gapless_master *m, const char *format, ...)
@@ -196,7 +196,7 @@ static void depart(struct gapless_master *m, tp_peer peer)
     struct master_peer was = m->peer[peer];
 
     if (m->gpu != NULL)
-        gpu_drain(m); /* before its number, or its slot, is somebody else's */
+        gpu_drain(m); /* before its number, or its slot, is another worker's */
     m->peer[peer] = (struct master_peer){.worker = MASTER_NO_WORKER};
     if (was.role == ROLE_OBSERVER)
         m->observers--;
@@ -270,7 +270,7 @@ static void say_lost(struct gapless_master *m, tp_peer peer)
     else if (who->role == ROLE_OBSERVER && reason.status != GAPLESS_OK)
         master_log(m, "an observer (pid %u) was lost: %s", who->pid, reason.text);
     else if (who->role == ROLE_UNKNOWN && reason.status != GAPLESS_OK)
-        master_log(m, "somebody who had not said hello yet was lost: %s", reason.text);
+        master_log(m, "a peer that had not said hello yet was lost: %s", reason.text);
 }
 
 void door_down(struct gapless_master *m, tp_peer peer)

@@ -160,11 +160,11 @@ static int make_core(struct gapless_master *m, const struct gapless_master_confi
     m->range_stage = calloc(m->layout.ranges_count, sizeof *m->range_stage);
     m->vectors = calloc(config.workers_max, sizeof *m->vectors);
     m->targets = calloc(config.workers_max, sizeof *m->targets);
-    m->crew = calloc(config.workers_max, sizeof *m->crew);
+    m->members = calloc(config.workers_max, sizeof *m->members);
     m->job = strdup(c->job == NULL ? "" : c->job);
     if (m->core == NULL || m->slot == NULL || m->peer == NULL ||
         m->range_stage == NULL || m->vectors == NULL || m->targets == NULL ||
-        m->crew == NULL || m->job == NULL)
+        m->members == NULL || m->job == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory for the state of %u workers",
                                  config.workers_max);
@@ -232,7 +232,7 @@ static void place_slots(struct gapless_master *m, size_t vector)
         m->sent_at = PAGE + STAGGER(ARRAY_SENT);
         m->split = pages(m->sent_at + vector);
     }
-    /* In its place in a page, which has room before it for what is told. */
+    /* In its place in a page, which has room before it for what is reported. */
     m->grad_at = m->split + STAGGER(ARRAY_GRAD);
     if (tells > STAGGER(ARRAY_GRAD))
         m->grad_at += pages(tells - STAGGER(ARRAY_GRAD));
@@ -486,7 +486,7 @@ void gapless_master_close(struct gapless_master *m)
     free(m->range_stage);
     free(m->vectors);
     free(m->targets);
-    free(m->crew);
+    free(m->members);
     free(m->job);
     free(m);
 }

@@ -100,8 +100,8 @@ static int open_blocks(struct gapless_master *m, struct gapless_error *error)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for blocks");
     for (p = 0; p < g->parts; p++)
         for (r = g->part[p].first; status == GAPLESS_OK && r < g->part[p].end; r++) {
-            const struct master_slot nobody = {0};
-            const struct blocks blocks = pass_blocks(m, &nobody, r);
+            const struct master_slot no_slot = {0};
+            const struct blocks blocks = pass_blocks(m, &no_slot, r);
 
             status =
                 g->ops->blocks_new(g->part[p].device, &blocks, &g->blocks[r], error);

@@ -61,8 +61,8 @@ static void resum_if_due(struct gapless_master *m, uint32_t range)
     m->range_stage[range] = stage;
     for (w = 0; w < m->core->config.workers_max; w++)
         if (m->core->worker[w].state != CORE_FREE)
-            m->crew[count++] = w;
-    m->passes->resum(m, range, m->crew, count);
+            m->members[count++] = w;
+    m->passes->resum(m, range, m->members, count);
 }
 
 static uint64_t clock_of(const struct gapless_master *m)
@@ -280,7 +280,7 @@ uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
     return r - first;
 }
 
-/* Workers of the round whose gradient is finite; the others are left out and told so to
+/* Workers of the round whose gradient is finite; the others are left out and informed to
  * the core. */
 static uint32_t round_members(struct gapless_master *m)
 {
@@ -309,11 +309,11 @@ static void round_range(struct gapless_master *m, uint32_t range, uint32_t membe
     for (w = core_next(m->core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
          w = core_next(m->core, CORE_PUSHED, w))
         if (!m->core->worker[w].rejected)
-            m->crew[n++] = w;
+            m->members[n++] = w;
     assert(n > 0 && n == members); /* a round has members */
-    first = &m->slot[m->crew[0]];
+    first = &m->slot[m->members[0]];
     scalars_of(m, range, 0, rate, 0, &scalars);
-    first->gap_sq += m->passes->round(m, range, m->crew, members, &scalars);
+    first->gap_sq += m->passes->round(m, range, m->members, members, &scalars);
     m->telemetry->stats.rate = rate;
     first->pass_ns += clock_of(m) - began;
 }

@@ -230,7 +230,7 @@ static bool gpu_finite(struct gapless_master *m, uint32_t worker, uint32_t first
 
 /* ---- gradients are applied ----------------------------------------------- */
 
-/* So many places for results, next to each other. */
+/* This many places for results, next to each other. */
 static uint32_t places(struct gpu_part *part, uint32_t count)
 {
     uint32_t at = part->next_apply;
@@ -392,7 +392,7 @@ void gpu_drain(struct gapless_master *m)
             count_entries(m, m->transport->now_ns(m->tp) - began);
         send_notes(m);
     } while (g->entries > 0 || g->notes > 0);
-    g->landings = 0; /* whoever was not called up comes again */
+    g->landings = 0; /* a worker that was not called up comes again */
     g->settling = false;
 }
 

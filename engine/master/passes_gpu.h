@@ -13,7 +13,7 @@
  * GPU's one stream of work: the parameters are what the processor would have made of
  * the same gradients, to the bit.
  *
- * The core is told at once that a gradient is applied; what a worker, an observer or
+ * The core learns at once that a gradient is applied; what a worker, an observer or
  * the statistics would see of it waits until it is (gpu_drain), at the end of each
  * batch of events at the latest. Gradients of a batch that are for the same range, next
  * to each other, are applied in one pass. What a network card wrote was seen as
@@ -26,7 +26,7 @@
 #include "engine/device/device.h"
 #include "engine/master/master.h"
 
-/* Gradients checked ahead of their turn, and gradients applied that nobody was told of:
+/* Gradients checked ahead of their turn, and gradients applied and not yet reported:
  * the two halves of a GPU's places for results. */
 #define GPU_LANDINGS 64u
 #define GPU_ENTRIES 96u
@@ -113,7 +113,7 @@ extern const struct pass_ops pass_ops_gpu;
  * or "auto" finds none (and says so). After make_vectors. */
 int gpu_open(struct gapless_master *m, const struct gapless_master_config *config,
              struct gapless_error *error);
-/* The endpoint listens, nobody is served yet: can its cards reach the GPUs? Brings the
+/* The endpoint listens, no worker is served yet: can its cards reach the GPUs? Brings the
  * parameters there. */
 int gpu_public(struct gapless_master *m, const struct gapless_master_config *config,
                struct gapless_error *error);
@@ -128,7 +128,7 @@ void gpu_close(struct gapless_master *m);
 /* ---- passes_gpu.c -------------------------------------------------------- */
 /* These events are about to be looked at: what they bring may begin to move. */
 void gpu_landing(struct gapless_master *m, const struct tp_event *events, int count);
-/* All that was asked for is done, counted and told. */
+/* All that was asked for is done, counted and reported. */
 void gpu_drain(struct gapless_master *m);
 /* A note to a worker, when all that was asked for so far is done. */
 void gpu_later(struct gapless_master *m, uint32_t worker, uint32_t note);

@@ -151,7 +151,7 @@ static bool next_line(struct reading *r)
     if (length == 0 || r->line[length - 1] != '\n') {
         if (length + 1 < sizeof r->line)
             return false; /* cut short: the master was killed while it wrote */
-        return true;      /* too long: refused by whoever reads it */
+        return true;      /* too long: refused by its reader */
     }
     r->line[length - 1] = '\0';
     return true;

@@ -13,7 +13,7 @@
  *     left 2000000 0                said goodbye
  *     lost 2000000 0                gone without a word
  *     tick 2000000                  time made the run begin, or end
- *     stop 2000000                  somebody asked it to end
+ *     stop 2000000                  a person asked it to end
  *
  * Given the same model, data, settings and arithmetic, these lines decide every bit of
  * the parameters. A record of a master that was killed ends early; a last line without

@@ -30,13 +30,13 @@ void histogram_summary(const struct histogram *h, bool whole,
 struct telemetry {
     struct gapless_stats stats; /* lag and gap_rms are filled in by telemetry_stats */
     uint64_t started_ns, ended_ns; /* of the first and the last update; 0: not yet */
-    uint64_t losses;               /* told so far */
+    uint64_t losses;               /* reported so far */
     struct histogram lag;
     struct histogram gap;
 };
 
 /* One gradient was applied in all its ranges. lag < 0: by its worker alone; gap_rms <
- * 0: not measured this time; loss NaN: not told. */
+ * 0: not measured this time; loss NaN: not reported. */
 void telemetry_gradient(struct telemetry *t, struct gapless_worker_stats *worker,
                         double lag, double gap_rms, double loss, uint64_t now_ns);
 /* A copy with the summaries filled in. */

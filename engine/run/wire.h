@@ -100,7 +100,7 @@ enum wire_window {
 
 /* A note: what in the upper half, a range in the lower.
  *
- * WARMUP, from either side, says that a large vector is nearly done: whoever sleeps wakes
+ * WARMUP, from either side, says that a large vector is nearly done: a sleeping peer wakes
  * up, and on both sides what the note that matters needs, code and data, comes back
  * into the caches that the vector has emptied. (64 MiB: 4 us for the protocol instead
  * of 9.) It may be ignored. Global rules, whose sums are bits of the result, go
@@ -132,7 +132,7 @@ enum wire_note {
  * all of that and the first range.
  *
  *   0       sent_at             split       reported_at       push_at  grad_at
- *   | head  | sent              |           | told, dots  | push   | grad
+ *   | head  | sent              |           | reports     | push   | grad
  *     master writes, worker reads             worker writes, master reads
  */
 struct slot_head {
@@ -145,7 +145,7 @@ struct slot_head {
 };
 
 struct slot_push {
-    double loss; /* of the batch; NaN: not told */
+    double loss; /* of the batch; NaN: not reported */
     double norm; /* of the gradient as it is put */
     uint64_t spare[6];
 };

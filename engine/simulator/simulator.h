@@ -1,6 +1,6 @@
 /* Inside of the simulator: shared by simulator.c (the run), simulator_events.c (what
  * happens when), simulator_clock.c (how long a batch takes), simulator_jobs.c (who
- * computes gradients) and simulator_replay.c. Nobody else includes this.
+ * computes gradients) and simulator_replay.c. No other file includes this.
  *
  *     events: a batch is finished,      the world of transport/sim/sim.h:
  *     an incident, a line of a record   notes that arrive at master or workers
@@ -29,7 +29,7 @@ struct sim_pace;
 int pace_new(const struct gapless_simulation_config *config, uint32_t workers_max,
              struct sim_pace **ret, struct gapless_error *error);
 void pace_free(struct sim_pace *pace);
-/* Time of the next batch of whoever joined as number `joined`, and is worker `who`. */
+/* Time of the next batch of the worker that joined as number `joined`, and is worker `who`. */
 uint64_t pace_next(struct sim_pace *pace, uint32_t joined, uint32_t who);
 /* Space for one more that joins. */
 int pace_join(struct sim_pace *pace, uint32_t joined, struct gapless_error *error);
@@ -111,7 +111,7 @@ void events_free(struct sim_events *events);
 
 /* By who, that is by slot. */
 struct sim_worker {
-    struct gapless_worker *worker; /* NULL: nobody */
+    struct gapless_worker *worker; /* NULL: none */
     uint32_t joined;               /* the how-manieth to join */
     bool busy;                     /* a batch is under way */
     uint64_t batch;
@@ -169,7 +169,7 @@ void replay_close(struct gapless_simulation *s);
 /* The order of the gradient that a worker will hand in next; false: none. */
 bool replay_due(struct gapless_simulation *s, uint32_t who, uint64_t *ret);
 /* Where all workers read one published look-ahead, each copies it when it pulls, which
- * may be some updates after it was told to. True: this one waits for the version that
+ * may be some updates after it was asked to. True: this one waits for the version that
  * its next gradient says it had read; replay_deferred lets it pull when that is there.
  */
 bool replay_defers(struct gapless_simulation *s, uint32_t who);

@@ -1,13 +1,13 @@
 /* Who computes the gradients: the caller alone, or it and helper threads.
  *
  * A gradient depends only on its batch and its parameters, so it may be computed any
- * time between the moment its worker got them and the moment it hands it in; whoever
+ * time between the moment its worker got them and the moment it hands it in; a thread that
  * computes takes the one that is due first. The order in which they are handed in is
  * the clock's, so the number of threads changes nothing in the result.
  *
- * The caller computes, too: what it needs at once and nobody has begun, or, while it
+ * The caller computes, too: what it needs at once and no thread has begun, or, while it
  * waits for one that a helper is at, the next in line. One buffer is always left for
- * what it needs at once, so that nobody waits for a buffer that is never given back.
+ * what it needs at once, so that no thread waits for a buffer that is never given back.
  */
 #include "engine/simulator/simulator.h"
 

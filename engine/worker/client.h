@@ -12,7 +12,7 @@
 #include "engine/run/wire.h"
 
 #define CLIENT_CONNECT_NS 10000000000ll
-/* The tag of a get: no note has it, which only helps whoever looks at a trace. */
+/* The tag of a get: no note has it, which only helps to read a trace. */
 #define CLIENT_GET NOTE(0x100, 0)
 
 struct client {

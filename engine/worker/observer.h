@@ -1,5 +1,5 @@
 /* Inside of an observer: shared by observer.c and observer_remote.c (where memory is not
- * mapped). Nobody else includes this. */
+ * mapped). No other file includes this. */
 #ifndef GAPLESS_OBSERVER_H
 #define GAPLESS_OBSERVER_H
 

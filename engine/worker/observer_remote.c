@@ -224,7 +224,7 @@ int remote_worker(struct gapless_observer *o, uint32_t worker,
     if (status != GAPLESS_OK)
         return status;
     *ret = shared_stats_workers(o->client.shared_stats)[worker];
-    /* Its time is of the master's clock; here it is told in ours. */
+    /* Its time is of the master's clock; here it is given in ours. */
     if (ret->seen_ns != 0)
         ret->seen_ns += o->remote_ns - o->client.shared_stats->now_ns;
     return GAPLESS_OK;

@@ -303,7 +303,7 @@ static int put(struct gapless_worker *w, uint64_t at, uint64_t bytes, uint32_t n
 }
 
 /* Range by range, so that the wire and the master's arithmetic overlap; where nothing
- * is moved, at once. The first put brings what is told beside the gradient, too. */
+ * is moved, at once. The first put brings what is reported beside the gradient, too. */
 static int put_ranges(struct gapless_worker *w, struct gapless_error *error)
 {
     bool mapped = w->client.transport->mapped;

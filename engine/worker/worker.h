@@ -1,5 +1,5 @@
 /* Inside of a worker: shared by the files below and the simulator,
- * which owns workers of its own. Nobody else includes this.
+ * which owns workers of its own. No other file includes this.
  *
  *   worker.c          open, pull, push
  *   worker_map.c      its memory
@@ -41,7 +41,7 @@ struct gapless_worker {
     bool all_ready;
     bool over;        /* the run is */
     uint32_t *listed; /* not mapped: those ranges, as their READY came; or NULL */
-    uint32_t asked;   /* of these, so many were asked for */
+    uint32_t asked;   /* of these, this many were asked for */
     bool asked_head;  /* and the head */
     uint64_t *begun;  /* not mapped, RULE_PUBLISHED: version words as first read */
     /* not mapped: where in the slot a gradient's first put begins */
@@ -60,7 +60,7 @@ int worker_map(struct gapless_worker *worker, struct gapless_error *error);
 int worker_map_slot(struct gapless_worker *worker, struct gapless_error *error);
 
 /* ---- worker_fetch.c ------------------------------------------------------ */
-/* What the master told. */
+/* What the master reported. */
 void fetch_note(struct gapless_worker *worker, uint32_t note);
 /* Does this pull need what is in the slot? Not where the worker goes on by itself. */
 bool fetch_wanted(const struct gapless_worker *worker);
@@ -77,7 +77,7 @@ int fetch_published(struct gapless_worker *worker, uint64_t deadline_ns,
                     struct gapless_error *error);
 
 /* ---- worker.c ------------------------------------------------------------ */
-/* The norm is taken of so many elements first, then of the rest; 0: of all at once. */
+/* The norm is taken of this many elements first, then of the rest; 0: of all at once. */
 size_t worker_norm_cut(const struct gapless_worker *worker);
 
 /* ---- worker.c, for the simulator ----------------------------------------- */

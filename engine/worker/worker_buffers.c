@@ -10,7 +10,7 @@
 
 /* ---- whose memory -------------------------------------------------------- */
 
-/* Without a plugin every pointer is of the host: nobody could have made another. */
+/* Without a plugin every pointer is of the host: no library could have made another. */
 static int find_ops(const struct device_ops **ret, struct gapless_error *error)
 {
     const struct gpu_plugin *plugin = NULL;

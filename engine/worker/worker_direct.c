@@ -1,7 +1,7 @@
 /* The direct path: the network card moves bytes from and to the caller's buffers on a
  * GPU, and the passes over the gradient are the GPU's.
  *
- *   window of the slot    | head | sent ......... | told, push | grad ......... |
+ *   window of the slot    | head | sent ......... | reports    | grad ......... |
  *   where the bytes are     host   params on the     host        grad on the
  *                                  GPU, tail host                GPU, tail host
  *

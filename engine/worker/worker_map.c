@@ -44,7 +44,7 @@ static int own_memory(struct gapless_worker *w, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
-/* What is told beside a gradient, and the gradient. */
+/* What is reported beside a gradient, and the gradient. */
 static uint64_t reported_from(const struct wire_welcome *welcome)
 {
     return welcome->reported_at != 0 ? welcome->reported_at : welcome->push_at;

@@ -149,8 +149,8 @@ static void in_vain(void **state)
 {
     (void)state;
     fake_begin();
-    want_in_vain(ROCE, "nobody listens");
-    want_in_vain(IWARP, "nobody listens");
+    want_in_vain(ROCE, "no process listens");
+    want_in_vain(IWARP, "no process listens");
     want_in_vain("10.9.9.9:7471", "cannot be reached");
     fake_rules.unresolvable = true;
     want_in_vain(ROCE, "cannot be reached");

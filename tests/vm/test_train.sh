@@ -31,7 +31,7 @@ together() { # address, number of workers, folder, network options...
 # Asks again and again, and in the end says why.
 in_vain() {
     timeout 60 "$program" worker --master verbs:10.1.1.1:7999 --insecure --connect-timeout 4 >vain 2>&1
-    [ $? -eq 1 ] && grep -q 'no master at.*nobody listens' vain && return 0
+    [ $? -eq 1 ] && grep -q 'no master at.*no process listens' vain && return 0
     cat vain
     return 1
 }

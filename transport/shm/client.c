@@ -28,7 +28,7 @@ static void nap_until(uint64_t deadline)
     (void)nanosleep(&nap, NULL);
 }
 
-/* Waits until the socket is readable, for a slice at most: whoever calls this loops. */
+/* Waits until the socket is readable, for a slice at most: the caller loops. */
 static void wait_readable(int fd, uint64_t deadline)
 {
     struct pollfd want = {.fd = fd, .events = POLLIN};
@@ -42,7 +42,7 @@ static void wait_readable(int fd, uint64_t deadline)
 
 /* ---- connect ------------------------------------------------------------- */
 
-/* One try. GAPLESS_AGAIN: nobody there (yet). */
+/* One try. GAPLESS_AGAIN: no server there (yet). */
 static int client_reach(const char *address, const struct sockaddr_un *to,
                         socklen_t bytes, int *ret, int *ret_os,
                         struct gapless_error *error)
@@ -58,7 +58,7 @@ static int client_reach(const char *address, const struct sockaddr_un *to,
         os = errno;
         (void)close(fd);
         *ret_os = os;
-        /* EAGAIN: so many connect at once that the kernel's queue is full. */
+        /* EAGAIN: more connect at once than the kernel's queue holds. */
         if (os == ECONNREFUSED || os == ENOENT || os == EAGAIN || os == EINTR)
             return GAPLESS_AGAIN;
         return gapless_error_set(error, GAPLESS_SYSTEM, os,
@@ -223,7 +223,7 @@ int shm_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer 
         return gapless_error_set(
             error, GAPLESS_INVALID, 0,
             "an endpoint that listens cannot connect; open another");
-    /* Whoever connects has seen the TP_DOWN of what was connected before. */
+    /* A client that connects has seen the TP_DOWN of what was connected before. */
     shm_release_over(tp);
     while (index < tp->config.peers_max &&
            flag_word_read(&tp->peers[index].state) != SHM_FREE)

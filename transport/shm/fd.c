@@ -191,7 +191,7 @@ int shm_address(const char *address, struct sockaddr_un *ret, socklen_t *ret_byt
     return GAPLESS_OK;
 }
 
-/* Removes a socket file that nobody listens on any more. True: try to bind again. */
+/* Removes a socket file that no server listens on any more. True: try to bind again. */
 static bool address_reclaim(const struct sockaddr_un *to, socklen_t bytes)
 {
     struct stat before;

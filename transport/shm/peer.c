@@ -12,7 +12,7 @@
 
 /* ---- the mailbox ------------------------------------------------------------
  *
- * A ring of slots from whoever reads the sockets to whoever polls. A slot is released
+ * A ring of slots from the thread that reads the sockets to the one that polls. A slot is released
  * at the poll after the one that delivered it, so that an event can point into it. On a
  * client both ends are the same thread. */
 

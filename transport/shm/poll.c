@@ -79,7 +79,7 @@ static void poll_collect(struct tp *tp)
 
     for (uint32_t word = 0; word < tp->words; word++)
         tp->pending[word] |= doorbell_take(tp->doorbell, word);
-    /* Whoever shares the doorbell may set bits of peers that cannot be. */
+    /* A peer that shares the doorbell may set bits of peers that cannot be. */
     if (tp->config.peers_max % 64 != 0)
         tp->pending[tp->words - 1] &= (UINT64_C(1) << (tp->config.peers_max % 64)) - 1;
     if (tp->role != SHM_CLIENT)
@@ -126,7 +126,7 @@ static int notes_of(struct tp *tp, uint32_t index, struct tp_event *events, int 
     return count;
 }
 
-/* In turns, so that who floods waits like everybody. */
+/* In turns, so that who floods waits like all others. */
 static int poll_notes(struct tp *tp, struct tp_event *events, int max)
 {
     int count = 0;
@@ -240,8 +240,8 @@ static void poll_release(struct tp *tp)
     shm_release_over(tp);
 }
 
-/* Now and then, though nobody rang: whatever a ringer left undone, because it was
- * killed or because somebody rejected the doorbell, is found; and a client looks after its
+/* Now and then, though no peer rang: whatever a ringer left undone, because it was
+ * killed or because a peer overwrote the doorbell, is found; and a client looks after its
  * server. */
 static void poll_sweep(struct tp *tp, uint64_t now_ns)
 {

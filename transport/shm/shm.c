@@ -20,7 +20,7 @@
 #define NOTES_DEFAULT 64u
 #define WINDOWS_DEFAULT 4u
 /* Waking a sleeper costs 10 to 20 us on a virtual machine; spinning a few times that
- * long catches what comes soon, and sched_yield gives the core to whoever has work. */
+ * long catches what comes soon, and sched_yield gives the core to a thread that has work. */
 #define SPIN_DEFAULT_NS UINT64_C(50000)
 
 /* ---- open and close ------------------------------------------------------ */

@@ -275,7 +275,7 @@ size_t shm_control_bytes(uint32_t capacity);
 void shm_peer_rings(struct shm_peer *peer, uint32_t capacity, bool server);
 /* The polling thread: a connected peer that we still listen to, or NULL. */
 struct shm_peer *shm_peer_find(struct tp *tp, tp_peer index);
-/* The polling thread: the ring holds nonsense. Whoever reads the socket sees the end,
+/* The polling thread: the ring holds nonsense. The thread that reads the socket sees the end,
  * and DOWN follows. */
 void shm_peer_break(struct shm_peer *peer);
 /* The polling thread: resets what is its own in the slot, before the slot goes back. */

@@ -162,7 +162,7 @@ static int no_memory(struct gapless_error *error)
                              "no memory for one more simulated connection");
 }
 
-/* With the names locked: the server stays, and nobody else takes the peer slot. */
+/* With the names locked: the server stays, and no other client takes the peer slot. */
 static int connect_peer_slot(struct tp *tp, uint32_t index, struct sim_world *world,
                              uint32_t peer_slot, struct gapless_error *error)
 {
@@ -185,7 +185,7 @@ static int connect_peer_slot(struct tp *tp, uint32_t index, struct sim_world *wo
     return room ? GAPLESS_OK : no_memory(error);
 }
 
-/* One try, with the names locked. GAPLESS_AGAIN: nobody there, or no peer slot free, yet. */
+/* One try, with the names locked. GAPLESS_AGAIN: no server there, or no peer slot free, yet. */
 static int connect_try(struct tp *tp, uint32_t index, const char *address,
                        bool *ret_there, struct gapless_error *error)
 {
@@ -242,7 +242,7 @@ static int connect_begin(struct tp *tp, const char *address, uint32_t *ret,
             error, GAPLESS_INVALID, 0,
             "an endpoint that listens cannot connect; open another");
     root = sim_lock(tp);
-    /* Whoever connects has seen the TP_DOWN of what was connected before. */
+    /* A client that connects has seen the TP_DOWN of what was connected before. */
     sim_release_over(tp);
     index = peer_slot_find(tp, &leaving);
     sim_unlock(root);

@@ -209,7 +209,7 @@ int sim_poll(struct tp *tp, struct tp_event *events, int max, int64_t timeout_ns
         others = root->pump == NULL;
         sim_unlock(root);
     }
-    /* Where other threads are at work, whoever waits in a loop lets them. */
+    /* Where other threads are at work, a thread that waits in a loop lets them. */
     if (count == 0 && bound > 0 && others)
         (void)sched_yield();
     return count;

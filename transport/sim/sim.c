@@ -105,7 +105,7 @@ static void sim_close(struct tp *tp)
             tp->world->server = NULL;
         sim_names_unlock();
     }
-    /* From here on nobody connects to us. */
+    /* From here on no client connects to us. */
     root = sim_lock(tp);
     for (uint32_t i = 0; i < tp->config.peers_max; i++) {
         if (tp->peers[i].state == SIM_LIVE)
@@ -288,7 +288,7 @@ static void sim_drop(struct tp *tp, tp_peer index)
 
 /* ---- the link ------------------------------------------------------------ */
 
-/* How long so many bytes take, at most LONGEST_NS. */
+/* How long this many bytes take, at most LONGEST_NS. */
 static double span_ns(size_t bytes, double rate)
 {
     double time = rate > 0 ? (double)bytes / rate : 0;
@@ -419,7 +419,7 @@ static int note_send(struct sim_world *root, struct tp *tp, tp_peer index,
 }
 
 /* Is [offset, offset + bytes) inside a window of this peer that allows the access?
- * Where windows are mapped a split cannot be told. */
+ * Where windows are mapped a split cannot be seen. */
 static struct sim_region *window_check(struct tp *tp, tp_peer index,
                                        const struct tp_region *window, size_t offset,
                                        size_t bytes, enum tp_access access)

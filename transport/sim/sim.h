@@ -28,7 +28,7 @@
  *
  * A client of one finds no server of the other.
  *
- * Beside the table of transport.h there are the functions below, for whoever drives the
+ * Beside the table of transport.h there are the functions below, for the code that drives the
  * clock (engine/simulator/simulator.c).
  */
 #ifndef GAPLESS_SIM_H

@@ -195,7 +195,7 @@ void sim_queue_purge(struct sim_world *root, struct tp *tp, tp_peer peer)
 
         if (peer == UINT32_MAX || item.peer == peer) {
             free(item.text);
-            /* Whoever drops a peer wants none of its bytes any more. */
+            /* A server that drops a peer wants none of its bytes any more. */
             if (item.move != NULL && item.kind == TP_NOTE)
                 item.move->carried = true;
             sim_move_end(item.move, false);
@@ -337,7 +337,7 @@ void sim_world_leave(struct tp *tp)
     sim_world_release(world);
 }
 
-/* ---- for whoever drives the clock (sim.h) -------------------------------- */
+/* ---- for the code that drives the clock (sim.h) -------------------------------- */
 
 struct sim_world *sim_world_of(const struct tp *tp)
 {

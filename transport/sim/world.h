@@ -77,12 +77,12 @@ struct sim_text {
     uint8_t data[];
 };
 
-/* So many bytes of a put go with the request, as a network card would take them. */
+/* This many bytes of a put go with the request, as a network card would take them. */
 #define SIM_INLINE 64u
 
 /* Bytes of a put or get that are under way between two memories (simnet). They are
  * copied when the first of its items is delivered: until then the source must stay as
- * it is, and whoever changes it too soon sees what comes of it. */
+ * it is, and a client that changes it too soon sees what comes of it. */
 struct sim_move {
     struct sim_memory *from;
     struct sim_memory *to;
@@ -207,7 +207,7 @@ uint64_t sim_later(uint64_t a_ns, uint64_t b_ns);
 
 void sim_names_lock(void);
 void sim_names_unlock(void);
-/* With the names locked. NULL: nobody has the name. A new world has no reference yet:
+/* With the names locked. NULL: no endpoint has the name. A new world has no reference yet:
  * sim_world_enter or sim_world_release must follow. */
 struct sim_world *sim_world_find(const char *name, bool apart);
 struct sim_world *sim_world_new(const char *name, bool apart);
@@ -226,14 +226,14 @@ struct sim_world *sim_world_lock(struct sim_world *world);
 struct sim_world *sim_lock(const struct tp *tp);
 void sim_unlock(struct sim_world *root);
 
-/* With the root locked. Room for so many more items besides those that are kept; false:
+/* With the root locked. Room for this many more items besides those that are kept; false:
  * no memory. */
 bool sim_queue_room(struct tp *tp, size_t more);
 /* There must be room. Gives the item its sequence. */
 void sim_queue_add(struct sim_world *root, struct tp *tp, const struct sim_item *item);
 /* The first item leaves the queue; there must be one. */
 struct sim_item sim_queue_take(struct sim_world *root, struct tp *tp);
-/* Removes all items from a peer, or from everybody (UINT32_MAX), with their texts. */
+/* Removes all items from a peer, or from all (UINT32_MAX), with their texts. */
 void sim_queue_purge(struct sim_world *root, struct tp *tp, tp_peer peer);
 
 /* ---- listener.c ---------------------------------------------------------- */

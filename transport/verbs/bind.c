@@ -7,7 +7,7 @@
  * A DMA-BUF is registered so that its bytes are called as the GPU calls them (iova =
  * memory->base); mr->addr is something else then, so the part keeps the address. Where
  * that fails the address itself is registered: nvidia-peermem answers for a GPU's, and
- * memory of the host needs nobody.
+ * memory of the host needs no plugin.
  */
 #include "transport/verbs/verbs.h"
 
@@ -287,7 +287,7 @@ static int parts_cut(struct tp *tp, struct verbs_region *region, uint32_t in,
     return GAPLESS_OK;
 }
 
-/* Own memory that nobody reaches any more, which a client had locked, goes back to the
+/* Own memory that no peer reaches any more, which a client had locked, goes back to the
  * system, page by page; its addresses stay. */
 static void own_release(const struct verbs_region *region,
                         const struct verbs_part *placed)

@@ -81,7 +81,7 @@ static int listen_one(struct tp *tp, const struct verbs_address *address,
     if (!tp->has_token && !tp->config.net.insecure && !verbs_is_loopback(&to))
         return gapless_error_set(
             error, GAPLESS_INVALID, 0,
-            "listening at %s without a token would let everybody in the network write "
+            "listening at %s without a token would let anybody in the network write "
             "into this run: give master and workers the same --token-file, or say "
             "--insecure",
             address->text);
@@ -200,7 +200,7 @@ static void on_request(struct tp *tp, struct rdma_cm_id *id,
 /* ---- events -------------------------------------------------------------- */
 
 /* Where one listens at every device the others are still there. A nic's id goes with
- * its channels, which are told themselves. */
+ * its channels, which learn it themselves. */
 static void listener_gone(struct tp *tp, const struct rdma_cm_id *id)
 {
     uint32_t i;
@@ -466,7 +466,7 @@ static int connect_once(struct tp *tp, struct verbs_peer *peer,
     return status;
 }
 
-/* A peer slot, once whoever leaves one has left it. */
+/* A peer slot, once the peer that leaves one has left it. */
 static struct verbs_peer *peer_slot_wait(struct tp *tp, uint64_t end_ns)
 {
     uint32_t i;

@@ -90,7 +90,7 @@ bool verbs_access_error(struct verbs_channel *channel, struct gapless_error *ret
 }
 
 /* Over InfiniBand a device breaks a queue pair by itself only for what the other side
- * sent: its death is told by the connection manager, or by a request that is not
+ * sent: its death is reported by the connection manager, or by a request that is not
  * answered. Over iWARP it is also how the end of the TCP connection shows. */
 void verbs_broken_error(const struct verbs_channel *channel, struct gapless_error *ret)
 {
@@ -132,7 +132,7 @@ static void rejected_error(const struct verbs_channel *channel, int status,
         break;
     default:
         (void)gapless_error_set(ret, GAPLESS_TIMEOUT, 0,
-                                "nobody listens at %s (reason %d)", channel->name,
+                                "no process listens at %s (reason %d)", channel->name,
                                 status);
         break;
     }

@@ -4,7 +4,7 @@
  *                    TP_SPLIT, TP_READ_WRITE: per peer and channel a memory window of type
  *                      2 for each half of each part, which only its queue pair can use;
  *                      without windows a registration in the channel's own domain
- *   client window    local memory of the same size; nobody else can reach it
+ *   client window    local memory of the same size; no other peer can reach it
  *
  * What a peer was given ends with it: the key is gone before the slot is used again, so
  * that a WRITE that comes late finds nothing.
@@ -164,7 +164,7 @@ static int key_make(const struct piece *p, uint32_t half, unsigned access,
                                    channel->name);
 }
 
-/* Everything may be read, by everybody. */
+/* Everything may be read, by all peers. */
 static int read_grant(const struct piece *p, struct verbs_key *key,
                       struct verbs_offer_part *ret, struct gapless_error *error)
 {

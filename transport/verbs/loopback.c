@@ -64,7 +64,7 @@ static uint8_t gid_index(const struct verbs_nic *nic, const struct ibv_port_attr
     return found;
 }
 
-/* The way back to this port. False: it cannot be told. */
+/* The way back to this port. False: it is unknown. */
 static bool way_home(const struct verbs_nic *nic, struct ibv_qp_attr *ret)
 {
     uint8_t number = nic->holder->port_num == 0 ? 1 : nic->holder->port_num;
@@ -88,7 +88,7 @@ static bool way_home(const struct verbs_nic *nic, struct ibv_qp_attr *ret)
     return true;
 }
 
-/* RESET, INIT, RTR, RTS; what each step has to be told is in ibv_modify_qp(3). Returns
+/* RESET, INIT, RTR, RTS; what each step needs is in ibv_modify_qp(3). Returns
  * an errno. */
 static int pair_turn(const struct tp *tp, const struct verbs_nic *nic,
                      struct ibv_qp *qp)

@@ -1,5 +1,5 @@
-/* Inside of the verbs transport (InfiniBand, RoCE, iWARP): shared by verbs*.c. Nobody
- * else includes this.
+/* Inside of the verbs transport (InfiniBand, RoCE, iWARP): shared by verbs*.c. No other
+ * file includes this.
  *
  *   peer ── channel 0 ── queue pair on a nic          nic: device with one protection
  *        └─ channel 1 ── queue pair on another        domain, one completion queue
@@ -13,7 +13,7 @@
  *   WRITE, 0 bytes             is the other side there?
  *
  * Who receives posts as many receives as the other side may have unread notes and
- * frames, and gives credit back when half of them have been read; nobody ever sends
+ * frames, and gives credit back when half of them have been read; no side ever sends
  * without credit, so no receiver is ever not ready.
  *
  * There is no thread: everything happens in the calls of the table. Only connect,
@@ -85,7 +85,7 @@ struct verbs_part {
     const char *how;    /* placed: it was registered; NULL: not yet */
     struct ibv_mr *whole[VERBS_NICS];   /* for our own use; placed: always there */
     struct ibv_mr *half[2][VERBS_NICS]; /* to bind windows in: below the split, above */
-    struct ibv_mr *shared[VERBS_NICS];  /* TP_READ: everybody's */
+    struct ibv_mr *shared[VERBS_NICS];  /* TP_READ: of all peers */
 };
 
 struct verbs_region {
@@ -305,7 +305,7 @@ struct verbs_peer *verbs_peer_at(struct tp *tp, tp_peer peer);
 /* The nic of an id that is bound to a device; opened at its first use. */
 int verbs_nic_get(struct tp *tp, struct rdma_cm_id *id, uint32_t *ret,
                   struct gapless_error *error);
-/* A completion queue with room for so many more; more queues if the device's are
+/* A completion queue with room for this many more; more queues if the device's are
  * short. */
 int verbs_nic_queue(struct tp *tp, struct verbs_nic *nic, uint32_t completions,
                     uint32_t *ret, struct gapless_error *error);
@@ -433,7 +433,7 @@ void verbs_notes_go_on(struct verbs_channel *channel);
 
 /* ---- post.c -------------------------------------------------------------- */
 /* Gives the request its number, and its place in the ring. Asked to complete are those
- * whose end somebody waits for, and every so many: else the ring would never empty. */
+ * whose end a thread waits for, and every this many: else the ring would never empty. */
 void verbs_request_add(struct verbs_channel *channel, struct ibv_send_wr *wr,
                        const struct verbs_sent *sent, bool signalled);
 /* Any result but 0 of a driver is a failure: some return a negative number. What was

@@ -161,7 +161,8 @@ struct gapless_master_config {
                                 each other; 0: 0.9 / workers_expected */
     uint32_t elastic_period; /* easgd: gradients of a worker from one exchange to the
                                 next; 0: 4 */
-    uint32_t gap_every; /* the gap is measured at about one update in so many; 0: 8; 1:
+    uint32_t
+        gap_every; /* the gap is measured at about one update in this many; 0: 8; 1:
                            always */
     int64_t
         worker_timeout_ns; /* a worker that holds a batch longer is dropped; 0: never */
@@ -181,8 +182,8 @@ struct gapless_master_config {
      * always, -1: never. */
     int gpu_flush;
     struct gapless_net net;
-    /* Told, in gapless_master_open and _run, a line a person may want to see: a peer
-     * lost and why. NULL: nobody is told. */
+    /* Receives, in gapless_master_open and _run, a line a person may want to see: a peer
+     * lost and why. NULL: no line is reported. */
     void (*log)(void *log_context, const char *line);
     void *log_context;
 };
@@ -202,7 +203,7 @@ struct gapless_worker_stats {
     uint64_t lag_count;
     double gap_sum; /* of gap_rms over gap_count of its gradients */
     uint64_t gap_count;
-    double loss;                     /* as it last told */
+    double loss;                     /* as it last reported */
     uint64_t seen_ns;                /* of its last gradient, by the reader's clock
                                         (CLOCK_MONOTONIC) */
     uint32_t lag_bins[GAPLESS_BINS]; /* see gapless_lag_edge */
@@ -254,7 +255,7 @@ int gapless_master_open(const struct gapless_master_config *config,
  * failure. After the end, keep calling it for as long as observers shall be served. */
 int gapless_master_run(struct gapless_master *master, int64_t timeout_ns,
                        struct gapless_error *error);
-/* Ends the run: workers are told at their next pull. May be called from a signal
+/* Ends the run: workers learn of it at their next pull. May be called from a signal
  * handler and any thread. */
 void gapless_master_stop(struct gapless_master *master);
 /* Statistics; of worker number `worker` in the second form (GAPLESS_MISSING past the
@@ -287,7 +288,7 @@ struct gapless_worker_config {
     /* push range by range, as over a network, even if memory is mapped */
     bool by_range;
     /* The caller's own buffers, of one GPU or of the host (which is found out): `count`
-     * floats each, both or none, and then the model has to be told. A pull fills params
+     * floats each, both or none, and then the model has to be given. A pull fills params
      * and has filled it when it returns; a push takes grad, which must be complete by
      * then (synchronise the stream that writes it), and may change it. They must stay
      * until close; what they hold before the first pull is lost. NULL: the engine's
