@@ -87,7 +87,7 @@ static int open_gpus(struct ssgd *run, struct gapless_error *error)
     return gpus_open(&config, &run->gpus, error);
 }
 
-/* The same schedule as a master's with so many workers. */
+/* The same schedule as a master's with this many workers. */
 static int set_schedule(struct ssgd *run, struct gapless_error *error)
 {
     struct gapless_master_config config;

@@ -72,7 +72,7 @@ const struct option_row options_table[] = {
     {"workers-max", 0, false, RUNS, KIND_COUNT32, GROUP_RUN, "N", NULL, AT(workers_max), {1, GAPLESS_WORKERS_MAX, false, false}, NULL,
      "room for workers that join later (default: workers + 8; simulate: as many as --events has join)"},
     {"workers-wait", 0, false, FOR_MASTER, KIND_COUNT32, GROUP_RUN, "N", "0", AT(workers_wait), {0, GAPLESS_WORKERS_MAX, false, false}, NULL,
-     "hold the first update until so many workers have joined"},
+     "hold the first update until this many workers have joined"},
     {"observers-max", 0, false, FOR_MASTER, KIND_COUNT32, GROUP_RUN, "N", "8", AT(observers_max), {1, 1024, false, false}, NULL,
      "observers at a time"},
     {"range-elements", 0, false, RUNS, KIND_COUNT64, GROUP_RUN, "N", "1Mi", AT(range_elements), {1024, 1e15, false, false}, NULL,
@@ -117,7 +117,7 @@ const struct option_row options_table[] = {
     {"listen", 0, false, LIVE, KIND_TEXT, GROUP_NETWORK, "ADDR[:PORT]", NULL, AT(listen), ANY, NULL,
      "verbs: where the master listens; port " ADDRESS_PORT_TEXT " unless given (default: the address of the one RDMA-capable interface)"},
     {"token-file", 0, false, PEERS | FOR_BENCH_TRANSPORT, KIND_TEXT, GROUP_NETWORK, "FILE", NULL, AT(token_file), ANY, NULL,
-     "the secret that master and workers must share, 16 to 4096 bytes that nobody else can read; make one: "
+     "the secret that master and workers must share, 16 to 4096 bytes that no other user can read; make one: "
      "head -c 32 /dev/urandom | base64 > FILE; chmod 600 FILE (train alone makes its own)"},
     {"insecure", 0, false, PEERS | FOR_BENCH_TRANSPORT, KIND_FLAG, GROUP_NETWORK, NULL, NULL, AT(insecure), ANY, NULL,
      "a master may listen beyond this machine without a token: anybody who reaches the port can join"},

@@ -4,7 +4,7 @@
 #define VIEW_EVERY_S 0.2
 #define METRICS_EVERY_S 1.0
 #define EVALUATE_EVERY_S 0.4
-#define EVALUATE_SHARE 20.0 /* at most one part in so many of a processor's time */
+#define EVALUATE_SHARE 20.0 /* at most one part in this many of a processor's time */
 #define RATE_OVER_S 2.0     /* what updates_per_second is averaged over */
 
 void follow_rate(struct follow *follow)

@@ -183,7 +183,7 @@ void train_watch(struct train *train)
 
 /* ---- the end ------------------------------------------------------------- */
 
-/* Measures the final parameters, unless somebody cannot wait. */
+/* Measures the final parameters, unless a second signal came. */
 static void measure(struct train *train)
 {
     struct evaluator *evaluator = &train->evaluator;
@@ -213,7 +213,7 @@ static bool wait_for(struct train *train, uint32_t from, uint32_t count, double 
     return true;
 }
 
-/* The master has written the model when it has ended; whoever does not end is ended. */
+/* The master has written the model when it has ended; a process that does not end is killed. */
 static void end_processes(struct train *train)
 {
     char how[80], words[400];
