@@ -118,7 +118,7 @@ static inline enum ring_state ring_take(struct ring_end *end, uint32_t *ret)
     return RING_OK;
 }
 
-/* ---- the doorbell ---------------------------------------------------------------
+/* ---- the doorbell -----------------------------------------------------------
  *
  * Every endpoint has one; its peers map it and hold one bit each. The protocol is
  * Dekker's:
@@ -278,7 +278,7 @@ static inline void stat_set(struct stat_word *word, uint64_t value)
     atomic_store_explicit(&word->value, value, memory_order_relaxed);
 }
 
-/* ---- the flag --------------------------------------------------------------
+/* ---- the flag ---------------------------------------------------------------
  *
  * A state or an index by which one thread hands plain memory to another: whatever it
  * wrote before flag_word_publish is visible to who sees the new value. Sequentially

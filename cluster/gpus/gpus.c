@@ -339,7 +339,7 @@ float *gpus_grad(const struct gpus *gpus)
     return gpus->rank[0].grad;
 }
 
-/* ---- a step of a rank, in its own thread ------------------------------------- */
+/* ---- a step of a rank, in its own thread --------------------------------- */
 
 /* A rank's samples, from the data set into its buffers. */
 static void gather(const struct gpus *gpus, struct gpu_rank *rank, uint32_t from,

@@ -124,7 +124,7 @@ struct chart_line *chart_line_add(struct report_arena *arena, struct chart_panel
 void chart_point_add(struct report_arena *arena, struct chart_line *line,
                      struct svg_point point);
 /* The panels from `first` on are 2 * `half`: the two halves come to lie side by side.
- * Nothing is done if they are not so many. */
+ * Nothing is done if they are not this many. */
 void chart_interleave(struct report_arena *arena, struct chart *chart, size_t first,
                       size_t half);
 /* Takes the last chart out again, if nothing is in it. */

@@ -255,7 +255,7 @@ static void add_times(struct charts *charts, struct scope *scope, size_t scopes,
     chart->note = arena_format(
         charts->arena,
         "Seconds of the run's own clock until the test accuracy was first measured at "
-        "%.4g %% or more; never: no run got there; 2 of 3: so many did, and the mean "
+        "%.4g %% or more; never: no run got there; 2 of 3: this many did, and the mean "
         "is "
         "theirs. %s",
         100 * target, seeds_note(charts->arena, chart));

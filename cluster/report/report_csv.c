@@ -105,7 +105,7 @@ static void names_add(struct report_arena *arena, struct names *names, const cha
     names->name[names->count++] = name;
 }
 
-/* The first so many columns of all sets, then the options, then the results: several
+/* The first this many columns of all sets, then the options, then the results: several
  * studies need not have the same options. */
 static void names_all(const struct report *report, struct report_arena *arena,
                       struct names *ret)

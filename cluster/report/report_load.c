@@ -11,7 +11,7 @@
 
 #define DEPTH_MAX 2 /* levels below a DIR in which runs are looked for */
 #define RUNS_MAX 100000u
-#define SEEN_MAX 20000u /* from so many on, no look for a folder named twice */
+#define SEEN_MAX 20000u /* from this many on, no look for a folder named twice */
 
 struct finder {
     struct report *report;
@@ -222,7 +222,7 @@ int report_load(struct report *report, const char *const *dirs, size_t count,
     if (report->arena.failed)
         return gapless_error_set(
             error, GAPLESS_NO_MEMORY, 0,
-            "no memory for so many runs: report on fewer at a time");
+            "no memory for this many runs: report on fewer at a time");
     if (report->sets == 0)
         return gapless_error_set(error, GAPLESS_MISSING, 0,
                                  "no run could be read%s%.360s",

@@ -13,7 +13,7 @@
 #define LINES_MAX 4000000u
 #define MOMENTS_MAX 2048u /* kept of a run; of more, every second, fourth, ... */
 #define MOMENTS_LIGHT 128u
-#define RUNS_LIGHT 2000u /* from so many on, less is kept of each */
+#define RUNS_LIGHT 2000u /* from this many on, less is kept of each */
 #define COMMAND_WORDS_MAX 200u
 
 /* ---- the columns --------------------------------------------------------- */

@@ -1,4 +1,4 @@
-/* Which runs a chart is about, and how its lines and panels are told apart: by the
+/* Which runs a chart is about, and how its lines and panels are given apart: by the
  * options that vary. */
 #include "cluster/report/report_chart.h"
 

@@ -293,7 +293,7 @@ unsigned plan_line(const struct plan *plan, const struct trial *trial,
     return line;
 }
 
-/* ---- what a run is given -------------------------------------------------- */
+/* ---- what a run is given ------------------------------------------------- */
 
 bool plan_settings(const struct plan *plan, const struct trial *trial,
                    struct settings *ret)

@@ -204,7 +204,7 @@ struct gpu_model_ops {
                     double *ret_loss, struct gapless_error *error);
 };
 
-/* ---- groups: several GPUs that act as one worker, by NCCL ---------------- */
+/* ---- groups: several GPUs that act as one worker, by NCCL ---- */
 
 #define GPU_GROUP_ID 128u
 struct gpu_group; /* one rank of a group */
@@ -233,7 +233,7 @@ struct gpu_group_ops {
     void (*abort)(struct gpu_group *group);
 };
 
-/* ---- the plugin ---------------------------------------------------------- */
+/* ---- the plugin ---- */
 
 struct gpu_plugin {
     uint32_t abi;     /* DEVICE_ABI */
@@ -259,7 +259,7 @@ int device_plugin(const struct gpu_plugin **ret, struct gapless_error *error);
 int device_choose(const struct gpu_plugin *plugin, const char *text, uint32_t *ret,
                   uint32_t *ret_count, struct gapless_error *error);
 
-/* ---- what the system tells of GPUs and network cards (sysfs) ------------- */
+/* ---- what the system tells of GPUs and network cards (sysfs) ---- */
 
 /* How what a card sends to a GPU travels. */
 enum device_way {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Style that a program can check: prints file:line: for each fault. Run as: test_tidy.sh [ROOT]
-#   include direction; files of at most 600 lines, functions of at most 70; banned calls; atomics only in
+#   who includes whom (rooms.txt); files of at most 1,000 lines, functions of at most 70; banned calls; words (words.txt); atomics only in
 #   transport/ring.h; include guards and opening comments; no trailing blanks, tabs or unfinished business
 set -u
 cd "${1:-$(dirname "$0")/../..}" || exit 1
@@ -29,6 +29,11 @@ function fault(what) { print FILENAME ":" FNR ": " what }
 /\t/ && FILENAME ~ /\.([ch]|def|cuh?|cpp|cmake|sh|py)$/ { fault("a tab") }
 /(^|[^A-Za-z_])(TO[D]O|FIX[M]E|XX[X])([^A-Za-z_]|$)/ { fault("unfinished: do it or say it plainly") }
 ' $text >>"$faults"
+
+# ---- words that a stranger would not know ----
+grep -ine "$(grep -v '^#' tests/tidy/words.txt | grep . | sed 's/.*/\\b&\\b/' | paste -sd '|' | sed 's/|/\\|/g')" $(echo "$text" |
+    grep -vE '^(tests|CHANGELOG|bench/results)') /dev/null 2>/dev/null |
+    sed -E 's/^([^:]*:[0-9]+):.*/\1: a word that a stranger would not know, see tests\/tidy\/words.txt/' >>"$faults"
 
 # ---- sources: every line as it is, then without comments and the contents of strings ----
 # shellcheck disable=SC2086
@@ -63,22 +68,35 @@ function normal(path,    before) {
 }
 function exists(path) { return path in known }
 
-# May a file of folder `from` include `path`? The table of the architecture, as a list of patterns.
-function allowed(path) {
-    if (top == "transport") return path ~ /^transport\// || path ~ /^engine\/(status|text_page)\.h$/
-    if (top == "engine") return path ~ /^engine\// || path ~ /^transport\/(transport|ring|sim)\.h$/
-    if (top == "gpu") return path ~ /^gpu\// || path ~ /^engine\/(status|element|rules|compute|compute_rules|device)\.h$/ \
-        || path ~ /^engine\/(rules\.def|corrections\/|momenta\/)/
-    if (top == "bench") return path ~ /^bench\// || path ~ /^engine\/(gapless|status|element|rules|rng|portable|backends|device|compute[a-z_]*)\.h$/ \
-        || path == "engine/rules.def" || path == "transport/transport.h"
-    if (top == "cluster") return path ~ /^(cluster|bench)\// \
-        || path ~ /^engine\/(gapless|status|device|schedule|layout|checkpoint)\.h$/
-    return 1
+# The folder of the table that a file belongs to.
+function room(path) {
+    sub(/\/[^\/]*$/, "", path)
+    return path in part_of ? part_of[path] : path
+}
+# May a file of room `from` include a file of room `to`? See rooms.txt.
+function allowed(path,    to) {
+    if (top == "tests" || path ~ /^engine\/include\//) return 1
+    to = room(path)
+    return to == from || (from, to) in may
+}
+function read_rooms(table,    line, part, n, i) {
+    while ((getline line <table) > 0) {
+        number++
+        if (line ~ /^(#|[ ]*$)/) continue
+        n = split(line, part, /[: ]+/)
+        if (part[2] == "=") { part_of[part[1]] = part[3]; continue }
+        floor[part[1]] = number
+        for (i = 2; i <= n; i++) {
+            if (part[i] == "") continue
+            if (!(part[i] in floor)) print table ":" number ": " part[i] " has no line above: includes would run up the floors"
+            may[part[1], part[i]] = 1
+        }
+    }
 }
 function check_include(line,    name, path) {
     if (line !~ /^[ ]*#[ ]*include[ ]*"/) {
         if (line ~ /^[ ]*#[ ]*include[ ]*<(cblas|zlib|jansson)\.h>/ && top ~ /^(engine|transport|gpu)$/)
-            fault("the library needs nothing but libc: move this to bench or cluster")
+            fault("the library needs nothing but libc: move this to cluster")
         if (line ~ /^[ ]*#[ ]*include[ ]*<(stdatomic\.h|atomic)>/ && FILENAME != "transport/ring.h" && top != "tests")
             fault("atomics live in transport/ring.h only")
         if (line ~ /^[ ]*#[ ]*include[ ]*<[a-z_]+>/ && top != "tests")
@@ -88,28 +106,33 @@ function check_include(line,    name, path) {
     name = line
     sub(/^[^"]*"/, "", name)
     sub(/".*/, "", name)
-    path = normal(folder(FILENAME) "/" name)
-    if (!exists(path)) path = normal(name)
+    path = normal(name)
     if (!exists(path)) {
-        if (top != "tests") fault("\"" name "\" is not in this tree: is it <" name ">?")
-    } else if (!allowed(path)) fault(top " must not include " path)
+        if (exists(normal(folder(FILENAME) "/" name))) fault("\"" name "\": write the path from the root of the tree")
+        else if (top != "tests") fault("\"" name "\" is not in this tree: is it <" name ">?")
+    } else if (path ~ /^engine\/include\//) fault("a public header is <gapless/NAME.h>")
+    else if (!allowed(path)) fault(from " must not include " path)
 }
 
 function finish() {
-    if (file != "" && lines > 600) print file ":601: a file of " lines " lines; 600 are allowed"
+    if (file != "" && lines > 1000) print file ":1001: a file of " lines " lines; 1000 are allowed"
     if (file ~ /\.(h|cuh)$/ && !guarded) print file ":1: no include guard (#ifndef NAME, then #define NAME)"
 }
-BEGIN { for (i = 1; i < ARGC; i++) known[ARGV[i]] = 1 }
+BEGIN { for (i = 1; i < ARGC; i++) known[ARGV[i]] = 1; read_rooms("tests/tidy/rooms.txt") }
 FNR == 1 {
     finish()
     file = FILENAME
     top = file
     sub(/\/.*/, "", top)
+    from = room(file)
+    if (top != "tests" && !(from in floor) && file !~ /^engine\/include\//) fault(from " has no line in tests/tidy/rooms.txt")
     in_comment = in_function = guarded = 0
     guard = ""
     library = top ~ /^(engine|transport|gpu)$/
     if (file ~ /\.(h|cuh)$/ && $0 !~ /^\/[\/*]/) fault("a header starts with a comment that says what it is for")
 }
+/^\/\* ---- / && ($0 !~ /-- \*\/$|-----$/ || length($0) > 80) { fault("a ruler is one line of at most 80 columns") }
+/^ \* ----------/ { fault("a ruler that fell over two lines") }
 { lines = FNR; check_include($0); line = bare($0) }
 line ~ /^#[ ]*ifndef / && guard == "" { split(line, word); guard = word[2]; next }
 line ~ /^#[ ]*define / && guard != "" && !guarded { split(line, word); if (word[2] == guard) guarded = 1 }

@@ -8,22 +8,24 @@ result=0
 
 clean_tree() {
     rm -rf "$tree/engine" "$tree/transport" "$tree/gpu" "$tree/bench" "$tree/cluster" "$tree/tests" "$tree/.ci"
-    mkdir -p "$tree/engine/momenta" "$tree/transport" "$tree/gpu" "$tree/bench/workloads" "$tree/cluster" \
-        "$tree/tests/unit" "$tree/.ci"
+    mkdir -p "$tree/engine/include/gapless" "$tree/engine/rules/momenta" "$tree/engine/compute" "$tree/engine/master" \
+        "$tree/transport/shm" "$tree/gpu" "$tree/bench/rules" "$tree/cluster/workloads" "$tree/cluster/options" \
+        "$tree/cluster/plan" "$tree/cluster/drawer" "$tree/tests/unit" "$tree/tests/tidy" "$tree/.ci"
+    cp "$(dirname "$tidy")/rooms.txt" "$(dirname "$tidy")/words.txt" "$tree/tests/tidy"
     for file in README.md CHANGELOG.md CONTRIBUTING.md LICENSE SECURITY.md; do
         echo text >"$tree/$file"
     done
-    for header in engine/gapless engine/status engine/compute engine/master transport/transport transport/ring \
-        bench/workloads/data cluster/options; do
+    for header in engine/include/gapless/gapless engine/compute/compute engine/master/master transport/transport \
+        transport/ring transport/shm/shm cluster/workloads/data cluster/options/options; do
         printf '/* A header. */\n#ifndef H\n#define H\n#endif\n' >"$tree/$header.h"
     done
     # What must not be taken for a fault.
-    cat >"$tree/engine/good.c" <<'END'
+    cat >"$tree/engine/master/good.c" <<'END'
 /* printf( in a comment, strcpy( too:
  * exit(1) // atoi(x)
  */
-#include "gapless.h"
-#include "../transport/ring.h"
+#include <gapless/gapless.h>
+#include "engine/compute/compute.h"
 #include "transport/transport.h"
 #include <stdio.h>
 
@@ -40,10 +42,10 @@ END
         yes '    ;' | head -n 68
         echo '}'
     } >"$tree/bench/limit.c"
-    yes ';' | head -n 600 >"$tree/tests/unit/limit.c"
+    yes ';' | head -n 1000 >"$tree/tests/unit/limit.c"
     printf '#include <stdatomic.h>\n_Atomic int x;\n' >>"$tree/transport/ring.h"
-    printf '#include "engine/master.h"\n_Atomic int x;\n' >"$tree/tests/unit/any.c"
-    printf '#include "bench/workloads/data.h"\n#include "options.h"\n#include "engine/gapless.h"\n' >"$tree/cluster/cmd.c"
+    printf '#include "engine/master/master.h"\n_Atomic int x;\n' >"$tree/tests/unit/any.c"
+    printf '#include "cluster/workloads/data.h"\n#include <gapless/gapless.h>\n' >"$tree/cluster/cmd.c"
 }
 
 # finds FILE LINE TEXT WHAT: with TEXT appended to FILE the check fails there and says WHAT.
@@ -65,13 +67,22 @@ finds() {
 clean_tree
 sh "$tidy" "$tree" || result=1
 
-finds engine/a.c 1 '#include "../cluster/options.h"' 'engine must not include cluster/options.h'
-finds engine/a.c 1 '#include "bench/workloads/data.h"' 'engine must not include bench'
-finds engine/momenta/a.c 1 '#include "../../cluster/options.h"' 'engine must not include cluster/options.h'
-finds transport/a.c 1 '#include "engine/gapless.h"' 'transport must not include engine/gapless.h'
-finds bench/a.c 1 '#include "engine/master.h"' 'bench must not include engine/master.h'
-finds bench/a.c 1 '#include "cluster/options.h"' 'bench must not include cluster'
-finds cluster/a.c 1 '#include "engine/compute.h"' 'cluster must not include engine/compute.h'
+finds engine/master/a.c 1 '#include "cluster/options/options.h"' 'engine/master must not include cluster/options/options.h'
+finds engine/rules/momenta/a.c 1 '#include "engine/master/master.h"' 'engine/rules must not include engine/master/master.h'
+finds engine/compute/a.c 1 '#include "../rules/rules.h"' 'not in this tree'
+finds engine/master/a.c 1 '#include "master.h"' 'write the path from the root'
+finds cluster/a.c 1 '#include "engine/include/gapless/gapless.h"' 'a public header is'
+finds transport/shm/a.c 1 '#include "engine/compute/compute.h"' 'transport/shm must not include engine/compute/compute.h'
+finds transport/a.c 1 '#include "transport/shm/shm.h"' 'transport must not include transport/shm/shm.h'
+finds bench/rules/a.c 1 '#include "engine/master/master.h"' 'bench/rules must not include engine/master/master.h'
+finds bench/a.c 1 '#include "cluster/options/options.h"' 'bench must not include cluster'
+finds cluster/plan/a.c 1 '#include "engine/compute/compute.h"' 'cluster/plan must not include engine/compute/compute.h'
+finds cluster/drawer/a.c 1 'int a;' 'has no line in tests/tidy/rooms.txt'
+finds tests/tidy/rooms.txt "$(($(wc -l <"$(dirname "$tidy")/rooms.txt") + 1))" 'late: later' 'later has no line above'
+finds engine/a.c 1 '/* ---- a ruler of one line that is longer than eighty columns ------------------ */' 'a ruler is one line'
+finds engine/a.c 2 '/* A ruler\n * ------------------ */' 'fell over two lines'
+finds engine/a.c 1 '/* What the cr''ew does. */' 'a word that a stranger would not know'
+finds README.md 2 'Who''ever reads this.' 'a word that a stranger would not know'
 finds gpu/a.cu 1 '#include "transport/ring.h"' 'gpu must not include transport/ring.h'
 finds gpu/a.cuh 4 '// A.\n#ifndef A\n#define A\n#include "transport/ring.h"\n#endif' 'gpu must not include transport/ring.h'
 finds gpu/a.cuh 1 '// A.\nint a;' 'include guard'
@@ -86,7 +97,7 @@ finds engine/a.c 1 '#include <zlib.h>' 'nothing but libc'
 finds engine/a.c 1 '#include <stdatomic.h>' 'atomics'
 finds engine/a.c 1 '_Atomic int a;' 'atomics'
 finds cluster/a.c 2 '\nint a = __atomic_load_n(&b, 5);' 'atomics'
-finds tests/unit/limit.c 601 ';' '601 lines'
+finds tests/unit/limit.c 1001 ';' '1001 lines'
 finds cluster/a.c 2 "int f(void)\n{\n$(yes '    ;\n' | head -n 69 | tr -d '\n')}" '71 lines'
 for call in strcpy strcat sprintf gets atoi rand; do
     finds tests/unit/b.c 1 "int a = $call(b);" 'banned'

@@ -208,8 +208,7 @@ static void look_aheads(void **state)
     }
 }
 
-/* ---- blocks: gradients of 1, every element moved by a known amount, no momentum
- * ---- */
+/* Blocks: gradients of 1, every element moved by a known amount, no momentum. */
 
 static number *big(number value)
 {

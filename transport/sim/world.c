@@ -337,7 +337,7 @@ void sim_world_leave(struct tp *tp)
     sim_world_release(world);
 }
 
-/* ---- for the code that drives the clock (sim.h) -------------------------------- */
+/* ---- for the code that drives the clock (sim.h) -------------------------- */
 
 struct sim_world *sim_world_of(const struct tp *tp)
 {

@@ -223,7 +223,7 @@ static void verbs_close(struct tp *tp)
     free(tp);
 }
 
-/* ---- what is reported of it -------------------------------------------------- */
+/* ---- what is reported of it ---------------------------------------------- */
 
 static void verbs_last_error(struct tp *tp, tp_peer peer, struct gapless_error *ret)
 {
