@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #define PULL_NS 1000000000ll /* one wait; after it, has a person asked to leave? */
-#define PATIENCE_S 600.0     /* all waits for one set of parameters together */
+#define PULL_WAIT_S 600.0    /* all waits for one set of parameters together */
 #define TRY_S 2.0            /* one try to find a lost master; then, shall we leave? */
 
 struct working {
@@ -200,7 +200,7 @@ static int join(struct working *working, double connect_s, struct gapless_error 
 static int pull(struct working *working, uint64_t *ret_batch,
                 struct gapless_error *error)
 {
-    double end = now_seconds() + PATIENCE_S;
+    double end = now_seconds() + PULL_WAIT_S;
     int status;
 
     do

@@ -15,7 +15,7 @@
 #define LOOK_EVERY_S 1.0 /* into the metrics of trials that run */
 #define CSV_EVERY_S 5.0  /* and not more often than that... */
 #define CSV_SHARE 20.0   /* ...it takes one part in this many of the time */
-#define GRACE_S 3.0      /* for a child to write what it has */
+#define CHILD_END_S 3.0  /* for a child to write what it has */
 #define NOTES_MAX 10u    /* failures that are reported; the rest is counted */
 #define LEFT_KNOWN_S 2.0 /* before this nothing is said of the time left */
 
@@ -234,7 +234,7 @@ static int go(struct pool *pool, struct gapless_error *error)
     }
     pool->ending = true;
     if (pool->running > 0) {
-        launch_end(pool->child, pool->run->jobs, GRACE_S);
+        launch_end(pool->child, pool->run->jobs, CHILD_END_S);
         reap(pool);
         for (uint32_t i = 0; i < pool->run->jobs;
              i++) /* those that launch_end reaped */

@@ -17,7 +17,7 @@
 #define LAST_READ_NS 5000000000ll /* nothing moves any more: one copy, however large */
 #define MASTER_S 60.0             /* for the master to write the model and leave */
 #define WORKERS_S 5.0
-#define GRACE_S 2.0
+#define CHILD_END_S 2.0
 
 /* ---- signals ------------------------------------------------------------- */
 
@@ -226,7 +226,7 @@ static void end_processes(struct train *train)
         train_fail(train, "the master did not end within %g s", MASTER_S);
     if (!wait_for(train, 1, train->children - 1, WORKERS_S) && !train->at_once)
         view_note(&train->view, "gapless train: a worker did not end by itself");
-    launch_end(train->child, train->children, GRACE_S);
+    launch_end(train->child, train->children, CHILD_END_S);
     if (train->child[0].ended && train->child[0].status != 0) {
         launch_describe(&train->child[0], how, sizeof how);
         launch_last_words(&train->child[0], words, sizeof words);

@@ -171,9 +171,9 @@ static int read_near(struct gapless_observer *o, float *params, uint64_t deadlin
     if (status == GAPLESS_OK && o->client.shared_stats->copies_only != 0)
         return read_copied(o, params, deadline_ns, ret_version, error);
     for (r = 0; status == GAPLESS_OK && r < o->client.shared_stats->ranges; r++) {
-        status = read_range(
-            o, r, params,
-            o->client.transport->now_ns(o->client.tp) + OBSERVER_PATIENCE_NS, &version);
+        status = read_range(o, r, params,
+                            o->client.transport->now_ns(o->client.tp) + OBSERVER_TRY_NS,
+                            &version);
         if (r == 0)
             first = version;
     }

@@ -6,7 +6,7 @@
 #include "engine/worker/client.h"
 
 /* One-sided reads are tried for so long; then the master is asked for a copy. */
-#define OBSERVER_PATIENCE_NS 20000000ull
+#define OBSERVER_TRY_NS 20000000ull
 /* Ask again so often, see COPY_EVERY_NS in master.c. */
 #define OBSERVER_ASK_NS 60000000ull
 /* What a read or a look at the statistics may take over a network, by default. */

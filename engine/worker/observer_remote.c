@@ -88,7 +88,7 @@ static uint32_t take(struct gapless_observer *o, uint32_t count, float *params)
 static int read_ranges(struct gapless_observer *o, float *params, uint64_t deadline_ns,
                        uint64_t *ret_version, struct gapless_error *error)
 {
-    uint64_t patient_ns = now_ns(o) + OBSERVER_PATIENCE_NS;
+    uint64_t patient_ns = now_ns(o) + OBSERVER_TRY_NS;
     uint32_t left = o->client.shared_stats->ranges, round, r;
     int status = client_versions(&o->client, deadline_ns, error);
 
