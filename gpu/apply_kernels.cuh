@@ -13,7 +13,6 @@
 #define GAPLESS_GPU_APPLY_KERNELS_CUH
 
 #include "gpu/apply.cuh"
-#include "gpu/halves.cuh"
 
 #if GAP
 #define VARIANT(symbol, reference) gapless_apply_##symbol##_##reference##_gap
@@ -39,13 +38,14 @@
     }
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
     KERNEL(symbol, correction, sent, ahead_is_zero)                                    \
-    LOOKS_##correction(                                                                \
-        AHEAD_##momentum(KERNEL(symbol, correction, own, ahead_of_##symbol)))
+    IF_ELEMENT_GAP(correction, IF_OWN_AHEAD(momentum, KERNEL(symbol, correction, own,  \
+                                                             ahead_of_##symbol)))
 #include "engine/rules/rules.def"
 #undef RULE
 
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
-    {VARIANT(symbol, sent), LOOKS_##correction(AHEAD_##momentum(VARIANT(symbol, own)))},
+    {VARIANT(symbol, sent),                                                            \
+     IF_ELEMENT_GAP(correction, IF_OWN_AHEAD(momentum, VARIANT(symbol, own)))},
 apply_kernel *const TABLE[][2] = {
 #include "engine/rules/rules.def"
 };

@@ -11,10 +11,10 @@
  */
 #include "gpu/apply.cuh"
 #include "gpu/grid.cuh"
-#include "gpu/halves.cuh"
 #include "gpu/parts.cuh"
 
 typedef float product_fn(const struct element *e);
+typedef float gate_fn(double sum, const struct step_scalars *k);
 
 constexpr unsigned BLOCK_THREADS = 1024;
 constexpr unsigned BLOCK_TILES = 8; /* 33 KiB: a block of 16 Ki takes two rounds */
@@ -120,7 +120,8 @@ DEVICE_FN double block_sum(const struct block_work *work, size_t begin, size_t e
 }
 
 /* The gate of a block, for all threads. */
-template <unsigned READS, bool LESS_DOTS, element_fn *AHEAD, product_fn *PRODUCT>
+template <unsigned READS, bool LESS_DOTS, element_fn *AHEAD, product_fn *PRODUCT,
+          gate_fn *GATE>
 DEVICE_FN float block_gate(const struct block_work *work, size_t begin, size_t end)
 {
     struct block_tiles *tiles = block_tiles_here();
@@ -131,7 +132,7 @@ DEVICE_FN float block_gate(const struct block_work *work, size_t begin, size_t e
             sum -= work->dots[blockIdx.x];
         if (work->pieces)
             sum *= (double)work->pieces[blockIdx.x];
-        tiles->gate = gate_loss_gap(sum, &work->scalars);
+        tiles->gate = GATE(sum, &work->scalars);
         work->gates[blockIdx.x] = tiles->gate;
     }
     __syncthreads();
@@ -184,7 +185,8 @@ DEVICE_FN void block_results(const struct block_work *work)
 }
 
 template <unsigned MEASURE_READS, unsigned READS, unsigned WRITES, bool LESS_DOTS,
-          element_fn *AHEAD, product_fn *PRODUCT, element_fn *CORRECT, element_fn *MOVE>
+          element_fn *AHEAD, product_fn *PRODUCT, gate_fn *GATE, element_fn *CORRECT,
+          element_fn *MOVE>
 DEVICE_FN void block_all(const struct block_work *work)
 {
     size_t begin = 0, end = work->n;
@@ -195,7 +197,8 @@ DEVICE_FN void block_all(const struct block_work *work)
     if (work->ends && blockIdx.x < work->count)
         end = work->ends[blockIdx.x];
     if (blockIdx.x < work->count)
-        gate = block_gate<MEASURE_READS, LESS_DOTS, AHEAD, PRODUCT>(work, begin, end);
+        gate = block_gate<MEASURE_READS, LESS_DOTS, AHEAD, PRODUCT, GATE>(work, begin,
+                                                                          end);
     block_update<READS, WRITES, CORRECT, MOVE>(work, begin, end, gate);
     block_results(work);
 }
@@ -207,10 +210,11 @@ DEVICE_FN void block_all(const struct block_work *work)
         block_all<rule_##symbol##_measure_reads, rule_##symbol##_reads,                \
                   rule_##symbol##_writes,                                              \
                   (rule_##symbol##_flags & RULE_PUBLISHED) != 0, ahead_of_##symbol,    \
-                  measure_##correction, correct_##correction, move_##symbol>(&work);   \
+                  measure_##correction, gate_##correction, correct_##correction,       \
+                  move_##symbol>(&work);                                               \
     }
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
-    MEASURES_##correction(MEASURED(symbol, correction))
+    IF_BLOCK_GAP(correction, MEASURED(symbol, correction))
 #include "engine/rules/rules.def"
 #undef RULE
 
@@ -218,7 +222,7 @@ typedef void block_kernel(const struct block_work work);
 
 /* Row by row of rules.def. */
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
-    {MEASURES_##correction(gapless_block_##symbol)},
+    {IF_BLOCK_GAP(correction, gapless_block_##symbol)},
 static block_kernel *const kernels[][1] = {
 #include "engine/rules/rules.def"
 };

@@ -2,7 +2,6 @@
  * one, and what a momentum sends without an update. */
 #include "gpu/apply.cuh"
 #include "gpu/grid.cuh"
-#include "gpu/halves.cuh"
 
 #define KERNEL extern "C" __global__ void __launch_bounds__(THREADS)
 
@@ -82,13 +81,14 @@ KERNEL gapless_measure_nothing(const __grid_constant__ struct rule_work work)
     {                                                                                  \
         measure_all<SLOT_THETA | SLOT_SENT, ahead_is_zero>(&work);                     \
     }                                                                                  \
-    AHEAD_##momentum(KERNEL gapless_measure_##symbol##_own(                            \
-        const __grid_constant__ struct rule_work work) {                               \
-        measure_all<SLOT_THETA | SLOT_SENT | momentum##_ahead_reads,                   \
-                    ahead_of_##symbol>(&work);                                         \
-    })
+    IF_OWN_AHEAD(                                                                      \
+        momentum, KERNEL gapless_measure_##symbol##_own(                               \
+                      const __grid_constant__ struct rule_work work) {                 \
+            measure_all<SLOT_THETA | SLOT_SENT | momentum##_ahead_reads,               \
+                        ahead_of_##symbol>(&work);                                     \
+        })
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
-    SUMS_UP_##correction(MEASURE(symbol, momentum))
+    IF_VECTOR_GAP(correction, MEASURE(symbol, momentum))
 #include "engine/rules/rules.def"
 #undef RULE
 
@@ -124,7 +124,7 @@ DEVICE_FN void send_all(const struct rule_work *work)
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
     KERNEL gapless_send_##symbol(const __grid_constant__ struct rule_work work)        \
     {                                                                                  \
-        send_all<momentum##_reads &(SLOT_THETA | SLOT_ALL), send_##symbol>(&work);     \
+        send_all<rule_##symbol##_send_reads, send_##symbol>(&work);                    \
     }
 #include "engine/rules/rules.def"
 #undef RULE
@@ -196,14 +196,12 @@ DEVICE_FN void round_all(const struct rule_work *work)
     KERNEL gapless_round_##symbol##_##variant(                                         \
         const __grid_constant__ struct rule_work work)                                 \
     {                                                                                  \
-        static_assert(!(rule_##symbol##_reads & (SLOT_OWN | SLOT_STAT | SLOT_SENT)),   \
-                      "a round is of gradients as they come");                         \
         round_all<rule_##symbol##_reads, rule_##symbol##_writes, sums,                 \
                   correct_##correction, move_##symbol>(&work);                         \
     }
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
-    ROUND_##extra(ROUND(symbol, correction, sent, 0)                                   \
-                      ROUND(symbol, correction, sent_gap, SUM_GAP))
+    IF_ROUND(extra, ROUND(symbol, correction, sent, 0)                                 \
+                        ROUND(symbol, correction, sent_gap, SUM_GAP))
 #include "engine/rules/rules.def"
 #undef RULE
 
@@ -217,16 +215,17 @@ static rule_kernel *const sends[] = {
 #undef RULE
 
 #define MEASURES_OF(symbol, momentum)                                                  \
-    gapless_measure_##symbol##_sent, AHEAD_##momentum(gapless_measure_##symbol##_own)
+    gapless_measure_##symbol##_sent,                                                   \
+        IF_OWN_AHEAD(momentum, gapless_measure_##symbol##_own)
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
-    {SUMS_UP_##correction(MEASURES_OF(symbol, momentum))},
+    {IF_VECTOR_GAP(correction, MEASURES_OF(symbol, momentum))},
 static rule_kernel *const measures[][2] = {
 #include "engine/rules/rules.def"
 };
 #undef RULE
 
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
-    {ROUND_##extra(gapless_round_##symbol##_sent, gapless_round_##symbol##_sent_gap)},
+    {IF_ROUND(extra, gapless_round_##symbol##_sent, gapless_round_##symbol##_sent_gap)},
 static rule_kernel *const rounds[][2] = {
 #include "engine/rules/rules.def"
 };
@@ -273,7 +272,7 @@ cudaError_t kernel_look_ahead(const struct kernel_place *place, const struct rul
                               const struct arrays *at,
                               const struct step_scalars *scalars, size_t n)
 {
-    unsigned slots = SLOT_SENT | (rule->reads & (SLOT_THETA | SLOT_ALL));
+    unsigned slots = SLOT_SENT | (rule->reads & ~(unsigned)SLOT_GRAD);
     struct rule_work work = work_of(place, at, scalars, n, slots, NULL);
 
     return GAPLESS_LAUNCH(sends[rule->index], grid_of(place, n), THREADS, place->stream,
@@ -285,7 +284,7 @@ cudaError_t kernel_round(const struct kernel_place *place, const struct rule *ru
                          const float *const *grad, float *const *sent, uint32_t workers,
                          size_t n, unsigned want, struct device_result *ret)
 {
-    unsigned slots = (rule->reads | rule->writes) & (SLOT_THETA | SLOT_ALL);
+    unsigned slots = (rule->reads | rule->writes) & (SLOT_THETA | SLOT_ALL | SLOT_STAT);
     rule_kernel *kernel = rounds[rule->index][(want & WANT_GAP) != 0];
     struct rule_work work;
 

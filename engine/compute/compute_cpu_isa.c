@@ -122,19 +122,18 @@ RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measu
                                   correct_##correction,                                \
                                   move_##symbol,                                       \
                                   SLOT_THETA | SLOT_GRAD | correction##_reads |        \
+                                      (correction##_writes & momentum##_reads) |       \
                                       ((own) ? momentum##_ahead_reads : 0),            \
                                   ((correction##_reads) & SLOT_STAT) != 0,             \
                                   (want),                                              \
                                   (rule_##symbol##_flags & RULE_GLOBAL) != 0};         \
         const struct block_plan measure = {                                            \
-            rule_##symbol##_measure_reads,                                             \
-            rule_##symbol##_reads & ~rule_##symbol##_measure_reads,                    \
-            ahead_of_##symbol,                                                         \
-            (rule_##symbol##_flags & RULE_PUBLISHED) ? measure_loss_gap_dot            \
-                                                     : measure_loss_gap,               \
-            gate_loss_gap,                                                             \
-            (rule_##symbol##_flags & RULE_PUBLISHED) != 0,                             \
-            false};                                                                    \
+            .reads = rule_##symbol##_measure_reads,                                    \
+            .reads_later = rule_##symbol##_reads & ~rule_##symbol##_measure_reads,     \
+            .ahead = ahead_of_##symbol,                                                \
+            IF_BLOCK_GAP(correction, .measure = measure_##correction,                  \
+                         .gate = gate_##correction, )                                  \
+                .less_dots = (rule_##symbol##_flags & RULE_PUBLISHED) != 0};           \
         if (rule_##symbol##_flags & RULE_BLOCK)                                        \
             sweep_gated(&plan, &measure, at, k, blocks, n, ret);                       \
         else                                                                           \
@@ -159,8 +158,7 @@ RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measu
     static void sends_##symbol(const struct arrays *at, const struct step_scalars *k,  \
                                size_t n)                                               \
     {                                                                                  \
-        sweep_send(at, k, n, momentum##_reads &(SLOT_THETA | SLOT_ALL),                \
-                   send_##symbol);                                                     \
+        sweep_send(at, k, n, rule_##symbol##_send_reads, send_##symbol);               \
     }
 #include "engine/rules/rules.def"
 #undef RULE
@@ -276,6 +274,8 @@ static void cpu_round(const struct rule *rule, const struct arrays *arrays,
         struct arrays at = {.theta = arrays->theta + from, .grad = mean};
         if (rule->reads & SLOT_ALL)
             at.all = arrays->all + from;
+        if (rule->reads & SLOT_STAT)
+            at.stat = arrays->stat + from;
         at.sent = sent[0] + from;
         copy(mean, grad[0] + from, len);
         for (uint32_t i = 1; i < workers; i++)

@@ -118,7 +118,11 @@ function finish() {
     if (file != "" && lines > 1000) print file ":1001: a file of " lines " lines; 1000 are allowed"
     if (file ~ /\.(h|cuh)$/ && !guarded) print file ":1: no include guard (#ifndef NAME, then #define NAME)"
 }
-BEGIN { for (i = 1; i < ARGC; i++) known[ARGV[i]] = 1; read_rooms("tests/tidy/rooms.txt") }
+BEGIN {
+    for (i = 1; i < ARGC; i++) known[ARGV[i]] = 1
+    known["engine/rules/components.h"] = 1 # made by cmake/rules.cmake
+    read_rooms("tests/tidy/rooms.txt")
+}
 FNR == 1 {
     finish()
     file = FILENAME

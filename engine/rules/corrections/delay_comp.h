@@ -8,11 +8,11 @@
 #include "engine/rules/rules.h"
 
 #define FORMULA_delay_comp "g = g + lambda*g*g*gap; "
+#define GAP_delay_comp ELEMENT_GAP
 enum {
     delay_comp_reads = SLOT_THETA | SLOT_SENT,
     delay_comp_writes = 0,
-    delay_comp_flags = 0,
-    delay_comp_uses_gap = 1
+    delay_comp_flags = 0
 };
 
 RULE_FN void correct_delay_comp(struct element *e, const struct step_scalars *k)

@@ -10,11 +10,11 @@
 
 #define FORMULA_delay_comp_adaptive                                                    \
     "ms = m*ms + (1 - m)*g*g; g = g + (lambda0/sqrt(ms + 1e-7))*g*g*gap; "
+#define GAP_delay_comp_adaptive ELEMENT_GAP
 enum {
     delay_comp_adaptive_reads = SLOT_THETA | SLOT_SENT | SLOT_STAT,
     delay_comp_adaptive_writes = SLOT_STAT,
-    delay_comp_adaptive_flags = 0,
-    delay_comp_adaptive_uses_gap = 1
+    delay_comp_adaptive_flags = 0
 };
 
 RULE_FN void correct_delay_comp_adaptive(struct element *e,

@@ -19,11 +19,11 @@
 
 #define FORMULA_gap_aware                                                              \
     "C = rate_max*(sqrt(s/(1 - rho^n)) + 1e-8); g = g/(1 + |gap|/C); "
+#define GAP_gap_aware ELEMENT_GAP
 enum {
     gap_aware_reads = SLOT_THETA | SLOT_SENT | SLOT_STAT,
     gap_aware_writes = SLOT_STAT,
-    gap_aware_flags = 0,
-    gap_aware_uses_gap = 1
+    gap_aware_flags = 0
 };
 
 RULE_FN void correct_gap_aware(struct element *e, const struct step_scalars *k)

@@ -14,11 +14,11 @@
 
 #define FORMULA_gap_aware_global                                                       \
     "C = rate_max*(sqrt(s/(1 - rho^n)) + 1e-8); g = g/(1 + rms(gap)/C); "
+#define GAP_gap_aware_global VECTOR_GAP
 enum {
     gap_aware_global_reads = 0,
     gap_aware_global_writes = 0,
-    gap_aware_global_flags = RULE_GLOBAL,
-    gap_aware_global_uses_gap = 1
+    gap_aware_global_flags = 0
 };
 
 RULE_FN void correct_gap_aware_global(struct element *e, const struct step_scalars *k)

@@ -21,11 +21,11 @@
 #include "engine/rules/rules.h"
 
 #define FORMULA_loss_gap "per block g = clip(1 + kappa*<g, gap>, 0, 1)*g; "
+#define GAP_loss_gap BLOCK_GAP
 enum {
     loss_gap_reads = 0, /* what the measure reads is counted apart */
     loss_gap_writes = 0,
-    loss_gap_flags = RULE_BLOCK,
-    loss_gap_uses_gap = 0 /* not the one that gap_ref chooses */
+    loss_gap_flags = 0
 };
 
 /* The summand of q. */

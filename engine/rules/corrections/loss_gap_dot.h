@@ -15,11 +15,11 @@
 #define FORMULA_loss_gap_dot                                                           \
     "per block g = clip(1 + kappa*(<g, theta - ahead> - r), 0, 1)*g, "                 \
     "r = <g, x> from the worker; "
+#define GAP_loss_gap_dot BLOCK_GAP
 enum {
     loss_gap_dot_reads = 0, /* what the measure reads is counted apart */
     loss_gap_dot_writes = 0,
-    loss_gap_dot_flags = RULE_BLOCK | RULE_PUBLISHED,
-    loss_gap_dot_uses_gap = 0
+    loss_gap_dot_flags = RULE_PUBLISHED
 };
 
 /* The summand of q + r. */
@@ -32,6 +32,11 @@ RULE_FN real measure_loss_gap_dot(const struct element *e)
 RULE_FN real measure_dot(const struct element *e)
 {
     return e->grad * e->sent;
+}
+
+RULE_FN scalar gate_loss_gap_dot(double q, const struct step_scalars *k)
+{
+    return gate_loss_gap(q, k);
 }
 
 RULE_FN void correct_loss_gap_dot(struct element *e, const struct step_scalars *k)

@@ -5,11 +5,11 @@
 #include "engine/rules/element.h"
 
 #define FORMULA_none ""
+#define GAP_none NO_GAP
 enum {
     none_reads = 0,
     none_writes = 0,
-    none_flags = 0,
-    none_uses_gap = 0
+    none_flags = 0
 };
 
 RULE_FN void correct_none(struct element *e, const struct step_scalars *k)

@@ -6,13 +6,11 @@
 #include "engine/rules/element.h"
 
 #define FORMULA_staleness "g = g/max(1, lag); "
+#define GAP_staleness NO_GAP
 enum {
     staleness_reads = 0,
     staleness_writes = 0,
     staleness_flags = 0
-};
-enum {
-    staleness_uses_gap = 0
 };
 
 RULE_FN void correct_staleness(struct element *e, const struct step_scalars *k)

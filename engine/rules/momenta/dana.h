@@ -15,6 +15,7 @@
 #define FORMULA_dana                                                                   \
     "own = gamma*own + g; all = sum of own; theta -= rate*own; "                       \
     "send theta - rate*gamma*all"
+#define AHEAD_dana OWN_AHEAD
 enum {
     dana_reads = SLOT_THETA | SLOT_OWN | SLOT_ALL | SLOT_GRAD,
     dana_writes = SLOT_THETA | SLOT_OWN | SLOT_ALL | SLOT_SENT,

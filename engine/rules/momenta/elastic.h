@@ -18,6 +18,7 @@
 #define FORMULA_elastic                                                                \
     "worker x -= rate*g; every period-th time d = alpha*(x - theta), theta += d, "     \
     "worker x -= d"
+#define AHEAD_elastic NOTHING_AHEAD
 enum {
     elastic_reads = SLOT_THETA | SLOT_GRAD,
     elastic_writes = SLOT_THETA | SLOT_SENT,

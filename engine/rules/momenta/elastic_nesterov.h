@@ -8,6 +8,7 @@
 #define FORMULA_elastic_nesterov                                                       \
     "worker v = gamma*v + g, x -= rate*(g + gamma*v); every period-th time "           \
     "d = alpha*(x - theta), theta += d, worker x -= d"
+#define AHEAD_elastic_nesterov NOTHING_AHEAD
 enum {
     elastic_nesterov_reads = elastic_reads,
     elastic_nesterov_writes = elastic_writes,

@@ -6,6 +6,7 @@
 #include "engine/rules/rules.h"
 
 #define FORMULA_heavy_ball "v = gamma*v + g; theta -= rate*v; send theta"
+#define AHEAD_heavy_ball NOTHING_AHEAD
 enum {
     heavy_ball_reads = SLOT_THETA | SLOT_ALL | SLOT_GRAD,
     heavy_ball_writes = SLOT_THETA | SLOT_ALL | SLOT_SENT,

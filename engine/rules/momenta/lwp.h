@@ -8,6 +8,7 @@
 #include "engine/rules/rules.h"
 
 #define FORMULA_lwp "v = gamma*v + g; theta -= rate*v; send theta - T*rate*v"
+#define AHEAD_lwp OWN_AHEAD
 enum {
     lwp_reads = SLOT_THETA | SLOT_ALL | SLOT_GRAD,
     lwp_writes = SLOT_THETA | SLOT_ALL | SLOT_SENT,

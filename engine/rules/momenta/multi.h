@@ -7,6 +7,7 @@
 #include "engine/rules/rules.h"
 
 #define FORMULA_multi "own = gamma*own + g; theta -= rate*own; send theta"
+#define AHEAD_multi NOTHING_AHEAD
 enum {
     multi_reads = SLOT_THETA | SLOT_OWN | SLOT_GRAD,
     multi_writes = SLOT_THETA | SLOT_OWN | SLOT_SENT,

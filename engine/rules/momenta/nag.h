@@ -8,6 +8,7 @@
 #include "engine/rules/rules.h"
 
 #define FORMULA_nag "v = gamma*v + g; theta -= rate*v; send theta - rate*gamma*v"
+#define AHEAD_nag OWN_AHEAD
 enum {
     nag_reads = SLOT_THETA | SLOT_ALL | SLOT_GRAD,
     nag_writes = SLOT_THETA | SLOT_ALL | SLOT_SENT,

@@ -6,6 +6,7 @@
 #include "engine/rules/rules.h"
 
 #define FORMULA_plain "theta -= rate*g; send theta"
+#define AHEAD_plain NOTHING_AHEAD
 enum {
     plain_reads = SLOT_THETA | SLOT_GRAD,
     plain_writes = SLOT_THETA | SLOT_SENT,

@@ -11,6 +11,7 @@
 #define FORMULA_shared                                                                 \
     "theta -= rate*(gamma/N*all + g); all = (1 - (1 - gamma)/N)*all + g; "             \
     "send theta - rate*gamma*all"
+#define AHEAD_shared OWN_AHEAD
 enum {
     shared_reads = SLOT_THETA | SLOT_ALL | SLOT_GRAD,
     shared_writes = SLOT_THETA | SLOT_ALL | SLOT_SENT,

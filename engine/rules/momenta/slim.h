@@ -9,6 +9,7 @@
 #include "engine/rules/rules.h"
 
 #define FORMULA_slim "theta -= rate*u, u = gamma*v + g from the worker; send theta"
+#define AHEAD_slim NOTHING_AHEAD
 enum {
     slim_reads = SLOT_THETA | SLOT_GRAD,
     slim_writes = SLOT_THETA | SLOT_SENT,

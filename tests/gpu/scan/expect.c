@@ -35,7 +35,7 @@ static const struct {
 } halves[] = {
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
     {#symbol, rule_##symbol##_measure_reads | momentum##_ahead_reads,                  \
-     momentum##_reads & (SLOT_THETA | SLOT_ALL),                                       \
+     rule_##symbol##_send_reads,                                                       \
      rule_##symbol##_own_gap &&                                                        \
          !(rule_##symbol##_flags & (RULE_GLOBAL | RULE_BLOCK))},
 #include "engine/rules/rules.def"
