@@ -181,6 +181,8 @@ RULE_FN void touch_chunk(unsigned slots, const struct arrays *at, size_t i)
         (void)*(const volatile number *)(at->all + i);
     if (slots & SLOT_STAT)
         (void)*(const volatile number *)(at->stat + i);
+    if (slots & SLOT_SENT)
+        (void)*(const volatile number *)(at->sent + i);
 }
 
 /* Measures on to the end of block mb, or to the next ragged chunk and over it. */
@@ -225,6 +227,8 @@ RULE_FN void prefetch_chunk(const struct block_plan *plan, const struct arrays *
         __builtin_prefetch(at->own + i, TO_READ, INTO_L2);
     if (plan->reads & SLOT_ALL)
         __builtin_prefetch(at->all + i, TO_READ, INTO_L2);
+    if (plan->reads & SLOT_STAT)
+        __builtin_prefetch(at->stat + i, TO_READ, INTO_L2);
 }
 
 /* Updates from u on to the end of a block, or a ragged chunk, but not beyond

@@ -20,7 +20,7 @@ struct plan {
     unsigned reads, writes; /* enum slot bits */
     element_fn *ahead;      /* sets e->ahead, or NULL: it is 0 */
     element_fn *correct, *move;
-    unsigned reads_first; /* those the correction needs */
+    unsigned reads_first; /* those the correction needs, or has written */
     bool slow;            /* the correction has a division: start it a chunk ahead */
     bool want_gap;        /* sums.gap_sq */
     bool want_step;       /* sums.step_sq */
@@ -80,6 +80,22 @@ RULE_FN struct element element_load(const struct arrays *at, size_t i, unsigned 
     return e;
 }
 
+/* Takes what was loaded later. Never `grad`: it is loaded first, and a correction has
+ * changed it. */
+RULE_FN void element_take(struct element *e, unsigned slots, const struct element *from)
+{
+    if (slots & SLOT_THETA)
+        e->theta = from->theta;
+    if (slots & SLOT_OWN)
+        e->own = from->own;
+    if (slots & SLOT_ALL)
+        e->all = from->all;
+    if (slots & SLOT_STAT)
+        e->stat = from->stat;
+    if (slots & SLOT_SENT)
+        e->sent = from->sent;
+}
+
 RULE_FN void element_store(const struct arrays *at, size_t i, unsigned slots,
                            const struct element *e)
 {
@@ -119,10 +135,7 @@ RULE_FN void sweep_move(const struct plan *plan, const struct arrays *at,
         real moved = e->theta - e->sent;
         tally->gap_sq.part[p] += moved * moved;
     }
-    if (plan->reads & ~slots & SLOT_OWN)
-        e->own = rest.own;
-    if (plan->reads & ~slots & SLOT_ALL)
-        e->all = rest.all;
+    element_take(e, plan->reads & ~slots, &rest);
     plan->move(e, k);
     if (plan->want_step)
         tally->step_sq.part[p] += e->step * e->step;

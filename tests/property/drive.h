@@ -195,7 +195,7 @@ static inline void drive_push(struct drive *d, uint32_t w, const double *gradien
 static inline void drive_round(struct drive *d, const number *const *gradient,
                                double rate)
 {
-    struct arrays at = {.theta = d->theta, .all = d->all};
+    struct arrays at = {.theta = d->theta, .all = d->all, .stat = d->stat};
     struct step_context context;
     struct step_scalars scalars;
     drive_context(d, 0, rate, &context);
