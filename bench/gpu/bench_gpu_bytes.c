@@ -69,8 +69,11 @@ void bg_print_bytes(void)
         const struct bg_floor *floor = bg_floor_of(rule->name);
         unsigned kernel = rules_bytes(rule), least;
 
-        if (floor == NULL)
+        if (floor == NULL) {
+            (void)printf("%-16s %6s %6u %6s %7u  not derived\n", rule->name, "-",
+                         kernel, "-", bg_again_bytes(rule));
             continue;
+        }
         least = 4 * (floor->reads + floor->writes);
         above += kernel > least;
         (void)printf("%-16s %6u %6u %6.2f %7u  %s\n", rule->name, least, kernel,

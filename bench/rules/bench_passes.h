@@ -22,7 +22,8 @@ struct bench_passes {
     void (*separate)(const struct rule *rule, const struct arrays *at,
                      number *const *scratch, const struct step_scalars *k,
                      const struct blocks *blocks, size_t n);
-    /* How many loops the last one makes, for one block. */
+    /* How many loops the last one makes, for one block. 0: a component of the rule is
+     * not written that way, and `separate` does nothing. */
     int (*separate_count)(const struct rule *rule);
 };
 

@@ -6,6 +6,8 @@
 #include "engine/rules/compute_rules.h"
 #include "engine/compute/compute_sweep.h"
 
+#include <string.h>
+
 #ifndef GAPLESS_ISA_NAME
 #define GAPLESS_ISA_NAME generic
 #endif
@@ -148,11 +150,6 @@ struct steps {
 };
 
 /* clang-format off */
-static void apart_none(struct steps *s)
-{
-    (void)s;
-}
-
 static void apart_staleness(struct steps *s)
 {
     op_scale(s->t[0], s->g, NULL, s->k->freshness, s->n);
@@ -235,12 +232,6 @@ static void apart_loss_gap_dot(struct steps *s)
     s->g = s->t[0];
 }
 
-static void behind_none(struct steps *s) { (void)s; }
-static void behind_staleness(struct steps *s) { (void)s; }
-static void behind_delay_comp(struct steps *s) { (void)s; }
-static void behind_delay_comp_adaptive(struct steps *s) { (void)s; }
-static void behind_loss_gap(struct steps *s) { (void)s; }
-static void behind_loss_gap_dot(struct steps *s) { (void)s; }
 
 static void behind_gap_aware(struct steps *s)
 {
@@ -267,11 +258,6 @@ static void step_plain(struct steps *s)
     op_axpy(s->at->theta, s->at->theta, s->g, -s->k->rate, s->n);
     s->step = s->g;
     op_copy(s->at->sent, s->at->theta, NULL, 0, s->n);
-}
-
-static void step_slim(struct steps *s)
-{
-    step_plain(s);
 }
 
 static void step_nag(struct steps *s)
@@ -325,29 +311,81 @@ static void step_elastic(struct steps *s)
     s->step = s->t[1];
 }
 
-static void step_elastic_nesterov(struct steps *s)
-{
-    step_elastic(s);
-}
 /* clang-format on */
 
-#define RULE(symbol, name, correction, momentum, extra, source)                        \
-    {apart_##correction, step_##momentum, behind_##correction},
-static void (*const recipes[][3])(struct steps *) = {
-#include "engine/rules/rules.def"
+/* The components that are written here one operation at a time; a rule with another one
+ * is not compared. */
+typedef void steps_fn(struct steps *s);
+
+static const struct {
+    const char *name;
+    steps_fn *before, *after; /* the momentum; NULL: nothing to do */
+} corrections[] = {
+    {"none", NULL, NULL},
+    {"staleness", apart_staleness, NULL},
+    {"gap_aware", apart_gap_aware, behind_gap_aware},
+    {"gap_aware_global", apart_gap_aware_global, behind_gap_aware_global},
+    {"delay_comp", apart_delay_comp, NULL},
+    {"delay_comp_adaptive", apart_delay_comp_adaptive, NULL},
+    {"loss_gap", apart_loss_gap, NULL},
+    {"loss_gap_dot", apart_loss_gap_dot, NULL},
 };
+
+static const struct {
+    const char *name;
+    steps_fn *step;
+} momenta[] = {
+    {"plain", step_plain},     {"slim", step_plain},
+    {"nag", step_nag},         {"heavy_ball", step_heavy_ball},
+    {"lwp", step_lwp},         {"multi", step_multi},
+    {"dana", step_dana},       {"shared", step_shared},
+    {"elastic", step_elastic}, {"elastic_nesterov", step_elastic},
+};
+
+/* Row by row of rules.def. */
+static const struct {
+    const char *correction, *momentum;
+} components[] = {
+#define RULE(symbol, name, correction, momentum, extra, source)                        \
+    {#correction, #momentum},
+#include "engine/rules/rules.def"
 #undef RULE
+};
+
+/* What is done before the momentum, the momentum, what is done after. False: not here. */
+static bool recipe_of(const struct rule *rule, steps_fn *ret[3])
+{
+    bool found = false;
+
+    for (size_t i = 0; i < sizeof corrections / sizeof *corrections; i++)
+        if (!strcmp(corrections[i].name, components[rule->index].correction)) {
+            ret[0] = corrections[i].before;
+            ret[2] = corrections[i].after;
+            found = true;
+        }
+    for (size_t i = 0; i < sizeof momenta / sizeof *momenta; i++)
+        if (!strcmp(momenta[i].name, components[rule->index].momentum)) {
+            ret[1] = momenta[i].step;
+            return found;
+        }
+    return false;
+}
 
 static void separate(const struct rule *rule, const struct arrays *at,
                      number *const *scratch, const struct step_scalars *k,
                      const struct blocks *blocks, size_t n)
 {
     struct steps s = {.at = at, .t = scratch, .k = k, .blocks = blocks, .n = n};
+    steps_fn *recipe[3];
+
     s.g = s.step = at->grad;
     s.ahead_of = rule->reads & SLOT_OWN ? at->own : at->all;
     s.ahead = rule->reads & SLOT_OWN ? k->rate_momentum : k->rate_share;
+    if (!recipe_of(rule, recipe))
+        return;
     for (int i = 0; i < 3; i++)
-        recipes[rule->index][i](&s);
+        if (recipe[i])
+            recipe[i](&s);
 }
 
 static int separate_count(const struct rule *rule)

@@ -229,11 +229,13 @@ static void measure(struct bench *b, const struct rule *rule, size_t size,
     double t[KINDS][ROUNDS_MAX], stream[ROUNDS_MAX], separate[ROUNDS_MAX],
         extra[ROUNDS_MAX];
     double start = now();
-    int rounds = 0;
+    int rounds = 0, loops = b->passes->separate_count(rule);
 
     while (rounds < rounds_max && (rounds < 3 || now() - start < seconds)) {
         for (int i = 0; i < KINDS; i++)
-            t[i][rounds] = round_of(b, rule, (enum kind)i, size, rounds);
+            t[i][rounds] = i == SEPARATE && !loops
+                               ? 0.0
+                               : round_of(b, rule, (enum kind)i, size, rounds);
         stream[rounds] = t[STREAM][rounds] / t[APPLY][rounds];
         separate[rounds] = t[SEPARATE][rounds] / t[APPLY][rounds];
         extra[rounds] = t[APPLY_GAP][rounds] / t[APPLY][rounds] - 1.0;
@@ -244,7 +246,7 @@ static void measure(struct bench *b, const struct rule *rule, size_t size,
     ret->size = size;
     ret->rounds = rounds;
     ret->bytes = rules_bytes(rule);
-    ret->loops = b->passes->separate_count(rule);
+    ret->loops = loops;
     for (int i = 0; i < KINDS; i++)
         ret->seconds[i] = median(t[i], rounds);
     ret->stream = median(stream, rounds);
@@ -264,22 +266,32 @@ static void print_head(size_t size)
 
 static void print_result(const struct result *r)
 {
-    printf("%-16s %6u %8.3f %7.1f %8.2f%c %6.2f %6d %+9.1f%%\n", r->rule->name,
-           r->bytes, r->seconds[APPLY] * 1e9, r->bytes * 1e-9 / r->seconds[APPLY],
-           r->stream, r->low ? '!' : ' ', r->separate, r->loops, 100.0 * r->extra);
+    char apart[32] = "     -      -"; /* no such loops: not compared */
+
+    if (r->loops)
+        snprintf(apart, sizeof apart, "%6.2f %6d", r->separate, r->loops);
+    printf("%-16s %6u %8.3f %7.1f %8.2f%c %s %+9.1f%%\n", r->rule->name, r->bytes,
+           r->seconds[APPLY] * 1e9, r->bytes * 1e-9 / r->seconds[APPLY], r->stream,
+           r->low ? '!' : ' ', apart, 100.0 * r->extra);
     fflush(stdout);
+}
+
+/* NULL where the rule is not compared with separate loops: the key is left out. */
+static json_t *json_apart(const struct result *r, double value)
+{
+    return r->loops ? json_real(value) : NULL;
 }
 
 static json_t *json_of(const struct result *r)
 {
-    return json_pack("{s:s,s:I,s:i,s:i,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f}", "rule",
+    return json_pack("{s:s,s:I,s:i,s:i,s:f,s:f,s:o*,s:f,s:f,s:o*,s:f,s:f}", "rule",
                      r->rule->name, "elements", (json_int_t)r->size, "rounds",
                      r->rounds, "bytes_per_element", (int)r->bytes, "ns_per_element",
                      r->seconds[APPLY] * 1e9, "stream_ns", r->seconds[STREAM] * 1e9,
-                     "separate_ns", r->seconds[SEPARATE] * 1e9, "telemetry_ns",
-                     r->seconds[APPLY_GAP] * 1e9, "of_stream", r->stream,
-                     "times_separate", r->separate, "telemetry_cost", r->extra, "floor",
-                     r->floor_stream);
+                     "separate_ns", json_apart(r, r->seconds[SEPARATE] * 1e9),
+                     "telemetry_ns", r->seconds[APPLY_GAP] * 1e9, "of_stream",
+                     r->stream, "times_separate", json_apart(r, r->separate),
+                     "telemetry_cost", r->extra, "floor", r->floor_stream);
 }
 
 static int write_json(const char *path, const struct result *results, int count)
