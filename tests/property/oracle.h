@@ -1,6 +1,6 @@
-/* The dumbest possible master: scalar, in double, one element after another, every rule
- * by its name, written from the decisions in words and not from the engine. Slow on
- * purpose. */
+/* The plainest master: scalar, in double, one element after another, every component of
+ * a rule by its name, written from the decisions in words and not from the engine. Slow
+ * on purpose. A new component needs a row in oracle_corrections or oracle_momenta. */
 #ifndef GAPLESS_TESTS_ORACLE_H
 #define GAPLESS_TESTS_ORACLE_H
 
@@ -16,6 +16,8 @@ enum {
 
 struct oracle {
     const char *rule;
+    const struct oracle_correction *correction;
+    const struct oracle_momentum *momentum;
     int k, workers, active, blocks;
     const uint32_t *ends;
     double gamma, rate_max, rho, lambda, lambda_zero, m, kappa, horizon, elastic;
@@ -29,30 +31,28 @@ struct oracle {
     long version, read[ORACLE_WORKERS], samples;
 };
 
-static bool oracle_is(const struct oracle *o, const char *names)
-{
-    const char *at = strstr(names, o->rule);
-    size_t length = strlen(o->rule);
-    while (at && ((at != names && at[-1] != ' ') || (at[length] && at[length] != ' ')))
-        at = strstr(at + 1, o->rule);
-    return at != NULL;
-}
+/* What is done to the gradient. */
+struct oracle_correction {
+    const char *name; /* of its header in engine/rules/corrections */
+    /* All of worker w's gradient, in place. NULL: it is taken as it comes. */
+    void (*correct)(struct oracle *o, int w, double *g, double rate);
+    /* Element j after it has moved by rate*step. NULL: nothing to note. */
+    void (*after)(struct oracle *o, int j, double step);
+};
 
-static bool oracle_dana(const struct oracle *o)
-{
-    return oracle_is(o, "dana-zero dana-sa dana-dc dana-dc-a dana-ga dana-ga-global "
-                        "dana-lga");
-}
+/* How it moves the parameters. */
+struct oracle_momentum {
+    const char *name; /* of its header in engine/rules/momenta */
+    /* Element j of worker w's corrected gradient: moves the velocities; what is
+     * multiplied by the rate. */
+    double (*step)(struct oracle *o, int w, int j, double g);
+    /* What worker w is given. */
+    double (*given)(const struct oracle *o, int w, int j, double rate);
+    /* How much of the look-ahead in it is the worker's own. NULL: 0. */
+    double (*ahead)(const struct oracle *o, int w, int j, double rate);
+};
 
-static bool oracle_shared(const struct oracle *o)
-{
-    return oracle_is(o, "dana-shared shared-lga shared-lga-dot");
-}
-
-static bool oracle_nag(const struct oracle *o)
-{
-    return oracle_is(o, "nag-asgd ssgd sa ga ga-global dc-asgd dc-asgd-a");
-}
+/* ---- momenta ---- */
 
 static double oracle_sum(const struct oracle *o, int j)
 {
@@ -62,37 +62,103 @@ static double oracle_sum(const struct oracle *o, int j)
     return sum;
 }
 
-static double oracle_horizon(const struct oracle *o)
+static double oracle_as_it_is(struct oracle *o, int w, int j, double g)
 {
-    return o->horizon < 0 ? 0.0 : o->horizon > 0 ? o->horizon : o->active - 1;
+    (void)o, (void)w, (void)j;
+    return g;
 }
 
-static double oracle_given(const struct oracle *o, int j, double rate)
+static double oracle_theta(const struct oracle *o, int w, int j, double rate)
 {
-    if (oracle_dana(o)) /* the sum is formed anew each time */
-        return o->theta[j] - rate * o->gamma * oracle_sum(o, j);
-    if (oracle_nag(o) || oracle_shared(o))
-        return o->theta[j] - rate * o->gamma * o->v[j];
-    if (oracle_is(o, "lwp"))
-        return o->theta[j] - oracle_horizon(o) * rate * o->v[j];
+    (void)w, (void)rate;
     return o->theta[j];
 }
 
-static void oracle_give(struct oracle *o, int w, double rate)
+static double oracle_one(struct oracle *o, int w, int j, double g)
 {
-    for (int j = 0; j < o->k; j++)
-        o->x[w][j] = o->sent[w][j] = oracle_given(o, j, rate);
-    o->read[w] = o->version;
+    (void)w;
+    return o->v[j] = o->gamma * o->v[j] + g;
 }
 
-/* What of the look-ahead is the worker's own. */
+static double oracle_one_ahead(const struct oracle *o, int w, int j, double rate)
+{
+    (void)w;
+    return rate * o->gamma * o->v[j];
+}
+
+static double oracle_one_given(const struct oracle *o, int w, int j, double rate)
+{
+    return o->theta[j] - oracle_one_ahead(o, w, j, rate);
+}
+
+static double oracle_lwp_ahead(const struct oracle *o, int w, int j, double rate)
+{
+    double horizon = o->horizon < 0 ? 0.0 : o->horizon > 0 ? o->horizon : o->active - 1;
+    (void)w;
+    return horizon * rate * o->v[j];
+}
+
+static double oracle_lwp_given(const struct oracle *o, int w, int j, double rate)
+{
+    return o->theta[j] - oracle_lwp_ahead(o, w, j, rate);
+}
+
+static double oracle_own(struct oracle *o, int w, int j, double g)
+{
+    return o->own[w][j] = o->gamma * o->own[w][j] + g;
+}
+
+static double oracle_own_ahead(const struct oracle *o, int w, int j, double rate)
+{
+    return rate * o->gamma * o->own[w][j];
+}
+
+/* The sum is formed anew each time. */
+static double oracle_dana_given(const struct oracle *o, int w, int j, double rate)
+{
+    (void)w;
+    return o->theta[j] - rate * o->gamma * oracle_sum(o, j);
+}
+
+static double oracle_shared(struct oracle *o, int w, int j, double g)
+{
+    double step = o->gamma / o->active * o->v[j] + g;
+    (void)w;
+    o->v[j] = (1.0 - (1.0 - o->gamma) / o->active) * o->v[j] + g;
+    return step;
+}
+
+static double oracle_shared_ahead(const struct oracle *o, int w, int j, double rate)
+{
+    (void)w;
+    return rate * o->gamma / o->active * o->v[j];
+}
+
+/* What the worker does before it sends. */
+static double oracle_slim(struct oracle *o, int w, int j, double g)
+{
+    o->slim[w][j] = o->gamma * o->slim[w][j] + g;
+    return o->gamma * o->slim[w][j] + g;
+}
+
+static const struct oracle_momentum oracle_momenta[] = {
+    {"plain", oracle_as_it_is, oracle_theta, NULL},
+    {"heavy_ball", oracle_one, oracle_theta, NULL},
+    {"nag", oracle_one, oracle_one_given, oracle_one_ahead},
+    {"lwp", oracle_one, oracle_lwp_given, oracle_lwp_ahead},
+    {"multi", oracle_own, oracle_theta, NULL},
+    {"dana", oracle_own, oracle_dana_given, oracle_own_ahead},
+    {"shared", oracle_shared, oracle_one_given, oracle_shared_ahead},
+    {"slim", oracle_slim, oracle_theta, NULL},
+    {"elastic", oracle_as_it_is, oracle_theta, NULL}, /* see oracle_elastic */
+    {"elastic_nesterov", oracle_as_it_is, oracle_theta, NULL},
+};
+
+/* ---- corrections ---- */
+
 static double oracle_ahead(const struct oracle *o, int w, int j, double rate)
 {
-    if (oracle_dana(o))
-        return rate * o->gamma * o->own[w][j];
-    if (oracle_shared(o))
-        return rate * o->gamma / o->active * o->v[j];
-    return oracle_nag(o) ? rate * o->gamma * o->v[j] : 0.0;
+    return o->momentum->ahead ? o->momentum->ahead(o, w, j, rate) : 0.0;
 }
 
 static double oracle_gap(const struct oracle *o, int w, int j, double rate)
@@ -101,67 +167,130 @@ static double oracle_gap(const struct oracle *o, int w, int j, double rate)
     return o->theta[j] - ahead - o->sent[w][j];
 }
 
+static double oracle_lag(const struct oracle *o, int w)
+{
+    return (double)(o->version - o->read[w]);
+}
+
+static void oracle_staleness(struct oracle *o, int w, double *g, double rate)
+{
+    (void)rate;
+    for (int j = 0; j < o->k; j++)
+        g[j] /= fmax(1.0, oracle_lag(o, w));
+}
+
+static void oracle_delay_comp(struct oracle *o, int w, double *g, double rate)
+{
+    for (int j = 0; j < o->k; j++)
+        g[j] += o->lambda * g[j] * g[j] * oracle_gap(o, w, j, rate);
+}
+
+static void oracle_delay_comp_adaptive(struct oracle *o, int w, double *g, double rate)
+{
+    for (int j = 0; j < o->k; j++) {
+        double delta = oracle_gap(o, w, j, rate);
+        o->s[j] = o->m * o->s[j] + (1 - o->m) * g[j] * g[j];
+        g[j] += o->lambda_zero / sqrt(o->s[j] + 1e-7) * g[j] * g[j] * delta;
+    }
+}
+
 static double oracle_largest(const struct oracle *o, double s)
 {
     double bias = 1.0 - pow(o->rho, (double)o->samples);
     return o->rate_max * (sqrt(s / bias) + 1e-8);
 }
 
-/* g is corrected in place. */
-static void oracle_correct(struct oracle *o, int w, double *g, double rate)
+static void oracle_gap_aware(struct oracle *o, int w, double *g, double rate)
 {
-    double lag = (double)(o->version - o->read[w]), mean = 0.0;
+    for (int j = 0; j < o->k && o->samples; j++)
+        g[j] /= 1.0 + fabs(oracle_gap(o, w, j, rate)) / oracle_largest(o, o->s[j]);
+}
+
+static void oracle_gap_aware_after(struct oracle *o, int j, double step)
+{
+    o->s[j] = o->rho * o->s[j] + (1 - o->rho) * step * step;
+}
+
+static void oracle_gap_aware_global(struct oracle *o, int w, double *g, double rate)
+{
+    double mean = 0.0;
     for (int j = 0; j < o->k; j++)
         mean += pow(oracle_gap(o, w, j, rate), 2) / o->k;
-    for (int j = 0; j < o->k; j++) {
-        double delta = oracle_gap(o, w, j, rate);
-        if (oracle_is(o, "sa dana-sa sa-plain"))
-            g[j] /= fmax(1.0, lag);
-        if (oracle_is(o, "dc-asgd dana-dc dc-plain"))
-            g[j] += o->lambda * g[j] * g[j] * delta;
-        if (oracle_is(o, "dc-asgd-a dana-dc-a")) {
-            o->s[j] = o->m * o->s[j] + (1 - o->m) * g[j] * g[j];
-            g[j] += o->lambda_zero / sqrt(o->s[j] + 1e-7) * g[j] * g[j] * delta;
-        }
-        if (oracle_is(o, "ga dana-ga ga-plain") && o->samples)
-            g[j] /= 1.0 + fabs(delta) / oracle_largest(o, o->s[j]);
-        if (oracle_is(o, "ga-global dana-ga-global") && o->samples)
-            g[j] /= 1.0 + sqrt(mean) / oracle_largest(o, o->global_s);
-    }
-    for (int b = 0, from = 0;
-         b < o->blocks && oracle_is(o, "dana-lga shared-lga shared-lga-dot"); b++) {
+    for (int j = 0; j < o->k && o->samples; j++)
+        g[j] /= 1.0 + sqrt(mean) / oracle_largest(o, o->global_s);
+}
+
+static void oracle_loss_gap(struct oracle *o, int w, double *g, double rate)
+{
+    for (int b = 0, from = 0; b < o->blocks; b++) {
         double q = 0.0;
         int to = (int)o->ends[b];
         for (int j = from; j < to; j++)
             q += g[j] * (o->theta[j] - oracle_ahead(o, w, j, rate) - o->sent[w][j]);
-        for (int j = from; j < to && lag > 0; j++)
+        for (int j = from; j < to && oracle_lag(o, w) > 0; j++)
             g[j] *= fmin(1.0, fmax(0.0, 1.0 + o->kappa * q));
         from = to;
     }
 }
 
-static double oracle_step(struct oracle *o, int w, int j, double g)
+static const struct oracle_correction oracle_corrections[] = {
+    {"none", NULL, NULL},
+    {"staleness", oracle_staleness, NULL},
+    {"delay_comp", oracle_delay_comp, NULL},
+    {"delay_comp_adaptive", oracle_delay_comp_adaptive, NULL},
+    {"gap_aware", oracle_gap_aware, oracle_gap_aware_after},
+    {"gap_aware_global", oracle_gap_aware_global, NULL},
+    {"loss_gap", oracle_loss_gap, NULL},
+    {"loss_gap_dot", oracle_loss_gap, NULL}, /* the worker's number is the same sum */
+};
+
+/* ---- a master ---- */
+
+/* The pairs; of the engine's table only the names. */
+static const struct {
+    const char *rule, *correction, *momentum;
+} oracle_rows[] = {
+#define RULE(symbol, rule, correction, momentum, flags, source)                        \
+    {(rule), #correction, #momentum},
+#include "engine/rules/rules.def"
+#undef RULE
+};
+
+/* Sets the components of o->rule. False: a new one is not in the tables above. */
+static bool oracle_find(struct oracle *o)
 {
-    if (oracle_is(o, "multi-asgd") || oracle_dana(o))
-        return o->own[w][j] = o->gamma * o->own[w][j] + g;
-    if (oracle_nag(o) || oracle_is(o, "hb-asgd lwp"))
-        return o->v[j] = o->gamma * o->v[j] + g;
-    if (oracle_shared(o)) {
-        double step = o->gamma / o->active * o->v[j] + g;
-        o->v[j] = (1.0 - (1.0 - o->gamma) / o->active) * o->v[j] + g;
-        return step;
-    }
-    if (oracle_is(o, "dana-slim")) { /* what the worker does before it sends */
-        o->slim[w][j] = o->gamma * o->slim[w][j] + g;
-        return o->gamma * o->slim[w][j] + g;
-    }
-    return g;
+    const char *correction = "", *momentum = "";
+    for (size_t i = 0; i < sizeof oracle_rows / sizeof *oracle_rows; i++)
+        if (!strcmp(oracle_rows[i].rule, o->rule)) {
+            correction = oracle_rows[i].correction;
+            momentum = oracle_rows[i].momentum;
+        }
+    for (size_t i = 0; i < sizeof oracle_corrections / sizeof *oracle_corrections; i++)
+        if (!strcmp(oracle_corrections[i].name, correction))
+            o->correction = &oracle_corrections[i];
+    for (size_t i = 0; i < sizeof oracle_momenta / sizeof *oracle_momenta; i++)
+        if (!strcmp(oracle_momenta[i].name, momentum))
+            o->momentum = &oracle_momenta[i];
+    return o->correction && o->momentum;
+}
+
+static bool oracle_moves_itself(const struct oracle *o)
+{
+    return strncmp(o->momentum->name, "elastic", 7) == 0;
+}
+
+static void oracle_give(struct oracle *o, int w, double rate)
+{
+    for (int j = 0; j < o->k; j++)
+        o->x[w][j] = o->sent[w][j] = o->momentum->given(o, w, j, rate);
+    o->read[w] = o->version;
 }
 
 /* Worker w moves by itself; now and then worker and master move towards each other. */
 static void oracle_elastic(struct oracle *o, int w, const double *gradient, double rate)
 {
-    bool nesterov = oracle_is(o, "eamsgd"), meet = ++o->steps[w] % o->period == 0;
+    bool nesterov = !strcmp(o->momentum->name, "elastic_nesterov"),
+         meet = ++o->steps[w] % o->period == 0;
 
     o->gap_sq = 0.0;
     for (int j = 0; j < o->k; j++) {
@@ -184,7 +313,7 @@ static void oracle_elastic(struct oracle *o, int w, const double *gradient, doub
 /* One gradient of worker w, computed at x[w]. */
 static void oracle_push(struct oracle *o, int w, const double *gradient, double rate)
 {
-    if (oracle_is(o, "easgd eamsgd")) {
+    if (oracle_moves_itself(o)) {
         oracle_elastic(o, w, gradient, rate);
         return;
     }
@@ -193,13 +322,14 @@ static void oracle_push(struct oracle *o, int w, const double *gradient, double 
     o->gap_sq = 0.0;
     for (int j = 0; j < o->k; j++)
         o->gap_sq += pow(o->theta[j] - o->sent[w][j], 2);
-    oracle_correct(o, w, g, rate);
+    if (o->correction->correct)
+        o->correction->correct(o, w, g, rate);
     for (int j = 0; j < o->k; j++) {
-        double step = oracle_step(o, w, j, g[j]);
+        double step = o->momentum->step(o, w, j, g[j]);
         o->theta[j] -= rate * step;
         squares += step * step / o->k;
-        if (oracle_is(o, "ga dana-ga ga-plain"))
-            o->s[j] = o->rho * o->s[j] + (1 - o->rho) * step * step;
+        if (o->correction->after)
+            o->correction->after(o, j, step);
     }
     o->global_s = o->rho * o->global_s + (1 - o->rho) * squares;
     o->samples++;
@@ -215,7 +345,7 @@ static void oracle_round(struct oracle *o, double (*gradient)[ORACLE_ELEMENTS],
         double mean = 0.0;
         for (int w = 0; w < o->workers; w++)
             mean += gradient[w][j] / o->workers;
-        o->theta[j] -= rate * oracle_step(o, 0, j, mean);
+        o->theta[j] -= rate * o->momentum->step(o, 0, j, mean);
     }
     o->version++;
     for (int w = 0; w < o->workers; w++)

@@ -46,6 +46,9 @@ static void pair_open(struct pair *p, const struct compute *compute, const char 
     p->d.settings.gap_ref = own_lookahead ? GAP_REF_OWN_LOOKAHEAD : GAP_REF_SENT;
     p->d.want = WANT_GAP;
     struct oracle o = {.rule = rule, .k = ELEMENTS, .workers = (int)workers};
+    if (!oracle_find(&o))
+        fail_msg("%s: add its new component to the tables in tests/property/oracle.h",
+                 rule);
     o.active = o.workers;
     o.ends = ends;
     o.blocks = (int)p->d.blocks.count;

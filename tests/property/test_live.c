@@ -157,6 +157,7 @@ static void oracle_run(const char *rule, bool own_lookahead, bool round)
 
     memset(&oracle, 0, sizeof oracle);
     oracle.rule = rule;
+    assert_true(oracle_find(&oracle));
     oracle.k = COUNT;
     oracle.workers = oracle.active = WORKERS;
     oracle.blocks = 2;
