@@ -42,8 +42,8 @@ const struct option_command_row options_commands[] = {
      "in bench/studies.",
      "out jobs dry-run target data-dir quiet", "gapless study bench/studies/quick.ini --jobs 2", cmd_study},
     {FOR_REPORT, "report", "a page with curves and tables of runs and studies", " DIR...",
-     "DIR is what train, simulate or study wrote. The page is one file, needs no network and no script, and reads well "
-     "in a text browser. Beside it: data for gnuplot.",
+     "DIR is what train, simulate or study wrote. The page is one file that needs no network: charts, and tables that a "
+     "text browser shows, too. Beside it: report.csv.",
      "out title target csv quiet", "gapless report runs/first runs/second --out runs/page", cmd_report},
     {FOR_RULES, "rules", "the update rules, their formulas and what they cost", "", NULL, "json", "gapless rules",
      cmd_rules},

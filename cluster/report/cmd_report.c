@@ -1,7 +1,7 @@
 /* gapless report: a page about runs and studies, or their numbers as CSV. */
 #include "cluster/options/options.h"
 #include "cluster/program/program.h"
-#include "cluster/report/report_data.h"
+#include "cluster/report/report.h"
 #include "cluster/task/results.h"
 
 #include <stdio.h>
@@ -22,26 +22,11 @@ static void say_complaints(const struct report *report)
 
 static int print_csv(const struct report *report)
 {
-    struct html text = {0};
-    bool good;
-
-    report_csv(report, &text);
-    good = !text.failed &&
-           (text.used == 0 || fwrite(text.bytes, 1, text.used, stdout) == text.used) &&
-           fflush(stdout) == 0;
-    html_free(&text);
-    if (!good)
-        report_failure("report", "cannot write the CSV to the standard output");
-    return good ? EXIT_DONE : EXIT_FAILED;
-}
-
-static size_t runs_of(const struct report *report)
-{
-    size_t ret = 0;
-
-    for (size_t i = 0; i < report->sets; i++)
-        ret += report->set[i].runs;
-    return ret;
+    report_csv(report, stdout);
+    if (fflush(stdout) == 0 && ferror(stdout) == 0)
+        return EXIT_DONE;
+    report_failure("report", "cannot write the CSV to the standard output");
+    return EXIT_FAILED;
 }
 
 static int make_page(struct report *report, const struct settings *settings,
@@ -52,11 +37,11 @@ static int make_page(struct report *report, const struct settings *settings,
 
     if (report_out_path(first, settings->out, path, sizeof path, &error) !=
             GAPLESS_OK ||
-        report_page_write(report, path, settings->title, &error) != GAPLESS_OK)
+        report_page(report, path, settings->title, &error) != GAPLESS_OK)
         return report_error("report", &error);
     if (!settings->quiet) {
-        (void)printf("%s: %zu run%s\n", path, runs_of(report),
-                     runs_of(report) == 1 ? "" : "s");
+        (void)printf("%s: %zu run%s\n", path, report_runs(report),
+                     report_runs(report) == 1 ? "" : "s");
         if (fflush(stdout) != 0) {
             report_failure("report", "cannot write to the standard output");
             return EXIT_FAILED;

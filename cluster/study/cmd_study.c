@@ -169,14 +169,22 @@ static int prepare(struct work *work, struct gapless_error *error)
     return status;
 }
 
+/* Prints the tables and writes the page: what was written is read once for both. */
 static int make_report(const struct work *work, struct gapless_error *error)
 {
     const char *folder = work->folder;
+    struct report report = {.target = work->target};
     char path[RESULTS_PATH_MAX];
     int status = results_path(folder, "report.html", path, error);
 
     if (status == GAPLESS_OK)
-        status = report_write(&folder, 1, path, work->study.title, work->target, error);
+        status = report_load(&report, &folder, 1, error);
+    if (status == GAPLESS_OK) {
+        report_tables(&report, work->run.show.terminal.color && isatty(STDOUT_FILENO),
+                      stdout);
+        status = report_page(&report, path, work->study.title, error);
+    }
+    report_free(&report);
     return status;
 }
 
@@ -200,7 +208,6 @@ static int finish(struct work *work, int status, struct gapless_error *error)
         return status == GAPLESS_STOPPED ? 128 + work->run.signal : code;
     }
     (void)printf("\n%s\n", work->study.title);
-    study_tables(plan, work->run.show.terminal.color && isatty(STDOUT_FILENO), stdout);
     if (make_report(work, &late) != GAPLESS_OK)
         code = report_error("study", &late);
     (void)printf("\n  %zu of %zu run%s done; a row a run: %s/study.csv\n", done,

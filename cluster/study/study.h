@@ -9,7 +9,7 @@
  *                                │
  *     DIR/cells/NAME/{cell.txt, result.json, metrics.jsonl, run.json, ...}
  *                                │
- *         study_csv: DIR/study.csv      study_tables: what is printed at the end
+ *         study_csv: DIR/study.csv      report: the page, and what is printed at the end
  *
  * A trial is done when its result.json is there, whole, and of the options that the
  * study now gives it (cell.txt). So a study goes on where it was stopped, however that
@@ -20,6 +20,7 @@
 
 #include "cluster/launch/launch.h"
 #include "cluster/options/options.h"
+#include "cluster/report/report.h"
 #include "cluster/terminal/terminal.h"
 #include <gapless/gapless.h>
 
@@ -111,28 +112,6 @@ enum trial_state {
     TRIAL_FAILED
 };
 
-/* Numbers of a run that is done, NaN where unknown: the columns of study.csv behind the
- * options. */
-enum trial_number {
-    TRIAL_FINAL_ACCURACY,
-    TRIAL_FINAL_LOSS,
-    TRIAL_TRAINING_LOSS,
-    TRIAL_LAG_MEAN,
-    TRIAL_LAG_P99,
-    TRIAL_GAP_MEAN,
-    TRIAL_GAP_P99,
-    TRIAL_UPDATES,
-    TRIAL_GRADIENTS,
-    TRIAL_VIRTUAL_SECONDS,
-    TRIAL_TIME_TO_TARGET,
-    TRIAL_GRAD_NORM_SQ_MIN,
-    TRIAL_MASTER_BYTES,
-    TRIAL_WORKER_BYTES,
-    TRIAL_REAL_SECONDS,
-    TRIAL_MASTER_US_PER_UPDATE,
-    TRIAL_NUMBERS
-};
-
 struct trial {
     char *name; /* of its folder: GRID-KEY_VALUE-... */
     size_t grid;
@@ -140,7 +119,7 @@ struct trial {
     double work;        /* how long it will take, in a unit that all trials share */
     int model;          /* which of the checked ones; -1: not checked */
     enum trial_state state;
-    double number[TRIAL_NUMBERS];
+    struct run_result result; /* of one that is done */
 };
 
 struct plan {
@@ -214,8 +193,6 @@ double trial_progress(const struct plan *plan, const char *folder,
 
 /* Writes DIR/study.csv, a row a cell. */
 int study_csv(const struct plan *plan, const char *folder, struct gapless_error *error);
-/* The table that fits the study's chart. Marks the best of each column. */
-void study_tables(const struct plan *plan, bool color, FILE *out);
 
 /* ---- running ------------------------------------------------------------- */
 

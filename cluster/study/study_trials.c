@@ -24,83 +24,6 @@ bool trial_path(const char *folder, const struct trial *trial, const char *file,
 
 /* ---- reading ------------------------------------------------------------- */
 
-/* A JSON file of the trial that is an object, or NULL. */
-static json_t *load(const char *folder, const struct trial *trial, const char *file)
-{
-    char path[RESULTS_PATH_MAX];
-    json_t *ret;
-
-    if (!trial_path(folder, trial, file, path, sizeof path))
-        return NULL;
-    ret = json_load_file(path, 0, NULL);
-    if (ret != NULL && !json_is_object(ret)) {
-        json_decref(ret);
-        ret = NULL;
-    }
-    return ret;
-}
-
-/* The number at "key" or "key.key"; NaN: none. */
-static double number_at(const json_t *object, const char *path)
-{
-    const char *dot = strchr(path, '.');
-    char key[32];
-
-    if (dot == NULL) {
-        const json_t *value = json_object_get(object, path);
-
-        return json_is_number(value) ? json_number_value(value) : (double)NAN;
-    }
-    (void)snprintf(key, sizeof key, "%.*s", (int)(dot - path), path);
-    return number_at(json_object_get(object, key), dot + 1);
-}
-
-static const struct {
-    const char *result, *run; /* where in result.json, or in run.json */
-} places[TRIAL_NUMBERS] = {
-    [TRIAL_FINAL_ACCURACY] = {"final_accuracy", NULL},
-    [TRIAL_FINAL_LOSS] = {"final_loss", NULL},
-    [TRIAL_TRAINING_LOSS] = {"training_loss", NULL},
-    [TRIAL_LAG_MEAN] = {"lag.mean", NULL},
-    [TRIAL_LAG_P99] = {"lag.p99", NULL},
-    [TRIAL_GAP_MEAN] = {"gap_rms.mean", NULL},
-    [TRIAL_GAP_P99] = {"gap_rms.p99", NULL},
-    [TRIAL_UPDATES] = {"updates", NULL},
-    [TRIAL_GRADIENTS] = {"gradients", NULL},
-    [TRIAL_VIRTUAL_SECONDS] = {"virtual_seconds", NULL},
-    [TRIAL_TIME_TO_TARGET] = {NULL, NULL}, /* from metrics.jsonl */
-    [TRIAL_GRAD_NORM_SQ_MIN] = {"grad_norm_sq_min", NULL},
-    [TRIAL_MASTER_BYTES] = {"bytes.master", NULL},
-    [TRIAL_WORKER_BYTES] = {"bytes.workers", NULL},
-    [TRIAL_REAL_SECONDS] = {NULL, "real_seconds"},
-    [TRIAL_MASTER_US_PER_UPDATE] = {NULL, "master_us_per_update"},
-};
-
-/* Virtual seconds of the first line whose accuracy reaches the target; NaN: never. */
-static double time_to_target(const char *folder, const struct trial *trial,
-                             double target)
-{
-    char path[RESULTS_PATH_MAX], *line = NULL;
-    double ret = (double)NAN;
-    size_t size = 0;
-    FILE *file;
-
-    if (!trial_path(folder, trial, "metrics.jsonl", path, sizeof path))
-        return ret;
-    file = fopen(path, "re");
-    while (file != NULL && isnan(ret) && getline(&line, &size, file) > 0) {
-        json_t *row = json_loads(line, 0, NULL);
-
-        if (number_at(row, "accuracy") >= target) /* false for NaN */
-            ret = number_at(row, "elapsed");
-        json_decref(row);
-    }
-    free(line);
-    if (file != NULL)
-        (void)fclose(file);
-    return ret;
-}
-
 /* Whether cell.txt has these very options. */
 static bool same_options(const struct plan *plan, const char *folder,
                          const struct trial *trial)
@@ -128,31 +51,15 @@ static bool same_options(const struct plan *plan, const char *folder,
 void trial_look(const struct plan *plan, const char *folder, struct trial *trial,
                 double target)
 {
-    json_t *result = NULL, *run;
+    char path[RESULTS_PATH_MAX];
 
     trial->state = TRIAL_MISSING;
-    for (size_t i = 0; i < TRIAL_NUMBERS; i++)
-        trial->number[i] = (double)NAN;
-    if (same_options(plan, folder, trial))
-        result = load(folder, trial, "result.json");
-    if (result == NULL)
+    if (!same_options(plan, folder, trial) ||
+        !trial_path(folder, trial, NULL, path, sizeof path))
         return;
-    if (json_is_true(json_object_get(result, "stopped")) ||
-        json_is_string(json_object_get(result, "failure"))) {
-        json_decref(result);
-        return;
-    }
-    run = load(folder, trial, "run.json");
-    for (size_t i = 0; i < TRIAL_NUMBERS; i++) {
-        if (places[i].result != NULL)
-            trial->number[i] = number_at(result, places[i].result);
-        if (places[i].run != NULL)
-            trial->number[i] = number_at(run, places[i].run);
-    }
-    trial->number[TRIAL_TIME_TO_TARGET] = time_to_target(folder, trial, target);
-    trial->state = TRIAL_DONE;
-    json_decref(result);
-    json_decref(run);
+    run_result_read(path, target, &trial->result);
+    if (trial->result.status == RUN_DONE || trial->result.status == RUN_DIVERGED)
+        trial->state = TRIAL_DONE;
 }
 
 /* ---- a run that goes on -------------------------------------------------- */
@@ -184,7 +91,7 @@ double trial_progress(const struct plan *plan, const char *folder,
     line = strrchr(tail, '\n');
     row = json_loads(line != NULL ? line + 1 : tail, 0, NULL);
     if (whole > 0.0)
-        share = number_at(row, "epoch") / whole;
+        share = json_number_value(json_object_get(row, "epoch")) / whole;
     json_decref(row);
     return share > 0.0 && share <= 1.0 ? share : 0.0;
 }

@@ -1,9 +1,9 @@
-/* The parts of the report: escaping, ticks, comparing, CSV, and what report_write says
- * where there is nothing to report. ctest: timeout=60 */
-#include "cluster/report/report.h"
-#include "cluster/report/report_chart.h"
-#include "cluster/report/report_data.h"
-#include "cluster/report/svg.h"
+/* The parts of the report: escaping, comparing, CSV, points out of runs, the page with
+ * and without Chart.js, and what it says where there is nothing to report.
+ * ctest: timeout=60 */
+#include "cluster/report/charts.h"
+#include "cluster/report/page.h"
+#include "cluster/report/tables.h"
 
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,161 +18,92 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static void check_text(const char *text, size_t letters, const char *expected)
-{
-    struct html html = {0};
+/* ---- texts --------------------------------------------------------------- */
 
-    html_text_cut(&html, text, letters);
-    assert_false(html.failed);
-    assert_string_equal(html.bytes != NULL ? html.bytes : "", expected);
-    html_free(&html);
+static void check_text(const char *text, const char *expected, const char *utf8)
+{
+    struct arena arena = {0};
+    char *bytes = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&bytes, &size);
+
+    assert_non_null(out);
+    html_text(out, text);
+    assert_int_equal(fclose(out), 0);
+    assert_string_equal(bytes, expected);
+    assert_string_equal(text_utf8(&arena, text), utf8);
+    assert_false(arena.failed);
+    arena_free(&arena);
+    free(bytes);
 }
 
 static void test_escaping(void **state)
 {
     (void)state;
-    check_text("", 99, "");
-    check_text("a<b>&\"'", 99, "a&lt;b&gt;&amp;&quot;&#39;");
-    check_text("\x01\x7f", 99, "\xef\xbf\xbd\xef\xbf\xbd");
-    check_text("x\ny\tz", 99, "x\ny\tz");
-    check_text("\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", 99,
+    check_text("", "", "");
+    check_text("a<b>&\"'", "a&lt;b&gt;&amp;&quot;&#39;", "a<b>&\"'");
+    check_text("\x01\x7f", "\xef\xbf\xbd\xef\xbf\xbd", "\xef\xbf\xbd\xef\xbf\xbd");
+    check_text("\xc2\x85", "\xef\xbf\xbd", "\xef\xbf\xbd");
+    check_text("x\ny\tz", "x\ny\tz", "x\ny\tz");
+    check_text("\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80",
+               "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80",
                "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80");
-    check_text("\xc3", 99, "\xef\xbf\xbd");                 /* cut off */
-    check_text("\xc0\x80", 99, "\xef\xbf\xbd\xef\xbf\xbd"); /* overlong */
-    check_text("\xed\xa0\x80", 99, "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"); /* half */
-    check_text("\xff", 99, "\xef\xbf\xbd");
-    check_text("abcdef", 6, "abcdef");
-    check_text("abcdefg", 6, "abcde\xe2\x80\xa6");
-    check_text("<<<<", 3, "&lt;&lt;\xe2\x80\xa6");
-    assert_int_equal(html_letters("\xc3\xa9<\xff"), 3);
-}
-
-static void test_growing(void **state)
-{
-    struct html html = {0};
-
-    (void)state;
-    for (int i = 0; i < 3000; i++)
-        html_format(&html, "%04d;", i);
-    assert_false(html.failed);
-    assert_int_equal(html.used, 15000);
-    assert_memory_equal(html.bytes + 5 * 1234, "1234;", 5);
-    assert_int_equal(html.bytes[html.used], 0);
-    html_free(&html);
-    assert_null(html.bytes);
-}
-
-static void check_ticks(enum svg_scale scale, double low, double high, size_t wanted)
-{
-    struct svg_range range = {scale, low, high, 10, 110};
-    double tick[SVG_TICKS_MAX];
-    size_t count = svg_ticks(&range, wanted, tick);
-
-    if (count < 1 || count > SVG_TICKS_MAX)
-        fail_msg("%g to %g: %zu ticks", low, high, count);
-    for (size_t i = 0; i < count; i++) {
-        double at = svg_at(&range, tick[i]);
-
-        if (!(at > 9.9 && at < 110.1) || (i > 0 && !(tick[i] > tick[i - 1])))
-            fail_msg("%g to %g: tick %g at %g", low, high, tick[i], at);
-    }
-}
-
-static void test_ticks(void **state)
-{
-    (void)state;
-    for (int i = 0; i < 28; i++)
-        for (int k = 0; k < 15; k++) {
-            double low = 1e-12 * pow(7.3, i), factor = 1.3 * pow(4.1, k);
-
-            check_ticks(SVG_LINEAR, low, low * factor, 5);
-            check_ticks(SVG_LOG2, low, low * factor, 8);
-            check_ticks(SVG_LOG10, low, low * factor, 6);
-        }
-    check_ticks(SVG_LINEAR, -3, 5, 5);
-    check_ticks(SVG_LINEAR, -1e-9, 0, 5);
-}
-
-static void test_ranges(void **state)
-{
-    double low = (double)NAN, high = (double)NAN;
-    struct svg_range range = {SVG_LOG10, 1, 100, 0, 200};
-
-    (void)state;
-    svg_include(SVG_LOG10, -1, &low, &high); /* no place for it */
-    svg_include(SVG_LOG10, (double)NAN, &low, &high);
-    svg_include(SVG_LINEAR, (double)INFINITY, &low, &high);
-    assert_false(isfinite(low) || isfinite(high));
-    svg_settle(SVG_LINEAR, &low, &high);
-    assert_true(low < high);
-    low = high = 5;
-    svg_settle(SVG_LINEAR, &low, &high);
-    assert_true(low < 5 && high > 5);
-    low = high = 5;
-    svg_settle(SVG_LOG2, &low, &high);
-    assert_true(low > 0 && low < 5 && high > 5);
-    assert_true(fabs(svg_at(&range, 10) - 100) < 1e-9);
-    assert_true(isnan(svg_at(&range, 0)));
-}
-
-static void check_tick_text(double value, bool percent, const char *expected)
-{
-    char text[48];
-
-    svg_tick_text(value, percent, text, sizeof text);
-    assert_string_equal(text, expected);
-}
-
-static void test_tick_texts(void **state)
-{
-    (void)state;
-    check_tick_text(0, false, "0");
-    check_tick_text(0.85, true, "85 %");
-    check_tick_text(0.002, false, "0.002");
-    check_tick_text(3e-7, false, "3·10⁻⁷");
-    check_tick_text(1e-12, false, "10⁻¹²");
-    check_tick_text(20000, false, "20000");
-    check_tick_text(500000, false, "500k");
-    check_tick_text(2e6, false, "2M");
-    check_tick_text(-1, false, "-1");
+    check_text("\xc3", "\xef\xbf\xbd", "\xef\xbf\xbd"); /* cut off */
+    check_text("\xc0\x80", "\xef\xbf\xbd\xef\xbf\xbd", "\xef\xbf\xbd\xef\xbf\xbd");
+    check_text("\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd",
+               "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"); /* half a character */
+    check_text("\xff", "\xef\xbf\xbd", "\xef\xbf\xbd");
 }
 
 static void test_compare(void **state)
 {
     (void)state;
-    assert_true(report_compare("8", "16") < 0);
-    assert_true(report_compare("0.01", "1e-3") > 0);
-    assert_true(report_compare("run-9", "run-10") < 0);
-    assert_true(report_compare("a", "b") < 0);
-    assert_true(report_compare("a", "a1") < 0);
-    assert_int_equal(report_compare("x-1", "x-1"), 0);
-    assert_true(isnan(report_parse("")) && isnan(report_parse("nan")) &&
-                isnan(report_parse("inf")) && isnan(report_parse("1x")) &&
-                isnan(report_parse("1e999")) && isnan(report_parse(" 1")));
-    assert_true(fabs(report_parse("-1.5e3") + 1500) < 1e-9);
+    assert_true(text_compare("8", "16") < 0);
+    assert_true(text_compare("0.01", "1e-3") > 0);
+    assert_true(text_compare("run-9", "run-10") < 0);
+    assert_true(text_compare("a", "b") < 0);
+    assert_true(text_compare("a", "a1") < 0);
+    assert_int_equal(text_compare("x-1", "x-1"), 0);
+    assert_true(isnan(text_number("")) && isnan(text_number("nan")) &&
+                isnan(text_number("inf")) && isnan(text_number("1x")) &&
+                isnan(text_number("1e999")) && isnan(text_number(" 1")));
+    assert_true(fabs(text_number("-1.5e3") + 1500) < 1e-9);
 }
 
-static void test_csv_rows(void **state)
+static void test_csv(void **state)
 {
-    struct report_arena arena = {0};
+    struct arena arena = {0};
     const char *at = "a,\"b,\"\"c\"\"\n\",\r\n\n,\n\"open", **field;
+    char *bytes = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&bytes, &size);
 
     (void)state;
-    assert_int_equal(report_csv_row(&arena, &at, &field), 3);
+    assert_int_equal(csv_row(&arena, &at, &field), 3);
     assert_string_equal(field[0], "a");
     assert_string_equal(field[1], "b,\"c\"\n");
     assert_string_equal(field[2], "");
-    assert_int_equal(report_csv_row(&arena, &at, &field), 2);
+    assert_int_equal(csv_row(&arena, &at, &field), 2);
     assert_string_equal(field[0], "");
-    assert_int_equal(report_csv_row(&arena, &at, &field), 1);
+    assert_int_equal(csv_row(&arena, &at, &field), 1);
     assert_string_equal(field[0], "open");
-    assert_int_equal(report_csv_row(&arena, &at, &field), 0);
+    assert_int_equal(csv_row(&arena, &at, &field), 0);
     arena_free(&arena);
+
+    csv_text(out, "a,\"b\"\n");
+    csv_text(out, NULL);
+    for (size_t i = 0; i < 4; i++) {
+        (void)fputc(' ', out);
+        csv_number(out, (const double[]){12345678901.0, 0.1, (double)NAN, 1e-20}[i]);
+    }
+    assert_int_equal(fclose(out), 0);
+    assert_string_equal(bytes, "\"a,\"\"b\"\"\n\" 12345678901 0.1  1e-20");
+    free(bytes);
 }
 
 static void test_arena(void **state)
 {
-    struct report_arena arena = {0};
+    struct arena arena = {0};
     uint64_t *numbers = NULL;
 
     (void)state;
@@ -192,64 +123,301 @@ static void test_arena(void **state)
     arena_free(&arena);
 }
 
-/* Means over seeds, the best of several choices, lines sorted by their ends. */
-static void test_samples(void **state)
+/* ---- points -------------------------------------------------------------- */
+
+struct expected {
+    double value[4];
+    size_t count;
+    bool percent;
+    const char *seed[4];
+    enum run_status status[4];
+    const char *state, *text;
+    int n, seeds, out;
+};
+
+static void check_point(const struct expected *expected)
 {
-    static const struct svg_axis axis = {"x", SVG_LINEAR, false, 0, 0};
-    struct report_arena arena = {0};
+    struct arena arena = {0};
+    struct samples samples = {.arena = &arena, .better = 1};
+    struct sample sample[4];
+    json_t *point;
+
+    for (size_t i = 0; i < expected->count; i++)
+        sample[i] = (struct sample){.choice = "",
+                                    .seed = expected->seed[i],
+                                    .value = expected->value[i],
+                                    .percent = expected->percent,
+                                    .status = expected->status[i]};
+    point = samples_point(&samples, sample, expected->count, 0.9);
+    assert_non_null(point);
+    assert_string_equal(json_string_value(json_object_get(point, "text")),
+                        expected->text);
+    assert_string_equal(json_string_value(json_object_get(point, "state")),
+                        expected->state);
+    assert_int_equal(json_integer_value(json_object_get(point, "n")), expected->n);
+    assert_int_equal(json_integer_value(json_object_get(point, "seeds")),
+                     expected->seeds);
+    assert_int_equal(json_integer_value(json_object_get(point, "out")), expected->out);
+    assert_int_equal(json_is_number(json_object_get(point, "y")),
+                     strcmp(expected->state, "mean") == 0);
+    json_decref(point);
+    arena_free(&arena);
+}
+
+#define NONE ((double)NAN)
+#define DONE3                                                                          \
+    {                                                                                  \
+        RUN_DONE, RUN_DONE, RUN_DONE                                                   \
+    }
+#define SEEDS3                                                                         \
+    {                                                                                  \
+        "1", "2", "3"                                                                  \
+    }
+
+static const struct expected all[] = {
+    {{0.5}, 1, false, SEEDS3, DONE3, "mean", "0.5", 1, 1, 0},
+    {{2, 4}, 2, false, SEEDS3, DONE3, "mean", "3 (2 to 4)", 2, 2, 0},
+    {{0.86, 0.88, 0.87},
+     3,
+     true,
+     SEEDS3,
+     DONE3,
+     "mean",
+     "87.00 % (86.00 to 88.00)",
+     3,
+     3,
+     0},
+    /* some seeds collapse, all do: a range, without digits behind the point */
+    {{0.1, 0.88, 0.87}, 3, true, SEEDS3, DONE3, "range", "10 to 88 %", 3, 3, 0},
+    {{0.1, 0.105, 0.112}, 3, true, SEEDS3, DONE3, "range", "10 to 11 %", 3, 3, 0},
+    {{1, 50}, 2, false, SEEDS3, DONE3, "range", "1 to 50", 2, 2, 0},
+    /* the mean of those that got there would flatter */
+    {{3, NONE, 5}, 3, false, SEEDS3, DONE3, "range", "3 to 5, 2 of 3", 2, 2, 0},
+    {{3, NONE}, 2, false, SEEDS3, DONE3, "mean", "3, 1 of 2", 1, 1, 0},
+    {{NONE, NONE}, 2, false, SEEDS3, DONE3, "never", "never", 0, 0, 0},
+    /* repeats are not seeds */
+    {{2, 4, 3},
+     3,
+     false,
+     {"7", "7", "7"},
+     DONE3,
+     "mean",
+     "3 (2 to 4), 3 repeats of 1 seed",
+     3,
+     1,
+     0},
+    {{2, 4, 3},
+     3,
+     false,
+     {"7", "8", "7"},
+     DONE3,
+     "mean",
+     "3 (2 to 4), 3 repeats of 2 seeds",
+     3,
+     2,
+     0},
+    /* what diverged or was stopped is in no mean */
+    {{0.86, 0.1},
+     2,
+     true,
+     SEEDS3,
+     {RUN_DONE, RUN_DIVERGED},
+     "mean",
+     "86.00 %, 1 of 2 diverged",
+     1,
+     1,
+     1},
+    {{0.2, 0.1},
+     2,
+     true,
+     SEEDS3,
+     {RUN_STOPPED, RUN_STOPPED},
+     "stopped",
+     "stopped: 10 to 20 %",
+     0,
+     0,
+     2},
+    {{NONE}, 1, true, SEEDS3, {RUN_DIVERGED}, "diverged", "diverged", 0, 0, 1},
+    {{1, 2},
+     2,
+     false,
+     SEEDS3,
+     {RUN_STOPPED, RUN_DIVERGED},
+     "left out",
+     "left out: 1 to 2",
+     0,
+     0,
+     2},
+};
+
+static void test_points(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        check_point(&all[i]);
+}
+
+/* Lines in the order they were first seen, points by x, the best of several choices. */
+static void test_panels(void **state)
+{
+    static const struct {
+        const char *line, *choice;
+        double x, value;
+    } rows[] = {{"low", "0.1", 8, 0.5},      {"low", "0.1", 8, 0.54},
+                {"low", "0.2", 8, 0.51},     {"high", "", 8, 0.9},
+                {"high", "", 1, 0.8},        {"low", "0.1", 2, 0.6},
+                {"high", "", (double)NAN, 1}};
+    static const struct axis axis = {"x", "linear", false, 0};
+    struct arena arena = {0};
     struct samples samples = {.arena = &arena, .better = 1, .named = "lr"};
-    struct chart chart = {.kind = CHART_LINES};
-    const struct chart_line *line;
+    json_t *chart = json_pack("{s:[]}", "panels"), *lines, *points;
 
     (void)state;
-    samples_add(&samples, "p", "low", "0.1", 8, 0.5);
-    samples_add(&samples, "p", "low", "0.1", 8, 0.7);
-    samples_add(&samples, "p", "low", "0.2", 8, 0.55);
-    samples_add(&samples, "p", "high", NULL, 8, 0.9);
-    samples_add(&samples, "p", "high", NULL, 1, (double)NAN);
-    samples_add(&samples, "p", "high", NULL, (double)NAN, 1);
-    samples_panels(&samples, &chart, axis, axis);
-    assert_int_equal(chart.panels, 1);
-    assert_int_equal(chart.panel[0].lines, 2);
-    line = &chart.panel[0].line[0];
-    assert_string_equal(line->name, "high");
-    assert_int_equal(line->points, 2);
-    assert_true(isnan(line->point[0].y));
-    line = &chart.panel[0].line[1];
-    assert_true(fabs(line->point[0].y - 0.6) < 1e-12);
-    assert_true(fabs(line->point[0].low - 0.5) < 1e-12);
-    assert_true(fabs(line->point[0].high - 0.7) < 1e-12);
-    assert_int_equal(line->point[0].count, 2);
-    assert_string_equal(line->point[0].note, "lr 0.1");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        samples_add(&samples, "p", rows[i].line,
+                    &(struct sample){.choice = rows[i].choice,
+                                     .seed = "1",
+                                     .x = rows[i].x,
+                                     .value = rows[i].value,
+                                     .status = RUN_DONE});
+    samples_panels(&samples, chart, axis, axis);
     assert_true(samples.chosen);
+    lines =
+        json_object_get(json_array_get(json_object_get(chart, "panels"), 0), "lines");
+    assert_int_equal(json_array_size(lines), 2);
+    assert_string_equal(
+        json_string_value(json_object_get(json_array_get(lines, 0), "name")), "low");
+    points = json_object_get(json_array_get(lines, 0), "points");
+    assert_int_equal(json_array_size(points), 2);
+    assert_true(
+        fabs(json_number_value(json_object_get(json_array_get(points, 1), "y")) -
+             0.52) < 1e-12);
+    assert_string_equal(
+        json_string_value(json_object_get(json_array_get(points, 1), "note")),
+        "lr 0.1");
+    points = json_object_get(json_array_get(lines, 1), "points");
+    assert_int_equal(json_array_size(points), 2);
+    assert_true(json_number_value(json_object_get(json_array_get(points, 0), "x")) < 2);
+    json_decref(chart);
     arena_free(&arena);
+}
+
+/* ---- the page ------------------------------------------------------------ */
+
+static void write_file(const char *folder, const char *name, const char *text)
+{
+    char path[256];
+    FILE *file;
+
+    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    file = fopen(path, "we");
+    assert_non_null(file);
+    (void)fputs(text, file);
+    assert_int_equal(fclose(file), 0);
+}
+
+static char *page_of(struct report *report, const struct page_assets *assets)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+
+    assert_non_null(out);
+    page_write(out, report, "a </script> title", assets);
+    assert_int_equal(fclose(out), 0);
+    assert_false(report->arena.failed);
+    return text;
+}
+
+static size_t count(const char *text, const char *part)
+{
+    size_t ret = 0;
+
+    for (; (text = strstr(text, part)) != NULL; text++)
+        ret++;
+    return ret;
+}
+
+static void test_page(void **state)
+{
+    char folder[] = "/tmp/gapless-unit-report.XXXXXX", path[256];
+    const char *dirs[1] = {folder};
+    struct page_assets assets = page_assets;
+    struct report report = {.target = 0.5};
+    struct gapless_error error = {0};
+    char *page;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    write_file(folder, "result.json",
+               "{\"rule\": \"</script><b>\", \"workers\": 2, \"seed\": 1, "
+               "\"final_accuracy\": 0.75, \"final_loss\": 0.5}");
+    write_file(folder, "metrics.jsonl",
+               "{\"elapsed\": 1.5, \"loss\": 2.25, \"accuracy\": 0.625}\n"
+               "{\"elapsed\": 3.5, \"loss\": 1.25, \"accuracy\": 0.75}\n");
+    assert_int_equal(report_load(&report, dirs, 1, &error), GAPLESS_OK);
+    assert_int_equal(report_runs(&report), 1);
+
+    assets.chart_js = "/*! the library's licence */";
+    page = page_of(&report, &assets);
+    assert_non_null(strstr(page, "/*! the library's licence */"));
+    assert_non_null(strstr(page, "class=\"plots\""));
+    assert_null(strstr(page, "id=\"no-charts\""));
+    assert_non_null(strstr(page, "<td>75.00 %</td>"));
+    assert_non_null(strstr(page, "<td>2.25</td>"));
+    assert_non_null(strstr(page, "\"seconds\":[1.5,3.5]"));
+    assert_int_equal(count(page, "</script>"), 3);
+    assert_null(strstr(page, "<b>"));
+    assert_null(strstr(page, "{{"));
+    free(page);
+
+    assets.chart_js = NULL; /* as built without libjs-chart.js */
+    page = page_of(&report, &assets);
+    assert_non_null(strstr(page, "id=\"no-charts\""));
+    assert_non_null(strstr(page, "apt-get install libjs-chart.js"));
+    assert_null(strstr(page, "class=\"plots\""));
+    assert_null(strstr(page, "new Chart"));
+    assert_non_null(strstr(page, "<td>75.00 %</td>"));
+    assert_non_null(strstr(page, "<td>2.25</td>"));
+    free(page);
+    report_free(&report);
+
+    for (int i = 0; i < 2; i++) {
+        (void)snprintf(path, sizeof path, "%s/%s", folder,
+                       i == 0 ? "result.json" : "metrics.jsonl");
+        assert_int_equal(unlink(path), 0);
+    }
+    assert_int_equal(rmdir(folder), 0);
 }
 
 static void test_nothing_to_report(void **state)
 {
     char folder[] = "/tmp/gapless-unit-report.XXXXXX";
     const char *dirs[1];
+    struct report report = {.target = 0};
     struct gapless_error error = {0};
 
     (void)state;
     assert_non_null(mkdtemp(folder));
     dirs[0] = folder;
-    assert_int_equal(report_write(dirs, 1, NULL, NULL, 0, &error), GAPLESS_MISSING);
+    assert_int_equal(report_load(&report, dirs, 1, &error), GAPLESS_MISSING);
     assert_non_null(strstr(error.text, folder));
-    assert_int_equal(report_write(dirs, 0, NULL, NULL, 0, &error), GAPLESS_INVALID);
+    report_free(&report);
+    assert_int_equal(report_load(&report, dirs, 0, &error), GAPLESS_INVALID);
+    report_free(&report);
     dirs[0] = "";
-    assert_int_equal(report_write(dirs, 1, NULL, NULL, 0, NULL), GAPLESS_MISSING);
+    assert_int_equal(report_load(&report, dirs, 1, NULL), GAPLESS_MISSING);
+    report_free(&report);
     assert_int_equal(rmdir(folder), 0); /* nothing was written into it */
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_escaping),   cmocka_unit_test(test_growing),
-        cmocka_unit_test(test_ticks),      cmocka_unit_test(test_ranges),
-        cmocka_unit_test(test_tick_texts), cmocka_unit_test(test_compare),
-        cmocka_unit_test(test_csv_rows),   cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_samples),    cmocka_unit_test(test_nothing_to_report),
+        cmocka_unit_test(test_escaping), cmocka_unit_test(test_compare),
+        cmocka_unit_test(test_csv),      cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_points),   cmocka_unit_test(test_panels),
+        cmocka_unit_test(test_page),     cmocka_unit_test(test_nothing_to_report),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,11 +1,11 @@
 /* Reading a study's folder: study.ini says what it is about, study.csv holds a row a
  * run, cells/NAME the files of each run. */
-#include "cluster/report/report_data.h"
+#include "cluster/report/data.h"
 
 #include <dirent.h>
 #include <ini.h>
 #include <math.h>
-#include <stdio.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +18,7 @@
 
 struct ini {
     struct report *report;
-    struct report_set *set;
+    struct set *set;
     const char *at; /* what is still to be read */
     bool broken;    /* the line goes on: the reader cut it */
 };
@@ -59,79 +59,78 @@ static char *next_line(char *ret, int room, void *from)
     return ret;
 }
 
-static void keep(struct ini *ini, const char **at, const char *value)
+static void target_read(struct ini *ini, const char *value)
 {
-    struct report_arena *arena = &ini->report->arena;
+    double target = text_number(value);
 
-    /* The second time it is the next line of the same paragraph. */
-    *at = *at == NULL ? arena_copy(arena, value)
-                      : arena_format(arena, "%s %s", *at, value);
+    if (!(target > 0 && target <= 1))
+        report_complain(ini->report, "%s/study.ini: target = %s is not a share",
+                        ini->set->folder, value);
+    else if (!(ini->report->target > 0))
+        ini->set->target = target;
 }
 
 static int on_value(void *context, const char *section, const char *name,
                     const char *value)
 {
     struct ini *ini = context;
-    struct report_set *set = ini->set;
+    struct arena *arena = &ini->report->arena;
+    struct set *set = ini->set;
+    const struct {
+        const char *name, **at;
+    } texts[] = {
+        {"title", &set->title}, {"about", &set->about}, {"chart", &set->chart}};
 
     if (strcmp(section, "study") != 0 || value[0] == '\0')
         return 1;
-    if (strcmp(name, "title") == 0)
-        keep(ini, &set->title, value);
-    else if (strcmp(name, "about") == 0)
-        keep(ini, &set->about, value);
-    else if (strcmp(name, "chart") == 0)
-        keep(ini, &set->chart, value);
-    else if (strcmp(name, "name") == 0)
-        set->name = arena_copy(&ini->report->arena, value);
-    else if (strcmp(name, "target") == 0) {
-        double target = report_parse(value);
-
-        if (target > 0 && target <= 1)
-            set->target = target;
-        else
-            report_complain(ini->report, "%s/study.ini: target = %s is not a share",
-                            set->folder, value);
-    }
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        if (strcmp(name, texts[i].name) == 0) /* twice: the next line of a paragraph */
+            *texts[i].at = *texts[i].at == NULL
+                               ? arena_copy(arena, value)
+                               : arena_format(arena, "%s %s", *texts[i].at, value);
+    if (strcmp(name, "name") == 0)
+        set->name = arena_copy(arena, value);
+    else if (strcmp(name, "target") == 0)
+        target_read(ini, value);
     return 1;
 }
 
-static void ini_read(struct report *report, struct report_set *set)
+static void ini_read(struct report *report, struct set *set)
 {
     const char *path = arena_format(&report->arena, "%s/study.ini", set->folder);
     struct ini ini = {.report = report, .set = set};
-    char reason[REPORT_WHY], *bytes = NULL;
+    char why[REPORT_WHY], *bytes = NULL;
     size_t size = 0;
-    int status = report_read(path, INI_BYTES_MAX, &bytes, &size, reason), line;
+    int status = report_read(path, INI_BYTES_MAX, &bytes, &size, why), line;
 
     if (status != GAPLESS_OK) {
-        report_complain(report, "%s: %s", path, reason);
+        report_complain(report, "%s: %s", path, why);
         return;
     }
     set->ini = arena_copy(&report->arena, bytes);
+    free(bytes);
     ini.at = set->ini;
     line = ini_parse_stream(next_line, &ini, on_value, &ini);
     if (line != 0)
         report_complain(report, "%s, near line %d: neither a section nor NAME = VALUE",
                         path, line);
-    free(bytes);
 }
 
 /* ---- study.csv ----------------------------------------------------------- */
 
-static bool header_read(struct report *report, struct report_set *set, const char **at)
+static bool header_read(struct report *report, struct set *set, const char **at)
 {
     const char **name;
-    size_t count = report_csv_row(&report->arena, at, &name);
+    size_t count = csv_row(&report->arena, at, &name);
 
     if (count == 0 || count > COLUMNS_MAX || strcmp(name[0], "cell") != 0)
         return false;
     set->column = name;
     set->columns = count;
     set->options = count > 1 && strcmp(name[1], "grid") == 0 ? 2 : 1;
-    set->results = report_column(set, "final_accuracy");
+    set->results = set_column(set, run_number_names[0]);
     return set->results != SIZE_MAX && set->results >= set->options &&
-           report_column(set, "status") != SIZE_MAX;
+           set_column(set, "status") != SIZE_MAX;
 }
 
 /* A name, not a path that leads elsewhere. */
@@ -141,35 +140,31 @@ static bool plain_name(const char *name)
            strcmp(name, "..") != 0;
 }
 
-static struct report_run *run_add(struct report *report, struct report_set *set,
-                                  const char *cell)
+static struct run *run_add(struct report *report, struct set *set, const char *cell)
 {
-    struct report_run *grown = arena_grow(&report->arena, set->run, set->runs,
-                                          sizeof *set->run),
-                      *run;
+    struct run *grown =
+        arena_grow(&report->arena, set->run, set->runs, sizeof *set->run);
 
     if (grown == NULL)
         return NULL;
     set->run = grown;
-    run = &grown[set->runs];
-    run->folder = arena_format(&report->arena, "%s/cells/%s", set->folder, cell);
-    run->field = arena_take(&report->arena, set->columns * sizeof *run->field);
-    run->place = set->runs;
-    if (run->field == NULL)
+    grown += set->runs;
+    grown->folder = arena_format(&report->arena, "%s/cells/%s", set->folder, cell);
+    grown->field = arena_take(&report->arena, set->columns * sizeof *grown->field);
+    if (grown->field == NULL)
         return NULL;
     set->runs++;
-    return run;
+    return grown;
 }
 
-static void rows_read(struct report *report, struct report_set *set, const char *path,
+static void rows_read(struct report *report, struct set *set, const char *path,
                       const char *at)
 {
     const char **field;
     size_t count;
 
-    for (unsigned row = 2; (count = report_csv_row(&report->arena, &at, &field)) > 0;
-         row++) {
-        struct report_run *run;
+    for (unsigned row = 2; (count = csv_row(&report->arena, &at, &field)) > 0; row++) {
+        struct run *run;
 
         if (count != set->columns || !plain_name(field[0])) {
             report_complain(
@@ -185,22 +180,22 @@ static void rows_read(struct report *report, struct report_set *set, const char 
         for (size_t c = 0; run != NULL && c < count; c++)
             run->field[c] = field[c][0] != '\0' ? field[c] : NULL;
         if (run != NULL)
-            report_run_read(report, set, run, false);
+            run_read(report, set, run, false);
     }
 }
 
 /* False: there is none, or it is not one. */
-static bool csv_read(struct report *report, struct report_set *set)
+static bool csv_read(struct report *report, struct set *set)
 {
     const char *path = arena_format(&report->arena, "%s/study.csv", set->folder), *at;
-    char reason[REPORT_WHY], *bytes = NULL;
+    char why[REPORT_WHY], *bytes = NULL;
     size_t size = 0;
-    int status = report_read(path, CSV_BYTES_MAX, &bytes, &size, reason);
+    int status = report_read(path, CSV_BYTES_MAX, &bytes, &size, why);
 
     if (status == GAPLESS_MISSING)
         return false;
     if (status != GAPLESS_OK) {
-        report_complain(report, "%s: %s", path, reason);
+        report_complain(report, "%s: %s", path, why);
         return false;
     }
     at = bytes;
@@ -213,11 +208,11 @@ static bool csv_read(struct report *report, struct report_set *set)
     return set->runs > 0;
 }
 
-/* ---- the cells, where no study.csv tells of them ------------------------- */
+/* ---- the cells, where there is no study.csv ------------------------------ */
 
 static int by_name(const struct dirent **a, const struct dirent **b)
 {
-    return report_compare((*a)->d_name, (*b)->d_name);
+    return text_compare((*a)->d_name, (*b)->d_name);
 }
 
 static int visible(const struct dirent *entry)
@@ -225,31 +220,32 @@ static int visible(const struct dirent *entry)
     return entry->d_name[0] != '.';
 }
 
-static void cells_read(struct report *report, struct report_set *set)
+static void cells_read(struct report *report, struct set *set)
 {
     const char *path = arena_format(&report->arena, "%s/cells", set->folder);
     struct dirent **entry = NULL;
     int count = scandir(path, &entry, visible, by_name);
 
-    report_run_columns(report, set);
+    run_columns(report, set);
     for (int i = 0; i < count; i++) {
-        struct report_run *run = set->runs < CELLS_MAX && set->columns > 0
-                                     ? run_add(report, set, entry[i]->d_name)
-                                     : NULL;
+        struct run *run = set->runs < CELLS_MAX && set->columns > 0
+                              ? run_add(report, set, entry[i]->d_name)
+                              : NULL;
 
         if (run != NULL) {
-            report_run_read(report, set, run, true);
+            run_read(report, set, run, true);
             run->field[0] = arena_copy(&report->arena, entry[i]->d_name);
         }
         free(entry[i]);
     }
     free(entry);
-    report_run_tidy(report, set);
+    run_columns_tidy(report, set);
 }
 
-void report_study_read(struct report *report, struct report_set *set)
+void study_folder_read(struct report *report, struct set *set)
 {
     set->study = true;
+    set->target = report->target > 0 ? report->target : REPORT_TARGET;
     ini_read(report, set);
     if (!csv_read(report, set))
         cells_read(report, set);

@@ -1,9 +1,13 @@
-/* Finding the runs and studies in the folders that were named. */
-#include "cluster/report/report_data.h"
+/* Finding the runs and studies in the folders that were named; files; small questions
+ * about what was read. */
+#include "cluster/report/data.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <stdio.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,11 +16,145 @@
 #define DEPTH_MAX 2 /* levels below a DIR in which runs are looked for */
 #define RUNS_MAX 100000u
 #define SEEN_MAX 20000u /* from this many on, no look for a folder named twice */
+#define NAMED_MAX 4000u /* plain runs kept apart by more than their folder */
+#define COMPLAINTS_MAX 200u
+
+/* ---- files --------------------------------------------------------------- */
+
+void report_complain(struct report *report, const char *format, ...)
+{
+    char text[1400];
+    const char **grown;
+    va_list list;
+
+    if (report->complaints == COMPLAINTS_MAX) {
+        report->complaints_more++;
+        return;
+    }
+    va_start(list, format);
+    (void)vsnprintf(text, sizeof text, format, list);
+    va_end(list);
+    grown = arena_grow(&report->arena, report->complaint, report->complaints,
+                       sizeof *grown);
+    if (grown == NULL)
+        return;
+    report->complaint = grown;
+    report->complaint[report->complaints++] = arena_copy(&report->arena, text);
+}
+
+static int read_open(int fd, size_t max, char **ret, size_t *size, char *why)
+{
+    struct stat info;
+    size_t used = 0, room;
+    char *bytes;
+
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+        (void)snprintf(why, REPORT_WHY, "it is not a regular file");
+        return GAPLESS_IO;
+    }
+    if ((uintmax_t)info.st_size > max) {
+        (void)snprintf(why, REPORT_WHY, "it is larger than %zu MiB", max >> 20);
+        return GAPLESS_CORRUPT;
+    }
+    room = (size_t)info.st_size;
+    bytes = malloc(room + 1);
+    if (bytes == NULL) {
+        (void)snprintf(why, REPORT_WHY, "no memory for it");
+        return GAPLESS_NO_MEMORY;
+    }
+    while (used < room) {
+        ssize_t got = read(fd, bytes + used, room - used);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0) {
+            (void)snprintf(why, REPORT_WHY, "%s", strerrordesc_np(errno));
+            free(bytes);
+            return GAPLESS_IO;
+        }
+        if (got == 0)
+            break;
+        used += (size_t)got;
+    }
+    bytes[used] = '\0';
+    *ret = bytes;
+    *size = used;
+    return GAPLESS_OK;
+}
+
+int report_read(const char *path, size_t max, char **ret, size_t *size, char *why)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), status; /* no FIFO blocks */
+
+    if (fd < 0) {
+        (void)snprintf(why, REPORT_WHY, "%s", strerrordesc_np(errno));
+        return errno == ENOENT || errno == ENOTDIR ? GAPLESS_MISSING : GAPLESS_IO;
+    }
+    status = read_open(fd, max, ret, size, why);
+    (void)close(fd);
+    return status;
+}
+
+/* ---- questions ----------------------------------------------------------- */
+
+size_t set_column(const struct set *set, const char *name)
+{
+    for (size_t i = 0; i < set->columns; i++)
+        if (strcmp(set->column[i], name) == 0)
+            return i;
+    return SIZE_MAX;
+}
+
+const char *run_field(const struct set *set, const struct run *run, const char *column)
+{
+    size_t at = set_column(set, column);
+
+    return at != SIZE_MAX && run->field[at] != NULL ? run->field[at] : "";
+}
+
+double run_number(const struct set *set, const struct run *run, const char *column)
+{
+    return text_number(run_field(set, run, column));
+}
+
+enum run_status run_status(const struct set *set, const struct run *run)
+{
+    const char *status = run_field(set, run, "status");
+
+    for (enum run_status i = RUN_MISSING; i <= RUN_FAILED; i++)
+        if (strcmp(status, run_status_name(i)) == 0)
+            return i;
+    return RUN_MISSING;
+}
+
+bool run_has_numbers(const struct set *set, const struct run *run)
+{
+    enum run_status status = run_status(set, run);
+
+    return status == RUN_DONE || status == RUN_DIVERGED || status == RUN_STOPPED;
+}
+
+size_t report_runs(const struct report *report)
+{
+    size_t ret = 0;
+
+    for (size_t i = 0; i < report->sets; i++)
+        ret += report->set[i].runs;
+    return ret;
+}
+
+void report_free(struct report *report)
+{
+    arena_free(&report->arena);
+    *report = (struct report){0};
+}
+
+/* ---- looking ------------------------------------------------------------- */
 
 struct finder {
     struct report *report;
-    struct report_set plain; /* the runs that belong to no study */
-    dev_t *device;           /* folders already read: one named twice counts once */
+    struct set plain; /* the runs that belong to no study */
+    dev_t *device;    /* folders already read: one named twice counts once */
     ino_t *inode;
     size_t seen, found;
 };
@@ -34,7 +172,7 @@ static bool has(const char *folder, const char *name)
 /* Notes the folder. False: it was noted before. */
 static bool fresh(struct finder *finder, const char *folder)
 {
-    struct report_arena *arena = &finder->report->arena;
+    struct arena *arena = &finder->report->arena;
     struct stat info;
     dev_t *devices;
     ino_t *inodes;
@@ -57,7 +195,7 @@ static bool fresh(struct finder *finder, const char *folder)
 }
 
 /* The last part of a path: "b" of "/a/b/". Of "." it is that of the real path. */
-static const char *last_part(struct report_arena *arena, const char *path)
+static const char *last_part(struct arena *arena, const char *path)
 {
     char *real = realpath(path, NULL);
     const char *slash, *ret;
@@ -73,7 +211,7 @@ static const char *last_part(struct report_arena *arena, const char *path)
 static void add_study(struct finder *finder, const char *folder)
 {
     struct report *report = finder->report;
-    struct report_set *grown =
+    struct set *grown =
         arena_grow(&report->arena, report->set, report->sets, sizeof *grown);
 
     if (grown == NULL)
@@ -82,7 +220,7 @@ static void add_study(struct finder *finder, const char *folder)
     grown += report->sets;
     grown->folder = arena_copy(&report->arena, folder);
     grown->name = last_part(&report->arena, folder);
-    report_study_read(report, grown);
+    study_folder_read(report, grown);
     if (grown->runs == 0) {
         report_complain(report, "%s: a study without a run", folder);
         memset(grown, 0, sizeof *grown);
@@ -94,26 +232,26 @@ static void add_study(struct finder *finder, const char *folder)
 static void add_run(struct finder *finder, const char *folder)
 {
     struct report *report = finder->report;
-    struct report_set *set = &finder->plain;
-    struct report_run *grown;
+    struct set *set = &finder->plain;
+    struct run *grown;
 
     if (set->runs == RUNS_MAX)
         return;
     if (set->columns == 0)
-        report_run_columns(report, set);
+        run_columns(report, set);
+    set->target = report->target > 0 ? report->target : REPORT_TARGET;
     grown = arena_grow(&report->arena, set->run, set->runs, sizeof *grown);
     if (grown == NULL)
         return;
     set->run = grown;
     grown += set->runs;
     grown->folder = arena_copy(&report->arena, folder);
-    grown->place = set->runs;
     grown->field =
         arena_take(&report->arena, (set->columns + 1) * sizeof *grown->field);
     if (grown->field == NULL || set->columns == 0)
         return;
     set->runs++;
-    report_run_read(report, set, grown, true);
+    run_read(report, set, grown, true);
     grown->field[0] = last_part(&report->arena, folder);
 }
 
@@ -124,7 +262,7 @@ static int visible(const struct dirent *entry)
 
 static int by_name(const struct dirent **a, const struct dirent **b)
 {
-    return report_compare((*a)->d_name, (*b)->d_name);
+    return text_compare((*a)->d_name, (*b)->d_name);
 }
 
 /* What a folder is; of one that is neither, what is in it. */
@@ -177,15 +315,29 @@ static int check(const char *dir, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
+/* Runs whose folders have the same name are called by their paths. */
+static void names_tell_apart(struct arena *arena, struct set *set)
+{
+    const char **name = arena_take(arena, set->runs * sizeof *name);
+
+    for (size_t i = 0; name != NULL && i < set->runs; i++)
+        name[i] = set->run[i].field[0];
+    for (size_t i = 0; name != NULL && i < set->runs && set->runs <= NAMED_MAX; i++)
+        for (size_t k = 0; k < set->runs; k++)
+            if (k != i && strcmp(name[k], name[i]) == 0)
+                set->run[i].field[0] = set->run[i].folder;
+}
+
 /* The plain runs are a set too, if there are any: the last. */
 static void add_plain(struct finder *finder, const char *dir)
 {
     struct report *report = finder->report;
-    struct report_set *grown;
+    struct set *grown;
 
     if (finder->plain.runs == 0)
         return;
-    report_run_tidy(report, &finder->plain);
+    run_columns_tidy(report, &finder->plain);
+    names_tell_apart(&report->arena, &finder->plain);
     grown = arena_grow(&report->arena, report->set, report->sets, sizeof *grown);
     if (grown == NULL)
         return;
@@ -201,6 +353,9 @@ int report_load(struct report *report, const char *const *dirs, size_t count,
     struct finder finder = {.report = report};
     size_t before = 0;
 
+    if (count == 0)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "name the folder of a run or a study");
     for (size_t i = 0; i < count; i++) {
         int status = check(dirs[i], error);
 
@@ -213,16 +368,16 @@ int report_load(struct report *report, const char *const *dirs, size_t count,
             return gapless_error_set(
                 error, GAPLESS_MISSING, 0,
                 "there is no run in %.300s: name a folder that train, simulate or "
-                "study "
-                "wrote (one with result.json or study.ini), or one that holds such",
+                "study wrote (one with result.json or study.ini), or one that holds "
+                "such",
                 dirs[i]);
         before = finder.found;
     }
-    add_plain(&finder, count > 0 ? dirs[0] : ".");
+    add_plain(&finder, dirs[0]);
     if (report->arena.failed)
         return gapless_error_set(
             error, GAPLESS_NO_MEMORY, 0,
-            "no memory for this many runs: report on fewer at a time");
+            "no memory for all these runs: report on fewer at a time");
     if (report->sets == 0)
         return gapless_error_set(error, GAPLESS_MISSING, 0,
                                  "no run could be read%s%.360s",
