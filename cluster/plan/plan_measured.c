@@ -1,10 +1,14 @@
 /* What was measured: the figures of bench/results, and files of gapless bench. */
 #include "cluster/plan/plan.h"
+#include "engine/base/text_file.h"
 
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#define FILE_MAX (16u << 20)
 
 /* bench/results/rules.json: ns an element at 50,890, 1 Mi and 25.6 Mi elements, one
  * thread. A test holds this table against the file. */
@@ -223,14 +227,20 @@ int plan_measured_read(const char *path, struct plan_measured *ret,
                        struct gapless_error *error)
 {
     json_error_t reason;
-    json_t *root = json_load_file(path, 0, &reason);
+    json_t *root;
     const char *kind;
-    int status = GAPLESS_OK;
+    char *text;
+    size_t bytes;
+    int status = text_file_all(path, "the figures", FILE_MAX, &text, &bytes, error);
 
+    if (status != GAPLESS_OK)
+        return status;
+    root = json_loadb(text, bytes, 0, &reason);
+    free(text);
     if (root == NULL)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
-                                 "%.200s cannot be read as JSON: %.120s", path,
-                                 reason.text);
+                                 "%.200s:%d: cannot be read as JSON: %.120s", path,
+                                 reason.line, reason.text);
     kind = text_of(root, "benchmark");
     if (strcmp(kind, "rules") == 0)
         read_rules(root, path, ret);

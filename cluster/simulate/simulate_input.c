@@ -2,8 +2,8 @@
 #include "cluster/simulate/simulate.h"
 
 #include "cluster/options/parse.h"
+#include "engine/base/text_file.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +15,7 @@
 #define EVENTS_EXAMPLE "\"40s kill 3; 60s join 2; 70s stall 5 for 10s\""
 #define CLOCKS "homogeneous, heterogeneous, round-robin"
 #define LINE_MAX_BYTES 256
+#define FILE_MAX (64u << 20)
 
 /* ---- events -------------------------------------------------------------- */
 
@@ -313,27 +314,20 @@ static int read_time(struct table *table, char *line, struct gapless_error *erro
     return add_time(table, worker, seconds, error);
 }
 
-static int read_times(FILE *file, struct table *table, struct gapless_error *error)
+static int read_times(struct text_file *file, struct table *table,
+                      struct gapless_error *error)
 {
-    char line[LINE_MAX_BYTES];
-    int status = GAPLESS_OK;
+    char *line;
+    int status;
 
-    while (status == GAPLESS_OK && fgets(line, sizeof line, file) != NULL) {
-        size_t bytes = strlen(line);
-
-        table->line++;
-        if (bytes == 0 || (line[bytes - 1] != '\n' && fgetc(file) != EOF))
-            return gapless_error_set(error, GAPLESS_CORRUPT, 0,
-                                     "%.150s:%u: a line of more than %d characters, or "
-                                     "not a text",
-                                     table->path, table->line, LINE_MAX_BYTES - 2);
-        line[strcspn(line, "#\n")] = '\0';
+    while ((status = text_file_line(file, &line, error)) == GAPLESS_OK) {
+        table->line = (unsigned)file->line;
+        line[strcspn(line, "#")] = '\0';
         status = read_time(table, line, error);
+        if (status != GAPLESS_OK)
+            return status;
     }
-    if (status == GAPLESS_OK && ferror(file) != 0)
-        status = gapless_error_set(error, GAPLESS_IO, errno, "cannot read %.150s",
-                                   table->path);
-    return status;
+    return status == GAPLESS_STOPPED ? GAPLESS_OK : status;
 }
 
 static int check_times(const struct table *table, uint32_t workers,
@@ -371,13 +365,11 @@ static const char *clock_at(const void *context, unsigned index)
     return index < sizeof names / sizeof names[0] ? names[index] : NULL;
 }
 
-static int no_clock(const char *text, int os, struct gapless_error *error)
+/* A name that is no file: a clock, mistyped? */
+static int no_clock(const char *text, struct gapless_error *error)
 {
     const char *near = parse_nearest(text, clock_at, NULL);
 
-    if (os != ENOENT || strchr(text, '/') != NULL)
-        return gapless_error_set(error, GAPLESS_IO, os,
-                                 "cannot read the batch times of --clock %.150s", text);
     return gapless_error_set(error, GAPLESS_INVALID, 0,
                              "--clock must be one of: " CLOCKS
                              ", or a file; '%.60s' is neither%s%s%s",
@@ -394,7 +386,7 @@ int simulate_clock(const char *text, uint32_t workers, enum gapless_clock *ret,
                                                 GAPLESS_CLOCK_ROUND_ROBIN};
     struct table table = {.path = text};
     const char *name;
-    FILE *file;
+    struct text_file file;
     int status;
 
     for (unsigned i = 0; (name = clock_at(NULL, i)) != NULL; i++)
@@ -402,11 +394,13 @@ int simulate_clock(const char *text, uint32_t workers, enum gapless_clock *ret,
             *ret = clocks[i];
             return GAPLESS_OK;
         }
-    file = fopen(text, "re");
-    if (file == NULL)
-        return no_clock(text, errno, error);
-    status = read_times(file, &table, error);
-    (void)fclose(file);
+    status = text_file_open(&file, text, "the batch times of --clock", FILE_MAX,
+                            LINE_MAX_BYTES, error);
+    if (status == GAPLESS_MISSING && strchr(text, '/') == NULL)
+        return no_clock(text, error);
+    if (status == GAPLESS_OK)
+        status = read_times(&file, &table, error);
+    text_file_close(&file);
     if (status == GAPLESS_OK)
         status = check_times(&table, workers, error);
     if (status != GAPLESS_OK) {

@@ -1,6 +1,7 @@
 /* gapless study: the runs of an INI file, on all processors; one that was stopped goes
  * on. */
 #include "cluster/study/study.h"
+#include "engine/base/text_file.h"
 
 #include "cluster/program/program.h"
 #include "cluster/report/report.h"
@@ -62,17 +63,13 @@ static int take_lock(const char *folder, int *ret, struct gapless_error *error)
 static int copy_file(const char *from, const char *folder, struct gapless_error *error)
 {
     char path[RESULTS_PATH_MAX], *text = NULL;
-    size_t size = 0;
-    ssize_t bytes = 0;
-    FILE *file = fopen(from, "re");
+    size_t bytes = 0;
     int status = results_path(folder, "study.ini", path, error);
 
-    if (file == NULL)
-        return gapless_error_set(error, GAPLESS_IO, errno, "cannot read %.200s", from);
-    bytes = getdelim(&text, &size, '\0', file);
-    (void)fclose(file);
     if (status == GAPLESS_OK)
-        status = results_file(path, text, bytes > 0 ? (size_t)bytes : 0, error);
+        status = text_file_all(from, "the study", STUDY_FILE_MAX, &text, &bytes, error);
+    if (status == GAPLESS_OK)
+        status = results_file(path, text, bytes, error);
     free(text);
     return status;
 }

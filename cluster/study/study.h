@@ -32,6 +32,7 @@
 
 /* ---- the file ------------------------------------------------------------ */
 
+#define STUDY_FILE_MAX (1u << 20) /* bytes of the INI file */
 #define STUDY_NAME_MAX 64
 #define STUDY_TITLE_MAX 160
 #define STUDY_TARGET 0.85 /* accuracy, where the study names none */

@@ -1,15 +1,16 @@
 /* Reads a study's INI file. The library takes lines apart; lines are counted here,
  * where they are handed to it, because its handlers do not get them. */
 #include "cluster/study/study.h"
+#include "engine/base/text_file.h"
 
 #include <ctype.h>
-#include <errno.h>
 #include <ini.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define BLANKS " \t\r\n"
+#define LINE_MAX_BYTES (64u << 10) /* the library takes far less, and says so */
 
 enum section {
     SECTION_NONE,
@@ -19,7 +20,7 @@ enum section {
 };
 
 struct reading {
-    FILE *stream;
+    struct text_file file;
     struct study *study;
     struct gapless_error *error;
     int status;
@@ -154,8 +155,6 @@ static bool line_look(struct reading *reading, const char *line)
 {
     const char *text = line, *end;
 
-    if (reading->line == 1 && strncmp(text, "\xef\xbb\xbf", 3) == 0)
-        text += 3;
     reading->indented = *text == ' ' || *text == '\t';
     text += strspn(text, BLANKS);
     if (*text != '[' || (reading->indented && reading->last != 0))
@@ -170,24 +169,28 @@ static bool line_look(struct reading *reading, const char *line)
 static char *next_line(char *ret, int size, void *context)
 {
     struct reading *reading = context;
-    size_t bytes;
+    char *line;
+    int status;
 
-    if (reading->status != GAPLESS_OK || fgets(ret, size, reading->stream) == NULL)
+    if (reading->status != GAPLESS_OK)
         return NULL;
-    reading->line++;
-    bytes = strlen(ret);
-    if (bytes == 0 || ret[bytes - 1] != '\n') {
-        if (bytes + 1 >= (size_t)size)
-            (void)refuse(reading, reading->line,
-                         "the line is longer than %d bytes: go on in the next one, "
-                         "which then begins with a blank",
-                         size - 2);
-        else if (!feof(reading->stream))
-            (void)refuse(reading, reading->line, "this is not a text file");
+    status = text_file_line(&reading->file, &line, reading->error);
+    if (status == GAPLESS_STOPPED)
+        return NULL;
+    reading->line = (unsigned)reading->file.line;
+    if (status != GAPLESS_OK) {
+        reading->failed_line = reading->line;
+        reading->status = status;
+        return NULL;
     }
-    if (reading->status != GAPLESS_OK || !line_look(reading, ret))
+    if (snprintf(ret, (size_t)size, "%s\n", line) >= size) {
+        (void)refuse(reading, reading->line,
+                     "the line is longer than %d bytes: go on in the next one, "
+                     "which then begins with a blank",
+                     size - 2);
         return NULL;
-    return ret;
+    }
+    return line_look(reading, ret) ? ret : NULL;
 }
 
 /* ---- keys and values ----------------------------------------------------- */
@@ -374,46 +377,50 @@ static bool some_grid(struct reading *reading)
     return reading->study->grids > 0 || grid_begin(reading, "run", 3);
 }
 
-int study_read_stream(FILE *stream, const char *path, struct study *ret,
-                      struct gapless_error *error)
+/* Of an open file, which it closes. */
+static int read_lines(struct reading *reading, struct study *ret)
 {
-    struct study study = {.target = STUDY_TARGET, .about = ""};
-    struct reading reading = {.stream = stream, .study = &study, .error = error};
-    int wrong;
+    struct study *study = reading->study;
+    int wrong = ini_parse_stream(next_line, reading, handle, reading);
 
-    (void)snprintf(study.path, sizeof study.path, "%s", path);
-    wrong = ini_parse_stream(next_line, &reading, handle, &reading);
+    text_file_close(&reading->file);
     if (wrong > 0 &&
-        (reading.status == GAPLESS_OK || (unsigned)wrong < reading.failed_line)) {
-        reading.status = GAPLESS_OK;
-        (void)refuse(&reading, (unsigned)wrong,
+        (reading->status == GAPLESS_OK || (unsigned)wrong < reading->failed_line)) {
+        reading->status = GAPLESS_OK;
+        (void)refuse(reading, (unsigned)wrong,
                      "this is neither NAME = VALUE, nor a [section], nor a comment "
                      "(; or #)");
     }
     if (wrong == -2)
-        (void)no_memory(&reading);
-    if (reading.status == GAPLESS_OK && ferror(stream))
-        reading.status =
-            gapless_error_set(error, GAPLESS_IO, errno, "cannot read %.200s", path);
-    if (reading.status == GAPLESS_OK && some_grid(&reading))
-        reading.status = study_resolve(&study, error);
-    if (reading.status != GAPLESS_OK) {
-        study_close(&study);
-        return reading.status;
+        (void)no_memory(reading);
+    if (reading->status == GAPLESS_OK && some_grid(reading))
+        reading->status = study_resolve(study, reading->error);
+    if (reading->status != GAPLESS_OK) {
+        study_close(study);
+        return reading->status;
     }
-    *ret = study;
+    *ret = *study;
     return GAPLESS_OK;
+}
+
+int study_read_stream(FILE *stream, const char *path, struct study *ret,
+                      struct gapless_error *error)
+{
+    struct study study = {.target = STUDY_TARGET, .about = ""};
+    struct reading reading = {.study = &study, .error = error};
+    int status = text_file_stream(&reading.file, stream, path, LINE_MAX_BYTES, error);
+
+    (void)snprintf(study.path, sizeof study.path, "%s", path);
+    return status == GAPLESS_OK ? read_lines(&reading, ret) : status;
 }
 
 int study_read(const char *path, struct study *ret, struct gapless_error *error)
 {
-    FILE *stream = fopen(path, "re");
-    int status;
+    struct study study = {.target = STUDY_TARGET, .about = ""};
+    struct reading reading = {.study = &study, .error = error};
+    int status = text_file_open(&reading.file, path, "the study", STUDY_FILE_MAX,
+                                LINE_MAX_BYTES, error);
 
-    if (stream == NULL)
-        return gapless_error_set(error, GAPLESS_IO, errno,
-                                 "cannot read the study %.200s", path);
-    status = study_read_stream(stream, path, ret, error);
-    (void)fclose(stream);
-    return status;
+    (void)snprintf(study.path, sizeof study.path, "%s", path);
+    return status == GAPLESS_OK ? read_lines(&reading, ret) : status;
 }

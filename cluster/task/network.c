@@ -64,7 +64,7 @@ static int read_file(int fd, const char *path, unsigned char *ret, size_t max,
 int network_token(const char *path, void *ret, size_t *ret_bytes,
                   struct gapless_error *error)
 {
-    unsigned char text[NETWORK_TOKEN_MAX + 2]; /* a newline, and one that is too many */
+    unsigned char text[NETWORK_TOKEN_MAX + 3]; /* the end of a line, and one too many */
     size_t bytes = 0;
     int status;
     /* Not to wait for a writer into a pipe. */
@@ -81,8 +81,10 @@ int network_token(const char *path, void *ret, size_t *ret_bytes,
         status = read_file(fd, path, text, sizeof text, &bytes, error);
     (void)close(fd);
     if (status == GAPLESS_OK) {
-        if (bytes > 0 && text[bytes - 1] == '\n')
+        if (bytes > 0 && text[bytes - 1] == '\n') {
             bytes--;
+            bytes -= bytes > 0 && text[bytes - 1] == '\r'; /* as on other systems */
+        }
         if (bytes < NETWORK_TOKEN_MIN || bytes > NETWORK_TOKEN_MAX)
             status = gapless_error_set(
                 error, GAPLESS_INVALID, 0,

@@ -1,5 +1,6 @@
 /* Records: writing and reading. */
 #include "engine/run/record.h"
+#include "engine/base/text_file.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -9,6 +10,7 @@
 
 #define FIRST_LINE "gapless-record 1\n"
 #define LINE_BYTES 1024
+#define FILE_MAX (16ull << 30)
 #define NOTE_MAX 65536u
 #define BUFFER_BYTES (1u << 20) /* so that a line seldom costs a call of the system */
 
@@ -123,10 +125,10 @@ void record_finish(struct record_writer *w)
 /* ---- reading ------------------------------------------------------------- */
 
 struct reading {
-    FILE *file;
+    struct text_file file;
     struct record *record;
-    char line[LINE_BYTES];
-    uint64_t number;
+    const char *line;
+    int status; /* of the file, when there is no more line */
     size_t room, note_bytes;
     struct gapless_error *error;
 };
@@ -136,25 +138,28 @@ static int wrong(const struct reading *r, const char *what)
     return gapless_error_set(r->error, GAPLESS_CORRUPT, 0,
                              "%.200s:%" PRIu64 ": %s: '%.60s'; is it a record that "
                              "gapless train --record wrote?",
-                             r->record->path, r->number, what, r->line);
+                             r->record->path, r->file.line, what, r->line);
 }
 
-/* The next whole line, without its end. False: there is none. */
+/* The next whole line, without its end. False: there is none, and r->status says why. */
 static bool next_line(struct reading *r)
 {
-    size_t length;
+    char *line;
 
-    r->number++;
-    if (fgets(r->line, sizeof r->line, r->file) == NULL)
+    r->status = text_file_line(&r->file, &line, r->error);
+    if (r->status != GAPLESS_OK)
         return false;
-    length = strlen(r->line);
-    if (length == 0 || r->line[length - 1] != '\n') {
-        if (length + 1 < sizeof r->line)
-            return false; /* cut short: the master was killed while it wrote */
-        return true;      /* too long: refused by its reader */
-    }
-    r->line[length - 1] = '\0';
-    return true;
+    r->line = line;
+    if (!r->file.ended)
+        r->status =
+            GAPLESS_STOPPED; /* cut short: the master was killed while it wrote */
+    return r->file.ended;
+}
+
+/* What a loop over lines ends with. */
+static int ended(const struct reading *r)
+{
+    return r->status == GAPLESS_STOPPED ? GAPLESS_OK : r->status;
 }
 
 /* A number at *at, which moves behind it and one blank. */
@@ -218,7 +223,9 @@ static int read_head(struct reading *r)
     bool model = false, run = false;
     int status;
 
-    if (!next_line(r) || strcmp(r->line, "gapless-record 1") != 0)
+    if (!next_line(r) && ended(r) != GAPLESS_OK)
+        return r->status;
+    if (r->status != GAPLESS_OK || strcmp(r->line, "gapless-record 1") != 0)
         return wrong(r, "this is not the first line of a record");
     while (next_line(r)) {
         const char *at = r->line;
@@ -248,13 +255,14 @@ static int read_head(struct reading *r)
             return wrong(r, "cannot be understood");
         }
     }
-    return wrong(r, "the record ends within its head");
+    return ended(r) == GAPLESS_OK ? wrong(r, "the record ends within its head")
+                                  : r->status;
 }
 
 /* One line behind `begin`. */
 static bool read_event(const struct reading *r, struct record_event *ret)
 {
-    *ret = (struct record_event){.line = r->number};
+    *ret = (struct record_event){.line = r->file.line};
     for (size_t k = 0; k < WORDS; k++) {
         const char *at = r->line;
 
@@ -307,12 +315,12 @@ static int read_events(struct reading *r)
         before = event.at_ns;
         status = add_event(r, &event);
     }
-    return status;
+    return status == GAPLESS_OK ? ended(r) : status;
 }
 
 int record_read(const char *path, struct record **ret, struct gapless_error *error)
 {
-    struct reading r = {.error = error};
+    struct reading r = {.error = error, .line = ""};
     int status;
 
     r.record = calloc(1, sizeof *r.record);
@@ -321,20 +329,12 @@ int record_read(const char *path, struct record **ret, struct gapless_error *err
         return GAPLESS_NO_MEMORY;
     }
     (void)snprintf(r.record->path, sizeof r.record->path, "%s", path);
-    r.file = fopen(path, "re");
-    if (r.file == NULL) {
-        (void)gapless_error_set(error, GAPLESS_IO, errno,
-                                "cannot read the record %.200s", path);
-        record_free(r.record);
-        return GAPLESS_IO;
-    }
-    status = read_head(&r);
+    status = text_file_open(&r.file, path, "the record", FILE_MAX, LINE_BYTES, error);
+    if (status == GAPLESS_OK)
+        status = read_head(&r);
     if (status == GAPLESS_OK)
         status = read_events(&r);
-    if (status == GAPLESS_OK && ferror(r.file) != 0)
-        status = gapless_error_set(error, GAPLESS_IO, errno,
-                                   "cannot read the record %.200s", path);
-    (void)fclose(r.file);
+    text_file_close(&r.file);
     if (status != GAPLESS_OK) {
         record_free(r.record);
         return status;

@@ -394,7 +394,7 @@ static const struct {
     {NULL, "simulate --clok x", 2, "did you mean --clock?"},
     {NULL, "simulate --clock homogenous", 2, "did you mean 'homogeneous'?"},
     {NULL, "simulate --clock /nowhere/times", 1, "/nowhere/times"},
-    {NULL, "simulate --clock /dev/null", 1, "no batch time in it"},
+    {NULL, "simulate --clock /dev/null", 2, "no regular file"},
     {NULL, "simulate --events 1s", 2, "event 1, '1s'"},
     {NULL, "simulate --events 1s\tkill\t8", 2, "no worker 8"},
     {"GAPLESS_EVENTS=x", "simulate", 2, "event 1, 'x'"},

@@ -251,6 +251,9 @@ static void test_token_sizes(void **state)
     text[16] = text[17] = '\n'; /* one of two */
     write_token(text, 18, 0600);
     taken(17);
+    text[16] = '\r'; /* the end of a line of another system */
+    write_token(text, 18, 0600);
+    taken(16);
     text[16] = text[17] = 't';
     write_token(text, NETWORK_TOKEN_MAX, 0600);
     taken(NETWORK_TOKEN_MAX);
