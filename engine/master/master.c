@@ -1,9 +1,10 @@
-/* The master: open, the loop (poll, step, perform), close. */
-#include "engine/master/passes_gpu.h"
+/* The master's loop: poll, step, perform. */
+#include "engine/master/master.h"
 
 #include "engine/run/checkpoint.h"
 #include "engine/run/network.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -43,10 +44,7 @@ static void ready_one(struct gapless_master *m, uint32_t w, uint32_t range)
     cw->ready = cw->refresh = false;
     note = cw->stop ? NOTE(NOTE_OVER, 0)
                     : NOTE(NOTE_READY, range == CORE_ALL ? NOTE_ALL_RANGES : range);
-    if (m->gpu != NULL)
-        gpu_later(m, w, note);
-    else
-        master_notify(m, w, note);
+    m->passes->notify(m, w, note);
 }
 
 static void ready(struct gapless_master *m, uint32_t w, uint32_t range)
@@ -60,20 +58,25 @@ static void ready(struct gapless_master *m, uint32_t w, uint32_t range)
             ready_one(m, w, CORE_ALL);
 }
 
-static void feed(struct gapless_master *m, const struct core_event *event);
+/* Memory has changed: the core counts that before it looks at anything else. */
+static void applied(struct gapless_master *m, uint32_t worker, uint32_t range,
+                    bool finite, uint32_t ranges)
+{
+    queue_add_first(&m->queue,
+                    &(struct core_event){.kind = CORE_APPLIED,
+                                         .worker = worker,
+                                         .range = range,
+                                         .finite = finite,
+                                         .now_ns = m->transport->now_ns(m->tp),
+                                         .applied = ranges});
+}
 
 static void apply(struct gapless_master *m, uint32_t worker, uint32_t range)
 {
     uint32_t ranges = range == CORE_ALL ? m->layout.ranges_count : 1;
-    uint32_t applied = pass_apply(m, worker, range);
+    uint32_t done = pass_apply(m, worker, range);
 
-    feed(m, &(struct core_event){.kind = CORE_APPLIED,
-                                 .worker = worker,
-                                 .range = range,
-                                 .finite = applied == ranges,
-                                 .now_ns = m->transport->now_ns(m->tp),
-                                 .applied = applied});
-    pass_record(m, worker);
+    applied(m, worker, range, done == ranges, done);
 }
 
 static void perform(struct gapless_master *m, const struct core_action *action)
@@ -86,7 +89,7 @@ static void perform(struct gapless_master *m, const struct core_action *action)
         apply(m, action->worker, action->range);
         break;
     case CORE_ROUND:
-        master_event(m, CORE_APPLIED, CORE_ALL, CORE_ALL, pass_round(m));
+        applied(m, CORE_ALL, CORE_ALL, pass_round(m), 0);
         break;
     case CORE_READY:
         ready(m, action->worker, action->range);
@@ -183,17 +186,19 @@ static void record_event(struct gapless_master *m, const struct core_event *even
     record_add(m->record, &line);
 }
 
-static void feed(struct gapless_master *m, const struct core_event *event)
+/* One event: what follows from it is performed and counted. */
+static void step(struct gapless_master *m, const struct core_event *event)
 {
     uint32_t worker = event->worker;
-    uint64_t dropped = m->core->dropped;
+    bool one = worker < m->core->config.workers_max;
+    double rate = event->kind == CORE_LOCAL ? pass_local_begin(m, worker) : 0;
+    uint64_t dropped = m->core->dropped, consumed = m->core->consumed, read = 0;
     enum core_phase phase = m->core->phase;
     struct core_worker was = {0};
-    uint64_t read = 0;
     struct todo todo;
     uint32_t i;
 
-    if (m->record != NULL && worker < m->core->config.workers_max) {
+    if (m->record != NULL && one) {
         was = m->core->worker[worker];
         read = core_version(m->core, 0) - core_lag(m->core, worker, 0);
     }
@@ -201,21 +206,36 @@ static void feed(struct gapless_master *m, const struct core_event *event)
         return;
     if (m->record != NULL)
         record_event(m, event, &was, phase, read, &todo);
-    if (worker < m->core->config.workers_max && m->core->dropped > dropped)
+    if (one && m->core->dropped > dropped)
         shared_stats_workers(m->shared_stats)[worker].dropped +=
             m->core->dropped - dropped;
     for (i = 0; i < todo.count; i++)
         perform(m, &todo.action[i]);
+    if (event->kind == CORE_APPLIED && one)
+        pass_record(m, worker); /* now that the worker has its note */
+    if (event->kind == CORE_LOCAL && m->core->consumed > consumed)
+        pass_local_count(m, worker, rate);
+}
+
+void master_drain(struct gapless_master *m)
+{
+    struct core_event event;
+
+    assert(!m->queue.draining);
+    m->queue.draining = true;
+    while (queue_take(&m->queue, &event))
+        step(m, &event);
+    m->queue.draining = false;
 }
 
 void master_event(struct gapless_master *m, enum core_event_kind kind, uint32_t worker,
                   uint32_t range, bool finite)
 {
-    feed(m, &(struct core_event){.kind = kind,
-                                 .worker = worker,
-                                 .range = range,
-                                 .finite = finite,
-                                 .now_ns = m->transport->now_ns(m->tp)});
+    queue_add(&m->queue, &(struct core_event){.kind = kind,
+                                              .worker = worker,
+                                              .range = range,
+                                              .finite = finite,
+                                              .now_ns = m->transport->now_ns(m->tp)});
 }
 
 /* An observer found every read torn: one copy, between two updates. Seldom, so that
@@ -226,11 +246,10 @@ static void copy_for_observer(struct gapless_master *m)
 
     if (m->copied_ns != 0 && now - m->copied_ns < COPY_EVERY_NS)
         return;
+    if (m->passes->drain(m, NULL) != GAPLESS_OK)
+        return; /* the run ends with this batch */
     m->copied_ns = now;
-    if (m->gpu != NULL) {
-        gpu_drain(m);
-        gpu_theta(m);
-    }
+    m->passes->theta(m);
     seq_write_begin(&m->shared_stats->copy);
     memcpy(m->copy_region.base, m->theta, (size_t)m->layout.count * sizeof(float));
     m->shared_stats->copy_version = core_version(m->core, 0);
@@ -256,7 +275,7 @@ static void on_note(struct gapless_master *m, tp_peer peer, uint32_t note)
     else if (NOTE_WHAT(note) == NOTE_BAD)
         master_event(m, CORE_GRADIENT, who->worker, 0, false);
     else if (NOTE_WHAT(note) == NOTE_LOCAL)
-        pass_local(m, who->worker);
+        master_event(m, CORE_LOCAL, who->worker, 0, true);
     else
         door_drop(m, who->worker, CORE_BROKE_PROTOCOL);
 }
@@ -283,17 +302,20 @@ static void on_event(struct gapless_master *m, const struct tp_event *e)
     case TP_DONE:
         break; /* the master puts and gets nothing itself */
     }
+    master_drain(m);
 }
 
 static void tick(struct gapless_master *m, uint64_t now_ns)
 {
     if (flag_word_read(&m->stop) != 0)
         master_event(m, CORE_STOP, 0, 0, true);
+    master_drain(m);
     if (now_ns - m->ticked_ns < TICK_NS || m->untimed)
         return;
     m->ticked_ns = now_ns;
     door_tick(m, now_ns);
     master_event(m, CORE_TICK, 0, 0, true);
+    master_drain(m);
 }
 
 static bool is_over(const struct gapless_master *m)
@@ -312,13 +334,18 @@ static int transport_failed(const struct gapless_master *m, int status,
                                                     : gapless_strerror(status));
 }
 
-/* All of a batch of events is done, or a GPU has failed: then no worker was answered. */
-static bool gpu_went_wrong(struct gapless_master *m, struct gapless_error *error)
+/* All that a batch of events led to is done, counted and sent. A worker that has no
+ * room for its note goes, and what follows from that is done, too: each time round
+ * takes one out. */
+static int finish_batch(struct gapless_master *m, struct gapless_error *error)
 {
-    gpu_drain(m);
-    if (m->gpu->error.status != GAPLESS_OK && error != NULL)
-        *error = m->gpu->error;
-    return m->gpu->error.status != GAPLESS_OK;
+    int status = m->passes->drain(m, error);
+
+    while (status == GAPLESS_OK && m->queue.count > 0) {
+        master_drain(m);
+        status = m->passes->drain(m, error);
+    }
+    return status;
 }
 
 int gapless_master_run(struct gapless_master *m, int64_t timeout_ns,
@@ -341,15 +368,15 @@ int gapless_master_run(struct gapless_master *m, int64_t timeout_ns,
                                                 : TICK_NS);
         if (n < 0)
             return transport_failed(m, n, error);
-        if (m->gpu != NULL)
-            gpu_landing(m, m->events, n);
+        m->passes->begin(m, m->events, n);
         for (i = 0; i < n; i++)
             on_event(m, &m->events[i]);
         now = m->transport->now_ns(m->tp);
         now += now == began ? 1 : 0;
         tick(m, now);
-        if (m->gpu != NULL && gpu_went_wrong(m, error))
-            return m->gpu->error.status;
+        n = finish_batch(m, error);
+        if (n != GAPLESS_OK)
+            return n;
         publish(m, now);
     }
 }
@@ -377,8 +404,7 @@ int gapless_master_worker_stats(const struct gapless_master *m, uint32_t worker,
 
 const float *gapless_master_params(const struct gapless_master *m)
 {
-    if (m->gpu != NULL)
-        gpu_theta(m);
+    m->passes->theta(m);
     return m->theta;
 }
 
@@ -398,6 +424,12 @@ int gapless_master_save(const struct gapless_master *m, const char *path,
     (void)snprintf(gradients, sizeof gradients, "%llu",
                    (unsigned long long)m->core->consumed);
     return checkpoint_save(&m->layout, gapless_master_params(m), path, metadata, error);
+}
+
+void gapless_master_device(const struct gapless_master *m, char *ret, size_t bytes)
+{
+    if (bytes > 0)
+        (void)snprintf(ret, bytes, "%s", m->passes->describe(m));
 }
 
 void gapless_master_traffic(const struct gapless_master *m, struct gapless_traffic *ret)

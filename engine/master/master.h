@@ -9,6 +9,7 @@
 #include "engine/rules/element.h"
 #include "engine/run/layout.h"
 #include "engine/master/core.h"
+#include "engine/master/queue.h"
 #include "engine/run/record.h"
 #include "engine/run/schedule.h"
 #include "engine/run/wire.h"
@@ -57,14 +58,44 @@ struct master_slot {
     bool complete; /* applied in all ranges; pass_record has not counted it yet */
 };
 
-/* How passes are carried out: on this processor (passes_cpu.c) or on GPUs
- * (passes_gpu.c). The function that applies a gradient calls pass_counted with its sums: at once,
- * or before the worker is answered. `worker` and `range` are of the core. */
+/* How passes are carried out, and when what they gave is there to be seen: at once, on
+ * this processor (passes_cpu.c), or once a GPU is through (passes_gpu.c). Every entry
+ * is filled. `worker` and `range` are of the core.
+ *
+ *   publish
+ *   for each batch of events:  begin            what it brings may begin to move
+ *                              passes, notify   while its events are performed
+ *                              drain            all of it is done, counted and sent
+ *   detach, close
+ *
+ * What applies a gradient calls pass_counted with its sums: at once, or before the
+ * worker is notified. An entry may drop a worker that does not read its notes
+ * (master_notify), which adds an event to the queue; it never steps the core. */
 struct pass_ops {
+    /* The endpoint listens, no peer is served yet: prepares what peers will reach. */
+    int (*publish)(struct gapless_master *m, const struct gapless_master_config *config,
+                   struct gapless_error *error);
+    /* A worker's vectors beside its slot: at the first use of the slot; zeroed at every
+     * use. */
+    int (*slot_memory)(struct gapless_master *m, uint32_t worker,
+                       struct gapless_error *error);
+    /* These events are performed next: what they bring may begin to move. */
+    void (*begin)(struct gapless_master *m, const struct tp_event *events, int count);
+    /* A note to a worker, once all that was asked for so far is done. */
+    void (*notify)(struct gapless_master *m, uint32_t worker, uint32_t note);
+    /* Waits until all that was asked for is done and counted, and sends its notes; or
+     * fails, and nothing more is sent. */
+    int (*drain)(struct gapless_master *m, struct gapless_error *error);
+    /* Is a gradient of this worker not counted yet? */
+    bool (*pending)(const struct gapless_master *m, uint32_t worker);
+    /* Makes m->theta the parameters after all that is drained. */
+    void (*theta)(const struct gapless_master *m);
+
     /* Is the gradient of a worker finite, in ranges [first, end)? */
     bool (*finite)(struct gapless_master *m, uint32_t worker, uint32_t first,
                    uint32_t end);
-    /* One range of a gradient. `soon`: it is the last, and the worker may be answered. */
+    /* One range of a gradient. `warm_up`: it is the last, and pass_warm_up may be
+     * called. */
     void (*apply)(struct gapless_master *m, uint32_t worker, uint32_t range,
                   const struct step_scalars *scalars, bool warm_up);
     /* Sum of gap^2 of a range (RULE_GLOBAL). */
@@ -75,20 +106,29 @@ struct pass_ops {
                     uint32_t count, const struct step_scalars *scalars);
     void (*look_ahead)(struct gapless_master *m, uint32_t worker, uint32_t range,
                        const struct step_scalars *scalars);
+    /* Takes a worker's velocity out, if the rule has one. What the worker left behind is
+     * done and counted then: its slot may be another's next. */
     void (*forget)(struct gapless_master *m, uint32_t worker);
     /* all = sum of the owns of these workers. */
     void (*resum)(struct gapless_master *m, uint32_t range, const uint32_t *workers,
                   uint32_t count);
+
+    /* Where passes run, for people. */
+    const char *(*describe)(const struct gapless_master *m);
+    /* Host memory is about to go: nothing reaches it any more. */
+    void (*detach)(struct gapless_master *m);
+    /* After the transport is closed, whose cards may reach vectors until then. */
+    void (*close)(struct gapless_master *m);
 };
 
-struct master_gpu; /* passes_gpu.h */
+struct master_gpu; /* of passes_gpu.c and open_gpu.c only */
 
 struct gapless_master {
     const struct transport *transport;
     struct tp *tp;
     const struct compute *compute;
     const struct pass_ops *passes;
-    struct master_gpu *gpu; /* NULL: passes run on this processor */
+    struct master_gpu *gpu; /* of passes_gpu.c and open_gpu.c; others ask `passes` */
     const struct rule *rule;
     struct settings settings;
     struct gapless_schedule schedule;
@@ -100,6 +140,7 @@ struct gapless_master {
     bool ssgd_scale_rate;
     uint32_t gap_every;
     struct master_core *core;
+    struct event_queue queue; /* of the events that wait for the core */
     struct master_core
         *warm_up_core; /* a copy to try a step on; NULL if it would be large */
 
@@ -153,15 +194,26 @@ struct gapless_master {
 int master_open_external(const struct gapless_master_config *config,
                          struct gapless_master **ret, struct gapless_error *error);
 
-/* ---- master.c: feeds the core and performs what it says ------------------ */
+/* ---- master.c: the loop -------------------------------------------------- */
+/* An event for the core, behind those that wait; master_drain takes it. */
 void master_event(struct gapless_master *m, enum core_event_kind kind, uint32_t worker,
                   uint32_t range, bool finite);
+/* Steps the core through all events that wait and those that follow from them. Called
+ * between events from outside, never by what performs an action. */
+void master_drain(struct gapless_master *m);
 /* A note to a worker, if it is there. Its ring holds every note that an honest worker
  * can have unread: one whose ring is full is dropped. */
 void master_notify(struct gapless_master *m, uint32_t worker, uint32_t note);
 
 /* ---- passes_cpu.c -------------------------------------------------------- */
 extern const struct pass_ops pass_ops_cpu;
+
+/* ---- open_gpu.c ---------------------------------------------------------- */
+/* Makes `passes` those of GPUs, opens them and takes memory there, if the configuration
+ * asks for it. "auto" without a GPU leaves the processor's, and says so. After
+ * make_vectors. */
+int passes_choose(struct gapless_master *m, const struct gapless_master_config *config,
+                  struct gapless_error *error);
 
 /* ---- passes.c ------------------------------------------------------------ */
 size_t pass_elements(const struct gapless_master *m, uint32_t range);
@@ -185,8 +237,10 @@ uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range);
 void pass_record(struct gapless_master *m, uint32_t worker);
 /* The rate of the next gradient, for workers that move parameters of their own. */
 double pass_rate(const struct gapless_master *m);
-/* A worker has used a gradient itself: there is nothing to apply, only to count. */
-void pass_local(struct gapless_master *m, uint32_t worker);
+/* A worker has used a gradient itself: there is nothing to apply, only to count, if the
+ * core finds that it was its turn. Returns the rate of that gradient. */
+double pass_local_begin(struct gapless_master *m, uint32_t worker);
+void pass_local_count(struct gapless_master *m, uint32_t worker, double rate);
 /* A synchronous round of all workers that have pushed. False: none of their gradients
  * was finite. */
 bool pass_round(struct gapless_master *m);

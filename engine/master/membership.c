@@ -1,5 +1,5 @@
 /* Who comes and goes at the master: hello, welcome, refusal, departure. */
-#include "engine/master/passes_gpu.h"
+#include "engine/master/master.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -186,17 +186,15 @@ static int slot_memory(struct gapless_master *m, struct master_slot *slot,
         slot->sent = (float *)(void *)(base + m->sent_at);
     }
     slot->grad = (const float *)(const void *)(base + m->grad_at);
-    return m->gpu == NULL ? GAPLESS_OK
-                          : gpu_slot_memory(m, (uint32_t)(slot - m->slot), error);
+    return m->passes->slot_memory(m, (uint32_t)(slot - m->slot), error);
 }
 
-/* A peer is no longer there: who it was. */
+/* A peer is no longer there: who it was. What its worker left behind is done with when
+ * the core has it forgotten (pass_forget), before its slot is another's. */
 static void depart(struct gapless_master *m, tp_peer peer)
 {
     struct master_peer was = m->peer[peer];
 
-    if (m->gpu != NULL)
-        gpu_drain(m); /* before its number, or its slot, is another worker's */
     m->peer[peer] = (struct master_peer){.worker = MASTER_NO_WORKER};
     if (was.role == ROLE_OBSERVER)
         m->observers--;

@@ -1,5 +1,5 @@
 /* Opening a master: checks the configuration, takes all memory, listens. */
-#include "engine/master/passes_gpu.h"
+#include "engine/master/master.h"
 
 #include "engine/run/network.h"
 
@@ -161,10 +161,12 @@ static int make_core(struct gapless_master *m, const struct gapless_master_confi
     m->vectors = calloc(config.workers_max, sizeof *m->vectors);
     m->targets = calloc(config.workers_max, sizeof *m->targets);
     m->members = calloc(config.workers_max, sizeof *m->members);
+    m->queue.room = config.workers_max + 1;
+    m->queue.event = calloc(m->queue.room, sizeof *m->queue.event);
     m->job = strdup(c->job == NULL ? "" : c->job);
     if (m->core == NULL || m->slot == NULL || m->peer == NULL ||
         m->range_stage == NULL || m->vectors == NULL || m->targets == NULL ||
-        m->members == NULL || m->job == NULL)
+        m->members == NULL || m->queue.event == NULL || m->job == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory for the state of %u workers",
                                  config.workers_max);
@@ -377,8 +379,8 @@ static int go_public(struct gapless_master *m, const struct gapless_master_confi
         status = make_published(m, error);
     if (status == GAPLESS_OK)
         status = m->transport->listen(m->tp, place, error);
-    if (status == GAPLESS_OK && m->gpu != NULL)
-        status = gpu_public(m, c, error);
+    if (status == GAPLESS_OK)
+        status = m->passes->publish(m, c, error);
     return status;
 }
 
@@ -438,7 +440,7 @@ static int open_master(const struct gapless_master_config *config,
     if (status == GAPLESS_OK)
         status = make_vectors(m, error);
     if (status == GAPLESS_OK)
-        status = gpu_open(m, config, error);
+        status = passes_choose(m, config, error);
     if (status == GAPLESS_OK)
         status = go_public(m, config, place, error);
     if (status == GAPLESS_OK)
@@ -467,10 +469,10 @@ void gapless_master_close(struct gapless_master *m)
 {
     if (m == NULL)
         return;
-    gpu_detach(m);
+    m->passes->detach(m);
     if (m->tp != NULL)
         m->transport->close(m->tp);
-    gpu_close(m);
+    m->passes->close(m);
     if (m->own_memory != NULL)
         (void)munmap(m->own_memory, m->own_bytes);
     if (m->sent_memory != NULL)
@@ -487,6 +489,7 @@ void gapless_master_close(struct gapless_master *m)
     free(m->vectors);
     free(m->targets);
     free(m->members);
+    free(m->queue.event);
     free(m->job);
     free(m);
 }

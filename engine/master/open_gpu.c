@@ -137,8 +137,8 @@ static int open_parts(struct gapless_master *m, const uint32_t *numbers, uint32_
     return status == GAPLESS_OK ? open_blocks(m, error) : status;
 }
 
-int gpu_open(struct gapless_master *m, const struct gapless_master_config *config,
-             struct gapless_error *error)
+int passes_choose(struct gapless_master *m, const struct gapless_master_config *config,
+                  struct gapless_error *error)
 {
     const char *device = config->device;
     bool any = device != NULL && strcmp(device, "auto") == 0;
@@ -308,7 +308,7 @@ static int choose_path(struct gapless_master *m,
                              reason.text);
 }
 
-static void describe(struct gapless_master *m)
+static void write_text(struct gapless_master *m)
 {
     static const char *const flush[] = {
         [GPU_FLUSH_NONE] = "no flush: the GPU orders what cards write",
@@ -351,8 +351,8 @@ static int bring_parameters(struct gapless_master *m, struct gapless_error *erro
     return g->error.status;
 }
 
-int gpu_public(struct gapless_master *m, const struct gapless_master_config *config,
-               struct gapless_error *error)
+int gpu_publish(struct gapless_master *m, const struct gapless_master_config *config,
+                struct gapless_error *error)
 {
     struct master_gpu *g = m->gpu;
     int status = bring_parameters(m, error);
@@ -369,7 +369,7 @@ int gpu_public(struct gapless_master *m, const struct gapless_master_config *con
                         NULL) == GAPLESS_OK;
     m->shared_stats->copies_only = !g->direct;
     g->changed = true; /* what the host had may be gone */
-    describe(m);
+    write_text(m);
     return GAPLESS_OK;
 }
 
@@ -457,7 +457,7 @@ void gpu_detach(struct gapless_master *m)
     struct master_gpu *g = m->gpu;
     uint32_t p;
 
-    for (p = 0; g != NULL && p < g->parts; p++) {
+    for (p = 0; p < g->parts; p++) {
         struct gpu_part *part = &g->part[p];
 
         if (part->device == NULL)
@@ -478,8 +478,6 @@ void gpu_close(struct gapless_master *m)
     struct master_gpu *g = m->gpu;
     uint32_t p;
 
-    if (g == NULL)
-        return;
     for (p = 0; p < g->parts; p++)
         close_part(g, &g->part[p]);
     free(g->slot);
@@ -490,9 +488,7 @@ void gpu_close(struct gapless_master *m)
     m->gpu = NULL;
 }
 
-void gapless_master_device(const struct gapless_master *m, char *ret, size_t bytes)
+const char *gpu_describe(const struct gapless_master *m)
 {
-    if (bytes > 0)
-        (void)snprintf(ret, bytes, "%s",
-                       m->gpu != NULL ? m->gpu->text : m->compute->name);
+    return m->gpu->text;
 }

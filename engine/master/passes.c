@@ -1,6 +1,6 @@
 /* The master's passes over memory: when, with which scalars, and what is counted. How
  * they are carried out is in passes_cpu.c and passes_gpu.c. */
-#include "engine/master/passes_gpu.h"
+#include "engine/master/master.h"
 
 #include <assert.h>
 #include <math.h>
@@ -200,7 +200,7 @@ static void record(struct gapless_master *m, uint32_t worker)
 
 void pass_record(struct gapless_master *m, uint32_t worker)
 {
-    if (m->gpu != NULL && gpu_pending(m, worker))
+    if (m->passes->pending(m, worker))
         return; /* when it is through */
     if (m->slot[worker].complete)
         record(m, worker);
@@ -212,19 +212,17 @@ double pass_rate(const struct gapless_master *m)
     return rate_of(m, 0);
 }
 
-void pass_local(struct gapless_master *m, uint32_t worker)
+double pass_local_begin(struct gapless_master *m, uint32_t worker)
 {
-    struct master_slot *slot = &m->slot[worker];
-    uint64_t consumed = m->core->consumed;
-    double rate = rate_of(m, 0);
+    m->slot[worker].check_ns = m->slot[worker].pass_ns = 0;
+    return rate_of(m, 0);
+}
 
-    slot->check_ns = slot->pass_ns = 0;
-    master_event(m, CORE_LOCAL, worker, 0, true);
-    if (m->core->consumed == consumed)
-        return; /* it was not its turn, or too late */
+void pass_local_count(struct gapless_master *m, uint32_t worker, double rate)
+{
     m->telemetry->stats.rate = rate;
     telemetry_gradient(m->telemetry, &shared_stats_workers(m->shared_stats)[worker], -1,
-                       -1, slot->push->loss, clock_of(m));
+                       -1, m->slot[worker].push->loss, clock_of(m));
 }
 
 void pass_reported(struct gapless_master *m, uint32_t worker)
@@ -357,6 +355,5 @@ void pass_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range)
 
 void pass_forget(struct gapless_master *m, uint32_t worker)
 {
-    if (m->slot[worker].own != NULL)
-        m->passes->forget(m, worker);
+    m->passes->forget(m, worker);
 }

@@ -131,7 +131,7 @@ static void cpu_forget(struct gapless_master *m, uint32_t worker)
 {
     uint32_t r;
 
-    for (r = 0; r < m->layout.ranges_count; r++) {
+    for (r = 0; m->slot[worker].own != NULL && r < m->layout.ranges_count; r++) {
         struct arrays at = arrays_at(m, &m->slot[worker], r);
 
         m->compute->forget(m->rule, &at, pass_elements(m, r));
@@ -149,7 +149,64 @@ static void cpu_resum(struct gapless_master *m, uint32_t range, const uint32_t *
     m->compute->resum(m->all + from, m->vectors, count, pass_elements(m, range));
 }
 
+/* ---- all is done at once ------------------------------------------------- */
+
+static int cpu_publish(struct gapless_master *m,
+                       const struct gapless_master_config *config,
+                       struct gapless_error *error)
+{
+    (void)m, (void)config, (void)error;
+    return GAPLESS_OK;
+}
+
+static int cpu_slot_memory(struct gapless_master *m, uint32_t worker,
+                           struct gapless_error *error)
+{
+    (void)m, (void)worker, (void)error;
+    return GAPLESS_OK; /* the slot itself */
+}
+
+static void cpu_begin(struct gapless_master *m, const struct tp_event *events,
+                      int count)
+{
+    (void)m, (void)events, (void)count;
+}
+
+static int cpu_drain(struct gapless_master *m, struct gapless_error *error)
+{
+    (void)m, (void)error;
+    return GAPLESS_OK;
+}
+
+static bool cpu_pending(const struct gapless_master *m, uint32_t worker)
+{
+    (void)m, (void)worker;
+    return false;
+}
+
+static void cpu_theta(const struct gapless_master *m)
+{
+    (void)m;
+}
+
+static const char *cpu_describe(const struct gapless_master *m)
+{
+    return m->compute->name;
+}
+
+static void cpu_close(struct gapless_master *m)
+{
+    (void)m;
+}
+
 const struct pass_ops pass_ops_cpu = {
+    .publish = cpu_publish,
+    .slot_memory = cpu_slot_memory,
+    .begin = cpu_begin,
+    .notify = master_notify,
+    .drain = cpu_drain,
+    .pending = cpu_pending,
+    .theta = cpu_theta,
     .finite = cpu_finite,
     .apply = cpu_apply,
     .measure = cpu_measure,
@@ -157,4 +214,7 @@ const struct pass_ops pass_ops_cpu = {
     .look_ahead = cpu_look_ahead,
     .forget = cpu_forget,
     .resum = cpu_resum,
+    .describe = cpu_describe,
+    .detach = cpu_close,
+    .close = cpu_close,
 };

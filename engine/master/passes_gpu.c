@@ -173,7 +173,8 @@ static void flush_cards(struct gapless_master *m)
         gpu_failed(g, &reason);
 }
 
-void gpu_landing(struct gapless_master *m, const struct tp_event *events, int count)
+static void gpu_begin(struct gapless_master *m, const struct tp_event *events,
+                      int count)
 {
     struct master_gpu *g = m->gpu;
     bool flushed = !g->direct || g->flush == GPU_FLUSH_NONE;
@@ -295,42 +296,6 @@ static bool joins(const struct master_gpu *g, uint32_t range)
            (g->entry[g->launched].range == range && waiting < DEVICE_QUEUE);
 }
 
-static void gpu_apply(struct gapless_master *m, uint32_t worker, uint32_t range,
-                      const struct step_scalars *scalars, bool warm_up)
-{
-    struct master_gpu *g = m->gpu;
-    struct gpu_entry *entry;
-
-    (void)warm_up;
-    if (g->entries == GPU_ENTRIES)
-        gpu_drain(m);
-    if (!joins(g, range))
-        launch(m);
-    entry = &g->entry[g->entries++];
-    *entry = (struct gpu_entry){
-        .worker = worker,
-        .range = range,
-        .pass = {.at = arrays_at(m, worker, range),
-                 .scalars = *scalars,
-                 .dots = pass_blocks(m, &m->slot[worker], range).dots,
-                 .want = pass_wants_gap(m, worker) ? WANT_GAP : 0}};
-    /* A global rule needs its sum for the next scalars. What is published for all has two
-     * places, which readers tell apart by versions: each must be whole before the next.
-     */
-    if (m->rule->flags & (RULE_GLOBAL | RULE_PUBLISHED))
-        gpu_drain(m);
-}
-
-bool gpu_pending(const struct gapless_master *m, uint32_t worker)
-{
-    uint32_t i;
-
-    for (i = 0; i < m->gpu->entries; i++)
-        if (m->gpu->entry[i].worker == worker)
-            return true;
-    return false;
-}
-
 /* Gradients that are through: what they gave, and that they are. */
 static void count_entries(struct gapless_master *m, uint64_t took_ns)
 {
@@ -352,48 +317,81 @@ static void count_entries(struct gapless_master *m, uint64_t took_ns)
         pass_record(m, g->entry[i].worker);
 }
 
-void gpu_later(struct gapless_master *m, uint32_t worker, uint32_t note)
+/* Sending a note asks a GPU for nothing: a worker that has no room for it is dropped,
+ * and what follows from that waits in the master's queue. */
+static void send_notes(struct gapless_master *m)
+{
+    struct master_gpu *g = m->gpu;
+    uint32_t i;
+
+    for (i = 0; i < g->notes; i++)
+        master_notify(m, g->note[i].worker, g->note[i].note);
+    g->notes = 0;
+}
+
+static int gpu_drain(struct gapless_master *m, struct gapless_error *error)
+{
+    struct master_gpu *g = m->gpu;
+    uint64_t began = m->transport->now_ns(m->tp);
+
+    launch(m);
+    wait_all(g);
+    g->landings = 0; /* what was not called up comes again */
+    if (g->error.status != GAPLESS_OK) {
+        g->entries = g->launched = g->notes = 0; /* lost, like the GPU */
+        if (error != NULL)
+            *error = g->error;
+        return g->error.status;
+    }
+    if (g->entries > 0)
+        count_entries(m, m->transport->now_ns(m->tp) - began);
+    send_notes(m);
+    return GAPLESS_OK;
+}
+
+static void gpu_notify(struct gapless_master *m, uint32_t worker, uint32_t note)
 {
     struct master_gpu *g = m->gpu;
 
     if (g->notes == g->notes_max)
-        gpu_drain(m);
-    if (g->notes < g->notes_max)
-        g->note[g->notes++] = (struct gpu_note){worker, note};
+        (void)gpu_drain(m, NULL);
+    g->note[g->notes++] = (struct gpu_note){worker, note};
 }
 
-static void send_notes(struct gapless_master *m)
+static void gpu_apply(struct gapless_master *m, uint32_t worker, uint32_t range,
+                      const struct step_scalars *scalars, bool warm_up)
 {
     struct master_gpu *g = m->gpu;
-    uint32_t count = g->notes, i;
+    struct gpu_entry *entry;
 
-    for (i = 0; i < count; i++)
-        master_notify(m, g->note[i].worker, g->note[i].note);
-    for (i = count; i < g->notes; i++) /* they came meanwhile, and wait once more */
-        g->note[i - count] = g->note[i];
-    g->notes -= count;
-}
-
-void gpu_drain(struct gapless_master *m)
-{
-    struct master_gpu *g = m->gpu;
-    uint64_t began;
-
-    if (g->settling)
-        return;
-    g->settling = true;
-    do {
-        began = m->transport->now_ns(m->tp);
+    (void)warm_up;
+    if (g->entries == GPU_ENTRIES)
+        (void)gpu_drain(m, NULL);
+    if (!joins(g, range))
         launch(m);
-        wait_all(g);
-        if (g->error.status != GAPLESS_OK)
-            break;
-        if (g->entries > 0)
-            count_entries(m, m->transport->now_ns(m->tp) - began);
-        send_notes(m);
-    } while (g->entries > 0 || g->notes > 0);
-    g->landings = 0; /* a worker that was not called up comes again */
-    g->settling = false;
+    entry = &g->entry[g->entries++];
+    *entry = (struct gpu_entry){
+        .worker = worker,
+        .range = range,
+        .pass = {.at = arrays_at(m, worker, range),
+                 .scalars = *scalars,
+                 .dots = pass_blocks(m, &m->slot[worker], range).dots,
+                 .want = pass_wants_gap(m, worker) ? WANT_GAP : 0}};
+    /* A global rule needs its sum for the next scalars. What is published for all has two
+     * places, which readers tell apart by versions: each must be whole before the next.
+     */
+    if (m->rule->flags & (RULE_GLOBAL | RULE_PUBLISHED))
+        (void)gpu_drain(m, NULL);
+}
+
+static bool gpu_pending(const struct gapless_master *m, uint32_t worker)
+{
+    uint32_t i;
+
+    for (i = 0; i < m->gpu->entries; i++)
+        if (m->gpu->entry[i].worker == worker)
+            return true;
+    return false;
 }
 
 /* ---- the other passes ---------------------------------------------------- */
@@ -457,8 +455,8 @@ static void gpu_forget(struct gapless_master *m, uint32_t worker)
 {
     uint32_t r;
 
-    launch(m);
-    for (r = 0; r < m->layout.ranges_count; r++) {
+    (void)gpu_drain(m, NULL);
+    for (r = 0; m->slot[worker].own != NULL && r < m->layout.ranges_count; r++) {
         struct gpu_part *part = part_of(m, r);
         struct arrays at = arrays_at(m, worker, r);
 
@@ -481,7 +479,7 @@ static void gpu_resum(struct gapless_master *m, uint32_t range, const uint32_t *
     part->busy = true;
 }
 
-void gpu_theta(const struct gapless_master *m)
+static void gpu_theta(const struct gapless_master *m)
 {
     struct master_gpu *g = m->gpu;
     uint32_t p;
@@ -499,6 +497,13 @@ void gpu_theta(const struct gapless_master *m)
 }
 
 const struct pass_ops pass_ops_gpu = {
+    .publish = gpu_publish,
+    .slot_memory = gpu_slot_memory,
+    .begin = gpu_begin,
+    .notify = gpu_notify,
+    .drain = gpu_drain,
+    .pending = gpu_pending,
+    .theta = gpu_theta,
     .finite = gpu_finite,
     .apply = gpu_apply,
     .measure = gpu_measure,
@@ -506,4 +511,7 @@ const struct pass_ops pass_ops_gpu = {
     .look_ahead = gpu_look_ahead,
     .forget = gpu_forget,
     .resum = gpu_resum,
+    .describe = gpu_describe,
+    .detach = gpu_detach,
+    .close = gpu_close,
 };

@@ -99,7 +99,6 @@ struct master_gpu {
     uint32_t entries, launched;
     struct gpu_note *note; /* that wait until all of this is done */
     uint32_t notes, notes_max;
-    bool settling;
     bool changed; /* theta, since it was last copied to the host */
 
     struct gapless_error error; /* status GAPLESS_OK: all is well */
@@ -108,34 +107,16 @@ struct master_gpu {
 
 extern const struct pass_ops pass_ops_gpu;
 
-/* ---- open_gpu.c ---------------------------------------------------------- */
-/* Chooses and opens GPUs, takes memory; leaves m->gpu NULL where the CPU is asked for,
- * or "auto" finds none (and says so). After make_vectors. */
-int gpu_open(struct gapless_master *m, const struct gapless_master_config *config,
-             struct gapless_error *error);
-/* The endpoint listens, no worker is served yet: can its cards reach the GPUs? Brings the
- * parameters there. */
-int gpu_public(struct gapless_master *m, const struct gapless_master_config *config,
-               struct gapless_error *error);
-/* A worker's vectors, at the first use of its slot; zeroed at every use. */
+/* ---- open_gpu.c: entries of pass_ops_gpu --------------------------------- */
+int gpu_publish(struct gapless_master *m, const struct gapless_master_config *config,
+                struct gapless_error *error);
 int gpu_slot_memory(struct gapless_master *m, uint32_t worker,
                     struct gapless_error *error);
-/* Host memory is about to go: nothing reaches it any more. */
+const char *gpu_describe(const struct gapless_master *m);
 void gpu_detach(struct gapless_master *m);
-/* After the transport is closed, whose cards may reach the GPUs' memory until then. */
 void gpu_close(struct gapless_master *m);
 
 /* ---- passes_gpu.c -------------------------------------------------------- */
-/* These events are about to be looked at: what they bring may begin to move. */
-void gpu_landing(struct gapless_master *m, const struct tp_event *events, int count);
-/* All that was asked for is done, counted and reported. */
-void gpu_drain(struct gapless_master *m);
-/* A note to a worker, when all that was asked for so far is done. */
-void gpu_later(struct gapless_master *m, uint32_t worker, uint32_t note);
-/* Is something of this worker's not counted yet? */
-bool gpu_pending(const struct gapless_master *m, uint32_t worker);
-/* Makes m->theta what it is on the GPUs. Nothing may be pending. */
-void gpu_theta(const struct gapless_master *m);
 /* Keeps the first failure. */
 void gpu_failed(struct master_gpu *g, const struct gapless_error *reason);
 /* Waits for a stream. */

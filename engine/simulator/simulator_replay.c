@@ -164,6 +164,7 @@ int replay_event(struct gapless_simulation *s, size_t index,
         return sim_master(s, error);
     case RECORD_TICK:
         master_event(s->master, CORE_TICK, 0, 0, true);
+        master_drain(s->master);
         return GAPLESS_OK;
     case RECORD_STOP:
         gapless_master_stop(s->master);

@@ -87,6 +87,7 @@ finds gpu/a.cu 1 '#include "transport/ring.h"' 'gpu must not include transport/r
 finds gpu/a.cuh 4 '// A.\n#ifndef A\n#define A\n#include "transport/ring.h"\n#endif' 'gpu must not include transport/ring.h'
 finds gpu/a.cuh 1 '// A.\nint a;' 'include guard'
 finds gpu/a.cu 1 '#include <vector>' 'no C++ library here'
+finds engine/a.c 1 'int a = m->gpu != NULL;' 'GPUs are behind struct pass_ops'
 finds gpu/a.cu 1 'int a = atoi(b);' 'banned'
 finds gpu/a.cu 1 'printf("x");' 'never prints'
 finds gpu/a.cu 2 "int f(void)\n{\n$(yes '    ;\n' | head -n 69 | tr -d '\n')}" '71 lines'
