@@ -106,6 +106,7 @@ void plan_compute(const struct plan_input *in, const struct plan_speeds *speeds,
     r.wire_s = isinf(speeds->wire) ? 0 : 4 * p / speeds->wire;
     r.check_s = p * speeds->check_s;
     r.pass_s = p * speeds->pass_s;
+    r.passes_s = r.check_s + r.pass_s;
     r.ranges_s = r.ranges * speeds->range_s;
     r.apart_s =
         2 * speeds->latency_s + 2 * r.wire_s + r.check_s + r.pass_s + r.ranges_s;

@@ -65,8 +65,9 @@ struct plan_result {
     /* one update, of all ranges, with no other worker there */
     double wire_s; /* one way */
     double check_s, pass_s, ranges_s;
-    double alone_s; /* with ranges overlapping */
-    double apart_s; /* without: the sum of its parts */
+    double passes_s; /* check and pass */
+    double alone_s;  /* with ranges overlapping */
+    double apart_s;  /* without: the sum of its parts */
     /* all workers, on `shards` masters */
     uint32_t shards;             /* masters that were reckoned with: as asked, or 1 */
     double wire_rate, pass_rate; /* updates a second that a resource can do */
@@ -199,9 +200,6 @@ struct plan_options {
     bool json;
 };
 
-/* From the options. False: what is wrong was printed to stderr. */
-bool plan_options_of(const struct settings *settings, struct plan_options *ret);
-
 /* A planned case: one rule, one number of parameters, one link, one kind of master. */
 struct plan_case {
     struct plan_input input;
@@ -216,7 +214,7 @@ void plan_case_of(const struct plan_options *options, const struct gapless_rule 
 void plan_show_one(const struct plan_options *options);
 void plan_show_rules(const struct plan_options *options);
 void plan_show_table(const struct plan_options *options);
-/* plan_json.c: the same, as JSON. False: no memory, or it cannot be written. */
+/* The same, as JSON. False: no memory, or it cannot be written. */
 bool plan_json(const struct plan_options *options);
 
 /* The standard table: five models, three links. */

@@ -1,8 +1,11 @@
-/* A plan as text, within 100 columns. */
+/* A plan as text, within 100 columns, or as JSON. What both say of a planned case is one
+ * table, `figures`. */
 #include "cluster/plan/plan.h"
 
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define TEXT_MAX 48
@@ -101,10 +104,209 @@ static const char *mark_of(const struct plan_terms *terms, unsigned which)
     return source_marks[assumed ? PLAN_ASSUMED : measured ? PLAN_MEASURED : PLAN_GIVEN];
 }
 
+/* ---- the figures of a case ----------------------------------------------- */
+
 #define OF_WIRE (1u << TERM_WIRE_SHARE | 1u << TERM_LATENCY)
 #define OF_PASS (1u << TERM_CHECK | 1u << TERM_PASS)
 #define OF_RANGES (1u << TERM_NOTE | 1u << TERM_LAUNCH | 1u << TERM_SEEN)
 #define OF_ALL (OF_WIRE | OF_PASS | OF_RANGES)
+#define AT(member) offsetof(struct plan_case, member)
+
+enum unit {
+    UNIT_TIME, /* s */
+    UNIT_BYTES,
+    UNIT_COUNT,
+    UNIT_NEXT,  /* a count, rounded up in the text */
+    UNIT_SHARE, /* of one */
+    /* uint32_t from here on */
+    UNIT_NUMBER,
+    UNIT_MASTERS, /* 0: no number of them does */
+    UNIT_BOUND
+};
+
+/* clang-format off */
+/* In the order of the text; a title begins a section. Without a name: only JSON. */
+static const struct figure {
+    const char *title, *name;
+    size_t number;    /* of an unsigned behind the name, and the rest of it behind that */
+    const char *rest;
+    const char *key;  /* "memory.total_bytes" is in an object; NULL: only text */
+    size_t at;
+    enum unit unit;
+    unsigned terms; /* that it is computed from; 0: none of them */
+} figures[] = {
+    {NULL, NULL, 0, "", "ranges", AT(result.ranges), UNIT_NUMBER, 0},
+    {NULL, NULL, 0, "", "masters", AT(result.shards), UNIT_NUMBER, 0},
+    {NULL, NULL, 0, "", "check_s", AT(result.check_s), UNIT_TIME, 0},
+    {NULL, NULL, 0, "", "pass_s", AT(result.pass_s), UNIT_TIME, 0},
+    {NULL, NULL, 0, "", "link_bytes_per_update", AT(result.link_bytes), UNIT_BYTES, 0},
+    {"one update, no other worker there", "gradient in, by wire", 0, "", "wire_s", AT(result.wire_s), UNIT_TIME, OF_WIRE},
+    {NULL, "check and pass over memory", 0, "", NULL, AT(result.passes_s), UNIT_TIME, OF_PASS},
+    {NULL, "launches, notes of ", AT(result.ranges), " range", "ranges_s", AT(result.ranges_s), UNIT_TIME, OF_RANGES},
+    {NULL, "parameters out, by wire", 0, "", NULL, AT(result.wire_s), UNIT_TIME, OF_WIRE},
+    {NULL, "all of it", 0, "", "update_apart_s", AT(result.apart_s), UNIT_TIME, OF_ALL},
+    {NULL, "ranges following each other", 0, "", "update_alone_s", AT(result.alone_s), UNIT_TIME, OF_ALL},
+    {"updates a second", "the wire can do", 0, "", "wire_updates_per_s", AT(result.wire_rate), UNIT_COUNT, OF_WIRE},
+    {NULL, "the passes can do", 0, "", "pass_updates_per_s", AT(result.pass_rate), UNIT_COUNT, OF_PASS | OF_RANGES},
+    {NULL, "the workers ask for", 0, "", "demand_updates_per_s", AT(result.demand), UNIT_COUNT, OF_ALL},
+    {NULL, "what comes of it", 0, "", "updates_per_s", AT(result.rate), UNIT_COUNT, OF_ALL},
+    {NULL, "bounded by", 0, "", "bound", AT(result.bound), UNIT_BOUND, 0},
+    {NULL, "saturates at, workers", 0, "", "saturates_at_workers", AT(result.saturates_at), UNIT_NEXT, OF_ALL},
+    {NULL, "push to pulled", 0, "", "push_to_pulled_s", AT(result.trip_s), UNIT_TIME, OF_ALL},
+    {NULL, "a worker computes", 0, "", "worker_computes", AT(result.busy), UNIT_SHARE, OF_ALL},
+    {NULL, "mean lag, updates", 0, "", "mean_lag", AT(result.lag), UNIT_COUNT, 0},
+    {NULL, "masters for all that is asked", 0, "", "masters_for_demand", AT(result.shards_for_speed), UNIT_MASTERS, OF_ALL},
+    {"memory of a master", "parameters and ", AT(input.rule.vectors_shared), " shared", "memory.shared_bytes", AT(result.shared), UNIT_BYTES, 0},
+    {NULL, "", AT(input.rule.vectors_per_worker), " a worker", "memory.vectors_bytes", AT(result.vectors), UNIT_BYTES, 0},
+    {NULL, "gradients that land", 0, "", "memory.landing_bytes", AT(result.landing), UNIT_BYTES, 0},
+    {NULL, "together", 0, "", "memory.total_bytes", AT(result.total), UNIT_BYTES, 0},
+    {NULL, NULL, 0, "", "memory.masters", AT(result.shards_for_memory), UNIT_NUMBER, 0},
+};
+/* clang-format on */
+#define FIGURES (sizeof figures / sizeof figures[0])
+
+static uint32_t number_at(const struct plan_case *c, size_t at)
+{
+    uint32_t ret;
+
+    memcpy(&ret, (const char *)c + at, sizeof ret);
+    return ret;
+}
+
+static double real_at(const struct plan_case *c, size_t at)
+{
+    double ret;
+
+    memcpy(&ret, (const char *)c + at, sizeof ret);
+    return ret;
+}
+
+static const char *figure_text(const struct figure *f, const struct plan_case *c,
+                               char text[TEXT_MAX])
+{
+    switch (f->unit) {
+    case UNIT_TIME:
+        return time_text(real_at(c, f->at), text);
+    case UNIT_BYTES:
+        return bytes_text(real_at(c, f->at), text);
+    case UNIT_COUNT:
+        return count_text(real_at(c, f->at), text);
+    case UNIT_NEXT:
+        return count_text(ceil(real_at(c, f->at)), text);
+    case UNIT_SHARE:
+        (void)snprintf(text, TEXT_MAX, "%.0f %%", 100 * real_at(c, f->at));
+        return text;
+    case UNIT_NUMBER:
+        return count_text(number_at(c, f->at), text);
+    case UNIT_MASTERS:
+        return shards_text(number_at(c, f->at), text);
+    case UNIT_BOUND:
+        return plan_bound_name((enum plan_bound)number_at(c, f->at));
+    }
+    return "";
+}
+
+/* ---- JSON ---------------------------------------------------------------- */
+
+/* null where there is no limit: JSON has no infinity. */
+static json_t *real_json(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static json_t *figure_json(const struct figure *f, const struct plan_case *c)
+{
+    if (f->unit == UNIT_BOUND)
+        return json_string(plan_bound_name((enum plan_bound)number_at(c, f->at)));
+    if (f->unit >= UNIT_NUMBER)
+        return json_integer(number_at(c, f->at));
+    return real_json(real_at(c, f->at));
+}
+
+static json_t *terms_json(const struct plan_terms *terms)
+{
+    static const char *const names[TERMS] = {[TERM_WIRE_SHARE] = "wire_share",
+                                             [TERM_LATENCY] = "latency_s",
+                                             [TERM_NOTE] = "note_s",
+                                             [TERM_LAUNCH] = "launches_s",
+                                             [TERM_SEEN] = "seen_s",
+                                             [TERM_CHECK] = "check_s_per_parameter",
+                                             [TERM_PASS] = "pass_s_per_parameter"};
+    static const char *const sources[] = {[PLAN_MEASURED] = "measured",
+                                          [PLAN_ASSUMED] = "assumed",
+                                          [PLAN_GIVEN] = "given"};
+    json_t *ret = json_object();
+
+    for (int i = 0; i < TERMS; i++)
+        (void)json_object_set_new(
+            ret, names[i],
+            json_pack("{s:f,s:s,s:s}", "value", terms->term[i].value, "source",
+                      sources[terms->term[i].source], "where", terms->term[i].where));
+    return ret;
+}
+
+static json_t *case_json(const struct plan_case *c, const char *master, double link)
+{
+    json_t *memory =
+        json_pack("{s:o}", "has_bytes",
+                  c->input.memory > 0 ? json_real(c->input.memory) : json_null());
+    json_t *ret =
+        json_pack("{s:s,s:s,s:I,s:I,s:f,s:I,s:o,s:o,s:o}", "master", master, "rule",
+                  c->input.rule.name, "parameters", (json_int_t)c->input.parameters,
+                  "workers", (json_int_t)c->input.workers, "batch_s", c->input.batch_s,
+                  "bytes_per_parameter", (json_int_t)c->input.rule.bytes_per_parameter,
+                  "link_bytes_per_s", real_json(link > 0 ? link : (double)INFINITY),
+                  "memory", memory, "terms", terms_json(&c->terms));
+
+    for (size_t i = 0; i < FIGURES; i++) {
+        const char *key = figures[i].key, *dot = key != NULL ? strchr(key, '.') : NULL;
+
+        if (key != NULL)
+            (void)json_object_set_new(dot != NULL ? memory : ret,
+                                      dot != NULL ? dot + 1 : key,
+                                      figure_json(&figures[i], c));
+    }
+    return ret;
+}
+
+/* The GPU, if there is one to plan for, and the CPU; of the rule, or of all. */
+static void cases_json(const struct plan_options *o, uint64_t parameters, double link,
+                       json_t *ret)
+{
+    struct gapless_rule rule = o->input.rule;
+    struct plan_case c;
+
+    for (unsigned i = 0; o->rule_all ? gapless_rule_at(i, &rule) == GAPLESS_OK : i == 0;
+         i++)
+        for (int gpu = o->has_gpu; gpu >= 0 && strcmp(rule.name, "ssgd") != 0; gpu--) {
+            plan_case_of(o, &rule, parameters, link, gpu != 0, &c);
+            (void)json_array_append_new(
+                ret, case_json(&c, gpu != 0 ? o->gpu.title : "CPU", link));
+        }
+}
+
+bool plan_json(const struct plan_options *o)
+{
+    json_t *cases = json_array(), *root;
+    char *text;
+    bool written;
+
+    if (o->parameters > 0)
+        cases_json(o, o->parameters, o->link, cases);
+    for (size_t m = 0; o->parameters == 0 && m < PLAN_MODELS; m++)
+        for (size_t l = 0; l < PLAN_LINKS; l++)
+            cases_json(o, plan_models[m].parameters, plan_links[l].bytes, cases);
+    root = json_pack("{s:s,s:s,s:s,s:o}", "plan", "gapless", "version",
+                     gapless_version(), "note",
+                     "arithmetic, and a bound; terms whose source is assumed were not "
+                     "measured on anything",
+                     "cases", cases);
+    text = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    json_decref(root);
+    written = text != NULL && printf("%s\n", text) > 0;
+    free(text);
+    return written;
+}
 
 /* ---- one plan ------------------------------------------------------------ */
 
@@ -114,126 +316,46 @@ struct columns {
     const char *title[2];
 };
 
-/* A line: what it is, and for each master a value with the mark of its terms (0:
- * none). */
-static void line(const char *name, const struct columns *c, unsigned terms,
-                 char (*value)[TEXT_MAX])
+static void show_figure(const struct figure *f, const struct columns *c)
 {
+    char name[2 * TEXT_MAX], number[TEXT_MAX] = "", text[TEXT_MAX];
+    uint32_t count = f->number != 0 ? number_at(&c->at[0], f->number) : 0;
+
+    if (f->title != NULL)
+        (void)printf("%s\n", f->title);
+    if (f->number != 0)
+        (void)count_text(count, number);
+    (void)snprintf(name, sizeof name, "%s%s%s%s", f->name, number, f->rest,
+                   strcmp(f->rest, " range") == 0 && count != 1 ? "s" : "");
     (void)printf("  %-30s", name);
     for (unsigned i = 0; i < c->count; i++)
-        (void)printf("%16s %-2s", value[i],
-                     terms != 0 ? mark_of(&c->at[i].terms, terms) : "");
+        (void)printf("%16s %-2s", figure_text(f, &c->at[i], text),
+                     f->terms != 0 ? mark_of(&c->at[i].terms, f->terms) : "");
     (void)printf("\n");
 }
 
-typedef double get_number(const struct plan_result *result);
-typedef const char *put_number(double value, char *text);
-
-static void numbers(const char *name, const struct columns *c, unsigned terms,
-                    get_number *get, put_number *put)
+/* Does it fit, and into how many masters? Not shown where no memory is known. */
+static void show_fits(const struct columns *c)
 {
-    char text[2][TEXT_MAX];
+    char text[TEXT_MAX];
 
-    for (unsigned i = 0; i < c->count; i++)
-        (void)put(get(&c->at[i].result), text[i]);
-    line(name, c, terms, text);
-}
-
-#define GETTER(name, expression)                                                       \
-    static double name(const struct plan_result *r)                                    \
-    {                                                                                  \
-        return expression;                                                             \
-    }
-GETTER(get_wire, r->wire_s)
-GETTER(get_passes, r->check_s + r->pass_s)
-GETTER(get_ranges, r->ranges_s)
-GETTER(get_alone, r->alone_s)
-GETTER(get_apart, r->apart_s)
-GETTER(get_wire_rate, r->wire_rate)
-GETTER(get_pass_rate, r->pass_rate)
-GETTER(get_demand, r->demand)
-GETTER(get_rate, r->rate)
-GETTER(get_saturates, ceil(r->saturates_at))
-GETTER(get_round_trip, r->trip_s)
-GETTER(get_lag, r->lag)
-GETTER(get_shared, r->shared)
-GETTER(get_vectors, r->vectors)
-GETTER(get_landing, r->landing)
-GETTER(get_total, r->total)
-GETTER(get_busy, 100 * r->busy)
-
-static const char *percent_text(double value, char *text)
-{
-    (void)snprintf(text, TEXT_MAX, "%.0f %%", value);
-    return text;
-}
-
-static void show_update(const struct columns *c)
-{
-    char name[TEXT_MAX], count[TEXT_MAX];
-
-    (void)printf("one update, no other worker there\n");
-    numbers("gradient in, by wire", c, OF_WIRE, get_wire, time_text);
-    numbers("check and pass over memory", c, OF_PASS, get_passes, time_text);
-    (void)snprintf(name, sizeof name, "launches, notes of %s range%s",
-                   count_text(c->at[0].result.ranges, count),
-                   c->at[0].result.ranges == 1 ? "" : "s");
-    numbers(name, c, OF_RANGES, get_ranges, time_text);
-    numbers("parameters out, by wire", c, OF_WIRE, get_wire, time_text);
-    numbers("all of it", c, OF_ALL, get_apart, time_text);
-    numbers("ranges following each other", c, OF_ALL, get_alone, time_text);
-}
-
-static void show_crowd(const struct columns *c)
-{
-    char text[2][TEXT_MAX];
-
-    (void)printf("updates a second\n");
-    numbers("the wire can do", c, OF_WIRE, get_wire_rate, count_text);
-    numbers("the passes can do", c, OF_PASS | OF_RANGES, get_pass_rate, count_text);
-    numbers("the workers ask for", c, OF_ALL, get_demand, count_text);
-    numbers("what comes of it", c, OF_ALL, get_rate, count_text);
-    for (unsigned i = 0; i < c->count; i++)
-        (void)snprintf(text[i], TEXT_MAX, "%s", plan_bound_name(c->at[i].result.bound));
-    line("bounded by", c, 0, text);
-    numbers("saturates at, workers", c, OF_ALL, get_saturates, count_text);
-    numbers("push to pulled", c, OF_ALL, get_round_trip, time_text);
-    numbers("a worker computes", c, OF_ALL, get_busy, percent_text);
-    numbers("mean lag, updates", c, 0, get_lag, count_text);
-    for (unsigned i = 0; i < c->count; i++)
-        (void)shards_text(c->at[i].result.shards_for_speed, text[i]);
-    line("masters for all that is asked", c, OF_ALL, text);
-}
-
-static void show_memory(const struct columns *c)
-{
-    const struct gapless_rule *rule = &c->at[0].input.rule;
-    char name[TEXT_MAX], text[2][TEXT_MAX];
-    bool known = false;
-
-    (void)printf("memory of a master\n");
-    (void)snprintf(name, sizeof name, "parameters and %u shared", rule->vectors_shared);
-    numbers(name, c, 0, get_shared, bytes_text);
-    (void)snprintf(name, sizeof name, "%u a worker", rule->vectors_per_worker);
-    numbers(name, c, 0, get_vectors, bytes_text);
-    numbers("gradients that land", c, 0, get_landing, bytes_text);
-    numbers("together", c, 0, get_total, bytes_text);
+    if (c->at[0].input.memory <= 0 && (c->count < 2 || c->at[1].input.memory <= 0))
+        return;
+    (void)printf("  %-30s", "fits");
     for (unsigned i = 0; i < c->count; i++) {
         double memory = c->at[i].input.memory;
 
-        known = known || memory > 0;
-        (void)snprintf(text[i], TEXT_MAX, "%s", "");
-        if (memory > 0 && c->at[i].result.total > memory)
-            (void)snprintf(text[i], TEXT_MAX, "no: %.0f GB", 1e-9 * memory);
-        else if (memory > 0)
-            (void)snprintf(text[i], TEXT_MAX, "yes: %.0f GB", 1e-9 * memory);
+        text[0] = '\0';
+        if (memory > 0)
+            (void)snprintf(text, sizeof text, "%s: %.0f GB",
+                           c->at[i].result.total > memory ? "no" : "yes",
+                           1e-9 * memory);
+        (void)printf("%16s   ", text);
     }
-    if (!known)
-        return;
-    line("fits", c, 0, text);
+    (void)printf("\n  %-30s", "masters for the memory");
     for (unsigned i = 0; i < c->count; i++)
-        (void)shards_text(c->at[i].result.shards_for_memory, text[i]);
-    line("masters for the memory", c, 0, text);
+        (void)printf("%16s   ", shards_text(c->at[i].result.shards_for_memory, text));
+    (void)printf("\n");
 }
 
 static void show_term(const char *name, const char *value, const struct plan_term *term)
@@ -328,9 +450,10 @@ void plan_show_one(const struct plan_options *o)
     for (unsigned i = 0; i < c.count; i++)
         (void)printf("%16s   ", c.title[i]);
     (void)printf("\n");
-    show_update(&c);
-    show_crowd(&c);
-    show_memory(&c);
+    for (size_t i = 0; i < FIGURES; i++)
+        if (figures[i].name != NULL)
+            show_figure(&figures[i], &c);
+    show_fits(&c);
     for (unsigned i = 0; i < c.count; i++)
         show_terms(c.title[i], &c.at[i]);
     if (c.at[0].result.shards_for_speed != 1 || c.at[0].result.shards_for_memory != 1)
@@ -362,13 +485,13 @@ void plan_show_rules(const struct plan_options *o)
         if (strcmp(rule.name, "ssgd") == 0)
             continue;
         plan_case_of(o, &rule, o->parameters, o->link, o->has_gpu, &c);
-        (void)printf(
-            "%-16s %6u %8s %s %8s %10s %10.4g  %-11s %8s %9s\n", rule.name,
-            rule.bytes_per_parameter, time_text(c.result.check_s + c.result.pass_s, a),
-            mark_of(&c.terms, OF_PASS), time_text(c.result.alone_s, b),
-            count_text(c.result.can_rate, d), c.result.rate,
-            plan_bound_name(c.result.bound), count_text(ceil(c.result.saturates_at), e),
-            bytes_text(c.result.total, f));
+        (void)printf("%-16s %6u %8s %s %8s %10s %10.4g  %-11s %8s %9s\n", rule.name,
+                     rule.bytes_per_parameter, time_text(c.result.passes_s, a),
+                     mark_of(&c.terms, OF_PASS), time_text(c.result.alone_s, b),
+                     count_text(c.result.can_rate, d), c.result.rate,
+                     plan_bound_name(c.result.bound),
+                     count_text(ceil(c.result.saturates_at), e),
+                     bytes_text(c.result.total, f));
     }
     (void)printf("\nbytes    read and written for a parameter in an update\n"
                  "pass     with the check, over all parameters; m measured, a assumed\n"
@@ -396,8 +519,8 @@ static void table_row(const struct plan_options *o, const struct plan_model *mod
         plan_case_of(o, &o->input.rule, model->parameters, link->bytes, true, &gpu);
     (void)printf("%-7s %8s %8s %8s %8s %8s %-5s %6s %6s %8s", first ? model->text : "",
                  link->text, time_text(gpu.result.wire_s, a),
-                 time_text(gpu.result.check_s + gpu.result.pass_s, b),
-                 time_text(gpu.result.alone_s, c), count_text(gpu.result.can_rate, d),
+                 time_text(gpu.result.passes_s, b), time_text(gpu.result.alone_s, c),
+                 count_text(gpu.result.can_rate, d),
                  gpu.result.wire_rate <= gpu.result.pass_rate ? "wire" : "pass",
                  count_text(ceil(gpu.result.saturates_at), e),
                  shards_text(gpu.result.shards_for_speed, f),
