@@ -42,6 +42,7 @@ struct bench_update_config {
     uint32_t reps;            /* round trips a size, at most 5000; 0: by the size */
     bool sleep;               /* at once while waiting, instead of polling */
     const char *json;         /* a file, "-" for standard output; NULL: none */
+    double bound_s;           /* on the round trips of one size; 0: 60 */
 };
 int bench_update(const struct bench_update_config *config);
 

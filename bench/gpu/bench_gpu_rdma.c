@@ -395,7 +395,9 @@ void bg_gpudirect(struct bg_run *run, struct bg_check *ret)
         json_string("server: ib_write_bw -R --use_cuda=N --use_cuda_dmabuf -s 8388608 "
                     "-D 5 --report_gbits; client: ib_write_bw -R -s 8388608 -D 5 "
                     "--report_gbits ADDR; the same with ib_read_bw"));
-    status = o == NULL ? GAPLESS_NO_MEMORY : address_of(run, o->address, &error);
+    status = o == NULL
+                 ? gapless_error_set(&error, GAPLESS_NO_MEMORY, 0, "there is no memory")
+                 : address_of(run, o->address, &error);
     if (status != GAPLESS_OK) {
         (void)bg_says(ret, BG_NOT_RUN, "%.300s; the GPU %s", error.text,
                       ordering_text(run->gpu.facts.ordering));

@@ -29,7 +29,8 @@
 
 #define REPS_MAX 5000
 #define WARM_UP 20
-#define BOUND_S 60
+#define BOUND_S 60.0
+#define SLICE_NS 100000000ll /* of serving, between two looks at the clock */
 
 enum {
     TRIP,
@@ -123,22 +124,80 @@ static void work(const char *address, int reps, bool sleeping, struct samples *r
     (void)snprintf(ret->error, sizeof ret->error, "%s", error.text);
 }
 
-static int serve(struct gapless_master *master, pid_t child,
+static const char *size_text(uint64_t bytes, char *text, size_t room)
+{
+    if (bytes >= (1u << 20))
+        (void)snprintf(text, room, "%.4g MiB", (double)bytes / (1 << 20));
+    else
+        (void)snprintf(text, room, "%.4g KiB", (double)bytes / 1024);
+    return text;
+}
+
+/* How the worker's process ended, where it should not have. */
+static int ended_early(int how, struct gapless_error *error)
+{
+    if (WIFSIGNALED(how))
+        return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
+                                 "the worker's process was killed by signal %d (%s)",
+                                 WTERMSIG(how), strsignal(WTERMSIG(how)));
+    return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
+                             "the worker's process ended early, with code %d",
+                             WEXITSTATUS(how));
+}
+
+/* Serves the worker until it has ended, or the time is up. GAPLESS_STOPPED: all round
+ * trips were made. */
+static int serve(struct gapless_master *master, pid_t child, double bound_s,
                  struct gapless_error *error)
 {
     double began = now_us();
-    int status = GAPLESS_OK;
+    int status = GAPLESS_OK, how = 0;
 
     pin(0);
-    while (status == GAPLESS_OK && now_us() - began < 1e6 * BOUND_S) {
-        status = gapless_master_run(master, 1000000000, error);
-        if (waitpid(child, NULL, WNOHANG) == child)
-            return status;
+    while (status == GAPLESS_OK && now_us() - began < 1e6 * bound_s) {
+        status = gapless_master_run(master, SLICE_NS, error);
+        if (waitpid(child, &how, WNOHANG) == child)
+            return status == GAPLESS_OK ? ended_early(how, error) : status;
     }
     if (status == GAPLESS_OK)
         (void)kill(child, SIGKILL);
     (void)waitpid(child, NULL, 0);
-    return status;
+    return status == GAPLESS_OK ? GAPLESS_TIMEOUT : status;
+}
+
+/* Runs the worker in a process of its own. */
+static int run_pair(const struct bench_update_config *o, struct gapless_master *master,
+                    const char *address, int reps, struct samples *samples,
+                    struct gapless_error *error)
+{
+    double bound_s = o->bound_s > 0.0 ? o->bound_s : BOUND_S;
+    pid_t child;
+    int status;
+
+    (void)fflush(NULL);
+    child = fork();
+    if (child < 0)
+        return gapless_error_set(error, GAPLESS_SYSTEM, errno,
+                                 "cannot start the worker's process");
+    if (child == 0) {
+        work(address, reps, o->sleep, samples);
+        _exit(0);
+    }
+    status = serve(master, child, bound_s, error);
+    if (status == GAPLESS_TIMEOUT)
+        return gapless_error_set(error, status, 0,
+                                 "%d of %d round trips were made within %g s: ask for "
+                                 "fewer (--reps) or smaller vectors (--sizes)",
+                                 samples->count, reps, bound_s);
+    if (status != GAPLESS_STOPPED)
+        return status;
+    if (samples->failed && samples->error[0] != '\0')
+        return gapless_error_set(error, GAPLESS_PEER_LOST, 0, "the worker: %.400s",
+                                 samples->error);
+    return samples->failed || samples->count == 0
+               ? gapless_error_set(error, GAPLESS_PEER_LOST, 0,
+                                   "the worker made no round trip")
+               : GAPLESS_OK;
 }
 
 /* One size. 0, or -1 after saying why. */
@@ -146,7 +205,7 @@ static int measure(const struct bench_update_config *o, uint64_t bytes, int reps
                    struct samples *samples)
 {
     struct gapless_tensor tensor = {"w", 1, {bytes / sizeof(float)}};
-    char address[64];
+    char address[64], size[32];
     struct gapless_master_config config = {
         .address = address,
         .model = {&tensor, 1},
@@ -158,39 +217,22 @@ static int measure(const struct bench_update_config *o, uint64_t bytes, int reps
     };
     struct gapless_error error = {0};
     struct gapless_master *master = NULL;
-    pid_t child;
     int status;
 
     (void)snprintf(address, sizeof address, "%s:bench-%ld", o->transport,
                    (long)getpid());
     samples->count = samples->failed = 0;
+    samples->error[0] = '\0';
     status = gapless_master_open(&config, &master, &error);
-    if (status != GAPLESS_OK) {
-        (void)fprintf(stderr, "gapless bench update: %s\n", error.text);
-        return -1;
-    }
-    (void)fflush(NULL);
-    child = fork();
-    if (child == 0) {
-        work(address, reps, o->sleep, samples);
-        _exit(0);
-    }
-    status = child < 0 ? GAPLESS_SYSTEM : serve(master, child, &error);
+    if (status == GAPLESS_OK)
+        status = run_pair(o, master, address, reps, samples, &error);
     gapless_master_close(master);
-    if (status == GAPLESS_STOPPED && !samples->failed && samples->count > 0)
+    if (status == GAPLESS_OK)
         return 0;
-    (void)fprintf(stderr, "gapless bench update: %s\n",
-                  samples->error[0] != '\0' ? samples->error : error.text);
+    (void)fprintf(stderr, "gapless bench update: %s: %s\n",
+                  size_text(bytes, size, sizeof size),
+                  error.text[0] != '\0' ? error.text : gapless_strerror(status));
     return -1;
-}
-
-static const char *size_text(uint64_t bytes, char *text, size_t room)
-{
-    if (bytes >= (1u << 20))
-        (void)snprintf(text, room, "%.4g MiB", (double)bytes / (1 << 20));
-    else
-        (void)snprintf(text, room, "%.4g KiB", (double)bytes / 1024);
-    return text;
 }
 
 static void report(uint64_t bytes, struct samples *samples, json_t *rows)
