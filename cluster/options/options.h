@@ -75,7 +75,7 @@ struct settings {
     double cosine_to;
     /* the run */
     double epochs;
-    uint32_t workers, workers_max, workers_wait, observers_max, gap_every;
+    uint32_t workers, workers_max, workers_wait, observers_max, gap_every, number;
     uint64_t range_elements;
     double worker_timeout, connect_timeout;
     const char *address, *record;

@@ -105,6 +105,8 @@ const struct option_row options_table[] = {
 
     {"connect-timeout", 0, false, FOR_WORKER | FOR_OBSERVE, KIND_REAL, GROUP_RUN, "SECONDS", "10", AT(connect_timeout), {0, 1e6, true, false}, NULL,
      "how long to look for the master"},
+    {"number", 0, false, FOR_WORKER, KIND_COUNT32, GROUP_RUN, "N", NULL, AT(number), {0, GAPLESS_WORKERS_MAX - 1, false, false}, NULL,
+     "the number it would like to have: 3 makes it worker-03 (default, and where that is taken: the lowest that is free)"},
     {"reconnect", 0, false, FOR_WORKER, KIND_REAL, GROUP_RUN, "SECONDS", NULL, AT(reconnect), {0, 1e6, false, false}, NULL,
      "when the master is lost, look for it again for so long; 0: end (default: 30 over a network, 0 over shm)"},
     {"data-fd", 0, true, FOR_MASTER | FOR_WORKER | FOR_SIMULATE, KIND_INT, GROUP_RUN, "FD", NULL, AT(data_fd), {3, 1e6, false, false}, NULL,

@@ -15,6 +15,10 @@ enum {
     EXIT_LOST = 3
 };
 
+/* What a worker is called, by its number: in the picture, in messages, in result.json and
+ * by the file of its log. */
+#define WORKER_NAME "worker-%02u"
+
 int cmd_train(int argc, char **argv);
 int cmd_master(int argc, char **argv);
 int cmd_worker(int argc, char **argv);

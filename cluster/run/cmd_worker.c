@@ -36,6 +36,7 @@ struct working {
     struct network network;
     struct reconnect reconnect;
     struct gapless_worker *worker;
+    uint32_t wish; /* 1 + the number that it would like to have; 0: any */
     uint64_t gradients, dropped;
 };
 
@@ -168,6 +169,7 @@ static int join(struct working *working, double connect_s, struct gapless_error 
     struct gapless_worker_config config = {
         .address = working->settings.address,
         .model = working->task.shape,
+        .wish = working->wish,
         .connect_ns = (int64_t)(connect_s * 1e9),
         .wait_ns = PULL_NS,
         .params = working->gpus != NULL ? gpus_params(working->gpus)
@@ -186,8 +188,10 @@ static int join(struct working *working, double connect_s, struct gapless_error 
     if (status != GAPLESS_OK)
         return status;
     name = job_difference(&job, &working->task.job);
-    if (name == NULL)
+    if (name == NULL) {
+        working->wish = 1 + gapless_worker_number(working->worker); /* next time, too */
         return GAPLESS_OK;
+    }
     status = check_given(&working->settings, &job, error);
     if (status != GAPLESS_OK) /* no master was asked before */
         return status;
@@ -257,7 +261,8 @@ static int push(struct working *working, uint64_t batch, struct gapless_error *e
         return status;
     if (working->dropped++ == 0)
         report_failure("worker",
-                       "worker %u: gradient %llu is not finite and was dropped (others "
+                       WORKER_NAME
+                       ": gradient %llu is not finite and was dropped (others "
                        "will be counted, not printed)",
                        gapless_worker_number(working->worker),
                        (unsigned long long)working->gradients);
@@ -352,7 +357,7 @@ static int work_on(struct working *working, struct gapless_error *error)
         if (status != GAPLESS_OK)
             return reconnect_hopeful(status) ? lost_for_good(working, error) : status;
         reconnect_joined(reconnect);
-        report_failure("worker", "joined %s again, as worker %u",
+        report_failure("worker", "joined %s again, as " WORKER_NAME,
                        working->settings.address,
                        gapless_worker_number(working->worker));
         status = work(working, error);
@@ -390,8 +395,8 @@ static void say_joined(const struct working *working)
 
     if (working->settings.quiet)
         return;
-    (void)printf("gapless worker: joined %s as worker %u\n", working->settings.address,
-                 gapless_worker_number(working->worker));
+    (void)printf("gapless worker: joined %s as " WORKER_NAME "\n",
+                 working->settings.address, gapless_worker_number(working->worker));
     gapless_worker_link(working->worker, link, sizeof link);
     if (link[0] != '\0')
         (void)printf("gapless worker: %s\n", link);
@@ -436,6 +441,8 @@ int cmd_worker(int argc, char **argv)
         break;
     }
     working.reconnect = reconnect_new(working.settings.reconnect);
+    if (options_source(&working.settings, "number") != OPTION_UNSET)
+        working.wish = 1 + working.settings.number;
     (void)sigaction(SIGINT, &action, NULL);
     (void)sigaction(SIGTERM, &action, NULL);
     status = fault_parse(getenv("GAPLESS_FAULT"), &working.fault, &error);

@@ -5,6 +5,8 @@
  */
 #include "cluster/task/results.h"
 
+#include "cluster/program/program.h"
+
 #include <errno.h>
 #include <jansson.h>
 #include <math.h>
@@ -16,6 +18,13 @@
 static json_t *real(double value)
 {
     return isfinite(value) ? json_real(value) : json_null();
+}
+
+static json_t *text(const char *value)
+{
+    json_t *ret = value != NULL ? json_string(value) : NULL;
+
+    return ret != NULL ? ret : json_null(); /* NULL also where it is not UTF-8 */
 }
 
 static json_t *count(uint64_t value)
@@ -107,12 +116,15 @@ static json_t *workers_json(const struct outcome *outcome)
 
     for (uint32_t i = 0; i < outcome->worker_count; i++) {
         const struct gapless_worker_stats *worker = &outcome->worker[i];
+        char name[24];
         json_t *row;
 
         if (unused(worker))
             continue;
         row = json_object();
+        (void)snprintf(name, sizeof name, WORKER_NAME, i);
         set(row, "worker", count(i));
+        set(row, "name", text(name));
         set(row, "gradients", count(worker->gradients));
         set(row, "dropped", count(worker->dropped));
         set(row, "lag_mean",
@@ -180,13 +192,6 @@ static json_t *histograms_json(const struct outcome *outcome)
     set(ret, "gap", totals_json(gap));
     set(ret, "workers", workers);
     return ret;
-}
-
-static json_t *text(const char *value)
-{
-    json_t *ret = value != NULL ? json_string(value) : NULL;
-
-    return ret != NULL ? ret : json_null(); /* NULL also where it is not UTF-8 */
 }
 
 static json_t *span_json(struct span span)

@@ -1,4 +1,5 @@
 /* The picture of a run, and its line in a log: from facts to text, nothing else. */
+#include "cluster/program/program.h"
 #include "cluster/terminal/view.h"
 
 #include <math.h>
@@ -7,6 +8,10 @@
 #define WIDTH_MAX 100  /* wider is harder to read, not better */
 #define HEIGHT_MAX 100 /* as many lines always fit into the canvas */
 #define CURVE_WIDTH 18 /* columns of a small curve */
+/* In the table of workers: where a name ends, of worker-4095 at most, and where the bar
+ * of its share begins, behind the mark of one that is gone. */
+#define NAME_END 11
+#define SHARE_AT 13
 
 static double share_done(const struct view_facts *facts)
 {
@@ -172,12 +177,12 @@ struct columns {
 
 static struct columns columns_for(unsigned width)
 {
-    unsigned bars = width > 50 ? width - 42 : 8;
+    unsigned bars = width > 54 ? width - 33 - SHARE_AT : 8;
     struct columns at;
 
     at.small = width >= 70 ? bars * 3 / 10 : 0;
     at.share = bars - 2 * at.small;
-    at.updates = 9 + at.share + 9;
+    at.updates = SHARE_AT + at.share + 9;
     at.lag = at.updates + 2 + at.small + 7;
     at.gap = at.lag + 2 + at.small + 10;
     return at;
@@ -203,10 +208,11 @@ static void paint_worker(struct canvas *canvas,
     bool gone = worker->state == 0;
     double lag = worker_lag(worker), gap = worker_gap(worker);
 
-    canvas_right(canvas, 7, gone ? STYLE_FAINT : STYLE_PLAIN, "%u", number);
+    canvas_right(canvas, NAME_END, gone ? STYLE_FAINT : STYLE_PLAIN, WORKER_NAME,
+                 number);
     if (gone)
         canvas_put(canvas, STYLE_BAD, "%s", canvas->utf8 ? " ✕" : " x");
-    canvas_to(canvas, 9);
+    canvas_to(canvas, SHARE_AT);
     canvas_bar(canvas, gone ? STYLE_FAINT : STYLE_GOOD, at.share,
                most->gradients > 0 ? (double)worker->gradients / (double)most->gradients
                                    : 0.0,
@@ -272,7 +278,9 @@ static void paint_heading(struct canvas *canvas, unsigned width)
 {
     struct columns at = columns_for(width);
 
-    canvas_put(canvas, STYLE_FAINT, " worker  %s", at.share >= 9 ? "its share" : "");
+    canvas_put(canvas, STYLE_FAINT, "   worker");
+    canvas_to(canvas, SHARE_AT);
+    canvas_put(canvas, STYLE_FAINT, "%s", at.share >= 9 ? "its share" : "");
     canvas_right(canvas, at.updates, STYLE_FAINT, "updates");
     canvas_right(canvas, at.lag, STYLE_FAINT, "lag");
     canvas_right(canvas, at.gap, STYLE_FAINT, "gap");

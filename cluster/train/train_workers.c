@@ -107,6 +107,7 @@ static bool worker_arguments(const struct train *train, uint32_t worker,
            token_argument(train, ret) &&
            launch_argument(ret, "--connect-timeout=%g", CONNECT_S) &&
            launch_argument(ret, "--data-fd=%d", train->data_fd) &&
+           launch_argument(ret, "--number=%u", worker) &&
            launch_argument(ret, "--quiet");
 }
 
@@ -118,7 +119,7 @@ static int start_one(struct train *train, uint32_t index, struct gapless_error *
     int status;
 
     if (index > 0)
-        (void)snprintf(name, sizeof name, "worker-%02u", index - 1);
+        (void)snprintf(name, sizeof name, WORKER_NAME, index - 1);
     made = index == 0 ? master_arguments(train, &arguments)
                       : worker_arguments(train, index - 1, &arguments);
     if (made)

@@ -225,7 +225,9 @@ static void start(struct master_core *core, uint64_t now_ns, struct todo *todo)
 static void on_hello(struct master_core *core, const struct core_event *e,
                      struct todo *todo)
 {
-    uint32_t w = core_next(core, CORE_FREE, CORE_ALL), r;
+    bool as_wished = e->worker < core->config.workers_max &&
+                     core->worker[e->worker].state == CORE_FREE;
+    uint32_t w = as_wished ? e->worker : core_next(core, CORE_FREE, CORE_ALL), r;
     uint64_t *read;
 
     if (core->phase == CORE_STOPPING || core->phase == CORE_OVER_NOW || w == CORE_ALL) {

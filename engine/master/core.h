@@ -34,7 +34,7 @@
 #define CORE_CELLS_MAX (16ull << 20)
 
 enum core_event_kind {
-    CORE_HELLO,    /* a worker wants to join */
+    CORE_HELLO,    /* a worker wants to join, with the number `worker` if it is free */
     CORE_GRADIENT, /* worker, range (CORE_ALL: all at once): it has landed; or finite =
                       false: the worker found it not finite and sends none */
     CORE_LOCAL,    /* worker: it used its gradient itself, there is nothing to apply */

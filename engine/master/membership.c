@@ -157,7 +157,8 @@ void door_text(struct gapless_master *m, tp_peer peer, const void *data, uint32_
     }
     m->hello_peer = peer;
     m->hello_pid = hello.pid;
-    master_event(m, CORE_HELLO, 0, 0, true);
+    master_event(m, CORE_HELLO,
+                 hello.wish < m->core->config.workers_max ? hello.wish : 0, 0, true);
 }
 
 /* Memory of a slot, at its first use; a slot that was used before keeps its memory. */
@@ -241,7 +242,7 @@ void door_welcome(struct gapless_master *m, uint32_t worker)
         m->transport->send_control(m->tp, peer, &welcome, sizeof welcome, &reason) !=
             0) {
         if (reason.status != GAPLESS_PEER_LOST)
-            master_log(m, "worker %u (pid %u) could not be served: %s", worker,
+            master_log(m, WORKER_NAME " (pid %u) could not be served: %s", worker,
                        m->hello_pid, reason.text);
         m->transport->drop(m->tp, peer);
         depart(m, peer);
@@ -260,7 +261,7 @@ static void say_lost(struct gapless_master *m, tp_peer peer)
     if (who->role == ROLE_WORKER && !m->slot[who->worker].left &&
         (reason.status != GAPLESS_OK || m->core->phase != CORE_OVER_NOW))
         master_log(
-            m, "worker %u (pid %u) was lost: %s", who->worker, who->pid,
+            m, WORKER_NAME " (pid %u) was lost: %s", who->worker, who->pid,
             reason.status != GAPLESS_OK
                 ? reason.text
                 : "it ended without a word, as if it was killed: look at its last "
@@ -307,14 +308,14 @@ static void drop_text(const struct gapless_master *m, uint32_t worker,
     case CORE_TOO_SLOW:
         (void)gapless_error_set(
             ret, GAPLESS_TIMEOUT, 0,
-            "worker %u held batch %llu for longer than the %.1f s that "
-            "the master allows",
+            WORKER_NAME " held batch %llu for longer than the %.1f s that "
+                        "the master allows",
             worker, (unsigned long long)m->core->worker[worker].ticket,
             1e-9 * (double)m->core->config.timeout_ns);
         break;
     case CORE_BROKE_PROTOCOL:
         (void)gapless_error_set(ret, GAPLESS_PROTOCOL, 0,
-                                "worker %u sent a gradient that was not its turn",
+                                WORKER_NAME " sent a gradient that was not its turn",
                                 worker);
         break;
     }
@@ -334,7 +335,7 @@ void door_drop(struct gapless_master *m, uint32_t worker, enum core_reason reaso
     }
     if (peer == MASTER_NO_PEER)
         return;
-    master_log(m, "worker %u (pid %u) was dropped: %s", worker, m->peer[peer].pid,
+    master_log(m, WORKER_NAME " (pid %u) was dropped: %s", worker, m->peer[peer].pid,
                text.text);
     refuse(m, peer, &text);
     m->peer[peer] = (struct master_peer){.role = ROLE_WORKER, .worker = worker};

@@ -22,7 +22,7 @@
 #include "transport/ring.h"
 
 #define WIRE_MAGIC 0x53504147u /* "GAPS" */
-#define WIRE_PROTOCOL 4u
+#define WIRE_PROTOCOL 5u
 
 enum wire_kind {
     WIRE_HELLO = 1,
@@ -48,12 +48,17 @@ struct wire_head {
     uint16_t kind;
 };
 
+/* How messages call a worker, by its number: as the log files of gapless train. */
+#define WORKER_NAME "worker-%02u"
+
 struct wire_hello {
     struct wire_head head;
     uint32_t role;
     uint32_t pid;
     uint64_t count;      /* parameters of the worker's model; 0: any */
     uint64_t model_hash; /* 0: any */
+    uint32_t wish;       /* a worker: the number it would like to have */
+    uint32_t spare;
     char version[16];    /* of the library */
     char name[GAPLESS_NAME_MAX];
 };

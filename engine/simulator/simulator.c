@@ -114,7 +114,11 @@ static int worker_woke(struct gapless_simulation *s, uint32_t who,
 int sim_join(struct gapless_simulation *s, uint32_t who, struct gapless_error *error)
 {
     struct gapless_worker_config config = {
-        .address = s->address, .name = "simulated", .connect_ns = 1000000000};
+        .address = s->address,
+        .name = "simulated",
+        .wish = who != SIM_NONE ? who + 1 : 0,
+        .connect_ns = 1000000000,
+    };
     struct gapless_worker *worker;
     struct sim_worker *w;
     int status = pace_join(s->pace, s->joined, error);

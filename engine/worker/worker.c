@@ -28,6 +28,7 @@ static void fill_hello(const struct gapless_worker_config *config,
     *ret = (struct wire_hello){
         .head = wire_head(WIRE_HELLO), .role = WIRE_WORKER, .pid = (uint32_t)getpid()};
     (void)snprintf(ret->version, sizeof ret->version, "%s", gapless_version());
+    ret->wish = config->wish > 0 ? config->wish - 1 : 0;
     if (config->name != NULL)
         (void)snprintf(ret->name, sizeof ret->name, "%s", config->name);
     else
@@ -119,7 +120,7 @@ static int too_late(const struct gapless_worker *w, struct gapless_error *error)
 {
     return gapless_error_set(
         error, GAPLESS_TIMEOUT, 0,
-        "the master at %s gave worker %u no parameters within %.1f s: it "
+        "the master at %s gave " WORKER_NAME " no parameters within %.1f s: it "
         "may be stopped, or waiting for others (a synchronous rule waits "
         "for the slowest)",
         w->client.address, w->client.welcome.number, 1e-9 * (double)w->wait_ns);
@@ -291,7 +292,7 @@ static int put(struct gapless_worker *w, uint64_t at, uint64_t bytes, uint32_t n
         if ((int64_t)(t->now_ns(w->client.tp) - began) > w->wait_ns)
             return gapless_error_set(
                 error, GAPLESS_TIMEOUT, 0,
-                "the master at %s did not take worker %u's gradient "
+                "the master at %s did not take " WORKER_NAME "'s gradient "
                 "within %.1f s: it may be stopped",
                 w->client.address, w->client.welcome.number, 1e-9 * (double)w->wait_ns);
         status = client_poll(&w->client, SLICE_NS, error);
@@ -350,8 +351,8 @@ static int put_bad(struct gapless_worker *w, struct gapless_error *error)
         return status;
     return gapless_error_set(
         error, GAPLESS_NOT_FINITE, 0,
-        "worker %u: the gradient of batch %llu is not finite; it was "
-        "dropped and reported, the run goes on",
+        WORKER_NAME ": the gradient of batch %llu is not finite; it was "
+                    "dropped and reported, the run goes on",
         w->client.welcome.number, (unsigned long long)w->head->ticket);
 }
 

@@ -99,7 +99,8 @@ static int no_way(const struct gapless_worker *w, const struct gapless_error *re
 {
     return gapless_error_set(
         error, GAPLESS_UNSUPPORTED, 0,
-        "the network cannot reach the buffers of worker %u on GPU %u (%s): %.230s. "
+        "the network cannot reach the buffers of " WORKER_NAME
+        " on GPU %u (%s): %.230s. "
         "'gapless doctor' shows what is there; to copy through host memory instead: "
         "--allow-staging (allow_staging)",
         w->client.welcome.number, w->buffers.number, w->buffers.facts.name,

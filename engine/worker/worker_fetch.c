@@ -114,8 +114,8 @@ static int lapped(const struct gapless_worker *w, struct gapless_error *error)
 {
     return gapless_error_set(
         error, GAPLESS_TORN, 0,
-        "the master at %s changed its parameters twice during every read of "
-        "worker %u for %.1f s: smaller ranges help",
+        "the master at %s changed its parameters twice during every read "
+        "of " WORKER_NAME " for %.1f s: smaller ranges help",
         w->client.address, w->client.welcome.number, 1e-9 * (double)w->wait_ns);
 }
 

@@ -37,7 +37,7 @@ static int own_memory(struct gapless_worker *w, struct gapless_error *error)
         (moves && w->velocity == NULL))
         return gapless_error_set(
             error, GAPLESS_NO_MEMORY, 0,
-            "no memory for what worker %u keeps itself, vectors of %llu MiB",
+            "no memory for what " WORKER_NAME " keeps itself, vectors of %llu MiB",
             welcome->number, (unsigned long long)(w->padded * sizeof(float)) >> 20);
     w->params = elastic ? w->own : copies ? w->copy : w->given;
     w->fresh = elastic;

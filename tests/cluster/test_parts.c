@@ -79,9 +79,10 @@ static void test_joining_late(void **state)
     wait_for_workers(0.0);
     first = start(NULL, "worker --master", "");
     wait_for_workers(1.0);
-    second = start(NULL, "worker --master", "");
+    second = start(NULL, "worker --number 5 --master", "");
     wait_for_workers(2.0);
-    run_expect(&second, "as worker 1", 10.0);
+    run_expect(&first, "as worker-00", 10.0);
+    run_expect(&second, "as worker-05", 10.0);
     row = observe_once("--accuracy");
     assert_true(run_number(row, "accuracy") > 0.05);
     assert_true(run_number(row, "gradients") > 0.0);

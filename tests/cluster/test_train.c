@@ -33,6 +33,19 @@ static bool exists(const char *name)
     return stat(path, &info) == 0 && info.st_size > 0;
 }
 
+static bool file_has(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "re");
+    char line[1024];
+    bool found = false;
+
+    assert_non_null(file);
+    while (!found && fgets(line, sizeof line, file) != NULL)
+        found = strstr(line, text) != NULL;
+    (void)fclose(file);
+    return found;
+}
+
 static void check_summary(const json_t *result, const char *key)
 {
     static const char *const keys[] = {"mean", "p50", "p99", "max"};
@@ -331,6 +344,41 @@ static void test_not_finite(void **state)
     assert_true(exists("log/worker-00.log")); /* it said so */
 }
 
+/* A worker has one name: in what train and the master say, by its log, in result.json. */
+static void test_names(void **state)
+{
+    char line[256];
+    struct run run;
+    json_t *result;
+    const json_t *worker;
+    size_t i;
+
+    (void)state;
+    (void)snprintf(line, sizeof line,
+                   "train --data synthetic --workers 5 --epochs 3 --lr 0.01 --warmup 0 "
+                   "--out %s",
+                   run_dir);
+    run = run_start("GAPLESS_FAULT=exit:5@3", 0, line);
+    assert_int_equal(run_wait(&run, 60.0), 0);
+    run_expect(&run, "gapless train: worker-03 (process ", 1.0);
+    run_close(&run);
+    result = run_json(run_dir, "result.json");
+    assert_int_equal(json_array_size(json_object_get(result, "per_worker")), 5);
+    json_array_foreach(json_object_get(result, "per_worker"), i, worker)
+    {
+        char name[16];
+
+        (void)snprintf(name, sizeof name, "worker-%02d", (int)i);
+        assert_string_equal(json_string_value(json_object_get(worker, "name")), name);
+        assert_true(run_number(worker, "worker") == (double)i);
+        if (i == 3)
+            assert_true(run_number(worker, "gradients") == 4.0);
+    }
+    json_decref(result);
+    (void)snprintf(line, sizeof line, "%s/log/master.log", run_dir);
+    assert_true(file_has(line, "worker-03 (pid "));
+}
+
 static void test_bad_start(void **state)
 {
     char line[256];
@@ -436,6 +484,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_worker_killed, run_set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_all_workers_gone, run_set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_not_finite, run_set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_names, run_set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_bad_start, run_set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_files_limited, run_set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_disk_full, run_set_up, tear_down),

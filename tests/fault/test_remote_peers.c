@@ -30,7 +30,7 @@ static void test_worker_dies(void **state)
     gapless_master_stats(bed.m, &stats);
     assert_int_equal(stats.gradients, 2);
     assert_int_equal(stats.workers_lost, 1);
-    assert_true(logged("worker 0 (pid", "was lost"));
+    assert_true(logged("worker-00 (pid", "was lost"));
     assert_int_equal(bed.lines, 1);
     /* The slot is used again, by a worker that starts where the others are. */
     next = worker();
@@ -63,7 +63,7 @@ static void test_dropped_and_refused(void **state)
     w = worker();
     assert_int_equal(gapless_worker_pull(w, &batch, &error), GAPLESS_OK);
     (void)gapless_master_run(bed.m, 2000000000, NULL);
-    assert_true(logged("worker 0 (pid", "was dropped"));
+    assert_true(logged("worker-00 (pid", "was dropped"));
     assert_int_equal(bed.lines, 2);
     assert_int_equal(gapless_worker_push(w, 0, &error), GAPLESS_TIMEOUT);
     assert_non_null(strstr(error.text, "held batch 0"));

@@ -45,6 +45,29 @@ static void test_one_worker_has_no_lag(void **state)
     end(&w);
 }
 
+/* A worker gets the number that it wishes if that is free, else the lowest. */
+static void test_numbers(void **state)
+{
+    static const uint32_t wishes[] = {2, 2, 3, 4}, expected[] = {2, 0, 3, 1};
+    struct core_config config = config_of(4, 1, 10);
+    struct world w;
+
+    (void)state;
+    begin(&w, &config, 1);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(w.core->worker[expected[i]].state, CORE_FREE);
+        feed(&w, CORE_HELLO, wishes[i], 0, true);
+        assert_int_not_equal(w.core->worker[expected[i]].state, CORE_FREE);
+    }
+    assert_int_equal(w.core->active, 4);
+    feed(&w, CORE_GONE, 0, 0, false);
+    feed(&w, CORE_GONE, 3, 0, false);
+    feed(&w, CORE_HELLO, 3, 0, true);
+    assert_int_equal(w.core->worker[0].state, CORE_FREE);
+    assert_int_not_equal(w.core->worker[3].state, CORE_FREE);
+    end(&w);
+}
+
 static void test_start_waits_for_all_but_not_for_ever(void **state)
 {
     struct core_config config = config_of(4, 1, 10);
@@ -270,6 +293,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lag_of_round_robin),
         cmocka_unit_test(test_one_worker_has_no_lag),
+        cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_start_waits_for_all_but_not_for_ever),
         cmocka_unit_test(test_full_and_over),
         cmocka_unit_test(test_ticket_of_the_dead),

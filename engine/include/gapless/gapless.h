@@ -282,6 +282,8 @@ struct gapless_worker_config {
     struct gapless_model model; /* checked against the master's; tensors NULL: accept
                                    the master's count */
     const char *name;           /* for messages; NULL: "pid@host" */
+    uint32_t wish; /* 1 + the number it would like to have; 0, or if that is taken: the
+                      lowest that is free */
     int64_t connect_ns;         /* bound on finding the master; 0: 10 s */
     int64_t wait_ns;            /* bound on each pull; 0: 60 s */
     int64_t spin_ns;            /* polling before sleeping; 0: 50,000 */
