@@ -51,7 +51,9 @@ class PageTest(unittest.TestCase):
                 cls.path("runs", name), "train")
         for name in EVIL:
             make_study.make(cls.path("evil", name), "train")
-        for name in ("s", "large", "runs", "evil"):
+        make_study.study(cls.path("many"), {"": {"rule": list(make_study.RULES), "workers": [2, 8], "seed": [1]}}, "",
+                         "accuracy-workers")
+        for name in ("s", "large", "many", "runs", "evil"):
             environment = {key: value for key, value in os.environ.items() if not key.startswith("GAPLESS_")}
             subprocess.run([PROGRAM, "report", "-q", cls.path(name)], check=True, timeout=60, env=environment)
         cls.browser = chromium.Browser()
@@ -220,12 +222,26 @@ class PageTest(unittest.TestCase):
 
     def test_colours(self):
         """A name has one colour on the page, and a colour one name."""
-        for name, dark in (("s", False), ("large", True), ("runs", False)):
+        for name, dark in (("many", False), ("many", True), ("runs", False)):
             self.open(name, dark=dark)
             pairs = {tuple(pair) for pair in self.value("Object.values(Chart.instances).flatMap((chart) => "
                                                         "chart.data.datasets.map((set) => [set.name, set.borderColor]))")}
             self.assertEqual(len(pairs), len({pair[0] for pair in pairs}))
             self.assertEqual(len(pairs), len({pair[1] for pair in pairs}))
+
+    def test_many_series(self):
+        """Of very many series some are shown at first; any other by a click, all by one."""
+        self.open("many")
+        shown = ("[..." + CHART % ("accuracy-workers", 0) + ".data.datasets.keys()].filter((at) => " + CHART % ("accuracy-workers", 0)
+                 + ".isDatasetVisible(at)).length")
+        all_of = len(make_study.RULES)
+        self.assertEqual(self.value(shown), 10)
+        self.assertIn(f"10 of {all_of} are shown at first", self.value("document.querySelector('#accuracy-workers .tools').textContent"))
+        self.click("[...document.querySelectorAll('#accuracy-workers .legend button')].find((own) => own.ariaPressed === 'false')")
+        self.assertEqual(self.value(shown), 11)
+        for button, count in (("All", all_of), ("None", 0)):
+            self.click(f"[...document.querySelectorAll('#accuracy-workers .legend button')].find((own) => own.textContent === '{button}')")
+            self.assertEqual(self.value(shown), count)
 
     def test_dark_and_phone(self):
         self.open("s")
