@@ -130,7 +130,7 @@ static void test_wrong(void **state)
         {"--cpu-bandwidth x", "finite number"},
         {"--shards 5000", "at most 4096"},
         {"--range-elements 0", "at least 1"},
-        {"--measured /nonexistent", "cannot be read"},
+        {"--measured /nonexistent", "cannot read the figures /nonexistent"},
         {"--nonsense", "--help"},
         {"more", "is not an option"},
     };
