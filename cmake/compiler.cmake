@@ -5,9 +5,11 @@ set(CMAKE_C_STANDARD_REQUIRED ON)
 set(CMAKE_C_EXTENSIONS OFF)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
-set(CMAKE_C_FLAGS_RELEASE "-O3")
-set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O3 -g")
-set(CMAKE_C_FLAGS_DEBUG "-O1 -g")
+if(PROJECT_IS_TOP_LEVEL) # else the project above says how its build types compile
+  set(CMAKE_C_FLAGS_RELEASE "-O3")
+  set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O3 -g")
+  set(CMAKE_C_FLAGS_DEBUG "-O1 -g")
+endif()
 
 add_compile_definitions(_GNU_SOURCE GAPLESS_RELEASE="${PROJECT_VERSION}")
 # Each language has its own; for CUDA they are nvcc's, and what follows -Xcompiler is for the C++ compiler behind it.

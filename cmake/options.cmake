@@ -1,14 +1,22 @@
-# What a build may be asked for. AUTO: what is found; ON: must be there; OFF: left out.
-if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+# What a build may be asked for. AUTO: what is found; ON: must be there; OFF: left out. A project that takes Gapless in by
+# add_subdirectory gets the libraries alone, unless it asks for more.
+if(PROJECT_IS_TOP_LEVEL)
+  set(GAPLESS_DEFAULT AUTO)
+else()
+  set(GAPLESS_DEFAULT OFF)
+endif()
+if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "Release, RelWithDebInfo or Debug" FORCE)
 endif()
 
 set(GAPLESS_SANITIZE "" CACHE STRING "Sanitizers: empty, address,undefined or thread")
 option(GAPLESS_WERROR "Treat warnings as errors" OFF)
-set(GAPLESS_TESTS AUTO CACHE STRING "Build the tests: AUTO (if cmocka is found), ON or OFF")
+option(GAPLESS_PROGRAM "Build the program gapless, with its data sets, models and benchmarks" ${PROJECT_IS_TOP_LEVEL})
+option(GAPLESS_INSTALL "Have cmake --install install it" ${PROJECT_IS_TOP_LEVEL})
+set(GAPLESS_TESTS ${GAPLESS_DEFAULT} CACHE STRING "Build the tests: AUTO (if cmocka is found), ON or OFF")
 set(GAPLESS_VERBS AUTO CACHE STRING "RDMA verbs transport: AUTO, ON or OFF")
 set(GAPLESS_OFI AUTO CACHE STRING "libfabric transport: AUTO, ON or OFF")
-set(GAPLESS_CUDA AUTO CACHE STRING "The CUDA plugin: AUTO (if nvcc is found), ON or OFF")
+set(GAPLESS_CUDA ${GAPLESS_DEFAULT} CACHE STRING "The CUDA plugin: AUTO (if nvcc is found), ON or OFF")
 set_property(CACHE GAPLESS_TESTS GAPLESS_VERBS GAPLESS_OFI GAPLESS_CUDA PROPERTY STRINGS AUTO ON OFF)
 set_property(CACHE GAPLESS_SANITIZE PROPERTY STRINGS "" "address,undefined" thread)
 
@@ -39,6 +47,12 @@ endif()
 
 # CUDA: see cuda.cmake, which comes when the compilers are set up.
 
+if(NOT GAPLESS_PROGRAM)
+  if(NOT GAPLESS_TESTS STREQUAL AUTO AND GAPLESS_TESTS)
+    message(FATAL_ERROR "GAPLESS_TESTS=ON needs the program: configure with GAPLESS_PROGRAM=ON, or GAPLESS_TESTS=OFF.")
+  endif()
+  set(GAPLESS_TESTS OFF)
+endif()
 if(NOT GAPLESS_TESTS STREQUAL OFF)
   find_package(PkgConfig QUIET)
   if(PkgConfig_FOUND)
