@@ -80,6 +80,11 @@ static void print_option(const struct option_row *row, FILE *out)
     print_wrapped(right, LEFT_COLUMNS, LEFT_COLUMNS, out);
 }
 
+static bool shown(const struct option_row *row, enum option_command command)
+{
+    return (row->commands & command) != 0 && !row->hidden;
+}
+
 static void print_head(const struct option_command_row *about, FILE *out)
 {
     (void)fprintf(out, "usage: gapless %s%s%s\n\n%s\n", about->name, about->words,
@@ -116,8 +121,7 @@ void options_help_of(const struct option_command_row *about, FILE *out)
         for (unsigned i = 0; i < options_count; i++) {
             const struct option_row *row = &options_table[i];
 
-            if ((row->commands & about->command) == 0 || row->hidden ||
-                row->group != (enum option_group)group)
+            if (!shown(row, about->command) || row->group != (enum option_group)group)
                 continue;
             if (!titled)
                 (void)fprintf(out, "\n%s\n", options_group_titles[group]);
@@ -139,21 +143,6 @@ void options_help(enum option_command command, FILE *out)
     options_help_of(options_command(command), out);
 }
 
-bool options_listed(const char *name, const char *list)
-{
-    size_t bytes = strlen(name);
-
-    while (*list != '\0') {
-        size_t word = strcspn(list, " ");
-
-        if (word == bytes && memcmp(list, name, bytes) == 0)
-            return true;
-        list += word;
-        list += strspn(list, " ");
-    }
-    return false;
-}
-
 void options_basics(enum option_command command, FILE *out)
 {
     const struct option_command_row *about = options_command(command);
@@ -163,15 +152,18 @@ void options_basics(enum option_command command, FILE *out)
     print_below(about, out);
     if (about->basics[0] != '\0')
         (void)fputc('\n', out);
-    for (unsigned i = 0; i < options_count; i++) {
-        const struct option_row *row = &options_table[i];
+    for (const char *at = about->basics; *at != '\0'; at += strspn(at, " ")) {
+        size_t bytes = strcspn(at, " ");
 
-        if ((row->commands & command) == 0 || row->hidden)
-            continue;
-        all++;
-        if (options_listed(row->name, about->basics))
-            print_option(row, out);
+        for (unsigned i = 0; i < options_count; i++)
+            if (shown(&options_table[i], command) &&
+                strncmp(options_table[i].name, at, bytes) == 0 &&
+                options_table[i].name[bytes] == '\0')
+                print_option(&options_table[i], out);
+        at += bytes;
     }
+    for (unsigned i = 0; i < options_count; i++)
+        all += shown(&options_table[i], command);
     (void)fprintf(out, "\nexample: %s\n", about->example);
     (void)fprintf(out, "'gapless %s --help' says more", about->name);
     (void)fprintf(out, all > 1 ? ", and lists all %u options.\n" : ".\n", all);

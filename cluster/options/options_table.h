@@ -105,8 +105,6 @@ extern const struct option_command_row options_commands[];
 extern const unsigned options_commands_count;
 /* Row of a command, NULL: there is none. */
 const struct option_command_row *options_command(enum option_command command);
-/* Is it one of the words of a list, such as `basics`? */
-bool options_listed(const char *name, const char *list);
 /* All about a command; also of one without options. */
 void options_help_of(const struct option_command_row *about, FILE *out);
 

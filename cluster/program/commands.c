@@ -40,7 +40,7 @@ const struct option_command_row options_commands[] = {
      "Each run of the grid is a 'gapless simulate'; one that is done is never run again, so a study that was stopped "
      "goes on where it was. Writes DIR/study.csv, a row a run, and DIR/report.html. Studies that come with Gapless are "
      "in bench/studies.",
-     "out jobs dry-run target data-dir quiet", "gapless study bench/studies/quick.ini --jobs 2", cmd_study},
+     "out jobs dry-run target data-dir quiet", "gapless study bench/studies/first.ini --jobs 2", cmd_study},
     {FOR_REPORT, "report", "a page with curves and tables of runs and studies", " DIR...",
      "DIR is what train, simulate or study wrote. The page is one file that needs no network: charts, and tables that a "
      "text browser shows, too. Beside it: report.csv.",

@@ -508,25 +508,53 @@ static void test_basics(void **state)
     (void)state;
     for (unsigned i = 0; i < options_commands_count; i++) {
         const struct option_command_row *about = &options_commands[i];
-        unsigned words = 0, found = 0;
+        unsigned words = 0;
 
         assert_int_equal(seen & about->command, 0);
         seen |= about->command;
         if (about->command != FOR_NOTHING)
             assert_ptr_equal(options_command(about->command), about);
         for (const char *at = about->basics; *at != '\0'; at += strspn(at, " ")) {
-            at += strcspn(at, " ");
+            size_t bytes = strcspn(at, " ");
+            unsigned found = 0;
+
+            for (unsigned r = 0; r < options_count; r++)
+                found += (options_table[r].commands & about->command) != 0 &&
+                         !options_table[r].hidden &&
+                         strlen(options_table[r].name) == bytes &&
+                         strncmp(options_table[r].name, at, bytes) == 0;
+            if (found != 1)
+                fail_msg("%s: %u options '%.*s'", about->name, found, (int)bytes, at);
+            at += bytes;
             words++;
         }
-        for (unsigned r = 0; r < options_count; r++)
-            found += (options_table[r].commands & about->command) != 0 &&
-                     !options_table[r].hidden &&
-                     options_listed(options_table[r].name, about->basics);
-        if (words > 10 || words != found)
-            fail_msg("%s: %u words, %u options", about->name, words, found);
+        assert_true(words <= 10);
     }
     for (unsigned r = 0; r < options_count; r++)
         assert_int_equal(options_table[r].commands & ~seen, 0);
+}
+
+/* What the examples say can be read. */
+static void test_examples(void **state)
+{
+    struct settings got;
+    char head[64];
+
+    (void)state;
+    for (unsigned i = 0; i < options_commands_count; i++) {
+        const struct option_command_row *about = &options_commands[i];
+        const char *line = about->example;
+
+        if (about->command == FOR_NOTHING)
+            continue;
+        (void)snprintf(head, sizeof head, "gapless %s", about->name);
+        assert_memory_equal(line, head, strlen(head));
+        if (!GAPLESS_HAVE_VERBS && strstr(line, "verbs") != NULL)
+            continue;
+        if (about->command != FOR_BENCH &&
+            read_line(about->command, line + strlen(head) - 1, &got) != OPTIONS_GO)
+            fail_msg("'%s' cannot be read", line);
+    }
 }
 
 /* One name, one meaning: a command has an option of a name once, and a letter once. */
@@ -633,16 +661,27 @@ static void test_help_fits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_counts),        cmocka_unit_test(test_reals),
-        cmocka_unit_test(test_spans),         cmocka_unit_test(test_nearest),
-        cmocka_unit_test(test_sources),       cmocka_unit_test(test_schedules),
-        cmocka_unit_test(test_warmup),        cmocka_unit_test(test_outcome_untouched),
-        cmocka_unit_test(test_emit),          cmocka_unit_test(test_times),
-        cmocka_unit_test(test_simulation),    cmocka_unit_test(test_operands),
-        cmocka_unit_test(test_same_and_take), cmocka_unit_test(test_network),
-        cmocka_unit_test(test_verbs),         cmocka_unit_test(test_basics),
-        cmocka_unit_test(test_names),         cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_plan),          cmocka_unit_test(test_unknown_variables),
+        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_reals),
+        cmocka_unit_test(test_spans),
+        cmocka_unit_test(test_nearest),
+        cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_schedules),
+        cmocka_unit_test(test_warmup),
+        cmocka_unit_test(test_outcome_untouched),
+        cmocka_unit_test(test_emit),
+        cmocka_unit_test(test_times),
+        cmocka_unit_test(test_simulation),
+        cmocka_unit_test(test_operands),
+        cmocka_unit_test(test_same_and_take),
+        cmocka_unit_test(test_network),
+        cmocka_unit_test(test_verbs),
+        cmocka_unit_test(test_basics),
+        cmocka_unit_test(test_examples),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_unknown_variables),
         cmocka_unit_test(test_help_fits),
     };
 
