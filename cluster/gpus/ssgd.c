@@ -169,8 +169,6 @@ static void watch_signals(struct ssgd *run, double seconds)
     struct timespec wait = {(time_t)seconds, (long)((seconds - floor(seconds)) * 1e9)};
     int number = sigtimedwait(&run->signals, NULL, &wait);
 
-    if (number == SIGWINCH)
-        view_resized(&run->view);
     if (number == SIGTSTP) {
         view_leave(&run->view);
         (void)raise(SIGSTOP);

@@ -57,10 +57,12 @@ static int open_task(struct serving *serving, char *ret_job,
     status = job_set(settings->data, settings->data_dir != NULL ? folder : NULL,
                      settings->model, settings->batch, settings->seed, &job, error);
     if (status == GAPLESS_OK)
-        status = job_write(&job, ret_job, error);
-    if (status == GAPLESS_OK)
         status = task_open(&job, settings->data_fd, &serving->task, error);
-    return status;
+    if (status != GAPLESS_OK)
+        return status;
+    job.epoch = task_epoch(&serving->task);
+    (void)snprintf(job.rule, sizeof job.rule, "%s", settings->rule);
+    return job_write(&job, ret_job, error);
 }
 
 /* The CPU, or GPUs that are there. */

@@ -1,13 +1,11 @@
 /* gapless observe: statistics, accuracy and parameters of a run that another process
- * started. */
-#include "cluster/task/evaluate.h"
-#include "cluster/task/job.h"
-#include "cluster/task/network.h"
+ * started: train's picture on a terminal, a line at a time in a log. */
 #include "cluster/options/options.h"
 #include "cluster/program/program.h"
-#include "cluster/task/results.h"
+#include "cluster/task/follow.h"
+#include "cluster/task/job.h"
+#include "cluster/task/network.h"
 #include "cluster/task/task.h"
-#include "cluster/terminal/view.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -15,8 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define READ_NS 1000000000ll
+#define LIVE_READ_NS 200000000ll /* for a picture that shall go on moving */
+#define TICK_S 0.1
+#define EVALUATE_SLICE_S 0.04
 
 struct observing {
     struct settings settings;
@@ -25,7 +27,11 @@ struct observing {
     bool task_open;
     struct task task;
     struct evaluator evaluator;
-    struct gapless_stats stats;
+    struct gapless_worker_stats *worker;
+    struct view view;
+    struct view_facts facts;
+    struct follow follow;
+    bool live; /* a picture on a terminal, rather than lines */
     double start;
 };
 
@@ -37,20 +43,18 @@ static void on_signal(int number)
     (void)signal(number, SIG_DFL);
 }
 
-/* The data set is only needed to measure accuracy, and for the names of the tensors. */
-static int open_task(struct observing *observing, struct gapless_error *error)
-{
-    const struct settings *settings = &observing->settings;
-    struct job *job = &observing->job;
-    int status = job_read(gapless_observer_job(observing->observer), job, error);
+/* ---- what is needed ------------------------------------------------------ */
 
-    if (!settings->accuracy && settings->save == NULL)
-        return GAPLESS_OK;
-    if (status == GAPLESS_OK && settings->data_dir != NULL)
-        status = job_set(job->data, settings->data_dir, job->model, job->batch,
-                         job->seed, job, error);
+static int open_data(struct observing *observing, struct gapless_error *error)
+{
+    struct job job = observing->job;
+    int status = GAPLESS_OK;
+
+    if (observing->settings.data_dir != NULL)
+        status = job_set(job.data, observing->settings.data_dir, job.model, job.batch,
+                         job.seed, &job, error);
     if (status == GAPLESS_OK)
-        status = task_open(job, -1, &observing->task, error);
+        status = task_open(&job, -1, &observing->task, error);
     if (status != GAPLESS_OK)
         return status;
     observing->task_open = true;
@@ -64,13 +68,85 @@ static int open_task(struct observing *observing, struct gapless_error *error)
     return evaluator_open(&observing->task, &observing->evaluator, error);
 }
 
+/* The data set is only needed to measure accuracy, and for the names of the tensors. A
+ * picture does without where it is not here. */
+static int open_task(struct observing *observing, struct gapless_error *error)
+{
+    const struct settings *settings = &observing->settings;
+    struct gapless_error reason = {0};
+    int status =
+        job_read(gapless_observer_job(observing->observer), &observing->job, error);
+
+    observing->evaluator.accuracy = observing->evaluator.mean_loss = (double)NAN;
+    if (status != GAPLESS_OK)
+        return status;
+    if (settings->accuracy || settings->save != NULL)
+        return open_data(observing, error);
+    if (observing->live && open_data(observing, &reason) != GAPLESS_OK)
+        report_failure("observe", "the accuracy is not measured: %s", reason.text);
+    return GAPLESS_OK;
+}
+
+static bool measures(const struct observing *observing)
+{
+    return observing->evaluator.theta != NULL &&
+           (observing->settings.accuracy || observing->live);
+}
+
+/* How many workers the master has room for. */
+static int open_facts(struct observing *observing, struct gapless_error *error)
+{
+    struct gapless_worker_stats one;
+    struct view_facts *facts = &observing->facts;
+    uint32_t room = 0;
+
+    while (gapless_observer_worker_stats(observing->observer, room, &one) == GAPLESS_OK)
+        room++;
+    observing->worker = calloc(room > 0 ? room : 1, sizeof *observing->worker);
+    if (observing->worker == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
+    *facts = (struct view_facts){
+        .rule = observing->job.rule,
+        .data = observing->job.data,
+        .model = observing->job.model,
+        .parameters = gapless_observer_count(observing->observer),
+        .epoch_gradients = (double)observing->job.epoch,
+        .accuracy = (double)NAN,
+        .worker = observing->worker,
+        .worker_count = room,
+    };
+    observing->follow =
+        (struct follow){.facts = facts, .evaluator = &observing->evaluator};
+    return GAPLESS_OK;
+}
+
+static int look(struct observing *observing, struct gapless_error *error)
+{
+    struct view_facts *facts = &observing->facts;
+    int status = gapless_observer_stats(observing->observer, &facts->stats, error);
+
+    if (status != GAPLESS_OK)
+        return status;
+    for (uint32_t i = 0; i < facts->worker_count; i++)
+        (void)gapless_observer_worker_stats(observing->observer, i,
+                                            &observing->worker[i]);
+    facts->workers = view_workers_known(facts);
+    if (facts->epoch_gradients > 0.0)
+        facts->epochs = (double)facts->stats.gradients_total / facts->epoch_gradients;
+    facts->elapsed = now_seconds() - observing->start;
+    follow_rate(&observing->follow);
+    return GAPLESS_OK;
+}
+
+/* ---- lines --------------------------------------------------------------- */
+
 static int measure(struct observing *observing, struct gapless_error *error)
 {
     struct evaluator *evaluator = &observing->evaluator;
     uint64_t version;
     int status;
 
-    if (!observing->settings.accuracy || observing->stats.updates == 0)
+    if (!measures(observing) || observing->facts.stats.updates == 0)
         return GAPLESS_OK;
     status = gapless_observer_read(observing->observer, evaluator->theta, READ_NS,
                                    &version, error);
@@ -81,50 +157,65 @@ static int measure(struct observing *observing, struct gapless_error *error)
     evaluator_start(evaluator);
     while (!evaluator_work(evaluator, 1.0))
         ;
+    follow_measured(&observing->follow);
     return GAPLESS_OK;
 }
 
-static void print(const struct observing *observing)
+static void print_json(const struct observing *observing)
 {
-    const struct gapless_stats *stats = &observing->stats;
-    double rate = stats->seconds > 0.0 ? (double)stats->updates / stats->seconds : 0.0;
+    const struct gapless_stats *stats = &observing->facts.stats;
     bool measured = observing->settings.accuracy;
     struct metrics_sample sample = {
-        .elapsed = now_seconds() - observing->start,
-        .updates_per_second = rate,
-        .epoch = observing->task_open
-                     ? (double)stats->gradients /
-                           (double)sampler_batches_per_epoch(&observing->task.sampler)
+        .elapsed = observing->facts.elapsed,
+        .updates_per_second =
+            stats->seconds > 0.0 ? (double)stats->updates / stats->seconds : 0.0,
+        .epoch = observing->job.epoch > 0
+                     ? (double)stats->gradients / (double)observing->job.epoch
                      : (double)NAN,
         .accuracy = measured ? observing->evaluator.accuracy : (double)NAN,
         .test_loss = measured ? observing->evaluator.mean_loss : (double)NAN,
         .stats = stats,
     };
+    char *text = results_sample(&sample);
 
-    if (observing->settings.json) {
-        char *text = results_sample(&sample);
+    (void)printf("%s\n", text != NULL ? text : "{}");
+    free(text);
+}
 
-        (void)printf("%s\n", text != NULL ? text : "{}");
-        free(text);
-    } else {
-        (void)printf(
-            "updates %s (%.0f/s)  gradients %s of %s  loss %s  rate %s  lag %s  "
-            "gap %s  dropped %s  workers %u, %u lost",
-            word_count(stats->updates).text, rate, word_count(stats->gradients).text,
-            stats->gradients_total > 0 ? word_count(stats->gradients_total).text
-                                       : "no end",
-            word_real(stats->loss, 4).text, word_small(stats->rate).text,
-            word_real(stats->lag.count > 0 ? stats->lag.mean : (double)NAN, 2).text,
-            word_small(stats->gap_rms.count > 0 ? stats->gap_rms.mean : (double)NAN)
-                .text,
-            word_count(stats->dropped).text, stats->workers_active,
-            stats->workers_lost);
-        if (measured)
-            (void)printf("  accuracy %s %%",
-                         word_real(100.0 * sample.accuracy, 2).text);
-        (void)printf("\n");
-    }
-    (void)fflush(stdout);
+/* "20:41:03  epoch 2.31/5  ...  0:21 left" */
+static void print_line(const struct observing *observing)
+{
+    const struct view_facts *facts = &observing->facts;
+    const struct gapless_stats *stats = &facts->stats;
+    char clock[16] = "";
+    time_t now = time(NULL);
+    struct tm local;
+
+    if (localtime_r(&now, &local) != NULL)
+        (void)strftime(clock, sizeof clock, "%H:%M:%S", &local);
+    (void)printf("%s  ", clock);
+    if (facts->epoch_gradients > 0.0)
+        (void)printf("epoch %.2f/%g  ",
+                     (double)stats->gradients / facts->epoch_gradients, facts->epochs);
+    (void)printf(
+        "updates %s (%.0f/s)  gradients %s of %s  loss %s  rate %s  lag %s  gap %s  "
+        "dropped %s  workers %u, %u lost",
+        word_count(stats->updates).text,
+        stats->seconds > 0.0 ? (double)stats->updates / stats->seconds : 0.0,
+        word_count(stats->gradients).text,
+        stats->gradients_total > 0 ? word_count(stats->gradients_total).text : "no end",
+        word_real(stats->loss, 4).text, word_small(stats->rate).text,
+        word_real(stats->lag.count > 0 ? stats->lag.mean : (double)NAN, 2).text,
+        word_small(stats->gap_rms.count > 0 ? stats->gap_rms.mean : (double)NAN).text,
+        word_count(stats->dropped).text, stats->workers_active, stats->workers_lost);
+    if (observing->settings.accuracy)
+        (void)printf("  accuracy %s %%",
+                     word_real(100.0 * observing->evaluator.accuracy, 2).text);
+    (void)printf("  %s%s\n",
+                 stats->state == GAPLESS_RUN_DONE
+                     ? "done"
+                     : word_seconds(view_seconds_left(facts)).text,
+                 stats->state == GAPLESS_RUN_DONE ? "" : " left");
 }
 
 /* In pieces, so that the end of the run, or of the master, is noticed soon. */
@@ -132,37 +223,87 @@ static int pause_for(struct observing *observing, double seconds,
                      struct gapless_error *error)
 {
     double end = now_seconds() + seconds, left;
-    uint32_t state = observing->stats.state;
+    uint32_t state = observing->facts.stats.state;
     int status = GAPLESS_OK;
 
     while (status == GAPLESS_OK && (left = end - now_seconds()) > 0.0 && !leave &&
-           observing->stats.state == state) {
-        struct timespec wait = {0, left < 0.1 ? (long)(left * 1e9) : 100000000};
+           observing->facts.stats.state == state) {
+        struct timespec wait = {0, (long)(1e9 * (left < TICK_S ? left : TICK_S))};
 
         (void)nanosleep(&wait, NULL);
-        status = gapless_observer_stats(observing->observer, &observing->stats, error);
+        status = look(observing, error);
     }
     return status;
 }
 
-static int watch(struct observing *observing, struct gapless_error *error)
+static bool over(const struct observing *observing)
 {
-    int status = gapless_observer_stats(observing->observer, &observing->stats, error);
+    return leave || observing->facts.stats.state == GAPLESS_RUN_DONE;
+}
+
+static int watch_lines(struct observing *observing, struct gapless_error *error)
+{
+    int status = look(observing, error);
 
     while (status == GAPLESS_OK) {
         status = measure(observing, error);
         if (status != GAPLESS_OK)
             break;
-        print(observing);
+        if (observing->settings.json)
+            print_json(observing);
+        else
+            print_line(observing);
+        (void)fflush(stdout);
         if (ferror(stdout))
             return gapless_error_set(error, GAPLESS_IO, 0, "cannot write to stdout");
-        if (observing->settings.once || leave ||
-            observing->stats.state == GAPLESS_RUN_DONE)
+        if (observing->settings.once || over(observing))
             break;
         status = pause_for(observing, observing->settings.interval, error);
     }
     return status;
 }
+
+/* ---- the picture --------------------------------------------------------- */
+
+/* Starts a round of evaluation if it is time, and does a slice of it. */
+static void evaluate(struct observing *observing)
+{
+    struct evaluator *evaluator = &observing->evaluator;
+    uint64_t version;
+
+    if (evaluator_idle(evaluator)) {
+        if (!follow_wants_accuracy(&observing->follow))
+            return;
+        if (gapless_observer_read(observing->observer, evaluator->theta, LIVE_READ_NS,
+                                  &version, NULL) != GAPLESS_OK) {
+            follow_put_off(&observing->follow); /* torn or gone */
+            return;
+        }
+        evaluator_start(evaluator);
+    }
+    if (evaluator_work(evaluator, EVALUATE_SLICE_S))
+        follow_measured(&observing->follow);
+}
+
+static int watch_live(struct observing *observing, struct gapless_error *error)
+{
+    int status = look(observing, error);
+
+    while (status == GAPLESS_OK && !over(observing)) {
+        if (measures(observing))
+            evaluate(observing);
+        follow_show(&observing->follow, &observing->view);
+        status = pause_for(observing, TICK_S, error);
+    }
+    if (status == GAPLESS_OK && !leave)
+        status = measure(observing, error); /* of the end */
+    if (observing->view.drawn && status == GAPLESS_OK)
+        view_show(&observing->view, &observing->facts);
+    view_leave(&observing->view);
+    return status;
+}
+
+/* ---- the parameters ------------------------------------------------------ */
 
 /* The header of a safetensors file: where each tensor is. */
 static char *header_text(const struct model *model)
@@ -244,12 +385,19 @@ int cmd_observe(int argc, char **argv)
     if (status == GAPLESS_OK)
         status = gapless_observer_open(&config, &observing.observer, &error);
     network_close(&network);
+    view_open(&observing.view, false, observing.settings.no_color);
+    observing.live = observing.view.terminal.fd == STDOUT_FILENO &&
+                     !observing.settings.json && !observing.settings.once;
     if (status == GAPLESS_OK)
         status = open_task(&observing, &error);
     if (status == GAPLESS_OK)
-        status = watch(&observing, &error);
+        status = open_facts(&observing, &error);
+    if (status == GAPLESS_OK)
+        status = observing.live ? watch_live(&observing, &error)
+                                : watch_lines(&observing, &error);
     if (status == GAPLESS_OK && observing.settings.save != NULL)
         status = save(&observing, &error);
+    free(observing.worker);
     evaluator_close(&observing.evaluator);
     task_close(&observing.task);
     gapless_observer_close(observing.observer);

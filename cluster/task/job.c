@@ -43,10 +43,12 @@ int job_set(const char *data, const char *data_dir, const char *model, uint32_t 
 int job_write(const struct job *job, char ret[GAPLESS_JOB_MAX],
               struct gapless_error *error)
 {
-    int used =
-        snprintf(ret, GAPLESS_JOB_MAX,
-                 "data=%s\ndata_dir=%s\nmodel=%s\nbatch=%u\nseed=%llu\n", job->data,
-                 job->data_dir, job->model, job->batch, (unsigned long long)job->seed);
+    int used = snprintf(ret, GAPLESS_JOB_MAX,
+                        "data=%s\ndata_dir=%s\nmodel=%s\nbatch=%u\nseed=%llu\nrule=%s\n"
+                        "epoch=%llu\n",
+                        job->data, job->data_dir, job->model, job->batch,
+                        (unsigned long long)job->seed, job->rule,
+                        (unsigned long long)job->epoch);
 
     if (used < 0 || used >= GAPLESS_JOB_MAX)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
@@ -56,31 +58,46 @@ int job_write(const struct job *job, char ret[GAPLESS_JOB_MAX],
     return GAPLESS_OK;
 }
 
+static int read_count(const char *key, const char *value, size_t bytes, uint64_t low,
+                      uint64_t high, uint64_t *ret, struct gapless_error *error)
+{
+    struct parse_error reason = {""};
+    char number[32];
+
+    if (copy(key, value, bytes, number, sizeof number, error) != GAPLESS_OK ||
+        !parse_count(number, low, high, ret, &reason))
+        return gapless_error_set(error, GAPLESS_PROTOCOL, 0,
+                                 "the master's job text: %s %s", key, reason.text);
+    return GAPLESS_OK;
+}
+
 static int read_pair(const char *key, const char *value, size_t bytes, struct job *job,
                      struct gapless_error *error)
 {
-    char number[32];
-    uint64_t count = 0;
-    struct parse_error reason = {""};
-    bool batch = strcmp(key, "batch") == 0;
+    const struct {
+        const char *key;
+        char *text;
+        size_t max;
+    } texts[] = {{"data", job->data, sizeof job->data},
+                 {"data_dir", job->data_dir, sizeof job->data_dir},
+                 {"model", job->model, sizeof job->model},
+                 {"rule", job->rule, sizeof job->rule}};
+    uint64_t batch = 0;
+    int status;
 
-    if (strcmp(key, "data") == 0)
-        return copy(key, value, bytes, job->data, sizeof job->data, error);
-    if (strcmp(key, "data_dir") == 0)
-        return copy(key, value, bytes, job->data_dir, sizeof job->data_dir, error);
-    if (strcmp(key, "model") == 0)
-        return copy(key, value, bytes, job->model, sizeof job->model, error);
-    if (!batch && strcmp(key, "seed") != 0)
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        if (strcmp(key, texts[i].key) == 0)
+            return copy(key, value, bytes, texts[i].text, texts[i].max, error);
+    if (strcmp(key, "seed") == 0)
+        return read_count(key, value, bytes, 0, UINT64_MAX, &job->seed, error);
+    if (strcmp(key, "epoch") == 0)
+        return read_count(key, value, bytes, 0, UINT64_MAX, &job->epoch, error);
+    if (strcmp(key, "batch") != 0)
         return GAPLESS_OK;
-    if (copy(key, value, bytes, number, sizeof number, error) != GAPLESS_OK ||
-        !parse_count(number, batch, batch ? UINT32_MAX : UINT64_MAX, &count, &reason))
-        return gapless_error_set(error, GAPLESS_PROTOCOL, 0,
-                                 "the master's job text: %s %s", key, reason.text);
-    if (batch)
-        job->batch = (uint32_t)count;
-    else
-        job->seed = count;
-    return GAPLESS_OK;
+    status = read_count(key, value, bytes, 1, UINT32_MAX, &batch, error);
+    if (status == GAPLESS_OK)
+        job->batch = (uint32_t)batch;
+    return status;
 }
 
 int job_read(const char *text, struct job *ret, struct gapless_error *error)

@@ -12,6 +12,9 @@ struct job {
     char data[128], data_dir[512], model[128];
     uint32_t batch;
     uint64_t seed;
+    /* for those who watch: "" and 0 where they are not said */
+    char rule[64];
+    uint64_t epoch; /* gradients */
 };
 
 /* GAPLESS_INVALID where a text does not fit or has a line's end in it. data_dir may be
@@ -22,8 +25,8 @@ int job_write(const struct job *job, char ret[GAPLESS_JOB_MAX],
               struct gapless_error *error);
 /* GAPLESS_PROTOCOL where a key is missing or its value is not one. */
 int job_read(const char *text, struct job *ret, struct gapless_error *error);
-/* The first key in which two jobs differ, or NULL. The folder is not compared: it may
- * differ between machines. */
+/* The first key in which two jobs differ for a worker, or NULL. The folder is not
+ * compared: it may differ between machines. */
 const char *job_difference(const struct job *a, const struct job *b);
 
 #endif

@@ -85,6 +85,14 @@ static void deadly(int number)
     (void)raise(number);
 }
 
+/* Ctrl-Z: the next picture after SIGCONT hides the cursor again. */
+static void suspended(int number)
+{
+    (void)number;
+    restore();
+    (void)raise(SIGSTOP);
+}
+
 void terminal_hide_cursor(const struct terminal *terminal)
 {
     static const int signals[] = {SIGSEGV, SIGBUS,  SIGFPE,  SIGILL,  SIGABRT,
@@ -94,8 +102,12 @@ void terminal_hide_cursor(const struct terminal *terminal)
 
     if (!prepared) {
         struct sigaction action = {.sa_handler = deadly};
+        struct sigaction suspend = {.sa_handler = suspended, .sa_flags = SA_RESTART};
+        struct sigaction usual;
 
         (void)atexit(restore);
+        if (sigaction(SIGTSTP, NULL, &usual) == 0 && usual.sa_handler == SIG_DFL)
+            (void)sigaction(SIGTSTP, &suspend, NULL);
         for (unsigned i = 0; i < sizeof signals / sizeof signals[0]; i++) {
             struct sigaction before;
 
@@ -107,6 +119,11 @@ void terminal_hide_cursor(const struct terminal *terminal)
     }
     hidden_on = terminal->fd;
     terminal_write(terminal, "\033[?25l", 6);
+}
+
+bool terminal_cursor_hidden(void)
+{
+    return hidden_on >= 0;
 }
 
 void terminal_show_cursor(void)

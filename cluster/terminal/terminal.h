@@ -20,6 +20,8 @@ void terminal_size(const struct terminal *terminal, unsigned *ret_width,
  * process (but SIGKILL). */
 void terminal_hide_cursor(const struct terminal *terminal);
 void terminal_show_cursor(void);
+/* False also after the process was stopped, and goes on. */
+bool terminal_cursor_hidden(void);
 /* Writes all of it; what a terminal does not take is lost. */
 void terminal_write(const struct terminal *terminal, const char *text,
                     unsigned long bytes);

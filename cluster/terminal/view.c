@@ -67,14 +67,27 @@ static void go_up(struct view *view)
     terminal_write(&view->terminal, up, (unsigned long)bytes);
 }
 
+/* A picture of another size would leave parts of itself behind: starts on a clean
+ * screen. */
+static void clear_if_resized(struct view *view, unsigned width, unsigned height)
+{
+    if (view->drawn && (width != view->width || height != view->height)) {
+        terminal_write(&view->terminal, "\033[H\033[2J", 7);
+        view->drawn_lines = 0;
+    }
+    view->width = width;
+    view->height = height;
+}
+
 static void draw(struct view *view, const struct view_facts *facts)
 {
     unsigned width, height;
 
     terminal_size(&view->terminal, &width, &height);
+    clear_if_resized(view, width, height);
     view_paint(&view->canvas, facts, width, height, view->terminal.utf8,
                view->terminal.color);
-    if (!view->drawn)
+    if (!view->drawn || !terminal_cursor_hidden())
         terminal_hide_cursor(&view->terminal);
     go_up(view);
     terminal_write(&view->terminal, view->canvas.text, view->canvas.used);
@@ -99,14 +112,6 @@ void view_show(struct view *view, const struct view_facts *facts)
     view_line(facts, line, sizeof line);
     (void)printf("%s\n", line);
     (void)fflush(stdout);
-}
-
-void view_resized(struct view *view)
-{
-    if (!view->drawn)
-        return;
-    terminal_write(&view->terminal, "\033[H\033[2J", 7);
-    view->drawn_lines = 0;
 }
 
 void view_note(struct view *view, const char *format, ...)

@@ -62,17 +62,16 @@ uint32_t view_workers_known(const struct view_facts *facts);
 struct view {
     struct terminal terminal;
     bool quiet;
-    bool drawn;           /* a picture is on the screen... */
-    unsigned drawn_lines; /* ...of this many lines, the cursor below it */
-    double line_due;      /* elapsed time of the next line in a log */
+    bool drawn;             /* a picture is on the screen... */
+    unsigned drawn_lines;   /* ...of this many lines, the cursor below it */
+    unsigned width, height; /* ...on a terminal of this size */
+    double line_due;        /* elapsed time of the next line in a log */
     struct canvas canvas;
 };
 
 void view_open(struct view *view, bool quiet, bool no_color);
 /* Draws the picture or, if it is time, prints a line. */
 void view_show(struct view *view, const struct view_facts *facts);
-/* The terminal has another size: starts on a clean screen. */
-void view_resized(struct view *view);
 /* Prints a line that stays, above the picture; to stderr in a log. */
 void view_note(struct view *view, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
@@ -84,6 +83,9 @@ void view_leave(struct view *view);
  * tests. */
 void view_paint(struct canvas *canvas, const struct view_facts *facts, unsigned width,
                 unsigned height, bool utf8, bool color);
+/* Until the end, from the rate of the whole run so far: calmer than the latest rate. NaN:
+ * not known. */
+double view_seconds_left(const struct view_facts *facts);
 /* The line for a log, without its end. */
 void view_line(const struct view_facts *facts, char *ret, size_t max);
 

@@ -29,8 +29,7 @@ static double epochs_done(const struct view_facts *facts)
                : 0.0;
 }
 
-/* From the rate of the whole run so far: calmer than the latest rate. */
-static double seconds_left(const struct view_facts *facts)
+double view_seconds_left(const struct view_facts *facts)
 {
     const struct gapless_stats *stats = &facts->stats;
 
@@ -74,7 +73,8 @@ static void paint_progress(struct canvas *canvas, const struct view_facts *facts
                            unsigned width)
 {
     const char *state = state_text(facts);
-    unsigned bar = width > 62 ? width - 48 : 14;
+    unsigned words = (unsigned)strlen(state) > 9 ? (unsigned)strlen(state) - 9 : 0;
+    unsigned bar = width > 62 + words ? width - 48 - words : 14;
 
     canvas_put(canvas, STYLE_PLAIN, " ");
     canvas_bar(canvas, STYLE_GOOD, bar, share_done(facts), true);
@@ -86,7 +86,7 @@ static void paint_progress(struct canvas *canvas, const struct view_facts *facts
         canvas_put(canvas, facts->stopping ? STYLE_WARN : STYLE_ACCENT, "   %s", state);
     else
         canvas_put(canvas, STYLE_PLAIN, "   %s left",
-                   word_seconds(seconds_left(facts)).text);
+                   word_seconds(view_seconds_left(facts)).text);
     canvas_line(canvas);
 }
 
@@ -202,10 +202,10 @@ static void small_bar(struct canvas *canvas, enum canvas_style style, unsigned w
 
 static void paint_worker(struct canvas *canvas,
                          const struct gapless_worker_stats *worker, uint32_t number,
-                         const struct most *most, unsigned width)
+                         const struct most *most, unsigned width, bool over)
 {
     struct columns at = columns_for(width);
-    bool gone = worker->state == 0;
+    bool gone = worker->state == 0 && !over; /* at the end all go */
     double lag = worker_lag(worker), gap = worker_gap(worker);
 
     canvas_right(canvas, NAME_END, gone ? STYLE_FAINT : STYLE_PLAIN, WORKER_NAME,
@@ -305,7 +305,8 @@ static void paint_workers(struct canvas *canvas, const struct view_facts *facts,
             paint_others(canvas, facts, i, known - shown);
             return;
         }
-        paint_worker(canvas, &facts->worker[i], i, &most, width);
+        paint_worker(canvas, &facts->worker[i], i, &most, width,
+                     facts->stats.state >= GAPLESS_RUN_ENDING);
         shown++;
     }
 }
@@ -362,5 +363,5 @@ void view_line(const struct view_facts *facts, char *ret, size_t max)
         (void)snprintf(ret + used, max - (size_t)used, "  %s", state);
     else
         (void)snprintf(ret + used, max - (size_t)used, "  %s left",
-                       word_seconds(seconds_left(facts)).text);
+                       word_seconds(view_seconds_left(facts)).text);
 }

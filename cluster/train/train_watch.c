@@ -56,10 +56,8 @@ void train_signals(struct train *train, double seconds)
     case SIGTSTP:
         suspend(train);
         break;
-    case SIGWINCH:
-        view_resized(&train->view);
-        break;
-    default: /* none in time, or SIGCHLD: the end of a child is looked for anyway */
+    default: /* none in time; SIGWINCH: the next picture has another size; SIGCHLD: the
+                end of a child is looked for anyway */
         break;
     }
 }

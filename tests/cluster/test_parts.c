@@ -218,6 +218,9 @@ static void test_whole_run(void **state)
     end(&observer, 0, 0);
     run_expect(&observer, "accuracy ", 1.0);
     run_expect(&observer, "gradients 7,500 of 7,500", 1.0);
+    run_expect(&observer, "epoch 20.00/20  updates", 1.0);
+    run_expect(&observer, ":", 1.0); /* the clock */
+    run_expect(&observer, "  done", 1.0);
     end(&master, 0, 0);
     run_expect(&master, "7,500 updates", 1.0);
     check_files(7500.0, 1.0, false);

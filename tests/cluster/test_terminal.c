@@ -24,15 +24,18 @@ struct screen {
     size_t used;
 };
 
-/* Starts a long run on a new terminal. */
-static struct screen start(const char *term, bool no_color)
+/* Starts the program with the words of a line on a new terminal. */
+static struct screen start_line(const char *term, bool no_color, const char *line)
 {
     struct winsize size = {24, 90, 0, 0};
     struct screen screen = {.text = calloc(1, SCREEN_BYTES)};
-    char socket[64];
+
+    char words[256], *argv[20] = {NULL}, *rest = words;
 
     assert_non_null(screen.text);
-    (void)snprintf(socket, sizeof socket, "shm:%s/socket", run_dir);
+    (void)snprintf(words, sizeof words, "gapless %s", line);
+    for (int i = 0; rest != NULL && i < 19; i++)
+        argv[i] = strsep(&rest, " ");
     (void)fflush(NULL);
     screen.pid = forkpty(&screen.fd, NULL, NULL, &size);
     assert_true(screen.pid >= 0);
@@ -41,12 +44,22 @@ static struct screen start(const char *term, bool no_color)
         (void)setenv("ASAN_OPTIONS", "handle_segv=0:handle_abort=0", 1);
         (void)setenv("LC_ALL", "C.UTF-8", 1);
         (void)setenv("NO_COLOR", no_color ? "1" : "", 1);
-        (void)execl(run_program(), "gapless", "train", "--data", "synthetic",
-                    "--workers", "3", "--epochs", "100000", "--address", socket,
-                    "--out", run_dir, (char *)NULL);
+        (void)execv(run_program(), argv);
         _exit(126);
     }
     return screen;
+}
+
+/* A long run. */
+static struct screen start(const char *term, bool no_color)
+{
+    char line[160];
+
+    (void)snprintf(line, sizeof line,
+                   "train --data synthetic --workers 3 --epochs 100000 --address "
+                   "shm:%s/socket --out %s",
+                   run_dir, run_dir);
+    return start_line(term, no_color, line);
 }
 
 /* Reads what is there; false at the end. */
@@ -93,6 +106,18 @@ static int finish(struct screen *screen)
     assert_int_equal(waitpid(screen->pid, &status, 0), screen->pid);
     (void)close(screen->fd);
     return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/* To the end of both, so that neither waits for its terminal. */
+static void read_both(struct screen *one, struct screen *other)
+{
+    double end = run_now() + 60.0;
+    bool more[2] = {true, true};
+
+    while ((more[0] || more[1]) && run_now() < end) {
+        more[0] = more[0] && read_more(one, 20);
+        more[1] = more[1] && read_more(other, 20);
+    }
 }
 
 static const char *last(const char *text, const char *what)
@@ -202,6 +227,46 @@ static void test_dumb(void **state)
     free(screen.text);
 }
 
+/* An observer, and a master that was started by itself, show the same picture, and give
+ * the cursor back. */
+static void test_others(void **state)
+{
+    static const char *const words[] = {"dana-ga",   "1 worker", "synthetic",
+                                        "mlp:64",    "of 40",    "test accuracy",
+                                        "worker-02", "100 %",    "done"};
+    char line[160];
+    struct screen master, observer;
+    struct run worker;
+
+    (void)state;
+    (void)snprintf(line, sizeof line,
+                   "master --data synthetic --epochs 40 --address shm:%s/socket --out "
+                   "%s/out",
+                   run_dir, run_dir);
+    master = start_line("xterm", false, line);
+    expect(&master, 0, "waiting for workers");
+    (void)snprintf(line, sizeof line, "observe --master shm:%s/socket", run_dir);
+    observer = start_line("xterm", false, line);
+    expect(&observer, 0, "waiting for workers");
+    (void)snprintf(line, sizeof line, "worker --number 2 --master shm:%s/socket",
+                   run_dir);
+    worker = run_start(NULL, 0, line);
+    read_both(&observer, &master);
+    assert_int_equal(finish(&observer), 0);
+    assert_int_equal(finish(&master), 0);
+    assert_int_equal(run_wait(&worker, 20.0), 0);
+    run_close(&worker);
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        assert_non_null(strstr(observer.text, words[i]));
+        assert_non_null(strstr(master.text, words[i]));
+    }
+    check_cursor(&observer);
+    check_cursor(&master);
+    assert_non_null(strstr(last(master.text, SHOW), "result.json"));
+    free(observer.text);
+    free(master.text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -209,6 +274,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_ways_out, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_suspended, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_dumb, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_others, run_set_up, run_tear_down),
     };
 
     (void)run_program();
