@@ -89,10 +89,8 @@ struct set {
 void report_complain(struct report *report, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* A whole regular file of at most `max` bytes; malloc'ed, with '\0' behind it. `why`
- * (REPORT_WHY bytes) says what is wrong. GAPLESS_MISSING: there is none. */
-int report_read(const char *path, size_t max, char **ret, size_t *size, char *why);
-#define REPORT_WHY 200
+/* What is in a folder, but for hidden names: sorted, in the arena. Returns how many. */
+size_t folder_names(struct arena *arena, const char *folder, const char ***ret);
 
 /* Reads result.json, run.json and metrics.jsonl of run->folder. `fields`: all columns
  * are filled from them; otherwise only time_to_target, where another target is asked

@@ -1,17 +1,15 @@
-/* Finding the runs and studies in the folders that were named; files; small questions
- * about what was read. */
+/* Finding the runs and studies in the folders that were named; small questions about
+ * what was read. */
 #include "cluster/report/data.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define DEPTH_MAX 2 /* levels below a DIR in which runs are looked for */
 #define RUNS_MAX 100000u
@@ -19,7 +17,7 @@
 #define NAMED_MAX 4000u /* plain runs kept apart by more than their folder */
 #define COMPLAINTS_MAX 200u
 
-/* ---- files --------------------------------------------------------------- */
+/* ---- complaints ---------------------------------------------------------- */
 
 void report_complain(struct report *report, const char *format, ...)
 {
@@ -40,59 +38,6 @@ void report_complain(struct report *report, const char *format, ...)
         return;
     report->complaint = grown;
     report->complaint[report->complaints++] = arena_copy(&report->arena, text);
-}
-
-static int read_open(int fd, size_t max, char **ret, size_t *size, char *why)
-{
-    struct stat info;
-    size_t used = 0, room;
-    char *bytes;
-
-    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-        (void)snprintf(why, REPORT_WHY, "it is not a regular file");
-        return GAPLESS_IO;
-    }
-    if ((uintmax_t)info.st_size > max) {
-        (void)snprintf(why, REPORT_WHY, "it is larger than %zu MiB", max >> 20);
-        return GAPLESS_CORRUPT;
-    }
-    room = (size_t)info.st_size;
-    bytes = malloc(room + 1);
-    if (bytes == NULL) {
-        (void)snprintf(why, REPORT_WHY, "no memory for it");
-        return GAPLESS_NO_MEMORY;
-    }
-    while (used < room) {
-        ssize_t got = read(fd, bytes + used, room - used);
-
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0) {
-            (void)snprintf(why, REPORT_WHY, "%s", strerrordesc_np(errno));
-            free(bytes);
-            return GAPLESS_IO;
-        }
-        if (got == 0)
-            break;
-        used += (size_t)got;
-    }
-    bytes[used] = '\0';
-    *ret = bytes;
-    *size = used;
-    return GAPLESS_OK;
-}
-
-int report_read(const char *path, size_t max, char **ret, size_t *size, char *why)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), status; /* no FIFO blocks */
-
-    if (fd < 0) {
-        (void)snprintf(why, REPORT_WHY, "%s", strerrordesc_np(errno));
-        return errno == ENOENT || errno == ENOTDIR ? GAPLESS_MISSING : GAPLESS_IO;
-    }
-    status = read_open(fd, max, ret, size, why);
-    (void)close(fd);
-    return status;
 }
 
 /* ---- questions ----------------------------------------------------------- */
@@ -265,11 +210,28 @@ static int by_name(const struct dirent **a, const struct dirent **b)
     return text_compare((*a)->d_name, (*b)->d_name);
 }
 
+size_t folder_names(struct arena *arena, const char *folder, const char ***ret)
+{
+    struct dirent **entry = NULL;
+    int count = scandir(folder, &entry, visible, by_name);
+    const char **name =
+        arena_take(arena, (count > 0 ? (size_t)count : 1) * sizeof *name);
+
+    for (int i = 0; i < count; i++) {
+        if (name != NULL)
+            name[i] = arena_copy(arena, entry[i]->d_name);
+        free(entry[i]);
+    }
+    free(entry);
+    *ret = name;
+    return name != NULL && count > 0 ? (size_t)count : 0;
+}
+
 /* What a folder is; of one that is neither, what is in it. */
 static void look(struct finder *finder, const char *folder, int depth)
 {
-    struct dirent **entry = NULL;
-    int count;
+    const char **name;
+    size_t count;
 
     if (has(folder, "study.ini") || has(folder, "study.csv")) {
         finder->found++;
@@ -286,18 +248,16 @@ static void look(struct finder *finder, const char *folder, int depth)
     }
     if (depth == 0)
         return;
-    count = scandir(folder, &entry, visible, by_name);
-    for (int i = 0; i < count; i++) {
-        const char *path = arena_format(&finder->report->arena, "%s%s%s", folder,
-                                        folder[strlen(folder) - 1] == '/' ? "" : "/",
-                                        entry[i]->d_name);
+    count = folder_names(&finder->report->arena, folder, &name);
+    for (size_t i = 0; i < count; i++) {
+        const char *path =
+            arena_format(&finder->report->arena, "%s%s%s", folder,
+                         folder[strlen(folder) - 1] == '/' ? "" : "/", name[i]);
         struct stat info;
 
         if (stat(path, &info) == 0 && S_ISDIR(info.st_mode))
             look(finder, path, depth - 1);
-        free(entry[i]);
     }
-    free(entry);
 }
 
 static int check(const char *dir, struct gapless_error *error)

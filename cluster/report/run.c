@@ -1,5 +1,6 @@
 /* Reading the files of one run: result.json, run.json, metrics.jsonl. */
 #include "cluster/report/data.h"
+#include "engine/base/text_file.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -8,7 +9,8 @@
 #include <string.h>
 
 #define JSON_MAX ((size_t)64 << 20) /* 4096 workers' histograms are a tenth of this */
-#define LINES_MAX ((size_t)1 << 30) /* bytes of metrics.jsonl */
+#define METRICS_MAX ((uint64_t)1 << 30)
+#define LINE_MAX_BYTES 65536u
 #define MOMENTS_MAX 2048u /* kept of a run; of more, every second, fourth, ... */
 #define MOMENTS_LIGHT 128u
 #define RUNS_LIGHT 2000u /* from this many on, less is kept of each */
@@ -220,28 +222,30 @@ static const char *text(struct arena *arena, const json_t *object, const char *p
  * NULL). */
 static json_t *read_object(struct report *report, const char *path, bool *missing)
 {
-    char why[REPORT_WHY], *bytes = NULL;
+    struct gapless_error error = {0};
     json_error_t wrong = {0};
+    char *bytes = NULL;
     size_t size = 0;
-    json_t *ret;
-    int status = report_read(path, JSON_MAX, &bytes, &size, why);
+    json_t *ret = NULL;
+    int status = text_file_all(path, "this file", JSON_MAX, &bytes, &size, &error);
 
     *missing = status == GAPLESS_MISSING;
-    if (status != GAPLESS_OK) {
-        if (!*missing && report != NULL)
-            report_complain(report, "%s: %s", path, why);
-        return NULL;
-    }
-    ret = json_loadb(bytes, size, 0, &wrong);
+    if (status == GAPLESS_OK)
+        ret = json_loadb(bytes, size, 0, &wrong);
     free(bytes);
     if (json_is_object(ret))
         return ret;
-    if (report != NULL && ret == NULL)
+    if (report == NULL || *missing)
+        json_decref(ret);
+    else if (status != GAPLESS_OK)
+        report_complain(report, "%s", error.text);
+    else if (ret == NULL)
         report_complain(report, "%s, line %d: %s (cut off, or not JSON)", path,
                         wrong.line, size == 0 ? "it is empty" : wrong.text);
-    else if (report != NULL)
+    else {
         report_complain(report, "%s: it holds no JSON object", path);
-    json_decref(ret);
+        json_decref(ret);
+    }
     return NULL;
 }
 
@@ -316,48 +320,36 @@ static void moment_add(struct metrics *m, const struct moment *moment)
     m->pending = m->last.of[AT_SECONDS] > run->moment[run->moments - 1].of[AT_SECONDS];
 }
 
-/* Reads the lines; says in `why` what ended the reading before its time. */
-static void metrics_lines(struct metrics *m, const char *at, const char *end, char *why)
-{
-    for (unsigned number_of = 1; at < end; number_of++) {
-        const char *line_end = memchr(at, '\n', (size_t)(end - at));
-        size_t bytes = (size_t)((line_end != NULL ? line_end : end) - at);
-        json_t *object = bytes > 0 ? json_loadb(at, bytes, 0, NULL) : NULL;
-        struct moment moment;
-
-        at += bytes + 1;
-        if (bytes == 0)
-            continue;
-        if (!json_is_object(object)) {
-            (void)snprintf(why, REPORT_WHY,
-                           "line %u is cut off or not a JSON object: it is read up to "
-                           "there",
-                           number_of);
-            json_decref(object);
-            return;
-        }
-        moment = moment_of(object);
-        json_decref(object);
-        moment_add(m, &moment);
-    }
-}
-
-/* `report` NULL: nothing is complained of. */
+/* Up to the first line that is none. `report` NULL: nothing is complained of. */
 static void metrics_read(struct report *report, struct metrics *m, const char *path)
 {
-    char why[REPORT_WHY] = "", *bytes = NULL;
-    size_t size = 0;
-    int status = report_read(path, LINES_MAX, &bytes, &size, why);
+    struct gapless_error error = {0};
+    struct text_file file;
+    char *line;
+    int status =
+        text_file_open(&file, path, "this file", METRICS_MAX, LINE_MAX_BYTES, &error);
+    bool missing = status == GAPLESS_MISSING;
 
-    if (status == GAPLESS_MISSING)
-        return;
-    if (status == GAPLESS_OK)
-        metrics_lines(m, bytes, bytes + size, why);
+    while (status == GAPLESS_OK &&
+           (status = text_file_line(&file, &line, &error)) == GAPLESS_OK) {
+        json_t *object = line[0] != '\0' ? json_loads(line, 0, NULL) : NULL;
+
+        if (json_is_object(object)) {
+            struct moment moment = moment_of(object);
+
+            moment_add(m, &moment);
+        } else if (line[0] != '\0')
+            status = gapless_error_set(&error, GAPLESS_CORRUPT, 0,
+                                       "%.150s: line %llu is cut off or not a JSON "
+                                       "object: it is read up to there",
+                                       path, (unsigned long long)file.line);
+        json_decref(object);
+    }
+    text_file_close(&file);
     if (m->pending)
         moment_keep(m, &m->last);
-    if (why[0] != '\0' && report != NULL)
-        report_complain(report, "%s: %s", path, why);
-    free(bytes);
+    if (status != GAPLESS_STOPPED && !missing && report != NULL)
+        report_complain(report, "%s", error.text);
 }
 
 /* ---- its numbers --------------------------------------------------------- */

@@ -1,8 +1,8 @@
 /* Reading a study's folder: study.ini says what it is about, study.csv holds a row a
  * run, cells/NAME the files of each run. */
 #include "cluster/report/data.h"
+#include "engine/base/text_file.h"
 
-#include <dirent.h>
 #include <ini.h>
 #include <math.h>
 #include <stdint.h>
@@ -19,43 +19,19 @@
 struct ini {
     struct report *report;
     struct set *set;
-    const char *at; /* what is still to be read */
-    bool broken;    /* the line goes on: the reader cut it */
+    struct text_file file;
+    struct gapless_error error;
 };
 
-/* Hands out lines that fit libinih's buffer: a longer one is cut at a blank and goes on
- * as a continuation, which starts with a blank. */
+/* For the library; of a line that it has no room for the beginning. */
 static char *next_line(char *ret, int room, void *from)
 {
     struct ini *ini = from;
-    size_t line = strcspn(ini->at, "\n"), most = (size_t)room - 3, used = 0;
-    const char *end = ini->at + line;
-    char first = ini->at[strspn(ini->at, " \t")];
+    char *line;
 
-    if (*ini->at == '\0')
+    if (text_file_line(&ini->file, &line, &ini->error) != GAPLESS_OK)
         return NULL;
-    if (!ini->broken && (first == ';' || first == '#') && line > most) {
-        line = most; /* of a comment the beginning will do */
-        memcpy(ret, ini->at, line);
-        (void)snprintf(ret + line, 2, "\n");
-        ini->at = end + (*end == '\n' ? 1 : 0);
-        return ret;
-    }
-    if (ini->broken)
-        ret[used++] = ' ';
-    ini->broken = line > most - used;
-    if (ini->broken) {
-        line = most - used;
-        while (line > most / 2 && ini->at[line] != ' ')
-            line--;
-    }
-    memcpy(ret + used, ini->at, line);
-    used += line;
-    ini->at += line;
-    if (!ini->broken && *ini->at == '\n')
-        ini->at++;
-    ret[used++] = '\n';
-    ret[used] = '\0';
+    (void)snprintf(ret, (size_t)room, "%s", line);
     return ret;
 }
 
@@ -99,21 +75,26 @@ static void ini_read(struct report *report, struct set *set)
 {
     const char *path = arena_format(&report->arena, "%s/study.ini", set->folder);
     struct ini ini = {.report = report, .set = set};
-    char why[REPORT_WHY], *bytes = NULL;
+    char *bytes = NULL;
     size_t size = 0;
-    int status = report_read(path, INI_BYTES_MAX, &bytes, &size, why), line;
+    int line = 0, status = text_file_all(path, "the study", INI_BYTES_MAX, &bytes,
+                                         &size, &ini.error);
 
-    if (status != GAPLESS_OK) {
-        report_complain(report, "%s: %s", path, why);
-        return;
-    }
-    set->ini = arena_copy(&report->arena, bytes);
+    if (status == GAPLESS_OK)
+        set->ini = arena_copy(&report->arena, bytes);
     free(bytes);
-    ini.at = set->ini;
-    line = ini_parse_stream(next_line, &ini, on_value, &ini);
+    if (status == GAPLESS_OK)
+        status = text_file_open(&ini.file, path, "the study", INI_BYTES_MAX,
+                                INI_BYTES_MAX, &ini.error);
+    if (status == GAPLESS_OK) {
+        line = ini_parse_stream(next_line, &ini, on_value, &ini);
+        text_file_close(&ini.file);
+    }
     if (line != 0)
         report_complain(report, "%s, near line %d: neither a section nor NAME = VALUE",
                         path, line);
+    else if (ini.error.text[0] != '\0')
+        report_complain(report, "%s", ini.error.text);
 }
 
 /* ---- study.csv ----------------------------------------------------------- */
@@ -188,14 +169,15 @@ static void rows_read(struct report *report, struct set *set, const char *path,
 static bool csv_read(struct report *report, struct set *set)
 {
     const char *path = arena_format(&report->arena, "%s/study.csv", set->folder), *at;
-    char why[REPORT_WHY], *bytes = NULL;
+    struct gapless_error error = {0};
+    char *bytes = NULL;
     size_t size = 0;
-    int status = report_read(path, CSV_BYTES_MAX, &bytes, &size, why);
+    int status = text_file_all(path, "the table", CSV_BYTES_MAX, &bytes, &size, &error);
 
     if (status == GAPLESS_MISSING)
         return false;
     if (status != GAPLESS_OK) {
-        report_complain(report, "%s: %s", path, why);
+        report_complain(report, "%s", error.text);
         return false;
     }
     at = bytes;
@@ -210,35 +192,21 @@ static bool csv_read(struct report *report, struct set *set)
 
 /* ---- the cells, where there is no study.csv ------------------------------ */
 
-static int by_name(const struct dirent **a, const struct dirent **b)
-{
-    return text_compare((*a)->d_name, (*b)->d_name);
-}
-
-static int visible(const struct dirent *entry)
-{
-    return entry->d_name[0] != '.';
-}
-
 static void cells_read(struct report *report, struct set *set)
 {
-    const char *path = arena_format(&report->arena, "%s/cells", set->folder);
-    struct dirent **entry = NULL;
-    int count = scandir(path, &entry, visible, by_name);
+    const char **name;
+    size_t count = folder_names(
+        &report->arena, arena_format(&report->arena, "%s/cells", set->folder), &name);
 
     run_columns(report, set);
-    for (int i = 0; i < count; i++) {
-        struct run *run = set->runs < CELLS_MAX && set->columns > 0
-                              ? run_add(report, set, entry[i]->d_name)
-                              : NULL;
+    for (size_t i = 0; i < count && i < CELLS_MAX && set->columns > 0; i++) {
+        struct run *run = run_add(report, set, name[i]);
 
-        if (run != NULL) {
-            run_read(report, set, run, true);
-            run->field[0] = arena_copy(&report->arena, entry[i]->d_name);
-        }
-        free(entry[i]);
+        if (run == NULL)
+            return;
+        run_read(report, set, run, true);
+        run->field[0] = name[i];
     }
-    free(entry);
     run_columns_tidy(report, set);
 }
 

@@ -416,7 +416,7 @@ class ReportTest(unittest.TestCase):
         shown = "".join(page.words)
         for name in ("dana-ga_1_1/result.json, line", "dana-ga_1_2/result.json: it holds no JSON object",
                      "dana-ga_8_1/metrics.jsonl: line 21", "dana-ga_8_2/run.json", "dana-ga_64_1/result.json",
-                     "dana-ga_64_2/result.json: its histograms", "nag-asgd_1_1/metrics.jsonl: it is not a regular"):
+                     "dana-ga_64_2/result.json: its histograms", "nag-asgd_1_1/metrics.jsonl is a pipe, no regular file"):
             self.assertIn(name, shown)
             self.assertIn(name, err)
         self.same_numbers(page, self.csv_rows("s", "study.csv"))
@@ -431,7 +431,7 @@ class ReportTest(unittest.TestCase):
             self.assertIn("study.csv", err)
             self.check_page(self.path("s", "report.html"))
         with open(self.path("s", "study.ini"), "w", encoding="utf-8") as file:
-            file.write("title\n[study\n= 3\n[study]\n; " + "long comment " * 60 + "\nabout = " + "many words " * 200 +
+            file.write("title\n[study\n= 3\n[study]\n; " + "long comment " * 60 + "\nabout = " + "many words\n  many words\n  " * 20 +
                        "end\n  and on\ntarget = 7\n")
         _, err = self.report("s")
         self.assertIn("study.ini", err)
