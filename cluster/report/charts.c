@@ -246,16 +246,17 @@ static const struct measure {
     const char *column, *label;
     bool percent;
     int better;
+    bool brief; /* on a terminal, too, where there is less room */
 } measures[] = {
-    {"final_accuracy", "accuracy", true, 1},
-    {"final_loss", "test loss", false, -1},
-    {"training_loss", "train loss", false, -1},
-    {"time_to_target", "to target, s", false, -1},
-    {"virtual_seconds", "virtual s", false, 0},
-    {"lag_mean", "lag", false, 0},
-    {"gap_mean", "gap", false, 0},
-    {"grad_norm_sq_min", "least |g|²", false, -1},
-    {"real_seconds", "real s", false, 0},
+    {"final_accuracy", "accuracy", true, 1, true},
+    {"final_loss", "test loss", false, -1, true},
+    {"training_loss", "train loss", false, -1, false},
+    {"time_to_target", "to target, s", false, -1, true},
+    {"virtual_seconds", "virtual s", false, 0, false},
+    {"lag_mean", "lag", false, 0, true},
+    {"gap_mean", "gap", false, 0, true},
+    {"grad_norm_sq_min", "least |g|²", false, -1, true},
+    {"real_seconds", "real s", false, 0, false},
 };
 #define MEASURES (sizeof measures / sizeof measures[0])
 
@@ -265,11 +266,11 @@ static json_t *columns_json(const bool *used)
 
     for (size_t m = 0; m < MEASURES; m++)
         if (used[m])
-            (void)json_array_append_new(ret,
-                                        json_pack("{s:i, s:s, s:b, s:i}", "x", (int)m,
-                                                  "label", measures[m].label, "percent",
-                                                  measures[m].percent ? 1 : 0, "better",
-                                                  measures[m].better));
+            (void)json_array_append_new(
+                ret, json_pack("{s:i, s:s, s:b, s:i, s:b}", "x", (int)m, "label",
+                               measures[m].label, "percent",
+                               measures[m].percent ? 1 : 0, "better",
+                               measures[m].better, "brief", measures[m].brief ? 1 : 0));
     return ret;
 }
 

@@ -5,7 +5,7 @@
  *               kind "lines", "bars" (x is the line's name), "table" (not drawn: columns
  *               are measures), "course" (lines are runs of the page's list)
  *     panel   {title, x: axis, y: axis, lines}     axis {label, scale, percent, better}
- *               table: columns [{label, percent, better}]; course: of, runs [index]
+ *               table: columns [{x, label, percent, better, brief}]; course: of, runs [index]
  *     line    {name, label, points}                name: what its colour stands for
  *     point   {x, y, low, high, n, seeds, out, state, note, text}
  *               state "mean" (y: of n runs of as many seeds), "range" (they are too far

@@ -67,7 +67,7 @@
     const column = table.panels[0].columns[0];
     const value = (line) => {
       const point = line.points.find((own) => own.x === column.x);
-      return point && finite(point.y) ? column.better * point.y : -Infinity;
+      return point && finite(point.low) ? column.better * (finite(point.y) ? point.y : point.low) : -Infinity;
     };
     const order = [...table.panels[0].lines].sort((a, b) => value(b) - value(a)).map((line) => line.name);
     return new Set([...order.slice(0, SHOWN_MAX - 4), ...order.slice(-2)]);
@@ -248,17 +248,18 @@
   }
   function tooltip(panel) {
     const bars = panel.section.chart.kind === "bars", {y} = panel.of;
-    const more = (own) => [own.n > 1 ? `${own.n} runs, ${own.seeds} seed${own.seeds > 1 ? "s" : ""}` : "", own.note || ""]
-      .filter((text) => text !== "").map((text) => `; ${text}`).join("");
+    const runs = (own) => (own.n > 1 ? `, ${own.n} runs, ${own.seeds} seed${own.seeds > 1 ? "s" : ""}` : "");
+    const same = (items) => (items.every((item) => runs(item.raw.own) === runs(items[0].raw.own)) ? runs(items[0].raw.own) : "");
     return {
       itemSort: (a, b) => (bars ? 0 : b.parsed.y - a.parsed.y),
-      filter: (item, index) => index < 14,
+      filter: (item, index) => index < 12,
       callbacks: {
         title: (items) => (bars || items.length === 0 ? "" : `${xLabel(panel)} ${words(panel.of.x.scale === "bins" ? items[0].raw.own.x : items[0].raw.x)}`),
+        afterTitle: (items) => (items.length === 0 ? "" : same(items).replace(", ", "")),
         label: (item) => {
           const {own} = item.raw;
           const text = own.text || words(panel.section.smoothing ? item.raw.y : own.y, y.percent);
-          return ` ${item.dataset.label}: ${text}${own.seeds ? more(own) : ""}`;
+          return ` ${item.dataset.label}: ${text}${own.note ? `; ${own.note}` : ""}`;
         },
       },
     };

@@ -223,13 +223,19 @@ static const char *number_words(struct arena *arena, bool percent, double value)
 static const char *range_words(struct arena *arena, bool percent,
                                const struct cell *cell)
 {
+    const char *low, *high;
+
     if (!isfinite(cell->low))
         return "";
     if (!(cell->high > cell->low))
         return number_words(arena, percent, cell->low);
-    return percent ? arena_format(arena, "%.0f to %.0f %%", 100 * cell->low,
-                                  100 * cell->high)
-                   : arena_format(arena, "%.3g to %.3g", cell->low, cell->high);
+    low =
+        arena_format(arena, percent ? "%.0f" : "%.3g", (percent ? 100 : 1) * cell->low);
+    high = arena_format(arena, percent ? "%.0f" : "%.3g",
+                        (percent ? 100 : 1) * cell->high);
+    if (strcmp(low, high) == 0) /* as far as that can be seen */
+        return arena_format(arena, "%s%s", low, percent ? " %" : "");
+    return arena_format(arena, "%s to %s%s", low, high, percent ? " %" : "");
 }
 
 /* "87.42 % (87.20 to 87.61)", "10 to 87 %, 1 of 3 diverged", "diverged: 9 to 11 %". */

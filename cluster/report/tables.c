@@ -477,10 +477,21 @@ static void short_words(const json_t *point, bool percent, char ret[32])
         (void)snprintf(ret, 32, "-");
     else if (isfinite(y))
         (void)snprintf(ret, 32, percent ? "%.1f" : "%.4g", scale * y);
+    else if (strcmp(state, "range") == 0 && percent && high - low < 0.5)
+        (void)snprintf(ret, 32, "%.0f", low);
     else if (strcmp(state, "range") == 0)
         (void)snprintf(ret, 32, percent ? "%.0f to %.0f" : "%.3g to %.3g", low, high);
     else
         (void)snprintf(ret, 32, "%.12s", state);
+}
+
+/* Of a table of measures those that a terminal has room for. */
+static bool is_printed(const struct grid *grid, size_t at)
+{
+    const json_t *columns = json_object_get(grid->panel, "columns");
+
+    return columns == NULL ||
+           json_is_true(json_object_get(json_array_get(columns, at), "brief"));
 }
 
 /* Is none of the column better, as it is printed? */
@@ -521,6 +532,8 @@ static void print_row(FILE *out, const struct grid *grid, const json_t *line,
         bool percent = json_is_true(json_object_get(of, "percent")), best;
         char words[32];
 
+        if (!is_printed(grid, i))
+            continue;
         short_words(point, percent, words);
         best = is_best(grid, point, grid->x[i], percent,
                        (int)json_integer_value(json_object_get(of, "better")));
@@ -549,7 +562,8 @@ static void print_panel(FILE *out, const json_t *chart, const json_t *panel, boo
     (void)fprintf(out, "  %-18s", words);
     for (size_t i = 0; i < columns; i++) {
         column_words(&grid, i, words, sizeof words);
-        (void)fprintf(out, "%12.12s ", words);
+        if (is_printed(&grid, i))
+            (void)fprintf(out, "%12.12s ", words);
     }
     (void)fputc('\n', out);
     json_array_foreach(grid.lines, l, line) print_row(out, &grid, line, columns, color);

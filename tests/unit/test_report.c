@@ -190,6 +190,7 @@ static const struct expected all[] = {
     /* some seeds collapse, all do: a range, without digits behind the point */
     {{0.1, 0.88, 0.87}, 3, true, SEEDS3, DONE3, "range", "10 to 88 %", 3, 3, 0},
     {{0.1, 0.105, 0.112}, 3, true, SEEDS3, DONE3, "range", "10 to 11 %", 3, 3, 0},
+    {{0.1, 0.101}, 2, true, SEEDS3, DONE3, "range", "10 %", 2, 2, 0},
     {{1, 50}, 2, false, SEEDS3, DONE3, "range", "1 to 50", 2, 2, 0},
     /* the mean of those that got there would flatter */
     {{3, NONE, 5}, 3, false, SEEDS3, DONE3, "range", "3 to 5, 2 of 3", 2, 2, 0},
