@@ -1,6 +1,6 @@
-/* Inside of the simulator: shared by simulator.c (the run), simulator_events.c (what
- * happens when), simulator_clock.c (how long a batch takes), simulator_jobs.c (who
- * computes gradients) and simulator_replay.c. No other file includes this.
+/* Inside of the simulator: shared by simulator.c (the run), simulator_clock.c (how long
+ * a batch takes, and what happens when), simulator_jobs.c (who computes gradients) and
+ * simulator_replay.c. No other file includes this.
  *
  *     events: a batch is finished,      the world of transport/sim/sim.h:
  *     an incident, a line of a record   notes that arrive at master or workers
@@ -80,7 +80,7 @@ void jobs_release(struct jobs *jobs, float *grad);
 uint64_t jobs_spent_ns(struct jobs *jobs);
 uint64_t jobs_bytes(struct jobs *jobs);
 
-/* ---- simulator_events.c: a heap ------------------------------------------ */
+/* ---- simulator_clock.c: a heap ------------------------------------------- */
 
 enum sim_event_kind {
     SIM_FINISHED, /* a batch of `worker`; valid while its order is the worker's */

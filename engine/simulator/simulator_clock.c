@@ -1,4 +1,4 @@
-/* How long batches take.
+/* How long batches take, and what happens when.
  *
  * The gamma distribution by mean and coefficient of variation V: shape a = 1/V^2, scale
  * mean/a (Ali et al., "Representing task and machine heterogeneities for heterogeneous
@@ -18,6 +18,7 @@
 #define V_MACHINE 0.6
 #define BATCH_NS_DEFAULT 1000000000ull
 #define BATCH_NS_MAX 1e18 /* 30 years, so that times can be added */
+#define ROOM_FIRST 256u
 
 struct machine {
     struct rng rng;
@@ -166,4 +167,70 @@ uint64_t pace_next(struct sim_pace *p, uint32_t joined, uint32_t who)
     if (times->count == 0) /* joined later, and nothing is said of it */
         return p->batch_ns;
     return p->config->times[times->index[times->next++ % times->count]].ns;
+}
+
+/* ---- events: a binary heap ----------------------------------------------- */
+
+static bool before(const struct sim_event *a, const struct sim_event *b)
+{
+    return a->at_ns != b->at_ns ? a->at_ns < b->at_ns : a->order < b->order;
+}
+
+int events_add(struct sim_events *events, const struct sim_event *event,
+               struct gapless_error *error)
+{
+    size_t at = events->count;
+
+    if (events->count == events->room) {
+        size_t room = events->room == 0 ? ROOM_FIRST : 2 * events->room;
+        struct sim_event *heap = realloc(events->heap, room * sizeof *heap);
+
+        if (heap == NULL)
+            return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                     "no memory for %zu events of a simulation", room);
+        events->heap = heap;
+        events->room = room;
+    }
+    events->count++;
+    while (at > 0 && before(event, &events->heap[(at - 1) / 2])) {
+        events->heap[at] = events->heap[(at - 1) / 2];
+        at = (at - 1) / 2;
+    }
+    events->heap[at] = *event;
+    return GAPLESS_OK;
+}
+
+bool events_first(const struct sim_events *events, struct sim_event *ret)
+{
+    if (events->count == 0)
+        return false;
+    *ret = events->heap[0];
+    return true;
+}
+
+void events_drop_first(struct sim_events *events)
+{
+    struct sim_event last;
+    size_t at = 0, child;
+
+    if (events->count == 0)
+        return;
+    last = events->heap[--events->count];
+    while ((child = 2 * at + 1) < events->count) {
+        if (child + 1 < events->count &&
+            before(&events->heap[child + 1], &events->heap[child]))
+            child++;
+        if (!before(&events->heap[child], &last))
+            break;
+        events->heap[at] = events->heap[child];
+        at = child;
+    }
+    if (events->count > 0)
+        events->heap[at] = last;
+}
+
+void events_free(struct sim_events *events)
+{
+    free(events->heap);
+    *events = (struct sim_events){0};
 }

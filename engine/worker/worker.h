@@ -2,8 +2,7 @@
  * which owns workers of its own. No other file includes this.
  *
  *   worker.c          open, pull, push
- *   worker_map.c      its memory
- *   worker_fetch.c    how it gets what it computes at
+ *   worker_fetch.c    its memory, and how it gets what it computes at
  *   worker_buffers.c  buffers of the caller's in place of its own
  *   worker_direct.c   those that a network card reaches by itself
  */

@@ -1,12 +1,11 @@
 /* Shared memory transport, what its files share.
  *
- *   shm.c         the table; regions, say, grant, drop, put, get, notify
- *   poll.c    poll: events and waiting
- *   client.c  connect and window
- *   listener.c    the server's door: a thread that accepts, reads control messages
- *                 and notices hang-ups
- *   peer.c    the mailbox, and what a peer is made of; for door and client alike
- *   fd.c      memory, sockets, frames
+ *   shm.c       the table; regions, control messages, grant, drop, put, get, notify
+ *   poll.c      the mailbox, what a peer is made of; poll: events and waiting
+ *   client.c    connect and window
+ *   listener.c  the server's listener: a thread that accepts, reads control messages
+ *               and notices hang-ups
+ *   fd.c        memory, sockets, frames
  *
  *   client process                                  server process
  *   say, window ────┬─ Unix socket: frames, ──┬──── door thread ──> mailbox ──> poll
@@ -261,7 +260,19 @@ int shm_frame_receive(int fd, struct shm_packet *ret, void *data, uint32_t bytes
 void shm_packet_close(struct shm_packet *packet);
 void shm_close_fd(int *fd);
 
-/* ---- peer.c -------------------------------------------------------------- */
+/* ---- listener.c ---------------------------------------------------------- */
+
+int shm_door_open(struct tp *tp, struct gapless_error *error);
+void shm_door_close(struct tp *tp);
+
+/* ---- client.c ------------------------------------------------------------ */
+
+int shm_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer *ret,
+                struct gapless_error *error);
+int shm_window(struct tp *tp, tp_peer peer, uint32_t window, int64_t timeout_ns,
+               struct tp_region *ret, struct gapless_error *error);
+
+/* ---- poll.c -------------------------------------------------------------- */
 
 uint32_t shm_mail_room(const struct tp *tp);
 /* There must be room. data may already be the slot's own text. */
@@ -289,20 +300,6 @@ void shm_peer_pump(struct tp *tp, uint32_t index, int most);
 void shm_post_gone(struct tp *tp);
 /* Wakes the owner of a doorbell. */
 void shm_futex_wake(struct doorbell *doorbell);
-
-/* ---- listener.c ---------------------------------------------------------- */
-
-int shm_door_open(struct tp *tp, struct gapless_error *error);
-void shm_door_close(struct tp *tp);
-
-/* ---- client.c ------------------------------------------------------------ */
-
-int shm_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer *ret,
-                struct gapless_error *error);
-int shm_window(struct tp *tp, tp_peer peer, uint32_t window, int64_t timeout_ns,
-               struct tp_region *ret, struct gapless_error *error);
-
-/* ---- poll.c -------------------------------------------------------------- */
 
 /* Gives back the slots of peers whose DOWN was delivered. */
 void shm_release_over(struct tp *tp);

@@ -1,8 +1,22 @@
-/* The verbs transport: posting work. Every request has its place in the channel's ring, in
- * order; a completion of one says that all before it are done. */
+/* The verbs transport: posting work, and the data path that is made of it. Every request
+ * has its place in the channel's ring, in order; a completion of one says that all
+ * before it are done. A put or get becomes requests, each within one part of the region
+ * on either side, and a note after them:
+ *
+ *   window    | own       | placed                   | own |
+ *   region    | own |  placed           |  own             |
+ *   requests  |WRITE|WRITE| WRITE       | WRITE      |WRITE WITH_IMM
+ */
 #include "transport/verbs/verbs.h"
 
+#include <arpa/inet.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* Requests posted by one call. */
+#define CHAIN 16u
+
+/* ---- requests ------------------------------------------------------------ */
 
 bool verbs_room(struct verbs_channel *channel, uint32_t requests)
 {
@@ -272,4 +286,323 @@ void verbs_last(struct verbs_channel *channel)
     verbs_request_add(channel, &wr, &(struct verbs_sent){.what = VERBS_BEAT}, true);
     if (ibv_post_send(channel->qp, &wr, &bad) != 0)
         channel->sent_count--; /* then the bound of the drain ends it */
+}
+
+/* ---- put, get, notify ---------------------------------------------------- */
+
+/* Bytes of a window that go over a channel, and how far its requests have come. */
+struct transfer {
+    struct verbs_channel *channel;
+    const struct verbs_grant *grant;
+    bool writes;
+    size_t at, end;                /* of the window */
+    const struct verbs_part *near; /* that `at` is in, here and at the server */
+    const struct verbs_remote *remote;
+    uint32_t pieces; /* left */
+};
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Bytes of the next request: no more than a message may have, in one part on either
+ * side. */
+static size_t piece_bytes(const struct transfer *t)
+{
+    size_t bytes = least(t->end - t->at, t->channel->nic->piece);
+
+    bytes = least(bytes, t->near->offset + t->near->bytes - t->at);
+    return least(bytes, (size_t)(t->remote->offset + t->remote->bytes) - t->at);
+}
+
+static void piece_step(struct transfer *t, size_t bytes)
+{
+    t->at += bytes;
+    if (t->at == t->end)
+        return;
+    while (t->at - t->near->offset >= t->near->bytes)
+        t->near++;
+    while (t->at - t->remote->offset >= t->remote->bytes)
+        t->remote++;
+}
+
+/* Its requests are counted, for room, before the first is posted. */
+static void transfer_start(struct transfer *t, const struct verbs_region *region)
+{
+    struct transfer walk;
+
+    t->near = region->part;
+    t->remote = t->grant->remote;
+    if (t->at == t->end)
+        return;
+    t->near = verbs_part_at(region, t->at);
+    while (t->at - t->remote->offset >= t->remote->bytes)
+        t->remote++;
+    for (walk = *t; walk.at < walk.end; t->pieces++)
+        piece_step(&walk, piece_bytes(&walk));
+}
+
+/* Window, bounds and rights; and on which channel. GAPLESS_INVALID, GAPLESS_PEER_LOST. */
+static int transfer_check(struct tp *tp, tp_peer index, const struct tp_region *window,
+                          size_t offset, size_t bytes, bool writes,
+                          struct transfer *ret)
+{
+    struct verbs_region *region = verbs_region_find(tp, window);
+    struct verbs_peer *peer;
+    struct verbs_channel *channel;
+    size_t low = 0, high;
+
+    if (tp->role != VERBS_CLIENT || index >= tp->config.peers_max || region == NULL ||
+        !region->window || region->peer != index || offset > region->bytes ||
+        bytes > region->bytes - offset)
+        return GAPLESS_INVALID;
+    high = region->bytes;
+    if (region->access == TP_SPLIT && writes)
+        low = region->split;
+    else if (region->access == TP_SPLIT)
+        high = region->split;
+    if (bytes > 0 && (offset < low || offset + bytes > high ||
+                      (writes && region->access == TP_READ)))
+        return GAPLESS_INVALID;
+    peer = verbs_peer_at(tp, index);
+    if (peer == NULL)
+        return GAPLESS_PEER_LOST;
+    channel = peer->channel[bytes == 0 ? 0 : peer->next_channel % peer->channel_count];
+    if (region->life != peer->life ||
+        channel->grant[region->number].serial != region->serial)
+        return GAPLESS_INVALID;
+    region->moved = true;
+    *ret = (struct transfer){.channel = channel,
+                             .grant = &channel->grant[region->number],
+                             .writes = writes,
+                             .at = offset,
+                             .end = offset + bytes};
+    transfer_start(ret, region);
+    return ret->pieces < channel->depth / 2 ? GAPLESS_OK : GAPLESS_INVALID;
+}
+
+/* The next channel, for the next range. */
+static void channel_turn(struct verbs_channel *channel)
+{
+    if (channel->peer->channel_count > 1)
+        channel->peer->next_channel =
+            (channel->number + 1) % channel->peer->channel_count;
+}
+
+/* The next request of a transfer. Returns its bytes. */
+static size_t piece_make(struct transfer *t, struct ibv_send_wr *wr,
+                         struct ibv_sge *sge)
+{
+    size_t bytes = piece_bytes(t);
+
+    *sge = verbs_sge(t->near->at + (t->at - t->near->offset), bytes,
+                     t->near->whole[t->channel->nic_at]);
+    wr->sg_list = sge;
+    wr->num_sge = 1;
+    wr->wr.rdma.remote_addr = t->remote->address + (t->at - t->remote->offset);
+    wr->wr.rdma.rkey = t->writes ? t->remote->write_key : t->remote->read_key;
+    piece_step(t, bytes);
+    t->pieces--;
+    return bytes;
+}
+
+/* All requests but the last `rest`, in chains. */
+static int pieces_post(struct transfer *t, uint32_t rest)
+{
+    enum ibv_wr_opcode opcode = t->writes ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ;
+    struct ibv_send_wr wr[CHAIN];
+    struct ibv_sge sge[CHAIN];
+    uint32_t n;
+
+    while (t->pieces > rest) {
+        n = t->pieces - rest < CHAIN ? t->pieces - rest : CHAIN;
+        for (uint32_t i = 0; i < n; i++) {
+            wr[i] = (struct ibv_send_wr){.opcode = opcode,
+                                         .next = i + 1 < n ? &wr[i + 1] : NULL};
+            (void)piece_make(t, &wr[i], &sge[i]);
+            verbs_request_add(t->channel, &wr[i],
+                              &(struct verbs_sent){.what = VERBS_PIECE_OF}, false);
+        }
+        if (verbs_requests_post(t->channel, wr, n) != GAPLESS_OK)
+            return GAPLESS_PEER_LOST;
+    }
+    return GAPLESS_OK;
+}
+
+/* Notes travel as SENDs where there are no immediates, and where several channels may
+ * overtake each other. */
+static bool notes_by_frame(const struct verbs_channel *channel)
+{
+    return channel->nic->iwarp ||
+           (channel->peer != NULL && channel->peer->channel_count > 1);
+}
+
+static int note_frame(struct verbs_channel *channel, uint32_t note, bool tell)
+{
+    struct verbs_frame frame = {.kind = VERBS_NOTICE,
+                                .bytes = sizeof frame.as.note,
+                                .as.note = {note, channel->peer->note_out}};
+    struct ibv_sge sge = {.addr = (uint64_t)(uintptr_t)&frame,
+                          .length = VERBS_FRAME_HEAD + sizeof frame.as.note};
+    struct ibv_send_wr wr = {.opcode = IBV_WR_SEND,
+                             .sg_list = &sge,
+                             .num_sge = 1,
+                             .send_flags = IBV_SEND_INLINE};
+    struct verbs_sent sent = {
+        .what = tell ? VERBS_PUT : VERBS_NOTE, .tell = tell, .note = note};
+
+    if (channel->inline_max < sge.length) {
+        char *buffer;
+
+        sent.frame = verbs_frame_take(channel, &buffer);
+        memcpy(buffer, &frame, sge.length);
+        sge = verbs_sge(buffer, sge.length, channel->mr);
+        wr.send_flags = 0;
+    }
+    verbs_request_add(channel, &wr, &sent, tell || sent.frame != 0);
+    if (verbs_requests_post(channel, &wr, 1) != GAPLESS_OK)
+        return GAPLESS_PEER_LOST;
+    channel->peer->note_out++;
+    channel->notes_out++;
+    return GAPLESS_OK;
+}
+
+/* The last piece, if there is one, and the note in one request. Few bytes go with it,
+ * but not those that only a card can read. */
+static int note_immediate(struct verbs_channel *channel, struct transfer *t, bool only,
+                          uint32_t note)
+{
+    struct ibv_sge sge = {0};
+    struct ibv_send_wr wr = {.opcode = IBV_WR_RDMA_WRITE_WITH_IMM,
+                             .imm_data = htonl(note)};
+    struct verbs_sent sent = {.what = VERBS_NOTE, .note = note};
+
+    if (t != NULL && t->pieces > 0) {
+        bool card = t->near->card;
+        size_t bytes = piece_make(t, &wr, &sge);
+
+        if (only && !card && bytes <= channel->inline_max) {
+            wr.send_flags = IBV_SEND_INLINE;
+        } else {
+            sent.what = VERBS_PUT;
+            sent.tell = true;
+        }
+    }
+    verbs_request_add(channel, &wr, &sent, sent.tell);
+    if (verbs_requests_post(channel, &wr, 1) != GAPLESS_OK)
+        return GAPLESS_PEER_LOST;
+    channel->notes_out++;
+    return sent.tell ? 1 : GAPLESS_OK;
+}
+
+/* Credit for one note, and room for `requests`. */
+static bool note_may(struct verbs_channel *channel, uint32_t requests)
+{
+    bool buffer = notes_by_frame(channel) &&
+                  channel->inline_max < VERBS_FRAME_HEAD + sizeof(struct verbs_note);
+
+    if (channel->notes_out >= channel->notes_may ||
+        (buffer && channel->spare_frames == 0))
+        (void)verbs_drain(channel->tp, 64);
+    return channel->notes_out < channel->notes_may &&
+           (!buffer || channel->spare_frames > 0) && verbs_room(channel, requests);
+}
+
+int verbs_put(struct tp *tp, tp_peer index, const struct tp_region *window,
+              size_t offset, size_t bytes, uint32_t note)
+{
+    struct transfer t;
+    int status = transfer_check(tp, index, window, offset, bytes, true, &t);
+
+    if (status != GAPLESS_OK)
+        return status;
+    if (!note_may(t.channel, t.pieces + 1))
+        return verbs_peer_at(tp, index) != NULL ? GAPLESS_AGAIN : GAPLESS_PEER_LOST;
+    if (bytes > 0)
+        channel_turn(t.channel);
+    if (!notes_by_frame(t.channel)) {
+        bool only = t.pieces == 1;
+
+        status = pieces_post(&t, 1);
+        return status == GAPLESS_OK ? note_immediate(t.channel, &t, only, note)
+                                    : status;
+    }
+    status = pieces_post(&t, 0);
+    if (status == GAPLESS_OK)
+        status = note_frame(t.channel, note, bytes > 0);
+    return status == GAPLESS_OK && bytes > 0 ? 1 : status;
+}
+
+int verbs_get(struct tp *tp, tp_peer index, const struct tp_region *window,
+              size_t offset, size_t bytes, uint32_t tag)
+{
+    struct ibv_send_wr wr = {.opcode = IBV_WR_RDMA_READ};
+    struct ibv_sge sge;
+    struct transfer t;
+    int status = transfer_check(tp, index, window, offset, bytes, false, &t);
+
+    if (status != GAPLESS_OK || bytes == 0)
+        return status;
+    if (!verbs_room(t.channel, t.pieces))
+        return verbs_peer_at(tp, index) != NULL ? GAPLESS_AGAIN : GAPLESS_PEER_LOST;
+    channel_turn(t.channel);
+    status = pieces_post(&t, 1);
+    if (status != GAPLESS_OK)
+        return status;
+    (void)piece_make(&t, &wr, &sge);
+    verbs_request_add(
+        t.channel, &wr,
+        &(struct verbs_sent){.what = VERBS_GET, .tell = true, .note = tag}, true);
+    status = verbs_requests_post(t.channel, &wr, 1);
+    return status == GAPLESS_OK ? 1 : status;
+}
+
+static int note_send(struct verbs_channel *channel, uint32_t note)
+{
+    return notes_by_frame(channel) ? note_frame(channel, note, false)
+                                   : note_immediate(channel, NULL, false, note);
+}
+
+/* A server's notes wait where the client has not as much room as was promised to ours:
+ * a model of very many ranges. */
+static int note_queue(struct verbs_channel *channel, uint32_t note)
+{
+    uint32_t most = channel->tp->config.notes_max;
+
+    if (channel->tp->role != VERBS_SERVER || channel->notes_may >= most ||
+        channel->queue_count == most)
+        return GAPLESS_AGAIN;
+    if (channel->queue_notes == NULL)
+        channel->queue_notes = calloc(most, sizeof *channel->queue_notes);
+    if (channel->queue_notes == NULL)
+        return GAPLESS_AGAIN;
+    channel->queue_notes[(channel->queue_at + channel->queue_count++) % most] = note;
+    return GAPLESS_OK;
+}
+
+void verbs_notes_go_on(struct verbs_channel *channel)
+{
+    while (channel->queue_count > 0 && channel->state == CHANNEL_LIVE &&
+           channel->notes_out < channel->notes_may && note_may(channel, 1)) {
+        if (note_send(channel, channel->queue_notes[channel->queue_at]) < 0)
+            return;
+        channel->queue_at = (channel->queue_at + 1) % channel->tp->config.notes_max;
+        channel->queue_count--;
+    }
+}
+
+int verbs_notify(struct tp *tp, tp_peer index, uint32_t note)
+{
+    struct verbs_peer *peer = verbs_peer_at(tp, index);
+    struct verbs_channel *channel;
+
+    if (peer == NULL)
+        return index < tp->config.peers_max ? GAPLESS_PEER_LOST : GAPLESS_INVALID;
+    channel = peer->channel[0];
+    if (channel->queue_count == 0 && note_may(channel, 1))
+        return note_send(channel, note);
+    if (verbs_peer_at(tp, index) == NULL)
+        return GAPLESS_PEER_LOST;
+    return note_queue(channel, note);
 }

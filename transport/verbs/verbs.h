@@ -301,7 +301,7 @@ struct tp {
 uint64_t verbs_now_ns(void);
 struct verbs_peer *verbs_peer_at(struct tp *tp, tp_peer peer);
 
-/* ---- nic.c --------------------------------------------------------------- */
+/* ---- memory.c ------------------------------------------------------------ */
 /* The nic of an id that is bound to a device; opened at its first use. */
 int verbs_nic_get(struct tp *tp, struct rdma_cm_id *id, uint32_t *ret,
                   struct gapless_error *error);
@@ -310,8 +310,6 @@ int verbs_nic_get(struct tp *tp, struct rdma_cm_id *id, uint32_t *ret,
 int verbs_nic_queue(struct tp *tp, struct verbs_nic *nic, uint32_t completions,
                     uint32_t *ret, struct gapless_error *error);
 void verbs_nics_close(struct tp *tp);
-
-/* ---- memory.c ------------------------------------------------------------ */
 int verbs_region_new(struct tp *tp, size_t bytes, struct tp_region *ret,
                      struct gapless_error *error);
 void verbs_region_free(struct tp *tp, struct tp_region *region);
@@ -340,8 +338,6 @@ int verbs_bind_all(struct tp *tp, struct gapless_error *error);
 struct ibv_mr *verbs_placed_register(struct ibv_pd *pd, struct verbs_part *part,
                                      size_t from, size_t bytes, unsigned access,
                                      struct gapless_error *error);
-
-/* ---- loopback.c ---------------------------------------------------------- */
 int verbs_loopback(struct tp *tp, const struct tp_region *region, size_t offset,
                    void *host, size_t bytes, enum tp_way way,
                    struct gapless_error *error);
@@ -410,7 +406,7 @@ int verbs_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_pee
 /* Takes events of the connection manager, without waiting. */
 void verbs_cm_take(struct tp *tp);
 
-/* ---- describe.c ---------------------------------------------------------- */
+/* ---- survey.c ------------------------------------------------------------ */
 size_t verbs_describe(struct tp *tp, tp_peer peer, char *ret, size_t bytes);
 
 /* ---- handshake.c: the handshake ------------------------------------------ */
@@ -421,15 +417,6 @@ void verbs_handshake_frame(struct verbs_channel *channel,
                            const struct verbs_frame *frame);
 /* Server: greets channels that wait for a peer slot. */
 void verbs_handshake_peer_slots(struct tp *tp);
-
-/* ---- move.c -------------------------------------------------------------- */
-int verbs_put(struct tp *tp, tp_peer peer, const struct tp_region *window,
-              size_t offset, size_t bytes, uint32_t note);
-int verbs_get(struct tp *tp, tp_peer peer, const struct tp_region *window,
-              size_t offset, size_t bytes, uint32_t tag);
-int verbs_notify(struct tp *tp, tp_peer peer, uint32_t note);
-/* Notes that waited for credit or room. */
-void verbs_notes_go_on(struct verbs_channel *channel);
 
 /* ---- post.c -------------------------------------------------------------- */
 /* Gives the request its number, and its place in the ring. Asked to complete are those
@@ -469,6 +456,13 @@ void verbs_keepalive(struct verbs_channel *channel, uint64_t now_ns);
 void verbs_last(struct verbs_channel *channel);
 /* Room for `requests` more; takes completions if there is none. */
 bool verbs_room(struct verbs_channel *channel, uint32_t requests);
+int verbs_put(struct tp *tp, tp_peer peer, const struct tp_region *window,
+              size_t offset, size_t bytes, uint32_t note);
+int verbs_get(struct tp *tp, tp_peer peer, const struct tp_region *window,
+              size_t offset, size_t bytes, uint32_t tag);
+int verbs_notify(struct tp *tp, tp_peer peer, uint32_t note);
+/* Notes that waited for credit or room. */
+void verbs_notes_go_on(struct verbs_channel *channel);
 
 /* ---- poll.c -------------------------------------------------------------- */
 int verbs_poll(struct tp *tp, struct tp_event *events, int max, int64_t timeout_ns);
