@@ -261,7 +261,7 @@ int shm_window(struct tp *tp, tp_peer index, uint32_t window, int64_t timeout_ns
                struct tp_region *ret, struct gapless_error *error)
 {
     uint64_t deadline = deadline_after(timeout_ns);
-    struct shm_region region = {.fd = -1, .peer = index};
+    struct shm_region region = {.common.peer = index, .fd = -1};
     struct shm_window *granted;
     struct shm_peer *peer;
     int status;
@@ -296,11 +296,11 @@ int shm_window(struct tp *tp, tp_peer index, uint32_t window, int64_t timeout_ns
                                      (unsigned)window);
         wait_readable(peer->fd, deadline);
     }
-    region.access = granted->access;
+    region.common.access = granted->access;
     region.bytes = (size_t)granted->bytes;
-    region.generation = peer->generation;
-    status =
-        shm_memory_map(granted->fd, region.bytes, region.access, &region.base, error);
+    region.common.generation = peer->generation;
+    status = shm_memory_map(granted->fd, region.bytes, region.common.access,
+                            &region.base, error);
     if (status != GAPLESS_OK)
         return status;
     status = shm_region_add(tp, &region, ret, error);

@@ -9,19 +9,12 @@
  * either (listener.c), except say, grant and drop.
  */
 #include "transport/shm/shm.h"
-#include "transport/unplaced.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#define NOTES_DEFAULT 64u
-#define WINDOWS_DEFAULT 4u
-/* Waking a sleeper costs 10 to 20 us on a virtual machine; spinning a few times that
- * long catches what comes soon, and sched_yield gives the core to a thread that has work. */
-#define SPIN_DEFAULT_NS UINT64_C(50000)
 
 /* ---- open and close ------------------------------------------------------ */
 
@@ -37,26 +30,22 @@ static uint32_t power_of_two(uint32_t least)
 static int config_check(const struct tp_config *given, struct tp_config *ret,
                         struct gapless_error *error)
 {
-    struct tp_config config = given != NULL ? *given : (struct tp_config){0};
+    static const struct tp_limits limits = {"shared memory", SHM_PEERS_MAX,
+                                            SHM_NOTES_MAX, SHM_WINDOWS_MAX};
+    int status = transport_config(given, &limits, ret, error);
 
-    if (config.peers_max == 0)
-        config.peers_max = 1;
-    if (config.notes_max == 0)
-        config.notes_max = NOTES_DEFAULT;
-    if (config.windows_max == 0)
-        config.windows_max = WINDOWS_DEFAULT;
-    if (config.spin_ns == 0)
-        config.spin_ns = SPIN_DEFAULT_NS;
-    if (config.peers_max > SHM_PEERS_MAX || config.notes_max > SHM_NOTES_MAX ||
-        config.windows_max > SHM_WINDOWS_MAX)
-        return gapless_error_set(
-            error, GAPLESS_INVALID, 0,
-            "shared memory serves at most %d peers with %u notes and "
-            "%u windows each",
-            SHM_PEERS_MAX, SHM_NOTES_MAX, SHM_WINDOWS_MAX);
-    config.notes_max = power_of_two(config.notes_max);
-    *ret = config;
-    return GAPLESS_OK;
+    if (status == GAPLESS_OK)
+        ret->notes_max = power_of_two(ret->notes_max);
+    return status;
+}
+
+static void region_close(struct shm_region *entry)
+{
+    if (entry->common.id == 0)
+        return;
+    shm_memory_unmap(entry->base, entry->bytes);
+    shm_close_fd(&entry->fd);
+    *entry = (struct shm_region){0};
 }
 
 static void shm_close(struct tp *tp)
@@ -66,13 +55,11 @@ static void shm_close(struct tp *tp)
     shm_door_close(tp);
     for (uint32_t i = 0; tp->peers != NULL && i < tp->config.peers_max; i++)
         shm_peer_clear(tp, &tp->peers[i]);
-    for (uint32_t i = 0; i < tp->region_count; i++) {
-        shm_memory_unmap(tp->regions[i].base, tp->regions[i].bytes);
-        shm_close_fd(&tp->regions[i].fd);
-    }
+    for (uint32_t i = 0; i < tp->regions.count; i++)
+        region_close(tp_table_at(&tp->regions, i));
     shm_memory_unmap(tp->doorbell, sizeof *tp->doorbell);
     shm_close_fd(&tp->doorbell_fd);
-    free(tp->regions);
+    free(tp->regions.entries);
     free(tp->windows);
     free(tp->mails);
     free(tp->over);
@@ -97,6 +84,7 @@ static int shm_open(const struct tp_config *given, struct tp **ret,
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory to open shm");
     memset(tp, 0, sizeof *tp);
     tp->config = config;
+    tp->regions.entry_bytes = sizeof(struct shm_region);
     tp->doorbell_fd = tp->epoll_fd = tp->listen_fd = tp->stop_fd = -1;
     for (uint32_t i = 0; i < SHM_PENDING_CONNS; i++)
         tp->pending_conns[i].fd = -1;
@@ -157,44 +145,13 @@ static int shm_listen(struct tp *tp, const char *address, struct gapless_error *
 int shm_region_add(struct tp *tp, const struct shm_region *region,
                    struct tp_region *ret, struct gapless_error *error)
 {
-    struct shm_region *regions;
-    uint32_t at = 0;
+    int status = tp_table_add(&tp->regions, region, ret, error);
 
-    while (at < tp->region_count && tp->regions[at].id != 0)
-        at++;
-    if (at == tp->region_count) {
-        size_t count = (size_t)tp->region_count * 2 + 8;
-
-        regions = realloc(tp->regions, count * sizeof *regions);
-        if (regions == NULL)
-            return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
-                                     "no memory for %zu regions", count);
-        for (size_t i = tp->region_count; i < count; i++)
-            regions[i] = (struct shm_region){.fd = -1};
-        tp->regions = regions;
-        tp->region_count = (uint32_t)count;
+    if (status == GAPLESS_OK) {
+        ret->base = region->base;
+        ret->bytes = region->bytes;
     }
-    /* A number of its own, so that a handle kept after region_free is known as
-     * stale. */
-    if (++tp->region_serial == 0)
-        tp->region_serial = 1;
-    tp->regions[at] = *region;
-    tp->regions[at].id = tp->region_serial;
-    *ret = (struct tp_region){
-        .base = region->base,
-        .bytes = region->bytes,
-        .id = tp->region_serial,
-        .handle = at,
-    };
-    return GAPLESS_OK;
-}
-
-static struct shm_region *region_find(struct tp *tp, const struct tp_region *region)
-{
-    if (region == NULL || region->id == 0 || region->handle >= tp->region_count ||
-        tp->regions[region->handle].id != region->id)
-        return NULL;
-    return &tp->regions[region->handle];
+    return status;
 }
 
 static int shm_region_new(struct tp *tp, size_t bytes, struct tp_region *ret,
@@ -219,13 +176,11 @@ static int shm_region_new(struct tp *tp, size_t bytes, struct tp_region *ret,
 
 static void shm_region_free(struct tp *tp, struct tp_region *region)
 {
-    struct shm_region *entry = region_find(tp, region);
+    struct shm_region *entry = tp_table_find(&tp->regions, region);
 
     if (entry == NULL)
         return;
-    shm_memory_unmap(entry->base, entry->bytes);
-    shm_close_fd(&entry->fd);
-    *entry = (struct shm_region){.fd = -1};
+    region_close(entry);
     *region = (struct tp_region){0};
 }
 
@@ -288,33 +243,13 @@ static int shm_send_control(struct tp *tp, tp_peer index, const void *data,
     return peer_send(tp, index, &head, data, bytes, NULL, error);
 }
 
-/* One access for ever. */
-static int grant_check(const struct shm_region *entry, enum tp_access access,
-                       size_t split, struct gapless_error *error)
-{
-    if (access == TP_SPLIT && split > entry->bytes)
-        return gapless_error_set(error, GAPLESS_INVALID, 0,
-                                 "a region of %zu bytes cannot be split at %zu",
-                                 entry->bytes, split);
-    if (entry->granted && (entry->access != access || entry->split != split))
-        return gapless_error_set(
-            error, GAPLESS_INVALID, 0,
-            "a region is granted with one access for ever; this one was granted for "
-            "%s before",
-            entry->access == TP_READ         ? "reading"
-            : entry->access == TP_READ_WRITE ? "writing"
-                                             : "reading in one part and writing in the "
-                                               "other");
-    return GAPLESS_OK;
-}
-
 static int shm_grant(struct tp *tp, tp_peer index, const struct tp_region *region,
                      uint32_t window, enum tp_access access,
                      struct gapless_error *error)
 {
     /* Pages of one file cannot be mapped with two accesses and be safe: all of it. */
     enum tp_access mapped = access == TP_READ ? TP_READ : TP_READ_WRITE;
-    struct shm_region *entry = region_find(tp, region);
+    struct shm_region *entry = tp_table_find(&tp->regions, region);
     struct shm_peer *peer = shm_peer_find(tp, index);
     struct shm_frame head = shm_frame(SHM_GRANT, window, mapped);
     size_t split = access == TP_SPLIT && region != NULL ? region->split : 0;
@@ -328,17 +263,17 @@ static int shm_grant(struct tp *tp, tp_peer index, const struct tp_region *regio
         return gapless_error_set(
             error, GAPLESS_CAPACITY, 0, "window %u: peer %u was promised %u windows",
             (unsigned)window, (unsigned)index, (unsigned)peer->windows_max);
-    status = grant_check(entry, access, split, error);
+    status = tp_grant_check(&entry->common, entry->bytes, access, split, error);
     if (status != GAPLESS_OK)
         return status;
-    if (!entry->granted) {
+    if (!entry->common.granted) {
         os = shm_memory_seal(entry->fd, mapped);
         if (os != 0)
             return gapless_error_set(error, GAPLESS_SYSTEM, os,
                                      "cannot seal memory before granting it");
-        entry->granted = true;
-        entry->access = access;
-        entry->split = split;
+        entry->common.granted = true;
+        entry->common.access = access;
+        entry->common.split = split;
     }
     head.c = entry->bytes;
     return peer_send(tp, index, &head, NULL, 0, &entry->fd, error);
@@ -389,12 +324,12 @@ static int peer_note(struct tp *tp, tp_peer index, uint32_t note)
 static bool window_check(struct tp *tp, tp_peer index, const struct tp_region *window,
                          size_t offset, size_t bytes, enum tp_access access)
 {
-    const struct shm_region *entry = region_find(tp, window);
+    const struct shm_region *entry = tp_table_find(&tp->regions, window);
 
     return tp->role == SHM_CLIENT && entry != NULL && entry->fd < 0 &&
-           entry->peer == index && index < tp->config.peers_max &&
-           entry->generation == tp->peers[index].generation &&
-           (access == TP_READ || entry->access == TP_READ_WRITE) &&
+           entry->common.peer == index && index < tp->config.peers_max &&
+           entry->common.generation == tp->peers[index].generation &&
+           (access == TP_READ || entry->common.access == TP_READ_WRITE) &&
            offset <= entry->bytes && bytes <= entry->bytes - offset;
 }
 

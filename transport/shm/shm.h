@@ -26,6 +26,7 @@
 #ifndef GAPLESS_SHM_H
 #define GAPLESS_SHM_H
 
+#include "transport/common.h"
 #include "transport/ring.h"
 #include "transport/transport.h"
 
@@ -156,15 +157,10 @@ struct shm_mail {
 };
 
 struct shm_region {
-    uint32_t id; /* 0: unused entry */
-    int fd;      /* -1: a window */
+    struct tp_entry common; /* TP_SPLIT: peers see it as TP_READ_WRITE */
+    int fd;                 /* -1: a window */
     void *base;
     size_t bytes;
-    bool granted; /* ever; from then on only with this access */
-    enum tp_access access;
-    size_t split;  /* of TP_SPLIT, which peers see as TP_READ_WRITE */
-    uint32_t peer; /* of a window */
-    uint32_t generation;
 };
 
 /* A connection that has not been given a peer number yet. */
@@ -189,9 +185,7 @@ struct tp {
     int doorbell_fd;
     struct shm_peer *peers;
     struct shm_window *windows;
-    struct shm_region *regions;
-    uint32_t region_count;
-    uint32_t region_serial;
+    struct tp_table regions; /* of struct shm_region */
     struct shm_mail *mails;
     uint32_t mail_count; /* a power of two */
 

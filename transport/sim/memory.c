@@ -75,48 +75,21 @@ void sim_move_end(struct sim_move *move, bool delivered)
 int sim_region_add(struct tp *tp, const struct sim_region *region,
                    struct tp_region *ret, struct gapless_error *error)
 {
-    struct sim_region *regions;
-    uint32_t at = 0;
+    int status = tp_table_add(&tp->regions, region, ret, error);
 
-    while (at < tp->region_count && tp->regions[at].id != 0)
-        at++;
-    if (at == tp->region_count) {
-        size_t count = (size_t)tp->region_count * 2 + 8;
-
-        regions = realloc(tp->regions, count * sizeof *regions);
-        if (regions == NULL) {
-            sim_memory_release(region->memory);
-            sim_memory_release(region->remote);
-            return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
-                                     "no memory for %zu regions", count);
-        }
-        memset(regions + tp->region_count, 0,
-               (count - tp->region_count) * sizeof *regions);
-        tp->regions = regions;
-        tp->region_count = (uint32_t)count;
+    if (status != GAPLESS_OK) {
+        sim_memory_release(region->memory);
+        sim_memory_release(region->remote);
+        return status;
     }
-    /* A number of its own, so that a handle kept after region_free is known as
-     * stale. */
-    if (++tp->region_serial == 0)
-        tp->region_serial = 1;
-    tp->regions[at] = *region;
-    tp->regions[at].id = tp->region_serial;
-    *ret = (struct tp_region){
-        .base = region->memory->base,
-        .bytes = region->memory->bytes,
-        .split = region->split,
-        .id = tp->region_serial,
-        .handle = at,
-    };
+    ret->base = region->memory->base;
+    ret->bytes = region->memory->bytes;
     return GAPLESS_OK;
 }
 
 struct sim_region *sim_region_find(struct tp *tp, const struct tp_region *region)
 {
-    if (region == NULL || region->id == 0 || region->handle >= tp->region_count ||
-        tp->regions[region->handle].id != region->id)
-        return NULL;
-    return &tp->regions[region->handle];
+    return tp_table_find(&tp->regions, region);
 }
 
 int sim_region_new(struct tp *tp, size_t bytes, struct tp_region *ret,

@@ -238,12 +238,12 @@ static int window_take(struct tp *tp, tp_peer index, uint32_t window,
     const struct sim_peer *peer = &tp->peers[index];
     const struct sim_window *granted = &peer->windows[window];
     struct sim_region region = {
+        .common = {.access = granted->access,
+                   .split = granted->split,
+                   .peer = index,
+                   .generation = peer->generation},
         .memory = granted->memory,
         .opened = true,
-        .access = granted->access,
-        .split = granted->split,
-        .peer = index,
-        .generation = peer->generation,
     };
     int status = GAPLESS_OK;
 

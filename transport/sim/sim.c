@@ -7,39 +7,14 @@
  * arrived. In simnet a client has memory of its own, and the bytes are copied.
  */
 #include "transport/sim/world.h"
-#include "transport/unplaced.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define NOTES_DEFAULT 64u
-#define WINDOWS_DEFAULT 4u
 /* About 30 years: keeps what a nonsensical rate gives within an integer. */
 #define LONGEST_NS 1e18
 
 /* ---- open and close ------------------------------------------------------ */
-
-static int config_check(const struct tp_config *given, struct tp_config *ret,
-                        struct gapless_error *error)
-{
-    struct tp_config config = given != NULL ? *given : (struct tp_config){0};
-
-    if (config.peers_max == 0)
-        config.peers_max = 1;
-    if (config.notes_max == 0)
-        config.notes_max = NOTES_DEFAULT;
-    if (config.windows_max == 0)
-        config.windows_max = WINDOWS_DEFAULT;
-    if (config.peers_max > SIM_PEERS_MAX || config.notes_max > SIM_NOTES_MAX ||
-        config.windows_max > SIM_WINDOWS_MAX)
-        return gapless_error_set(
-            error, GAPLESS_INVALID, 0,
-            "a simulated master serves at most %u peers with %u notes and %u windows "
-            "each",
-            SIM_PEERS_MAX, SIM_NOTES_MAX, SIM_WINDOWS_MAX);
-    *ret = config;
-    return GAPLESS_OK;
-}
 
 static void tp_free(struct tp *tp)
 {
@@ -50,7 +25,7 @@ static void tp_free(struct tp *tp)
         free(text);
     }
     free(tp->items);
-    free(tp->regions);
+    free(tp->regions.entries);
     free(tp->windows);
     free(tp->over);
     free(tp->peers);
@@ -60,17 +35,20 @@ static void tp_free(struct tp *tp)
 static int sim_open(const struct tp_config *given, struct tp **ret,
                     struct gapless_error *error)
 {
+    static const struct tp_limits limits = {"a simulated master", SIM_PEERS_MAX,
+                                            SIM_NOTES_MAX, SIM_WINDOWS_MAX};
     struct tp_config config = {0};
     struct tp *tp;
     int status;
 
-    status = config_check(given, &config, error);
+    status = transport_config(given, &limits, &config, error);
     if (status != GAPLESS_OK)
         return status;
     tp = calloc(1, sizeof *tp);
     if (tp == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory to open sim");
     tp->config = config;
+    tp->regions.entry_bytes = sizeof(struct sim_region);
     tp->place = SIM_NOWHERE;
     tp->peers = calloc(config.peers_max, sizeof *tp->peers);
     tp->over = calloc(config.peers_max, sizeof *tp->over);
@@ -113,9 +91,11 @@ static void sim_close(struct tp *tp)
     }
     if (root != NULL)
         sim_queue_purge(root, tp, UINT32_MAX);
-    for (uint32_t i = 0; i < tp->region_count; i++) {
-        sim_memory_release(tp->regions[i].memory);
-        sim_memory_release(tp->regions[i].remote);
+    for (uint32_t i = 0; i < tp->regions.count; i++) {
+        struct sim_region *entry = tp_table_at(&tp->regions, i);
+
+        sim_memory_release(entry->memory);
+        sim_memory_release(entry->remote);
     }
     for (size_t i = 0; tp->windows != NULL &&
                        i < (size_t)tp->config.peers_max * tp->config.windows_max;
@@ -221,27 +201,18 @@ static int grant_give(struct tp *tp, tp_peer index, struct sim_region *entry,
 {
     struct sim_peer *peer = peer_find(tp, index);
     struct sim_window *there;
+    int status;
 
     if (peer != NULL && window >= peer->windows_max)
         return gapless_error_set(
             error, GAPLESS_CAPACITY, 0, "window %u: peer %u was promised %u windows",
             (unsigned)window, (unsigned)index, (unsigned)peer->windows_max);
-    if (access == TP_SPLIT && split > entry->memory->bytes)
-        return gapless_error_set(error, GAPLESS_INVALID, 0,
-                                 "a region of %zu bytes cannot be split at %zu",
-                                 entry->memory->bytes, split);
-    if (entry->granted && (entry->access != access || entry->split != split))
-        return gapless_error_set(
-            error, GAPLESS_INVALID, 0,
-            "a region is granted with one access for ever; this one was granted for "
-            "%s before",
-            entry->access == TP_READ         ? "reading"
-            : entry->access == TP_READ_WRITE ? "writing"
-                                             : "reading in one part and writing in the "
-                                               "other");
-    entry->granted = true;
-    entry->access = access;
-    entry->split = split;
+    status = tp_grant_check(&entry->common, entry->memory->bytes, access, split, error);
+    if (status != GAPLESS_OK)
+        return status;
+    entry->common.granted = true;
+    entry->common.access = access;
+    entry->common.split = split;
     if (peer == NULL)
         return not_connected(index, error);
     there = &peer->remote->peers[peer->remote_peer].windows[window];
@@ -428,14 +399,16 @@ static struct sim_region *window_check(struct tp *tp, tp_peer index,
     bool split;
 
     if (tp->role != SIM_CLIENT || entry == NULL || !entry->opened ||
-        entry->peer != index || index >= tp->config.peers_max ||
-        entry->generation != tp->peers[index].generation ||
+        entry->common.peer != index || index >= tp->config.peers_max ||
+        entry->common.generation != tp->peers[index].generation ||
         offset > entry->memory->bytes || bytes > entry->memory->bytes - offset)
         return NULL;
-    split = tp->apart && entry->access == TP_SPLIT && bytes > 0;
+    split = tp->apart && entry->common.access == TP_SPLIT && bytes > 0;
     if (access == TP_READ)
-        return split && offset + bytes > entry->split ? NULL : entry;
-    return entry->access == TP_READ || (split && offset < entry->split) ? NULL : entry;
+        return split && offset + bytes > entry->common.split ? NULL : entry;
+    return entry->common.access == TP_READ || (split && offset < entry->common.split)
+               ? NULL
+               : entry;
 }
 
 static int sim_put(struct tp *tp, tp_peer index, const struct tp_region *window,
@@ -539,8 +512,9 @@ static void sim_count(struct tp *tp, struct tp_counters *ret)
     struct sim_world *root = sim_lock(tp);
 
     *ret = tp->counters;
-    for (uint32_t i = 0; tp->apart && i < tp->region_count; i++)
-        ret->regions += tp->regions[i].id != 0 ? 1 : 0;
+    for (uint32_t i = 0; tp->apart && i < tp->regions.count; i++)
+        ret->regions +=
+            ((const struct sim_region *)tp_table_at(&tp->regions, i))->common.id != 0;
     sim_unlock(root);
 }
 

@@ -26,6 +26,7 @@
 #ifndef GAPLESS_SIM_WORLD_H
 #define GAPLESS_SIM_WORLD_H
 
+#include "transport/common.h"
 #include "transport/sim/sim.h"
 
 #include <pthread.h>
@@ -58,15 +59,10 @@ struct sim_window {
 };
 
 struct sim_region {
-    uint32_t id; /* 0: unused entry */
+    struct tp_entry common;
     struct sim_memory *memory;
     struct sim_memory *remote; /* of a window that is not mapped: the server's */
     bool opened;               /* by window() */
-    bool granted;              /* ever; from then on only with this access */
-    enum tp_access access;
-    size_t split;
-    uint32_t peer; /* of a window */
-    uint32_t generation;
 };
 
 /* ---- what is delivered --------------------------------------------------- */
@@ -148,9 +144,7 @@ struct tp {
     void *user;
     struct sim_peer *peers;
     struct sim_window *windows;
-    struct sim_region *regions;
-    uint32_t region_count;
-    uint32_t region_serial;
+    struct tp_table regions; /* of struct sim_region */
     struct sim_item *items;
     size_t item_count;
     size_t item_max;

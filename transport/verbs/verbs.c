@@ -9,7 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SPIN_NS UINT64_C(50000)
+#define NOTES_MAX (1u << 20)
+#define WINDOWS_MAX 64u
 #define PEERS_MAX 60000u
 #define TOKEN_MIN 16u
 #define TOKEN_MAX 4096u
@@ -120,32 +121,23 @@ static int channel_open(struct tp *tp, struct gapless_error *error)
 
 static void verbs_close(struct tp *tp);
 
-static int verbs_open(const struct tp_config *config, struct tp **ret,
+static int verbs_open(const struct tp_config *given, struct tp **ret,
                       struct gapless_error *error)
 {
+    static const struct tp_limits limits = {"an endpoint of verbs", PEERS_MAX,
+                                            NOTES_MAX, WINDOWS_MAX};
+    struct tp_config config;
     struct tp *tp;
-    int status;
+    int status = transport_config(given, &limits, &config, error);
 
-    if (config->peers_max > PEERS_MAX || config->notes_max > (1u << 20) ||
-        config->windows_max > 64)
-        return gapless_error_set(error, GAPLESS_INVALID, 0,
-                                 "at most %u peers, %u notes and 64 windows are "
-                                 "possible over verbs",
-                                 PEERS_MAX, 1u << 20);
+    if (status != GAPLESS_OK)
+        return status;
     tp = calloc(1, sizeof *tp);
     if (tp == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory for an endpoint");
-    tp->config = *config;
-    if (config->peers_max == 0)
-        tp->config.peers_max = 1;
-    if (config->notes_max == 0)
-        tp->config.notes_max = 64;
-    if (config->windows_max == 0)
-        tp->config.windows_max = 4;
-    if (config->spin_ns == 0)
-        tp->config.spin_ns = SPIN_NS;
-    status = net_take(tp, &config->net, error);
+    tp->config = config;
+    status = net_take(tp, &config.net, error);
     if (status == GAPLESS_OK)
         status = tables_make(tp, error);
     if (status == GAPLESS_OK)

@@ -22,7 +22,7 @@
 #ifndef GAPLESS_VERBS_H
 #define GAPLESS_VERBS_H
 
-#include "transport/transport.h"
+#include "transport/common.h"
 #include "transport/verbs/wire.h"
 
 #include <infiniband/verbs.h>
