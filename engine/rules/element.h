@@ -133,45 +133,49 @@ _Static_assert(sizeof(real) == REAL_BYTES, "a rule must be compiled for whole ve
 #endif /* CUDA or C */
 
 /* One element of every array (a vector of neighbours on the CPU). Arrays that the rule
- * does not read hold 0 here, and what it does not write is not stored. */
+ * does not read hold 0 here, and what it does not write is not stored. Beside each field
+ * its letter in the papers: DANA's, for worker i, where no other is named. */
 struct element {
-    real theta; /* the parameters */
-    real own;   /* this worker's velocity */
-    real all;   /* the one velocity, or the sum of all `own` */
-    real stat;  /* running mean of squares */
-    real sent;  /* what this worker was last given; becomes what it is given next */
-    real grad;  /* what the worker computed at `sent`; a correction changes it */
+    real theta; /* theta, theta^0     the parameters (DC-ASGD: w) */
+    real own;   /* v^i                this worker's velocity */
+    real all;   /* v, v^0 = sum v^i   the one velocity, or the sum of all `own` */
+    real stat;  /* MeanSquare         DC-ASGD-a: running mean of g^2; Gap-Aware: of the
+                                      steps, of which its C is made */
+    real sent;  /* theta^i            what this worker was last given (DC-ASGD: w_bak);
+                                      becomes what it is given next */
+    real grad;  /* g^i                what it computed there; a correction changes it */
 
     /* Between the parts of a rule; never in memory. */
-    real ahead; /* the worker's own part of the look-ahead, or 0; see gap() */
-    real gate;  /* RULE_BLOCK: the factor of this element's block */
-    real step;  /* the vector that was multiplied by the rate */
+    real ahead; /* eta gamma v^i      its own part of the look-ahead, or 0; see gap() */
+    real gate;  /* f                  RULE_BLOCK: the factor of this element's block */
+    real step;  /* u                  the vector that was multiplied by the rate */
 };
 
 /* The scalars of one update: computed in double by rules_step_scalars, rounded once. */
 struct step_scalars {
     /* any momentum */
-    scalar rate;          /* of this update */
+    scalar rate;          /* eta                of this update */
     scalar momentum;      /* gamma */
-    scalar rate_momentum; /* rate*gamma */
-    scalar rate_horizon;  /* rate*T, lwp */
-    scalar share;         /* gamma/N, shared */
-    scalar keep;          /* 1 - (1 - gamma)/N, shared */
-    scalar rate_share;    /* rate*gamma/N, shared */
-    scalar elastic;       /* alpha, elastic */
+    scalar rate_momentum; /* eta gamma */
+    scalar rate_horizon;  /* eta T              lwp */
+    scalar share;         /* gamma/N            shared */
+    scalar keep;          /* 1 - (1 - gamma)/N  shared */
+    scalar rate_share;    /* eta gamma/N        shared */
+    scalar elastic;       /* alpha              elastic */
 
     /* corrections */
-    scalar freshness;        /* 1/max(1, lag), staleness */
-    scalar lambda;           /* delay_comp */
-    scalar lambda_zero;      /* delay_comp_adaptive */
-    scalar mean_square;      /* m, delay_comp_adaptive */
+    scalar freshness;        /* 1/tau             staleness: 1/max(1, lag) */
+    scalar lambda;           /* lambda            delay_comp */
+    scalar lambda_zero;      /* lambda_0          delay_comp_adaptive */
+    scalar mean_square;      /* m                 delay_comp_adaptive */
     scalar mean_square_rest; /* 1 - m */
-    scalar rate_max;         /* the largest step is rate_max*sqrt(...), gap_aware */
-    scalar bias;             /* 1/(1 - rho^n), gap_aware */
-    scalar rho;              /* gap_aware */
+    scalar rate_max;         /* eta_max           gap_aware: the largest step is
+                                                  rate_max*sqrt(...) */
+    scalar bias;             /* 1/(1 - rho^n)     gap_aware */
+    scalar rho;              /* rho               gap_aware */
     scalar rho_rest;         /* 1 - rho */
-    scalar penalty;          /* 1/G, gap_aware_global */
-    double kappa;            /* per nat, loss_gap */
+    scalar penalty;          /* 1/G               gap_aware_global */
+    double kappa;            /* kappa             loss_gap, per nat */
 
     int penalised; /* gap_aware: there is a sample to measure steps by; else G = 1 */
     int lagging;   /* loss_gap: lag > 0; else every gate is 1 */

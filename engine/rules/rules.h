@@ -47,7 +47,7 @@ enum gap_ref {
 /* What does not change in a run. Zero means the default (set by settings_default). */
 struct settings {
     double momentum;    /* gamma; taken as it is */
-    double rate_max;    /* peak of the schedule */
+    double rate_max;    /* eta_max, the peak of the schedule */
     double rho;         /* 0.999, of the running mean of squared steps */
     double lambda;      /* 0.04, DC-ASGD */
     double lambda_zero; /* 2, DC-ASGD-a */
@@ -61,9 +61,9 @@ struct settings {
 /* What differs from update to update; the master fills it, rules_step_scalars turns it into
  * scalars. */
 struct step_context {
-    double rate;        /* of this update */
-    uint64_t lag;       /* updates since the worker's look-ahead was made */
-    uint32_t active;    /* workers now active, at least 1 */
+    double rate;        /* eta, of this update */
+    uint64_t lag;       /* tau: updates since the worker's look-ahead was made */
+    uint32_t active;    /* N: workers now active, at least 1 */
     uint64_t samples;   /* n: updates that went into stat so far */
     double global_gap;  /* RULE_GLOBAL: sqrt(mean(delta^2)) */
     double global_stat; /* RULE_GLOBAL: s, running mean of mean(step^2) */

@@ -3,6 +3,12 @@
  * velocity. (DANA-Zero: Hakimi, Barkai, Gabel, Schuster, "Taming Momentum in a
  * Distributed Asynchronous Environment", 2019.)
  *
+ *   in the paper                          here
+ *   v^i <- gamma v^i + g^i                own
+ *   theta^0 <- theta^0 - eta v^i          theta
+ *   v^0 <- v^0 + v^i - (v^i before)       all
+ *   send theta^0 - eta gamma v^0          sent
+ *
  * The difference comes first in `all += own - old`: it is small, so little is lost.
  * With one active worker `all` is `own`, and is set to it, so that one worker is
  * sequential Nesterov momentum to the last bit. */
