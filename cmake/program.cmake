@@ -19,7 +19,9 @@ target_link_libraries(gapless_workloads PUBLIC
 file(GLOB_RECURSE GAPLESS_PROGRAM_SOURCES CONFIGURE_DEPENDS cluster/*.c)
 list(FILTER GAPLESS_PROGRAM_SOURCES EXCLUDE REGEX "/cluster/(main\\.c$|workloads/)")
 include(cmake/page.cmake)
-add_library(gapless_cluster STATIC ${GAPLESS_PROGRAM_SOURCES} ${GAPLESS_PAGE_SOURCE}) # all but main: tests link it too
+include(cmake/figures.cmake)
+add_library(gapless_cluster STATIC ${GAPLESS_PROGRAM_SOURCES} ${GAPLESS_PAGE_SOURCE}
+  ${GAPLESS_FIGURES_SOURCE}) # all but main: tests link it too
 target_link_libraries(gapless_cluster PUBLIC gapless_workloads PkgConfig::INIH)
 
 add_executable(gapless_program cluster/main.c)

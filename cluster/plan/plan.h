@@ -148,7 +148,8 @@ struct plan_measured {
     char gpu_where[128];
 };
 
-/* The figures of bench/results. */
+/* The figures of bench/results, which are put into the program (cmake/figures.cmake). */
+extern const char *const plan_rules_json, *const plan_update_json;
 void plan_measured_builtin(struct plan_measured *ret);
 /* Adds what a file holds: `gapless bench rules --json`, `gapless bench update --json`,
  * or the gpu-acceptance.json of `gapless bench gpu --accept`. GAPLESS_INVALID: it is

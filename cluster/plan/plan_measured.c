@@ -10,46 +10,6 @@
 
 #define FILE_MAX (16u << 20)
 
-/* bench/results/rules.json: ns an element at 50,890, 1 Mi and 25.6 Mi elements, one
- * thread. A test holds this table against the file. */
-#define CPU_WHERE "bench/results/rules.json, 2026-11-22, one thread of an AMD EPYC"
-static const uint64_t cpu_elements[] = {50890, 1048576, 26843545};
-static const struct {
-    const char *name;
-    double ns[3];
-} cpu_rules[] = {
-    {"asgd", {0.1104, 0.1327, 0.3997}},
-    {"nag-asgd", {0.1421, 0.2080, 0.5260}},
-    {"hb-asgd", {0.1418, 0.2213, 0.5250}},
-    {"multi-asgd", {0.1450, 0.2546, 0.5374}},
-    {"lwp", {0.1420, 0.2281, 0.6393}},
-    {"sa", {0.1417, 0.2349, 0.5303}},
-    {"ga", {0.3010, 0.3740, 0.6999}},
-    {"ga-global", {0.2100, 0.3050, 0.8007}},
-    {"dc-asgd", {0.1419, 0.2170, 0.5554}},
-    {"dc-asgd-a", {0.2841, 0.3387, 0.7243}},
-    {"dana-zero", {0.2027, 0.3513, 0.7281}},
-    {"dana-slim", {0.1104, 0.1300, 0.3936}},
-    {"dana-sa", {0.2029, 0.3554, 0.7168}},
-    {"dana-dc", {0.2048, 0.3779, 0.7147}},
-    {"dana-dc-a", {0.2947, 0.4826, 0.9072}},
-    {"dana-ga", {0.3097, 0.5202, 0.9441}},
-    {"dana-ga-global", {0.2684, 0.4887, 0.9567}},
-    {"dana-lga", {0.3414, 0.5752, 0.9043}},
-    {"dana-shared", {0.1421, 0.2739, 0.6059}},
-    {"shared-lga", {0.2830, 0.4381, 0.7568}},
-    {"sa-plain", {0.1102, 0.1444, 0.4201}},
-    {"ga-plain", {0.2916, 0.3088, 0.5507}},
-    {"dc-plain", {0.1070, 0.1430, 0.4081}},
-};
-
-/* bench/results/update-shm.json: `check` p50 by size, and the `rest` of a round trip,
- * both notes and the bookkeeping, at 4 KiB. */
-#define UPDATE_WHERE "bench/results/update-shm.json, 2026-11-22"
-static const uint64_t check_elements[] = {1024, 16384, 262144, 16777216};
-static const double check_ns[] = {0.0977, 0.0660, 0.0635, 0.1349};
-#define NOTE_SHM_S 1.2e-6
-
 static struct plan_speed_row *row_of(struct plan_speed_table *table, const char *name,
                                      bool make)
 {
@@ -84,20 +44,6 @@ static void add(struct plan_speed_table *table, const char *name, uint64_t eleme
     }
     row->elements[at] = elements;
     row->seconds[at] = seconds;
-}
-
-void plan_measured_builtin(struct plan_measured *ret)
-{
-    memset(ret, 0, sizeof *ret);
-    for (size_t i = 0; i < sizeof cpu_rules / sizeof cpu_rules[0]; i++)
-        for (size_t s = 0; s < 3; s++)
-            add(&ret->cpu, cpu_rules[i].name, cpu_elements[s],
-                1e-9 * cpu_rules[i].ns[s]);
-    for (size_t s = 0; s < sizeof check_ns / sizeof check_ns[0]; s++)
-        add(&ret->cpu, "", check_elements[s], 1e-9 * check_ns[s]);
-    ret->note_shm_s = NOTE_SHM_S;
-    (void)snprintf(ret->cpu.where, sizeof ret->cpu.where, CPU_WHERE);
-    (void)snprintf(ret->note_where, sizeof ret->note_where, UPDATE_WHERE);
 }
 
 double plan_measured_find(const struct plan_speed_table *table, const char *name,
@@ -223,39 +169,64 @@ static int read_gpu(const json_t *root, const char *path, struct plan_measured *
     return GAPLESS_OK;
 }
 
-int plan_measured_read(const char *path, struct plan_measured *ret,
-                       struct gapless_error *error)
+/* What a file of gapless bench says, by its own name. */
+static int read_figures(const json_t *root, const char *path, struct plan_measured *ret,
+                        struct gapless_error *error)
 {
-    json_error_t reason;
-    json_t *root;
-    const char *kind;
-    char *text;
-    size_t bytes;
-    int status = text_file_all(path, "the figures", FILE_MAX, &text, &bytes, error);
+    const char *kind = text_of(root, "benchmark");
 
-    if (status != GAPLESS_OK)
-        return status;
-    root = json_loadb(text, bytes, 0, &reason);
-    free(text);
-    if (root == NULL)
-        return gapless_error_set(error, GAPLESS_INVALID, 0,
-                                 "%.200s:%d: cannot be read as JSON: %.120s", path,
-                                 reason.line, reason.text);
-    kind = text_of(root, "benchmark");
+    if (strcmp(kind, "gpu-acceptance") == 0)
+        return read_gpu(root, path, ret, error);
     if (strcmp(kind, "rules") == 0)
         read_rules(root, path, ret);
     else if (strcmp(kind, "update") == 0)
         read_update(root, path, ret);
-    else if (strcmp(kind, "gpu-acceptance") == 0)
-        status = read_gpu(root, path, ret, error);
     else
-        status = gapless_error_set(
+        return gapless_error_set(
             error, GAPLESS_INVALID, 0,
             "%.200s is no result that a plan can use: wanted are those of gapless "
             "bench "
             "rules --json, gapless bench update --json, or the gpu-acceptance.json of "
             "gapless bench gpu --accept",
             path);
+    return GAPLESS_OK;
+}
+
+static int read_text(const char *text, size_t bytes, const char *path,
+                     struct plan_measured *ret, struct gapless_error *error)
+{
+    json_error_t reason;
+    json_t *root = json_loadb(text, bytes, 0, &reason);
+    int status;
+
+    if (root == NULL)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "%.200s:%d: cannot be read as JSON: %.120s", path,
+                                 reason.line, reason.text);
+    status = read_figures(root, path, ret, error);
     json_decref(root);
     return status;
+}
+
+int plan_measured_read(const char *path, struct plan_measured *ret,
+                       struct gapless_error *error)
+{
+    char *text;
+    size_t bytes;
+    int status = text_file_all(path, "the figures", FILE_MAX, &text, &bytes, error);
+
+    if (status != GAPLESS_OK)
+        return status;
+    status = read_text(text, bytes, path, ret, error);
+    free(text);
+    return status;
+}
+
+void plan_measured_builtin(struct plan_measured *ret)
+{
+    memset(ret, 0, sizeof *ret);
+    (void)read_text(plan_rules_json, strlen(plan_rules_json),
+                    "bench/results/rules.json", ret, NULL);
+    (void)read_text(plan_update_json, strlen(plan_update_json),
+                    "bench/results/update-shm.json", ret, NULL);
 }

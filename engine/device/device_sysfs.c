@@ -1,5 +1,7 @@
 /* GPUs and network cards as the kernel shows them: how far apart they are, and by which
- * kernel module cards can reach the memory of GPUs. */
+ * kernel module cards can reach the memory of GPUs. By hand, not by hwloc: the library
+ * needs nothing but the C library, hwloc knows neither the size of BAR1 nor that module,
+ * and what it could do here are the forty lines of way_between. */
 #include "engine/device/device.h"
 
 #include <dirent.h>

@@ -299,7 +299,7 @@ static json_t *results(const char *name)
     return ret;
 }
 
-/* The table in the program is that of the file, for every rule and size. */
+/* What the program carries is what the files say, for every rule and size. */
 static void measured_means_measured(void **state)
 {
     static struct plan_measured measured;
@@ -379,14 +379,14 @@ static void terms_say_where_they_are_from(void **state)
     plan_terms(&cpu, &measured, &rule, 25600000, &terms);
     for (int i = 0; i < TERMS; i++)
         assert_int_not_equal(terms.term[i].source, PLAN_ASSUMED);
-    near(terms.term[TERM_PASS].value, 0.9441e-9);
+    assert_true(fabs(terms.term[TERM_PASS].value - 0.9441e-9) < 1e-13);
     plan_speeds(&cpu, &terms, &speeds);
     assert_true(isinf(speeds.wire));
 
     assert_int_equal(gapless_rule_find("easgd", &rule, NULL), GAPLESS_OK);
     plan_terms(&cpu, &measured, &rule, 25600000, &terms); /* is not in rules.json */
     assert_int_equal(terms.term[TERM_PASS].source, PLAN_ASSUMED);
-    near(terms.term[TERM_PASS].value, 0.3997e-9);
+    assert_true(fabs(terms.term[TERM_PASS].value - 0.3997e-9) < 1e-13);
 
     cpu.bandwidth = 200e9;
     cpu.bandwidth_given = true;

@@ -1,0 +1,15 @@
+# The figures that `gapless plan` plans with, as C: the program carries what bench/results says when it is built.
+set(GAPLESS_FIGURES_SOURCE ${PROJECT_BINARY_DIR}/plan_figures.c)
+set(figures "/* Written by cmake/figures.cmake. */\n#include \"cluster/plan/plan.h\"\n\n")
+foreach(pair rules:rules update:update-shm)
+  string(REPLACE ":" ";" pair ${pair})
+  list(GET pair 0 name)
+  list(GET pair 1 file)
+  set(file ${PROJECT_SOURCE_DIR}/bench/results/${file}.json)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
+  file(READ ${file} bytes HEX)
+  string(REGEX REPLACE "(..)" "0x\\1," bytes "${bytes}")
+  string(APPEND figures "static const unsigned char ${name}[] = {${bytes}0};\n"
+    "const char *const plan_${name}_json = (const char *)${name};\n")
+endforeach()
+file(CONFIGURE OUTPUT ${GAPLESS_FIGURES_SOURCE} CONTENT "${figures}" @ONLY)
