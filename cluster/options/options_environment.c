@@ -33,6 +33,7 @@ const struct option_variable options_variables[] = {
     {"GAPLESS_WERROR", false, NULL},
     {"GAPLESS_TESTS", false, NULL},
     {"GAPLESS_VERBS", false, NULL},
+    {"GAPLESS_CHARTJS", false, NULL},
 };
 const unsigned options_variables_count =
     sizeof options_variables / sizeof options_variables[0];

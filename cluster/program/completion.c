@@ -22,6 +22,12 @@ static bool is_folder(const struct option_row *row)
     return row->argument != NULL && strcmp(row->argument, "DIR") == 0;
 }
 
+/* Values with commas between them. */
+static bool is_list(const struct option_row *row)
+{
+    return row->kind == KIND_RULES || row->kind == KIND_CHOICES;
+}
+
 /* The option, if this command has it and shows it. */
 static const struct option_row *row_at(unsigned index, unsigned commands)
 {
@@ -106,7 +112,7 @@ static void bash_values(void)
             (void)printf(") _gapless_files -%c ;;\n", is_file(row) ? 'f' : 'd');
             continue;
         }
-        (void)printf(") _gapless_words '");
+        (void)printf(") _gapless_%s '", is_list(row) ? "list" : "words");
         values(row);
         (void)printf("' ;;\n");
     }
@@ -119,6 +125,12 @@ static void bash(void)
         "# bash completion of gapless, written by 'gapless completion bash'.\n\n"
         "_gapless_words() {\n"
         "    mapfile -t COMPREPLY < <(compgen -W \"$1\" -- \"$word\")\n"
+        "}\n"
+        "_gapless_list() { # the last of words with commas between them\n"
+        "    local words=$1 before=''\n"
+        "    [[ $word == *,* ]] && before=${word%%,*},\n"
+        "    mapfile -t COMPREPLY < <(compgen -P \"$before\" -W \"$words\" -- "
+        "\"${word##*,}\")\n"
         "}\n"
         "_gapless_files() {\n"
         "    compopt -o filenames 2>/dev/null\n"
@@ -203,9 +215,9 @@ static void zsh_option(const struct option_row *row)
         if (is_file(row) || is_folder(row)) {
             (void)printf("_files%s", is_folder(row) ? " -/" : "");
         } else {
-            (void)printf("(");
+            (void)printf(is_list(row) ? "_sequence compadd - " : "(");
             values(row);
-            (void)printf(")");
+            (void)printf(is_list(row) ? "" : ")");
         }
     }
     (void)printf("' \\\n");

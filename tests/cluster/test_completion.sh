@@ -2,7 +2,7 @@
 # ctest: timeout=120
 # The completion of bash, called as bash calls it: commands, options of a command, values of an option in each spelling, files,
 # folders. That of zsh is parsed, and asked where zsh is installed.
-source=$1 build=$2
+build=$2
 program=${GAPLESS_PROGRAM:-$build/gapless}
 command -v bash >/dev/null || { echo "bash not installed" && exit 77; }
 work=$(mktemp -d "${TMPDIR:-/tmp}/gapless-completion.XXXXXX") || exit 1
@@ -59,6 +59,8 @@ is "a folder" gapless train --out a
 is "a file a folder" gapless plan --measured a
 is "a file a folder" gapless report a
 has study gapless help s
+is "asgd,dana-ga asgd,dana-ga-global" gapless bench rules --rules asgd,dana-ga
+is "read,write read,write-lat" gapless bench transport --ops read,w
 is "bash zsh" gapless completion ''
 is "" gapless train --no-such-option=
 exit $failed
@@ -83,12 +85,14 @@ zmodload zsh/zpty
 zpty shell zsh -f -i
 zpty -w shell "PROMPT=; fpath=($1 \$fpath); autoload -U compinit; compinit -u -D; bindkey '^I' complete-word; zstyle ':completion:*' list-prompt ''; LISTMAX=1000; print ready"
 repeat 1000; do zpty -r -t shell line && [[ $line == *ready* ]] && break; sleep 0.05; done
-zpty -w -n shell "gapless train --gpu-flush al"$'\t'
-repeat 1000; do zpty -r -t shell line && text+=$line && [[ $text == *always* ]] && exit 0; sleep 0.05; done
-print -r -- "FAILED: zsh completes nothing: $text"
+zpty -w -n shell "$2"$'\t'
+repeat 1000; do zpty -r -t shell line && text+=$line && [[ $text == *$3* ]] && exit 0; sleep 0.05; done
+print -r -- "FAILED: zsh does not make $3 of $2: $text"
 exit 1
 END
-    zsh -f "$work/ask" "$work" || status=1
+    for question in 'gapless train --gpu-flush al|always' 'gapless bench rules --rules asgd,dana-zer|dana-zero' 'gapless pl|plan'; do
+        zsh -f "$work/ask" "$work" "${question%|*}" "${question#*|}" || status=1
+    done
 elif [ "$status" = 0 ]; then
     echo "zsh not installed: only the completion of bash was tested"
     exit 77

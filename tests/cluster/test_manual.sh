@@ -2,7 +2,7 @@
 # ctest: timeout=120
 # The man pages that the program writes: one a command, each with every option that --help lists, none that it does not; and
 # what groff and mandoc say of them. Installed, man finds them.
-source=$1 build=$2
+build=$2
 program=${GAPLESS_PROGRAM:-$build/gapless}
 work=$(mktemp -d "${TMPDIR:-/tmp}/gapless-manual.XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
