@@ -65,17 +65,12 @@ static int address_of(const char *transport, const char *text, char ret[ADDRESS_
 
     if (text == NULL)
         return network_find(ret, error);
-    if (own == NULL) {
-        if (address_join(transport, text, ret, &reason))
-            return GAPLESS_OK;
-    } else if (address_check(text, &reason)) {
-        if (strcmp(own, transport) == 0) {
-            (void)snprintf(ret, ADDRESS_MAX, "%s", text);
-            return GAPLESS_OK;
-        }
+    if (own != NULL && strcmp(own, transport) != 0)
         (void)snprintf(reason.text, sizeof reason.text,
                        "is no address of --transport %s", transport);
-    }
+    else if (address_join(transport, own != NULL ? strchr(text, ':') + 1 : text, ret,
+                          &reason))
+        return GAPLESS_OK;
     return gapless_error_set(error, GAPLESS_INVALID, 0, "the address '%.100s' %s", text,
                              reason.text);
 }

@@ -128,9 +128,8 @@ static bool read_place(const char *text, struct place *ret, struct parse_error *
 
 /* ---- lists of them ------------------------------------------------------- */
 
-/* Checks "HOST:PORT,..." and writes it to ret, with the usual port where none is and
- * `port_needed` is false. */
-static bool read_places(const char *text, bool port_needed, char *ret, size_t max,
+/* Checks "HOST:PORT,..." and writes it to ret, with the usual port where none is. */
+static bool read_places(const char *text, char *ret, size_t max,
                         struct parse_error *reason)
 {
     char copy[ADDRESS_MAX];
@@ -149,10 +148,6 @@ static bool read_places(const char *text, bool port_needed, char *ret, size_t ma
             return parse_refuse(reason, "has more than %d hosts", ADDRESS_HOSTS_MAX);
         if (!read_place(word, &place, reason))
             return false;
-        if (place.port[0] == '\0' && port_needed)
-            return parse_refuse(
-                reason, "has no port in '%.80s': write %.80s:" ADDRESS_PORT_TEXT, word,
-                word);
         used += (size_t)snprintf(
             ret + used, max - used, "%s%s%s%s:%s", hosts > 1 ? "," : "",
             place.bracketed ? "[" : "", place.host, place.bracketed ? "]" : "",
@@ -178,7 +173,7 @@ bool address_check(const char *text, struct parse_error *reason)
                parse_refuse(reason, "is longer than %d bytes", ADDRESS_MAX - 1);
     if (!GAPLESS_HAVE_VERBS)
         return parse_refuse(reason, "is an RDMA address, and %s", address_no_verbs);
-    return read_places(text + 6, true, nothing, sizeof nothing, reason);
+    return read_places(text + 6, nothing, sizeof nothing, reason);
 }
 
 bool address_join(const char *transport, const char *text, char ret[ADDRESS_MAX],
@@ -188,8 +183,7 @@ bool address_join(const char *transport, const char *text, char ret[ADDRESS_MAX]
     int used = snprintf(whole, sizeof whole, "%s:", transport);
 
     if (strcmp(transport, "verbs") == 0) {
-        if (!read_places(text, false, whole + used, sizeof whole - (size_t)used,
-                         reason))
+        if (!read_places(text, whole + used, sizeof whole - (size_t)used, reason))
             return false;
     } else if (snprintf(whole + used, sizeof whole - (size_t)used, "%s", text) >=
                (int)sizeof whole - used) {

@@ -4,6 +4,7 @@
  *     shm:demo                              a name, of this machine
  *     shm:/run/user/1000/demo               the path of a socket
  *     verbs:10.0.0.1:7471                   RDMA: an address or host name, and a port
+ *     verbs:10.0.0.1                        the same: 7471 is the port where none is given
  *     verbs:[fe80::1%ib0]:7471              IPv6 in brackets, link-local with its scope
  *     verbs:10.0.0.1:7471,10.1.0.1:7471     several, for several network cards
  */
@@ -24,7 +25,7 @@ extern const char address_no_verbs[];
 
 /* The transport that the address begins with, "shm" or "verbs"; NULL: none. */
 const char *address_transport(const char *text);
-/* A whole address, with its transport. */
+/* Is it a whole address, with its transport? Ports may be missing. */
 bool address_check(const char *text, struct parse_error *reason);
 /* Puts a transport before what follows the colon, adds the usual port to hosts that
  * have none, and checks it. */

@@ -4,7 +4,7 @@
  *
  *   --transport verbs --listen 10.0.0.1     ->  verbs:10.0.0.1:7471      train, master
  *   --transport verbs --master 10.0.0.1     ->  verbs:10.0.0.1:7471      worker, observe
- *   --address verbs:10.0.0.1:7471           ->  the same
+ *   --address verbs:10.0.0.1                ->  the same
  *   --transport verbs                       ->  found when it listens    train, master
  */
 #include "cluster/options/device_choice.h"
@@ -127,6 +127,8 @@ static bool resolve(enum option_command command, struct settings *ret, const cha
     own = ret->address != NULL ? address_transport(ret->address) : NULL;
     if (own != NULL && !agree(command, ret, name, own))
         return false;
+    if (own != NULL && ret->address != NULL && strcmp(own, "verbs") == 0)
+        return join(command, ret, name, ret->address + strlen("verbs:"));
     if (ret->address != NULL && own == NULL)
         return complete(command, ret, name);
     if (ret->transport == NULL)

@@ -473,8 +473,18 @@ static void test_verbs(void **state)
         read_line(FOR_OBSERVE, "observe --master verbs:10.0.0.1:7471", &got),
         OPTIONS_GO);
     assert_string_equal(got.transport, "verbs");
+    /* A port that is missing is 7471, in every spelling. */
     assert_int_equal(read_line(FOR_WORKER, "worker --master verbs:10.0.0.1", &got),
-                     OPTIONS_WRONG); /* no port, and nothing that adds one */
+                     OPTIONS_GO);
+    assert_string_equal(got.address, "verbs:10.0.0.1:7471");
+    assert_ptr_equal(got.address, got.address_text);
+    assert_int_equal(read_line(FOR_MASTER, "master --address verbs:[::1],n2:9", &got),
+                     OPTIONS_GO);
+    assert_string_equal(got.address, "verbs:[::1]:7471,n2:9");
+    assert_int_equal(
+        read_line(FOR_WORKER, "worker --transport verbs --master verbs:n1", &got),
+        OPTIONS_GO);
+    assert_string_equal(got.address, "verbs:n1:7471");
     assert_int_equal(read_line(FOR_MASTER,
                                "master --address verbs:10.0.0.1:1 --listen 10.0.0.1",
                                &got),
