@@ -31,6 +31,7 @@ int main(int argc, char **argv)
     const struct option_command_row *command;
     int words = 0;
 
+    program_commit = program_commit_built;
     (void)signal(SIGXFSZ, SIG_IGN); /* a file that gets too large is an error, no end */
     if (argc < 2) {
         command_list();

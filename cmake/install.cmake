@@ -18,7 +18,18 @@ gapless_install(gapless_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONE
 gapless_install(gapless_shared EXPORT gapless LIBRARY COMPONENT runtime NAMELINK_COMPONENT development)
 gapless_install(gapless_static EXPORT gapless ARCHIVE COMPONENT development)
 install(DIRECTORY engine/include/gapless DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT development)
-install(FILES LICENSE CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT runtime)
+install(FILES LICENSE README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT runtime)
+install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT runtime FILES_MATCHING PATTERN *.md)
+install(FILES bench/results/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR}/bench/results COMPONENT runtime)
+install(DIRECTORY contrib DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT runtime)
+install(DIRECTORY examples DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT development)
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATAROOTDIR}/doc/gapless RENAME copyright COMPONENT runtime)
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATAROOTDIR}/doc/gapless-dev RENAME copyright COMPONENT development)
+if(GAPLESS_PROGRAM)
+  install(DIRECTORY bench/studies DESTINATION ${CMAKE_INSTALL_DATADIR}/gapless COMPONENT runtime)
+  install(PROGRAMS cluster/workloads/fetch-data DESTINATION ${CMAKE_INSTALL_BINDIR} RENAME gapless-fetch-data
+    COMPONENT runtime)
+endif()
 
 install(EXPORT gapless NAMESPACE gapless:: FILE gaplessTargets.cmake
   DESTINATION ${GAPLESS_CMAKE_DIR} COMPONENT development)

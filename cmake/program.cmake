@@ -24,7 +24,9 @@ add_library(gapless_cluster STATIC ${GAPLESS_PROGRAM_SOURCES} ${GAPLESS_PAGE_SOU
   ${GAPLESS_FIGURES_SOURCE}) # all but main: tests link it too
 target_link_libraries(gapless_cluster PUBLIC gapless_workloads PkgConfig::INIH)
 
-add_executable(gapless_program cluster/main.c)
+include(cmake/commit.cmake)
+add_executable(gapless_program cluster/main.c ${GAPLESS_COMMIT_SOURCE})
+add_dependencies(gapless_program gapless_commit)
 set_target_properties(gapless_program PROPERTIES OUTPUT_NAME gapless)
 target_link_libraries(gapless_program PRIVATE gapless_cluster)
 

@@ -92,10 +92,15 @@ int cmd_help(int argc, char **argv)
     return EXIT_DONE;
 }
 
+const char *program_commit = "";
+
 int cmd_version(int argc, char **argv)
 {
     (void)argc;
     (void)argv;
-    (void)printf("gapless %s\n", gapless_version());
+    (void)printf("gapless %s", gapless_version());
+    if (program_commit[0] != '\0')
+        (void)printf(" (commit %s)", program_commit);
+    (void)printf("\n");
     return EXIT_DONE;
 }

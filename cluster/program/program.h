@@ -45,6 +45,12 @@ const struct option_command_row *command_find(int argc, char **argv, int *ret_wo
 /* The list of commands, on stderr. */
 void command_list(void);
 
+/* The commit that the program was built from, with "-dirty" behind it where the sources
+ * differ from it; "" from a tarball. main() sets it to what the build wrote into
+ * program_commit_built, so that tests are not linked again for each commit. */
+extern const char *program_commit;
+extern const char program_commit_built[];
+
 /* The file of this program, to start it again by its name; /proc/self/exe where that file
  * was replaced. */
 void program_file(char *ret, size_t max);
