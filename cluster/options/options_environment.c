@@ -55,8 +55,7 @@ bool options_from_environment(const struct option_row *row)
     return !row->hidden && row->letter != 'h';
 }
 
-/* The names that mean something: of the options, then of options_variables. For
- * parse_nearest: `context` is room for one name, which stays that of the last call. */
+/* The names that mean something: of the options, then of options_variables. */
 #define NAME_MAX_BYTES 64
 struct names {
     char option[OPTIONS_MAX][NAME_MAX_BYTES];
@@ -72,16 +71,17 @@ static void names_of_options(struct names *ret)
                              NAME_MAX_BYTES);
 }
 
+/* For parse_nearest: what stands behind GAPLESS_, which all have in common. */
 static const char *name_at(const void *context, unsigned index)
 {
     const struct names *names = context;
 
     if (index < names->count)
-        return names->option[index];
+        return names->option[index] + strlen(PREFIX);
     index -= names->count;
     for (unsigned i = 0; i < options_variables_count; i++)
         if (options_variables[i].help != NULL && index-- == 0)
-            return options_variables[i].name;
+            return options_variables[i].name + strlen(PREFIX);
     return NULL;
 }
 
@@ -121,13 +121,13 @@ void options_warn_unknown(enum option_command command)
 
     names_of_options(&names);
     while (unknown(&names, name)) {
-        const char *near = parse_nearest(name, name_at, &names);
+        const char *near = parse_nearest(name + strlen(PREFIX), name_at, &names);
 
         (void)fprintf(stderr,
                       "gapless %s: warning: nothing reads %s in the environment",
                       options_command_name(command), name);
         if (near != NULL)
-            (void)fprintf(stderr, "; did you mean %s?", near);
+            (void)fprintf(stderr, "; did you mean " PREFIX "%s?", near);
         (void)fprintf(stderr, "\n");
         /* The processes that this one starts have nothing to say about it. */
         if (unsetenv(name) != 0)

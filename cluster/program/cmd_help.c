@@ -88,6 +88,12 @@ int cmd_help(int argc, char **argv)
     about = command_find(argc, argv, &words);
     if (about == NULL)
         return EXIT_MISUSE;
+    if (argc - 1 > words) {
+        report_failure("help",
+                       "there is no command '%.30s %.60s'; see gapless help %.30s",
+                       about->name, argv[words + 1], about->name);
+        return EXIT_MISUSE;
+    }
     options_help_of(about, stdout);
     return EXIT_DONE;
 }

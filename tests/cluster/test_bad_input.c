@@ -107,6 +107,8 @@ static const struct mistake mistakes[] = {
     {NULL, "bench", 2, "usage: gapless bench"},
     {NULL, "bench everything", 2, "there is no benchmark 'everything'"},
     {NULL, "help nothing", 2, "there is no command 'nothing'"},
+    {NULL, "help bench nothing", 2, "there is no command 'bench nothing'"},
+    {"GAPLESS_HELP=1", "rules", 0, "nothing reads GAPLESS_HELP in the environment\n"},
 };
 
 /* What a program leaves behind becomes a child of this process (see main). Others'
