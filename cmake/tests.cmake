@@ -5,20 +5,27 @@
 # Exit status 77 means skipped; the reason is what the test printed.
 #
 # A test asks for something special in a comment among its first lines:   ctest: timeout=120 serial link=-Wl,--wrap=free
-#   timeout=N   seconds; 60 by default
-#   serial      not beside another test (it measures time, or needs both cores)
+#   timeout=N   seconds, against a hang that no bound of the test covers; 600 by default
+#   serial      not beside another test (it measures processor time)
+#   lock=NAME   not beside a test with the same lock ("lab": it boots guests)
 #   plain       not in sanitizer builds
 #   nvcc        not where GAPLESS_CUDA is OFF
 #   link=FLAG   goes to the linker
 #   source=FILE is compiled in, from the source's root
+#
+# The longest tests are started first: tests/seconds.txt has how long each took. A test that is not in it comes first of
+# all, so that a new one never is the last that everything waits for. tests/seconds.sh writes the file anew.
 enable_testing()
 find_program(GAPLESS_SH sh REQUIRED)
 find_program(GAPLESS_PYTHON python3)
 set(GAPLESS_TESTS_COUNT 0)
+add_custom_target(gapless_tests) # what the tests run
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS tests/seconds.txt)
+file(STRINGS tests/seconds.txt GAPLESS_SECONDS REGEX "^[^#]")
 
 add_library(gapless_test INTERFACE)
-target_link_libraries(gapless_test INTERFACE PkgConfig::CMOCKA Threads::Threads m)
-target_compile_definitions(gapless_test INTERFACE
+target_link_libraries(gapless_test INTERFACE PkgConfig::CMOCKA PkgConfig::JANSSON Threads::Threads m)
+target_compile_definitions(gapless_test INTERFACE GAPLESS_HAVE_VERBS=$<BOOL:${GAPLESS_HAVE_VERBS}>
   GAPLESS_SOURCE_DIR="${PROJECT_SOURCE_DIR}" GAPLESS_BUILD_DIR="${PROJECT_BINARY_DIR}"
   GAPLESS_PROGRAM="$<TARGET_FILE:gapless_program>")
 
@@ -27,12 +34,14 @@ target_compile_definitions(gapless_test INTERFACE
 add_library(gapless_double STATIC EXCLUDE_FROM_ALL
   engine/rules/rules.c engine/status.c engine/compute/compute_cpu_isa.c)
 target_compile_definitions(gapless_double PUBLIC GAPLESS_REAL_DOUBLE)
+target_compile_options(gapless_double PRIVATE -O1) # little runs in it, and -O3 would compile for long
 gapless_isa_sanitize(gapless_double)
 
-# Sets timeout, serial, plain, nvcc, link and sources from the "ctest:" comment of a test.
+# Sets timeout, serial, lock, plain, nvcc, link and sources from the "ctest:" comment of a test.
 macro(gapless_test_wishes file)
-  set(timeout 60)
+  set(timeout 600)
   set(serial OFF)
+  set(lock "")
   set(plain OFF)
   set(nvcc OFF)
   set(link "")
@@ -42,12 +51,39 @@ macro(gapless_test_wishes file)
   foreach(wish IN LISTS wishes)
     if(wish MATCHES "^timeout=([0-9]+)$")
       set(timeout ${CMAKE_MATCH_1})
+    elseif(wish MATCHES "^lock=(.+)$")
+      list(APPEND lock ${CMAKE_MATCH_1})
     elseif(wish MATCHES "^link=(.+)$")
       list(APPEND link ${CMAKE_MATCH_1})
     elseif(wish MATCHES "^source=(.+)$")
       list(APPEND sources ${PROJECT_SOURCE_DIR}/${CMAKE_MATCH_1})
     elseif(wish MATCHES "^(serial|plain|nvcc)$")
       set(${wish} ON)
+    endif()
+  endforeach()
+endmacro()
+
+# Sets RET to whether a test, or a header of the tests that it includes, includes workloads, benchmarks or the program.
+function(gapless_test_beyond_library file ret)
+  set(beyond OFF)
+  file(STRINGS ${file} includes REGEX "^#include \"(bench|cluster|tests)/")
+  foreach(include IN LISTS includes)
+    string(REGEX REPLACE "^#include \"([^\"]*)\".*" "\\1" include "${include}")
+    if(include MATCHES "^(bench|cluster|tests/cluster)/")
+      set(beyond ON)
+    elseif(NOT beyond)
+      gapless_test_beyond_library(${PROJECT_SOURCE_DIR}/${include} beyond)
+    endif()
+  endforeach()
+  set(${ret} ${beyond} PARENT_SCOPE)
+endfunction()
+
+# Sets seconds to how long a test took when the file was written; more than any did if it is not there.
+macro(gapless_test_seconds name)
+  set(seconds 1000)
+  foreach(line IN LISTS GAPLESS_SECONDS)
+    if(line MATCHES "^${name} +([0-9.]+)$")
+      set(seconds ${CMAKE_MATCH_1})
     endif()
   endforeach()
 endmacro()
@@ -82,13 +118,21 @@ function(gapless_test_add dir file)
     set(label packaging)
   endif()
   if(GAPLESS_SANITIZE)
-    math(EXPR timeout "${timeout} * 4")
+    math(EXPR timeout "${timeout} * 2")
     if(plain OR label STREQUAL packaging OR label STREQUAL tidy)
       return()
     endif()
   endif()
 
   if(nvcc AND NOT GAPLESS_CUDA STREQUAL AUTO AND NOT GAPLESS_CUDA)
+    return()
+  endif()
+
+  set(beyond ON)
+  if(kind STREQUAL .c)
+    gapless_test_beyond_library(${file} beyond)
+  endif()
+  if(beyond AND NOT GAPLESS_TEST_PROGRAM)
     return()
   endif()
 
@@ -111,8 +155,10 @@ function(gapless_test_add dir file)
     set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
     if(name MATCHES "_double$")
       target_link_libraries(${target} PRIVATE gapless_double)
-    else()
+    elseif(beyond)
       target_link_libraries(${target} PRIVATE gapless_cluster)
+    else()
+      target_link_libraries(${target} PRIVATE gapless_internal)
     endif()
     if(dir STREQUAL gpu)
       target_link_libraries(${target} PRIVATE gapless_gpu_shim)
@@ -120,7 +166,7 @@ function(gapless_test_add dir file)
     endif()
     target_link_libraries(${target} PRIVATE gapless_test)
     target_link_options(${target} PRIVATE ${link})
-    add_dependencies(${target} gapless_program) # some start it
+    add_dependencies(gapless_tests ${target})
     set(command ${target})
   elseif(kind STREQUAL .sh)
     set(command ${GAPLESS_SH} ${file} ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
@@ -130,9 +176,10 @@ function(gapless_test_add dir file)
     set(command ${GAPLESS_SH} -c "echo 'SKIP: python3 is not installed'; exit 77")
   endif()
 
+  gapless_test_seconds(${dir}/${name})
   add_test(NAME ${dir}/${name} COMMAND ${command})
   set_tests_properties(${dir}/${name} PROPERTIES
-    LABELS ${label} TIMEOUT ${timeout} COST ${timeout} RUN_SERIAL ${serial} SKIP_RETURN_CODE 77
+    LABELS ${label} TIMEOUT ${timeout} COST ${seconds} RUN_SERIAL ${serial} RESOURCE_LOCK "${lock}" SKIP_RETURN_CODE 77
     WORKING_DIRECTORY ${PROJECT_BINARY_DIR}/tests/scratch
     ENVIRONMENT "${environment}")
   math(EXPR count "${GAPLESS_TESTS_COUNT} + 1")
@@ -145,6 +192,9 @@ foreach(file IN LISTS test_files)
   get_filename_component(dir ${file} DIRECTORY)
   get_filename_component(dir ${dir} NAME)
   if(dir STREQUAL verbs AND NOT GAPLESS_HAVE_VERBS)
+    continue()
+  endif()
+  if(GAPLESS_TEST_FOLDERS AND NOT dir IN_LIST GAPLESS_TEST_FOLDERS)
     continue()
   endif()
   gapless_test_add(${dir} ${file})

@@ -335,7 +335,7 @@ static int save(struct observing *observing, struct gapless_error *error)
     char *text, *bytes;
     uint64_t version;
     int status = gapless_observer_read(observing->observer, observing->evaluator.theta,
-                                       5 * READ_NS, &version, error);
+                                       0, &version, error);
 
     if (status != GAPLESS_OK)
         return status;

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define READ_NS 1000000000ll
 #define CHECK_NS 50000000ull
 
 static void ignore_note(void *user, uint32_t note)
@@ -188,7 +187,7 @@ int gapless_observer_read(struct gapless_observer *o, float *params, int64_t tim
                           uint64_t *ret_version, struct gapless_error *error)
 {
     bool mapped = o->client.transport->mapped;
-    int64_t bound = timeout_ns > 0 ? timeout_ns : mapped ? READ_NS : OBSERVER_FAR_NS;
+    int64_t bound = timeout_ns > 0 ? timeout_ns : OBSERVER_READ_NS;
     uint64_t deadline = client_deadline(&o->client, bound);
 
     return mapped ? read_near(o, params, deadline, ret_version, error)

@@ -10,7 +10,7 @@
 /* Ask again so often, see COPY_EVERY_NS in master.c. */
 #define OBSERVER_ASK_NS 60000000ull
 /* What a read or a look at the statistics may take over a network, by default. */
-#define OBSERVER_FAR_NS 10000000000ll
+#define OBSERVER_READ_NS 10000000000ll
 
 struct gapless_observer {
     struct client client;

@@ -194,7 +194,7 @@ int remote_read(struct gapless_observer *o, float *params, uint64_t deadline_ns,
 
 int remote_stats(struct gapless_observer *o, struct gapless_error *error)
 {
-    uint64_t deadline = client_deadline(&o->client, OBSERVER_FAR_NS);
+    uint64_t deadline = client_deadline(&o->client, OBSERVER_READ_NS);
     const struct shared_stats *b = o->client.shared_stats;
     size_t at = offsetof(struct shared_stats, now_ns);
     size_t bytes = b->workers_max * sizeof(struct gapless_worker_stats);

@@ -151,14 +151,14 @@ static void show_output(const struct run *run)
 
 int run_wait(struct run *run, double seconds)
 {
-    double end = run_now() + seconds;
+    struct pace_bound bound = pace_begin((int64_t)(1e9 * seconds));
     int status = 0;
 
     while (waitpid(run->pid, &status, WNOHANG) == 0) {
-        if (run_now() > end) {
+        if (pace_over(&bound)) {
             show_output(run);
             run_close(run);
-            fail_msg("it did not end within %g s", seconds);
+            fail_msg("it did not end within %g s of an idle machine", seconds);
         }
         run_sleep(0.005);
     }
@@ -168,7 +168,7 @@ int run_wait(struct run *run, double seconds)
 
 void run_expect(struct run *run, const char *text, double seconds)
 {
-    double end = run_now() + seconds;
+    struct pace_bound bound = pace_begin((int64_t)(1e9 * seconds));
 
     for (;;) {
         siginfo_t info = {0};
@@ -181,10 +181,11 @@ void run_expect(struct run *run, const char *text, double seconds)
         free(output);
         if (found)
             return;
-        if (ended || run_now() > end) {
+        if (ended || pace_over(&bound)) {
             show_output(run);
             run_close(run);
-            fail_msg("it did not print '%s' within %g s", text, seconds);
+            fail_msg("it did not print '%s' within %g s of an idle machine", text,
+                     seconds);
         }
         run_sleep(0.01);
     }
@@ -269,11 +270,11 @@ static void check_shm(void)
 
 void run_none_left(const char *text)
 {
-    double end = run_now() + 5.0;
+    struct pace_bound bound = pace_begin(5000000000);
     pid_t left[64];
     unsigned count;
 
-    while ((count = run_processes(text, left, 64)) > 0 && run_now() < end)
+    while ((count = run_processes(text, left, 64)) > 0 && !pace_over(&bound))
         run_sleep(0.02);
     for (unsigned i = 0; i < count; i++)
         (void)kill(left[i], SIGKILL);

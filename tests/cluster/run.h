@@ -9,10 +9,14 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+
+#include "tests/pace.h"
+
 #include <jansson.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
+/* Seconds to wait, here, are those of an idle machine: see tests/pace.h. */
 #define RUN_ARGUMENTS_MAX 40
 
 struct run {

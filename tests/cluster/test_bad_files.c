@@ -1,6 +1,5 @@
 /* Every file that a person writes and names: what is no text file is refused at once,
- * with the name of the file, and what another system's editor leaves in it is read.
- * ctest: timeout=120 */
+ * with the name of the file, and what another system's editor leaves in it is read. */
 #include "tests/cluster/run.h"
 
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* What a person can type wrongly: each gets an exit code, 2 for misuse and 1 for
- * failure, and words that help. ctest: timeout=60 */
+ * failure, and words that help. */
 #include "tests/cluster/run.h"
 
 #include <errno.h>
@@ -115,10 +115,10 @@ static const struct mistake mistakes[] = {
  * runs, which other tests may have going, are not looked at. */
 static void no_children_left(void)
 {
-    double end = run_now() + 5.0;
+    struct pace_bound bound = pace_begin(5000000000);
     pid_t pid;
 
-    while ((pid = waitpid(-1, NULL, WNOHANG)) >= 0 && run_now() < end)
+    while ((pid = waitpid(-1, NULL, WNOHANG)) >= 0 && !pace_over(&bound))
         run_sleep(0.02);
     if (pid >= 0 || errno != ECHILD)
         fail_msg("processes were left behind");

@@ -1,6 +1,6 @@
 /* gapless bench transport, over shared memory: every figure is there and makes sense,
  * what is typed wrongly is told, and no process is left. The figures themselves are
- * nobody's promise here. ctest: timeout=120 */
+ * nobody's promise here. */
 #include "tests/cluster/run.h"
 
 #include <signal.h>

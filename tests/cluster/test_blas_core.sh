@@ -1,7 +1,7 @@
 #!/bin/sh
 # The program takes better kernels of OpenBLAS than those of a Pentium 4: with a library before it that reports
 # "Prescott" as an OpenBLAS does that does not know the processor. Run as: test_blas_core.sh SOURCE BUILD
-# ctest: plain timeout=120
+# ctest: plain
 set -u
 program=${GAPLESS_PROGRAM:-$2/gapless}
 case $(grep -m1 '^flags' /proc/cpuinfo 2>/dev/null) in

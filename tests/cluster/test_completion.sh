@@ -1,5 +1,4 @@
 #!/bin/sh
-# ctest: timeout=120
 # The completion of bash, called as bash calls it: commands, options of a command, values of an option in each spelling, files,
 # folders. That of zsh is parsed, and asked where zsh is installed.
 build=$2

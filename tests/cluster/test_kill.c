@@ -1,6 +1,6 @@
 /* kill -9 of a worker at 20 seeded instants of a real run: eight workers, a new one for
  * each that was killed. The run goes on, every gradient of it is consumed once, the
- * others finish, nothing is left behind. ctest: timeout=300 */
+ * others finish, nothing is left behind. */
 #include "tests/cluster/run.h"
 
 #include <signal.h>

@@ -1,5 +1,4 @@
 #!/bin/sh
-# ctest: timeout=120
 # The man pages that the program writes: one a command, each with every option that --help lists, none that it does not; and
 # what groff and mandoc say of them. Installed, man finds them.
 build=$2

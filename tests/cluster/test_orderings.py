@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the papers found shows on real data, in short runs: ctest: timeout=120 plain
+"""What the papers found shows on real data, in short runs: ctest: plain
 
 Fashion-MNIST, two epochs of the flagship setting, simulated. Orderings and wide margins, not decimals: with 32
 workers momentum at the master collapses where dana-zero hardly notices, ga is ahead of sa, and at 64 dana-lga holds
@@ -20,9 +20,9 @@ folder = tempfile.TemporaryDirectory(prefix="gapless-orderings-")
 def run(rule, workers, *more):
     out = os.path.join(folder.name, "%s-%d" % (rule, workers))
     done = subprocess.run(
-        [program, "simulate", "--quiet", "--rule", rule, "--workers", str(workers), "--epochs", "2", "--out", out,
-         "--evaluate-every", "0", "--gap-every", "1", *more],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100)
+        [program, "simulate", "--quiet", "--rule", rule, "--workers", str(workers), "--epochs", "2", "--warmup", "1epoch",
+         "--out", out, "--evaluate-every", "0", "--gap-every", "1", *more],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=250)
     if done.returncode == 1 and "apt-get install dataset-fashion-mnist" in done.stdout:
         print("skipped: dataset-fashion-mnist is not installed")
         sys.exit(77)

@@ -1,5 +1,5 @@
 """The page of a report in a browser: the charts are drawn, say what the CSV says, and do what their buttons promise; and
-without script its tables are there. Needs Chromium; without it, skipped (77).  ctest: timeout=300 plain"""
+without script its tables are there. Needs Chromium; without it, skipped (77). ctest: plain"""
 import csv
 import io
 import json
@@ -55,7 +55,7 @@ class PageTest(unittest.TestCase):
                          "accuracy-workers")
         for name in ("s", "large", "many", "runs", "evil"):
             environment = {key: value for key, value in os.environ.items() if not key.startswith("GAPLESS_")}
-            subprocess.run([PROGRAM, "report", "-q", cls.path(name)], check=True, timeout=60, env=environment)
+            subprocess.run([PROGRAM, "report", "-q", cls.path(name)], check=True, timeout=250, env=environment)
         cls.browser = chromium.Browser()
         cls.addClassCleanup(cls.browser.close)
 
@@ -282,7 +282,7 @@ if __name__ == "__main__":
         sys.exit(77)
     with tempfile.TemporaryDirectory(prefix="gapless-page.") as place:
         make_study.make(place, "train")
-        subprocess.run([PROGRAM, "report", "-q", place], check=True, timeout=60)
+        subprocess.run([PROGRAM, "report", "-q", place], check=True, timeout=250)
         with open(os.path.join(place, "report.html"), encoding="utf-8") as one:
             if 'id="no-charts"' in one.read():
                 print("Chart.js not found when the program was built (Debian: apt-get install libjs-chart.js)")

@@ -1,5 +1,5 @@
 /* Master, workers and observers started one by one, as by people who start processes
- * themselves. ctest: timeout=90 */
+ * themselves. */
 #include "tests/cluster/run.h"
 
 #include <signal.h>
@@ -57,14 +57,15 @@ static json_t *observe_once(const char *more)
 
 static void wait_for_workers(double many)
 {
-    double until = run_now() + 20.0, seen;
+    struct pace_bound bound = pace_begin(20000000000);
+    double seen;
 
     do {
         json_t *row = observe_once("");
 
         seen = run_number(row, "workers");
         json_decref(row);
-        if (run_now() > until)
+        if (seen != many && pace_over(&bound))
             fail_msg("%g workers, not %g", seen, many);
     } while (seen != many);
 }
@@ -143,14 +144,15 @@ static void check_files(double gradients, double workers, bool stopped)
 
 static void wait_for_updates(double many)
 {
-    double until = run_now() + 60.0, updates;
+    struct pace_bound bound = pace_begin(60000000000);
+    double updates;
 
     do {
         json_t *row = observe_once("");
 
         updates = run_number(row, "updates");
         json_decref(row);
-    } while (updates < many && run_now() < until);
+    } while (updates < many && !pace_over(&bound));
     assert_true(updates >= many);
 }
 

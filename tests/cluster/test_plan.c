@@ -1,5 +1,5 @@
 /* gapless plan from the command line; and its arithmetic against the simulator, which
- * runs the real master under a computed clock. ctest: timeout=120 */
+ * runs the real master under a computed clock. */
 #include "cluster/plan/plan.h"
 #include "tests/cluster/run.h"
 

@@ -1,5 +1,5 @@
 /* A run of processes, recorded, and repeated in virtual time: the same parameters, bit
- * for bit, whatever the rule and whatever went wrong. ctest: timeout=120 */
+ * for bit, whatever the rule and whatever went wrong. */
 #include "tests/cluster/run.h"
 
 #include <signal.h>

@@ -1,6 +1,5 @@
 """The report: what it makes of studies, single runs, mixtures and broken files. The page is taken apart with
-html.parser, its JSON is read, and numbers are compared with the CSV. What a browser makes of it: test_page.py.
-ctest: timeout=120"""
+html.parser, its JSON is read, and numbers are compared with the CSV. What a browser makes of it: test_page.py."""
 import csv
 import html.parser
 import io
@@ -95,7 +94,7 @@ class ReportTest(unittest.TestCase):
 
     def report(self, *arguments, code=0):
         environment = {key: value for key, value in os.environ.items() if not key.startswith("GAPLESS_")}
-        done = subprocess.run([PROGRAM, "report", *arguments], capture_output=True, timeout=60, check=False,
+        done = subprocess.run([PROGRAM, "report", *arguments], capture_output=True, timeout=250, check=False,
                               env=environment, cwd=self.folder)
         self.assertEqual(done.returncode, code, done.stderr.decode(errors="replace"))
         return done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")

@@ -1,5 +1,5 @@
 /* gapless simulate for real, on synthetic data and test functions: the same bytes every
- * time, the files, events, what can be typed wrongly, Ctrl-C. ctest: timeout=120 */
+ * time, the files, events, what can be typed wrongly, Ctrl-C. */
 #include "tests/cluster/run.h"
 
 #include "cluster/workloads/data.h"

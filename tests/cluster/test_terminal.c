@@ -82,10 +82,10 @@ static bool read_more(struct screen *screen, int timeout_ms)
 
 static void expect(struct screen *screen, size_t from, const char *text)
 {
-    double end = run_now() + 20.0;
+    struct pace_bound bound = pace_begin(20000000000);
 
     while (strstr(screen->text + from, text) == NULL)
-        if (!read_more(screen, 50) || run_now() > end) {
+        if (!read_more(screen, 50) || pace_over(&bound)) {
             (void)kill(screen->pid, SIGKILL);
             fail_msg("the terminal never showed '%s', but:\n%s", text,
                      screen->text + from);
@@ -95,11 +95,11 @@ static void expect(struct screen *screen, size_t from, const char *text)
 /* Reads to the end and returns how it ended. */
 static int finish(struct screen *screen)
 {
-    double end = run_now() + 30.0;
+    struct pace_bound bound = pace_begin(30000000000);
     int status = 0;
 
     while (read_more(screen, 100))
-        if (run_now() > end) {
+        if (pace_over(&bound)) {
             (void)kill(screen->pid, SIGKILL);
             fail_msg("it did not end");
         }

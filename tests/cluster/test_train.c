@@ -1,5 +1,5 @@
 /* gapless train for real, on synthetic data: every rule, the files, Ctrl-C, faults,
- * death of the master, a full disk. ctest: timeout=300 */
+ * death of the master, a full disk. */
 #include "tests/cluster/run.h"
 
 #include <gapless/gapless.h>

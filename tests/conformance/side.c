@@ -18,14 +18,6 @@ static const char *network_ip; /* NULL: the local ones are tested */
 struct gapless_error side_error;
 char side_address[80];
 
-int64_t side_peer_wait(void)
-{
-    const char *text = getenv("GAPLESS_TEST_PATIENCE");
-    long times = text == NULL ? 1 : strtol(text, NULL, 10);
-
-    return times < 1 ? 1 : times > 100 ? 100 : times;
-}
-
 bool side_is_slow(const struct side *side)
 {
     return strcmp(side->t->name, "verbs") == 0;
@@ -269,7 +261,7 @@ uint32_t side_fill(struct side *side, tp_peer peer, const struct tp_region *wind
             continue;
         }
         assert_int_equal(status, GAPLESS_AGAIN);
-        assert_false(side_next(side, &event, 5 * MS * side_peer_wait()));
+        assert_false(side_next(side, &event, pace_ns(5 * MS)));
         tries++;
     }
     assert_int_equal(status, GAPLESS_AGAIN);
@@ -418,7 +410,7 @@ int side_run(const struct side_test *tests, size_t count)
         free(all);
         return 77;
     }
-    (void)alarm((unsigned)(50 * side_peer_wait()));
+    pace_alarm(50);
     for (size_t i = 0; all != NULL && names != NULL && i < subject_count * count; i++) {
         (void)snprintf(names[i], sizeof names[i], "%s: %s", subject[i / count]->name,
                        tests[i % count].name);

@@ -5,7 +5,6 @@
  * Environment:
  *   GAPLESS_TEST_VERBS=IP      tests the verbs transport, and only that, at ports of
  *                              this IP (fe80::1%eth0 in []); not tested without it
- *   GAPLESS_TEST_PATIENCE=N    every bound is N times as long: for slow machines
  */
 #ifndef GAPLESS_TESTS_SIDE_H
 #define GAPLESS_TESTS_SIDE_H
@@ -16,6 +15,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "tests/pace.h"
 #include "transport/transport.h"
 
 #include <pthread.h>
@@ -23,7 +23,7 @@
 
 #define MS INT64_C(1000000)
 /* For what should take no time. */
-#define LONG_NS (5000 * MS * side_peer_wait())
+#define LONG_NS pace_ns(5000 * MS)
 #define PAGE 4096u
 
 #define SIDE_DONES 512u
@@ -42,7 +42,6 @@ struct side {
 extern struct gapless_error side_error; /* of the last call that has one */
 extern char side_address[80];           /* of this test */
 
-int64_t side_peer_wait(void);
 /* Over real network devices: fewer of everything. */
 bool side_is_slow(const struct side *side);
 /* Another one, for a test with two servers. */

@@ -1,5 +1,4 @@
-/* ctest: timeout=60
- * The promises of transport/transport.h, kept by every transport: what put and get
+/* The promises of transport/transport.h, kept by every transport: what put and get
  * bring, when they are done, and what of a region a peer may touch. Where windows are
  * mapped most of it is there at once; the same tests hold. */
 #include "tests/conformance/side.h"

@@ -1,5 +1,4 @@
-/* ctest: timeout=60
- * Memory of the caller's in the place of a region's own. A transport without cards says
+/* Memory of the caller's in the place of a region's own. A transport without cards says
  * that it cannot, and all is as before; over cards memory of the host, which is
  * registered by its address, does everything that a region's own does. */
 #include "tests/conformance/side.h"

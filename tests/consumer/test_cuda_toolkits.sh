@@ -1,5 +1,4 @@
 #!/bin/sh
-# ctest: timeout=120
 # Whatever nvcc is found, a build configures: GAPLESS_CUDA=AUTO takes the GPUs that it knows, and does without a compiler
 # that does not work; ON refuses that. The compilers here are scripts.
 set -u

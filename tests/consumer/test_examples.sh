@@ -1,5 +1,4 @@
 #!/bin/sh
-# ctest: timeout=600
 # examples/c are built as a user would, against an installed copy by pkg-config and by find_package, and with the sources
 # by add_subdirectory, and each time run: a worker joins own_model, whose model gets better.
 . "$(dirname "$0")/install.sh"

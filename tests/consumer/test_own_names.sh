@@ -1,5 +1,4 @@
 #!/bin/sh
-# ctest: timeout=120
 # A program may have functions of its own with any name that does not begin with gapless_: one that defines every other
 # global name of the library's sources links to the static library, and the library calls its own.
 . "$(dirname "$0")/install.sh"

@@ -5,6 +5,8 @@
 
 #include <gapless/gapless.h>
 
+#include "tests/pace.h"
+
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +16,9 @@
 
 #define ENGINE_COUNT 4099u /* no multiple of anything */
 #define ENGINE_WORKERS_MAX 8u
+/* A worker waits for its master so long: longer than any machine lets it wait. */
+#define ENGINE_WAIT_NS INT64_C(120000000000)
+#define ENGINE_SECOND_NS INT64_C(1000000000)
 
 static const struct gapless_tensor engine_tensors[] = {{"w", 2, {4096, 1}},
                                                        {"b", 1, {3}}};
@@ -83,7 +88,7 @@ static inline int engine_work(const struct engine_fault *fault)
                                            .model = {engine_tensors, 2},
                                            .spin_ns = fault->spin_ns,
                                            .by_range = fault->by_range,
-                                           .wait_ns = 20000000000};
+                                           .wait_ns = ENGINE_WAIT_NS};
     struct gapless_worker *worker;
     struct gapless_error error = {0};
     uint64_t batch;
@@ -151,17 +156,6 @@ open_master(const struct gapless_master_config *config)
     return m;
 }
 
-static inline void run_to_end(struct gapless_master *m)
-{
-    struct gapless_error error = {0};
-    int i;
-
-    for (i = 0; i < 60; i++)
-        if (gapless_master_run(m, 500000000, &error) == GAPLESS_STOPPED)
-            return;
-    fail_msg("the run did not end: %s", error.text);
-}
-
 static inline struct gapless_stats stats_of(const struct gapless_master *m)
 {
     struct gapless_stats s;
@@ -169,5 +163,37 @@ static inline struct gapless_stats stats_of(const struct gapless_master *m)
     gapless_master_stats(m, &s);
     return s;
 }
+
+/* A run may take as long as it likes, but it goes on: for ten seconds of an idle machine
+ * nothing may happen. */
+static inline void run_to_end(struct gapless_master *m)
+{
+    struct pace_bound bound = pace_begin(10 * ENGINE_SECOND_NS);
+    struct gapless_error error = {0};
+    uint64_t seen = 0;
+
+    while (gapless_master_run(m, ENGINE_SECOND_NS / 10, &error) != GAPLESS_STOPPED) {
+        struct gapless_stats s = stats_of(m);
+        uint64_t now = s.gradients + s.dropped + s.workers_joined + s.workers_lost;
+
+        if (now != seen)
+            bound = pace_begin(10 * ENGINE_SECOND_NS);
+        else if (pace_over(&bound))
+            fail_msg("the run does not go on: %s", error.text);
+        seen = now;
+    }
+}
+
+/* Runs the master until a condition holds, for ten seconds of an idle machine at most. */
+#define run_until(m, condition)                                                        \
+    do {                                                                               \
+        struct pace_bound bound_ = pace_begin(10 * ENGINE_SECOND_NS);                  \
+                                                                                       \
+        while (!(condition)) {                                                         \
+            if (pace_over(&bound_))                                                    \
+                fail_msg("in vain: %s", #condition);                                   \
+            (void)gapless_master_run((m), ENGINE_SECOND_NS / 100, NULL);               \
+        }                                                                              \
+    } while (0)
 
 #endif

@@ -12,6 +12,7 @@
 #include "engine/master/master.h"
 #include "engine/worker/observer.h"
 #include "engine/worker/worker.h"
+#include "tests/pace.h"
 #include "transport/sim/sim.h"
 
 #include <math.h>

@@ -167,7 +167,7 @@ struct shm_packet raw_answer(struct raw *raw)
     struct pollfd readable = {.fd = raw->fd, .events = POLLIN};
     struct shm_packet packet = {.fd_count = 0};
 
-    assert_int_equal(poll(&readable, 1, 5000), 1);
+    assert_int_equal(poll(&readable, 1, (int)(LONG_NS / MS)), 1);
     memset(raw_error.text, 0, sizeof raw_error.text);
     ok(shm_frame_receive(raw->fd, &packet, raw_error.text, sizeof raw_error.text - 1));
     return packet;
@@ -179,7 +179,7 @@ void raw_ended(struct raw *raw)
     struct shm_packet packet;
     char text[8];
 
-    assert_int_equal(poll(&readable, 1, 5000), 1);
+    assert_int_equal(poll(&readable, 1, (int)(LONG_NS / MS)), 1);
     assert_int_equal(shm_frame_receive(raw->fd, &packet, text, sizeof text),
                      GAPLESS_PEER_LOST);
 }

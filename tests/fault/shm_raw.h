@@ -10,11 +10,12 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "tests/pace.h"
 #include "transport/shm/shm.h"
 
 #define MS INT64_C(1000000)
 /* For what should take no time. */
-#define LONG_NS (5000 * MS)
+#define LONG_NS pace_ns(5000 * MS)
 
 extern const struct transport *const raw_t; /* the transport */
 extern struct gapless_error raw_error;

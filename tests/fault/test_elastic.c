@@ -1,5 +1,4 @@
-/* Workers with parameters of their own (EASGD), and what can go wrong with them.
- * ctest: timeout=120 */
+/* Workers with parameters of their own (EASGD), and what can go wrong with them. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -16,11 +15,11 @@
 static int child(int (*work)(struct gapless_worker *))
 {
     const struct gapless_worker_config config = {.address = engine_address,
-                                                 .wait_ns = 20000000000};
+                                                 .wait_ns = ENGINE_WAIT_NS};
     struct gapless_worker *worker;
     int ret;
 
-    (void)alarm(60);
+    pace_alarm(60);
     if (gapless_worker_open(&config, &worker, NULL) != GAPLESS_OK)
         return 1;
     ret = work(worker);
@@ -223,9 +222,7 @@ static void test_local_under_another_rule(void **state)
     liar = fork();
     if (liar == 0)
         _exit(say_local());
-    for (int i = 0; i < 200 && stats_of(m).workers_lost == 0; i++)
-        (void)gapless_master_run(m, 20000000, NULL);
-    assert_int_equal(stats_of(m).workers_lost, 1);
+    run_until(m, stats_of(m).workers_lost == 1);
     assert_int_equal(stats_of(m).gradients, 0);
     honest = engine_start(&steady);
     run_to_end(m);
@@ -271,6 +268,6 @@ int main(void)
         cmocka_unit_test(test_bad_numbers),
     };
 
-    (void)alarm(110);
+    pace_alarm(110);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,5 @@
 /* The whole engine on one machine, and what can go wrong: bad hellos, gradients that
- * are not finite, workers that die, hang, come late.
- * ctest: timeout=260 */
+ * are not finite, workers that die, hang, come late. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -161,7 +160,7 @@ static int say_hello(const struct wire_hello *hello, char *ret_text)
     int status = client_open(&client,
                              &(struct client_wishes){.address = engine_address,
                                                      .hello = hello,
-                                                     .connect_ns = 2000000000,
+                                                     .connect_ns = ENGINE_WAIT_NS,
                                                      .on_note = ignore_note},
                              &error);
 
@@ -176,19 +175,17 @@ static int say_hello(const struct wire_hello *hello, char *ret_text)
 static int refusal(struct gapless_master *m, const struct wire_hello *hello,
                    char *ret_text)
 {
-    int fd[2], status = 0, i;
+    int fd[2], status = 0;
     pid_t pid;
 
     assert_int_equal(pipe(fd), 0);
     pid = fork();
     if (pid == 0) {
-        (void)alarm(20);
         status = say_hello(hello, ret_text);
         _exit(write(fd[1], &status, sizeof status) < 0 ||
               write(fd[1], ret_text, 480) < 0);
     }
-    for (i = 0; i < 40 && waitpid(pid, NULL, WNOHANG) != pid; i++)
-        (void)gapless_master_run(m, 50000000, NULL);
+    run_until(m, waitpid(pid, NULL, WNOHANG) == pid);
     assert_int_equal(read(fd[0], &status, sizeof status), sizeof status);
     assert_int_equal(read(fd[0], ret_text, 480), 480);
     (void)close(fd[0]);
@@ -242,14 +239,12 @@ static void test_capacity(void **state)
     struct gapless_master *m;
     char text[480];
     pid_t pid;
-    int i;
 
     (void)state;
     config.workers_max = 1;
     m = open_master(&config);
     pid = engine_start(&slow);
-    for (i = 0; i < 100 && stats_of(m).gradients == 0; i++)
-        (void)gapless_master_run(m, 20000000, NULL);
+    run_until(m, stats_of(m).gradients > 0);
     assert_int_equal(refusal(m, &hello, text), GAPLESS_CAPACITY);
     assert_non_null(strstr(text, "1 workers"));
     gapless_master_stop(m);
@@ -384,6 +379,7 @@ static void kill_twenty(const char *rule, uint64_t range_elements, bool by_range
         check_sum_of_owns(m);
         pid[w] = engine_start(&steady);
     }
+    run_until(m, stats_of(m).workers_active == 4);
     run_to_end(m);
     for (w = 0; w < 4; w++)
         assert_int_equal(engine_wait(pid[w]), 0);
@@ -412,10 +408,10 @@ static void test_hung_worker_is_dropped(void **state)
     pid_t good, hung;
 
     (void)state;
-    config.worker_timeout_ns = 300000000;
+    config.worker_timeout_ns = pace_ns(100000000); /* the good one is never so slow */
     m = open_master(&config);
     hung = engine_start(&hang);
-    (void)gapless_master_run(m, 100000000, NULL);
+    run_until(m, stats_of(m).gradients > 0);
     good = engine_start(&no_fault);
     run_to_end(m);
     assert_int_equal(engine_wait(good), 0);
@@ -429,23 +425,26 @@ static void test_hung_worker_is_dropped(void **state)
 
 static void test_late_joiners(void **state)
 {
-    struct gapless_master_config config = engine_config("dana-ga", 3000);
+    struct gapless_master_config config = engine_config("dana-ga", 0);
     const struct engine_fault slow = {.sleep_us = 300};
-    struct gapless_worker_stats late;
+    struct gapless_worker_stats late = {0};
     struct gapless_master *m = open_master(&config);
     pid_t a, b, c;
 
     (void)state;
     a = engine_start(&slow);
-    (void)gapless_master_run(m, 200000000, NULL);
+    run_until(m, stats_of(m).gradients > 200);
     b = engine_start(&slow);
-    (void)gapless_master_run(m, 200000000, NULL);
+    run_until(m, stats_of(m).workers_joined == 2 && stats_of(m).gradients > 600);
     c = engine_start(&slow);
+    run_until(m, gapless_master_worker_stats(m, 2, &late) == GAPLESS_OK &&
+                     late.gradients > 300 && stats_of(m).gradients > 2000);
+    gapless_master_stop(m);
     run_to_end(m);
     assert_int_equal(engine_wait(a) + engine_wait(b) + engine_wait(c), 0);
     assert_int_equal(stats_of(m).workers_joined, 3);
     assert_int_equal(gapless_master_worker_stats(m, 2, &late), GAPLESS_OK);
-    assert_true(late.gradients > 0 && late.gradients < 3000);
+    assert_true(late.gradients > 300 && late.gradients < stats_of(m).gradients);
     assert_int_equal(gapless_master_worker_stats(m, ENGINE_WORKERS_MAX, &late),
                      GAPLESS_MISSING);
     check_learned(m);
@@ -459,8 +458,7 @@ static void test_dead_master_is_noticed(void **state)
     pid_t pid = engine_start(&no_fault);
 
     (void)state;
-    (void)gapless_master_run(m, 200000000, NULL);
-    assert_true(stats_of(m).gradients > 0);
+    run_until(m, stats_of(m).gradients > 0);
     gapless_master_close(m);
     assert_int_equal(engine_wait(pid),
                      3); /* says why and ends; engine_wait would hang if not */
@@ -525,6 +523,6 @@ int main(void)
         cmocka_unit_test(test_bad_configurations),
     };
 
-    (void)alarm(240);
+    pace_alarm(240);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

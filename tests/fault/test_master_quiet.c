@@ -102,6 +102,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_call_and_no_allocation)};
 
-    (void)alarm(100);
+    pace_alarm(100);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,5 @@
 /* One published look-ahead for all workers (shared-lga-dot): what a worker copied is
- * always one whole version, however busy the master is; and what may go wrong.
- * ctest: timeout=120 */
+ * always one whole version, however busy the master is; and what may go wrong. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -69,12 +68,12 @@ static int hurry(bool by_range)
 {
     static float expected[GRADIENTS + 1];
     const struct gapless_worker_config config = {
-        .address = engine_address, .wait_ns = 20000000000, .by_range = by_range};
+        .address = engine_address, .wait_ns = ENGINE_WAIT_NS, .by_range = by_range};
     struct gapless_worker *w;
     uint64_t batch;
     int status;
 
-    (void)alarm(60);
+    pace_alarm(60);
     expect(expected, GRADIENTS + 1);
     if (gapless_worker_open(&config, &w, NULL) != GAPLESS_OK)
         return 1;
@@ -172,7 +171,7 @@ static int lie(void)
     uint64_t batch, random = 1;
     int status;
 
-    (void)alarm(60);
+    pace_alarm(60);
     if (gapless_worker_open(&config, &w, NULL) != GAPLESS_OK)
         return 1;
     while ((status = gapless_worker_pull(w, &batch, NULL)) == GAPLESS_OK) {
@@ -245,6 +244,6 @@ int main(void)
         cmocka_unit_test(test_nothing_is_kept_per_worker),
     };
 
-    (void)alarm(110);
+    pace_alarm(110);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

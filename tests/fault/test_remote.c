@@ -1,5 +1,4 @@
-/* ctest: timeout=120
- * Reads over a transport that does not map memory: never torn, never lapped, bounded,
+/* Reads over a transport that does not map memory: never torn, never lapped, bounded,
  * and what they say when the master is gone. */
 #include <stdarg.h>
 #include <stddef.h>
@@ -318,6 +317,6 @@ int main(void)
         cmocka_unit_test(test_published),
     };
 
-    (void)alarm(100);
+    pace_alarm(100);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

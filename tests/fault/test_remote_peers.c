@@ -1,5 +1,4 @@
-/* ctest: timeout=120
- * Peers over a transport that does not map memory: workers that go in the middle,
+/* Peers over a transport that does not map memory: workers that go in the middle,
  * masters that make no sense, settings that cannot be, and what it all costs. */
 #include <stdarg.h>
 #include <stddef.h>
@@ -252,6 +251,6 @@ int main(void)
         cmocka_unit_test(test_settings),    cmocka_unit_test(test_traffic),
     };
 
-    (void)alarm(100);
+    pace_alarm(100);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,4 @@
-/* ctest: timeout=60
- * Who may do what to whom over the shared memory transport: read-only memory, socket
+/* Who may do what to whom over the shared memory transport: read-only memory, socket
  * files, other users, and a process that has run out of descriptors. */
 #include "tests/fault/shm_raw.h"
 
@@ -284,7 +283,7 @@ static void test_other_user(void **state)
         raw_nap(MS);
     assert_int_equal(status, 0);
     assert_int_equal(raw_t->open(NULL, &client, &raw_error), GAPLESS_OK);
-    assert_int_equal(raw_t->connect(client, path, 1000 * MS, &peer, &raw_error),
+    assert_int_equal(raw_t->connect(client, path, LONG_NS, &peer, &raw_error),
                      GAPLESS_REFUSED);
     assert_non_null(strstr(raw_error.text, "another user"));
     raw_silent(server, 10 * MS);
@@ -363,6 +362,6 @@ int main(void)
         TEST(test_other_user), TEST(test_no_descriptors),
     };
 
-    (void)alarm(50);
+    pace_alarm(50);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,4 @@
-/* ctest: timeout=60
- * Processes that are killed at any instant, over the shared memory transport. A
+/* Processes that are killed at any instant, over the shared memory transport. A
  * supervisor without threads forks the server, a steady client and one victim after
  * another; the server checks every note it gets.
  *
@@ -7,8 +6,7 @@
  *               │           the cell that a note speaks of holds its number
  *               ├─ steady   puts a note, waits for its echo, as long as victims die
  *               └─ victim   floods until SIGKILL; how many puts it knows of stays in
- *                           shared memory
- */
+ *                           shared memory */
 #include "tests/fault/shm_raw.h"
 
 #include <dirent.h>
@@ -187,7 +185,7 @@ static pid_t start(int (*run)(struct shared_stats *), struct shared_stats *board
 
     assert_true(pid >= 0);
     if (pid == 0) {
-        (void)alarm(40);
+        pace_alarm(40);
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
         _exit(run(board));
     }
@@ -335,7 +333,7 @@ static void test_kill_server(void **state)
     while (event.kind != TP_DOWN && shm_now_ns() - killed < 10 * (uint64_t)LONG_NS)
         (void)raw_t->poll(tp, &event, 1, LONG_NS);
     assert_int_equal(event.kind, TP_DOWN);
-    assert_in_range(shm_now_ns() - killed, 0, 1000 * MS);
+    assert_true(pace_within(shm_now_ns() - killed, 0, 1000 * MS));
     print_message("noticed after %.1f ms\n", (double)(shm_now_ns() - killed) * 1e-6);
     assert_int_equal(client_put(tp, peer, &cells, 1), GAPLESS_PEER_LOST);
     assert_int_equal(((uint32_t *)cells.base)[1], 1);
@@ -393,7 +391,7 @@ static void test_heirs(void **state)
     while (event.kind != TP_DOWN && shm_now_ns() - killed < (uint64_t)LONG_NS)
         (void)raw_t->poll(tp, &event, 1, LONG_NS);
     assert_int_equal(event.kind, TP_DOWN);
-    assert_in_range(shm_now_ns() - killed, 0, 1000 * MS);
+    assert_true(pace_within(shm_now_ns() - killed, 0, 1000 * MS));
     raw_t->close(tp);
     flag_word_publish(&board->stop, 1);
 }
@@ -418,7 +416,7 @@ static void test_stopped_server(void **state)
     begin = shm_now_ns();
     assert_int_equal(raw_t->connect(tp, raw_name, 150 * MS, &peer, &raw_error),
                      GAPLESS_TIMEOUT);
-    assert_in_range(shm_now_ns() - begin, 150 * MS, 2000 * MS);
+    assert_true(pace_within(shm_now_ns() - begin, 150 * MS, 2000 * MS));
     assert_non_null(strstr(raw_error.text, "stopped"));
     assert_int_equal(kill(server, SIGCONT), 0);
     assert_int_equal(raw_t->connect(tp, raw_name, LONG_NS, &peer, &raw_error),
@@ -444,6 +442,6 @@ int main(void)
         TEST(test_stopped_server),
     };
 
-    (void)alarm(50);
+    pace_alarm(50);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

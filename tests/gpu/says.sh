@@ -4,7 +4,7 @@ program=$GAPLESS_PROGRAM
 work=$(mktemp -d "${TMPDIR:-/tmp}/gapless-gpu.XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-failed=0 limit=100
+failed=0 limit=250
 
 # What failed, and the file that shows why.
 fail() { # what, file

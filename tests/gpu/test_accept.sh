@@ -1,5 +1,4 @@
 #!/bin/sh
-# ctest: timeout=180
 # gapless bench gpu and its --accept as a user runs them, on the (fake) GPU of this folder at small sizes: all checks that
 # can run pass, the report says that nothing was measured, and gapless plan does not take it for a measurement. Then what
 # is missing, and what is typed wrongly.

@@ -1,6 +1,6 @@
 /* gapless bench gpu --accept finds what it is there to find: with a GPU that does one
  * thing wrong each time, the check `bits` fails and names it; a GPU that is lost fails
- * one check, and those after it that need it are not run. ctest: timeout=120 */
+ * one check, and those after it that need it are not run. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -2,7 +2,7 @@
 # What nvcc makes of the kernels is what they were written for: no spills, no local memory, few enough registers, memory
 # moved 128 bits at a time and no more often than a rule says, arithmetic that is rounded as on the CPU. No GPU is
 # needed: the build's cubins and PTX are read (gapless_gpu_scan), for every architecture that it was made for.
-# ctest: plain nvcc timeout=300
+# ctest: plain nvcc
 set -u
 source=$1 build=$2
 scan=$build/tests/gapless_gpu_scan

@@ -1,6 +1,5 @@
 /* A device through the plugin's table, over the fake of CUDA: facts, memory, copies,
- * order by tickets, sharing, loss of a GPU, several at a time.
- * ctest: timeout=120 */
+ * order by tickets, sharing, loss of a GPU, several at a time. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -9,6 +8,7 @@
 
 #include "engine/device/device.h"
 #include "tests/gpu/fake/fake_cuda.h"
+#include "tests/pace.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -22,7 +22,7 @@
 
 #define N 4096
 #define BYTES (N * sizeof(float))
-#define SECOND INT64_C(1000000000)
+#define SECOND pace_ns(INT64_C(1000000000))
 
 static const struct gpu_plugin *plugin;
 static const struct device_ops *ops;

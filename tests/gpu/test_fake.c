@@ -1,6 +1,5 @@
 /* The fake of CUDA itself: misuse of CUDA is found, and ends the process with a word on
- * what it was.
- * ctest: timeout=60 */
+ * what it was. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

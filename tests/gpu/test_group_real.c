@@ -1,6 +1,5 @@
 /* The real NCCL, where it is installed: what works of it without a GPU, which is its
- * loading, its version and names for groups; and joining fails soon and clearly.
- * ctest: timeout=120 */
+ * loading, its version and names for groups; and joining fails soon and clearly. */
 #include "engine/device/device.h"
 
 #include <setjmp.h>

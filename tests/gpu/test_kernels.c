@@ -1,7 +1,6 @@
 /* kernel_apply for every rule, with the bits of the CPU: all lengths and alignments,
  * grids and orders of threads, queues of gradients, numbers that are odd.
- *
- * ctest: timeout=120 */
+ * */
 #include "tests/gpu/kernels_bed.h"
 
 static struct bed bed;

@@ -1,7 +1,6 @@
 /* Rules that measure blocks, with the bits of the CPU: blocks of every shape, pieces,
  * dots, several gradients, grids and orders of threads.
- *
- * ctest: timeout=120 */
+ * */
 #include "tests/gpu/kernels_bed.h"
 
 enum {

@@ -1,7 +1,6 @@
 /* The passes beside apply, with the bits of the CPU: measure, round, look-ahead, norms,
  * decay, finite, slim, scale, who comes and who goes.
- *
- * ctest: timeout=120 */
+ * */
 #include "tests/gpu/kernels_bed.h"
 
 enum {

@@ -2,8 +2,7 @@
  * file, where it was looked for, and a strict reader.
  *
  * The program runs itself again for each case (its name and a word), since a plugin
- * that was opened stays.
- * ctest: timeout=60 */
+ * that was opened stays. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -1,5 +1,4 @@
-/* ctest: timeout=120
- * Models on a (fake) GPU, with a fake cuBLAS, beside the reference on the processor:
+/* Models on a (fake) GPU, with a fake cuBLAS, beside the reference on the processor:
  * loss and gradient within 1e-5, the same bits on every call; what is no batch and no
  * label; numbers that are not finite; what is missing, and what fails. */
 #include <stdarg.h>
@@ -10,6 +9,7 @@
 
 #include "cluster/workloads/model_gpu.h"
 #include "tests/gpu/fake/fake_cuda.h"
+#include "tests/pace.h"
 #include "tests/unit/model_bed.h"
 
 #include <stdio.h>
@@ -290,6 +290,6 @@ int main(void)
 
     (void)setenv("GAPLESS_CUBLAS", GAPLESS_BUILD_DIR "/tests/libgapless_fake_cublas.so",
                  0);
-    (void)alarm(400);
+    pace_alarm(400);
     return cmocka_run_group_tests(tests, NULL, end);
 }

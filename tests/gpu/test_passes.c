@@ -1,7 +1,6 @@
 /* Passes through the plugin's table: each of them gives the bits of the processor's, in
  * the arrays and in the result places, also when many are asked for before one of them
- * has run. What the kernels do with each rule and length is in test_kernels*.c.
- * ctest: timeout=120 */
+ * has run. What the kernels do with each rule and length is in test_kernels*.c. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -12,6 +11,7 @@
 #include "engine/device/device.h"
 #include "engine/rules/rules.h"
 #include "tests/gpu/fake/fake_cuda.h"
+#include "tests/pace.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +20,7 @@
 #define N 2048u
 #define BYTES (N * sizeof(float))
 #define QUEUE 3u
-#define SECOND INT64_C(1000000000)
+#define SECOND pace_ns(INT64_C(1000000000))
 
 static const struct device_ops *ops;
 static const struct fake_cuda *fake;

@@ -2,7 +2,7 @@
 # A test of the tests: bugs planted in kernels are found by those builds of the emulator that should find them, and
 # the kernels without a bug pass in all. Run as: test_planted.sh SOURCE BUILD
 #
-# ctest: timeout=300 plain
+# ctest: plain
 set -u
 source=${1:?the source folder}
 build=${2:?the build folder}

@@ -1,6 +1,7 @@
 /* Ranks in step, without GPUs (cluster/gpus/ranks.h): who is named when somebody fails, and
- * that nobody hangs. ctest: timeout=60 */
+ * that nobody hangs. */
 #include "cluster/gpus/ranks.h"
+#include "tests/pace.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -13,7 +14,7 @@
 
 #include <cmocka.h>
 
-#define SECOND 1000000000ll
+#define SECOND 1000000000ll /* of an idle machine */
 
 struct bed {
     pthread_mutex_t mutex;
@@ -21,10 +22,10 @@ struct bed {
     unsigned came, aborts, runs;
     bool aborted;
     uint32_t size;
-    uint32_t odd; /* the rank that does something else */
-    int how;      /* its status */
-    bool stay;    /* it waits until the abort instead of failing */
-    bool stuck;   /* it ignores the abort, too, for a while */
+    uint32_t odd;     /* the rank that does something else */
+    int how;          /* its status */
+    bool stay;        /* it waits until the abort instead of failing */
+    int64_t stuck_ns; /* it ignores the abort, too, for so long */
     uint32_t seen[GROUP_MAX];
 };
 
@@ -71,8 +72,8 @@ static int meet(void *context, uint32_t rank, const void *argument,
     if (bed->aborted)
         status = GAPLESS_PEER_LOST;
     (void)pthread_mutex_unlock(&bed->mutex);
-    if (rank == bed->odd && bed->stuck)
-        (void)usleep(600000);
+    if (rank == bed->odd && bed->stuck_ns > 0)
+        (void)usleep((useconds_t)(bed->stuck_ns / 1000));
     return status == GAPLESS_OK
                ? status
                : gapless_error_set(error, status, 0, "another rank was lost");
@@ -114,7 +115,7 @@ static void test_in_step(void **state)
         struct group *group;
 
         bed_open(&bed, size);
-        group = open_group(&bed, 10 * SECOND, 10 * SECOND);
+        group = open_group(&bed, pace_ns(10 * SECOND), pace_ns(10 * SECOND));
         for (unsigned i = 0; i < 50; i++)
             assert_int_equal(group_run(group, nothing, NULL, &error), GAPLESS_OK);
         assert_int_equal(group_first_failed(group), size);
@@ -140,7 +141,7 @@ static void test_failure(void **state)
         bed_open(&bed, 4);
         bed.odd = odd;
         bed.how = GAPLESS_SYSTEM;
-        group = open_group(&bed, 10 * SECOND, 10 * SECOND);
+        group = open_group(&bed, pace_ns(10 * SECOND), pace_ns(10 * SECOND));
         assert_int_equal(group_run(group, meet, NULL, &error), GAPLESS_SYSTEM);
         (void)snprintf(name, sizeof name, "rank %u of 4: it is the odd one", odd);
         assert_string_equal(error.text, name);
@@ -169,7 +170,7 @@ static void test_late(void **state)
     bed_open(&bed, 3);
     bed.odd = 2;
     bed.stay = true;
-    group = open_group(&bed, SECOND / 10, 10 * SECOND);
+    group = open_group(&bed, pace_most_ns(SECOND / 10), pace_ns(10 * SECOND));
     bed.size = 2; /* the other two are enough for one another */
     assert_int_equal(group_run(group, meet, NULL, &error), GAPLESS_TIMEOUT);
     assert_non_null(strstr(error.text, "rank 2 of 3"));
@@ -183,19 +184,25 @@ static void test_stuck(void **state)
     struct gapless_error error = {0};
     struct bed bed;
     struct group *group;
+    struct pace_bound bound;
+    int64_t wait_ns;
 
     (void)state;
     bed_open(&bed, 3);
     bed.odd = 1;
-    bed.stay = bed.stuck = true;
-    group = open_group(&bed, SECOND / 20, SECOND / 20);
+    bed.stay = true;
+    wait_ns = pace_most_ns(SECOND / 20);
+    bed.stuck_ns = 12 * wait_ns;
+    group = open_group(&bed, wait_ns, wait_ns);
     bed.size = 2;
     assert_int_equal(group_run(group, meet, NULL, &error), GAPLESS_TIMEOUT);
     assert_false(group_run_last(group, nothing, NULL));
     assert_false(group_close(group, &error));
     assert_non_null(strstr(error.text, "rank 1 of 3"));
-    (void)usleep(800000); /* it wakes up at last; a program would have ended */
-    assert_true(group_close(group, &error));
+    bound = pace_begin(16 * wait_ns);
+    while (!group_close(group,
+                        &error)) /* it wakes up at last; a program would have ended */
+        assert_false(pace_over(&bound));
 }
 
 /* A lost rank is not a lost master, and one that knows why is believed. */
@@ -209,7 +216,7 @@ static void test_second_hand(void **state)
     bed_open(&bed, 2);
     bed.odd = 1;
     bed.how = GAPLESS_PEER_LOST;
-    group = open_group(&bed, 10 * SECOND, 10 * SECOND);
+    group = open_group(&bed, pace_ns(10 * SECOND), pace_ns(10 * SECOND));
     assert_int_equal(group_run(group, meet, NULL, &error), GAPLESS_SYSTEM);
     assert_non_null(strstr(error.text, "odd one"));
     assert_true(group_close(group, &error));

@@ -1,5 +1,4 @@
-/* ctest: timeout=120
- * The master on (fake) GPUs, where notes wait until passes are through, never steps its
+/* The master on (fake) GPUs, where notes wait until passes are through, never steps its
  * core inside of a step either: see tests/property/reentry.h. */
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,6 +1,5 @@
 /* GPUs and cards in a made-up sysfs: how far apart they are, BAR1, nvidia-peermem, the
- * kernel module; and the lines that a person gets.
- * ctest: timeout=60 */
+ * kernel module; and the lines that a person gets. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

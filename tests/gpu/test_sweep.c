@@ -1,7 +1,6 @@
 /* A short life of a device with each call of CUDA failing in turn, once or with all
  * calls after it: nothing crashes, nothing is left behind, and where something was
- * refused the text says which call it was.
- * ctest: timeout=120 */
+ * refused the text says which call it was. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -10,6 +9,7 @@
 
 #include "engine/device/device.h"
 #include "tests/gpu/fake/fake_cuda.h"
+#include "tests/pace.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +18,7 @@
 
 #define N 256
 #define BYTES (N * sizeof(float))
-#define SECOND INT64_C(1000000000)
+#define SECOND pace_ns(INT64_C(1000000000))
 /* There are hundreds of events, and one is like the other: a few of them are enough. */
 #define STRIDE 61
 

@@ -1,5 +1,4 @@
-/* ctest: timeout=120
- * A worker with buffers of the caller's: the same bits as without them, for every rule,
+/* A worker with buffers of the caller's: the same bits as without them, for every rule,
  * whether they are of the host or of a (fake) GPU, over memory that is mapped and over
  * a network; what is refused, and what happens when the GPU fails. */
 #include <stdarg.h>
@@ -10,6 +9,7 @@
 
 #include "tests/gpu/fake/fake_cuda.h"
 #include "tests/gpu/workers.h"
+#include "tests/pace.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -323,7 +323,7 @@ static void lost_gpu(void **state)
 {
     const struct fake_cuda *fake = fake_cuda_of_plugin();
     struct gapless_master_config config = usual;
-    struct gapless_worker_config own = {.wait_ns = 1000000000};
+    struct gapless_worker_config own = {.wait_ns = pace_ns(1000000000)};
     struct gapless_error error = {0};
     struct gapless_worker *worker = NULL;
     struct gapless_master *m;
@@ -429,6 +429,6 @@ int main(void)
         cmocka_unit_test(calls_fail_one_by_one),
     };
 
-    (void)alarm(400);
+    pace_alarm(400);
     return cmocka_run_group_tests(tests, NULL, end);
 }

@@ -1,5 +1,4 @@
 #!/bin/sh
-# ctest: timeout=120
 # Whole runs of the program whose workers compute on (fake) GPUs: they learn, and what they learn is near to what the
 # processor learns; of several GPUs each worker takes one. Then what is missing: said exactly, before anything is
 # started, exit 1; `auto` takes the processor and says so. The master stays on the processor here.

@@ -1,7 +1,7 @@
 /* The whole engine, live over shared memory, against the scalar double-precision
  * master: every rule, several workers in a seeded order of arrival, a schedule with
  * warm-up and a milestone, one range and two. A worker that has pushed pulls before the
- * next one pushes, so the order is known. ctest: timeout=120 */
+ * next one pushes, so the order is known. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -10,6 +10,7 @@
 
 #include <gapless/gapless.h>
 #include "engine/run/schedule.h"
+#include "tests/pace.h"
 #include "tests/property/oracle.h"
 
 #include <signal.h>
@@ -292,6 +293,6 @@ int main(void)
         cmocka_unit_test(test_clipping_and_decay),
     };
 
-    (void)alarm(100);
+    pace_alarm(100);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,4 @@
-/* ctest: timeout=120
- * The master on this processor never steps its core inside of a step: see reentry.h. */
+/* The master on this processor never steps its core inside of a step: see reentry.h. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

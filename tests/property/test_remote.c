@@ -1,5 +1,4 @@
-/* ctest: timeout=120
- * The engine over a transport that does not map memory: the same bits as over one that
+/* The engine over a transport that does not map memory: the same bits as over one that
  * does, for every rule; and what it takes, in the time of a modelled link, when ranges
  * overlap on the wire. One thread drives everything: whenever a client waits, the
  * master works (the pump of transport/sim/sim.h). */
@@ -11,6 +10,7 @@
 
 #include "engine/master/master.h"
 #include "engine/worker/worker.h"
+#include "tests/pace.h"
 #include "transport/sim/sim.h"
 
 #include <math.h>
@@ -256,6 +256,6 @@ int main(void)
         cmocka_unit_test(test_overlap),
     };
 
-    (void)alarm(100);
+    pace_alarm(100);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* A live run that was recorded comes out the same, to the bit, when it is replayed; and
- * what is wrong with a record is said with its line. ctest: timeout=120 */
+ * what is wrong with a record is said with its line. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -1,5 +1,5 @@
 /* The simulator: repeatable to the bit with any number of threads, clocks that take the
- * time they should, lags, incidents, the link, memory. ctest: timeout=120 */
+ * time they should, lags, incidents, the link, memory. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -2,7 +2,6 @@
 """gapless-cifar10 on small images made here, good and bad, and cluster/workloads/fetch-data without a network.
 
 Run as: test_cifar_convert.py SOURCE BUILD. Exit status 77: skipped.
-ctest: timeout=120
 """
 import json
 import os
@@ -70,7 +69,7 @@ def make_package(folder, rows=3):
 
 
 def convert(source, target):
-    return subprocess.run([PROGRAM, source, target], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([PROGRAM, source, target], capture_output=True, text=True, timeout=250, check=False)
 
 
 def good_package(scratch):
@@ -89,7 +88,7 @@ def good_package(scratch):
     shown = subprocess.run([os.path.join(BUILD, "gapless"), "train", "--data", "cifar-10", "--data-dir", target,
                             "--model", "cnn:2", "--workers", "1", "--batch", "4", "--epochs", "1",
                             "--out", os.path.join(scratch, "run")],
-                           capture_output=True, text=True, timeout=60, check=False)
+                           capture_output=True, text=True, timeout=250, check=False)
     check("gapless trains on it", shown.returncode == 0, shown)
 
 
@@ -157,7 +156,7 @@ def bad_packages(scratch):
 
 def bad_use(scratch):
     for arguments, status in ([], 2), (["a"], 2), (["a", "b", "c"], 2), (["--help"], 0), (["-x", "b"], 2):
-        result = subprocess.run([PROGRAM] + arguments, capture_output=True, text=True, timeout=60, check=False)
+        result = subprocess.run([PROGRAM] + arguments, capture_output=True, text=True, timeout=250, check=False)
         check("usage %s" % arguments, result.returncode == status and "usage:" in result.stdout + result.stderr, result)
     source = os.path.join(scratch, "use")
     os.mkdir(source)
@@ -181,7 +180,7 @@ def fetching(scratch):
     environment = dict(os.environ, PATH=tools + ":/usr/bin:/bin", XDG_CACHE_HOME=cache)
 
     def fetch(*arguments):
-        return subprocess.run(["sh", script] + list(arguments), capture_output=True, text=True, timeout=60,
+        return subprocess.run(["sh", script] + list(arguments), capture_output=True, text=True, timeout=250,
                               env=environment, check=False)
 
     for name in "npm", "gapless-cifar10":

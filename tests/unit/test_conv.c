@@ -1,6 +1,6 @@
 /* Convolutional models: layout, gradients against finite differences of a network
  * written here again as plainly as possible, in double; and the loops behind them, in
- * every instruction set. ctest: timeout=120 */
+ * every instruction set. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

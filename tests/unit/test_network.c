@@ -1,5 +1,5 @@
 /* What a run over a network is told: addresses, the token's file, which interfaces can
- * do RDMA; and when a lost master is looked for again. ctest: timeout=30 */
+ * do RDMA; and when a lost master is looked for again. */
 #include "cluster/task/network.h"
 #include "cluster/run/reconnect.h"
 

@@ -1,6 +1,5 @@
 /* The parts of the report: escaping, comparing, CSV, points out of runs, the page with
- * and without Chart.js, and what it says where there is nothing to report.
- * ctest: timeout=60 */
+ * and without Chart.js, and what it says where there is nothing to report. */
 #include "cluster/report/charts.h"
 #include "cluster/report/page.h"
 #include "cluster/report/tables.h"

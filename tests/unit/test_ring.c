@@ -1,5 +1,4 @@
-/* ctest: timeout=30
- * The words of transport/ring.h: the ring by itself, between threads and against a
+/* The words of transport/ring.h: the ring by itself, between threads and against a
  * liar; the doorbell; the seqlock between two processes; the flag. */
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "tests/pace.h"
 #include "transport/ring.h"
 
 #include <pthread.h>
@@ -513,6 +513,6 @@ int main(void)
         cmocka_unit_test(test_seqlock_of_two_places),
     };
 
-    (void)alarm(50);
+    pace_alarm(50);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

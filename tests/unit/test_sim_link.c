@@ -1,5 +1,4 @@
-/* ctest: timeout=60
- * The simulated transport: what the link costs, the pump, and many peers. */
+/* The simulated transport: what the link costs, the pump, and many peers. */
 #include "tests/unit/sim_net.h"
 
 #include <math.h>

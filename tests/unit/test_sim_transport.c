@@ -1,5 +1,4 @@
-/* ctest: timeout=60
- * The simulated transport beyond what every transport promises: its clock and order,
+/* The simulated transport beyond what every transport promises: its clock and order,
  * its queues, and that everything is given back. */
 #include "tests/unit/sim_net.h"
 

@@ -164,7 +164,7 @@ int bed_join(struct bed_end *server, struct bed_end *client, const char *address
     assert_int_equal(pthread_join(thread, NULL), 0);
     if (it.status != GAPLESS_OK || up)
         return it.status;
-    status = bed_event(server, TP_UP, &event, 500 * MS);
+    status = bed_event(server, TP_UP, &event, pace_most_ns(500 * MS));
     if (status == GAPLESS_OK)
         *ret_server = event.peer;
     return status;

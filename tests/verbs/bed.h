@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "tests/verbs/fake.h"
+#include "tests/pace.h"
 #include "transport/transport.h"
 
 #include <pthread.h>
@@ -20,8 +21,8 @@
 #define ROCE "10.1.1.1:7471"
 #define IWARP "10.2.1.1:7471"
 #define PAGE 4096u
-/* For what should take no time, however slow the machine. */
-#define LONG_NS (5000 * MS)
+/* For what should take no time. */
+#define LONG_NS pace_ns(5000 * MS)
 
 /* One endpoint, and what it has been told but the test has not taken. */
 struct bed_end {

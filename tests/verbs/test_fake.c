@@ -1,5 +1,4 @@
-/* ctest: timeout=60
- * The fake network itself, with plain verbs code: what moves bytes, and what it
+/* The fake network itself, with plain verbs code: what moves bytes, and what it
  * refuses. */
 #include "tests/verbs/ends.h"
 #include "tests/verbs/placed.h"

@@ -1,5 +1,4 @@
-/* ctest: timeout=60
- * The fake network itself, with plain verbs code: connecting and parting, and that
+/* The fake network itself, with plain verbs code: connecting and parting, and that
  * misuse is told. */
 #include "tests/verbs/ends.h"
 

@@ -1,4 +1,4 @@
-/* ctest: timeout=120 source=tests/gpu/workers.c source=tests/gpu/plugin_fake.c
+/* ctest: source=tests/gpu/workers.c source=tests/gpu/plugin_fake.c
  * Workers over (fake) RDMA whose parameters and gradients are in the memory of a (fake)
  * GPU that network cards reach by themselves: the same bits as with memory of the host,
  * and no byte of them through it; where a card does not reach it: copies, if they are
@@ -111,7 +111,7 @@ static int join(enum workers_memory memory, bool allow_staging, struct test_work
     struct gapless_worker_config config = {.address = address,
                                            .model = model,
                                            .allow_staging = allow_staging,
-                                           .wait_ns = 20000 * MS};
+                                           .wait_ns = pace_ns(20000 * MS)};
 
     (void)snprintf(address, sizeof address, "verbs:%s", at);
     return workers_join(&config, memory, count, ret, error);
@@ -303,7 +303,7 @@ static void lost_gpu(void **state)
     float *params, *grad;
     char address[64];
     struct gapless_worker_config config = {
-        .address = address, .model = model, .wait_ns = 5000 * MS};
+        .address = address, .model = model, .wait_ns = LONG_NS};
     struct gapless_worker *worker = NULL;
     struct serving s;
     uint64_t batch;
@@ -413,6 +413,6 @@ int main(void)
     }
     (void)setenv("GAPLESS_CUDA_PLUGIN", plugin, 1);
     workers_tell(fake_card);
-    (void)alarm(400);
+    pace_alarm(400);
     return cmocka_run_group_tests(tests, NULL, end);
 }

@@ -1,5 +1,4 @@
-/* ctest: timeout=60
- * Clients that keep to no rules, over verbs: what was not granted cannot be touched,
+/* Clients that keep to no rules, over verbs: what was not granted cannot be touched,
  * what was granted ends with the peer, and a server outlives whatever is sent to it. */
 #include "tests/verbs/bed.h"
 #include "tests/verbs/ends.h"

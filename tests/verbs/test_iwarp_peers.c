@@ -1,4 +1,4 @@
-/* ctest: timeout=120 source=tests/conformance/side.c
+/* ctest: source=tests/conformance/side.c
  * ctest: source=tests/conformance/test_transport_peers.c
  * What every transport has to do, by verbs over the fake's iWARP. */
 #define CONFORM_AT "10.2.1.1"

@@ -1,5 +1,4 @@
-/* ctest: timeout=60
- * Memory of accelerators in the place of a region's own, over verbs: puts and gets into
+/* Memory of accelerators in the place of a region's own, over verbs: puts and gets into
  * what this process cannot touch, cut where it begins and ends; how it is registered,
  * and when; what a card says of it by itself. */
 #include "tests/verbs/placed.h"

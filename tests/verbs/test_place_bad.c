@@ -1,5 +1,4 @@
-/* ctest: timeout=60
- * Placed memory and those who keep to no rules: rights hold for each part, grants that
+/* Placed memory and those who keep to no rules: rights hold for each part, grants that
  * make no sense end their peer, what a peer left half done is never told as done, and
  * nothing reaches memory that was given back. */
 #include "tests/verbs/placed.h"
@@ -450,8 +449,8 @@ static int life(struct slot *slot, struct accel *mine, struct gapless_error *err
         t->grant(bed->server.tp, bed->to_client, &bed->region, 0, TP_SPLIT, error);
 
     if (status == GAPLESS_OK)
-        status =
-            t->window(bed->client.tp, bed->to_server, 0, 150 * MS, &bed->window, error);
+        status = t->window(bed->client.tp, bed->to_server, 0, pace_most_ns(150 * MS),
+                           &bed->window, error);
     if (status == GAPLESS_OK)
         status =
             t->bind_memory(bed->client.tp, &bed->window, GRAD_AT, &memory, &how, error);
@@ -463,9 +462,9 @@ static int life(struct slot *slot, struct accel *mine, struct gapless_error *err
     status = t->put(bed->client.tp, bed->to_server, &bed->window, SLOT_SPLIT,
                     SLOT_BYTES - SLOT_SPLIT, 1);
     if (status >= 0)
-        status = bed_event(&bed->server, TP_NOTE, &event, 150 * MS);
+        status = bed_event(&bed->server, TP_NOTE, &event, pace_most_ns(150 * MS));
     if (status == GAPLESS_TIMEOUT) /* then the other side knows of it */
-        (void)bed_event(&bed->client, TP_DOWN, &event, 150 * MS);
+        (void)bed_event(&bed->client, TP_DOWN, &event, pace_most_ns(150 * MS));
     if (status < 0)
         t->last_error(bed->client.tp, bed->to_server, error);
     if (status < 0 && error->status == GAPLESS_OK)

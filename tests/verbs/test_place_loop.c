@@ -1,5 +1,4 @@
-/* ctest: timeout=60
- * A card's own way to placed memory and back: both ways, through every card, bounded,
+/* A card's own way to placed memory and back: both ways, through every card, bounded,
  * and cheap after the first time. */
 #include "tests/verbs/placed.h"
 
@@ -219,7 +218,7 @@ static void it_is_bounded(void **state)
     began = bed_clock_ns();
     assert_int_equal(into(&slot, GRAD_AT, bytes, sizeof bytes, &error),
                      GAPLESS_TIMEOUT);
-    assert_in_range(bed_clock_ns() - began, 900 * MS, LONG_NS);
+    assert_true(pace_within(bed_clock_ns() - began, 900 * MS, 5000 * MS));
     assert_non_null(strstr(error.text, "fake0"));
     (void)fake_pump(100);
     fake_pace(FAKE_AT_POST);

@@ -3,6 +3,7 @@
  *
  *     many IP N
  */
+#include "tests/pace.h"
 #include "transport/transport.h"
 
 #include <pthread.h>
@@ -103,7 +104,7 @@ int main(int argc, char **argv)
 
     if (argc != 3 || strtol(argv[2], NULL, 10) < THREADS)
         return 2;
-    (void)alarm(150);
+    pace_alarm(150);
     each = (int)(strtol(argv[2], NULL, 10) / THREADS);
     server = end_open((uint32_t)(each * THREADS));
     (void)snprintf(address, sizeof address, "%s:%d", argv[1], 7600 + getpid() % 400);

@@ -7,6 +7,7 @@
  * must name the peer and serve the others; and what a peer wrote too late must not land
  * in a slot that another one has by then.
  */
+#include "tests/pace.h"
 #include "transport/verbs/verbs.h"
 
 #include <pthread.h>
@@ -264,7 +265,7 @@ int main(int argc, char **argv)
 
     if (argc != 2)
         return 2;
-    (void)alarm(200);
+    pace_alarm(200);
     (void)snprintf(address, sizeof address, "%s:%d", argv[1], 7600 + getpid() % 400);
     must(t->listen(s.server, address, &error), &error, "listen");
     for (int i = 0; i < 2; i++) {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# ctest: timeout=180 serial plain
+# ctest: lock=lab plain
 # The checks of gapless bench gpu --accept that need a network card, in one guest: a soft card and the memory of a (fake)
 # GPU, which it reaches by its address as with nvidia-peermem; and where it cannot reach it, that this is told.
 set -u
@@ -13,7 +13,7 @@ accept() { # environment, options...
     environment=$1
     shift
     # shellcheck disable=SC2086
-    env $environment timeout 100 "$program" bench gpu --accept --quick --only gpudirect,soak --out made "$@" >output 2>&1
+    env $environment timeout 250 "$program" bench gpu --accept --quick --only gpudirect,soak --out made "$@" >output 2>&1
     code=$?
     sed 's/^/# /' output
     return $code
@@ -33,4 +33,4 @@ if [ "$inside" = inside ]; then
 fi
 
 needs_lab
-lab run --device rxe --share "$build" --timeout 160 -- sh "$0" "$1" "$2" inside
+lab run --device rxe --share "$build" --timeout 560 -- sh "$0" "$1" "$2" inside

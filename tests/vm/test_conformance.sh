@@ -1,5 +1,5 @@
 #!/bin/sh
-# ctest: timeout=240 serial
+# ctest: lock=lab
 # What every transport has to do, asked of verbs over the two devices; what no peer may do; many connections. In sanitizer
 # builds over rxe only. One boot.
 set -u
@@ -18,7 +18,6 @@ conforms() { # test, address
 
 if [ "$inside" = inside ]; then
     shift 3
-    export GAPLESS_TEST_PATIENCE=10
     for address in "$@"; do
         for test in "$source_dir"/tests/conformance/test_*.c; do
             test=$(basename "$test" .c)
@@ -37,9 +36,9 @@ if [ "$inside" = inside ]; then
 fi
 
 needs_lab
-device=both addresses="10.1.1.1 10.2.1.1" limit=220
+device=both addresses="10.1.1.1 10.2.1.1" limit=560
 if grep -q '^GAPLESS_SANITIZE:STRING=.' "$build/CMakeCache.txt"; then
-    device=rxe addresses=10.1.1.1 limit=600
+    device=rxe addresses=10.1.1.1 limit=1150
 fi
 # shellcheck disable=SC2086
 lab run --device $device --share "$build" --timeout $limit -- sh "$0" "$1" "$2" inside $addresses

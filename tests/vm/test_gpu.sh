@@ -1,5 +1,5 @@
 #!/bin/sh
-# ctest: timeout=180 serial plain
+# ctest: lock=lab plain
 # A master on a (fake) GPU over verbs in one guest, with the very parameters that shared memory and the processor give.
 # Staged: its memory cannot be reached from outside, so gradients are copied. Direct: the card has it registered by its
 # address, as with nvidia-peermem, writes gradients into it and reads look-aheads from it.
@@ -15,10 +15,10 @@ together() { # folder, environment, options...
     folder=$1 environment=$2
     shift 2
     # shellcheck disable=SC2086
-    env $environment timeout 60 "$program" master $task --epochs 1 --address verbs:10.1.1.1:7471 --workers 1 \
+    env $environment timeout 250 "$program" master $task --epochs 1 --address verbs:10.1.1.1:7471 --workers 1 \
         --workers-wait 1 --insecure --device cuda --out "$folder" "$@" >"$folder.log" 2>&1 &
     master=$!
-    timeout 60 "$program" worker --master verbs:10.1.1.1:7471 --insecure --quiet || { echo "# the worker ended with $?"; }
+    timeout 250 "$program" worker --master verbs:10.1.1.1:7471 --insecure --quiet || { echo "# the worker ended with $?"; }
     wait $master && return
     cat "$folder.log"
     return 1
@@ -26,7 +26,7 @@ together() { # folder, environment, options...
 
 # Without leave to copy there is no run.
 refuses() {
-    timeout 60 "$program" master $task --epochs 1 --address verbs:10.1.1.1:7472 --insecure --device cuda >refused 2>&1
+    timeout 250 "$program" master $task --epochs 1 --address verbs:10.1.1.1:7472 --insecure --device cuda >refused 2>&1
     [ $? -eq 1 ] && grep -q -e '--allow-staging' refused && return
     cat refused
     return 1
@@ -36,7 +36,7 @@ if [ "$inside" = inside ]; then
     export GAPLESS_CUDA_PLUGIN="$plugin"
     work=$(mktemp -d /tmp/gpu.XXXXXX) && cd "$work" || exit 1
     # shellcheck disable=SC2086
-    check "one worker, shared memory, the processor" timeout 60 "$program" train $task --epochs 1 --workers 1 --out shm --quiet
+    check "one worker, shared memory, the processor" timeout 250 "$program" train $task --epochs 1 --workers 1 --out shm --quiet
     check "a card that cannot reach the GPU is no way" refuses
     check "staged" together staged "A=1" --allow-staging
     check "staged: it says so" grep -q "copied through host memory" staged.log
@@ -50,4 +50,4 @@ if [ "$inside" = inside ]; then
 fi
 
 needs_lab
-lab run --device rxe --share "$build" --timeout 160 -- sh "$0" "$1" "$2" inside
+lab run --device rxe --share "$build" --timeout 560 -- sh "$0" "$1" "$2" inside

@@ -1,5 +1,5 @@
 #!/bin/sh
-# ctest: timeout=180 serial plain
+# ctest: lock=lab plain
 # Trainings over verbs in one guest, over both devices: by train, by a master and workers, with and without a token, over
 # IPv6; and with one worker the very parameters that shared memory gives.
 set -u
@@ -12,12 +12,12 @@ together() { # address, number of workers, folder, network options...
     address=$1 number=$2 folder=$3
     shift 3
     # shellcheck disable=SC2086
-    timeout 60 "$program" master $task --epochs 2 --address "$address" --workers "$number" --workers-wait "$number" \
+    timeout 250 "$program" master $task --epochs 2 --address "$address" --workers "$number" --workers-wait "$number" \
         --out "$folder" "$@" &
     master=$!
     workers=
     for _ in $(seq "$number"); do
-        timeout 60 "$program" worker --master "$address" "$@" &
+        timeout 250 "$program" worker --master "$address" "$@" &
         workers="$workers $!"
     done
     good=0
@@ -30,7 +30,7 @@ together() { # address, number of workers, folder, network options...
 
 # Asks again and again, and in the end says why.
 in_vain() {
-    timeout 60 "$program" worker --master verbs:10.1.1.1:7999 --insecure --connect-timeout 4 >vain 2>&1
+    timeout 250 "$program" worker --master verbs:10.1.1.1:7999 --insecure --connect-timeout 4 >vain 2>&1
     [ $? -eq 1 ] && grep -q 'no master at.*no process listens' vain && return 0
     cat vain
     return 1
@@ -41,7 +41,7 @@ if [ "$inside" = inside ]; then
     head -c 32 /dev/urandom | base64 >token
     chmod 600 token
     # shellcheck disable=SC2086
-    check "one worker over shared memory" timeout 60 "$program" train $task --epochs 2 --workers 1 --out shm --quiet
+    check "one worker over shared memory" timeout 250 "$program" train $task --epochs 2 --workers 1 --out shm --quiet
     for path in rxe:10.1.1.1 siw:10.2.1.1 rxe:[fd01::1]; do
         device=${path%%:*} ip=${path#*:}
         check "$path: one worker" together "verbs:$ip:7471" 1 "one-$path" --insecure
@@ -56,7 +56,7 @@ if [ "$inside" = inside ]; then
         10.*)
             check "$path: four workers, a token" together "verbs:$ip:7472" 4 "four-$path" --token-file token
             # shellcheck disable=SC2086
-            check "$path: train starts master and workers" timeout 60 "$program" train $task --epochs 2 --workers 4 \
+            check "$path: train starts master and workers" timeout 250 "$program" train $task --epochs 2 --workers 4 \
                 --transport verbs --listen "$ip" --rdma-device "${device}0" --out "train-$path" --quiet
             check "$path: its result" test -s "train-$path/result.json"
             ;;
@@ -69,4 +69,4 @@ if [ "$inside" = inside ]; then
 fi
 
 needs_lab
-lab run --share "$build" --timeout 160 -- sh "$0" "$1" "$2" inside
+lab run --share "$build" --timeout 560 -- sh "$0" "$1" "$2" inside

@@ -15,6 +15,8 @@
 #     say TEXT
 #     check TEXT COMMAND...    prints ok or FAILED with the text; if one failed, lab.sh ends with status 1
 #
+# Seconds to wait are those of an idle machine: four times as long is waited, which costs nothing where all goes well.
+#
 # A command starts with the folder and environment of lab.sh; `user=64 on a ...` makes it nobody's, who may lock 64 KiB.
 # `address a` and `address6 a` print a guest's addresses, and $state/a is the folder of what is known about it.
 
@@ -51,7 +53,7 @@ remote.type=unix,remote.path=${state//,/,,}/$2.wire" || return 1
     two_qmp "$1" '{"execute":"qmp_capabilities"}'
 }
 two_wait_up() { # name
-    if ! lab_await 60 two_up_or_dead "$1" || ! two_up "$1"; then
+    if ! lab_await $((4 * 60)) two_up_or_dead "$1" || ! two_up "$1"; then
         two_dead "$1"
         return 1
     fi
@@ -85,7 +87,7 @@ two_ended() { [ -e "$state/$1" ] || ! lab_lives "${1%%/*}"; }
 # Waits for a command's end and prints what it wrote.
 two_join() { # guest, id, seconds, name
     local at=$state/$1
-    lab_await "$3" two_ended "$1/status-$2"
+    lab_await $((4 * $3)) two_ended "$1/status-$2"
     cat "$at/output-$2" 2>/dev/null
     if [ -e "$at/status-$2" ]; then
         return "$(cat "$at/status-$2")"
@@ -130,7 +132,7 @@ alive() { # guest, name
 two_seen() { grep -Eq -- "$2" "$1" 2>/dev/null || [ -e "${1/output-/status-}" ]; }
 sees() { # guest, name, seconds, regular expression
     local file=$state/$1/output-${two_id[$1/$2]}
-    lab_await "$3" two_seen "$file" "$4"
+    lab_await $((4 * $3)) two_seen "$file" "$4"
     grep -Eq -- "$4" "$file" 2>/dev/null && return 0
     echo "lab: guest $1: '$2' has not written '$4' within $3 s; its last lines:" >&2
     tail -n 10 "$file" 2>/dev/null | sed 's/^/    /' >&2

@@ -483,8 +483,7 @@ const char *gapless_observer_job(const struct gapless_observer *observer);
 /* Copies the live parameters, one-sided: every range is from one moment, never torn.
  * *ret_version: updates of the first range. Where a range changes faster than it can be
  * copied, the master is asked for a copy, which it makes at most 20 times a second.
- * GAPLESS_TORN when that did not help within timeout_ns either (0: 1 s, over a network
- * 10 s).
+ * GAPLESS_TORN when that did not help within timeout_ns either (0: 10 s).
  * GAPLESS_PEER_LOST when the master is gone. */
 int gapless_observer_read(struct gapless_observer *observer, float *params,
                           int64_t timeout_ns, uint64_t *ret_version,
