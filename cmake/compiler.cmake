@@ -37,8 +37,8 @@ foreach(language C CXX CUDA)
   add_compile_options("$<$<COMPILE_LANGUAGE:${language}>:${GAPLESS_${language}_FLAGS}>")
 endforeach()
 
-if(GAPLESS_SANITIZE)
-  add_compile_options(-fsanitize=${GAPLESS_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -g)
+if(GAPLESS_SANITIZE) # of names for a debugger the lines are enough: a report has no more
+  add_compile_options(-fsanitize=${GAPLESS_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -g1)
   add_link_options(-fsanitize=${GAPLESS_SANITIZE})
   # These two need a run-time library for C++, which a program in C that opens a plugin in C++ does not have.
   if(GAPLESS_SANITIZE MATCHES undefined)

@@ -1,8 +1,12 @@
 # Files named *_isa.c are compiled once for each instruction set, with GAPLESS_ISA_NAME; the best is taken at run time.
 # They are always optimised, also where CMAKE_C_FLAGS say less: without it the passes are many times slower.
+# A sanitizer looks at the source, which is the same for all of them: there one is enough, and the others would be half
+# of the build.
 set(GAPLESS_ISA_NAMES generic)
 set(GAPLESS_ISA_FLAGS_generic "")
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
+if(GAPLESS_SANITIZE)
+  add_compile_definitions(GAPLESS_ISA_ONE)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
   list(APPEND GAPLESS_ISA_NAMES avx2 avx512)
   set(GAPLESS_ISA_FLAGS_avx2 -march=x86-64-v3)
   set(GAPLESS_ISA_FLAGS_avx512 -march=x86-64-v4 -mprefer-vector-width=512)
@@ -10,13 +14,10 @@ endif()
 
 # Sanitized, these files take most of the time of a build. They hand no address of a local around, and every element that
 # they reach for is looked up by the address sanitizer: watching over scopes, and over the pointers themselves, finds
-# nothing more and takes two thirds of that time. Of names for a debugger the lines are enough.
+# nothing more and takes two thirds of that time.
 function(gapless_isa_sanitize target)
   if(GAPLESS_SANITIZE MATCHES address)
     target_compile_options(${target} PRIVATE -fno-sanitize-address-use-after-scope -fno-sanitize=object-size,pointer-overflow)
-  endif()
-  if(GAPLESS_SANITIZE)
-    target_compile_options(${target} PRIVATE -g1)
   endif()
 endfunction()
 

@@ -4,14 +4,14 @@
 #include <string.h>
 
 extern const struct bench_passes bench_passes_generic;
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(GAPLESS_ISA_ONE)
 extern const struct bench_passes bench_passes_avx2, bench_passes_avx512;
 #endif
 
 const struct bench_passes *bench_passes_find(const char *compute_name)
 {
     static const struct bench_passes *const list[] = {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(GAPLESS_ISA_ONE)
         &bench_passes_avx512,
         &bench_passes_avx2,
 #endif

@@ -6,13 +6,13 @@
 #include <string.h>
 
 extern const struct conv_loops conv_loops_generic;
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(GAPLESS_ISA_ONE)
 extern const struct conv_loops conv_loops_avx2, conv_loops_avx512;
 #endif
 
 const struct conv_loops *conv_loops_best(void)
 {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(GAPLESS_ISA_ONE)
     const char *name = compute_cpu()->name;
 
     if (strcmp(name, conv_loops_avx512.name) == 0)

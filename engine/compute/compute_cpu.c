@@ -7,7 +7,7 @@
 
 extern const struct compute compute_cpu_generic;
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(GAPLESS_ISA_ONE)
 
 extern const struct compute compute_cpu_avx2, compute_cpu_avx512;
 
