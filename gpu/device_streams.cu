@@ -1,6 +1,8 @@
 /* A device's streams: copies, and order between them by tickets. */
 #include "gpu/device_inside.h"
 
+#include "engine/base/clock.h"
+
 #include <sched.h>
 #include <time.h>
 
@@ -11,10 +13,7 @@
 
 int64_t device_now_ns(void)
 {
-    struct timespec now = {};
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    return (int64_t)clock_ns();
 }
 
 /* Every copy names its direction: what a pointer is need then not be looked up. */

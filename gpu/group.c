@@ -24,6 +24,8 @@
 
 #include "gpu/plugin.h"
 
+#include "engine/base/clock.h"
+
 #include <pthread.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -52,10 +54,7 @@ struct gpu_group {
 
 static int64_t now_ns(void)
 {
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000ll + now.tv_nsec;
+    return (int64_t)clock_ns();
 }
 
 /* The end of a wait; one that does not fit is for ever, or as good. */

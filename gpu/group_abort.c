@@ -2,6 +2,8 @@
  * bound. */
 #include "gpu/group.h"
 
+#include "engine/base/clock.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -84,13 +86,7 @@ bool group_end_now(const struct nccl *nccl, nccl_comm comm, int64_t timeout_ns)
 
     if (ending == NULL)
         return false;
-    (void)clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_sec += timeout_ns / 1000000000ll;
-    end.tv_nsec += timeout_ns % 1000000000ll;
-    if (end.tv_nsec >= 1000000000l) {
-        end.tv_nsec -= 1000000000l;
-        end.tv_sec++;
-    }
+    end = clock_after(timeout_ns);
     if (!start_thread(ending)) {
         free_ending(ending);
         return false;

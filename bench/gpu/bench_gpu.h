@@ -17,6 +17,7 @@
 
 #include "bench/bench.h"
 
+#include "engine/base/clock.h"
 #include "engine/compute/compute.h"
 #include "engine/device/device.h"
 #include "engine/rules/element.h"
@@ -95,7 +96,7 @@ unsigned bg_again_bytes(const struct rule *rule);
 void bg_print_bytes(void);
 
 /* ---- bench_gpu_time.c ---------------------------------------------------- */
-double bg_now(void); /* s */
+double clock_seconds(void); /* s */
 double bg_median(double *values, int count);
 bool bg_same(double a, double b); /* to the bit */
 /* Something that is launched on a device: no waiting. */

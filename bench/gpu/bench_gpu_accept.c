@@ -2,6 +2,8 @@
  * gpu-acceptance.json with every figure and what it was measured on. */
 #include "bench/gpu/bench_gpu.h"
 
+#include "engine/base/clock.h"
+
 #include <errno.h>
 #include <ftw.h>
 #include <stdarg.h>
@@ -9,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define FILE_NAME "gpu-acceptance.json"
@@ -183,7 +184,7 @@ static int write_report(const struct bg_run *run, json_t *list, const int *count
 
 static void one_check(struct bg_run *run, enum bg_name name, struct bg_check *ret)
 {
-    double began = bg_now();
+    double began = clock_seconds();
 
     *ret = (struct bg_check){.name = name, .figures = json_object()};
     if (run->lost && checks[name].here) {
@@ -195,7 +196,7 @@ static void one_check(struct bg_run *run, enum bg_name name, struct bg_check *re
     checks[name].run(run, ret);
     if (isatty(2))
         (void)fprintf(stderr, "%-20s\r", "");
-    ret->seconds = bg_now() - began;
+    ret->seconds = clock_seconds() - began;
     if (ret->verdict == BG_FAILED && checks[name].here)
         run->lost = !answers(&run->gpu);
 }

@@ -2,6 +2,8 @@
  * the GPU's memory) and `latency` (what starting, seeing and copying little costs). */
 #include "bench/gpu/bench_gpu.h"
 
+#include "engine/base/clock.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -342,11 +344,11 @@ struct small {
 /* Waits by looking, as the master does. */
 static int seen(struct small *s, uint64_t ticket, struct gapless_error *error)
 {
-    double end = bg_now() + 1e-9 * (double)BG_WAIT_NS;
+    double end = clock_seconds() + 1e-9 * (double)BG_WAIT_NS;
     int done;
 
     while ((done = s->ops->done(s->device, ticket)) == 0)
-        if (bg_now() > end)
+        if (clock_seconds() > end)
             return gapless_error_set(error, GAPLESS_TIMEOUT, 0,
                                      "a small kernel did not end");
     if (done < 0)
@@ -362,14 +364,14 @@ static int launches(struct small *s, json_t *figures, struct gapless_error *erro
     int status = GAPLESS_OK;
 
     for (int i = -20; status == GAPLESS_OK && i < s->samples; i++) {
-        double began = bg_now(), launched;
+        double began = clock_seconds(), launched;
 
         bg_launch_one(&s->v, s->device);
-        launched = bg_now();
+        launched = clock_seconds();
         status = seen(s, s->ops->mark(s->device, DEVICE_WORK), error);
         if (i >= 0) {
             call[i] = launched - began;
-            s->sample[i] = bg_now() - began;
+            s->sample[i] = clock_seconds() - began;
         }
     }
     if (status == GAPLESS_OK) {
@@ -384,11 +386,11 @@ static int marks(struct small *s, json_t *figures, struct gapless_error *error)
     int status = GAPLESS_OK;
 
     for (int i = -20; status == GAPLESS_OK && i < s->samples; i++) {
-        double began = bg_now();
+        double began = clock_seconds();
 
         status = seen(s, s->ops->mark(s->device, DEVICE_WORK), error);
         if (i >= 0)
-            s->sample[i] = bg_now() - began;
+            s->sample[i] = clock_seconds() - began;
     }
     if (status == GAPLESS_OK)
         times_set(figures, "mark_to_seen", s->sample, s->samples);
@@ -403,7 +405,7 @@ static int copies(struct small *s, bool in, size_t bytes, const char *name,
     int status = GAPLESS_OK;
 
     for (int i = -20; status == GAPLESS_OK && i < s->samples; i++) {
-        double began = bg_now();
+        double began = clock_seconds();
 
         if (in)
             s->ops->copy_in(s->device, s->there, s->host, bytes);
@@ -411,7 +413,7 @@ static int copies(struct small *s, bool in, size_t bytes, const char *name,
             s->ops->copy_out(s->device, s->host, s->there, bytes);
         status = seen(s, s->ops->mark(s->device, stream), error);
         if (i >= 0)
-            s->sample[i] = bg_now() - began;
+            s->sample[i] = clock_seconds() - began;
     }
     if (status == GAPLESS_OK)
         times_set(figures, name, s->sample, s->samples);
@@ -427,14 +429,14 @@ static int flood(struct small *s, bool in, size_t bytes, const char *name,
     int status = GAPLESS_OK;
 
     for (int i = 0; status == GAPLESS_OK && i < 5; i++) {
-        double began = bg_now();
+        double began = clock_seconds();
 
         if (in)
             s->ops->copy_in(s->device, s->there, s->host, bytes);
         else
             s->ops->copy_out(s->device, s->host, s->there, bytes);
         status = seen(s, s->ops->mark(s->device, stream), error);
-        best = fmax(best, (double)bytes / (bg_now() - began));
+        best = fmax(best, (double)bytes / (clock_seconds() - began));
     }
     (void)json_object_set_new(figures, name, json_real(1e-9 * best));
     return status;

@@ -7,8 +7,10 @@
  *   host ──> card (loop) ──> GPU memory ──> norm_sq launched after the completion
  */
 #include "bench/gpu/bench_gpu.h"
+
 #include "bench/transport/bench_transport.h"
 
+#include "engine/base/clock.h"
 #include "engine/run/backends.h"
 #include "transport/transport.h"
 
@@ -508,8 +510,8 @@ void bg_soak(struct bg_run *run, struct bg_check *ret)
         return;
     }
     status = soak_open(&s, address, &error);
-    end = bg_now() + (seconds < SOAK_S_MAX ? seconds : SOAK_S_MAX);
-    while (status == GAPLESS_OK && bg_now() < end) {
+    end = clock_seconds() + (seconds < SOAK_S_MAX ? seconds : SOAK_S_MAX);
+    while (status == GAPLESS_OK && clock_seconds() < end) {
         status = soak_round(&s, false, &error);
         if (status == GAPLESS_OK)
             status = soak_round(&s, true, &error);

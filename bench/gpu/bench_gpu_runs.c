@@ -3,6 +3,8 @@
  * (workers killed in the midst of what they do leave no trace in the parameters). */
 #include "bench/gpu/bench_gpu.h"
 
+#include "engine/base/clock.h"
+
 #include <gapless/gapless.h>
 
 #include <errno.h>
@@ -360,9 +362,9 @@ static json_t *look(const struct hunt *h)
 static int until(struct hunt *h, double low, double high, struct gapless_error *error)
 {
     const struct timespec pause = {0, 50000000};
-    double end = bg_now() + UNTIL_S;
+    double end = clock_seconds() + UNTIL_S;
 
-    while (bg_now() < end && !bg_wait(&h->train, 0)) {
+    while (clock_seconds() < end && !bg_wait(&h->train, 0)) {
         json_t *reported = look(h);
         double workers = json_number_value(json_object_get(reported, "workers"));
         bool good = reported != NULL && workers >= low && workers <= high &&
@@ -498,7 +500,8 @@ static int reach(struct hunt *h, struct gapless_error *error)
     (void)snprintf(h->token, sizeof h->token, "%s/kill-token", h->run->folder);
     file = fopen(h->token, "wxe");
     if (file == NULL || fchmod(fileno(file), S_IRUSR | S_IWUSR) != 0 ||
-        fprintf(file, "%ld-%.0f-acceptance-kill", (long)getpid(), 1e9 * bg_now()) < 0) {
+        fprintf(file, "%ld-%.0f-acceptance-kill", (long)getpid(),
+                1e9 * clock_seconds()) < 0) {
         if (file != NULL)
             (void)fclose(file);
         return gapless_error_set(error, GAPLESS_SYSTEM, errno, "cannot write %s",

@@ -2,24 +2,17 @@
  * at the end of each batch of them. */
 #include "bench/gpu/bench_gpu.h"
 
+#include "engine/base/clock.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define ROUNDS 5
 #define BATCH_S 0.03 /* launches that are waited for together */
 #define BATCH_MAX 4096
 #define BLOCK 20011 /* elements; odd, so most blocks are ragged */
 #define FILL_BYTES (4u << 20)
-
-double bg_now(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 bool bg_same(double a, double b)
 {
@@ -49,13 +42,13 @@ static int batch(const struct bg_gpu *gpu, struct device *device, bg_launch *lau
                  void *context, int count, double *ret, struct gapless_error *error)
 {
     const struct device_ops *ops = gpu->ops;
-    double began = bg_now();
+    double began = clock_seconds();
     int status;
 
     for (int i = 0; i < count; i++)
         launch(context, device);
     status = ops->wait(device, ops->mark(device, DEVICE_WORK), BG_WAIT_NS, error);
-    *ret = bg_now() - began;
+    *ret = clock_seconds() - began;
     return status;
 }
 

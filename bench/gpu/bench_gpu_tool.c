@@ -1,6 +1,8 @@
 /* Starting programs: output into a file, every wait bounded, nothing left behind. */
 #include "bench/gpu/bench_gpu.h"
 
+#include "engine/base/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -86,7 +88,7 @@ int bg_start(const char *const *words, const char *const *environment,
 
 bool bg_wait(struct bg_tool *tool, double seconds)
 {
-    double end = bg_now() + seconds;
+    double end = clock_seconds() + seconds;
 
     while (tool->pid > 0) {
         int status = 0;
@@ -99,7 +101,7 @@ bool bg_wait(struct bg_tool *tool, double seconds)
             tool->pid = 0;
             break;
         }
-        if (bg_now() >= end)
+        if (clock_seconds() >= end)
             return false;
         nap();
     }

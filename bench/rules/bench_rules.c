@@ -14,8 +14,10 @@
  * formed in a round, and what is printed is the median over rounds. Arrays are separate
  * and staggered by an odd number of cache lines. */
 #include "bench/bench.h"
+
 #include "bench/rules/bench_passes.h"
 
+#include "engine/base/clock.h"
 #include "engine/compute/compute.h"
 #include "engine/rules/element.h"
 #include "engine/rules/rules.h"
@@ -25,7 +27,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
 enum {
     ARRAYS = 6 + BENCH_SCRATCH,
@@ -65,13 +66,6 @@ struct result {
     double floor_stream;
     bool low;
 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int by_value(const void *a, const void *b)
 {
@@ -161,7 +155,7 @@ static double sample(struct bench *b, const struct rule *rule, enum kind kind,
     scalars_of(rule, &k);
     for (size_t i = 0; i < BENCH_SCRATCH; i++)
         scratch[i] = m + (6 + i) * b->stride;
-    double start = now();
+    double start = clock_seconds();
     if (kind == STREAM) {
         b->passes->stream(rule, &at, n, b->d <= 128 * 1024);
     } else if (kind == SEPARATE) {
@@ -172,7 +166,7 @@ static double sample(struct bench *b, const struct rule *rule, enum kind kind,
         b->compute->apply(rule, &at, &k, &blocks, n, kind == APPLY_GAP ? WANT_GAP : 0,
                           &sums);
     }
-    return (now() - start) / (double)n;
+    return (clock_seconds() - start) / (double)n;
 }
 
 /* The median over one round's samples of one kind. A large vector is swept window by
@@ -228,10 +222,10 @@ static void measure(struct bench *b, const struct rule *rule, size_t size,
 {
     double t[KINDS][ROUNDS_MAX], stream[ROUNDS_MAX], separate[ROUNDS_MAX],
         extra[ROUNDS_MAX];
-    double start = now();
+    double start = clock_seconds();
     int rounds = 0, loops = b->passes->separate_count(rule);
 
-    while (rounds < rounds_max && (rounds < 3 || now() - start < seconds)) {
+    while (rounds < rounds_max && (rounds < 3 || clock_seconds() - start < seconds)) {
         for (int i = 0; i < KINDS; i++)
             t[i][rounds] = i == SEPARATE && !loops
                                ? 0.0

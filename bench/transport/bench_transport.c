@@ -11,6 +11,8 @@
  */
 #include "bench/transport/bench_transport.h"
 
+#include "engine/base/clock.h"
+
 #include <errno.h>
 #include <jansson.h>
 #include <signal.h>
@@ -172,11 +174,11 @@ static int run_client(const struct bt_options *o, pid_t server)
 static int reap(pid_t server)
 {
     static const struct timespec pause = {0, 5000000};
-    double end = bt_now() + REAP_S;
+    double end = clock_seconds() + REAP_S;
     int state = 0;
 
     while (waitpid(server, &state, WNOHANG) == 0) {
-        if (bt_now() > end) {
+        if (clock_seconds() > end) {
             (void)kill(server, SIGKILL);
             (void)waitpid(server, &state, 0);
             break;

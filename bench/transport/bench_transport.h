@@ -16,6 +16,9 @@
 #define GAPLESS_BENCH_TRANSPORT_H
 
 #include "bench/bench.h"
+
+#include "engine/base/clock.h"
+
 #include <gapless/gapless.h>
 #include "transport/transport.h"
 
@@ -135,7 +138,7 @@ struct json_t *bt_json(const struct bt_figure *figure);
 
 /* bench_transport_time.c: a clock that costs nothing even where the system's is slow */
 uint64_t bt_ticks(void);
-double bt_now(void); /* s */
+double clock_seconds(void); /* s */
 struct bt_scale {
     uint64_t ticks;
     double seconds;

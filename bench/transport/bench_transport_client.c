@@ -3,6 +3,7 @@
  * are copied here: into the window before a put, out of it after a get. */
 #include "bench/transport/bench_transport.h"
 
+#include "engine/base/clock.h"
 #include "engine/run/backends.h"
 
 #include <math.h>
@@ -66,7 +67,7 @@ static int too_late(const char *what, struct gapless_error *error)
 int bt_client_send_control(struct bt_client *c, const char *text,
                            struct gapless_error *error)
 {
-    double end = bt_now() + BT_BOUND_S;
+    double end = clock_seconds() + BT_BOUND_S;
     int status;
 
     while ((status = c->t->send_control(c->tp, c->peer, text, (uint32_t)strlen(text),
@@ -74,7 +75,7 @@ int bt_client_send_control(struct bt_client *c, const char *text,
         status = bt_client_poll(c, WAIT_NS, error);
         if (status != GAPLESS_OK)
             return status;
-        if (bt_now() > end)
+        if (clock_seconds() > end)
             return too_late("a control message", error);
     }
     return status;
@@ -82,13 +83,13 @@ int bt_client_send_control(struct bt_client *c, const char *text,
 
 int bt_client_hear(struct bt_client *c, struct gapless_error *error)
 {
-    double end = bt_now() + BT_BOUND_S;
+    double end = clock_seconds() + BT_BOUND_S;
     int status = GAPLESS_OK;
 
     c->text[0] = '\0';
     while (status == GAPLESS_OK && c->text[0] == '\0') {
         status = bt_client_poll(c, WAIT_NS, error);
-        if (status == GAPLESS_OK && bt_now() > end)
+        if (status == GAPLESS_OK && clock_seconds() > end)
             status = too_late("the server's answer", error);
     }
     return status;
@@ -98,7 +99,7 @@ int bt_client_hear(struct bt_client *c, struct gapless_error *error)
 static int connect_to(struct bt_client *c, const char *rest, pid_t server,
                       struct gapless_error *error)
 {
-    double end = bt_now() + CONNECT_S;
+    double end = clock_seconds() + CONNECT_S;
     int status;
 
     do {
@@ -113,7 +114,7 @@ static int connect_to(struct bt_client *c, const char *rest, pid_t server,
             info.si_pid == server)
             return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
                                      "the server did not start");
-    } while (bt_now() < end);
+    } while (clock_seconds() < end);
     return status;
 }
 
@@ -129,7 +130,7 @@ static size_t region_bytes(const struct bt_options *o)
 
 static int open_window(struct bt_client *c, struct gapless_error *error)
 {
-    double end = bt_now() + BT_BOUND_S;
+    double end = clock_seconds() + BT_BOUND_S;
     size_t bytes = region_bytes(c->o);
     char text[64];
     int status;
@@ -141,7 +142,7 @@ static int open_window(struct bt_client *c, struct gapless_error *error)
     while ((status = c->t->window(c->tp, c->peer, 0, TRY_NS, &c->window, error)) ==
                GAPLESS_AGAIN ||
            status == GAPLESS_TIMEOUT) {
-        if (bt_now() > end)
+        if (clock_seconds() > end)
             return too_late("the grant of the server's memory", error);
         status = bt_client_poll(c, 0, error);
         if (status != GAPLESS_OK)
@@ -226,8 +227,8 @@ static int start(struct bt_client *c, enum bt_op op, uint64_t bytes, uint64_t i,
         if (status != GAPLESS_AGAIN)
             break;
         if (end <= 0.0)
-            end = bt_now() + BT_BOUND_S;
-        else if (bt_now() > end)
+            end = clock_seconds() + BT_BOUND_S;
+        else if (clock_seconds() > end)
             return too_late("room in the queue", error);
         /* That there is room again is no event, so this must not wait for one. */
         status = bt_client_poll(c, c->o->sleep ? ROOM_NS : 0, error);
@@ -258,8 +259,8 @@ static int finish(struct bt_client *c, struct gapless_error *error)
         status = bt_client_poll(c, WAIT_NS, error);
         if (c->under_way < before || end <= 0.0) {
             before = c->under_way;
-            end = bt_now() + BT_BOUND_S;
-        } else if (bt_now() > end) {
+            end = clock_seconds() + BT_BOUND_S;
+        } else if (clock_seconds() > end) {
             return too_late("a completion", error);
         }
     }
@@ -271,14 +272,14 @@ static int finish(struct bt_client *c, struct gapless_error *error)
 static int round_of(struct bt_client *c, enum bt_op op, uint64_t bytes, uint64_t count,
                     double *ret_seconds, struct gapless_error *error)
 {
-    double began = bt_now();
+    double began = clock_seconds();
     int status = GAPLESS_OK;
 
     for (uint64_t i = 0; i < count && status == GAPLESS_OK; i++)
         status = start(c, op, bytes, i, (uint32_t)(i & 0xffffu), error);
     if (status == GAPLESS_OK)
         status = finish(c, error);
-    *ret_seconds = bt_now() - began;
+    *ret_seconds = clock_seconds() - began;
     return status;
 }
 
@@ -315,19 +316,19 @@ static bool settled(const double *rate, int count)
 /* What the processor does by itself: the same copies without a transport. */
 static double copy_rate(struct bt_client *c, uint64_t bytes, double seconds)
 {
-    double best = 0.0, end = bt_now() + seconds;
+    double best = 0.0, end = clock_seconds() + seconds;
     uint64_t each = c->window.bytes / bytes; /* all of it, as the operations do */
 
     do {
-        double began = bt_now();
+        double began = clock_seconds();
 
         for (uint64_t i = 0; i < each; i++) {
             size_t at = place(c, bytes, i);
 
             memcpy((unsigned char *)c->window.base + at, c->local + at, bytes);
         }
-        best = fmax(best, (double)(each * bytes) / (bt_now() - began));
-    } while (bt_now() < end);
+        best = fmax(best, (double)(each * bytes) / (clock_seconds() - began));
+    } while (clock_seconds() < end);
     return best * 1e-9;
 }
 
@@ -389,8 +390,8 @@ static int wait_echo(struct bt_client *c, uint64_t upto, struct gapless_error *e
     while (status == GAPLESS_OK && c->echoes < upto) {
         status = bt_client_poll(c, WAIT_NS, error);
         if (c->echoes < upto && end <= 0.0)
-            end = bt_now() + BT_BOUND_S;
-        else if (c->echoes < upto && bt_now() > end)
+            end = clock_seconds() + BT_BOUND_S;
+        else if (c->echoes < upto && clock_seconds() > end)
             return too_late("an echo", error);
     }
     return status;
@@ -432,15 +433,15 @@ int bt_latency(struct bt_client *c, enum bt_op op, uint64_t bytes,
     end = clock.seconds + c->o->seconds;
     for (uint64_t i = 0; status == GAPLESS_OK && i < BT_SAMPLES_MAX; i++) {
         /* The clock is looked at now and then, for it may be slow. */
-        if (i % 16 == 0 && bt_now() > end &&
-            (i >= LATENCY_MIN || bt_now() > end + BT_BOUND_S))
+        if (i % 16 == 0 && clock_seconds() > end &&
+            (i >= LATENCY_MIN || clock_seconds() > end + BT_BOUND_S))
             break;
         status = once(c, op, bytes, &sample[i], error);
         figure.ops = i + 1;
     }
     if (status == GAPLESS_OK) {
         scale = 1e6 * bt_scale_end(&clock) * (op == BT_WRITE_LAT ? 0.5 : 1.0);
-        figure.seconds = bt_now() - clock.seconds;
+        figure.seconds = clock_seconds() - clock.seconds;
         count_per_op(c, &from, figure.ops, &figure.client);
         bt_quantiles(sample, figure.ops / 2, scale, &half);
         bt_quantiles(sample, figure.ops, scale, &figure);

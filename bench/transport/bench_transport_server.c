@@ -2,6 +2,7 @@
  * the client asks for one. */
 #include "bench/transport/bench_transport.h"
 
+#include "engine/base/clock.h"
 #include "engine/run/backends.h"
 
 #include <stdlib.h>
@@ -104,7 +105,7 @@ static int take(struct server *s, const struct tp_event *event,
 static int loop(struct server *s, struct gapless_error *error)
 {
     double wait = s->o->role == BENCH_SERVER ? FIRST_S : FIRST_FORKED_S;
-    double end = bt_now() + wait;
+    double end = clock_seconds() + wait;
     struct tp_event events[EVENTS_MAX];
     int status = GAPLESS_OK;
 
@@ -117,7 +118,7 @@ static int loop(struct server *s, struct gapless_error *error)
         for (int i = 0; i < count && status == GAPLESS_OK; i++)
             status = take(s, &events[i], error);
         echo(s);
-        if (!s->joined && bt_now() > end)
+        if (!s->joined && clock_seconds() > end)
             return gapless_error_set(error, GAPLESS_TIMEOUT, 0,
                                      "no client came to %.100s within %g s",
                                      s->o->address, wait);

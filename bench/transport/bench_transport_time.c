@@ -4,17 +4,11 @@
  * afterwards, over the whole figure. */
 #include "bench/transport/bench_transport.h"
 
+#include "engine/base/clock.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <time.h>
-
-double bt_now(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 uint64_t bt_ticks(void)
 {
@@ -26,21 +20,18 @@ uint64_t bt_ticks(void)
     __asm__ __volatile__("mrs %0, cntvct_el0" : "=r"(ticks));
     return ticks;
 #else
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    return clock_ns();
 #endif
 }
 
 struct bt_scale bt_scale_start(void)
 {
-    return (struct bt_scale){bt_ticks(), bt_now()};
+    return (struct bt_scale){bt_ticks(), clock_seconds()};
 }
 
 double bt_scale_end(const struct bt_scale *start)
 {
-    double seconds = bt_now() - start->seconds;
+    double seconds = clock_seconds() - start->seconds;
     uint64_t ticks = bt_ticks() - start->ticks;
 
     return ticks > 0 ? seconds / (double)ticks : 0.0;

@@ -3,6 +3,8 @@
  * in, the pass and the wire out overlap; unsplit, they follow each other. */
 #include "bench/transport/bench_transport.h"
 
+#include "engine/base/clock.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,12 +28,12 @@ struct watch {
 static int run(struct gapless_master *master, struct watch *ret,
                struct gapless_error *error)
 {
-    double end = bt_now() + BT_BOUND_S;
+    double end = clock_seconds() + BT_BOUND_S;
     uint64_t before = 0;
     int status = GAPLESS_OK;
 
     *ret = (struct watch){.from_updates = 0};
-    while (status == GAPLESS_OK && bt_now() < end) {
+    while (status == GAPLESS_OK && clock_seconds() < end) {
         status = gapless_master_run(master, SLICE_NS, error);
         gapless_master_stats(master, &ret->stats);
         if (ret->stats.workers_joined > 0 && ret->stats.workers_active == 0)
@@ -43,7 +45,7 @@ static int run(struct gapless_master *master, struct watch *ret,
             ret->from_updates = ret->stats.updates;
         }
         before = ret->stats.updates;
-        end = bt_now() + BT_BOUND_S;
+        end = clock_seconds() + BT_BOUND_S;
     }
     if (status != GAPLESS_OK)
         return status;
@@ -134,7 +136,7 @@ static int round_trips(struct gapless_worker *worker, double seconds, double *sa
     int status = gapless_worker_pull(worker, &batch, error);
 
     while (status == GAPLESS_OK && n < TRIPS_MAX + WARM_UP) {
-        double now = bt_now();
+        double now = clock_seconds();
 
         if (n == WARM_UP) {
             gapless_worker_traffic(worker, &from);
@@ -157,7 +159,7 @@ static int round_trips(struct gapless_worker *worker, double seconds, double *sa
         return gapless_error_set(error, GAPLESS_TIMEOUT, 0,
                                  "%u updates took more than %g s", WARM_UP, BOUND_S);
     ret->ops = n - WARM_UP;
-    ret->seconds = bt_now() - clock.seconds;
+    ret->seconds = clock_seconds() - clock.seconds;
     gapless_worker_traffic(worker, &to);
     ret->client = (struct bt_counts){
         (double)(to.requests - from.requests) / (double)ret->ops,

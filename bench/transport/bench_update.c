@@ -12,6 +12,8 @@
  */
 #include "bench/bench.h"
 
+#include "engine/base/clock.h"
+
 #include <gapless/gapless.h>
 
 #include <errno.h>
@@ -24,7 +26,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define REPS_MAX 5000
@@ -58,10 +59,7 @@ struct quantiles {
 
 static double now_us(void)
 {
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e6 * (double)t.tv_sec + 1e-3 * (double)t.tv_nsec;
+    return 1e6 * clock_seconds();
 }
 
 static void pin(int cpu)

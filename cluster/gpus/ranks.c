@@ -2,6 +2,8 @@
  * rank that waits for them. */
 #include "cluster/gpus/ranks.h"
 
+#include "engine/base/clock.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -136,20 +138,6 @@ static void *follow(void *context)
     return NULL;
 }
 
-static struct timespec from_now(int64_t ns)
-{
-    struct timespec ret;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &ret);
-    ret.tv_sec += (time_t)(ns / 1000000000);
-    ret.tv_nsec += (long)(ns % 1000000000);
-    if (ret.tv_nsec >= 1000000000) {
-        ret.tv_nsec -= 1000000000;
-        ret.tv_sec++;
-    }
-    return ret;
-}
-
 /* A rank that is still out; size: all are back. */
 static uint32_t missing(const struct group *group, bool threads)
 {
@@ -166,7 +154,7 @@ static uint32_t missing(const struct group *group, bool threads)
  * up. */
 static uint32_t await(struct group *group, bool threads, int64_t ns, bool until_failure)
 {
-    struct timespec end = from_now(ns);
+    struct timespec end = clock_after(ns);
     uint32_t out;
     int code = 0;
 

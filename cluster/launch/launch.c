@@ -3,6 +3,8 @@
 
 #include "cluster/program/program.h"
 
+#include "engine/base/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -124,18 +126,10 @@ void launch_signal(const struct child *children, uint32_t count, int number)
             (void)kill(children[i].pid, number);
 }
 
-static double seconds_now(void)
-{
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 bool launch_wait(struct child *children, uint32_t count, double seconds)
 {
     static const struct timespec pause = {0, 5000000};
-    double end = seconds_now() + seconds;
+    double end = clock_seconds() + seconds;
 
     for (;;) {
         uint32_t left = 0;
@@ -145,7 +139,7 @@ bool launch_wait(struct child *children, uint32_t count, double seconds)
             left += runs(&children[i]);
         if (left == 0)
             return true;
-        if (seconds_now() >= end)
+        if (clock_seconds() >= end)
             return false;
         (void)nanosleep(&pause, NULL);
     }

@@ -1,6 +1,8 @@
 /* Strict numbers, spans of a run, and the nearest name. */
 #include "cluster/options/parse.h"
 
+#include "engine/base/array.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
@@ -205,11 +207,6 @@ uint64_t span_gradients(struct span span, uint64_t total, double epoch)
     return (uint64_t)(count + 0.5);
 }
 
-static size_t least(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 static int lower(char c)
 {
     return tolower((unsigned char)c);
@@ -233,7 +230,7 @@ static size_t distance(const char *a, const char *b)
             size_t above = row[j];
             size_t change = corner + (lower(a[i - 1]) != lower(b[j - 1]));
 
-            row[j] = least(least(above, row[j - 1]) + 1, change);
+            row[j] = size_least(size_least(above, row[j - 1]) + 1, change);
             corner = above;
         }
     }

@@ -2,6 +2,7 @@
 #include "cluster/simulate/simulate.h"
 
 #include "cluster/options/parse.h"
+#include "engine/base/array.h"
 #include "engine/base/text_file.h"
 
 #include <stdarg.h>
@@ -271,17 +272,14 @@ struct table {
 static int add_time(struct table *table, uint64_t worker, double seconds,
                     struct gapless_error *error)
 {
-    if (table->count == table->room) {
-        size_t room = table->room == 0 ? 256 : 2 * table->room;
-        struct gapless_batch_time *more = realloc(table->time, room * sizeof *more);
+    struct gapless_batch_time *more =
+        array_room(table->time, &table->room, table->count + 1, sizeof *more);
 
-        if (more == NULL)
-            return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
-                                     "no memory for the batch times of %.150s",
-                                     table->path);
-        table->time = more;
-        table->room = room;
-    }
+    if (more == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                 "no memory for the batch times of %.150s",
+                                 table->path);
+    table->time = more;
     table->time[table->count++] =
         (struct gapless_batch_time){(uint32_t)worker, nanoseconds(seconds)};
     return GAPLESS_OK;

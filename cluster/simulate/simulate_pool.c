@@ -3,6 +3,8 @@
  * go on being computed while the simulation stands still to be measured. */
 #include "cluster/simulate/simulate.h"
 
+#include "engine/base/array.h"
+
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>
@@ -26,15 +28,10 @@ static uint32_t processors(void)
                                            : THREADS_MAX;
 }
 
-static uint32_t least(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 static int thread_open(const struct task *task, enum model_ops ops,
                        struct pool_thread *ret, struct gapless_error *error)
 {
-    uint32_t batch = least(task->sampler.batch, task->sampler.samples);
+    uint32_t batch = u32_least(task->sampler.batch, task->sampler.samples);
     int status;
 
     ret->index = calloc(batch, sizeof *ret->index);
@@ -126,7 +123,7 @@ static void measure_slice(const struct measuring *m, uint32_t slice)
     uint32_t from = slice * SLICE;
     double accuracy = 0.0, loss = 0.0;
 
-    part.test_count = least(part.test_count - from, SLICE);
+    part.test_count = u32_least(part.test_count - from, SLICE);
     part.test_x += (size_t)from * part.features;
     part.test_y += from;
     if (model_evaluate(&task->model, m->pool->thread[m->number].measure, m->params,
@@ -148,7 +145,7 @@ static void *measure_share(void *context)
 /* All slices; a thread that cannot be started is stood in for by this one. */
 static void measure_all(struct pool *pool, const float *params)
 {
-    uint32_t threads = least(pool->threads, pool->slices);
+    uint32_t threads = u32_least(pool->threads, pool->slices);
     struct measuring *share = calloc(threads, sizeof *share);
     struct measuring alone = {.pool = pool, .params = params};
 

@@ -1,6 +1,8 @@
 /* Evaluation in slices of the test set. */
 #include "cluster/task/evaluate.h"
 
+#include "engine/base/clock.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,10 +14,7 @@
 
 double now_seconds(void)
 {
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    return clock_seconds();
 }
 
 /* Processor time of this thread: what the measuring takes from others, however long it

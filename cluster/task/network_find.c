@@ -7,6 +7,8 @@
  */
 #include "cluster/task/network.h"
 
+#include "engine/base/text_file.h"
+
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
@@ -38,18 +40,6 @@ static void add(struct network_links *to, const char *name)
 
 /* ---- sysfs --------------------------------------------------------------- */
 
-static bool first_line(const char *path, char *ret, size_t max)
-{
-    FILE *file = fopen(path, "re");
-    bool good = file != NULL && fgets(ret, (int)max, file) != NULL;
-
-    if (file != NULL)
-        (void)fclose(file);
-    if (good)
-        ret[strcspn(ret, "\n")] = '\0';
-    return good;
-}
-
 /* Calls `each` for every name in a folder; passes over one that is not there. */
 static void each_name(const char *path,
                       void (*each)(const char *path, const char *name, void *context),
@@ -71,7 +61,7 @@ static void see_gid(const char *path, const char *name, void *context)
     char file[512], link[64];
 
     (void)snprintf(file, sizeof file, "%.400s/%.80s", path, name);
-    if (first_line(file, link, sizeof link)) /* of an unused entry it fails */
+    if (text_first_line(file, link, sizeof link)) /* of an unused entry it fails */
         add(context, link);
 }
 
@@ -96,7 +86,8 @@ static void see_interface(const char *path, const char *name, void *context)
     char file[512], text[32];
 
     (void)snprintf(file, sizeof file, "%.400s/%.64s/type", path, name);
-    if (first_line(file, text, sizeof text) && strtol(text, NULL, 10) == ARP_INFINIBAND)
+    if (text_first_line(file, text, sizeof text) &&
+        strtol(text, NULL, 10) == ARP_INFINIBAND)
         add(context, name);
 }
 

@@ -5,6 +5,8 @@
 
 #include "cluster/workloads/conv_loops.h"
 
+#include "engine/base/array.h"
+
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,19 +46,11 @@ static uint32_t chunk_of(const struct model *m, uint32_t stage)
 /* `count` floats of 0 on cache lines of their own. */
 static float *take(size_t count, bool *complete)
 {
-    size_t bytes = (count * sizeof(float) + ALIGN - 1) / ALIGN * ALIGN;
-    float *ret = aligned_alloc(ALIGN, bytes);
+    float *ret = array_zeroed(ALIGN, count * sizeof *ret); /* borders stay so */
 
     if (ret == NULL)
         *complete = false;
-    else
-        memset(ret, 0, bytes); /* borders stay so */
     return ret;
-}
-
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
 }
 
 struct conv *conv_new(const struct model *model, uint32_t batch_max,
@@ -84,9 +78,9 @@ struct conv *conv_new(const struct model *model, uint32_t batch_max,
         size_t chunk = chunk_of(model, i);
 
         chunk = chunk < batch_max ? chunk : batch_max;
-        patches = larger(patches, chunk * image_pixels(from) * image_patch(from));
-        z = larger(z, chunk * image_pixels(from) * to.channels);
-        kernels = larger(kernels, weights);
+        patches = size_most(patches, chunk * image_pixels(from) * image_patch(from));
+        z = size_most(z, chunk * image_pixels(from) * to.channels);
+        kernels = size_most(kernels, weights);
         c->kernels[i] = take(weights, &complete);
         c->picked[i] =
             calloc(batch_max * image_pixels(to), to.channels * sizeof(uint32_t));

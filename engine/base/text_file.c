@@ -168,3 +168,15 @@ int text_file_all(const char *path, const char *what, uint64_t max_bytes, char *
     *ret_bytes = (size_t)got;
     return GAPLESS_OK;
 }
+
+bool text_first_line(const char *path, char *ret, size_t bytes)
+{
+    FILE *in = fopen(path, "re");
+    bool good = in != NULL && fgets(ret, (int)bytes, in) != NULL;
+
+    if (in != NULL)
+        (void)fclose(in);
+    if (good)
+        ret[strcspn(ret, "\n")] = '\0';
+    return good;
+}

@@ -48,4 +48,8 @@ void text_file_close(struct text_file *file);
 int text_file_all(const char *path, const char *what, uint64_t max_bytes, char **ret,
                   size_t *ret_bytes, struct gapless_error *error);
 
+/* The first line of a file of the system (sysfs, procfs), without its end, cut to what
+ * `ret` has room for. False: there is none. */
+bool text_first_line(const char *path, char *ret, size_t bytes);
+
 #endif

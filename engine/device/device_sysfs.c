@@ -4,6 +4,8 @@
  * and what it could do here are the forty lines of way_between. */
 #include "engine/device/device.h"
 
+#include "engine/base/text_file.h"
+
 #include <dirent.h>
 #include <limits.h>
 #include <stdio.h>
@@ -13,24 +15,12 @@
 /* BAR1 of NVIDIA's is the second of the PCI resources. */
 #define BAR1_LINE 1
 
-static bool first_line(const char *path, char *ret, size_t bytes)
-{
-    FILE *in = fopen(path, "re");
-    bool good = in != NULL && fgets(ret, (int)bytes, in) != NULL;
-
-    if (in != NULL)
-        (void)fclose(in);
-    if (good)
-        ret[strcspn(ret, "\n")] = '\0';
-    return good;
-}
-
 static int read_node(const char *folder)
 {
     char path[PATH_MAX + 16], text[32];
 
     (void)snprintf(path, sizeof path, "%s/numa_node", folder);
-    return first_line(path, text, sizeof text) ? (int)strtol(text, NULL, 10) : -1;
+    return text_first_line(path, text, sizeof text) ? (int)strtol(text, NULL, 10) : -1;
 }
 
 /* "0x000000f800000000 0x000000f9ffffffff 0x000000000014220c", one line a resource */
@@ -187,7 +177,7 @@ bool device_peermem(const char *root, char *ret, size_t bytes)
 
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         (void)snprintf(path, sizeof path, "%s/%s", root, places[i].path);
-        if (!first_line(path, version, sizeof version))
+        if (!text_first_line(path, version, sizeof version))
             continue;
         (void)snprintf(ret, bytes, "%s %s", places[i].name, version);
         return true;
@@ -201,7 +191,7 @@ int device_open_module(const char *root)
     char path[PATH_MAX], text[256];
 
     (void)snprintf(path, sizeof path, "%s/proc/driver/nvidia/version", root);
-    if (!first_line(path, text, sizeof text))
+    if (!text_first_line(path, text, sizeof text))
         return -1;
     return strstr(text, "Open Kernel Module") != NULL;
 }

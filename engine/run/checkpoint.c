@@ -2,6 +2,8 @@
  * escapes. */
 #include "engine/run/checkpoint.h"
 
+#include "engine/base/array.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -24,18 +26,15 @@ static void append(struct text *t, const char *format, ...)
 static void append(struct text *t, const char *format, ...)
 {
     va_list list;
+    char *more;
     int n;
 
-    if (t->room - t->used < 1024) {
-        char *more = realloc(t->data, t->room * 2 + 4096);
-
-        if (more == NULL) {
-            t->failed = true;
-            return;
-        }
-        t->data = more;
-        t->room = t->room * 2 + 4096;
+    more = array_room(t->data, &t->room, t->used + 1024, 1);
+    if (more == NULL) {
+        t->failed = true;
+        return;
     }
+    t->data = more;
     va_start(list, format);
     n = vsnprintf(t->data + t->used, t->room - t->used, format, list);
     va_end(list);

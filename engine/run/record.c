@@ -1,5 +1,6 @@
 /* Records: writing and reading. */
 #include "engine/run/record.h"
+#include "engine/base/array.h"
 #include "engine/base/text_file.h"
 
 #include <errno.h>
@@ -281,18 +282,14 @@ static bool read_event(const struct reading *r, struct record_event *ret)
 static int add_event(struct reading *r, const struct record_event *event)
 {
     struct record *record = r->record;
+    struct record_event *events =
+        array_room(record->events, &r->room, record->count + 1, sizeof *events);
 
-    if (record->count == r->room) {
-        size_t room = r->room == 0 ? 1024 : 2 * r->room;
-        struct record_event *events =
-            realloc(record->events, room * sizeof *record->events);
-
-        if (events == NULL)
-            return gapless_error_set(r->error, GAPLESS_NO_MEMORY, 0,
-                                     "no memory for %zu lines of a record", room);
-        record->events = events;
-        r->room = room;
-    }
+    if (events == NULL)
+        return gapless_error_set(r->error, GAPLESS_NO_MEMORY, 0,
+                                 "no memory for %zu lines of a record",
+                                 record->count + 1);
+    record->events = events;
     record->events[record->count++] = *event;
     return GAPLESS_OK;
 }

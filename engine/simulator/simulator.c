@@ -1,6 +1,9 @@
 /* The simulator: a real master, real workers, and a clock that is computed. */
 #include "engine/simulator/simulator.h"
 
+#include "engine/base/array.h"
+#include "engine/base/clock.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -45,10 +48,10 @@ static void release_pushed(struct gapless_simulation *s)
 
 int sim_master(struct gapless_simulation *s, struct gapless_error *error)
 {
-    uint64_t began = jobs_real_ns();
+    uint64_t began = clock_ns();
     int status = gapless_master_run(s->master, 0, error);
 
-    s->master_ns += jobs_real_ns() - began;
+    s->master_ns += clock_ns() - began;
     release_pushed(s);
     if (status != GAPLESS_OK && status != GAPLESS_STOPPED)
         return status;
@@ -165,17 +168,14 @@ static int pushed_add(struct gapless_simulation *s, uint32_t who, float *grad,
                       struct gapless_error *error)
 {
     const struct core_worker *cw = &s->master->core->worker[who];
+    struct sim_pushed *pushed;
 
-    if (s->pushed_count == s->pushed_room) {
-        size_t room = 2 * s->pushed_room + 64;
-        struct sim_pushed *pushed = realloc(s->pushed, room * sizeof *pushed);
-
-        if (pushed == NULL)
-            return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
-                                     "no memory for gradients under way");
-        s->pushed = pushed;
-        s->pushed_room = room;
-    }
+    pushed =
+        array_room(s->pushed, &s->pushed_room, s->pushed_count + 1, sizeof *pushed);
+    if (pushed == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                 "no memory for gradients under way");
+    s->pushed = pushed;
     s->pushed[s->pushed_count++] =
         (struct sim_pushed){who, cw->incarnation, cw->ticket, grad};
     return GAPLESS_OK;
@@ -353,7 +353,7 @@ static int begin(struct gapless_simulation *s, struct gapless_error *error)
 int gapless_simulation_run(struct gapless_simulation *s, uint64_t gradients,
                            struct gapless_error *error)
 {
-    uint64_t began = jobs_real_ns();
+    uint64_t began = clock_ns();
     struct gapless_error reason = {0};
     int status;
 
@@ -366,7 +366,7 @@ int gapless_simulation_run(struct gapless_simulation *s, uint64_t gradients,
     while (status == GAPLESS_OK && !is_over(s) &&
            (gradients == 0 || s->master->core->consumed < gradients))
         status = step(s, &reason);
-    s->spent_ns += jobs_real_ns() - began;
+    s->spent_ns += clock_ns() - began;
     if (status == GAPLESS_STOPPED || (status == GAPLESS_OK && is_over(s)))
         return GAPLESS_STOPPED;
     if (status != GAPLESS_OK) {

@@ -37,7 +37,6 @@ int pace_join(struct sim_pace *pace, uint32_t joined, struct gapless_error *erro
 /* ---- simulator_jobs.c: gradients, by one thread or several --------------- */
 
 /* Real time, for what a simulation costs. */
-uint64_t jobs_real_ns(void);
 
 enum job_state {
     JOB_NONE,

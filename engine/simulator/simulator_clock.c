@@ -10,6 +10,7 @@
  */
 #include "engine/simulator/simulator.h"
 
+#include "engine/base/array.h"
 #include "engine/base/rng.h"
 
 #include <stdlib.h>
@@ -18,7 +19,6 @@
 #define V_MACHINE 0.6
 #define BATCH_NS_DEFAULT 1000000000ull
 #define BATCH_NS_MAX 1e18 /* 30 years, so that times can be added */
-#define ROOM_FIRST 256u
 
 struct machine {
     struct rng rng;
@@ -33,7 +33,7 @@ struct times { /* of one worker: which of config.times */
 struct sim_pace {
     const struct gapless_simulation_config *config;
     struct machine *machine;
-    uint32_t machines_room;
+    size_t machines_room;
     struct times *times; /* by number */
     uint32_t workers_max;
     uint64_t batch_ns;
@@ -129,18 +129,13 @@ void pace_free(struct sim_pace *p)
 
 int pace_join(struct sim_pace *p, uint32_t joined, struct gapless_error *error)
 {
-    struct machine *machine;
+    struct machine *machine =
+        array_room(p->machine, &p->machines_room, joined + 1ull, sizeof *machine);
 
-    if (joined >= p->machines_room) {
-        uint32_t room = joined < 64 ? 64 : 2 * joined;
-
-        machine = realloc(p->machine, room * sizeof *machine);
-        if (machine == NULL)
-            return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
-                                     "no memory for %u simulated workers", room);
-        p->machine = machine;
-        p->machines_room = room;
-    }
+    if (machine == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                 "no memory for %u simulated workers", joined + 1);
+    p->machine = machine;
     machine = &p->machine[joined];
     machine->rng = rng_seed(p->config->seed, joined);
     machine->mean_ns = (double)p->batch_ns;
@@ -180,17 +175,13 @@ int events_add(struct sim_events *events, const struct sim_event *event,
                struct gapless_error *error)
 {
     size_t at = events->count;
+    struct sim_event *heap =
+        array_room(events->heap, &events->room, at + 1, sizeof *heap);
 
-    if (events->count == events->room) {
-        size_t room = events->room == 0 ? ROOM_FIRST : 2 * events->room;
-        struct sim_event *heap = realloc(events->heap, room * sizeof *heap);
-
-        if (heap == NULL)
-            return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
-                                     "no memory for %zu events of a simulation", room);
-        events->heap = heap;
-        events->room = room;
-    }
+    if (heap == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                 "no memory for %zu events of a simulation", at + 1);
+    events->heap = heap;
     events->count++;
     while (at > 0 && before(event, &events->heap[(at - 1) / 2])) {
         events->heap[at] = events->heap[(at - 1) / 2];

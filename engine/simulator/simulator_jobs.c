@@ -11,8 +11,10 @@
  */
 #include "engine/simulator/simulator.h"
 
+#include "engine/base/array.h"
+#include "engine/base/clock.h"
+
 #include <stdlib.h>
-#include <time.h>
 
 struct buffer {
     float *grad;
@@ -35,6 +37,7 @@ struct jobs {
     uint32_t queued; /* jobs in state JOB_QUEUED */
 
     struct buffer *buffer;
+    size_t room; /* of buffer */
     uint32_t buffers, buffers_free;
     uint32_t computing; /* jobs JOB_RUNNING */
 
@@ -46,34 +49,19 @@ struct jobs {
     uint64_t spent_ns;
 };
 
-uint64_t jobs_real_ns(void)
-{
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 /* ---- buffers ------------------------------------------------------------- */
-
-static float *buffer_memory(const struct jobs *j)
-{
-    float *grad = aligned_alloc(64, j->padded * sizeof *grad);
-
-    for (size_t i = 0; grad != NULL && i < j->padded; i++)
-        grad[i] = 0;
-    return grad;
-}
 
 /* NULL: no memory. */
 static float *buffer_more(struct jobs *j)
 {
-    struct buffer *buffer = realloc(j->buffer, (j->buffers + 1) * sizeof *buffer);
+    struct buffer *buffer =
+        array_room(j->buffer, &j->room, j->buffers + 1, sizeof *buffer);
 
     if (buffer == NULL)
         return NULL;
     j->buffer = buffer;
-    buffer[j->buffers] = (struct buffer){.grad = buffer_memory(j), .used = true};
+    buffer[j->buffers] = (struct buffer){
+        .grad = array_zeroed(ARRAY_LINE, j->padded * sizeof(float)), .used = true};
     if (buffer[j->buffers].grad == NULL)
         return NULL;
     return buffer[j->buffers++].grad;
@@ -133,7 +121,7 @@ static bool begin(struct jobs *j, struct job *job, bool needed)
     if (!j->kept)
         job->grad = buffer_take(j, needed);
     else if (job->grad == NULL)
-        job->grad = buffer_memory(j);
+        job->grad = array_zeroed(ARRAY_LINE, j->padded * sizeof(float));
     if (job->grad == NULL)
         return false;
     job->state = JOB_RUNNING;
@@ -146,7 +134,7 @@ static bool begin(struct jobs *j, struct job *job, bool needed)
 static void compute(struct jobs *j, struct job *job, uint32_t thread)
 {
     const struct gapless_simulation_config *c = j->config;
-    uint64_t began = jobs_real_ns();
+    uint64_t began = clock_ns();
     double loss;
 
     (void)pthread_mutex_unlock(&j->lock);
@@ -155,7 +143,7 @@ static void compute(struct jobs *j, struct job *job, uint32_t thread)
     job->loss = loss;
     job->state = JOB_DONE;
     j->computing--;
-    j->spent_ns += jobs_real_ns() - began;
+    j->spent_ns += clock_ns() - began;
 }
 
 static void *help(void *argument)

@@ -12,6 +12,8 @@
  */
 #include "engine/worker/worker.h"
 
+#include "engine/base/array.h"
+
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,12 +22,7 @@
 
 static float *zeros(const struct gapless_worker *w)
 {
-    size_t bytes = w->padded * sizeof(float);
-    float *ret = aligned_alloc(64, bytes);
-
-    if (ret != NULL)
-        memset(ret, 0, bytes);
-    return ret;
+    return array_zeroed(ARRAY_LINE, w->padded * sizeof(float));
 }
 
 /* What the worker keeps itself under some rules. */

@@ -1,6 +1,8 @@
 /* A peer of the shared memory transport taken apart. */
 #include "tests/fault/shm_raw.h"
 
+#include "engine/base/clock.h"
+
 #include <dirent.h>
 #include <poll.h>
 #include <stdio.h>
@@ -89,14 +91,14 @@ struct tp *raw_server(uint32_t peers_max)
 
 struct tp_event raw_event(struct tp *tp, int64_t timeout_ns)
 {
-    uint64_t deadline = shm_now_ns() + (uint64_t)timeout_ns;
+    uint64_t deadline = clock_ns() + (uint64_t)timeout_ns;
     struct tp_event event = {.kind = TP_DONE};
     int count;
 
     do {
         count = raw_t->poll(tp, &event, 1, MS);
         assert_in_range(count, 0, 1);
-    } while (count == 0 && shm_now_ns() < deadline);
+    } while (count == 0 && clock_ns() < deadline);
     return event;
 }
 

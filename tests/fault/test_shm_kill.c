@@ -9,6 +9,8 @@
  *                           shared memory */
 #include "tests/fault/shm_raw.h"
 
+#include "engine/base/clock.h"
+
 #include <dirent.h>
 #include <signal.h>
 #include <stdio.h>
@@ -329,12 +331,12 @@ static void test_kill_server(void **state)
     assert_int_equal(client_put(tp, peer, &cells, 0), GAPLESS_OK);
     assert_int_equal(raw_want(tp, TP_NOTE).note, 0);
     assert_int_equal(kill(server, SIGKILL), 0);
-    killed = shm_now_ns();
-    while (event.kind != TP_DOWN && shm_now_ns() - killed < 10 * (uint64_t)LONG_NS)
+    killed = clock_ns();
+    while (event.kind != TP_DOWN && clock_ns() - killed < 10 * (uint64_t)LONG_NS)
         (void)raw_t->poll(tp, &event, 1, LONG_NS);
     assert_int_equal(event.kind, TP_DOWN);
-    assert_true(pace_within(shm_now_ns() - killed, 0, 1000 * MS));
-    print_message("noticed after %.1f ms\n", (double)(shm_now_ns() - killed) * 1e-6);
+    assert_true(pace_within(clock_ns() - killed, 0, 1000 * MS));
+    print_message("noticed after %.1f ms\n", (double)(clock_ns() - killed) * 1e-6);
     assert_int_equal(client_put(tp, peer, &cells, 1), GAPLESS_PEER_LOST);
     assert_int_equal(((uint32_t *)cells.base)[1], 1);
     (void)end(server);
@@ -387,11 +389,11 @@ static void test_heirs(void **state)
                      GAPLESS_OK);
     assert_int_equal(kill(server, SIGKILL), 0);
     (void)end(server);
-    killed = shm_now_ns();
-    while (event.kind != TP_DOWN && shm_now_ns() - killed < (uint64_t)LONG_NS)
+    killed = clock_ns();
+    while (event.kind != TP_DOWN && clock_ns() - killed < (uint64_t)LONG_NS)
         (void)raw_t->poll(tp, &event, 1, LONG_NS);
     assert_int_equal(event.kind, TP_DOWN);
-    assert_true(pace_within(shm_now_ns() - killed, 0, 1000 * MS));
+    assert_true(pace_within(clock_ns() - killed, 0, 1000 * MS));
     raw_t->close(tp);
     flag_word_publish(&board->stop, 1);
 }
@@ -413,10 +415,10 @@ static void test_stopped_server(void **state)
     assert_int_equal(kill(server, SIGSTOP), 0);
     assert_int_equal(waitpid(server, &status, WUNTRACED), server);
     assert_int_equal(raw_t->open(NULL, &tp, &raw_error), GAPLESS_OK);
-    begin = shm_now_ns();
+    begin = clock_ns();
     assert_int_equal(raw_t->connect(tp, raw_name, 150 * MS, &peer, &raw_error),
                      GAPLESS_TIMEOUT);
-    assert_true(pace_within(shm_now_ns() - begin, 150 * MS, 2000 * MS));
+    assert_true(pace_within(clock_ns() - begin, 150 * MS, 2000 * MS));
     assert_non_null(strstr(raw_error.text, "stopped"));
     assert_int_equal(kill(server, SIGCONT), 0);
     assert_int_equal(raw_t->connect(tp, raw_name, LONG_NS, &peer, &raw_error),

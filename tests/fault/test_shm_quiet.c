@@ -3,8 +3,10 @@
  * allocation per event while the server is busy; next to no processor time while it is
  * not; and more processes than cores do not starve each other. */
 #include "tests/fault/counting.h"
+
 #include "tests/fault/shm_raw.h"
 
+#include "engine/base/clock.h"
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
@@ -135,7 +137,7 @@ static int quiet_server(struct shared_stats *shared_stats)
     }
     flag_word_publish(&shared_stats->listening, 1);
     while (notes < UNCOUNTED + COUNTED) {
-        if (notes >= UNCOUNTED + COUNTED_MIN && shm_now_ns() > end_ns)
+        if (notes >= UNCOUNTED + COUNTED_MIN && clock_ns() > end_ns)
             break;
         count = raw_t->poll(tp, events, 16, long_ns);
         if (count <= 0)
@@ -148,7 +150,7 @@ static int quiet_server(struct shared_stats *shared_stats)
                 continue;
             if (++notes == UNCOUNTED) {
                 counting_start();
-                end_ns = shm_now_ns() + COUNTED_NS;
+                end_ns = clock_ns() + COUNTED_NS;
             }
             while (raw_t->notify(tp, events[i].peer, events[i].note) == GAPLESS_AGAIN)
                 (void)sched_yield();
@@ -258,7 +260,7 @@ static int crowd_client(struct shared_stats *shared_stats)
     struct tp_event event;
     struct tp *tp = NULL;
     volatile uint32_t work = 0;
-    uint64_t end_ns = shm_now_ns() + CROWD_NS;
+    uint64_t end_ns = clock_ns() + CROWD_NS;
     tp_peer peer;
 
     (void)shared_stats;
@@ -266,7 +268,7 @@ static int crowd_client(struct shared_stats *shared_stats)
     if (raw_t->open(NULL, &tp, NULL) != GAPLESS_OK ||
         raw_t->connect(tp, raw_name, LONG_NS, &peer, NULL) != GAPLESS_OK)
         return 1;
-    for (uint32_t i = 0; i < ROUNDS && shm_now_ns() < end_ns; i++) {
+    for (uint32_t i = 0; i < ROUNDS && clock_ns() < end_ns; i++) {
         for (uint32_t j = 0; j < 20000; j++) /* a few us */
             work += j;
         if (raw_t->notify(tp, peer, i) != GAPLESS_OK)
@@ -315,7 +317,7 @@ static void test_crowd(void **state)
 
     (void)state;
     wait_listening(shared_stats);
-    begin = shm_now_ns();
+    begin = clock_ns();
     for (uint32_t i = 0; i < CROWD; i++)
         clients[i] = start(crowd_client, shared_stats);
     for (uint32_t i = 0; i < CROWD; i++)
@@ -324,7 +326,7 @@ static void test_crowd(void **state)
     assert_true(stat_get(&shared_stats->echoes) >= CROWD);
     print_message("%.0f echoes a second, %u clients\n",
                   (double)stat_get(&shared_stats->echoes) /
-                      ((double)(shm_now_ns() - begin) * 1e-9),
+                      ((double)(clock_ns() - begin) * 1e-9),
                   CROWD);
 }
 

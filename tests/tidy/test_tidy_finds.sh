@@ -87,6 +87,7 @@ finds gpu/a.cu 1 '#include "transport/ring.h"' 'gpu must not include transport/r
 finds gpu/a.cuh 4 '// A.\n#ifndef A\n#define A\n#include "transport/ring.h"\n#endif' 'gpu must not include transport/ring.h'
 finds gpu/a.cuh 1 '// A.\nint a;' 'include guard'
 finds gpu/a.cu 1 '#include <vector>' 'no C++ library here'
+finds bench/a.c 1 'clock_gettime(CLOCK_MONOTONIC, &t);' 'engine/base/clock.h has the time'
 finds engine/a.c 1 'int a = m->gpu != NULL;' 'GPUs are behind struct pass_ops'
 finds gpu/a.cu 1 'int a = atoi(b);' 'banned'
 finds gpu/a.cu 1 'printf("x");' 'never prints'

@@ -3,6 +3,8 @@
  */
 #include "transport/shm/shm.h"
 
+#include "engine/base/clock.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -16,12 +18,12 @@
 
 static uint64_t deadline_after(int64_t timeout_ns)
 {
-    return shm_now_ns() + (uint64_t)(timeout_ns < 0 ? SHM_BOUND_NS : timeout_ns);
+    return clock_ns() + (uint64_t)(timeout_ns < 0 ? SHM_BOUND_NS : timeout_ns);
 }
 
 static void nap_until(uint64_t deadline)
 {
-    uint64_t now = shm_now_ns();
+    uint64_t now = clock_ns();
     uint64_t left = now < deadline ? deadline - now : 0;
     struct timespec nap = {.tv_nsec = (long)(left < RETRY_NS ? left : RETRY_NS)};
 
@@ -32,7 +34,7 @@ static void nap_until(uint64_t deadline)
 static void wait_readable(int fd, uint64_t deadline)
 {
     struct pollfd want = {.fd = fd, .events = POLLIN};
-    uint64_t now = shm_now_ns();
+    uint64_t now = clock_ns();
     uint64_t left = now < deadline ? deadline - now : 0;
 
     if (left > (uint64_t)SHM_SLICE_NS)
@@ -87,7 +89,7 @@ static int client_answer(const char *address, int fd, uint64_t deadline,
         status = shm_frame_receive(fd, ret, text, sizeof text - 1);
         if (status != GAPLESS_AGAIN)
             break;
-        if (shm_now_ns() >= deadline)
+        if (clock_ns() >= deadline)
             return gapless_error_set(
                 error, GAPLESS_TIMEOUT, 0,
                 "the master at shm:%.90s is there but did not answer "
@@ -211,7 +213,7 @@ close_fd:
 int shm_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer *ret,
                 struct gapless_error *error)
 {
-    uint64_t start = shm_now_ns();
+    uint64_t start = clock_ns();
     uint64_t deadline = deadline_after(timeout_ns);
     struct sockaddr_un to;
     socklen_t bytes;
@@ -242,12 +244,12 @@ int shm_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer 
         status = client_try(tp, index, address, &to, bytes, deadline, &os, error);
         if (status != GAPLESS_AGAIN)
             break;
-        if (shm_now_ns() >= deadline)
+        if (clock_ns() >= deadline)
             return gapless_error_set(
                 error, GAPLESS_TIMEOUT, os,
                 "no master at shm:%.80s in %.1f s; start it, or check name and user (a "
                 "container needs the host's network namespace, or a socket path)",
-                address, (double)(shm_now_ns() - start) * 1e-9);
+                address, (double)(clock_ns() - start) * 1e-9);
         nap_until(deadline);
     }
     if (status == GAPLESS_OK)
@@ -290,7 +292,7 @@ int shm_window(struct tp *tp, tp_peer index, uint32_t window, int64_t timeout_ns
                 "%u control messages wait: poll, then ask again for "
                 "window %u",
                 (unsigned)tp->mail_count, (unsigned)window);
-        if (shm_now_ns() >= deadline)
+        if (clock_ns() >= deadline)
             return gapless_error_set(error, GAPLESS_TIMEOUT, 0,
                                      "the master did not grant window %u in time",
                                      (unsigned)window);

@@ -13,6 +13,8 @@
  */
 #include "transport/shm/shm.h"
 
+#include "engine/base/clock.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -126,7 +128,7 @@ static void door_accept(struct tp *tp)
         }
         pending_conn->fd = fd;
         pending_conn->ready = false;
-        pending_conn->deadline_ns = shm_now_ns() + GREET_NS;
+        pending_conn->deadline_ns = clock_ns() + GREET_NS;
         if (!shm_trusted(fd))
             pending_conn_refuse(tp, pending_conn, GAPLESS_REFUSED,
                                 "the master belongs to another user");
@@ -137,7 +139,7 @@ static void door_accept(struct tp *tp)
      * be ready all the time; door_tidy looks again after a pause. */
     (void)door_watch(tp, EPOLL_CTL_DEL, tp->listen_fd, 0);
     tp->listening = false;
-    tp->listen_ns = shm_now_ns() + PAUSE_MS * UINT64_C(1000000);
+    tp->listen_ns = clock_ns() + PAUSE_MS * UINT64_C(1000000);
 }
 
 /* ---- peer slots ---------------------------------------------------------- */
@@ -255,7 +257,7 @@ static void peer_slot_pending_conns(struct tp *tp)
 /* Whatever waits for time to pass. True: look again after a pause. */
 static bool door_tidy(struct tp *tp)
 {
-    uint64_t now = shm_now_ns();
+    uint64_t now = clock_ns();
     bool again;
 
     shm_post_gone(tp);

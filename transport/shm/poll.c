@@ -13,6 +13,8 @@
  */
 #include "transport/shm/shm.h"
 
+#include "engine/base/clock.h"
+
 #include <limits.h>
 #include <linux/futex.h>
 #include <poll.h>
@@ -479,8 +481,8 @@ int shm_poll(struct tp *tp, struct tp_event *events, int max, int64_t timeout_ns
     count = poll_look(tp, events, max);
     if (count > 0)
         return count;
-    start = shm_now_ns();
-    for (now = start;; now = shm_now_ns()) {
+    start = clock_ns();
+    for (now = start;; now = clock_ns()) {
         if (count == 0 && now - tp->swept_ns >= (uint64_t)SHM_SLICE_NS) {
             poll_sweep(tp, now);
             count = poll_look(tp, events, max);

@@ -10,6 +10,9 @@
  */
 #include "transport/shm/shm.h"
 
+#include "engine/base/array.h"
+#include "engine/base/clock.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,10 +82,9 @@ static int shm_open(const struct tp_config *given, struct tp **ret,
     status = config_check(given, &config, error);
     if (status != GAPLESS_OK)
         return status;
-    tp = aligned_alloc(RING_LINE, sizeof *tp);
+    tp = array_zeroed(RING_LINE, sizeof *tp);
     if (tp == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory to open shm");
-    memset(tp, 0, sizeof *tp);
     tp->config = config;
     tp->regions.entry_bytes = sizeof(struct shm_region);
     tp->doorbell_fd = tp->epoll_fd = tp->listen_fd = tp->stop_fd = -1;
@@ -360,7 +362,7 @@ static int shm_notify(struct tp *tp, tp_peer peer, uint32_t note)
 static uint64_t shm_now(struct tp *tp)
 {
     (void)tp;
-    return shm_now_ns();
+    return clock_ns();
 }
 
 /* ---- looking at it ------------------------------------------------------- */

@@ -220,8 +220,6 @@ struct tp {
 
 /* ---- fd.c ---------------------------------------------------------------- */
 
-uint64_t shm_now_ns(void);
-
 /* Zeroed memory without a name that can neither shrink nor grow, its pages present. */
 int shm_memory_new(const char *name, size_t bytes, int *ret_fd, void **ret_base,
                    struct gapless_error *error);

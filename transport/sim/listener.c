@@ -3,6 +3,8 @@
  * so that connect waits for it in real time, in short naps. */
 #include "transport/sim/world.h"
 
+#include "engine/base/clock.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -261,7 +263,7 @@ static int connect_begin(struct tp *tp, const char *address, uint32_t *ret,
 int sim_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer *ret,
                 struct gapless_error *error)
 {
-    uint64_t start = sim_real_ns();
+    uint64_t start = clock_ns();
     uint64_t bound = (uint64_t)(timeout_ns < 0 ? SIM_BOUND_NS : timeout_ns);
     uint64_t deadline = sim_later(start, bound);
     uint32_t index = 0;
@@ -278,17 +280,17 @@ int sim_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer 
         sim_names_unlock();
         if (status != GAPLESS_AGAIN)
             break;
-        if (sim_real_ns() >= deadline && there)
+        if (clock_ns() >= deadline && there)
             return gapless_error_set(
                 error, GAPLESS_TIMEOUT, 0,
                 "the master at %s:%s had no peer slot free in time: it does not poll",
                 name_of(tp), address);
-        if (sim_real_ns() >= deadline)
+        if (clock_ns() >= deadline)
             return gapless_error_set(
                 error, GAPLESS_TIMEOUT, 0,
                 "no master at %s:%s in %.1f s; one of this same process must listen "
                 "there (processes meet over shm:)",
-                name_of(tp), address, (double)(sim_real_ns() - start) * 1e-9);
+                name_of(tp), address, (double)(clock_ns() - start) * 1e-9);
         sim_nap_until(deadline);
     }
     if (status == GAPLESS_OK)

@@ -8,6 +8,8 @@
  */
 #include "transport/sim/world.h"
 
+#include "engine/base/clock.h"
+
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -15,17 +17,9 @@
 
 #define NAP_NS UINT64_C(1000000)
 
-uint64_t sim_real_ns(void)
-{
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
-}
-
 void sim_nap_until(uint64_t deadline_ns)
 {
-    uint64_t now = sim_real_ns();
+    uint64_t now = clock_ns();
     uint64_t left = now < deadline_ns ? deadline_ns - now : 0;
     struct timespec nap = {.tv_nsec = (long)(left < NAP_NS ? left : NAP_NS)};
 
@@ -283,7 +277,7 @@ int sim_window(struct tp *tp, tp_peer index, uint32_t window, int64_t timeout_ns
                struct tp_region *ret, struct gapless_error *error)
 {
     uint64_t bound = (uint64_t)(timeout_ns < 0 ? SIM_BOUND_NS : timeout_ns);
-    uint64_t deadline = sim_later(sim_real_ns(), bound);
+    uint64_t deadline = sim_later(clock_ns(), bound);
     bool driven;
     int status;
 
@@ -298,7 +292,7 @@ int sim_window(struct tp *tp, tp_peer index, uint32_t window, int64_t timeout_ns
             return status;
         /* A grant takes no virtual time, so only another thread can still make it; not
          * so where one thread drives everything. */
-        if (driven || sim_real_ns() >= deadline)
+        if (driven || clock_ns() >= deadline)
             return gapless_error_set(error, GAPLESS_TIMEOUT, 0,
                                      "the master did not grant window %u in time",
                                      (unsigned)window);

@@ -2,6 +2,8 @@
  * of heaps. Read world.h first. */
 #include "transport/sim/world.h"
 
+#include "engine/base/array.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -151,17 +153,11 @@ static void waiting_fix(struct sim_world *root, struct tp *tp)
 bool sim_queue_room(struct tp *tp, size_t more)
 {
     size_t want = tp->item_count + tp->item_kept + more;
-    struct sim_item *items;
+    struct sim_item *items = array_room(tp->items, &tp->item_max, want, sizeof *items);
 
-    if (want <= tp->item_max)
-        return true;
-    want = want < 8 ? 8 : want * 2;
-    items = realloc(tp->items, want * sizeof *items);
-    if (items == NULL)
-        return false;
-    tp->items = items;
-    tp->item_max = want;
-    return true;
+    if (items != NULL)
+        tp->items = items;
+    return want == 0 || items != NULL;
 }
 
 void sim_queue_add(struct sim_world *root, struct tp *tp, const struct sim_item *item)
@@ -256,17 +252,12 @@ void sim_world_release(struct sim_world *world)
 static bool waiting_room(struct sim_world *root, size_t more)
 {
     size_t want = root->endpoints + more;
-    struct tp **waiting;
+    struct tp **waiting =
+        array_room(root->waiting, &root->waiting_max, want, sizeof *waiting);
 
-    if (want <= root->waiting_max)
-        return true;
-    want = want * 2 + 6;
-    waiting = realloc(root->waiting, want * sizeof *waiting);
-    if (waiting == NULL)
-        return false;
-    root->waiting = waiting;
-    root->waiting_max = want;
-    return true;
+    if (waiting != NULL)
+        root->waiting = waiting;
+    return want == 0 || waiting != NULL;
 }
 
 /* Two worlds become one; the clock of neither goes back. */

@@ -247,7 +247,6 @@ void sim_release_over(struct tp *tp);
 
 /* ---- poll.c -------------------------------------------------------------- */
 
-uint64_t sim_real_ns(void);
 /* Real time, for what only another thread can do. */
 void sim_nap_until(uint64_t deadline_ns);
 /* With the root locked; it is given up meanwhile, so look at everything again. False:

@@ -12,6 +12,9 @@
  */
 #include "transport/verbs/verbs.h"
 
+#include "engine/base/array.h"
+#include "engine/base/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -460,10 +463,9 @@ static int loop_fill(struct tp *tp, struct verbs_nic *nic, struct verbs_loopback
     };
 
     errno = 0;
-    loop->bounce = aligned_alloc(PAGE, TP_LOOPBACK_MAX);
+    loop->bounce = array_zeroed(PAGE, TP_LOOPBACK_MAX);
     if (loop->bounce == NULL)
         return ENOMEM;
-    memset(loop->bounce, 0, TP_LOOPBACK_MAX);
     loop->mr = ibv_reg_mr(nic->pd, loop->bounce, TP_LOOPBACK_MAX,
                           IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ |
                               IBV_ACCESS_REMOTE_WRITE);
@@ -547,7 +549,7 @@ static int move(struct tp *tp, struct verbs_nic *nic, const struct verbs_part *p
                              .sg_list = &sge,
                              .num_sge = 1,
                              .send_flags = IBV_SEND_SIGNALED};
-    uint64_t end = verbs_now_ns() + BOUND_NS;
+    uint64_t end = clock_ns() + BOUND_NS;
     struct ibv_send_wr *bad = NULL;
     struct ibv_wc wc;
     uint32_t looks = 0;
@@ -562,7 +564,7 @@ static int move(struct tp *tp, struct verbs_nic *nic, const struct verbs_part *p
         return gapless_error_set(error, GAPLESS_SYSTEM, failed < 0 ? -failed : failed,
                                  "a trial of %s cannot be posted",
                                  ibv_get_device_name(nic->context->device));
-    while (count == 0 && (++looks % LOOKS != 0 || verbs_now_ns() < end)) {
+    while (count == 0 && (++looks % LOOKS != 0 || clock_ns() < end)) {
         count = ibv_poll_cq(nic->loop->cq, 1, &wc);
         if (looks > 64 * LOOKS && looks % LOOKS == 1)
             (void)sched_yield();

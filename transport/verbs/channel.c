@@ -8,6 +8,9 @@
  */
 #include "transport/verbs/verbs.h"
 
+#include "engine/base/array.h"
+#include "engine/base/clock.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,11 +20,6 @@
 #define SENDS (VERBS_FRAMES + VERBS_SPARE)
 /* Behind the frames, what a keepalive reads. */
 #define SCRATCH 64u
-
-static uint32_t least(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
 
 void verbs_channel_needs(const struct tp *tp, const struct ibv_device_attr *attr,
                          uint32_t *ret_receives, uint32_t *ret_depth)
@@ -33,8 +31,8 @@ void verbs_channel_needs(const struct tp *tp, const struct ibv_device_attr *attr
     uint32_t depth = tp->role == VERBS_CLIENT ? CLIENT_DEPTH
                                               : notes + VERBS_FRAMES + 2 * VERBS_SPARE;
 
-    *ret_receives = least(most, notes + VERBS_FRAMES + VERBS_SPARE);
-    *ret_depth = least(most, depth);
+    *ret_receives = u32_least(most, notes + VERBS_FRAMES + VERBS_SPARE);
+    *ret_depth = u32_least(most, depth);
 }
 
 struct verbs_channel *verbs_channel_new(struct tp *tp)
@@ -81,7 +79,7 @@ static int channel_buffers(struct verbs_channel *channel, struct gapless_error *
     size_t bytes = (size_t)(channel->receives + SENDS) * VERBS_FRAME_BYTES + SCRATCH;
     uint32_t i;
 
-    channel->frames = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+    channel->frames = array_zeroed(4096, bytes);
     channel->spare_frame = calloc(SENDS, sizeof *channel->spare_frame);
     channel->sent = calloc(channel->depth, sizeof *channel->sent);
     channel->grant = calloc(channel->tp->config.windows_max, sizeof *channel->grant);
@@ -90,7 +88,6 @@ static int channel_buffers(struct verbs_channel *channel, struct gapless_error *
         channel->sent == NULL || channel->grant == NULL || channel->text == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory for a connection");
-    memset(channel->frames, 0, bytes);
     for (i = 0; i < SENDS; i++)
         channel->spare_frame[i] = (uint16_t)i;
     channel->spare_frames = SENDS;
@@ -131,7 +128,7 @@ static int channel_pair(struct verbs_channel *channel, struct gapless_error *err
             ibv_get_device_name(channel->nic->context->device),
             channel->nic->attr.max_qp);
     channel->qp = channel->id->qp;
-    channel->inline_max = least(attr.cap.max_inline_data, VERBS_INLINE);
+    channel->inline_max = u32_least(attr.cap.max_inline_data, VERBS_INLINE);
     return GAPLESS_OK;
 }
 
@@ -194,7 +191,7 @@ void verbs_channel_end(struct verbs_channel *channel,
         (void)ibv_modify_qp(channel->qp, &attr, IBV_QP_STATE);
     }
     verbs_channel_state(channel, CHANNEL_ENDING);
-    channel->deadline_ns = verbs_now_ns() + VERBS_DRAIN_NS;
+    channel->deadline_ns = clock_ns() + VERBS_DRAIN_NS;
     verbs_last(channel);
 }
 
@@ -374,7 +371,7 @@ static void peer_bye(struct verbs_peer *peer)
 static void peer_flush(struct verbs_peer *peer)
 {
     struct tp *tp = peer->channel[0]->tp;
-    uint64_t end = verbs_now_ns() + VERBS_FLUSH_NS;
+    uint64_t end = clock_ns() + VERBS_FLUSH_NS;
     bool busy = true;
     uint32_t i;
 
@@ -382,7 +379,7 @@ static void peer_flush(struct verbs_peer *peer)
         if (peer->channel[i] != NULL && peer->channel[i]->state == CHANNEL_LIVE &&
             peer->channel[i]->sent_count > 0)
             verbs_keepalive(peer->channel[i], 0);
-    while (busy && verbs_now_ns() < end) {
+    while (busy && clock_ns() < end) {
         busy = false;
         (void)verbs_drain(tp, 64);
         for (i = 0; i < peer->channel_count; i++)

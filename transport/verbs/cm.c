@@ -3,6 +3,8 @@
  * manager's may be a minute). */
 #include "transport/verbs/verbs.h"
 
+#include "engine/base/clock.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -176,7 +178,7 @@ static void on_request(struct tp *tp, struct rdma_cm_id *id,
     channel->id = id;
     id->context = channel;
     verbs_channel_state(channel, CHANNEL_MAKING);
-    channel->deadline_ns = verbs_now_ns() + VERBS_GREET_NS;
+    channel->deadline_ns = clock_ns() + VERBS_GREET_NS;
     verbs_address_text(rdma_get_peer_addr(id), channel->name, sizeof channel->name);
     if (!device_allowed(tp, id) || verbs_channel_open(channel, &reason) != GAPLESS_OK) {
         struct verbs_request answer = {.magic = VERBS_MAGIC,
@@ -309,7 +311,7 @@ static int await(const struct attempt *a, struct verbs_channel *channel,
                  enum rdma_cm_event_type wanted, const char *late)
 {
     while (channel->event < 0) {
-        uint64_t now = verbs_now_ns();
+        uint64_t now = clock_ns();
 
         if (now >= a->end_ns)
             return too_late(a, late);
@@ -325,7 +327,7 @@ static int await(const struct attempt *a, struct verbs_channel *channel,
 
 static int milliseconds(const struct attempt *a)
 {
-    uint64_t now = verbs_now_ns();
+    uint64_t now = clock_ns();
 
     return now >= a->end_ns ? 1 : (int)((a->end_ns - now) / 1000000) + 1;
 }
@@ -380,7 +382,7 @@ static int shake_hands(const struct attempt *a, struct verbs_channel *channel,
         return gapless_error_set(a->reason, GAPLESS_TIMEOUT, 0,
                                  "the greeting to %s cannot be sent", a->to->text);
     while (channel->state != CHANNEL_LIVE) {
-        uint64_t now = verbs_now_ns();
+        uint64_t now = clock_ns();
 
         if (channel->state == CHANNEL_ENDING) {
             *a->reason = channel->refusal;
@@ -479,7 +481,7 @@ static struct verbs_peer *peer_slot_wait(struct tp *tp, uint64_t end_ns)
                 return &tp->peers[i];
             leaving = leaving || !tp->peers[i].up || tp->peers[i].ending;
         }
-        if (!leaving || verbs_now_ns() >= end_ns)
+        if (!leaving || clock_ns() >= end_ns)
             return NULL;
         verbs_pause(tp, STEP_NS / 10);
     }
@@ -501,7 +503,7 @@ int verbs_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_pee
                   struct gapless_error *error)
 {
     uint64_t bound = timeout_ns < 0 ? UINT64_C(1000000000) : (uint64_t)timeout_ns;
-    uint64_t end = verbs_now_ns() + bound, now;
+    uint64_t end = clock_ns() + bound, now;
     struct verbs_address to[VERBS_LISTENERS];
     struct gapless_error reason = {0}, last = {0};
     struct verbs_peer *peer;
@@ -523,11 +525,11 @@ int verbs_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_pee
                                  "they are all made",
                                  tp->config.peers_max);
     (void)gapless_error_set(&reason, GAPLESS_TIMEOUT, 0, "no time was given");
-    for (now = verbs_now_ns(); now < end; now = verbs_now_ns()) {
+    for (now = clock_ns(); now < end; now = clock_ns()) {
         status = connect_once(tp, peer, to, addresses, channels_wanted(tp, addresses),
                               end - now < ATTEMPT_NS ? end : now + ATTEMPT_NS, &last);
         /* That the bound cut the last attempt short says less than earlier ones. */
-        if (verbs_now_ns() < end || !reported)
+        if (clock_ns() < end || !reported)
             reason = last;
         reported = true;
         if (status == GAPLESS_OK) {

@@ -11,6 +11,8 @@
  */
 #include "transport/verbs/verbs.h"
 
+#include "engine/base/clock.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -492,7 +494,7 @@ int verbs_window(struct tp *tp, tp_peer index, uint32_t window, int64_t timeout_
                  struct tp_region *ret, struct gapless_error *error)
 {
     uint64_t bound = timeout_ns < 0 ? UINT64_C(1000000000) : (uint64_t)timeout_ns;
-    uint64_t began = verbs_now_ns();
+    uint64_t began = clock_ns();
     const struct verbs_grant *grant;
     struct verbs_peer *peer;
 
@@ -511,7 +513,7 @@ int verbs_window(struct tp *tp, tp_peer index, uint32_t window, int64_t timeout_
         grant = grant_whole(peer, window);
         if (grant != NULL)
             return window_make(tp, index, window, grant, ret, error);
-        if (verbs_now_ns() - began >= bound)
+        if (clock_ns() - began >= bound)
             return gapless_error_set(
                 error, GAPLESS_TIMEOUT, 0, "%s did not grant window %u within %.3f s",
                 peer->channel[0]->name, window, 1e-9 * (double)bound);

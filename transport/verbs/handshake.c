@@ -3,6 +3,9 @@
  * they know the run's token. */
 #include "transport/verbs/verbs.h"
 
+#include "engine/base/array.h"
+#include "engine/base/clock.h"
+
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,11 +38,6 @@ static uint32_t notes_room(const struct verbs_channel *channel)
     return channel->receives - VERBS_FRAMES - VERBS_SPARE;
 }
 
-static uint32_t least(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 int verbs_handshake_start(struct verbs_channel *channel, uint64_t session,
                           uint32_t number, uint32_t channels)
 {
@@ -69,7 +67,7 @@ static void refuse(struct verbs_channel *channel, const struct gapless_error *re
     memcpy(frame.as.refuse.text, reason->text, sizeof frame.as.refuse.text - 1);
     if (verbs_frame_send(channel, &frame, false) == GAPLESS_OK) {
         verbs_channel_state(channel, CHANNEL_LEAVING);
-        channel->deadline_ns = verbs_now_ns() + VERBS_FLUSH_NS;
+        channel->deadline_ns = clock_ns() + VERBS_FLUSH_NS;
         channel->refusal = *reason;
     } else {
         verbs_channel_end(channel, reason);
@@ -120,7 +118,7 @@ static void welcome(struct verbs_channel *channel, struct verbs_peer *peer,
     frame.as.welcome = (struct verbs_welcome){.session = peer->session,
                                               .notes_max = notes_room(channel),
                                               .windows_max = tp->config.windows_max};
-    channel->notes_may = least(channel->hello.notes_max, notes_room(channel));
+    channel->notes_may = u32_least(channel->hello.notes_max, notes_room(channel));
     channel->notes_batch = (notes_room(channel) + 2) / 3;
     channel->frames_may = VERBS_FRAMES;
     channel->peer = peer;
@@ -165,7 +163,8 @@ static void peer_slot(struct verbs_channel *channel)
         peer->channel_count = channel->hello.channels;
         peer->next_channel = 0;
         peer->note_in = peer->note_out = peer->early_count = 0;
-        peer->windows_max = least(channel->hello.windows_max, tp->config.windows_max);
+        peer->windows_max =
+            u32_least(channel->hello.windows_max, tp->config.windows_max);
         welcome(channel, peer, 0);
         return;
     }
@@ -268,10 +267,10 @@ static void on_welcome(struct verbs_channel *channel,
                        const struct verbs_welcome *welcome)
 {
     channel->notes_may = welcome->notes_max;
-    channel->notes_batch = (least(welcome->notes_max, notes_room(channel)) + 2) / 3;
+    channel->notes_batch = (u32_least(welcome->notes_max, notes_room(channel)) + 2) / 3;
     channel->frames_may = VERBS_FRAMES;
     channel->peer->windows_max =
-        least(welcome->windows_max, channel->tp->config.windows_max);
+        u32_least(welcome->windows_max, channel->tp->config.windows_max);
     if (channel->number == 0)
         channel->peer->session = welcome->session;
     if (channel->notes_may == 0)

@@ -1,6 +1,8 @@
 /* The verbs transport: completions become events. */
 #include "transport/verbs/verbs.h"
 
+#include "engine/base/clock.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <sched.h>
@@ -500,10 +502,10 @@ static void sleep_for(struct tp *tp, uint64_t ns)
 
 void verbs_pause(struct tp *tp, uint64_t ns)
 {
-    manage(tp, verbs_now_ns());
+    manage(tp, clock_ns());
     if (verbs_drain(tp, 4 * BATCH) == 0)
         sleep_for(tp, ns);
-    manage(tp, verbs_now_ns());
+    manage(tp, clock_ns());
 }
 
 static void texts_forget(struct tp *tp)
@@ -533,7 +535,7 @@ static bool look(struct tp *tp, uint32_t times)
 
 static void wait_events(struct tp *tp, uint64_t bound_ns)
 {
-    uint64_t began = verbs_now_ns(), now = began;
+    uint64_t began = clock_ns(), now = began;
 
     for (;;) {
         if (now - tp->looked_ns >= MANAGE_NS || tp->busy_channels > 0)
@@ -542,12 +544,12 @@ static void wait_events(struct tp *tp, uint64_t bound_ns)
             return;
         if (now - began >= tp->config.spin_ns) {
             sleep_for(tp, bound_ns - (now - began));
-            now = verbs_now_ns();
+            now = clock_ns();
             manage(tp, now);
             if (tp->out_count > 0)
                 return;
         } else {
-            now = verbs_now_ns();
+            now = clock_ns();
         }
     }
 }
@@ -568,7 +570,7 @@ int verbs_poll(struct tp *tp, struct tp_event *events, int max, int64_t timeout_
         (void)look(tp, bound > 0 ? LOOKS : 1);
         if (++tp->looks % POLLS == 0 ||
             (tp->out_count == 0 && bound == 0 && tp->looks % 4 == 0))
-            manage(tp, verbs_now_ns());
+            manage(tp, clock_ns());
         if (tp->out_count == 0 && bound > 0)
             wait_events(tp, bound);
     }

@@ -9,6 +9,8 @@
  */
 #include "transport/verbs/verbs.h"
 
+#include "engine/base/array.h"
+
 #include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
@@ -301,19 +303,14 @@ struct transfer {
     uint32_t pieces; /* left */
 };
 
-static size_t least(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Bytes of the next request: no more than a message may have, in one part on either
  * side. */
 static size_t piece_bytes(const struct transfer *t)
 {
-    size_t bytes = least(t->end - t->at, t->channel->nic->piece);
+    size_t bytes = size_least(t->end - t->at, t->channel->nic->piece);
 
-    bytes = least(bytes, t->near->offset + t->near->bytes - t->at);
-    return least(bytes, (size_t)(t->remote->offset + t->remote->bytes) - t->at);
+    bytes = size_least(bytes, t->near->offset + t->near->bytes - t->at);
+    return size_least(bytes, (size_t)(t->remote->offset + t->remote->bytes) - t->at);
 }
 
 static void piece_step(struct transfer *t, size_t bytes)

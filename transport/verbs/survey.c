@@ -1,6 +1,7 @@
 /* The verbs transport, for people: what this machine has, and how a peer is reached. */
 #include "transport/verbs/verbs.h"
 
+#include "engine/base/text_file.h"
 #include "engine/base/text_page.h"
 
 #include <errno.h>
@@ -10,18 +11,6 @@
 #define GIDS_SHOWN 64
 
 /* ---- what this machine has ----------------------------------------------- */
-
-static bool first_line(const char *path, char *ret, int bytes)
-{
-    FILE *in = fopen(path, "r");
-    bool good = in != NULL && fgets(ret, bytes, in) != NULL;
-
-    if (in != NULL)
-        (void)fclose(in);
-    if (good)
-        ret[strcspn(ret, "\n")] = '\0';
-    return good;
-}
 
 static const char *port_state(enum ibv_port_state state)
 {
@@ -63,12 +52,12 @@ static void show_gids(struct text_page *page, struct ibv_context *context,
         (void)snprintf(path, sizeof path,
                        "/sys/class/infiniband/%s/ports/%u/gid_attrs/types/%d", device,
                        port, i);
-        if (!first_line(path, type, sizeof type))
+        if (!text_first_line(path, type, sizeof type))
             (void)snprintf(type, sizeof type, "?");
         (void)snprintf(path, sizeof path,
                        "/sys/class/infiniband/%s/ports/%u/gid_attrs/ndevs/%d", device,
                        port, i);
-        if (!first_line(path, net, sizeof net))
+        if (!text_first_line(path, net, sizeof net))
             (void)snprintf(net, sizeof net, "no interface");
         text_add(page, "    gid %d: %s  %s  %s\n", i, text + 1, type, net);
     }
@@ -88,7 +77,7 @@ static void show_device(struct text_page *page, struct ibv_device *device)
     }
     (void)snprintf(path, sizeof path, "/sys/class/infiniband/%s/device/numa_node",
                    name);
-    if (!first_line(path, node, sizeof node))
+    if (!text_first_line(path, node, sizeof node))
         (void)snprintf(node, sizeof node, "none");
     if (ibv_query_device(context, &attr) != 0) {
         text_add(page, "%s: does not tell its limits\n", name);

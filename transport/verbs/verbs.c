@@ -1,12 +1,13 @@
 /* The verbs transport: opening and closing an endpoint, and the table. */
 #include "transport/verbs/verbs.h"
 
+#include "engine/base/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define NOTES_MAX (1u << 20)
@@ -14,14 +15,6 @@
 #define PEERS_MAX 60000u
 #define TOKEN_MIN 16u
 #define TOKEN_MAX 4096u
-
-uint64_t verbs_now_ns(void)
-{
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
-}
 
 struct verbs_peer *verbs_peer_at(struct tp *tp, tp_peer peer)
 {
@@ -172,9 +165,9 @@ static void texts_free(struct tp *tp)
 /* Lets the other sides hear of the end. */
 static void linger(struct tp *tp)
 {
-    uint64_t end = verbs_now_ns() + VERBS_LINGER_NS;
+    uint64_t end = clock_ns() + VERBS_LINGER_NS;
 
-    while (tp->busy_channels > 0 && verbs_now_ns() < end)
+    while (tp->busy_channels > 0 && clock_ns() < end)
         verbs_pause(tp, VERBS_LINGER_NS / 50);
 }
 
@@ -233,7 +226,7 @@ static void verbs_count(struct tp *tp, struct tp_counters *ret)
 static uint64_t verbs_now(struct tp *tp)
 {
     (void)tp;
-    return verbs_now_ns();
+    return clock_ns();
 }
 
 const struct transport transport_verbs = {

@@ -298,7 +298,6 @@ struct tp {
 };
 
 /* ---- verbs.c ------------------------------------------------------------- */
-uint64_t verbs_now_ns(void);
 struct verbs_peer *verbs_peer_at(struct tp *tp, tp_peer peer);
 
 /* ---- memory.c ------------------------------------------------------------ */
