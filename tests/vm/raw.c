@@ -8,6 +8,7 @@
  * in a slot that another one has by then.
  */
 #include "tests/pace.h"
+#include "engine/base/clock.h"
 #include "transport/verbs/verbs.h"
 
 #include <pthread.h>
@@ -70,9 +71,9 @@ static struct tp *end_open(uint32_t peers)
 /* The next event of a kind; others are passed over. False: none in time. */
 static bool next(struct tp *tp, enum tp_event_kind kind, struct tp_event *ret)
 {
-    uint64_t end = verbs_now_ns() + (uint64_t)PATIENCE_NS;
+    uint64_t end = clock_ns() + (uint64_t)PATIENCE_NS;
 
-    while (verbs_now_ns() < end)
+    while (clock_ns() < end)
         if (t->poll(tp, ret, 1, 10000000) == 1 && ret->kind == kind)
             return true;
     return false;
@@ -136,10 +137,10 @@ static int raw_post(struct client *c, const struct raw *raw)
 static enum ibv_wc_status raw_end(struct client *c)
 {
     struct verbs_channel *channel = c->tp->peers[c->to_server].channel[0];
-    uint64_t end = verbs_now_ns() + (uint64_t)PATIENCE_NS;
+    uint64_t end = clock_ns() + (uint64_t)PATIENCE_NS;
     struct ibv_wc wc;
 
-    while (verbs_now_ns() < end)
+    while (clock_ns() < end)
         if (ibv_poll_cq(channel->nic->cq[channel->queue], 1, &wc) == 1 &&
             wc.wr_id == UINT64_MAX)
             return wc.status;
