@@ -41,10 +41,9 @@ template <element_fn *AHEAD, element_fn *CORRECT, element_fn *MOVE>
 DEVICE_FN void four_update(struct four *x, const struct step_scalars *k, float gate,
                            float4 *gap_sq, float4 *step_sq)
 {
-#define LANE(c)                                                                        \
+#define ELEMENT(c)                                                                     \
     do {                                                                               \
-        struct element e = {x->theta.c, x->own.c, x->all.c, x->stat.c, x->sent.c,      \
-                            x->grad.c,  0.0f,     gate,     0.0f};                     \
+        struct element e = FOUR_ELEMENT(*x, c, gate);                                  \
         AHEAD(&e, k);                                                                  \
         CORRECT(&e, k);                                                                \
         float moved = e.theta - e.sent;                                                \
@@ -54,11 +53,8 @@ DEVICE_FN void four_update(struct four *x, const struct step_scalars *k, float g
         x->theta.c = e.theta, x->own.c = e.own, x->all.c = e.all;                      \
         x->stat.c = e.stat, x->sent.c = e.sent;                                        \
     } while (0)
-    LANE(x);
-    LANE(y);
-    LANE(z);
-    LANE(w);
-#undef LANE
+    FOUR_EACH(ELEMENT);
+#undef ELEMENT
 }
 
 /* Sums of a launch that has none. */
@@ -106,9 +102,9 @@ DEVICE_FN void apply_all(const struct apply_work *work)
     unsigned filled = 0;
 
 #pragma unroll 1
-    for (size_t stretch = blockIdx.x; stretch < stretches; stretch += gridDim.x) {
-        struct group g = group_of(stretch * SUM_STRETCH_ELEMENTS + EACH * threadIdx.x,
-                                  0, work->n, work->aligned);
+    EACH_STRETCH(stretch, stretches)
+    {
+        struct group g = group_here(stretch, work->n, work->aligned);
         struct four x = four_zero();
 
         four_load(&work->at[0], g, READS & STAY, &x);

@@ -63,18 +63,14 @@ DEVICE_FN void block_fill(const struct block_work *work, size_t begin, size_t en
         float4 product;
 
         four_load(&work->at, g, READS, &x);
-#define LANE(c)                                                                        \
+#define ELEMENT(c)                                                                     \
     do {                                                                               \
-        struct element e = {x.theta.c, x.own.c, x.all.c, x.stat.c, x.sent.c,           \
-                            x.grad.c,  0.0f,    0.0f,    0.0f};                        \
+        struct element e = FOUR_ELEMENT(x, c, 0.0f);                                   \
         AHEAD(&e, &work->scalars);                                                     \
         product.c = PRODUCT(&e);                                                       \
     } while (0)
-        LANE(x);
-        LANE(y);
-        LANE(z);
-        LANE(w);
-#undef LANE
+        FOUR_EACH(ELEMENT);
+#undef ELEMENT
         *reinterpret_cast<float4 *>(&tiles->product[t / THREADS][t % THREADS * EACH]) =
             some_only(g, product);
     }

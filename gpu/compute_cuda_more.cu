@@ -17,15 +17,6 @@ struct more_work {
     bool aligned;
 };
 
-/* Every stretch is some block's, whatever the grid. */
-#define EACH_STRETCH(stretch, n)                                                       \
-    for (size_t stretch = blockIdx.x; stretch < stretches_of(n); stretch += gridDim.x)
-
-DEVICE_FN struct group group_here(size_t stretch, size_t n, bool aligned)
-{
-    return group_of(stretch * SUM_STRETCH_ELEMENTS + EACH * threadIdx.x, 0, n, aligned);
-}
-
 DEVICE_FN float4 plus(float4 a, float4 b)
 {
     return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
@@ -72,7 +63,7 @@ KERNEL gapless_gap(const __grid_constant__ struct more_work work)
     double total;
 
 #pragma unroll 1
-    EACH_STRETCH(stretch, work.n)
+    EACH_STRETCH(stretch, stretches_of(work.n))
     {
         struct group g = group_here(stretch, work.n, work.aligned);
         float4 moved = minus(array_load(work.a, g), array_load(work.c, g));
@@ -90,7 +81,7 @@ KERNEL gapless_norm_sq(const __grid_constant__ struct more_work work)
     unsigned filled = 0;
 
 #pragma unroll 1
-    EACH_STRETCH(stretch, work.n)
+    EACH_STRETCH(stretch, stretches_of(work.n))
     {
         struct group g = group_here(stretch, work.n, work.aligned);
         tiles_add(&filled, SUM_SQUARES, &work.tally, 0, stretch, array_load(work.c, g));
@@ -105,7 +96,7 @@ KERNEL gapless_decay(const __grid_constant__ struct more_work work)
     unsigned filled = 0;
 
 #pragma unroll 1
-    EACH_STRETCH(stretch, work.n)
+    EACH_STRETCH(stretch, stretches_of(work.n))
     {
         struct group g = group_here(stretch, work.n, work.aligned);
         float4 x =
@@ -120,7 +111,7 @@ KERNEL gapless_decay(const __grid_constant__ struct more_work work)
 KERNEL gapless_scale(const __grid_constant__ struct more_work work)
 {
 #pragma unroll 1
-    EACH_STRETCH(stretch, work.n)
+    EACH_STRETCH(stretch, stretches_of(work.n))
     {
         struct group g = group_here(stretch, work.n, work.aligned);
         array_store(work.a, g, times(work.factor, array_load(work.a, g)));
@@ -131,7 +122,7 @@ KERNEL gapless_scale(const __grid_constant__ struct more_work work)
 KERNEL gapless_slim(const __grid_constant__ struct more_work work)
 {
 #pragma unroll 1
-    EACH_STRETCH(stretch, work.n)
+    EACH_STRETCH(stretch, stretches_of(work.n))
     {
         struct group g = group_here(stretch, work.n, work.aligned);
         float4 grad = array_load(work.a, g);
@@ -145,7 +136,7 @@ KERNEL gapless_slim(const __grid_constant__ struct more_work work)
 KERNEL gapless_forget(const __grid_constant__ struct more_work work)
 {
 #pragma unroll 1
-    EACH_STRETCH(stretch, work.n)
+    EACH_STRETCH(stretch, stretches_of(work.n))
     {
         struct group g = group_here(stretch, work.n, work.aligned);
         if (work.b)
@@ -167,7 +158,7 @@ KERNEL gapless_finite(const __grid_constant__ struct more_work work)
     bool finite = true;
 
 #pragma unroll 1
-    EACH_STRETCH(stretch, work.n)
+    EACH_STRETCH(stretch, stretches_of(work.n))
     {
         struct group g = group_here(stretch, work.n, work.aligned);
         finite = all_finite(array_load(work.c, g)) && finite;
@@ -195,7 +186,7 @@ DEVICE_FN bool aligned_here(const void *p)
 KERNEL gapless_resum(const __grid_constant__ struct resum_work work)
 {
 #pragma unroll 1
-    EACH_STRETCH(stretch, work.n)
+    EACH_STRETCH(stretch, stretches_of(work.n))
     {
         struct group g = group_here(stretch, work.n, false);
         float4 sum = four_of(0.0f);

@@ -21,12 +21,6 @@ struct rule_work {
 
 typedef void rule_kernel(const struct rule_work work);
 
-DEVICE_FN struct group group_here(const struct rule_work *work, size_t stretch)
-{
-    return group_of(stretch * SUM_STRETCH_ELEMENTS + EACH * threadIdx.x, 0, work->n,
-                    work->aligned);
-}
-
 /* ---- measure ------------------------------------------------------------- */
 
 template <unsigned READS, element_fn *AHEAD>
@@ -36,24 +30,21 @@ DEVICE_FN void measure_all(const struct rule_work *work)
     unsigned filled = 0;
 
 #pragma unroll 1
-    for (size_t stretch = blockIdx.x; stretch < stretches; stretch += gridDim.x) {
-        struct group g = group_here(work, stretch);
+    EACH_STRETCH(stretch, stretches)
+    {
+        struct group g = group_here(stretch, work->n, work->aligned);
         struct four x = four_zero();
         float4 gap_sq;
 
         four_load(&work->at, g, READS, &x);
-#define LANE(c)                                                                        \
+#define ELEMENT(c)                                                                     \
     do {                                                                               \
-        struct element e = {x.theta.c, x.own.c, x.all.c, x.stat.c, x.sent.c,           \
-                            x.grad.c,  0.0f,    0.0f,    0.0f};                        \
+        struct element e = FOUR_ELEMENT(x, c, 0.0f);                                   \
         AHEAD(&e, &work->scalars);                                                     \
         gap_sq.c = gap(&e) * gap(&e);                                                  \
     } while (0)
-        LANE(x);
-        LANE(y);
-        LANE(z);
-        LANE(w);
-#undef LANE
+        FOUR_EACH(ELEMENT);
+#undef ELEMENT
         tiles_add(&filled, SUM_STEP, &work->tally, 0, stretch, some_only(g, gap_sq));
     }
     tiles_flush(filled, SUM_STEP, &work->tally);
@@ -100,23 +91,20 @@ DEVICE_FN void send_all(const struct rule_work *work)
     size_t stretches = stretches_of(work->n);
 
 #pragma unroll 1
-    for (size_t stretch = blockIdx.x; stretch < stretches; stretch += gridDim.x) {
-        struct group g = group_here(work, stretch);
+    EACH_STRETCH(stretch, stretches)
+    {
+        struct group g = group_here(stretch, work->n, work->aligned);
         struct four x = four_zero();
 
         four_load(&work->at, g, READS, &x);
-#define LANE(c)                                                                        \
+#define ELEMENT(c)                                                                     \
     do {                                                                               \
-        struct element e = {x.theta.c, x.own.c, x.all.c, x.stat.c, x.sent.c,           \
-                            x.grad.c,  0.0f,    0.0f,    0.0f};                        \
+        struct element e = FOUR_ELEMENT(x, c, 0.0f);                                   \
         SEND(&e, &work->scalars);                                                      \
         x.sent.c = e.sent;                                                             \
     } while (0)
-        LANE(x);
-        LANE(y);
-        LANE(z);
-        LANE(w);
-#undef LANE
+        FOUR_EACH(ELEMENT);
+#undef ELEMENT
         four_store(&work->at, g, SLOT_SENT, &x);
     }
 }
@@ -161,8 +149,9 @@ DEVICE_FN void round_all(const struct rule_work *work)
     unsigned filled = 0;
 
 #pragma unroll 1
-    for (size_t stretch = blockIdx.x; stretch < stretches; stretch += gridDim.x) {
-        struct group g = group_here(work, stretch);
+    EACH_STRETCH(stretch, stretches)
+    {
+        struct group g = group_here(stretch, work->n, work->aligned);
         struct four x = four_zero();
         float4 gap_sq, step_sq;
 

@@ -180,6 +180,22 @@ DEVICE_FN void four_store(const struct arrays *at, struct group g, unsigned slot
     }
 }
 
+/* One of the four, by its letter, as a rule sees it. */
+#define FOUR_ELEMENT(x, c, gate)                                                       \
+    {                                                                                  \
+        (x).theta.c, (x).own.c, (x).all.c, (x).stat.c, (x).sent.c, (x).grad.c, 0.0f,   \
+            (gate), 0.0f                                                               \
+    }
+
+/* DO(c) for the letter of each of the four. */
+#define FOUR_EACH(DO)                                                                  \
+    do {                                                                               \
+        DO(x);                                                                         \
+        DO(y);                                                                         \
+        DO(z);                                                                         \
+        DO(w);                                                                         \
+    } while (0)
+
 DEVICE_FN struct four four_zero(void)
 {
     float4 zero = four_of(0.0f);

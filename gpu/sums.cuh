@@ -56,6 +56,16 @@ static __host__ __device__ __forceinline__ size_t stretches_of(size_t n)
     return (n + SUM_STRETCH_ELEMENTS - 1) / SUM_STRETCH_ELEMENTS;
 }
 
+/* Every stretch is some block's, whatever the grid. */
+#define EACH_STRETCH(stretch, stretches)                                               \
+    for (size_t stretch = blockIdx.x; stretch < (stretches); stretch += gridDim.x)
+
+/* This thread's four elements of a stretch. */
+DEVICE_FN struct group group_here(size_t stretch, size_t n, bool aligned)
+{
+    return group_of(stretch * SUM_STRETCH_ELEMENTS + EACH * threadIdx.x, 0, n, aligned);
+}
+
 /* The sum of one lane of one tile. */
 DEVICE_FN double lane_sum(const float *lane, unsigned kind)
 {

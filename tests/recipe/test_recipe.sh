@@ -50,6 +50,7 @@ append_row() {
     mv "$work/appended" "$1"
 }
 paths_of() { # the files and folders that a step names
+    # shellcheck disable=SC2016
     printf '%s\n' "$1" | grep -o '`[a-zA-Z_./-]*`' | tr -d '`' | grep /
 }
 
@@ -165,6 +166,7 @@ while read -r step; do
         nvcc_compiles
         ;;
     *CHANGELOG.md*) # for people; that the table of rules is complete is checked where it is
+        # shellcheck disable=SC2016
         for file in $(printf '%s\n' "$step" | grep -o '`[a-zA-Z_./-]*\.md`' | tr -d '`'); do
             [ -s "$source/$file" ] || wrong "CONTRIBUTING.md names $file, which is not there"
         done
