@@ -244,19 +244,19 @@ static void kind_make(struct arena *arena, const struct set *set, json_t *charts
 
 static const struct measure {
     const char *column, *label;
-    bool percent;
     int better;
+    bool percent;
     bool brief; /* on a terminal, too, where there is less room */
 } measures[] = {
-    {"final_accuracy", "accuracy", true, 1, true},
-    {"final_loss", "test loss", false, -1, true},
-    {"training_loss", "train loss", false, -1, false},
-    {"time_to_target", "to target, s", false, -1, true},
-    {"virtual_seconds", "virtual s", false, 0, false},
-    {"lag_mean", "lag", false, 0, true},
-    {"gap_mean", "gap", false, 0, true},
-    {"grad_norm_sq_min", "least |g|²", false, -1, true},
-    {"real_seconds", "real s", false, 0, false},
+    {"final_accuracy", "accuracy", 1, true, true},
+    {"final_loss", "test loss", -1, false, true},
+    {"training_loss", "train loss", -1, false, false},
+    {"time_to_target", "to target, s", -1, false, true},
+    {"virtual_seconds", "virtual s", 0, false, false},
+    {"lag_mean", "lag", 0, false, true},
+    {"gap_mean", "gap", 0, false, true},
+    {"grad_norm_sq_min", "least |g|²", -1, false, true},
+    {"real_seconds", "real s", 0, false, false},
 };
 #define MEASURES (sizeof measures / sizeof measures[0])
 

@@ -115,7 +115,7 @@ static json_t *run_json(struct arena *arena, const struct set *set,
     double step =
         run->moments > max ? (double)(run->moments - 1) / (double)(max - 1) : 1;
 
-    for (size_t q = 0; q < QUANTITIES; q++) {
+    for (enum quantity q = AT_SECONDS; q < QUANTITIES; q++) {
         json_t *column = has_course(run, q) ? json_array() : NULL;
 
         for (size_t k = 0; column != NULL && k < max; k++) {

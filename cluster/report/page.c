@@ -298,11 +298,15 @@ void page_write(FILE *out, struct report *report, const char *title,
                 const struct page_assets *assets)
 {
     struct arena *arena = &report->arena;
-    struct page page = {out, report, title, assets, json_array(), json_array(), NULL};
+    struct page page = {out, report, title, assets, NULL, NULL, NULL};
     const char *at = assets->html, *open, *close;
 
     page.first = arena_take(arena, (report->sets + 1) * sizeof *page.first);
-    for (size_t i = 0; page.first != NULL && i < report->sets; i++) {
+    if (page.first == NULL)
+        return;
+    page.charts = json_array();
+    page.runs = json_array();
+    for (size_t i = 0; i < report->sets; i++) {
         page.first[i] = json_array_size(page.charts);
         charts_make(report, &report->set[i], page.charts, page.runs);
         page.first[i + 1] = json_array_size(page.charts);

@@ -172,6 +172,10 @@
         ctx.lineWidth = 1.3;
         meta.data.forEach((point, index) => {
           const {own} = chart.data.datasets[meta.index].data[index];
+          if (bars && !finite(own.y) && !finite(own.low)) { // "never"
+            ctx.fillStyle = variable("--dim");
+            ctx.fillText(own.state, chart.chartArea.left + 6, y.getPixelForValue(meta.label) + 4);
+          }
           if (point.skip || meta.data.length > 40 || !(own.high > own.low)) return;
           const scale = bars ? x : y, across = bars ? point.y : point.x;
           const [from, to] = [own.low, own.high].map((value) =>
@@ -232,7 +236,7 @@
     const scale = (log, of, text) => ({type: log ? "logarithmic" : "linear", grid, title: title(text),
       bounds: log || of === x ? "data" : "ticks",
       afterDataLimits: (axis) => limits(axis, of), afterBuildTicks: (axis) => { if (log) logTicks(axis); },
-      ticks: {color, maxTicksLimit: log ? 400 : 9, maxRotation: 0, autoSkipPadding: 8,
+      ticks: {color, maxTicksLimit: log ? 400 : 9, maxRotation: 0, autoSkipPadding: 8, includeBounds: false,
         callback: (value) => tick(value, of.percent)}});
     const values = [...new Set(sets.flatMap((set) => set.data.map((point) => point.x)))].sort((a, b) => a - b);
     if (panel.section.chart.kind === "bars")

@@ -275,7 +275,7 @@ static struct moment moment_of(const json_t *line)
 {
     struct moment ret;
 
-    for (size_t q = 0; q < QUANTITIES; q++) {
+    for (enum quantity q = AT_SECONDS; q < QUANTITIES; q++) {
         const struct quantity_info *info = &quantities[q];
         bool other = info->else_path != NULL && at_path(line, info->path) == NULL;
 

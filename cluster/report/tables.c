@@ -210,7 +210,7 @@ static void run_table(FILE *out, const json_t *run)
     }
     (void)fputs("</summary>\n<div class=\"tw\"><table class=\"course\"><thead><tr>",
                 out);
-    for (size_t q = 0; q < QUANTITIES; q++) {
+    for (enum quantity q = AT_SECONDS; q < QUANTITIES; q++) {
         const json_t *column = json_object_get(columns, quantities[q].name);
 
         if (column == NULL)
@@ -221,7 +221,7 @@ static void run_table(FILE *out, const json_t *run)
     (void)fputs("</tr></thead><tbody>\n", out);
     for (size_t i = 0; i < rows; i++) {
         (void)fputs("<tr>", out);
-        for (size_t q = 0; q < QUANTITIES; q++) {
+        for (enum quantity q = AT_SECONDS; q < QUANTITIES; q++) {
             const json_t *column = json_object_get(columns, quantities[q].name);
             const json_t *value = json_array_get(column, i);
 

@@ -127,11 +127,11 @@ static void test_arena(void **state)
 struct expected {
     double value[4];
     size_t count;
-    bool percent;
     const char *seed[4];
     enum run_status status[4];
     const char *state, *text;
     int n, seeds, out;
+    bool percent;
 };
 
 static void check_point(const struct expected *expected)
@@ -173,81 +173,63 @@ static void check_point(const struct expected *expected)
         "1", "2", "3"                                                                  \
     }
 
+#define SEED7                                                                          \
+    {                                                                                  \
+        "7", "7", "8"                                                                  \
+    }
+#define REPEATS "3 (2 to 4), 3 repeats of 2 seeds"
+#define DIVERGES                                                                       \
+    {                                                                                  \
+        RUN_DONE, RUN_DIVERGED                                                         \
+    }
+#define STOPS                                                                          \
+    {                                                                                  \
+        RUN_STOPPED, RUN_STOPPED                                                       \
+    }
+#define BOTH                                                                           \
+    {                                                                                  \
+        RUN_STOPPED, RUN_DIVERGED                                                      \
+    }
+
 static const struct expected all[] = {
-    {{0.5}, 1, false, SEEDS3, DONE3, "mean", "0.5", 1, 1, 0},
-    {{2, 4}, 2, false, SEEDS3, DONE3, "mean", "3 (2 to 4)", 2, 2, 0},
-    {{0.86, 0.88, 0.87},
-     3,
-     true,
-     SEEDS3,
-     DONE3,
-     "mean",
-     "87.00 % (86.00 to 88.00)",
-     3,
-     3,
-     0},
+    {{0.5}, 1, SEEDS3, DONE3, "mean", "0.5", 1, 1, 0, false},
+    {{2, 4}, 2, SEEDS3, DONE3, "mean", "3 (2 to 4)", 2, 2, 0, false},
+    {{0.86, 0.88}, 2, SEEDS3, DONE3, "mean", "87.00 % (86.00 to 88.00)", 2, 2, 0, true},
     /* some seeds collapse, all do: a range, without digits behind the point */
-    {{0.1, 0.88, 0.87}, 3, true, SEEDS3, DONE3, "range", "10 to 88 %", 3, 3, 0},
-    {{0.1, 0.105, 0.112}, 3, true, SEEDS3, DONE3, "range", "10 to 11 %", 3, 3, 0},
-    {{0.1, 0.101}, 2, true, SEEDS3, DONE3, "range", "10 %", 2, 2, 0},
-    {{1, 50}, 2, false, SEEDS3, DONE3, "range", "1 to 50", 2, 2, 0},
+    {{0.1, 0.88, 0.87}, 3, SEEDS3, DONE3, "range", "10 to 88 %", 3, 3, 0, true},
+    {{0.1, 0.105, 0.112}, 3, SEEDS3, DONE3, "range", "10 to 11 %", 3, 3, 0, true},
+    {{0.1, 0.101}, 2, SEEDS3, DONE3, "range", "10 %", 2, 2, 0, true},
+    {{1, 50}, 2, SEEDS3, DONE3, "range", "1 to 50", 2, 2, 0, false},
     /* the mean of those that got there would flatter */
-    {{3, NONE, 5}, 3, false, SEEDS3, DONE3, "range", "3 to 5, 2 of 3", 2, 2, 0},
-    {{3, NONE}, 2, false, SEEDS3, DONE3, "mean", "3, 1 of 2", 1, 1, 0},
-    {{NONE, NONE}, 2, false, SEEDS3, DONE3, "never", "never", 0, 0, 0},
+    {{3, NONE, 5}, 3, SEEDS3, DONE3, "range", "3 to 5, 2 of 3", 2, 2, 0, false},
+    {{3, NONE}, 2, SEEDS3, DONE3, "mean", "3, 1 of 2", 1, 1, 0, false},
+    {{NONE, NONE}, 2, SEEDS3, DONE3, "never", "never", 0, 0, 0, false},
     /* repeats are not seeds */
-    {{2, 4, 3},
-     3,
-     false,
-     {"7", "7", "7"},
-     DONE3,
-     "mean",
-     "3 (2 to 4), 3 repeats of 1 seed",
-     3,
-     1,
-     0},
-    {{2, 4, 3},
-     3,
-     false,
-     {"7", "8", "7"},
-     DONE3,
-     "mean",
-     "3 (2 to 4), 3 repeats of 2 seeds",
-     3,
+    {{2, 4},
      2,
-     0},
+     SEED7,
+     DONE3,
+     "mean",
+     "3 (2 to 4), 2 repeats of 1 seed",
+     2,
+     1,
+     0,
+     false},
+    {{2, 4, 3}, 3, SEED7, DONE3, "mean", REPEATS, 3, 2, 0, false},
     /* what diverged or was stopped is in no mean */
-    {{0.86, 0.1},
+    {{0.8, 0.1},
      2,
-     true,
      SEEDS3,
-     {RUN_DONE, RUN_DIVERGED},
+     DIVERGES,
      "mean",
-     "86.00 %, 1 of 2 diverged",
+     "80.00 %, 1 of 2 diverged",
      1,
      1,
-     1},
-    {{0.2, 0.1},
-     2,
-     true,
-     SEEDS3,
-     {RUN_STOPPED, RUN_STOPPED},
-     "stopped",
-     "stopped: 10 to 20 %",
-     0,
-     0,
-     2},
-    {{NONE}, 1, true, SEEDS3, {RUN_DIVERGED}, "diverged", "diverged", 0, 0, 1},
-    {{1, 2},
-     2,
-     false,
-     SEEDS3,
-     {RUN_STOPPED, RUN_DIVERGED},
-     "left out",
-     "left out: 1 to 2",
-     0,
-     0,
-     2},
+     1,
+     true},
+    {{0.2, 0.1}, 2, SEEDS3, STOPS, "stopped", "stopped: 10 to 20 %", 0, 0, 2, true},
+    {{NONE}, 1, SEEDS3, {RUN_DIVERGED}, "diverged", "diverged", 0, 0, 1, true},
+    {{1, 2}, 2, SEEDS3, BOTH, "left out", "left out: 1 to 2", 0, 0, 2, false},
 };
 
 static void test_points(void **state)
