@@ -342,29 +342,19 @@ static const struct {
     {"elastic", step_elastic}, {"elastic_nesterov", step_elastic},
 };
 
-/* Row by row of rules.def. */
-static const struct {
-    const char *correction, *momentum;
-} components[] = {
-#define RULE(symbol, name, correction, momentum, extra, source)                        \
-    {#correction, #momentum},
-#include "engine/rules/rules.def"
-#undef RULE
-};
-
 /* What is done before the momentum, the momentum, what is done after. False: not here. */
 static bool recipe_of(const struct rule *rule, steps_fn *ret[3])
 {
     bool found = false;
 
     for (size_t i = 0; i < sizeof corrections / sizeof *corrections; i++)
-        if (!strcmp(corrections[i].name, components[rule->index].correction)) {
+        if (!strcmp(corrections[i].name, rule->correction)) {
             ret[0] = corrections[i].before;
             ret[2] = corrections[i].after;
             found = true;
         }
     for (size_t i = 0; i < sizeof momenta / sizeof *momenta; i++)
-        if (!strcmp(momenta[i].name, components[rule->index].momentum)) {
+        if (!strcmp(momenta[i].name, rule->momentum)) {
             ret[1] = momenta[i].step;
             return found;
         }

@@ -12,10 +12,12 @@ enum {
 };
 #undef RULE
 
-#define RULE(symbol, text, correction, momentum, extra, paper)                         \
+#define RULE(symbol, text, correct, move, extra, paper)                                \
     {.name = (text),                                                                   \
-     .formula = FORMULA_##correction FORMULA_##momentum,                               \
+     .formula = FORMULA_##correct FORMULA_##move,                                      \
      .source = (paper),                                                                \
+     .correction = #correct,                                                           \
+     .momentum = #move,                                                                \
      .reads = rule_##symbol##_reads,                                                   \
      .writes = rule_##symbol##_writes,                                                 \
      .measure_reads = rule_##symbol##_measure_reads,                                   \

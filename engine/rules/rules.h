@@ -32,6 +32,8 @@ struct rule {
     const char *name;       /* "dana-ga" */
     const char *formula;    /* one line for people */
     const char *source;     /* paper */
+    const char *correction; /* "gap_aware", as its header is called */
+    const char *momentum;   /* "dana" */
     unsigned reads, writes; /* enum slot bits of the update itself, measure excluded */
     unsigned measure_reads; /* enum slot bits read again by measure (RULE_BLOCK,
                                RULE_GLOBAL), or 0 */

@@ -4,6 +4,8 @@
 #ifndef GAPLESS_TESTS_ORACLE_H
 #define GAPLESS_TESTS_ORACLE_H
 
+#include "engine/rules/rules.h"
+
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -246,30 +248,16 @@ static const struct oracle_correction oracle_corrections[] = {
 
 /* ---- a master ---- */
 
-/* The pairs; of the engine's table only the names. */
-static const struct {
-    const char *rule, *correction, *momentum;
-} oracle_rows[] = {
-#define RULE(symbol, rule, correction, momentum, flags, source)                        \
-    {(rule), #correction, #momentum},
-#include "engine/rules/rules.def"
-#undef RULE
-};
-
-/* Sets the components of o->rule. False: a new one is not in the tables above. */
+/* Sets the components of o->rule, of which only the names are the engine's. False: a new
+ * one is not in the tables above. */
 static bool oracle_find(struct oracle *o)
 {
-    const char *correction = "", *momentum = "";
-    for (size_t i = 0; i < sizeof oracle_rows / sizeof *oracle_rows; i++)
-        if (!strcmp(oracle_rows[i].rule, o->rule)) {
-            correction = oracle_rows[i].correction;
-            momentum = oracle_rows[i].momentum;
-        }
+    const struct rule *rule = rules_find(o->rule);
     for (size_t i = 0; i < sizeof oracle_corrections / sizeof *oracle_corrections; i++)
-        if (!strcmp(oracle_corrections[i].name, correction))
+        if (!strcmp(oracle_corrections[i].name, rule->correction))
             o->correction = &oracle_corrections[i];
     for (size_t i = 0; i < sizeof oracle_momenta / sizeof *oracle_momenta; i++)
-        if (!strcmp(oracle_momenta[i].name, momentum))
+        if (!strcmp(oracle_momenta[i].name, rule->momentum))
             o->momentum = &oracle_momenta[i];
     return o->correction && o->momentum;
 }

@@ -41,7 +41,6 @@ typedef scalar gate_fn(double sum, const struct step_scalars *k);
 
 /* A row of the table, with the functions of its components. */
 static const struct row {
-    const char *name, *correction, *momentum;
     unsigned correction_reads, correction_writes, momentum_reads, momentum_writes;
     unsigned ahead_reads, send_reads;
     bool own_gap;
@@ -50,10 +49,7 @@ static const struct row {
     gate_fn *gate;
 } rows[] = {
 #define RULE(symbol, text, c, m, extra, paper)                                         \
-    {.name = (text),                                                                   \
-     .correction = #c,                                                                 \
-     .momentum = #m,                                                                   \
-     .correction_reads = c##_reads,                                                    \
+    {.correction_reads = c##_reads,                                                    \
      .correction_writes = c##_writes,                                                  \
      .momentum_reads = m##_reads,                                                      \
      .momentum_writes = m##_writes,                                                    \
@@ -170,18 +166,18 @@ static void component_is_as_declared(const char *component, const char *function
     writes_only(component, function, f, writes, k);
 }
 
-static void measure_is_as_declared(const struct row *row, unsigned reads)
+static void measure_is_as_declared(const struct rule *rule, measure_fn *measure)
 {
     for (int s = 0; s < SLOTS; s++) {
         struct element a = any_element(), b = a;
         real x, y;
 
         *slot_of(&b, s) = any_real();
-        x = row->measure(&a);
-        y = row->measure(&b);
-        if (!(reads & 1u << s) && !same(&x, &y))
-            fail_msg("measure_%s reads %s, which is not loaded for it", row->correction,
-                     slot_names[s]);
+        x = measure(&a);
+        y = measure(&b);
+        if (!(rule->measure_reads & 1u << s) && !same(&x, &y))
+            fail_msg("measure_%s reads %s, which is not loaded for it",
+                     rule->correction, slot_names[s]);
     }
 }
 
@@ -195,18 +191,18 @@ static void components_are_as_their_headers_say(void **state)
             struct step_scalars k;
 
             scalars_of(&rules[i], variant, 0.0, &k);
-            component_is_as_declared(row->correction, "correct", row->correct, loaded,
-                                     row->correction_writes | SLOT_GRAD, &k);
-            component_is_as_declared(row->correction, "after", row->after, loaded,
+            component_is_as_declared(rules[i].correction, "correct", row->correct,
+                                     loaded, row->correction_writes | SLOT_GRAD, &k);
+            component_is_as_declared(rules[i].correction, "after", row->after, loaded,
                                      row->correction_writes, &k);
-            component_is_as_declared(row->momentum, "momentum", row->move,
+            component_is_as_declared(rules[i].momentum, "momentum", row->move,
                                      row->momentum_reads, row->momentum_writes, &k);
-            component_is_as_declared(row->momentum, "look_ahead", row->send,
+            component_is_as_declared(rules[i].momentum, "look_ahead", row->send,
                                      row->send_reads, SLOT_SENT, &k);
-            component_is_as_declared(row->momentum, "ahead", row->ahead,
+            component_is_as_declared(rules[i].momentum, "ahead", row->ahead,
                                      row->ahead_reads, 0, &k);
             if (row->measure)
-                measure_is_as_declared(row, rules[i].measure_reads);
+                measure_is_as_declared(&rules[i], row->measure);
         }
 }
 
