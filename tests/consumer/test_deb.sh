@@ -1,5 +1,4 @@
 #!/bin/sh
-# ctest: timeout=300
 # cpack makes two Debian packages, which name what they need, install into an empty root with dpkg, and there the program
 # trains, the examples compile, the manual is whole and the systemd unit is one.
 set -u

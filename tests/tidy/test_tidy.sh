@@ -12,7 +12,7 @@ code=$(find engine transport gpu bench cluster tests \
     -type f 2>/dev/null | LC_ALL=C sort)
 text=$({
     find . -maxdepth 1 -type f
-    find .ci cmake docs engine transport gpu bench cluster tests python -type f
+    find .ci cmake contrib docs engine transport gpu bench cluster examples tests python -type f
 } 2>/dev/null | sed 's|^\./||' |
     grep -E '\.([ch]|def|cuh?|cpp|cmake|in|map|json|txt|md|sh|py)$|^quickstart$|^\.ci/run$' | LC_ALL=C sort)
 if [ -z "$code" ]; then
