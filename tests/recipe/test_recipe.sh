@@ -56,8 +56,8 @@ paths_of() { # the files and folders that a step names
 
 # ---- a copy ----
 mkdir "$copy" || exit 1
-for part in CMakeLists.txt cmake engine transport gpu bench cluster tests README.md CHANGELOG.md LICENSE docs contrib \
-    examples program studies; do
+for part in CMakeLists.txt CMakePresets.json cmake quickstart engine transport gpu bench cluster tests examples contrib docs \
+    README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE; do
     [ ! -e "$source/$part" ] || cp -R "$source/$part" "$copy/" || exit 1
 done
 
