@@ -1,10 +1,9 @@
 /* The driver: one update after another, until the end. */
 #include "cluster/gpus/ssgd.h"
+#include "cluster/task/model_file.h"
 
 #include "engine/run/schedule.h"
 #include "cluster/program/program.h"
-#include "engine/run/checkpoint.h"
-#include "engine/run/layout.h"
 
 #include <math.h>
 #include <string.h>
@@ -166,25 +165,16 @@ static void measure(struct ssgd *run, bool fetched)
 
 static int save(struct ssgd *run, struct gapless_error *error)
 {
-    char path[RESULTS_PATH_MAX], gradients[24];
-    const char *const metadata[] = {
-        "gapless",   gapless_version(), "rule", run->settings.rule,
-        "gradients", gradients,         NULL};
-    struct layout layout;
+    char path[RESULTS_PATH_MAX];
     int status = results_path(run->folder, "model.safetensors", path, error);
 
-    (void)snprintf(gradients, sizeof gradients, "%llu",
-                   (unsigned long long)run->facts.stats.gradients);
     if (status == GAPLESS_OK)
         status = results_set_aside(run->folder, "model.safetensors",
                                    "model.previous.safetensors", error);
-    if (status == GAPLESS_OK)
-        status = layout_init(&layout, &run->task.shape, 0, 0, error);
-    if (status != GAPLESS_OK)
-        return status;
-    status = checkpoint_save(&layout, run->evaluator.theta, path, metadata, error);
-    layout_free(&layout);
-    return status;
+    return status == GAPLESS_OK
+               ? model_file_save(&run->task, run->evaluator.theta, run->settings.rule,
+                                 run->facts.stats.gradients, path, error)
+               : status;
 }
 
 static int say_how(const struct ssgd *run, bool good)

@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* Commands that take words without a dash. */
-#define TAKES_OPERANDS (FOR_STUDY | FOR_REPORT)
+#define TAKES_OPERANDS (FOR_STUDY | FOR_REPORT | FOR_EVALUATE)
 
 /* "gapless train: --workers must be ..." and, for a rule, the list of them. */
 static void mistake(enum option_command command, const struct option_row *row,

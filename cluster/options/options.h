@@ -36,7 +36,8 @@ enum option_command {
     FOR_BENCH_RULES = 2048,
     FOR_BENCH_UPDATE = 4096,
     FOR_BENCH_TRANSPORT = 8192,
-    FOR_BENCH_GPU = 16384
+    FOR_BENCH_GPU = 16384,
+    FOR_EVALUATE = 32768
 };
 
 enum option_source {
@@ -119,6 +120,7 @@ struct settings {
     bool check, sleep, only_server, bytes, accept, quick;
     /* what is shown and kept */
     const char *out, *save;
+    const char *part; /* of a data set */
     bool quiet, no_color, json, once, accuracy;
     double interval;
     bool help;

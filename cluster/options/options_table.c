@@ -14,7 +14,7 @@
 #define BENCHES                                                                        \
     (FOR_BENCH_RULES | FOR_BENCH_UPDATE | FOR_BENCH_TRANSPORT | FOR_BENCH_GPU)
 #define ALL                                                                            \
-    (TASKS | FOR_OBSERVE | FOR_RULES | FOR_DOCTOR | FOR_STUDY | FOR_REPORT |           \
+    (TASKS | FOR_OBSERVE | FOR_EVALUATE | FOR_RULES | FOR_DOCTOR | FOR_STUDY | FOR_REPORT |           \
      FOR_PLAN | FOR_BENCH | BENCHES)
 /* Words of a value: see struct option_row. */
 #define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
@@ -22,9 +22,14 @@
 /* clang-format off */
 const struct option_row options_table[] = {
     {"data", 'd', false, TASKS, KIND_TEXT, GROUP_TASK, "NAME", "fashion-mnist", AT(data), ANY, WORDS("fashion-mnist", "mnist", "cifar-10", "synthetic"),
-     "fashion-mnist, mnist, cifar-10, or synthetic[:COUNTxFEATURESxCLASSES[:SEED]]"},
-    {"data-dir", 0, false, TASKS | FOR_OBSERVE | FOR_DOCTOR | FOR_STUDY, KIND_TEXT, GROUP_TASK, "DIR", NULL, AT(data_dir), ANY, NULL,
-     "where the data set's files are (default: the usual places; see gapless doctor)"},
+     "fashion-mnist, mnist, cifar-10, synthetic[:COUNTxFEATURESxCLASSES[:SEED]], or one's own: csv:FILE[:label=COLUMN], idx:DIR, npy:DIR "
+     "(docs/data.md)"},
+    {"data", 'd', false, FOR_EVALUATE, KIND_TEXT, GROUP_TASK, "NAME", NULL, AT(data), ANY, WORDS("fashion-mnist", "mnist", "cifar-10", "synthetic"),
+     "on which data, as in train --data (default: what the file says)"},
+    {"model", 'm', false, FOR_EVALUATE, KIND_TEXT, GROUP_TASK, "NAME", NULL, AT(model), ANY, WORDS("softmax", "mlp:64", "cnn:16,32"),
+     "which model it is, as in train --model (default: what the file says)"},
+    {"data-dir", 0, false, TASKS | FOR_OBSERVE | FOR_EVALUATE | FOR_DOCTOR | FOR_STUDY, KIND_TEXT, GROUP_TASK, "DIR", NULL, AT(data_dir), ANY, NULL,
+     "where the data set's files are (default: the usual places; see gapless doctor; of csv:, idx: and npy:, what they say)"},
     {"model", 'm', false, TASKS, KIND_TEXT, GROUP_TASK, "NAME", "mlp:64", AT(model), ANY, WORDS("softmax", "mlp:64", "cnn:16,32", "quadratic", "valley"),
      "softmax, mlp:WIDTH[,WIDTH...], cnn:CHANNELS[,CHANNELS...], or a test function (quadratic, valley)"},
     {"batch", 'b', false, TASKS, KIND_COUNT32, GROUP_TASK, "N", "32", AT(batch), {1, 65536, false, false}, NULL,
@@ -253,7 +258,9 @@ const struct option_row options_table[] = {
      "where the files go (default: runs/NAME)"},
     {"out", 'o', false, FOR_REPORT, KIND_TEXT, GROUP_OUTPUT, "DIR", NULL, AT(out), ANY, NULL,
      "where the page goes (default: beside what it reports)"},
-    {"json", 0, false, FOR_OBSERVE | FOR_RULES | FOR_PLAN | FOR_BENCH_TRANSPORT, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(json), ANY, NULL,
+    {"part", 0, false, FOR_EVALUATE, KIND_CHOICE, GROUP_OUTPUT, "PART", "test", AT(part), ANY, WORDS("test", "train", "all"),
+     "of the data set; one of"},
+    {"json", 0, false, FOR_OBSERVE | FOR_EVALUATE | FOR_RULES | FOR_PLAN | FOR_BENCH_TRANSPORT, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(json), ANY, NULL,
      "print JSON"},
     {"json", 0, false, FOR_BENCH_RULES | FOR_BENCH_GPU, KIND_TEXT, GROUP_OUTPUT, "FILE", NULL, AT(json_file), ANY, NULL,
      "also write the figures as JSON"},

@@ -14,7 +14,8 @@ const struct option_command_row options_commands[] = {
      "gapless train --workers 4 --rule dana-ga --out runs/first", cmd_train},
     {FOR_MASTER, "master", "only the master: keeps the parameters, applies gradients", "",
      "A worker asks the master what to train: 'gapless worker --master ADDRESS' needs nothing else, but over a network "
-     "the master's --token-file. After the end the master serves observers for up to ten seconds.",
+     "the master's --token-file. With --out it writes what train writes. After the end the master serves observers for up "
+     "to ten seconds.",
      "data model rule workers epochs lr address listen token-file out",
      "gapless master --transport verbs --listen 10.0.0.1 --token-file token --workers 8", cmd_master},
     {FOR_WORKER, "worker", "only a worker: computes gradients for a master", " --master ADDRESS",
@@ -28,8 +29,12 @@ const struct option_command_row options_commands[] = {
      "master transport token-file device group data-dir connect-timeout reconnect quiet",
      "gapless worker --transport verbs --master 10.0.0.1 --token-file token", cmd_worker},
     {FOR_OBSERVE, "observe", "watch a running master, without slowing it", " --master ADDRESS",
-     "Prints a line every --interval until the run ends.", "master transport token-file interval once json accuracy save",
+     "On a terminal the picture that train shows; elsewhere a line every --interval, until the run ends.", "master transport token-file interval once json accuracy save",
      "gapless observe --master shm:gapless --accuracy", cmd_observe},
+    {FOR_EVALUATE, "evaluate", "the accuracy of a saved model, on its own data or on others", " FILE",
+     "FILE is a model.safetensors. It says itself which model it is, on which data it was trained, and how these were "
+     "standardised. Of a table in one file, --part test is every fifth row, as in training.",
+     "data model data-dir part json", "gapless evaluate runs/first/model.safetensors", cmd_evaluate},
     {FOR_SIMULATE, "simulate", "many workers in virtual time, repeatable to the bit", "",
      "The real master, rules and workers in one process, under a clock that is computed. Writes DIR/result.json, "
      "DIR/metrics.jsonl and DIR/model.safetensors, the same bytes for the same seed, and DIR/run.json: the command, and "

@@ -15,10 +15,6 @@ enum {
     EXIT_LOST = 3
 };
 
-/* What a worker is called, by its number: in the picture, in messages, in result.json and
- * by the file of its log. */
-#define WORKER_NAME "worker-%02u"
-
 int cmd_train(int argc, char **argv);
 int cmd_master(int argc, char **argv);
 int cmd_worker(int argc, char **argv);
@@ -26,6 +22,7 @@ int cmd_simulate(int argc, char **argv);
 int cmd_study(int argc, char **argv);
 int cmd_report(int argc, char **argv);
 int cmd_observe(int argc, char **argv);
+int cmd_evaluate(int argc, char **argv);
 int cmd_rules(int argc, char **argv);
 int cmd_plan(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);

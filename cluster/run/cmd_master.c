@@ -47,15 +47,17 @@ static int open_task(struct serving *serving, char *ret_job,
                      struct gapless_error *error)
 {
     const struct settings *settings = &serving->settings;
-    char folder[4096];
+    char folder[4096], data[DATA_NAME_MAX];
     struct job job;
     int status;
 
     if (settings->data_dir != NULL && realpath(settings->data_dir, folder) == NULL)
         return gapless_error_set(error, GAPLESS_MISSING, 0,
                                  "--data-dir %.150s is not there", settings->data_dir);
-    status = job_set(settings->data, settings->data_dir != NULL ? folder : NULL,
-                     settings->model, settings->batch, settings->seed, &job, error);
+    status = data_absolute(settings->data, data, error);
+    if (status == GAPLESS_OK)
+        status = job_set(data, settings->data_dir != NULL ? folder : NULL,
+                         settings->model, settings->batch, settings->seed, &job, error);
     if (status == GAPLESS_OK)
         status = task_open(&job, settings->data_fd, &serving->task, error);
     if (status != GAPLESS_OK)

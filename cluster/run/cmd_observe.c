@@ -4,10 +4,10 @@
 #include "cluster/program/program.h"
 #include "cluster/task/follow.h"
 #include "cluster/task/job.h"
+#include "cluster/task/model_file.h"
 #include "cluster/task/network.h"
 #include "cluster/task/task.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -305,57 +305,17 @@ static int watch_live(struct observing *observing, struct gapless_error *error)
 
 /* ---- the parameters ------------------------------------------------------ */
 
-/* The header of a safetensors file: where each tensor is. */
-static char *header_text(const struct model *model)
-{
-    json_t *header = json_object();
-    char *text;
-
-    for (uint32_t i = 0; i < model->tensor_count; i++) {
-        const struct model_tensor *tensor = &model->tensors[i];
-        json_t *shape = json_array();
-
-        for (uint32_t j = 0; j < tensor->rank; j++)
-            (void)json_array_append_new(shape, json_integer(tensor->dims[j]));
-        (void)json_object_set_new(
-            header, tensor->name,
-            json_pack("{s:s,s:o,s:[I,I]}", "dtype", "F32", "shape", shape,
-                      "data_offsets", (json_int_t)(tensor->offset * sizeof(float)),
-                      (json_int_t)((tensor->offset + tensor->count) * sizeof(float))));
-    }
-    text = json_dumps(header, JSON_COMPACT);
-    json_decref(header);
-    return text;
-}
-
 static int save(struct observing *observing, struct gapless_error *error)
 {
-    const struct model *model = &observing->task.model;
-    size_t data = model->parameters * sizeof(float), used, padded;
-    char *text, *bytes;
     uint64_t version;
     int status = gapless_observer_read(observing->observer, observing->evaluator.theta,
                                        0, &version, error);
 
-    if (status != GAPLESS_OK)
-        return status;
-    text = header_text(model);
-    used = text != NULL ? strlen(text) : 0;
-    padded = (used + 7) / 8 * 8; /* the tensors begin at a multiple of 8 */
-    bytes = text != NULL ? malloc(8 + padded + data) : NULL;
-    if (bytes == NULL) {
-        free(text);
-        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory to save");
-    }
-    memset(bytes + 8, ' ', padded);
-    for (unsigned i = 0; i < 8; i++)
-        bytes[i] = (char)(unsigned char)(padded >> (8 * i));
-    memcpy(bytes + 8, text, used);
-    memcpy(bytes + 8 + padded, observing->evaluator.theta, data);
-    status = results_file(observing->settings.save, bytes, 8 + padded + data, error);
-    free(bytes);
-    free(text);
-    return status;
+    return status == GAPLESS_OK
+               ? model_file_save(&observing->task, observing->evaluator.theta,
+                                 observing->job.rule, observing->facts.stats.gradients,
+                                 observing->settings.save, error)
+               : status;
 }
 
 int cmd_observe(int argc, char **argv)

@@ -92,11 +92,14 @@ static int check_given(const struct settings *settings, const struct job *job,
                        struct gapless_error *error)
 {
     struct job given = *job;
+    char data[DATA_NAME_MAX];
     const char *name;
-    int status = GAPLESS_OK;
+    int status = data_absolute(settings->data, data, error);
 
+    if (status != GAPLESS_OK)
+        return status;
     status = job_set(
-        options_source(settings, "data") > OPTION_DEFAULT ? settings->data : job->data,
+        options_source(settings, "data") > OPTION_DEFAULT ? data : job->data,
         job->data_dir,
         options_source(settings, "model") > OPTION_DEFAULT ? settings->model
                                                            : job->model,
@@ -122,9 +125,14 @@ static int open_task(struct working *working, struct gapless_error *error)
     struct job job;
     int status;
 
+    char data[DATA_NAME_MAX];
+
+    status = data_absolute(settings->data, data, error);
+    if (status != GAPLESS_OK)
+        return status;
     if (task_given(settings))
-        status = job_set(settings->data, settings->data_dir, settings->model,
-                         settings->batch, settings->seed, &job, error);
+        status = job_set(data, settings->data_dir, settings->model, settings->batch,
+                         settings->seed, &job, error);
     else
         status = ask_master(working, &job, error);
     if (status == GAPLESS_OK)

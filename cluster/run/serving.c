@@ -3,6 +3,7 @@
 
 #include "cluster/program/program.h"
 #include "cluster/task/config.h"
+#include "cluster/task/model_file.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -107,14 +108,20 @@ void serving_show(struct serving *serving)
 static int save_model(const struct serving *serving, struct gapless_error *error)
 {
     const char *out = serving->settings.out;
+    struct model_file_metadata metadata;
     char path[RESULTS_PATH_MAX];
     int status = results_path(out, "model.safetensors", path, error);
 
     if (status == GAPLESS_OK)
         status = results_set_aside(out, "model.safetensors",
                                    "model.previous.safetensors", error);
-    return status == GAPLESS_OK ? gapless_master_save(serving->master, path, error)
-                                : status;
+    if (status == GAPLESS_OK)
+        status = model_file_metadata(&serving->task, &metadata, error);
+    if (status != GAPLESS_OK)
+        return status;
+    status = gapless_master_save_with(serving->master, path, metadata.text, error);
+    model_file_metadata_free(&metadata);
+    return status;
 }
 
 /* The final parameters, by the thread that measures; observers are served meanwhile. */

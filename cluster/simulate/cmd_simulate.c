@@ -3,6 +3,7 @@
 #include "cluster/simulate/simulate.h"
 
 #include "cluster/task/config.h"
+#include "cluster/task/model_file.h"
 #include "cluster/task/evaluate.h"
 #include "cluster/program/program.h"
 
@@ -154,6 +155,7 @@ static void announce(struct simulate *s)
 
 static int save_model(const struct simulate *s, struct gapless_error *error)
 {
+    struct model_file_metadata metadata;
     char path[RESULTS_PATH_MAX];
     int status = results_path(s->folder, "model.safetensors", path, error);
 
@@ -161,8 +163,12 @@ static int save_model(const struct simulate *s, struct gapless_error *error)
         status = results_set_aside(s->folder, "model.safetensors",
                                    "model.previous.safetensors", error);
     if (status == GAPLESS_OK)
-        status =
-            gapless_master_save(gapless_simulation_master(s->simulation), path, error);
+        status = model_file_metadata(&s->task, &metadata, error);
+    if (status != GAPLESS_OK)
+        return status;
+    status = gapless_master_save_with(gapless_simulation_master(s->simulation), path,
+                                      metadata.text, error);
+    model_file_metadata_free(&metadata);
     return status;
 }
 

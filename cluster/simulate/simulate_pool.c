@@ -119,13 +119,11 @@ struct measuring {
 static void measure_slice(const struct measuring *m, uint32_t slice)
 {
     const struct task *task = m->pool->task;
-    struct data part = *task->data;
     uint32_t from = slice * SLICE;
+    struct data part = data_test_slice(task->data, from,
+                                       u32_least(task->data->test_count - from, SLICE));
     double accuracy = 0.0, loss = 0.0;
 
-    part.test_count = u32_least(part.test_count - from, SLICE);
-    part.test_x += (size_t)from * part.features;
-    part.test_y += from;
     if (model_evaluate(&task->model, m->pool->thread[m->number].measure, m->params,
                        &part, DATA_TEST, &accuracy, &loss, NULL) != GAPLESS_OK)
         loss = (double)NAN;

@@ -69,12 +69,11 @@ void evaluator_start(struct evaluator *evaluator)
 /* Measures the next slice: the data set with all other test samples left out. */
 static void slice(struct evaluator *evaluator, uint32_t all)
 {
-    struct data part = *evaluator->task->data;
+    uint32_t left = all - evaluator->done;
+    struct data part = data_test_slice(evaluator->task->data, evaluator->done,
+                                       left < SLICE ? left : SLICE);
     double accuracy = 0.0, loss = 0.0;
 
-    part.test_count = all - evaluator->done < SLICE ? all - evaluator->done : SLICE;
-    part.test_x += (size_t)evaluator->done * part.features;
-    part.test_y += evaluator->done;
     if (model_evaluate(&evaluator->task->model, evaluator->scratch, evaluator->theta,
                        &part, DATA_TEST, &accuracy, &loss, NULL) != GAPLESS_OK)
         loss = (double)NAN;

@@ -4,12 +4,13 @@
 #ifndef CLUSTER_JOB_H
 #define CLUSTER_JOB_H
 
+#include "cluster/workloads/data.h"
 #include <gapless/gapless.h>
 
 #include <stdint.h>
 
 struct job {
-    char data[128], data_dir[512], model[128];
+    char data[DATA_NAME_MAX], data_dir[512], model[128];
     uint32_t batch;
     uint64_t seed;
     /* for those who watch: "" and 0 where they are not said */

@@ -5,7 +5,7 @@
  */
 #include "cluster/task/results.h"
 
-#include "cluster/program/program.h"
+#include "cluster/terminal/canvas.h"
 
 #include <errno.h>
 #include <jansson.h>

@@ -42,8 +42,8 @@ static void describe(struct task *task)
     task->shape.tensors_count = task->model.tensor_count;
 }
 
-int task_open(const struct job *job, int data_fd, struct task *ret,
-              struct gapless_error *error)
+static int open_task(const struct job *job, int data_fd, const struct data_standard *as,
+                     struct task *ret, struct gapless_error *error)
 {
     struct gapless_error reason = {0};
     int status;
@@ -59,8 +59,9 @@ int task_open(const struct job *job, int data_fd, struct task *ret,
     if (data_fd >= 0)
         status = data_open_fd(data_fd, &ret->data, &reason);
     else
-        status = data_load(job->data, job->data_dir[0] != '\0' ? job->data_dir : NULL,
-                           &ret->data, &reason);
+        status =
+            data_load_as(job->data, job->data_dir[0] != '\0' ? job->data_dir : NULL, as,
+                         &ret->data, &reason);
     if (status == GAPLESS_INVALID)
         suggest(job->data, &reason);
     if (status == GAPLESS_OK)
@@ -77,6 +78,18 @@ int task_open(const struct job *job, int data_fd, struct task *ret,
     }
     describe(ret);
     return GAPLESS_OK;
+}
+
+int task_open(const struct job *job, int data_fd, struct task *ret,
+              struct gapless_error *error)
+{
+    return open_task(job, data_fd, NULL, ret, error);
+}
+
+int task_open_as(const struct job *job, const struct data_standard *as,
+                 struct task *ret, struct gapless_error *error)
+{
+    return open_task(job, -1, as, ret, error);
 }
 
 int task_open_toy(const struct job *job, struct task *ret, struct gapless_error *error)

@@ -33,6 +33,10 @@ struct task {
  * not be moved afterwards. */
 int task_open(const struct job *job, int data_fd, struct task *ret,
               struct gapless_error *error);
+/* The same without a descriptor, for a model that was trained before: see data_load_as.
+ * `as` may be NULL. */
+int task_open_as(const struct job *job, const struct data_standard *as,
+                 struct task *ret, struct gapless_error *error);
 /* The same for a test function, as job->model names it (see toy_is). */
 int task_open_toy(const struct job *job, struct task *ret, struct gapless_error *error);
 void task_close(struct task *task);

@@ -50,6 +50,10 @@ void canvas_dot(struct canvas *canvas);
 /* Ends the line: clears what an earlier frame left right of it. */
 void canvas_line(struct canvas *canvas);
 
+/* What a worker is called, by its number: in the picture, in messages, in result.json and
+ * by the file of its log. */
+#define WORKER_NAME "worker-%02u"
+
 /* ---- numbers for people -------------------------------------------------- */
 
 #define WORD_MAX 32

@@ -1,5 +1,4 @@
 /* The picture of a run, and its line in a log: from facts to text, nothing else. */
-#include "cluster/program/program.h"
 #include "cluster/terminal/view.h"
 
 #include <math.h>

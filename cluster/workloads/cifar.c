@@ -139,13 +139,13 @@ static int read_all(struct cifar *f, const struct data_image *image,
     return read_file(&f[CIFAR_TRAIN_FILES], image->test_x, image->test_y, error);
 }
 
-int data_read_cifar(const char *name, const char *dir, struct data **ret,
+int data_read_cifar(const struct data_from *from, struct data **ret,
                     struct gapless_error *error)
 {
     struct cifar f[CIFAR_FILES] = {{.file = NULL}};
     struct data_image image;
     struct data_shape shape;
-    int status = open_all(dir, f, error);
+    int status = open_all(from->dir, f, error);
 
     if (status != GAPLESS_OK)
         goto close_files;
@@ -153,7 +153,7 @@ int data_read_cifar(const char *name, const char *dir, struct data **ret,
                                 .test_count = f[CIFAR_TRAIN_FILES].count,
                                 .features = CIFAR_PIXELS,
                                 .classes = CIFAR_CLASSES};
-    status = data_image_new(name, dir, &shape, &image, error);
+    status = data_image_new(from, &shape, &image, error);
     if (status != GAPLESS_OK)
         goto close_files;
     status = read_all(f, &image, error);

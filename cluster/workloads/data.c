@@ -9,17 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int read_synthetic(const char *name, const char *dir, struct data **ret,
-                          struct gapless_error *error)
-{
-    (void)dir;
-    return data_make_synthetic(name, ret, error);
-}
-
 /* One row a kind of set. */
 struct kind {
     const char *name;
-    int (*read)(const char *name, const char *dir, struct data **ret,
+    int (*read)(const struct data_from *from, struct data **ret,
                 struct gapless_error *error);
     int (*has)(const char *dir); /* NULL: needs no files */
     const char *remedy;          /* what to do where the files are nowhere */
@@ -38,8 +31,99 @@ static const struct kind kinds[] = {
      "cluster/workloads/fetch-data cifar-10 (or put data_batch_1.bin to "
      "data_batch_5.bin and "
      "test_batch.bin, the binary version, in $GAPLESS_DATA_DIR/cifar-10)"},
-    {"synthetic", read_synthetic, NULL, NULL},
+    {"synthetic", data_make_synthetic, NULL, NULL},
 };
+
+/* Sets of one's own: the rest of the name says where they are. */
+static const struct kind own_kinds[] = {
+    {"csv:", data_read_csv, NULL, NULL},
+    {"idx:", data_read_own_idx, NULL, NULL},
+    {"npy:", data_read_npy, NULL, NULL},
+};
+
+static const struct kind *find_own(const char *name)
+{
+    for (size_t i = 0; i < sizeof own_kinds / sizeof own_kinds[0]; i++)
+        if (strncmp(name, own_kinds[i].name, strlen(own_kinds[i].name)) == 0)
+            return &own_kinds[i];
+    return NULL;
+}
+
+const char *data_label_of(const char *name)
+{
+    static const char mark[] = ":label=";
+    const char *found = NULL;
+
+    for (const char *at = name; (at = strstr(at, mark)) != NULL; at++)
+        found = at + strlen(mark);
+    return strncmp(name, "csv:", 4) == 0 ? found : NULL;
+}
+
+/* The path in the name of a set of one's own. */
+static int own_path(const char *name, char ret[PATH_MAX], struct gapless_error *error)
+{
+    const char *label = data_label_of(name);
+    const char *path = strchr(name, ':') + 1;
+    size_t bytes =
+        label != NULL ? (size_t)(label - path) - strlen(":label=") : strlen(path);
+
+    if (bytes == 0 || bytes >= PATH_MAX || strlen(name) >= DATA_NAME_MAX ||
+        strchr(name, '\n') != NULL)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "--data %.60s: the path is missing or too long: at "
+                                 "most %d bytes in all; choose one of %s",
+                                 name, DATA_NAME_MAX - 1, DATA_CHOICES);
+    (void)snprintf(ret, PATH_MAX, "%.*s", (int)bytes, path);
+    return GAPLESS_OK;
+}
+
+/* Where the files are: data_dir counts for the folder that the name says. */
+static int load_own(const struct kind *kind, const char *name, const char *data_dir,
+                    const struct data_standard *as, struct data **ret,
+                    struct gapless_error *error)
+{
+    char path[PATH_MAX], moved[PATH_MAX];
+    struct data_from from = {.name = name, .dir = path, .as = as};
+    const char *slash;
+    int status = own_path(name, path, error), used;
+
+    if (status != GAPLESS_OK)
+        return status;
+    if (data_dir != NULL) {
+        slash = strrchr(path, '/');
+        used = strcmp(kind->name, "csv:") == 0
+                   ? snprintf(moved, sizeof moved, "%s/%s", data_dir,
+                              slash != NULL ? slash + 1 : path)
+                   : snprintf(moved, sizeof moved, "%s", data_dir);
+        if (used < 0 || used >= (int)sizeof moved)
+            return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                     "--data-dir is too long");
+        from.dir = moved;
+    }
+    return kind->read(&from, ret, error);
+}
+
+int data_absolute(const char *name, char ret[DATA_NAME_MAX],
+                  struct gapless_error *error)
+{
+    const struct kind *kind = find_own(name);
+    const char *label = kind != NULL ? data_label_of(name) : NULL;
+    char path[PATH_MAX], real[PATH_MAX];
+    int status = kind != NULL ? own_path(name, path, error) : GAPLESS_OK, used;
+
+    if (status != GAPLESS_OK)
+        return status;
+    if (kind == NULL || realpath(path, real) == NULL)
+        used = snprintf(ret, DATA_NAME_MAX, "%s", name); /* its reader says more */
+    else
+        used = snprintf(ret, DATA_NAME_MAX, "%s%s%s%s", kind->name, real,
+                        label != NULL ? ":label=" : "", label != NULL ? label : "");
+    if (used >= 0 && used < DATA_NAME_MAX)
+        return GAPLESS_OK;
+    return gapless_error_set(error, GAPLESS_INVALID, 0,
+                             "--data %.60s: the whole path has more than %d bytes",
+                             name, DATA_NAME_MAX - 1);
+}
 
 static const struct kind *find_kind(const char *name)
 {
@@ -97,17 +181,26 @@ static bool find_folder(const struct kind *kind, const char *data_dir,
 int data_load(const char *name, const char *data_dir, struct data **ret,
               struct gapless_error *error)
 {
-    const struct kind *kind = find_kind(name);
-    char folder[PATH_MAX];
+    return data_load_as(name, data_dir, NULL, ret, error);
+}
 
+int data_load_as(const char *name, const char *data_dir, const struct data_standard *as,
+                 struct data **ret, struct gapless_error *error)
+{
+    const struct kind *kind = find_kind(name), *own = find_own(name);
+    char folder[PATH_MAX];
+    struct data_from from = {.name = name, .dir = folder, .as = as};
+
+    if (own != NULL)
+        return load_own(own, name, data_dir, as, ret, error);
     if (kind == NULL)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "no data set is called \"%.60s\": choose one of %s",
                                  name, DATA_CHOICES);
     if (kind->has == NULL)
-        return kind->read(name, NULL, ret, error);
+        return kind->read(&from, ret, error);
     if (find_folder(kind, data_dir, folder))
-        return kind->read(name, folder, ret, error);
+        return kind->read(&from, ret, error);
     if (data_dir != NULL)
         return gapless_error_set(error, GAPLESS_MISSING, 0,
                                  "no files of %s in %s: give the folder that has them, "
@@ -135,10 +228,31 @@ void data_gather(const struct data *data, enum data_part part, const uint32_t *i
 {
     const uint8_t *x = part == DATA_TRAIN ? data->train_x : data->test_x;
     const uint8_t *y = part == DATA_TRAIN ? data->train_y : data->test_y;
+    const float *numbers =
+        part == DATA_TRAIN ? data->train_numbers : data->test_numbers;
+    size_t row = data->features;
 
     for (uint32_t i = 0; i < count; i++) {
+        ret_y[i] = y[indices[i]];
+        if (numbers != NULL) {
+            memcpy(ret_x + i * row, numbers + indices[i] * row, row * sizeof *ret_x);
+            continue;
+        }
         standardise_row(x + (size_t)indices[i] * data->features, data->features,
                         data->scale, data->offset, ret_x + (size_t)i * data->features);
-        ret_y[i] = y[indices[i]];
     }
+}
+
+struct data data_test_slice(const struct data *data, uint32_t from, uint32_t count)
+{
+    struct data ret = *data;
+    size_t skipped = (size_t)from * data->features;
+
+    ret.test_count = count;
+    ret.test_y += from;
+    if (data->test_numbers != NULL)
+        ret.test_numbers += skipped;
+    else
+        ret.test_x += skipped;
+    return ret;
 }

@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define IMAGE_MAGIC "gapless-data-1" /* the version of struct header is in it */
+#define IMAGE_MAGIC "gapless-data-2" /* the version of struct header is in it */
 #define IMAGE_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 
 enum {
@@ -35,7 +35,7 @@ struct header {
 
 /* Offsets from the start of the memory. */
 struct layout {
-    uint64_t train_x, test_x, train_y, test_y, bytes;
+    uint64_t train_x, test_x, train_y, test_y, means, words, bytes;
 };
 
 static uint64_t aligned(uint64_t bytes)
@@ -46,16 +46,21 @@ static uint64_t aligned(uint64_t bytes)
 /* False where the shape is not one that a set may have. */
 static bool layout_of(const struct data_shape *s, struct layout *ret)
 {
-    /* a count is below 2^32 and a row at most 2^20 bytes: no sum here exceeds 2^54 */
+    /* a count is below 2^32 and a row at most 2^22 bytes: no sum here exceeds 2^56 */
+    uint64_t row = (uint64_t)s->features * (s->numbers ? sizeof(float) : 1);
+
     if (s->train_count == 0 || s->test_count == 0 || s->features == 0 ||
         s->features > DATA_FEATURES_MAX || s->classes < 2 ||
-        s->classes > DATA_CLASSES_MAX)
+        s->classes > DATA_CLASSES_MAX || s->numbers > 1 || s->words_bytes < 2)
         return false;
     ret->train_x = HEADER_BYTES;
-    ret->test_x = ret->train_x + aligned((uint64_t)s->train_count * s->features);
-    ret->train_y = ret->test_x + aligned((uint64_t)s->test_count * s->features);
+    ret->test_x = ret->train_x + aligned(s->train_count * row);
+    ret->train_y = ret->test_x + aligned(s->test_count * row);
     ret->test_y = ret->train_y + aligned(s->train_count);
-    ret->bytes = ret->test_y + aligned(s->test_count);
+    ret->means = ret->test_y + aligned(s->test_count);
+    ret->words =
+        ret->means + (s->numbers ? aligned(2 * s->features * sizeof(double)) : 0);
+    ret->bytes = ret->words + aligned(s->words_bytes);
     return ret->bytes <= image_bytes_max;
 }
 
@@ -103,17 +108,55 @@ static void standardise(const uint8_t *x, uint64_t count, double *ret_mean,
     *ret_deviation = variance > 0.0 ? sqrt(variance) / 255.0 : 1.0;
 }
 
-int data_image_new(const char *name, const char *source, const struct data_shape *shape,
+/* The same of each column of a set of numbers, in two passes. */
+static void standardise_each(const float *rows, uint64_t count, uint32_t features,
+                             double *ret_mean, double *ret_deviation)
+{
+    memset(ret_mean, 0, features * sizeof *ret_mean);
+    memset(ret_deviation, 0, features * sizeof *ret_deviation);
+    for (uint64_t i = 0; i < count; i++)
+        for (uint32_t j = 0; j < features; j++)
+            ret_mean[j] += (double)rows[i * features + j];
+    for (uint32_t j = 0; j < features; j++)
+        ret_mean[j] /= (double)count;
+    for (uint64_t i = 0; i < count; i++)
+        for (uint32_t j = 0; j < features; j++) {
+            double off = (double)rows[i * features + j] - ret_mean[j];
+
+            ret_deviation[j] += off * off;
+        }
+    for (uint32_t j = 0; j < features; j++)
+        ret_deviation[j] =
+            ret_deviation[j] > 0.0 ? sqrt(ret_deviation[j] / (double)count) : 1.0;
+}
+
+static void apply_each(float *rows, uint64_t count, uint32_t features,
+                       const double *mean, const double *deviation)
+{
+    for (uint64_t i = 0; i < count; i++)
+        for (uint32_t j = 0; j < features; j++) {
+            float *at = &rows[i * features + j];
+
+            *at = (float)(((double)*at - mean[j]) / deviation[j]);
+        }
+}
+
+int data_image_new(const struct data_from *from, const struct data_shape *given,
                    struct data_image *ret, struct gapless_error *error)
 {
-    struct data_image image = {.shape = *shape};
+    const char *name = from->name, *source = from->dir;
+    struct data_shape sized = *given, *shape = &sized;
+    struct data_image image = {.as = from->as};
     struct header *header;
     struct layout at;
     int status;
 
+    if (shape->words_bytes < 2)
+        shape->words_bytes = 2;
+    image.shape = *shape;
     if (!layout_of(shape, &at))
         return gapless_error_set(error, GAPLESS_INVALID, 0,
-                                 "%s (%s): a set of %" PRIu32 " + %" PRIu32
+                                 "%.100s (%s): a set of %" PRIu32 " + %" PRIu32
                                  " samples of %" PRIu32 " features in %" PRIu32
                                  " classes is empty or too large",
                                  name, data_path_tail(source), shape->train_count,
@@ -142,8 +185,14 @@ int data_image_new(const char *name, const char *source, const struct data_shape
                    strlen(source) < sizeof header->source ? source
                                                           : data_path_tail(source));
     header->shape = *shape;
-    image.train_x = (uint8_t *)image.map + at.train_x;
-    image.test_x = (uint8_t *)image.map + at.test_x;
+    if (shape->numbers) {
+        image.train_numbers = (float *)(void *)((char *)image.map + at.train_x);
+        image.test_numbers = (float *)(void *)((char *)image.map + at.test_x);
+    } else {
+        image.train_x = (uint8_t *)image.map + at.train_x;
+        image.test_x = (uint8_t *)image.map + at.test_x;
+    }
+    image.words = (char *)image.map + at.words;
     image.train_y = (uint8_t *)image.map + at.train_y;
     image.test_y = (uint8_t *)image.map + at.test_y;
     *ret = image;
@@ -160,15 +209,57 @@ void data_image_drop(struct data_image *image)
     (void)close(image->fd);
 }
 
+/* Rows of numbers are standardised in place; bytes keep how they will be. */
+static int standardise_image(struct data_image *image, struct gapless_error *error)
+{
+    const struct data_shape *s = &image->shape;
+    const struct data_standard *as = image->as;
+    struct header *header = image->map;
+    struct layout at;
+    double *mean, *deviation;
+
+    header->mean = 0.0;
+    header->deviation = 1.0;
+    if (as != NULL && (as->count != (s->numbers ? s->features : 1)))
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "the model has %" PRIu32
+                                 " means and deviations, %.100s needs %" PRIu32
+                                 ": it was trained on other data",
+                                 as->count, header->name, s->numbers ? s->features : 1);
+    if (!s->numbers && as != NULL) {
+        header->mean = as->mean[0];
+        header->deviation = as->deviation[0];
+        return GAPLESS_OK;
+    }
+    if (!s->numbers) {
+        standardise(image->train_x, (uint64_t)s->train_count * s->features,
+                    &header->mean, &header->deviation);
+        return GAPLESS_OK;
+    }
+    (void)layout_of(s, &at);
+    mean = (double *)(void *)((char *)image->map + at.means);
+    deviation = mean + s->features;
+    if (as != NULL) {
+        memcpy(mean, as->mean, s->features * sizeof *mean);
+        memcpy(deviation, as->deviation, s->features * sizeof *deviation);
+    } else {
+        standardise_each(image->train_numbers, s->train_count, s->features, mean,
+                         deviation);
+    }
+    apply_each(image->train_numbers, s->train_count, s->features, mean, deviation);
+    apply_each(image->test_numbers, s->test_count, s->features, mean, deviation);
+    return GAPLESS_OK;
+}
+
 int data_image_finish(struct data_image *image, struct data **ret,
                       struct gapless_error *error)
 {
-    const struct data_shape *s = &image->shape;
-    struct header *header = image->map;
-    int status;
+    int status = standardise_image(image, error);
 
-    standardise(image->train_x, (uint64_t)s->train_count * s->features, &header->mean,
-                &header->deviation);
+    if (status != GAPLESS_OK) {
+        data_image_drop(image);
+        return status;
+    }
     (void)munmap(image->map, image->bytes); /* a writable mapping forbids the seal */
     if (fcntl(image->fd, F_ADD_SEALS, IMAGE_SEALS) != 0)
         status = gapless_error_set(error, GAPLESS_SYSTEM, errno,
@@ -183,6 +274,44 @@ static int not_a_set(struct gapless_error *error, int fd, const char *reason)
 {
     return gapless_error_set(error, GAPLESS_CORRUPT, 0,
                              "descriptor %d is not a shared data set: %s", fd, reason);
+}
+
+/* Two texts, one behind the other. */
+static bool words_end(const char *words, uint32_t bytes)
+{
+    const char *end = memchr(words, 0, bytes);
+
+    return words[bytes - 1] == '\0' && end != NULL && end < words + bytes - 1;
+}
+
+static bool deviations_good(const double *means, uint32_t features)
+{
+    for (uint32_t j = 0; j < features; j++)
+        if (!isfinite(means[j]) || !(means[features + j] > 0.0) ||
+            !isfinite(means[features + j]))
+            return false;
+    return true;
+}
+
+/* Where the parts of the memory are. */
+static void point_into(struct data *d, const struct data_shape *s,
+                       const struct layout *at)
+{
+    const uint8_t *base = d->map;
+
+    d->train_y = base + at->train_y;
+    d->test_y = base + at->test_y;
+    d->class_names = (const char *)base + at->words;
+    d->column_names = d->class_names + strlen(d->class_names) + 1;
+    if (!s->numbers) {
+        d->train_x = base + at->train_x;
+        d->test_x = base + at->test_x;
+        return;
+    }
+    d->train_numbers = (const float *)(const void *)(base + at->train_x);
+    d->test_numbers = (const float *)(const void *)(base + at->test_x);
+    d->mean_each = (const double *)(const void *)(base + at->means);
+    d->deviation_each = d->mean_each + s->features;
 }
 
 /* Sets what struct data has in its header and arrays, or says what is wrong. */
@@ -200,7 +329,10 @@ static int open_map(struct data *d, struct gapless_error *error)
     if (memchr(header->name, 0, sizeof header->name) == NULL ||
         memchr(header->source, 0, sizeof header->source) == NULL ||
         !(header->deviation > 0.0 && header->deviation <= 1.0) ||
-        !(header->mean >= 0.0 && header->mean <= 1.0))
+        !(header->mean >= 0.0 && header->mean <= 1.0) ||
+        !words_end((const char *)base + at.words, s->words_bytes) ||
+        (s->numbers && !deviations_good((const double *)(const void *)(base + at.means),
+                                        s->features)))
         return not_a_set(error, d->fd, "its header is damaged");
     if (data_bad_label(base + at.train_y, s->train_count, s->classes) !=
             s->train_count ||
@@ -216,10 +348,7 @@ static int open_map(struct data *d, struct gapless_error *error)
     d->deviation = header->deviation;
     d->scale = (float)(1.0 / (255.0 * header->deviation));
     d->offset = (float)(-header->mean / header->deviation);
-    d->train_x = base + at.train_x;
-    d->test_x = base + at.test_x;
-    d->train_y = base + at.train_y;
-    d->test_y = base + at.test_y;
+    point_into(d, s, &at);
     return GAPLESS_OK;
 }
 

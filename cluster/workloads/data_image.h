@@ -5,7 +5,7 @@
  * the labels, computes mean and deviation, and seals the memory for good: no process, in
  * any process, can write to it or shrink it afterwards.
  *
- *     page 0: header | train_x | test_x | train_y | test_y
+ *     page 0: header | train_x | test_x | train_y | test_y | means | deviations | words
  */
 #ifndef GAPLESS_WORKLOADS_DATA_IMAGE_H
 #define GAPLESS_WORKLOADS_DATA_IMAGE_H
@@ -17,11 +17,22 @@
 
 struct data_shape {
     uint32_t train_count, test_count, features, classes;
+    uint32_t numbers;     /* 1: rows are floats; 0: bytes */
+    uint32_t words_bytes; /* of the names of classes and columns, with two ends */
+};
+
+/* What a reader is asked for. `as` may be NULL. */
+struct data_from {
+    const char *name, *dir; /* dir: the folder, or of a table the file, that has it */
+    const struct data_standard *as;
 };
 
 struct data_image {
     struct data_shape shape;
     uint8_t *train_x, *test_x, *train_y, *test_y; /* to be filled; zero before */
+    float *train_numbers, *test_numbers; /* in place of _x, as they are in the files */
+    char *words; /* the names of the classes, the end, those of the columns, the end */
+    const struct data_standard *as;
     void *map;
     uint64_t bytes;
     int fd;
@@ -29,7 +40,7 @@ struct data_image {
 
 /* Memory for a set of this shape. GAPLESS_INVALID where a count is 0 or the whole is
  * larger than a set may be; the caller has checked the shape against its files. */
-int data_image_new(const char *name, const char *source, const struct data_shape *shape,
+int data_image_new(const struct data_from *from, const struct data_shape *shape,
                    struct data_image *ret, struct gapless_error *error);
 /* Gives up an image that was not finished. */
 void data_image_drop(struct data_image *image);
@@ -43,14 +54,25 @@ uint32_t data_bad_label(const uint8_t *labels, uint32_t count, uint32_t classes)
 /* The last part of a path, short enough for an error text. */
 const char *data_path_tail(const char *path);
 
-/* The readers. `dir` is the folder that has the files. */
-int data_read_idx(const char *name, const char *dir, struct data **ret,
+/* The readers. */
+int data_read_idx(const struct data_from *from, struct data **ret,
                   struct gapless_error *error);
-int data_read_cifar(const char *name, const char *dir, struct data **ret,
+/* Of any number of classes. */
+int data_read_own_idx(const struct data_from *from, struct data **ret,
+                      struct gapless_error *error);
+int data_read_npy(const struct data_from *from, struct data **ret,
+                  struct gapless_error *error);
+/* `name` is "csv:...", `dir` the file or folder. */
+int data_read_csv(const struct data_from *from, struct data **ret,
+                  struct gapless_error *error);
+int data_read_cifar(const struct data_from *from, struct data **ret,
                     struct gapless_error *error);
 /* `name` is "synthetic" or "synthetic:COUNTxFEATURESxCLASSES[:SEED]". */
-int data_make_synthetic(const char *name, struct data **ret,
+int data_make_synthetic(const struct data_from *from, struct data **ret,
                         struct gapless_error *error);
+
+/* Where the column of the labels begins in "csv:FILE:label=COLUMN"; NULL: it has none. */
+const char *data_label_of(const char *name);
 
 /* Whether the first file of a set is in a folder. */
 int data_has_idx(const char *dir);

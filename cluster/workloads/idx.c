@@ -207,7 +207,7 @@ static int open_all(const char *dir, struct idx f[4], struct gapless_error *erro
     return GAPLESS_OK;
 }
 
-static int read_all(struct idx f[4], const struct data_image *image,
+static int read_all(struct idx f[4], const struct data_image *image, uint32_t classes,
                     struct gapless_error *error)
 {
     uint8_t *const to[4] = {image->train_x, image->train_y, image->test_x,
@@ -223,34 +223,58 @@ static int read_all(struct idx f[4], const struct data_image *image,
             return status;
         if (i % 2 == 0)
             continue;
-        bad = data_bad_label(to[i], f[i].count, IDX_CLASSES);
+        bad = data_bad_label(to[i], f[i].count, classes);
         if (bad != f[i].count)
             return gapless_error_set(error, GAPLESS_CORRUPT, 0,
                                      "%s: label %" PRIu32 " is %d, labels are 0 to %d",
                                      data_path_tail(f[i].path), bad, to[i][bad],
-                                     IDX_CLASSES - 1);
+                                     (int)classes - 1);
     }
     return GAPLESS_OK;
 }
 
-int data_read_idx(const char *name, const char *dir, struct data **ret,
-                  struct gapless_error *error)
+/* The labels of a file, and how many classes they make: one more than the largest. */
+static int count_classes(const char *dir, int which, uint32_t *ret,
+                         struct gapless_error *error)
+{
+    struct idx f = {.file = NULL};
+    uint8_t label[4096];
+    int status = open_file(dir, which, &f, error);
+
+    if (status == GAPLESS_OK)
+        status = read_header(&f, true, error);
+    for (uint32_t left = f.count; status == GAPLESS_OK && left > 0;) {
+        uint32_t part = left < sizeof label ? left : (uint32_t)sizeof label;
+
+        status = read_bytes(&f, label, part, error);
+        for (uint32_t i = 0; status == GAPLESS_OK && i < part; i++)
+            if (label[i] >= *ret)
+                *ret = label[i] + 1u;
+        left -= part;
+    }
+    if (f.file != NULL)
+        (void)gzclose_r(f.file);
+    return status;
+}
+
+static int read_set(const struct data_from *from, uint32_t classes, struct data **ret,
+                    struct gapless_error *error)
 {
     struct idx f[4] = {{.file = NULL}};
     struct data_image image;
     struct data_shape shape;
-    int status = open_all(dir, f, error);
+    int status = open_all(from->dir, f, error);
 
     if (status != GAPLESS_OK)
         goto close_files;
     shape = (struct data_shape){.train_count = f[0].count,
                                 .test_count = f[2].count,
                                 .features = f[0].row,
-                                .classes = IDX_CLASSES};
-    status = data_image_new(name, dir, &shape, &image, error);
+                                .classes = classes};
+    status = data_image_new(from, &shape, &image, error);
     if (status != GAPLESS_OK)
         goto close_files;
-    status = read_all(f, &image, error);
+    status = read_all(f, &image, classes, error);
     if (status == GAPLESS_OK)
         status = data_image_finish(&image, ret, error);
     else
@@ -261,4 +285,21 @@ close_files:
         if (f[i].file != NULL)
             (void)gzclose_r(f[i].file);
     return status;
+}
+
+int data_read_idx(const struct data_from *from, struct data **ret,
+                  struct gapless_error *error)
+{
+    return read_set(from, IDX_CLASSES, ret, error);
+}
+
+int data_read_own_idx(const struct data_from *from, struct data **ret,
+                      struct gapless_error *error)
+{
+    uint32_t classes = from->as != NULL ? from->as->classes : 2;
+    int status = GAPLESS_OK;
+
+    for (int i = 1; from->as == NULL && status == GAPLESS_OK && i < 4; i += 2)
+        status = count_classes(from->dir, i, &classes, error);
+    return status == GAPLESS_OK ? read_set(from, classes, ret, error) : status;
 }

@@ -126,9 +126,11 @@ static bool parse_name(const char *name, struct data_shape *ret, uint64_t *ret_s
     return true;
 }
 
-int data_make_synthetic(const char *name, struct data **ret,
+int data_make_synthetic(const struct data_from *from, struct data **ret,
                         struct gapless_error *error)
 {
+    const char *name = from->name;
+    struct data_from generated = {.name = name, .dir = "generated", .as = from->as};
     struct data_shape shape;
     struct data_image image;
     struct rng train, test;
@@ -142,7 +144,7 @@ int data_make_synthetic(const char *name, struct data **ret,
                                  "[:SEED], such as synthetic:12000x64x10:1; features "
                                  "to %d, classes 2 to %d",
                                  name, FEATURES_MAX, DATA_CLASSES_MAX);
-    status = data_image_new(name, "generated", &shape, &image, error);
+    status = data_image_new(&generated, &shape, &image, error);
     if (status != GAPLESS_OK)
         return status;
     centres = calloc((size_t)shape.classes * CLOUDS * shape.features, sizeof *centres);

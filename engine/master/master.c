@@ -416,6 +416,12 @@ uint32_t gapless_master_observers(const struct gapless_master *m)
 int gapless_master_save(const struct gapless_master *m, const char *path,
                         struct gapless_error *error)
 {
+    return gapless_master_save_with(m, path, NULL, error);
+}
+
+int gapless_master_save_with(const struct gapless_master *m, const char *path,
+                             const char *const *more, struct gapless_error *error)
+{
     char gradients[24];
     const char *const metadata[] = {"gapless",     gapless_version(), "rule",
                                     m->rule->name, "gradients",       gradients,
@@ -423,7 +429,8 @@ int gapless_master_save(const struct gapless_master *m, const char *path,
 
     (void)snprintf(gradients, sizeof gradients, "%llu",
                    (unsigned long long)m->core->consumed);
-    return checkpoint_save(&m->layout, gapless_master_params(m), path, metadata, error);
+    return checkpoint_save(&m->layout, gapless_master_params(m), path, metadata, more,
+                           error);
 }
 
 void gapless_master_device(const struct gapless_master *m, char *ret, size_t bytes)

@@ -1,5 +1,5 @@
-/* Writes safetensors. Names are plain (layout.c checked them), so the header needs no
- * escapes. */
+/* Writes safetensors. Names are plain (layout.c checked them), so that only metadata
+ * needs escapes. */
 #include "engine/run/checkpoint.h"
 
 #include "engine/base/array.h"
@@ -44,6 +44,23 @@ static void append(struct text *t, const char *format, ...)
         t->used += (size_t)n;
 }
 
+/* As a JSON string, however long. */
+static void append_string(struct text *t, const char *text)
+{
+    append(t, "\"");
+    for (; *text != '\0' && !t->failed; text++) {
+        unsigned char byte = (unsigned char)*text;
+
+        if (byte == '"' || byte == '\\')
+            append(t, "\\%c", byte);
+        else if (byte < 0x20)
+            append(t, "\\u%04x", byte);
+        else
+            append(t, "%c", byte);
+    }
+    append(t, "\"");
+}
+
 static void append_tensor(struct text *t, const struct gapless_tensor *tensor,
                           uint64_t *at)
 {
@@ -59,15 +76,26 @@ static void append_tensor(struct text *t, const struct gapless_tensor *tensor,
     *at += bytes;
 }
 
-static struct text header_text(const struct layout *layout, const char *const *metadata)
+static void append_metadata(struct text *t, const char *const *metadata)
+{
+    for (; metadata != NULL && metadata[0] != NULL; metadata += 2) {
+        append(t, ",");
+        append_string(t, metadata[0]);
+        append(t, ":");
+        append_string(t, metadata[1]);
+    }
+}
+
+static struct text header_text(const struct layout *layout, const char *const *metadata,
+                               const char *const *more)
 {
     struct text t = {0};
     uint64_t at = 0;
     uint32_t i;
 
     append(&t, "{\"__metadata__\":{\"format\":\"pt\"");
-    for (; metadata != NULL && metadata[0] != NULL; metadata += 2)
-        append(&t, ",\"%.100s\":\"%.500s\"", metadata[0], metadata[1]);
+    append_metadata(&t, metadata);
+    append_metadata(&t, more);
     append(&t, "}");
     for (i = 0; i < layout->tensors_count; i++)
         append_tensor(&t, &layout->tensors[i], &at);
@@ -133,9 +161,10 @@ static int write_file(const char *temporary, const struct text *header,
 }
 
 int checkpoint_save(const struct layout *layout, const float *theta, const char *path,
-                    const char *const *metadata, struct gapless_error *error)
+                    const char *const *metadata, const char *const *more,
+                    struct gapless_error *error)
 {
-    struct text header = header_text(layout, metadata);
+    struct text header = header_text(layout, metadata, more);
     char *temporary = NULL;
     int os = ENOMEM, status = GAPLESS_OK;
 

@@ -266,7 +266,10 @@ static void test_save(void **state)
     assert_int_equal(fread(header, 1, bytes, file), bytes);
     (void)fclose(file);
     tensors = json_loads(header, 0, NULL);
-    assert_int_equal(json_object_size(tensors), 4);
+    assert_int_equal(json_object_size(tensors), 5); /* and the metadata */
+    assert_string_equal(json_string_value(json_object_get(
+                            json_object_get(tensors, "__metadata__"), "model")),
+                        "mlp:64");
     assert_non_null(json_object_get(tensors, "layer1.weight"));
     json_decref(tensors);
     free(header);

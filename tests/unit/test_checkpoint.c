@@ -43,7 +43,9 @@ static void fill(float *theta, float from)
 
 static void test_reads_back(void **state)
 {
+    static char large[5000];
     const char *const metadata[] = {"rule", "dana-ga", NULL};
+    const char *const more[] = {"names", "a \"b\" \\c\n", "large", large, NULL};
     float theta[28];
     struct layout l;
     size_t bytes;
@@ -53,8 +55,9 @@ static void test_reads_back(void **state)
 
     (void)state;
     fill(theta, 1);
+    memset(large, 'x', sizeof large - 1);
     assert_int_equal(layout_init(&l, &model, 0, 0, NULL), 0);
-    assert_int_equal(checkpoint_save(&l, theta, path, metadata, NULL), 0);
+    assert_int_equal(checkpoint_save(&l, theta, path, metadata, more, NULL), 0);
     data = slurp(path, &bytes);
     memcpy(&length, data, 8);
     assert_int_equal(length % 8, 0);
@@ -64,6 +67,12 @@ static void test_reads_back(void **state)
     assert_string_equal(json_string_value(json_object_get(
                             json_object_get(root, "__metadata__"), "rule")),
                         "dana-ga");
+    assert_string_equal(json_string_value(json_object_get(
+                            json_object_get(root, "__metadata__"), "names")),
+                        more[1]);
+    assert_string_equal(json_string_value(json_object_get(
+                            json_object_get(root, "__metadata__"), "large")),
+                        large);
     t = json_object_get(root, "layer1.bias");
     assert_string_equal(json_string_value(json_object_get(t, "dtype")), "F32");
     assert_int_equal(json_integer_value(json_array_get(json_object_get(t, "shape"), 0)),
@@ -95,7 +104,7 @@ static void test_full_disk_keeps_the_old(void **state)
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &was), 0);
     small.rlim_max = was.rlim_max;
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
-    assert_int_equal(checkpoint_save(&l, theta, path, NULL, &e), GAPLESS_IO);
+    assert_int_equal(checkpoint_save(&l, theta, path, NULL, NULL, &e), GAPLESS_IO);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &was), 0);
     assert_non_null(strstr(e.text, path));
     now = slurp(path, &after);
@@ -114,8 +123,9 @@ static void test_no_such_folder(void **state)
 
     (void)state;
     assert_int_equal(layout_init(&l, &model, 0, 0, NULL), 0);
-    assert_int_equal(checkpoint_save(&l, theta, "/nowhere/x.safetensors", NULL, &e),
-                     GAPLESS_IO);
+    assert_int_equal(
+        checkpoint_save(&l, theta, "/nowhere/x.safetensors", NULL, NULL, &e),
+        GAPLESS_IO);
     assert_non_null(strstr(e.text, "/nowhere/x.safetensors"));
     layout_free(&l);
 }

@@ -272,6 +272,9 @@ uint32_t gapless_master_observers(const struct gapless_master *master);
 /* Writes the parameters as safetensors: to a temporary file, synced, renamed. */
 int gapless_master_save(const struct gapless_master *master, const char *path,
                         struct gapless_error *error);
+/* The same, with more about them in the file's metadata: key, value, ..., NULL, UTF-8. */
+int gapless_master_save_with(const struct gapless_master *master, const char *path,
+                             const char *const *metadata, struct gapless_error *error);
 /* NULL is a no-op. */
 void gapless_master_close(struct gapless_master *master);
 
