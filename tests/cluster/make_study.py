@@ -3,6 +3,7 @@ looking at it. Numbers are made up, but shaped like real ones.
 
     python3 make_study.py FOLDER [flagship|small|lr|gap|convergence|train]
 """
+import bisect
 import csv
 import itertools
 import json
@@ -49,10 +50,7 @@ def rounded(value):
 def bins(edges, values):
     counts = [0] * len(edges)
     for value in values:
-        at = 0
-        while at + 1 < len(edges) and value >= edges[at + 1]:
-            at += 1
-        counts[at] += 1
+        counts[max(0, bisect.bisect_right(edges, value) - 1)] += 1
     return counts
 
 
