@@ -66,6 +66,11 @@ TABLE = {
     "build/gapless worker --master verbs:10.0.0.1 --token-file run.token --group nccl --device cuda:all": Row(
         refused=[RDMA, GPU]),
     "build/gapless plan --parameters 25.6M --workers 64 --link 400Gb --batch-time 120ms": Row(says="updates"),
+    # docs/data.md
+    "gapless train --data csv:table.csv:label=species --model mlp:16 --epochs 30 --out runs/table": Row(says="test accuracy"),
+    "gapless evaluate runs/table/model.safetensors": Row(says="samples +60, test of csv:.*table.csv"),
+    "gapless evaluate runs/table/model.safetensors --data csv:more.csv:label=species --part all": Row(
+        says="samples +150, all of csv:more.csv"),
     # docs/gpu.md
     "gapless train --device cuda --workers 8": Row(refused=[GPU]),
     "gapless train --device cuda --worker-device cuda:all": Row(refused=[GPU]),
@@ -172,6 +177,10 @@ def prepare():
     os.symlink(PROGRAM, os.path.join(WORK, "build", "gapless"))
     os.symlink(os.path.join(SOURCE, "bench"), os.path.join(WORK, "bench"))
     os.symlink(os.path.join(SOURCE, "quickstart"), os.path.join(WORK, "quickstart"))
+    for name, rows in (("table.csv", 300), ("more.csv", 150)):  # of docs/data.md
+        with open(os.path.join(WORK, name), "w", encoding="utf-8") as file:
+            file.write("length,width,species\n")
+            file.writelines(f"{i % 3 * 2 + i * 7 % 10 / 10},{i * 13 % 17 / 17 - i % 3},{'abc'[i % 3]}\n" for i in range(rows))
 
 
 def check_documents():
