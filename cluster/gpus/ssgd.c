@@ -138,7 +138,7 @@ static void announce(struct ssgd *run)
     run->facts = view_facts_of(settings, run->task.model.parameters,
                                (double)sampler_batches_per_epoch(&run->task.sampler),
                                run->worker, run->size);
-    run->follow = (struct follow){.facts = &run->facts, .evaluator = &run->evaluator};
+    run->follow = follow_new(&run->facts, &run->evaluator);
     run->stats = (struct gapless_stats){.workers_active = run->size,
                                         .workers_joined = run->size,
                                         .gradients_total = run->total,

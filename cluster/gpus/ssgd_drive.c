@@ -160,7 +160,7 @@ static void measure(struct ssgd *run, bool fetched)
     evaluator_start(evaluator);
     while (!evaluator_work(evaluator, 0.1))
         ;
-    run->facts.accuracy = evaluator->accuracy;
+    follow_take(&run->follow);
 }
 
 static int save(struct ssgd *run, struct gapless_error *error)

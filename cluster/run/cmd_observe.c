@@ -115,8 +115,7 @@ static int open_facts(struct observing *observing, struct gapless_error *error)
         .worker = observing->worker,
         .worker_count = room,
     };
-    observing->follow =
-        (struct follow){.facts = facts, .evaluator = &observing->evaluator};
+    observing->follow = follow_new(facts, &observing->evaluator);
     return GAPLESS_OK;
 }
 

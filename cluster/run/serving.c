@@ -49,8 +49,7 @@ void serving_open_view(struct serving *serving)
         view_facts_of(settings, serving->task.model.parameters,
                       (double)sampler_batches_per_epoch(&serving->task.sampler),
                       serving->worker, serving->config.workers_max);
-    serving->follow = (struct follow){.facts = &serving->facts,
-                                      .evaluator = &serving->background.evaluator};
+    serving->follow = follow_new(&serving->facts, &serving->background.evaluator);
     if (!settings->quiet) {
         config_report_warmup("master", settings);
         say_where(serving);
@@ -141,7 +140,7 @@ static void measure(struct serving *serving)
         if (gapless_master_run(serving->master, SLICE_NS, NULL) != GAPLESS_STOPPED)
             (void)usleep(SLICE_NS / 1000); /* it failed before: this cannot wait */
     }
-    serving->facts.accuracy = background->evaluator.accuracy;
+    follow_take(&serving->follow);
     look(serving);
 }
 

@@ -1,11 +1,21 @@
 /* What is made of the statistics of a live run. */
 #include "cluster/task/follow.h"
 
+#include <math.h>
+
 #define VIEW_EVERY_S 0.2
 #define METRICS_EVERY_S 1.0
 #define EVALUATE_EVERY_S 0.4
 #define EVALUATE_SHARE 20.0 /* at most one part in this many of a processor's time */
 #define RATE_OVER_S 2.0     /* what updates_per_second is averaged over */
+
+struct follow follow_new(struct view_facts *facts, const struct evaluator *evaluator)
+{
+    return (struct follow){.facts = facts,
+                           .evaluator = evaluator,
+                           .accuracy = (double)NAN,
+                           .test_loss = (double)NAN};
+}
 
 void follow_rate(struct follow *follow)
 {
@@ -44,13 +54,18 @@ void follow_put_off(struct follow *follow)
     follow->evaluate_due = now_seconds() + EVALUATE_EVERY_S;
 }
 
+void follow_take(struct follow *follow)
+{
+    follow->accuracy = follow->facts->accuracy = follow->evaluator->accuracy;
+    follow->test_loss = follow->evaluator->mean_loss;
+}
+
 void follow_measured(struct follow *follow)
 {
-    const struct evaluator *evaluator = follow->evaluator;
-    double pause = EVALUATE_SHARE * evaluator->last_s;
+    double pause = EVALUATE_SHARE * follow->evaluator->last_s;
 
-    follow->facts->accuracy = evaluator->accuracy;
-    history_add(&follow->facts->accuracies, evaluator->accuracy);
+    follow_take(follow);
+    history_add(&follow->facts->accuracies, follow->accuracy);
     follow->evaluate_due =
         now_seconds() + (pause > EVALUATE_EVERY_S ? pause : EVALUATE_EVERY_S);
 }
@@ -62,8 +77,8 @@ void follow_metrics(struct follow *follow)
         .elapsed = facts->elapsed,
         .updates_per_second = facts->updates_per_second,
         .epoch = (double)facts->stats.gradients / facts->epoch_gradients,
-        .accuracy = follow->evaluator->accuracy,
-        .test_loss = follow->evaluator->mean_loss,
+        .accuracy = follow->accuracy,
+        .test_loss = follow->test_loss,
         .stats = &facts->stats,
     };
 

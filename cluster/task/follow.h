@@ -17,14 +17,17 @@
 
 struct follow {
     struct view_facts *facts;
-    struct evaluator *evaluator;
+    const struct evaluator *evaluator;
     struct results results;
+    double accuracy, test_loss; /* as last taken from the evaluator; NaN: not yet */
     bool begun; /* there was an update: the files of an earlier run were set aside */
     double evaluate_due, metrics_due, view_due;
     double rate_from_s; /* the stretch updates_per_second is measured over */
     uint64_t rate_from;
 };
 
+/* The evaluator may be at work in another thread: it is only looked at in follow_take. */
+struct follow follow_new(struct view_facts *facts, const struct evaluator *evaluator);
 /* updates_per_second, over the last seconds. */
 void follow_rate(struct follow *follow);
 /* At the first update: sets the files of an earlier run in `folder` aside and opens
@@ -35,8 +38,10 @@ int follow_begin(struct follow *follow, const char *folder,
 bool follow_wants_accuracy(const struct follow *follow);
 /* There are no parameters to measure just now: later. */
 void follow_put_off(struct follow *follow);
-/* A round of the evaluator has ended: its accuracy is shown. The next round is as far
- * away as keeps measuring to a twentieth of a processor. */
+/* What the evaluator has found, for the picture and the next line of metrics.jsonl. */
+void follow_take(struct follow *follow);
+/* A round of the evaluator has ended: follow_take, and a point of the curve. The next
+ * round is as far away as keeps measuring to a twentieth of a processor. */
 void follow_measured(struct follow *follow);
 /* A line of metrics.jsonl; nothing before follow_begin. */
 void follow_metrics(struct follow *follow);

@@ -179,8 +179,7 @@ static void open_view(struct train *train)
         view_facts_of(settings, train->task.model.parameters,
                       (double)sampler_batches_per_epoch(&train->task.sampler),
                       train->worker, train->worker_count);
-    train->follow =
-        (struct follow){.facts = &train->facts, .evaluator = &train->evaluator};
+    train->follow = follow_new(&train->facts, &train->evaluator);
     if (!settings->quiet && train->view.terminal.fd < 0) {
         (void)printf(
             "gapless train: %s, %u worker%s, %s, %s (%s parameters), %g epoch%s, "

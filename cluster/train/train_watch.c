@@ -196,7 +196,7 @@ static void measure(struct train *train)
     evaluator_start(evaluator);
     while (!evaluator_work(evaluator, 0.1) && !train->at_once)
         train_signals(train, 0.0);
-    train->facts.accuracy = evaluator->accuracy;
+    follow_take(&train->follow);
 }
 
 static bool wait_for(struct train *train, uint32_t from, uint32_t count, double seconds)
