@@ -119,6 +119,17 @@ static void bash_values(void)
     (void)printf("    *) return 1 ;;\n    esac\n");
 }
 
+/* Commands that are given files or folders without a dash. */
+static void bash_operands(void)
+{
+    (void)printf("    elif [[ ' ");
+    for (unsigned i = 0; i < options_commands_count; i++)
+        if (strstr(options_commands[i].words, "FILE") != NULL ||
+            strstr(options_commands[i].words, "DIR") != NULL)
+            (void)printf("%s ", options_commands[i].name);
+    (void)printf("' == *\" $command \"* ]]; then\n");
+}
+
 static void bash(void)
 {
     (void)printf(
@@ -173,9 +184,9 @@ static void bash(void)
                  "    option=${COMP_WORDS[at]}\n"
                  "    ((at >= first)) && _gapless_value && return\n"
                  "    if [[ $word == -* ]]; then\n"
-                 "        _gapless_options\n"
-                 "    elif [[ $command == study || $command == report ]]; then\n"
-                 "        _gapless_files -f\n"
+                 "        _gapless_options\n");
+    bash_operands();
+    (void)printf("        _gapless_files -f\n"
                  "    else\n"
                  "        _gapless_options\n"
                  "    fi\n"

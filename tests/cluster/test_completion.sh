@@ -57,6 +57,7 @@ has --workers gapless train --quiet --wor
 is "a folder" gapless train --out a
 is "a file a folder" gapless plan --measured a
 is "a file a folder" gapless report a
+is "a file a folder" gapless evaluate a
 has study gapless help s
 is "asgd,dana-ga asgd,dana-ga-global" gapless bench rules --rules asgd,dana-ga
 is "read,write read,write-lat" gapless bench transport --ops read,w
