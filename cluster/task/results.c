@@ -104,8 +104,15 @@ int results_file(const char *path, const void *bytes, size_t count,
                  struct gapless_error *error)
 {
     char temporary[RESULTS_PATH_MAX];
+    struct stat is;
     int fd, os;
 
+    if (stat(path, &is) == 0 && !S_ISREG(is.st_mode)) /* rename would replace it */
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "%.150s is there and is no regular file: it stays as it "
+            "is; choose another name",
+            path);
     if (snprintf(temporary, sizeof temporary, "%s.%d.tmp", path, (int)getpid()) >=
         (int)sizeof temporary)
         return gapless_error_set(error, GAPLESS_INVALID, 0, "the path is too long");

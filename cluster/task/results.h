@@ -110,7 +110,8 @@ int results_path(const char *folder, const char *name, char ret[RESULTS_PATH_MAX
 void results_choose(const char *out, const char *rule, char ret[RESULTS_PATH_MAX]);
 /* Makes a folder and those above it. */
 int results_folder(const char *path, struct gapless_error *error);
-/* Writes a whole file, by way of a temporary one in the same folder. */
+/* Writes a whole file, by way of a temporary one in the same folder. GAPLESS_INVALID: what
+ * is there is no regular file; a rename would put a file in the place of a device. */
 int results_file(const char *path, const void *bytes, size_t count,
                  struct gapless_error *error);
 

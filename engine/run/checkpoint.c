@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Grows with every append; `failed` sticks. */
@@ -166,8 +167,13 @@ int checkpoint_save(const struct layout *layout, const float *theta, const char 
 {
     struct text header = header_text(layout, metadata, more);
     char *temporary = NULL;
+    struct stat is;
     int os = ENOMEM, status = GAPLESS_OK;
 
+    if (stat(path, &is) == 0 && !S_ISREG(is.st_mode)) { /* rename would replace it */
+        os = S_ISDIR(is.st_mode) ? EISDIR : ENOTSUP;
+        goto failed;
+    }
     if (header.failed ||
         asprintf(&temporary, "%s.%ld.part", path, (long)getpid()) < 0) {
         temporary = NULL;

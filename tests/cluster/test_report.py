@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -469,6 +470,10 @@ class ReportTest(unittest.TestCase):
         self.assertIn("file is a file", self.report("file", code=1)[1])
         self.assertIn("--target", self.report("t", "--target", "2", code=2)[1])
         self.assertIn("choose another --out", self.report("t", "--out", "file/page.html", code=1)[1])
+        os.mkfifo(self.path("pipe"))  # a rename would put a file in its place, in that of a device too
+        self.assertIn("pipe is there and is no regular file", self.report("t", "--out", "pipe", code=2)[1])
+        self.assertTrue(stat.S_ISFIFO(os.stat(self.path("pipe")).st_mode))
+        self.assertFalse(os.path.exists(self.path("report.csv")))
 
     def test_large(self):
         rules = list(make_study.RULES)

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const struct gapless_tensor tensors[] = {{"layer1.weight", 2, {7, 3}},
@@ -130,6 +131,27 @@ static void test_no_such_folder(void **state)
     layout_free(&l);
 }
 
+/* A rename would put a file in the place of a device, /dev/null of a root user too. */
+static void test_a_pipe_stays(void **state)
+{
+    struct gapless_error e = {0};
+    float theta[28] = {0};
+    char pipe_path[80];
+    struct layout l;
+    struct stat is;
+
+    (void)state;
+    (void)snprintf(pipe_path, sizeof pipe_path, "%s/pipe", folder);
+    assert_int_equal(mkfifo(pipe_path, 0600), 0);
+    assert_int_equal(layout_init(&l, &model, 0, 0, NULL), 0);
+    assert_int_equal(checkpoint_save(&l, theta, pipe_path, NULL, NULL, &e), GAPLESS_IO);
+    assert_non_null(strstr(e.text, pipe_path));
+    assert_int_equal(stat(pipe_path, &is), 0);
+    assert_true(S_ISFIFO(is.st_mode));
+    assert_int_equal(unlink(pipe_path), 0);
+    layout_free(&l);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -152,6 +174,7 @@ int main(void)
         cmocka_unit_test(test_reads_back),
         cmocka_unit_test(test_full_disk_keeps_the_old),
         cmocka_unit_test(test_no_such_folder),
+        cmocka_unit_test(test_a_pipe_stays),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
