@@ -164,11 +164,11 @@ static inline struct gapless_stats stats_of(const struct gapless_master *m)
     return s;
 }
 
-/* A run may take as long as it likes, but it goes on: for ten seconds of an idle machine
- * nothing may happen. */
+/* A run may take as long as it needs. It has failed when nothing has happened for
+ * a minute of an idle machine. */
 static inline void run_to_end(struct gapless_master *m)
 {
-    struct pace_bound bound = pace_begin(10 * ENGINE_SECOND_NS);
+    struct pace_bound bound = pace_begin(60 * ENGINE_SECOND_NS);
     struct gapless_error error = {0};
     uint64_t seen = 0;
 
@@ -177,17 +177,17 @@ static inline void run_to_end(struct gapless_master *m)
         uint64_t now = s.gradients + s.dropped + s.workers_joined + s.workers_lost;
 
         if (now != seen)
-            bound = pace_begin(10 * ENGINE_SECOND_NS);
+            bound = pace_begin(60 * ENGINE_SECOND_NS);
         else if (pace_over(&bound))
             fail_msg("the run does not go on: %s", error.text);
         seen = now;
     }
 }
 
-/* Runs the master until a condition holds, for ten seconds of an idle machine at most. */
+/* Runs the master until a condition holds, for a minute of an idle machine at most. */
 #define run_until(m, condition)                                                        \
     do {                                                                               \
-        struct pace_bound bound_ = pace_begin(10 * ENGINE_SECOND_NS);                  \
+        struct pace_bound bound_ = pace_begin(60 * ENGINE_SECOND_NS);                  \
                                                                                        \
         while (!(condition)) {                                                         \
             if (pace_over(&bound_))                                                    \
