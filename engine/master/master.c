@@ -100,14 +100,14 @@ static void perform(struct gapless_master *m, const struct core_action *action)
     case CORE_DROP:
         door_drop(m, action->worker, action->reason);
         break;
-    case CORE_FINISH: /* publish() says so */
+    case CORE_FINISH: /* count_stats says so */
         m->telemetry->stats.record_failed = !record_good(m->record);
         break;
     }
 }
 
 /* The core's counters, for observers. */
-static void publish(struct gapless_master *m, uint64_t now_ns)
+static void count_stats(struct gapless_master *m, uint64_t now_ns)
 {
     static const uint32_t state[] = {
         [CORE_GATHERING] = GAPLESS_RUN_WAITING,
@@ -377,7 +377,7 @@ int gapless_master_run(struct gapless_master *m, int64_t timeout_ns,
         n = finish_batch(m, error);
         if (n != GAPLESS_OK)
             return n;
-        publish(m, now);
+        count_stats(m, now);
     }
 }
 

@@ -62,7 +62,7 @@ struct master_slot {
  * this processor (passes_cpu.c), or once a GPU is through (passes_gpu.c). Every entry
  * is filled. `worker` and `range` are of the core.
  *
- *   publish
+ *   prepare
  *   for each batch of events:  begin            what it brings may begin to move
  *                              passes, notify   while its events are performed
  *                              drain            all of it is done, counted and sent
@@ -73,7 +73,7 @@ struct master_slot {
  * (master_notify), which adds an event to the queue; it never steps the core. */
 struct pass_ops {
     /* The endpoint listens, no peer is served yet: prepares what peers will reach. */
-    int (*publish)(struct gapless_master *m, const struct gapless_master_config *config,
+    int (*prepare)(struct gapless_master *m, const struct gapless_master_config *config,
                    struct gapless_error *error);
     /* A worker's vectors beside its slot: at the first use of the slot; zeroed at every
      * use. */
@@ -189,6 +189,12 @@ struct gapless_master {
     uint64_t opened_ns;
 };
 
+/* Is what is sent one vector for all workers, in two places in turn? */
+static inline bool master_publishes(const struct gapless_master *m)
+{
+    return (m->rule->flags & RULE_PUBLISHED) != 0;
+}
+
 /* ---- open.c -------------------------------------------------------------- */
 /* gapless_master_open with `external_buffers`: the slots take no memory for gradients. */
 int master_open_external(const struct gapless_master_config *config,
@@ -220,6 +226,10 @@ size_t pass_elements(const struct gapless_master *m, uint32_t range);
 /* The blocks of a range, with what the worker reported of them. */
 struct blocks pass_blocks(const struct gapless_master *m,
                           const struct master_slot *slot, uint32_t range);
+/* The vector that the next pass of a range writes what it sends to: the worker's own, or
+ * the next version's place of what is published. */
+float *pass_sent(const struct gapless_master *m, float *own, float *const *published,
+                 uint32_t range);
 /* Is the gap of a worker's present message measured? */
 bool pass_wants_gap(const struct gapless_master *m, uint32_t worker);
 /* What applying a range of a worker's gradient gave. */

@@ -178,7 +178,7 @@ static int slot_memory(struct gapless_master *m, struct master_slot *slot,
     slot->region.split = m->split;
     slot->head = (struct slot_head *)(void *)base;
     slot->push = (const struct slot_push *)(const void *)(base + m->push_at);
-    if (m->rule->flags & RULE_PUBLISHED) {
+    if (master_publishes(m)) {
         slot->reported = (const uint64_t *)(const void *)(base + m->reported_at);
         slot->dots = (const double *)(slot->reported + m->layout.ranges_count);
     } else if (m->external_buffers) {

@@ -215,7 +215,7 @@ static void place_external_slots(struct gapless_master *m, size_t reported,
 /* Where everything is in a slot (wire.h), and in the region of what is published. */
 static void place_slots(struct gapless_master *m, size_t vector)
 {
-    bool published = (m->rule->flags & RULE_PUBLISHED) != 0;
+    bool published = master_publishes(m);
     size_t reported =
         published ? lines(((size_t)m->layout.ranges_count + m->layout.blocks_count) * 8)
                   : 0;
@@ -257,7 +257,7 @@ static int make_vectors(struct gapless_master *m, struct gapless_error *error)
         m->own_bytes = own_stride * workers;
         m->own_memory = reserve(m->own_bytes);
     }
-    if (m->external_buffers && !(m->rule->flags & RULE_PUBLISHED)) {
+    if (m->external_buffers && !master_publishes(m)) {
         m->sent_bytes = sent_stride * workers;
         m->sent_memory = reserve(m->sent_bytes);
     }
@@ -333,7 +333,7 @@ static int make_shared_stats(struct gapless_master *m, const float *initial,
         shared_stats.versions_at + ranges * sizeof(struct seq_word);
     shared_stats.blocks_at =
         shared_stats.workers_at + workers * sizeof(struct gapless_worker_stats);
-    shared_stats.blocks = m->rule->flags & RULE_PUBLISHED ? m->layout.blocks_count : 0;
+    shared_stats.blocks = master_publishes(m) ? m->layout.blocks_count : 0;
     shared_stats.bytes = pages(shared_stats.blocks_at +
                                (ranges + 1u + shared_stats.blocks) * sizeof(uint32_t));
     status = m->transport->region_new(m->tp, shared_stats.bytes,
@@ -375,12 +375,12 @@ static int go_public(struct gapless_master *m, const struct gapless_master_confi
         status = m->transport->open(&config, &m->tp, error);
     if (status == GAPLESS_OK)
         status = make_shared_stats(m, c->initial, error);
-    if (status == GAPLESS_OK && (m->rule->flags & RULE_PUBLISHED))
+    if (status == GAPLESS_OK && master_publishes(m))
         status = make_published(m, error);
     if (status == GAPLESS_OK)
         status = m->transport->listen(m->tp, place, error);
     if (status == GAPLESS_OK)
-        status = m->passes->publish(m, c, error);
+        status = m->passes->prepare(m, c, error);
     return status;
 }
 

@@ -79,7 +79,7 @@ static int open_part(struct gapless_master *m, struct gpu_part *part, uint32_t g
         status = take(m, part, &part->all, error);
     if (status == GAPLESS_OK && (used & SLOT_STAT))
         status = take(m, part, &part->stat, error);
-    if (status == GAPLESS_OK && (m->rule->flags & RULE_PUBLISHED)) {
+    if (status == GAPLESS_OK && master_publishes(m)) {
         status = take(m, part, &part->published[0], error);
         if (status == GAPLESS_OK)
             status = take(m, part, &part->published[1], error);
@@ -267,16 +267,14 @@ static int place_shared(struct gapless_master *m, struct gapless_error *error)
 {
     struct master_gpu *g = m->gpu;
     int status = GAPLESS_OK;
-    uint32_t p;
+    uint32_t p, i;
 
     for (p = 0; status == GAPLESS_OK && p < g->parts; p++) {
         status = place_vector(m, &m->theta_region, 0, p, g->part[p].theta, error);
-        if (status == GAPLESS_OK && (m->rule->flags & RULE_PUBLISHED))
-            status = place_vector(m, &m->published_region, m->sent_at, p,
-                                  g->part[p].published[0], error);
-        if (status == GAPLESS_OK && (m->rule->flags & RULE_PUBLISHED))
-            status = place_vector(m, &m->published_region, m->second_at, p,
-                                  g->part[p].published[1], error);
+        for (i = 0; status == GAPLESS_OK && master_publishes(m) && i < 2; i++)
+            status = place_vector(m, &m->published_region,
+                                  i == 0 ? m->sent_at : m->second_at, p,
+                                  g->part[p].published[i], error);
     }
     return status;
 }
@@ -351,7 +349,7 @@ static int bring_parameters(struct gapless_master *m, struct gapless_error *erro
     return g->error.status;
 }
 
-int gpu_publish(struct gapless_master *m, const struct gapless_master_config *config,
+int gpu_prepare(struct gapless_master *m, const struct gapless_master_config *config,
                 struct gapless_error *error)
 {
     struct master_gpu *g = m->gpu;
@@ -382,7 +380,7 @@ static int take_slot(struct gapless_master *m, uint32_t worker, uint32_t p,
     struct gpu_slot *slot = &m->gpu->slot[worker];
     struct tp_region *region = &m->slot[worker].region;
     unsigned used = m->rule->reads | m->rule->writes;
-    bool published = (m->rule->flags & RULE_PUBLISHED) != 0;
+    bool published = master_publishes(m);
     int status = GAPLESS_OK;
 
     /* What was taken before memory ran out is used by the next who tries. */

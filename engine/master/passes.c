@@ -88,7 +88,7 @@ static bool gap_is_due(const struct gapless_master *m, uint32_t worker)
     uint64_t x =
         (m->core->consumed * GAPLESS_WORKERS_MAX + worker) * 0x9e3779b97f4a7c15ull;
 
-    if (m->rule->flags & RULE_PUBLISHED)
+    if (master_publishes(m))
         return false; /* where the worker is, only the worker knows */
     return m->gap_every <= 1 || (x >> 32) % m->gap_every == 0;
 }
@@ -207,6 +207,13 @@ void pass_record(struct gapless_master *m, uint32_t worker)
     m->slot[worker].complete = false;
 }
 
+float *pass_sent(const struct gapless_master *m, float *own, float *const *published,
+                 uint32_t range)
+{
+    return master_publishes(m) ? published[(core_version(m->core, range) + 1) % 2]
+                               : own;
+}
+
 double pass_rate(const struct gapless_master *m)
 {
     return rate_of(m, 0);
@@ -230,8 +237,7 @@ void pass_reported(struct gapless_master *m, uint32_t worker)
     const struct core_worker *cw = &m->core->worker[worker];
     uint32_t r;
 
-    if (!(m->rule->flags & RULE_PUBLISHED) || cw->state != CORE_COMPUTING ||
-        cw->pushed > 0)
+    if (!master_publishes(m) || cw->state != CORE_COMPUTING || cw->pushed > 0)
         return;
     for (r = 0; r < m->layout.ranges_count; r++)
         core_read_at(m->core, worker, r, m->slot[worker].reported[r]);
@@ -343,7 +349,7 @@ void pass_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range)
     uint32_t first = range == CORE_ALL ? 0 : range, r;
     uint32_t end = range == CORE_ALL ? m->layout.ranges_count : range + 1;
 
-    if (m->rule->flags & RULE_PUBLISHED)
+    if (master_publishes(m))
         return; /* it is there, for all */
     for (r = first; r < end; r++) {
         struct step_scalars scalars;

@@ -17,11 +17,13 @@ static struct arrays arrays_from(const struct arrays *at, size_t n)
 static struct arrays arrays_at(const struct gapless_master *m,
                                const struct master_slot *slot, uint32_t range)
 {
-    struct arrays whole = {m->theta, slot->own,  m->all,
-                           m->stat,  slot->sent, slot->grad};
+    struct arrays whole = {m->theta,
+                           slot->own,
+                           m->all,
+                           m->stat,
+                           pass_sent(m, slot->sent, m->published, range),
+                           slot->grad};
 
-    if (m->rule->flags & RULE_PUBLISHED) /* the next version's place */
-        whole.sent = m->published[(core_version(m->core, range) + 1) % 2];
     return arrays_from(&whole, (size_t)m->layout.range_start[range]);
 }
 
@@ -151,7 +153,7 @@ static void cpu_resum(struct gapless_master *m, uint32_t range, const uint32_t *
 
 /* ---- all is done at once ------------------------------------------------- */
 
-static int cpu_publish(struct gapless_master *m,
+static int cpu_prepare(struct gapless_master *m,
                        const struct gapless_master_config *config,
                        struct gapless_error *error)
 {
@@ -200,7 +202,7 @@ static void cpu_close(struct gapless_master *m)
 }
 
 const struct pass_ops pass_ops_cpu = {
-    .publish = cpu_publish,
+    .prepare = cpu_prepare,
     .slot_memory = cpu_slot_memory,
     .begin = cpu_begin,
     .notify = master_notify,

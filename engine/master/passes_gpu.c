@@ -28,10 +28,8 @@ static struct arrays arrays_at(const struct gapless_master *m, uint32_t worker,
     const struct gpu_part *part = part_of(m, range);
     const struct gpu_slot *slot = &m->gpu->slot[worker];
     size_t p = (size_t)(part - m->gpu->part);
-    float *sent = slot->sent[p];
+    float *sent = pass_sent(m, slot->sent[p], part->published, range);
 
-    if (m->rule->flags & RULE_PUBLISHED) /* the next version's place */
-        sent = part->published[(core_version(m->core, range) + 1) % 2];
     return (struct arrays){.theta = at_range(m, part, part->theta, range),
                            .own = at_range(m, part, slot->own[p], range),
                            .all = at_range(m, part, part->all, range),
@@ -43,11 +41,8 @@ static struct arrays arrays_at(const struct gapless_master *m, uint32_t worker,
 /* Where a worker, or all of them, get what is sent, in host memory. */
 static float *host_sent(const struct gapless_master *m, uint32_t worker, uint32_t range)
 {
-    float *base = m->slot[worker].sent;
-
-    if (m->rule->flags & RULE_PUBLISHED)
-        base = m->published[(core_version(m->core, range) + 1) % 2];
-    return base + m->layout.range_start[range];
+    return pass_sent(m, m->slot[worker].sent, m->published, range) +
+           m->layout.range_start[range];
 }
 
 static size_t bytes_of(const struct gapless_master *m, uint32_t range)
@@ -380,7 +375,7 @@ static void gpu_apply(struct gapless_master *m, uint32_t worker, uint32_t range,
     /* A global rule needs its sum for the next scalars. What is published for all has two
      * places, which readers tell apart by versions: each must be whole before the next.
      */
-    if (m->rule->flags & (RULE_GLOBAL | RULE_PUBLISHED))
+    if ((m->rule->flags & RULE_GLOBAL) || master_publishes(m))
         (void)gpu_drain(m, NULL);
 }
 
@@ -497,7 +492,7 @@ static void gpu_theta(const struct gapless_master *m)
 }
 
 const struct pass_ops pass_ops_gpu = {
-    .publish = gpu_publish,
+    .prepare = gpu_prepare,
     .slot_memory = gpu_slot_memory,
     .begin = gpu_begin,
     .notify = gpu_notify,

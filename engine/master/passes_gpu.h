@@ -108,7 +108,7 @@ struct master_gpu {
 extern const struct pass_ops pass_ops_gpu;
 
 /* ---- open_gpu.c: entries of pass_ops_gpu --------------------------------- */
-int gpu_publish(struct gapless_master *m, const struct gapless_master_config *config,
+int gpu_prepare(struct gapless_master *m, const struct gapless_master_config *config,
                 struct gapless_error *error);
 int gpu_slot_memory(struct gapless_master *m, uint32_t worker,
                     struct gapless_error *error);
