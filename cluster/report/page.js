@@ -235,7 +235,10 @@
     const title = (text) => ({display: text !== "", text, color});
     const scale = (log, of, text) => ({type: log ? "logarithmic" : "linear", grid, title: title(text),
       bounds: log || of === x ? "data" : "ticks",
-      afterDataLimits: (axis) => limits(axis, of), afterBuildTicks: (axis) => { if (log) logTicks(axis); },
+      afterDataLimits: (axis) => limits(axis, of), afterBuildTicks: (axis) => {
+        if (log) logTicks(axis);
+        else if (of === x && axis.max > axis.min) axis.ticks = evenTicks(axis);
+      },
       ticks: {color, maxTicksLimit: log ? 400 : 9, maxRotation: 0, autoSkipPadding: 8, includeBounds: false,
         callback: (value) => tick(value, of.percent)}});
     const values = [...new Set(sets.flatMap((set) => set.data.map((point) => point.x)))].sort((a, b) => a - b);
