@@ -22,7 +22,7 @@ void master_notify(struct gapless_master *m, uint32_t worker, uint32_t note)
 
     if (peer != MASTER_NO_PEER &&
         m->transport->notify(m->tp, peer, note) == GAPLESS_AGAIN)
-        door_drop(m, worker, CORE_BROKE_PROTOCOL);
+        member_drop(m, worker, CORE_BROKE_PROTOCOL);
 }
 
 static void ready_one(struct gapless_master *m, uint32_t w, uint32_t range)
@@ -83,7 +83,7 @@ static void perform(struct gapless_master *m, const struct core_action *action)
 {
     switch (action->kind) {
     case CORE_WELCOME:
-        door_welcome(m, action->worker);
+        member_welcome(m, action->worker);
         break;
     case CORE_APPLY:
         apply(m, action->worker, action->range);
@@ -98,7 +98,7 @@ static void perform(struct gapless_master *m, const struct core_action *action)
         pass_forget(m, action->worker);
         break;
     case CORE_DROP:
-        door_drop(m, action->worker, action->reason);
+        member_drop(m, action->worker, action->reason);
         break;
     case CORE_FINISH: /* count_stats says so */
         m->telemetry->stats.record_failed = !record_good(m->record);
@@ -277,7 +277,7 @@ static void on_note(struct gapless_master *m, tp_peer peer, uint32_t note)
     else if (NOTE_WHAT(note) == NOTE_LOCAL)
         master_event(m, CORE_LOCAL, who->worker, 0, true);
     else
-        door_drop(m, who->worker, CORE_BROKE_PROTOCOL);
+        member_drop(m, who->worker, CORE_BROKE_PROTOCOL);
 }
 
 static void on_event(struct gapless_master *m, const struct tp_event *e)
@@ -290,11 +290,11 @@ static void on_event(struct gapless_master *m, const struct tp_event *e)
                                  .since_ns = m->transport->now_ns(m->tp)};
         break;
     case TP_DOWN:
-        door_down(m, e->peer);
+        member_down(m, e->peer);
         break;
     case TP_TEXT:
         if (m->peer[e->peer].role != ROLE_NONE)
-            door_text(m, e->peer, e->data, e->bytes);
+            member_text(m, e->peer, e->data, e->bytes);
         break;
     case TP_NOTE:
         on_note(m, e->peer, e->note);
@@ -313,7 +313,7 @@ static void tick(struct gapless_master *m, uint64_t now_ns)
     if (now_ns - m->ticked_ns < TICK_NS || m->untimed)
         return;
     m->ticked_ns = now_ns;
-    door_tick(m, now_ns);
+    member_tick(m, now_ns);
     master_event(m, CORE_TICK, 0, 0, true);
     master_drain(m);
 }

@@ -263,15 +263,15 @@ void pass_forget(struct gapless_master *m, uint32_t worker);
 /* A line for the person who runs the master. */
 void master_log(const struct gapless_master *m, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-void door_text(struct gapless_master *m, tp_peer peer, const void *data,
-               uint32_t bytes);
-void door_down(struct gapless_master *m, tp_peer peer);
+void member_text(struct gapless_master *m, tp_peer peer, const void *data,
+                 uint32_t bytes);
+void member_down(struct gapless_master *m, tp_peer peer);
 /* Ends connections that have not said hello in time: a few of them would keep workers
  * out. */
-void door_tick(struct gapless_master *m, uint64_t now_ns);
+void member_tick(struct gapless_master *m, uint64_t now_ns);
 /* Performs CORE_WELCOME. */
-void door_welcome(struct gapless_master *m, uint32_t worker);
+void member_welcome(struct gapless_master *m, uint32_t worker);
 /* Performs CORE_DROP. */
-void door_drop(struct gapless_master *m, uint32_t worker, enum core_reason reason);
+void member_drop(struct gapless_master *m, uint32_t worker, enum core_reason reason);
 
 #endif

@@ -126,7 +126,8 @@ static void hello_observer(struct gapless_master *m, tp_peer peer, uint32_t pid)
     m->observers++;
 }
 
-void door_text(struct gapless_master *m, tp_peer peer, const void *data, uint32_t bytes)
+void member_text(struct gapless_master *m, tp_peer peer, const void *data,
+                 uint32_t bytes)
 {
     struct wire_hello hello = {0};
     struct gapless_error reason = {0};
@@ -206,7 +207,7 @@ static void depart(struct gapless_master *m, tp_peer peer)
     master_event(m, CORE_GONE, was.worker, 0, m->slot[was.worker].left);
 }
 
-void door_welcome(struct gapless_master *m, uint32_t worker)
+void member_welcome(struct gapless_master *m, uint32_t worker)
 {
     struct master_slot *slot = &m->slot[worker];
     struct gapless_error reason = {0};
@@ -272,13 +273,13 @@ static void say_lost(struct gapless_master *m, tp_peer peer)
         master_log(m, "a peer that had not said hello yet was lost: %s", reason.text);
 }
 
-void door_down(struct gapless_master *m, tp_peer peer)
+void member_down(struct gapless_master *m, tp_peer peer)
 {
     say_lost(m, peer);
     depart(m, peer);
 }
 
-void door_tick(struct gapless_master *m, uint64_t now_ns)
+void member_tick(struct gapless_master *m, uint64_t now_ns)
 {
     struct gapless_error reason = {0};
     tp_peer p;
@@ -321,7 +322,7 @@ static void drop_text(const struct gapless_master *m, uint32_t worker,
     }
 }
 
-void door_drop(struct gapless_master *m, uint32_t worker, enum core_reason reason)
+void member_drop(struct gapless_master *m, uint32_t worker, enum core_reason reason)
 {
     struct gapless_error text = {0};
     tp_peer peer = worker == CORE_ALL ? m->hello_peer : m->slot[worker].peer;

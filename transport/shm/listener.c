@@ -1,4 +1,4 @@
-/* Shared memory transport: the server's door. One thread that is blocked in epoll
+/* Shared memory transport: the server's listener. One thread that is blocked in epoll
  * nearly always; it accepts and checks connections, reads control messages and notices
  * hang-ups, so that the thread that polls makes no system call for any of it and a
  * death is noticed at once however busy that one is.
@@ -354,11 +354,11 @@ static int door_start(struct tp *tp)
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     tp->has_thread = os == 0;
     if (os == 0)
-        (void)pthread_setname_np(tp->thread, "gapless-door");
+        (void)pthread_setname_np(tp->thread, "gapless-listen");
     return os;
 }
 
-int shm_door_open(struct tp *tp, struct gapless_error *error)
+int shm_listener_open(struct tp *tp, struct gapless_error *error)
 {
     struct rlimit limit;
     int os = 0;
@@ -390,8 +390,8 @@ int shm_door_open(struct tp *tp, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
-/* Also right after a shm_door_open that failed anywhere. */
-void shm_door_close(struct tp *tp)
+/* Also right after a shm_listener_open that failed anywhere. */
+void shm_listener_close(struct tp *tp)
 {
     uint64_t one = 1;
     struct stat stat;

@@ -314,7 +314,7 @@ static int notes_of(struct tp *tp, uint32_t index, struct tp_event *events, int 
         case RING_BROKEN:
             break;
         }
-        /* It writes nonsense. The door (or our next pump) sees the end; DOWN
+        /* It writes nonsense. The listener (or our next pump) sees the end; DOWN
          * follows. */
         shm_peer_break(peer);
     }

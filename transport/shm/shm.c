@@ -55,7 +55,7 @@ static void shm_close(struct tp *tp)
 {
     if (tp == NULL)
         return;
-    shm_door_close(tp);
+    shm_listener_close(tp);
     for (uint32_t i = 0; tp->peers != NULL && i < tp->config.peers_max; i++)
         shm_peer_clear(tp, &tp->peers[i]);
     for (uint32_t i = 0; i < tp->regions.count; i++)
@@ -134,9 +134,9 @@ static int shm_listen(struct tp *tp, const char *address, struct gapless_error *
     if (status != GAPLESS_OK)
         return status;
     tp->role = SHM_SERVER;
-    status = shm_door_open(tp, error);
+    status = shm_listener_open(tp, error);
     if (status != GAPLESS_OK) {
-        shm_door_close(tp);
+        shm_listener_close(tp);
         tp->role = SHM_NEITHER;
     }
     return status;
@@ -223,7 +223,7 @@ static int peer_send(struct tp *tp, tp_peer index, const struct shm_frame *head,
             "the master has not read earlier control messages yet");
     if (status == GAPLESS_AGAIN)
         flag_word_publish(&peer->reason, SHM_REASON_DEAF);
-    /* The door sees the end and TP_DOWN follows. */
+    /* The listener sees the end and TP_DOWN follows. */
     (void)shutdown(peer->fd, SHUT_RDWR);
     return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
                              status == GAPLESS_AGAIN
@@ -289,7 +289,7 @@ static void shm_drop(struct tp *tp, tp_peer index)
         return;
     peer = &tp->peers[index];
     if (tp->role == SHM_SERVER) {
-        /* What was sent stays readable for the peer. The door sees the end and posts
+        /* What was sent stays readable for the peer. The listener sees the end and posts
          * DOWN, which poll swallows; until then the number is not used again. */
         peer->dropped = true;
         (void)shutdown(peer->fd, SHUT_RDWR);

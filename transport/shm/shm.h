@@ -8,7 +8,7 @@
  *   fd.c        memory, sockets, frames
  *
  *   client process                                  server process
- *   say, window ────┬─ Unix socket: frames, ──┬──── door thread ──> mailbox ──> poll
+ *   say, window ────┬─ Unix socket: frames, ──┬── listener thread ─> mailbox ──> poll
  *   poll <──────────┘      descriptors        └──── say, grant, drop
  *   put, notify ────── control page: ring up ─────────────────────────────────> poll
  *   poll <──────────── control page: ring down ──── notify
@@ -18,7 +18,7 @@
  * kernel closes it however a process ends. All memory is memfd, without a name, so that
  * nothing can be left behind.
  *
- * Ownership. A peer's slot belongs to the door (on a client: to the one thread there
+ * Ownership. A peer's slot belongs to the listener (on a client: to the one thread there
  * is) while FREE, and to the thread that polls from its TP_UP until its TP_DOWN was
  * delivered (OVER); the state is the flag. Mail slots pass the same way. So nothing
  * here needs a lock.
@@ -110,7 +110,7 @@ enum shm_state {
     SHM_FREE,
     SHM_LIVE,
     SHM_LEAVING, /* its DOWN is in the mailbox */
-    SHM_OVER     /* its DOWN was delivered; the door may clear the slot away */
+    SHM_OVER     /* its DOWN was delivered; the listener may clear the slot away */
 };
 
 /* Why a connection was ended by us. */
@@ -144,7 +144,7 @@ struct shm_peer {
     bool up;
     bool dropped; /* by us: its events are swallowed */
     bool broken;  /* its ring is not to be believed */
-    /* The socket reader's: door or client. */
+    /* The socket reader's: listener or client. */
     bool gone;
 };
 
@@ -200,7 +200,7 @@ struct tp {
     uint64_t swept_ns; /* when all rings, and a client's sockets, were last looked at */
     uint64_t wakeups;  /* sleeps of poll that ended */
 
-    /* The door's, or the client's own hands. */
+    /* The listener's, or the client's own. */
     _Alignas(RING_LINE) uint32_t mail_posted;
     uint32_t gone_count; /* peers gone whose DOWN is not posted yet */
     bool listening;      /* the listening socket is watched */
@@ -254,8 +254,8 @@ void shm_close_fd(int *fd);
 
 /* ---- listener.c ---------------------------------------------------------- */
 
-int shm_door_open(struct tp *tp, struct gapless_error *error);
-void shm_door_close(struct tp *tp);
+int shm_listener_open(struct tp *tp, struct gapless_error *error);
+void shm_listener_close(struct tp *tp);
 
 /* ---- client.c ------------------------------------------------------------ */
 
