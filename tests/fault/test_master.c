@@ -105,12 +105,12 @@ static bool train_once(const char *rule, uint32_t workers, uint64_t range_elemen
 static void train(const char *rule, uint32_t workers, uint64_t range_elements,
                   bool by_range)
 {
-    for (int tries = 0; tries < 4; tries++)
+    for (int tries = 0; tries < PACE_TIMES(4, 1); tries++)
         if (train_once(rule, workers, range_elements, by_range))
             return;
-    print_message("%s: in 4 runs some worker was left out by the machine: what was "
+    print_message("%s: in %d runs some worker was left out by the machine: what was "
                   "learned is not checked\n",
-                  rule);
+                  rule, PACE_TIMES(4, 1));
 }
 
 static void test_every_rule_trains(void **state)

@@ -17,12 +17,8 @@
 /* Large enough that a copy takes as long as an update: without the check of versions
  * about every second read here is torn. */
 #define LARGE 400000u
-/* Reads and updates of it. The thread sanitizer looks at each element of each. */
-#if defined(__SANITIZE_THREAD__)
-#define READS 60u
-#else
-#define READS 300u
-#endif
+/* Reads and updates of it. */
+#define READS PACE_TIMES(300u, 60u)
 
 static const struct gapless_tensor large[] = {{"w", 1, {LARGE}}};
 

@@ -16,7 +16,7 @@
 #define RULE_NAME "shared-lga-dot"
 #define WORKERS 4u
 #define LARGE 120001u
-#define GRADIENTS 2000u
+#define GRADIENTS PACE_TIMES(2000u, 400u)
 #define RATE 0.001
 
 static const struct gapless_tensor large[] = {{"w", 1, {LARGE - 3}}, {"b", 1, {3}}};
