@@ -161,14 +161,13 @@ struct gapless_master_config {
                                 each other; 0: 0.9 / workers_expected */
     uint32_t elastic_period; /* easgd: gradients of a worker from one exchange to the
                                 next; 0: 4 */
-    uint32_t
-        gap_every; /* the gap is measured at about one update in this many; 0: 8; 1:
-                           always */
-    int64_t
-        worker_timeout_ns; /* a worker that holds a batch longer is dropped; 0: never */
-    int64_t spin_ns;       /* polling before sleeping; 0: 50,000 */
-    const char
-        *job; /* handed to every worker as it is: data, model, batch, seed; NULL: "" */
+    /* The gap is measured at about one update in this many; 0: 8; 1: always. */
+    uint32_t gap_every;
+    /* A worker that holds a batch longer is dropped; 0: never. */
+    int64_t worker_timeout_ns;
+    int64_t spin_ns; /* polling before sleeping; 0: 50,000 */
+    /* Handed to every worker as it is: data, model, batch, seed; NULL: "". */
+    const char *job;
     const char *record; /* a file that gets the order in which everything arrives, for
                            gapless_simulation_open to repeat; NULL: none */
     const char *record_note; /* text kept at its start, lines of key=value; NULL: "" */
@@ -287,9 +286,9 @@ struct gapless_worker_config {
     const char *name;           /* for messages; NULL: "pid@host" */
     uint32_t wish; /* 1 + the number it would like to have; 0, or if that is taken: the
                       lowest that is free */
-    int64_t connect_ns;         /* bound on finding the master; 0: 10 s */
-    int64_t wait_ns;            /* bound on each pull; 0: 60 s */
-    int64_t spin_ns;            /* polling before sleeping; 0: 50,000 */
+    int64_t connect_ns; /* bound on finding the master; 0: 10 s */
+    int64_t wait_ns;    /* bound on each pull; 0: 60 s */
+    int64_t spin_ns;    /* polling before sleeping; 0: 50,000 */
     /* push range by range, as over a network, even if memory is mapped */
     bool by_range;
     /* The caller's own buffers, of one GPU or of the host (which is found out): `count`
