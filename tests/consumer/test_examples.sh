@@ -40,7 +40,7 @@ mkdir "$scratch/subproject"
 cp "$source/tests/consumer/subproject.cmake" "$scratch/subproject/CMakeLists.txt"
 for type in "" Debug; do # none is not to become one; the other takes the least time to compile
     run cmake -S "$scratch/subproject" -B "$scratch/subproject/build" -DGAPLESS_SOURCE="$source" \
-        -DCMAKE_C_COMPILER="$compiler" -DCMAKE_BUILD_TYPE="$type"
+        -DCMAKE_C_COMPILER="$compiler" -DCMAKE_BUILD_TYPE="$type" -DGAPLESS_ISA=generic
 done
 run cmake --build "$scratch/subproject/build" --parallel 2 --target own_model worker leak
 train "$scratch/subproject/build/examples"

@@ -46,11 +46,11 @@ TABLE = {
     "build/gapless train --workers 32 --rule dana-ga --out runs/dana": Row(
         short="build/gapless train --workers 4 --rule dana-ga --out runs/dana --epochs 0.2", says="test accuracy"),
     "build/gapless report runs/nag runs/dana": Row(says="report.html"),
+    "build/gapless evaluate runs/dana/model.safetensors": Row(says="accuracy"),
     "build/gapless simulate --workers 128 --rule dana-lga": Row(
         short="build/gapless simulate --workers 128 --rule dana-lga --epochs 0.2", says="test accuracy"),
     "build/gapless study bench/studies/rate.ini": Row(
         short="build/gapless study bench/studies/rate.ini --dry-run", says="378"),
-    "build/gapless help": Row(says="simulate"),
     "cmake --install build --prefix /usr/local": Row(short=f"cmake --install '{BUILD}' --prefix prefix", says="bin/gapless"),
     "build/gapless master --address shm:demo --epochs 20 --out runs/demo &": Row(
         short="build/gapless master --address shm:demo --epochs 6 --out runs/demo", says="result.json", background=True),
