@@ -321,7 +321,7 @@ static void auto_finds_it(void **state)
 }
 
 /* Every call of CUDA fails once while a master opens: an error in words, nothing left
- * behind. */
+ * behind. Of the many that make an event, a few do. */
 static void no_call_is_taken_for_granted(void **state)
 {
     const struct run run = {
@@ -354,8 +354,10 @@ static void no_call_is_taken_for_granted(void **state)
         assert_int_equal(fake->leaks(), before);
         if (status == GAPLESS_OK && strcmp(fake->failed(), "") == 0)
             break;
+        if (strcmp(fake->failed(), "cudaEventCreateWithFlags") == 0)
+            n += 60;
     }
-    assert_true(failed > 3);
+    assert_true(failed > 30);
 }
 
 /* A GPU is lost in the middle: the run ends with a text that names it, and the workers
