@@ -131,8 +131,9 @@ static int blame(const struct plan *plan, const struct trial *trial, const char 
     if (status == GAPLESS_MISSING && strstr(reason.text, "fetch-data") == NULL &&
         data != NULL && (strcmp(data, "mnist") == 0 || strcmp(data, "cifar-10") == 0))
         return gapless_error_set(error, status, 0,
-                                 "%.380s; cluster/workloads/fetch-data %s gets it",
-                                 reason.text, data);
+                                 "%.330s; cluster/workloads/fetch-data %s gets it, "
+                                 "where it is installed gapless-fetch-data %s",
+                                 reason.text, data, data);
     if (status == GAPLESS_INVALID && line > 0)
         return gapless_error_set(error, status, 0, "%.100s:%u: %.350s",
                                  plan->study->path, line, reason.text);

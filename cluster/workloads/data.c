@@ -23,12 +23,14 @@ static const struct kind kinds[] = {
      "apt-get install dataset-fashion-mnist (or put the four IDX files in "
      "$GAPLESS_DATA_DIR/fashion-mnist)"},
     {"mnist", data_read_idx, data_has_idx,
-     "cluster/workloads/fetch-data mnist (or put train-images-idx3-ubyte, "
+     "cluster/workloads/fetch-data mnist, where it is installed gapless-fetch-data "
+     "mnist (or put train-images-idx3-ubyte, "
      "train-labels-idx1-ubyte, "
      "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, plain or .gz, in "
      "$GAPLESS_DATA_DIR/mnist)"},
     {"cifar-10", data_read_cifar, data_has_cifar,
-     "cluster/workloads/fetch-data cifar-10 (or put data_batch_1.bin to "
+     "cluster/workloads/fetch-data cifar-10, where it is installed "
+     "gapless-fetch-data cifar-10 (or put data_batch_1.bin to "
      "data_batch_5.bin and "
      "test_batch.bin, the binary version, in $GAPLESS_DATA_DIR/cifar-10)"},
     {"synthetic", data_make_synthetic, NULL, NULL},

@@ -312,7 +312,7 @@ int main(int argc, char **argv)
         "writes\n"
         "data_batch_1.bin to data_batch_5.bin and test_batch.bin, the binary form of "
         "CIFAR-10,\n"
-        "to the folder TO. cluster/workloads/fetch-data cifar-10 does all of it.\n";
+        "to the folder TO. gapless-fetch-data cifar-10 does all of it.\n";
     struct labels train = {NULL, 0}, test = {NULL, 0};
     bool good;
 
