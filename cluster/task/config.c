@@ -1,6 +1,8 @@
 /* Settings to the engine's terms. */
 #include "cluster/task/config.h"
 
+#include "engine/run/schedule.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +48,15 @@ static void set_schedule(const struct settings *settings, double epoch, uint64_t
     }
     ret->cosine = settings->cosine;
     ret->cosine_to = settings->cosine_to;
+}
+
+int config_check_schedule(const struct settings *settings, const struct task *task,
+                          uint64_t total, struct gapless_error *error)
+{
+    struct gapless_schedule schedule = {0};
+
+    set_schedule(settings, (double)task_epoch(task), total, &schedule);
+    return schedule_check(&schedule, total, error);
 }
 
 static int gpu_flush(const char *when)

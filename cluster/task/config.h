@@ -17,6 +17,12 @@ void config_set(const struct settings *settings, const struct task *task,
                 uint64_t total, const float *initial, const char *job, const char *note,
                 struct gapless_master_config *ret);
 
+/* Is the schedule of these settings one that a master takes, for a run of `total`
+ * gradients? GAPLESS_INVALID: the error says what is wrong with it. To be asked before a
+ * folder is made or a process started. */
+int config_check_schedule(const struct settings *settings, const struct task *task,
+                          uint64_t total, struct gapless_error *error);
+
 /* The options that decide how a run goes, by name, NULL at the end. */
 extern const char *const config_names[];
 /* Their values, a line "name=value" each; those that have none are left out.

@@ -150,6 +150,8 @@ static int prepare(struct train *train, struct gapless_error *error)
     if (status == GAPLESS_OK)
         status = task_gradients(&train->task, settings->epochs, &gradients, error);
     if (status == GAPLESS_OK)
+        status = config_check_schedule(settings, &train->task, gradients, error);
+    if (status == GAPLESS_OK)
         status = raise_descriptors(train, error);
     if (status == GAPLESS_OK)
         status = data_share(train->task.data, &train->data_fd, error);

@@ -55,6 +55,7 @@ static const struct mistake mistakes[] = {
     {NULL, "train --steps 0.5", 2, "wants AT:FACTOR"},
     {NULL, "train --steps 0.5:0", 2, "must be above 0"},
     {NULL, "train --steps 0.5:0.1,", 2, "wants AT:FACTOR"},
+    {NULL, "train --steps 0.9:0.1,0.5:0.1", 2, "milestone 2 comes before milestone 1"},
     {NULL, "train --steps .1:1,.2:1,.3:1,.4:1,.5:1,.6:1,.7:1,.8:1,.9:1", 2,
      "at most 8"},
     {NULL, "train --schedule sine", 2, "constant, cosine"},
