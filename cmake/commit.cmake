@@ -9,6 +9,7 @@ if(NOT CMAKE_SCRIPT_MODE_FILE)
   return()
 endif()
 
+cmake_minimum_required(VERSION 3.25)
 set(commit "")
 find_program(git git NO_CACHE)
 if(git AND EXISTS ${SOURCE}/.git)
