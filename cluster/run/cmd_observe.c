@@ -334,8 +334,6 @@ int cmd_observe(int argc, char **argv)
     case OPTIONS_GO:
         break;
     }
-    (void)sigaction(SIGINT, &action, NULL);
-    (void)sigaction(SIGTERM, &action, NULL);
     observing.start = now_seconds();
     config.address = observing.settings.address;
     config.connect_ns = (int64_t)(observing.settings.connect_timeout * 1e9);
@@ -344,6 +342,9 @@ int cmd_observe(int argc, char **argv)
     if (status == GAPLESS_OK)
         status = gapless_observer_open(&config, &observing.observer, &error);
     network_close(&network);
+    /* Not while it looks for a master, which a signal ends at once. */
+    (void)sigaction(SIGINT, &action, NULL);
+    (void)sigaction(SIGTERM, &action, NULL);
     view_open(&observing.view, false, observing.settings.no_color);
     observing.live = observing.view.terminal.fd == STDOUT_FILENO &&
                      !observing.settings.json && !observing.settings.once;

@@ -451,8 +451,6 @@ int cmd_worker(int argc, char **argv)
     working.reconnect = reconnect_new(working.settings.reconnect);
     if (options_source(&working.settings, "number") != OPTION_UNSET)
         working.wish = 1 + working.settings.number;
-    (void)sigaction(SIGINT, &action, NULL);
-    (void)sigaction(SIGTERM, &action, NULL);
     status = fault_parse(getenv("GAPLESS_FAULT"), &working.fault, &error);
     if (status == GAPLESS_OK)
         status = network_open(&working.settings, &working.network, &error);
@@ -463,6 +461,10 @@ int cmd_worker(int argc, char **argv)
     if (status == GAPLESS_OK)
         status = join(&working, working.settings.connect_timeout, &error);
     if (status == GAPLESS_OK) {
+        /* Before, there is nothing to leave in order: a signal ends the process at once,
+         * however long it may look for a master. */
+        (void)sigaction(SIGINT, &action, NULL);
+        (void)sigaction(SIGTERM, &action, NULL);
         say_joined(&working);
         status = work_on(&working, &error);
     }

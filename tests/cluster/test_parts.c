@@ -301,6 +301,20 @@ static void test_refusals(void **state)
     run_close(&worker);
 }
 
+/* A signal ends what still looks for a master, however long it may look. */
+static void test_looking(void **state)
+{
+    struct run worker = start(NULL, "worker --connect-timeout 300 --master", "");
+    struct run observer = start(NULL, "observe --connect-timeout 300 --master", "");
+
+    (void)state;
+    run_sleep(0.5);
+    end(&worker, SIGINT, -SIGINT);
+    end(&observer, SIGTERM, -SIGTERM);
+    run_close(&worker);
+    run_close(&observer);
+}
+
 /* A second master at the same address; and then the first one dies. */
 static void test_master_gone(void **state)
 {
@@ -335,6 +349,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_no_update, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_save, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_refusals, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_looking, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_master_gone, run_set_up, run_tear_down),
     };
 

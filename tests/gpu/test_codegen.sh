@@ -23,6 +23,7 @@ if [ ! -x "$scan" ]; then
     exit 77
 fi
 nvcc=$(cached CMAKE_CUDA_COMPILER)
+[ -n "$nvcc" ] || nvcc=$(cached GAPLESS_NVCC)
 
 # ---- the scanner sees what is there ----
 # What the build made of the sources that are there now; and its architectures, by that.
