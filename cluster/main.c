@@ -9,8 +9,8 @@
 
 /* Commands that multiply matrices. */
 #define MULTIPLY                                                                       \
-    (FOR_TRAIN | FOR_MASTER | FOR_WORKER | FOR_OBSERVE | FOR_EVALUATE | FOR_SIMULATE | FOR_STUDY |    \
-     FOR_DOCTOR)
+    (FOR_TRAIN | FOR_MASTER | FOR_WORKER | FOR_OBSERVE | FOR_EVALUATE | FOR_SIMULATE | \
+     FOR_STUDY | FOR_DOCTOR)
 
 /* Of those: may start the program again, with better kernels of OpenBLAS, and says so.
  * The doctor says more itself. */

@@ -400,7 +400,7 @@ void bg_gpudirect(struct bg_run *run, struct bg_check *ret)
     status = o == NULL
                  ? gapless_error_set(&error, GAPLESS_NO_MEMORY, 0, "there is no memory")
                  : address_of(run, o->address, &error);
-    if (status != GAPLESS_OK) {
+    if (o == NULL || status != GAPLESS_OK) {
         (void)bg_says(ret, BG_NOT_RUN, "%.300s; the GPU %s", error.text,
                       ordering_text(run->gpu.facts.ordering));
         free(o);

@@ -99,8 +99,8 @@ static bool set_set(const struct option_row *row, const char *text, uint64_t *re
             return false;
         if (index >= SET_MAX)
             return parse_refuse(reason,
-                                "has no place for %s: at most %d are distinguished", name,
-                                SET_MAX);
+                                "has no place for %s: at most %d are distinguished",
+                                name, SET_MAX);
         found |= 1ull << index;
     }
     *ret = found;

@@ -59,7 +59,7 @@ struct wire_hello {
     uint64_t model_hash; /* 0: any */
     uint32_t wish;       /* a worker: the number it would like to have */
     uint32_t spare;
-    char version[16];    /* of the library */
+    char version[16]; /* of the library */
     char name[GAPLESS_NAME_MAX];
 };
 

@@ -229,7 +229,8 @@ static void test_no_text(void **state)
     assert_non_null(stream);
     assert_int_equal(study_read_stream(stream, "x.ini", &study, &error),
                      GAPLESS_CORRUPT);
-    assert_string_equal(error.text, "x.ini:2: there is a NUL in this line: this is not a text file");
+    assert_string_equal(
+        error.text, "x.ini:2: there is a NUL in this line: this is not a text file");
     (void)fclose(stream);
     assert_int_equal(study_read("/nowhere/x.ini", &study, &error), GAPLESS_MISSING);
     assert_non_null(strstr(error.text, "/nowhere/x.ini"));
