@@ -215,7 +215,7 @@ static int standardise_image(struct data_image *image, struct gapless_error *err
     const struct data_shape *s = &image->shape;
     const struct data_standard *as = image->as;
     struct header *header = image->map;
-    struct layout at;
+    struct layout at = {0};
     double *mean, *deviation;
 
     header->mean = 0.0;

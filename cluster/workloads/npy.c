@@ -197,7 +197,7 @@ static double number_at(const struct npy *f, const uint8_t *chunk, size_t i)
     }
     for (uint32_t b = 0; b < f->size; b++)
         bits |= (uint64_t)at[b] << (8 * b);
-    if (f->type == 'i' && f->size < 8 && bits >> (8 * f->size - 1) != 0)
+    if (f->type == 'i' && f->size > 0 && f->size < 8 && bits >> (8 * f->size - 1) != 0)
         return (double)bits - ldexp(1.0, 8 * (int)f->size);
     return f->type == 'i' ? (double)(int64_t)bits : (double)bits;
 }
