@@ -19,7 +19,7 @@ enum {
     BIG = 70000 / 16 * 16
 };
 
-static _Alignas(64) number a[N], b[N], c[N];
+static _Alignas(64) number a[N], b[N], c[N], d[N];
 
 static void equal(double x, double y)
 {
@@ -197,9 +197,10 @@ static void look_aheads(void **state)
     {
         for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
             const struct rule *rule = rules_find(rows[r].rule);
-            struct arrays at = {.theta = a, .all = b, .sent = c};
+            /* A momentum sees every slot that it reads, its own velocity too. */
+            struct arrays at = {.theta = a, .own = d, .all = b, .sent = c};
             struct step_scalars scalars;
-            fill(a, N, 1), fill(b, N, 2), fill(c, N, 3);
+            fill(a, N, 1), fill(b, N, 2), fill(c, N, 3), fill(d, N, 4);
             rules_step_scalars(rule, &settings, &context, &scalars);
             compute->look_ahead(rule, &at, &scalars, N);
             for (int i = 0; i < N; i++)
