@@ -17,7 +17,6 @@ option(GAPLESS_PROGRAM "Build the program gapless, with its data sets, models an
 option(GAPLESS_INSTALL "Have cmake --install install it" ${PROJECT_IS_TOP_LEVEL})
 set(GAPLESS_TESTS ${GAPLESS_DEFAULT} CACHE STRING "Build the tests: AUTO (if cmocka is found), ON or OFF")
 set(GAPLESS_TEST_FOLDERS "" CACHE STRING "The folders of tests to build, for example unit;fault; empty: all")
-option(GAPLESS_TEST_PROGRAM "Build the tests that need more than the library: workloads, benchmarks, the program" ON)
 set(GAPLESS_VERBS AUTO CACHE STRING "RDMA verbs transport: AUTO, ON or OFF")
 set(GAPLESS_OFI AUTO CACHE STRING "libfabric transport: AUTO, ON or OFF")
 set(GAPLESS_CUDA ${GAPLESS_DEFAULT} CACHE STRING "The CUDA plugin: AUTO (if nvcc is found), ON or OFF")

@@ -80,19 +80,27 @@ for word in $("$program" help | sed -n 's/^  \([a-z]*\)  .*/\1/p') $(sed -n 's/.
 done
 if command -v zsh >/dev/null; then
     zsh -n "$work/_gapless" || status=1
+    # One shell is asked everything: to start it and its completion takes seconds. What it prints when it is ready is not
+    # what it is given to print, which comes back as an echo before.
     cat >"$work/ask" <<'END'
 zmodload zsh/zpty
+read_until() { # text: reads what the shell shows up to it
+    text=
+    repeat 1000; do zpty -r -t shell line && text+=$line && [[ $text == *$1* ]] && return 0; sleep 0.05; done
+    return 1
+}
 zpty shell zsh -f -i
-zpty -w shell "PROMPT=; fpath=($1 \$fpath); autoload -U compinit; compinit -u -D; bindkey '^I' complete-word; zstyle ':completion:*' list-prompt ''; LISTMAX=1000; print ready"
-repeat 1000; do zpty -r -t shell line && [[ $line == *ready* ]] && break; sleep 0.05; done
-zpty -w -n shell "$2"$'\t'
-repeat 1000; do zpty -r -t shell line && text+=$line && [[ $text == *$3* ]] && exit 0; sleep 0.05; done
-print -r -- "FAILED: zsh does not make $3 of $2: $text"
-exit 1
+zpty -w shell "PROMPT=; fpath=($1 \$fpath); autoload -U compinit; compinit -u -D; bindkey '^I' complete-word; zstyle ':completion:*' list-prompt ''; LISTMAX=1000; print is''-ready"
+read_until is-ready || { print -r -- "FAILED: zsh does not start: $text"; exit 1 }
+shift
+for question; do
+    zpty -w -n shell "${question%|*}"$'\t'
+    read_until "${question#*|}" || { print -r -- "FAILED: zsh does not make ${question#*|} of ${question%|*}: $text"; exit 1 }
+    zpty -w -n shell $'\C-u'
+done
 END
-    for question in 'gapless train --gpu-flush al|always' 'gapless bench rules --rules asgd,dana-zer|dana-zero' 'gapless pl|plan'; do
-        zsh -f "$work/ask" "$work" "${question%|*}" "${question#*|}" || status=1
-    done
+    zsh -f "$work/ask" "$work" 'gapless train --gpu-flush al|always' 'gapless bench rules --rules asgd,dana-zer|dana-zero' \
+        'gapless pl|plan' || status=1
 elif [ "$status" = 0 ]; then
     echo "zsh not installed: only the completion of bash was tested"
     exit 77

@@ -236,7 +236,7 @@ static void test_dumb(void **state)
 static void test_others(void **state)
 {
     static const char *const words[] = {"dana-ga",   "1 worker", "synthetic",
-                                        "mlp:64",    "of 20",    "test accuracy",
+                                        "mlp:64",    "of 4",     "test accuracy",
                                         "worker-02", "100 %",    "done"};
     char line[160];
     struct screen master, observer;
@@ -244,7 +244,7 @@ static void test_others(void **state)
 
     (void)state;
     (void)snprintf(line, sizeof line,
-                   "master --data synthetic --epochs 20 --address shm:%s/socket --out "
+                   "master --data synthetic --epochs 4 --address shm:%s/socket --out "
                    "%s/out",
                    run_dir, run_dir);
     master = start_line("xterm", false, line);
