@@ -45,6 +45,7 @@ static int listen_named(struct tp *tp, const char *address, struct gapless_error
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory to listen on %s:%s", name_of(tp), address);
     }
+    tp->role = SIM_SERVER; /* before a client can find it */
     world->server = tp;
     /* A port of its own, whatever an earlier server on this name left undone. */
     root = sim_lock(tp);
@@ -68,8 +69,6 @@ int sim_listen(struct tp *tp, const char *address, struct gapless_error *error)
     sim_names_lock();
     status = listen_named(tp, address, error);
     sim_names_unlock();
-    if (status == GAPLESS_OK)
-        tp->role = SIM_SERVER;
     return status;
 }
 
