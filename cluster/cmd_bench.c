@@ -1,7 +1,7 @@
 /* gapless bench ...: fills the benchmarks' settings from the options. */
 #include "bench/bench.h"
 #include "cluster/options/options.h"
-#include "cluster/program/program.h"
+#include "cluster/program/program_options.h"
 #include "cluster/task/network.h"
 
 #include <stdio.h>
@@ -10,16 +10,6 @@
 
 _Static_assert(ADDRESS_MAX == BENCH_ADDRESS_MAX && NETWORK_TOKEN_MAX == BENCH_TOKEN_MAX,
                "both sides have the same room");
-
-/* Sets *ret_code and returns false where there is nothing left to do. */
-static bool read_options(enum option_command command, int argc, char **argv,
-                         struct settings *ret, int *ret_code)
-{
-    enum options_outcome outcome = options_read(command, argc, argv, ret);
-
-    *ret_code = outcome == OPTIONS_WRONG ? EXIT_MISUSE : EXIT_DONE;
-    return outcome == OPTIONS_GO;
-}
 
 static struct bench_sizes sizes_of(const struct settings *settings)
 {
@@ -31,7 +21,7 @@ int cmd_bench_rules(int argc, char **argv)
     struct settings settings;
     int code;
 
-    if (!read_options(FOR_BENCH_RULES, argc, argv, &settings, &code))
+    if (!program_options(FOR_BENCH_RULES, argc, argv, &settings, &code))
         return code;
     return bench_rules(&(struct bench_rules_config){.rules = settings.rules,
                                                     .sizes = sizes_of(&settings),
@@ -46,7 +36,7 @@ int cmd_bench_update(int argc, char **argv)
     struct settings settings;
     int code;
 
-    if (!read_options(FOR_BENCH_UPDATE, argc, argv, &settings, &code))
+    if (!program_options(FOR_BENCH_UPDATE, argc, argv, &settings, &code))
         return code;
     return bench_update(&(struct bench_update_config){.transport = settings.transport,
                                                       .rule = settings.rule,
@@ -109,7 +99,7 @@ int cmd_bench_transport(int argc, char **argv)
     const char *text;
     int code, status;
 
-    if (!read_options(FOR_BENCH_TRANSPORT, argc, argv, &settings, &code))
+    if (!program_options(FOR_BENCH_TRANSPORT, argc, argv, &settings, &code))
         return code;
     status = role_of(&settings, &config.role, &text, &error);
     if (text == NULL && strcmp(settings.transport, "shm") == 0) {
@@ -164,7 +154,7 @@ int cmd_bench_gpu(int argc, char **argv)
     char rdma[ADDRESS_MAX];
     int code;
 
-    if (!read_options(FOR_BENCH_GPU, argc, argv, &settings, &code))
+    if (!program_options(FOR_BENCH_GPU, argc, argv, &settings, &code))
         return code;
     if (!gpu_consistent(&settings))
         return EXIT_MISUSE;
@@ -214,8 +204,8 @@ int cmd_bench(int argc, char **argv)
         return EXIT_MISUSE;
     }
     if (argv[1][0] == '-')
-        return read_options(FOR_BENCH, argc, argv, &settings, &code) ? EXIT_MISUSE
-                                                                     : code;
+        return program_options(FOR_BENCH, argc, argv, &settings, &code) ? EXIT_MISUSE
+                                                                        : code;
     near = parse_nearest(argv[1], benchmark_at, NULL);
     report_failure("bench", "there is no benchmark '%s'%s%s%s", argv[1],
                    near != NULL ? "; did you mean '" : "", near != NULL ? near : "",

@@ -2,7 +2,7 @@
 #include "cluster/workloads/data.h"
 #include "cluster/doctor/doctor.h"
 #include "cluster/options/options.h"
-#include "cluster/program/program.h"
+#include "cluster/program/program_options.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -75,15 +75,10 @@ static void tell_data(const char *folder)
 int cmd_doctor(int argc, char **argv)
 {
     struct settings settings;
+    int code;
 
-    switch (options_read(FOR_DOCTOR, argc, argv, &settings)) {
-    case OPTIONS_HELPED:
-        return EXIT_DONE;
-    case OPTIONS_WRONG:
-        return EXIT_MISUSE;
-    case OPTIONS_GO:
-        break;
-    }
+    if (!program_options(FOR_DOCTOR, argc, argv, &settings, &code))
+        return code;
     (void)printf("gapless %s\n\nmachine\n", gapless_version());
     doctor_machine();
     tell_transports();

@@ -1,7 +1,7 @@
 /* gapless plan: what a master can do for this many workers, by arithmetic, and which of
  * its terms were measured. */
 #include "cluster/plan/plan.h"
-#include "cluster/program/program.h"
+#include "cluster/program/program_options.h"
 #include "cluster/workloads/model.h"
 
 #include <stdio.h>
@@ -202,15 +202,10 @@ int cmd_plan(int argc, char **argv)
 {
     static struct plan_options options; /* tables of speeds: too large for a stack */
     struct settings settings;
+    int code;
 
-    switch (options_read(FOR_PLAN, argc, argv, &settings)) {
-    case OPTIONS_HELPED:
-        return EXIT_DONE;
-    case OPTIONS_WRONG:
-        return EXIT_MISUSE;
-    case OPTIONS_GO:
-        break;
-    }
+    if (!program_options(FOR_PLAN, argc, argv, &settings, &code))
+        return code;
     if (!plan_options_of(&settings, &options))
         return EXIT_MISUSE;
     if (options.json) {

@@ -1,6 +1,6 @@
 /* gapless rules: the table of the engine, for people or as JSON. */
 #include "cluster/options/options.h"
-#include "cluster/program/program.h"
+#include "cluster/program/program_options.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -53,16 +53,10 @@ static void print_table(void)
 int cmd_rules(int argc, char **argv)
 {
     struct settings settings;
-    int code = EXIT_DONE;
+    int code;
 
-    switch (options_read(FOR_RULES, argc, argv, &settings)) {
-    case OPTIONS_HELPED:
-        return EXIT_DONE;
-    case OPTIONS_WRONG:
-        return EXIT_MISUSE;
-    case OPTIONS_GO:
-        break;
-    }
+    if (!program_options(FOR_RULES, argc, argv, &settings, &code))
+        return code;
     if (settings.json)
         code = print_json();
     else

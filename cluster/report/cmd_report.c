@@ -1,6 +1,6 @@
 /* gapless report: a page about runs and studies, or their numbers as CSV. */
 #include "cluster/options/options.h"
-#include "cluster/program/program.h"
+#include "cluster/program/program_options.h"
 #include "cluster/report/report.h"
 #include "cluster/task/results.h"
 
@@ -57,14 +57,8 @@ int cmd_report(int argc, char **argv)
     struct report report = {0};
     int code;
 
-    switch (options_read(FOR_REPORT, argc, argv, &settings)) {
-    case OPTIONS_HELPED:
-        return EXIT_DONE;
-    case OPTIONS_WRONG:
-        return EXIT_MISUSE;
-    case OPTIONS_GO:
-        break;
-    }
+    if (!program_options(FOR_REPORT, argc, argv, &settings, &code))
+        return code;
     if (settings.operands < 1) {
         report_failure("report", "name the folder of a run or a study, as in "
                                  "'gapless report runs/NAME'");

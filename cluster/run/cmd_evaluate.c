@@ -1,7 +1,7 @@
 /* gapless evaluate: how good a saved model is, on the data it was trained with or on
  * others. */
 #include "cluster/options/options.h"
-#include "cluster/program/program.h"
+#include "cluster/program/program_options.h"
 #include "cluster/task/model_file.h"
 #include "cluster/terminal/canvas.h"
 
@@ -131,16 +131,10 @@ int cmd_evaluate(int argc, char **argv)
 {
     static struct evaluation evaluation;
     struct gapless_error error = {0};
-    int status;
+    int status, code;
 
-    switch (options_read(FOR_EVALUATE, argc, argv, &evaluation.settings)) {
-    case OPTIONS_HELPED:
-        return EXIT_DONE;
-    case OPTIONS_WRONG:
-        return EXIT_MISUSE;
-    case OPTIONS_GO:
-        break;
-    }
+    if (!program_options(FOR_EVALUATE, argc, argv, &evaluation.settings, &code))
+        return code;
     if (evaluation.settings.operands != 1) {
         report_failure("evaluate", "%s: gapless evaluate DIR/model.safetensors",
                        evaluation.settings.operands == 0 ? "which model?"

@@ -1,7 +1,7 @@
 /* gapless master: keeps the parameters of a run, until it is over; then writes them and
  * serves observers a little longer. */
 #include "cluster/options/device_choice.h"
-#include "cluster/program/program.h"
+#include "cluster/program/program_options.h"
 #include "cluster/run/serving.h"
 #include "cluster/task/config.h"
 #include "cluster/task/job.h"
@@ -208,14 +208,8 @@ int cmd_master(int argc, char **argv)
     struct gapless_error error = {0};
     int code;
 
-    switch (options_read(FOR_MASTER, argc, argv, &serving.settings)) {
-    case OPTIONS_HELPED:
-        return EXIT_DONE;
-    case OPTIONS_WRONG:
-        return EXIT_MISUSE;
-    case OPTIONS_GO:
-        break;
-    }
+    if (!program_options(FOR_MASTER, argc, argv, &serving.settings, &code))
+        return code;
     serving.argc = argc;
     serving.argv = argv;
     serving.parent = getppid();

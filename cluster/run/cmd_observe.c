@@ -1,7 +1,7 @@
 /* gapless observe: statistics, accuracy and parameters of a run that another process
  * started: train's picture on a terminal, a line at a time in a log. */
 #include "cluster/options/options.h"
-#include "cluster/program/program.h"
+#include "cluster/program/program_options.h"
 #include "cluster/task/follow.h"
 #include "cluster/task/job.h"
 #include "cluster/task/model_file.h"
@@ -324,16 +324,10 @@ int cmd_observe(int argc, char **argv)
     struct gapless_observer_config config = {0};
     struct sigaction action = {.sa_handler = on_signal};
     struct gapless_error error = {0};
-    int status;
+    int status, code;
 
-    switch (options_read(FOR_OBSERVE, argc, argv, &observing.settings)) {
-    case OPTIONS_HELPED:
-        return EXIT_DONE;
-    case OPTIONS_WRONG:
-        return EXIT_MISUSE;
-    case OPTIONS_GO:
-        break;
-    }
+    if (!program_options(FOR_OBSERVE, argc, argv, &observing.settings, &code))
+        return code;
     observing.start = now_seconds();
     config.address = observing.settings.address;
     config.connect_ns = (int64_t)(observing.settings.connect_timeout * 1e9);

@@ -7,7 +7,7 @@
 #include "cluster/task/job.h"
 #include "cluster/task/network.h"
 #include "cluster/options/options.h"
-#include "cluster/program/program.h"
+#include "cluster/program/program_options.h"
 #include "cluster/run/reconnect.h"
 #include "cluster/task/task.h"
 #include "cluster/gpus/where.h"
@@ -438,16 +438,10 @@ int cmd_worker(int argc, char **argv)
     static struct working working;
     struct sigaction action = {.sa_handler = on_signal};
     struct gapless_error error = {0};
-    int status;
+    int status, code;
 
-    switch (options_read(FOR_WORKER, argc, argv, &working.settings)) {
-    case OPTIONS_HELPED:
-        return EXIT_DONE;
-    case OPTIONS_WRONG:
-        return EXIT_MISUSE;
-    case OPTIONS_GO:
-        break;
-    }
+    if (!program_options(FOR_WORKER, argc, argv, &working.settings, &code))
+        return code;
     working.reconnect = reconnect_new(working.settings.reconnect);
     if (options_source(&working.settings, "number") != OPTION_UNSET)
         working.wish = 1 + working.settings.number;

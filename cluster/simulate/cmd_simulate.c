@@ -5,7 +5,7 @@
 #include "cluster/task/config.h"
 #include "cluster/task/model_file.h"
 #include "cluster/task/evaluate.h"
-#include "cluster/program/program.h"
+#include "cluster/program/program_options.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -343,14 +343,8 @@ int cmd_simulate(int argc, char **argv)
     struct gapless_error error = {0};
     int code;
 
-    switch (options_read(FOR_SIMULATE, argc, argv, &simulate.settings)) {
-    case OPTIONS_HELPED:
-        return EXIT_DONE;
-    case OPTIONS_WRONG:
-        return EXIT_MISUSE;
-    case OPTIONS_GO:
-        break;
-    }
+    if (!program_options(FOR_SIMULATE, argc, argv, &simulate.settings, &code))
+        return code;
     simulate.argc = argc;
     simulate.argv = argv;
     code = run(&simulate, &error);

@@ -3,7 +3,7 @@
 #include "cluster/study/study.h"
 #include "engine/base/text_file.h"
 
-#include "cluster/program/program.h"
+#include "cluster/program/program_options.h"
 #include "cluster/report/report.h"
 #include "cluster/task/results.h"
 
@@ -309,14 +309,8 @@ int cmd_study(int argc, char **argv)
     static struct work work;
     int code;
 
-    switch (options_read(FOR_STUDY, argc, argv, &work.settings)) {
-    case OPTIONS_HELPED:
-        return EXIT_DONE;
-    case OPTIONS_WRONG:
-        return EXIT_MISUSE;
-    case OPTIONS_GO:
-        break;
-    }
+    if (!program_options(FOR_STUDY, argc, argv, &work.settings, &code))
+        return code;
     work.lock = -1;
     code = start(&work);
     check_close(&work.check);

@@ -3,7 +3,7 @@
 #include "cluster/train/train.h"
 
 #include "cluster/options/device_choice.h"
-#include "cluster/program/program.h"
+#include "cluster/program/program_options.h"
 #include "cluster/task/config.h"
 #include "cluster/gpus/ssgd.h"
 
@@ -253,14 +253,8 @@ int cmd_train(int argc, char **argv)
     struct gapless_error error = {0};
     int code;
 
-    switch (options_read(FOR_TRAIN, argc, argv, &train.settings)) {
-    case OPTIONS_HELPED:
-        return EXIT_DONE;
-    case OPTIONS_WRONG:
-        return EXIT_MISUSE;
-    case OPTIONS_GO:
-        break;
-    }
+    if (!program_options(FOR_TRAIN, argc, argv, &train.settings, &code))
+        return code;
     if (ssgd_asked(&train.settings))
         return ssgd_train(&train.settings, argc, argv);
     train.argc = argc;
