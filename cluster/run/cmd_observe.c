@@ -203,7 +203,7 @@ static void print_line(const struct observing *observing)
         stats->seconds > 0.0 ? (double)stats->updates / stats->seconds : 0.0,
         word_count(stats->gradients).text,
         stats->gradients_total > 0 ? word_count(stats->gradients_total).text : "no end",
-        word_real(stats->loss, 4).text, word_small(stats->rate).text,
+        word_real(view_loss(stats), 4).text, word_small(stats->rate).text,
         word_real(stats->lag.count > 0 ? stats->lag.mean : (double)NAN, 2).text,
         word_small(stats->gap_rms.count > 0 ? stats->gap_rms.mean : (double)NAN).text,
         word_count(stats->dropped).text, stats->workers_active, stats->workers_lost);

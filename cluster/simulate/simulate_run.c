@@ -4,6 +4,7 @@
 
 #include "cluster/task/evaluate.h"
 #include "cluster/program/program.h"
+#include "cluster/terminal/view.h"
 
 #include <math.h>
 #include <signal.h>
@@ -80,7 +81,7 @@ static void look(struct simulate *s)
     s->facts.gradients = s->stats.gradients;
     s->facts.virtual_s = 1e-9 * (double)s->sim.virtual_ns;
     s->facts.real_s = now_seconds() - s->start;
-    s->facts.loss = s->stats.updates > 0 ? s->stats.loss : (double)NAN;
+    s->facts.loss = view_loss(&s->stats);
 }
 
 static void measure(struct simulate *s)

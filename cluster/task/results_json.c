@@ -6,6 +6,7 @@
 #include "cluster/task/results.h"
 
 #include "cluster/terminal/canvas.h"
+#include "cluster/terminal/view.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -61,7 +62,7 @@ static json_t *sample_json(const struct metrics_sample *sample)
     set(ret, "updates", count(stats->updates));
     set(ret, "updates_per_second", real(sample->updates_per_second));
     set(ret, "rate", real(stats->rate));
-    set(ret, "loss", stats->updates > 0 ? real(stats->loss) : json_null());
+    set(ret, "loss", real(view_loss(stats)));
     set(ret, "gate", real(stats->gate));
     set(ret, "accuracy", real(sample->accuracy));
     set(ret, "test_loss", real(sample->test_loss));

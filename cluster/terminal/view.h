@@ -86,6 +86,8 @@ void view_paint(struct canvas *canvas, const struct view_facts *facts, unsigned 
 /* Until the end, from the rate of the whole run so far: calmer than the latest rate. NaN:
  * not known. */
 double view_seconds_left(const struct view_facts *facts);
+/* The training loss; NaN: no gradient was applied yet. */
+double view_loss(const struct gapless_stats *stats);
 /* The line for a log, without its end. */
 void view_line(const struct view_facts *facts, char *ret, size_t max);
 

@@ -39,6 +39,11 @@ double view_seconds_left(const struct view_facts *facts)
            (double)stats->gradients;
 }
 
+double view_loss(const struct gapless_stats *stats)
+{
+    return stats->updates > 0 ? stats->loss : (double)NAN;
+}
+
 static const char *state_text(const struct view_facts *facts)
 {
     if (facts->stopping)
@@ -103,7 +108,8 @@ static void paint_learning(struct canvas *canvas, const struct view_facts *facts
                  facts->accuracies.count);
     canvas_to(canvas, half);
     canvas_put(canvas, STYLE_FAINT, " training loss");
-    canvas_right(canvas, half + 26, STYLE_STRONG, "%s", word_real(stats->loss, 4).text);
+    canvas_right(canvas, half + 26, STYLE_STRONG, "%s",
+                 word_real(view_loss(stats), 4).text);
     canvas_put(canvas, STYLE_PLAIN, "  ");
     canvas_curve(canvas, STYLE_ACCENT, half - 28, facts->losses.value,
                  facts->losses.count);
@@ -346,7 +352,7 @@ void view_line(const struct view_facts *facts, char *ret, size_t max)
         "%s %%  rate %s  lag %s  gap %s  workers %u",
         facts->elapsed, epochs_done(facts), facts->epochs,
         word_count(stats->updates).text, facts->updates_per_second,
-        word_real(stats->loss, 4).text, word_real(100.0 * facts->accuracy, 2).text,
+        word_real(view_loss(stats), 4).text, word_real(100.0 * facts->accuracy, 2).text,
         word_small(stats->rate).text,
         word_real(stats->lag.count > 0 ? stats->lag.mean : (double)NAN, 2).text,
         word_small(stats->gap_rms.count > 0 ? stats->gap_rms.mean : (double)NAN).text,

@@ -131,6 +131,24 @@ static void test_odd_numbers(void **state)
     assert_true(strlen(line) < 20);
 }
 
+/* Before the first gradient there is no loss, not one of 0. */
+static void test_no_loss_yet(void **state)
+{
+    struct view_facts facts = some_facts(8);
+    char line[512];
+
+    (void)state;
+    facts.stats.updates = facts.stats.gradients = 0;
+    facts.stats.loss = 0.0;
+    view_paint(&canvas, &facts, 100, 40, true, false);
+    assert_null(strstr(canvas.text, "0.0000"));
+    view_line(&facts, line, sizeof line);
+    assert_non_null(strstr(line, "loss --"));
+    facts.stats.updates = 1;
+    view_line(&facts, line, sizeof line);
+    assert_non_null(strstr(line, "loss 0.0000"));
+}
+
 static void test_words(void **state)
 {
     struct view_facts facts = some_facts(8);
@@ -207,7 +225,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fits),  cmocka_unit_test(test_odd_numbers),
         cmocka_unit_test(test_words), cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_job),
+        cmocka_unit_test(test_job),   cmocka_unit_test(test_no_loss_yet),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
