@@ -136,9 +136,10 @@ int cmd_evaluate(int argc, char **argv)
     if (!program_options(FOR_EVALUATE, argc, argv, &evaluation.settings, &code))
         return code;
     if (evaluation.settings.operands != 1) {
-        report_failure("evaluate", "%s: gapless evaluate DIR/model.safetensors",
-                       evaluation.settings.operands == 0 ? "which model?"
-                                                         : "one model at a time");
+        report_failure("evaluate",
+                       "give the file of %s, as in 'gapless evaluate "
+                       "runs/NAME/model.safetensors'",
+                       evaluation.settings.operands == 0 ? "a model" : "one model");
         return EXIT_MISUSE;
     }
     status = model_file_open(evaluation.settings.operand[0], &evaluation.file, &error);

@@ -289,10 +289,9 @@ static int start(struct work *work)
 
     if (work->settings.operands != 1) {
         report_failure("study",
-                       work->settings.operands == 0
-                           ? "which study? gapless study FILE.ini; some are in "
-                             "bench/studies"
-                           : "one study at a time: gapless study FILE.ini");
+                       "give the file of %s, as in 'gapless study FILE.ini'; some are "
+                       "in bench/studies",
+                       work->settings.operands == 0 ? "a study" : "one study");
         return EXIT_MISUSE;
     }
     if (read_all(work, &error) != GAPLESS_OK)

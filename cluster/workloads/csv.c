@@ -367,11 +367,10 @@ static int find_label(struct csv *csv, struct gapless_error *error)
     if (csv->label_name[0] != '\0')
         return refuse(csv, error, "no column is called %.60s; there are %s", wanted,
                       list);
-    return refuse(
-        csv, error,
-        "which column has the labels? --data csv:FILE:label=COLUMN; there are "
-        "%s",
-        list);
+    return refuse(csv, error,
+                  "no column is called label: name the one that has the labels, --data "
+                  "csv:FILE:label=COLUMN; there are %s",
+                  list);
 }
 
 /* Keeps the names of the columns; of a second file they must be the same. */

@@ -194,8 +194,8 @@ static void test_bad_files(void **state)
     static const char text[] = "\x04\0\0\0\0\0\0\0what";
 
     (void)state;
-    whole("evaluate", 2, "which model?");
-    whole("evaluate a b", 2, "one model at a time");
+    whole("evaluate", 2, "give the file of a model, as in");
+    whole("evaluate a b", 2, "give the file of one model, as in");
     whole("evaluate %/none", 1, "cannot read");
     whole("evaluate %", 1, "is no regular file");
     whole("train --data synthetic --workers 1 --epochs 1 --quiet --out %", 0,

@@ -454,8 +454,8 @@ static void test_mistakes(void **state)
         run_whole(NULL, command(empty), mistakes[i].code, mistakes[i].text);
         assert_false(exists("out"));
     }
-    run_whole(NULL, "study", 2, "which study?");
-    run_whole(NULL, "study a.ini b.ini", 2, "one study at a time");
+    run_whole(NULL, "study", 2, "give the file of a study, as in");
+    run_whole(NULL, "study a.ini b.ini", 2, "give the file of one study, as in");
     run_whole(NULL, "study /nowhere/x.ini", 1, "/nowhere/x.ini");
     run_whole(NULL, "study --help", 0, "usage: gapless study");
     write_study("[run]\ndata = synthetic:600x16x4\n");

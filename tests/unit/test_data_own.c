@@ -166,7 +166,7 @@ static const struct {
     {HEAD "1,\"2\"3,x\n", "", ":2: a quote is not closed"},
     {"a;b;label\n1,5;2;x\n", "", "3 values"},
     {"1,2,3\n4,5,6\n", "", ":1: the first line has numbers"},
-    {"a,b,c\n1,2,3\n", "", ":1: which column has the labels?"},
+    {"a,b,c\n1,2,3\n", "", ":1: no column is called label: name the one"},
     {"a,b,c\n1,2,3\n", "d", ":1: no column is called d; there are a, b, c"},
     {"a,label,label\n1,2,3\n", "", "2 columns are called label"},
     {"label\nx\n", "", ":1: 1 column"},
