@@ -210,6 +210,6 @@ int cmd_bench(int argc, char **argv)
     report_failure("bench", "there is no benchmark '%s'%s%s%s", argv[1],
                    near != NULL ? "; did you mean '" : "", near != NULL ? near : "",
                    near != NULL ? "'?" : "");
-    options_basics(FOR_BENCH, stderr);
+    (void)fprintf(stderr, "'gapless help bench' lists them.\n");
     return EXIT_MISUSE;
 }

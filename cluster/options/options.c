@@ -10,22 +10,16 @@
 /* Commands that take words without a dash. */
 #define TAKES_OPERANDS (FOR_STUDY | FOR_REPORT | FOR_EVALUATE)
 
-/* "gapless train: --workers must be ..." and, for a rule, the list of them. */
+/* "gapless train: --workers must be ..." and, for a rule, where they are listed. */
 static void mistake(enum option_command command, const struct option_row *row,
                     enum option_source source, const char *variable,
                     const struct parse_error *reason)
 {
-    const char *name;
-
     (void)fprintf(stderr, "gapless %s: %s%s %s\n", options_command_name(command),
                   source == OPTION_ENVIRONMENT ? variable : "--",
                   source == OPTION_ENVIRONMENT ? "" : row->name, reason->text);
-    if (row->kind != KIND_RULE && row->kind != KIND_RULES)
-        return;
-    (void)fprintf(stderr, "rules:");
-    for (unsigned i = 0; (name = options_value_at(row, i)) != NULL; i++)
-        (void)fprintf(stderr, " %s", name);
-    (void)fprintf(stderr, "\n'gapless rules' says what each does.\n");
+    if (row->kind == KIND_RULE || row->kind == KIND_RULES)
+        (void)fprintf(stderr, "'gapless rules' lists them.\n");
 }
 
 static bool option_set(enum option_command command, unsigned index, const char *text,
@@ -119,7 +113,7 @@ static unsigned begins(const struct command_options *of, const char *bare, FILE 
 static void unknown_option(enum option_command command, const char *text)
 {
     struct command_options of = {command};
-    const char *name, *near = NULL;
+    const char *near = NULL;
     char bare[64] = "";
 
     if (strncmp(text, "--", 2) == 0) {
@@ -137,10 +131,7 @@ static void unknown_option(enum option_command command, const char *text)
     }
     if (near != NULL)
         (void)fprintf(stderr, "; did you mean --%s?", near);
-    (void)fprintf(stderr, "\noptions:");
-    for (unsigned i = 0; (name = option_name_at(&of, i)) != NULL; i++)
-        (void)fprintf(stderr, " --%s", name);
-    (void)fprintf(stderr, "\n'gapless %s --help' says what each does.\n",
+    (void)fprintf(stderr, "\n'gapless %s --help' lists the options.\n",
                   options_command_name(command));
 }
 

@@ -42,32 +42,50 @@ void command_list(void)
     list(stderr);
 }
 
+/* Commands that may be written as options. */
+static const struct {
+    const char *option, *letter, *command;
+} spellings[] = {{"--help", "-h", "help"}, {"--version", "-V", "version"}};
+#define SPELLINGS (sizeof spellings / sizeof spellings[0])
+
+static const char *spelling_at(const void *context, unsigned index)
+{
+    (void)context;
+    return index < SPELLINGS ? spellings[index].option : NULL;
+}
+
+/* Says that there is no such command, or option in its place. */
+static void unknown(const char *text)
+{
+    bool option = text[0] == '-';
+    const char *near = parse_nearest(text, option ? spelling_at : name_at, NULL);
+
+    (void)fprintf(stderr, "gapless: there is no %s '%s'", option ? "option" : "command",
+                  text);
+    if (near != NULL)
+        (void)fprintf(stderr, "; did you mean '%s'?", near);
+    else if (option)
+        (void)fprintf(stderr, " before a command; behind it, as in 'gapless train -h'");
+    (void)fprintf(stderr, "\n'gapless help' lists the commands.\n");
+}
+
 const struct option_command_row *command_find(int argc, char **argv, int *ret_words)
 {
-    static const char *const spellings[][2] = {{"--help", "help"},
-                                               {"-h", "help"},
-                                               {"--version", "version"},
-                                               {"-V", "version"}};
     const struct option_command_row *found = NULL;
-    const char *first = argv[1], *near;
+    const char *first = argv[1];
 
-    for (size_t i = 0; i < sizeof spellings / sizeof spellings[0]; i++)
-        if (strcmp(first, spellings[i][0]) == 0)
-            first = spellings[i][1];
+    for (size_t i = 0; i < SPELLINGS; i++)
+        if (strcmp(first, spellings[i].option) == 0 ||
+            strcmp(first, spellings[i].letter) == 0)
+            first = spellings[i].command;
     if (argc > 2)
         found = find(first, argv[2]);
     *ret_words = found != NULL ? 2 : 1;
     if (found == NULL)
         found = find(first, NULL);
-    if (found != NULL)
-        return found;
-    near = parse_nearest(first, name_at, NULL);
-    (void)fprintf(stderr, "gapless: there is no command '%s'", first);
-    if (near != NULL)
-        (void)fprintf(stderr, "; did you mean '%s'?", near);
-    (void)fprintf(stderr, "\n");
-    list(stderr);
-    return NULL;
+    if (found == NULL)
+        unknown(first);
+    return found;
 }
 
 int cmd_help(int argc, char **argv)
