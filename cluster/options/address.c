@@ -158,6 +158,24 @@ static bool read_places(const char *text, char *ret, size_t max,
     return true;
 }
 
+/* "NAME" or "/path/of/socket" */
+static bool read_shm(const char *text, struct parse_error *reason)
+{
+    size_t bytes = strlen(text);
+    bool path = text[0] == '/';
+
+    if (!path && strchr(text, '/') != NULL)
+        return parse_refuse(reason,
+                            "has '%.60s', which is neither a name (without a '/') nor "
+                            "the whole path of a socket",
+                            text);
+    if (bytes <= (path ? ADDRESS_SHM_PATH_MAX : ADDRESS_SHM_NAME_MAX))
+        return true;
+    return parse_refuse(reason, "has a %s of %zu bytes: at most %d fit; '%.40s...'",
+                        path ? "path" : "name", bytes,
+                        path ? ADDRESS_SHM_PATH_MAX : ADDRESS_SHM_NAME_MAX, text);
+}
+
 bool address_check(const char *text, struct parse_error *reason)
 {
     const char *transport = address_transport(text);
@@ -169,8 +187,7 @@ bool address_check(const char *text, struct parse_error *reason)
                             "not '%.60s'",
                             text);
     if (strcmp(transport, "shm") == 0)
-        return strlen(text) < ADDRESS_MAX ||
-               parse_refuse(reason, "is longer than %d bytes", ADDRESS_MAX - 1);
+        return read_shm(text + strlen("shm:"), reason);
     if (!GAPLESS_HAVE_VERBS)
         return parse_refuse(reason, "is an RDMA address, and %s", address_no_verbs);
     return read_places(text + 6, nothing, sizeof nothing, reason);

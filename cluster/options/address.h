@@ -16,6 +16,10 @@
 #include <stdbool.h>
 
 #define ADDRESS_MAX 512 /* with its end */
+/* What fits into the address of a Unix socket, 108 bytes (sun_path): a path with its end;
+ * a name behind a 0, "gapless-", a user's number of up to ten digits, "-". */
+#define ADDRESS_SHM_PATH_MAX 107
+#define ADDRESS_SHM_NAME_MAX 80
 #define ADDRESS_PORT_TEXT                                                              \
     "7471"                  /* the port where none is given, for TCP and CM alike */
 #define ADDRESS_HOSTS_MAX 8 /* in one address */

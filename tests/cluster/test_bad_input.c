@@ -14,6 +14,8 @@ struct mistake {
     const char *text;
 };
 
+#define LONG "a-name-of-fifty-bytes-which-is-too-long-if-written" /* twice */
+
 static const struct mistake mistakes[] = {
     {NULL, "trian", 2, "did you mean 'train'?"},
     {NULL, "TRAIN", 2, "did you mean 'train'?"},
@@ -69,6 +71,8 @@ static const struct mistake mistakes[] = {
     {NULL, "train --seed -1", 2, "must be a whole number"},
     {NULL, "train --address tcp:1.2.3.4", 2, "must be shm:NAME"},
     {NULL, "master --address 10.0.0.1:7471", 2, "verbs:HOST:PORT, not '10.0.0.1"},
+    {NULL, "train --data synthetic --address shm:" LONG LONG, 2,
+     "--address has a name of 100 bytes: at most 80 fit"},
     {"GAPLESS_ADDRESS=ib:1", "master", 2, "GAPLESS_ADDRESS must be shm:NAME"},
     {NULL, "master --transport shm --listen 10.0.0.1", 2, "--listen is for"},
     {NULL, "worker --transport verbs", 2, "gapless worker: "},

@@ -2,6 +2,7 @@
  * handed on to the processes. */
 #include "cluster/options/options_table.h"
 #include "cluster/options/parse.h"
+#include "transport/shm/shm.h"
 
 #include <stdarg.h>
 #include <stddef.h>
@@ -445,6 +446,41 @@ static void test_network(void **state)
                      OPTIONS_WRONG);
 }
 
+/* The longest that the options take, the transport takes; one byte more is refused before
+ * anything is started. */
+static void test_shm_addresses(void **state)
+{
+    static const struct {
+        const char *start;
+        unsigned most;
+    } kinds[] = {{"shm:", ADDRESS_SHM_NAME_MAX}, {"shm:/", ADDRESS_SHM_PATH_MAX}};
+    struct settings got;
+    char line[256];
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++)
+        for (unsigned more = 0; more < 2; more++) {
+            struct sockaddr_un to;
+            socklen_t bytes;
+            int used =
+                snprintf(line, sizeof line, "master --address %s", kinds[i].start);
+            unsigned fill = kinds[i].most - (i == 1) + more;
+
+            memset(line + used, 'x', fill);
+            line[used + (int)fill] = '\0';
+            assert_int_equal(read_line(FOR_MASTER, line, &got),
+                             more > 0 ? OPTIONS_WRONG : OPTIONS_GO);
+            if (more == 0)
+                assert_int_equal(
+                    shm_address(strchr(got.address, ':') + 1, &to, &bytes, NULL),
+                    GAPLESS_OK);
+        }
+    assert_int_equal(read_line(FOR_MASTER, "master --address shm:a/b", &got),
+                     OPTIONS_WRONG);
+    assert_int_equal(read_line(FOR_WORKER, "worker --transport shm --master a/b", &got),
+                     OPTIONS_WRONG);
+}
+
 #if GAPLESS_HAVE_VERBS
 static void test_verbs(void **state)
 {
@@ -672,27 +708,17 @@ static void test_help_fits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_counts),
-        cmocka_unit_test(test_reals),
-        cmocka_unit_test(test_spans),
-        cmocka_unit_test(test_nearest),
-        cmocka_unit_test(test_sources),
-        cmocka_unit_test(test_schedules),
-        cmocka_unit_test(test_warmup),
-        cmocka_unit_test(test_outcome_untouched),
-        cmocka_unit_test(test_emit),
-        cmocka_unit_test(test_times),
-        cmocka_unit_test(test_simulation),
-        cmocka_unit_test(test_operands),
-        cmocka_unit_test(test_same_and_take),
-        cmocka_unit_test(test_network),
-        cmocka_unit_test(test_verbs),
-        cmocka_unit_test(test_basics),
-        cmocka_unit_test(test_examples),
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_plan),
-        cmocka_unit_test(test_unknown_variables),
+        cmocka_unit_test(test_counts),        cmocka_unit_test(test_reals),
+        cmocka_unit_test(test_spans),         cmocka_unit_test(test_nearest),
+        cmocka_unit_test(test_sources),       cmocka_unit_test(test_schedules),
+        cmocka_unit_test(test_warmup),        cmocka_unit_test(test_outcome_untouched),
+        cmocka_unit_test(test_emit),          cmocka_unit_test(test_times),
+        cmocka_unit_test(test_simulation),    cmocka_unit_test(test_operands),
+        cmocka_unit_test(test_same_and_take), cmocka_unit_test(test_network),
+        cmocka_unit_test(test_shm_addresses), cmocka_unit_test(test_verbs),
+        cmocka_unit_test(test_basics),        cmocka_unit_test(test_examples),
+        cmocka_unit_test(test_names),         cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_plan),          cmocka_unit_test(test_unknown_variables),
         cmocka_unit_test(test_help_fits),
     };
 
