@@ -347,23 +347,46 @@ static bool all_numbers(char *const *values, uint32_t count)
     return true;
 }
 
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Each column has a name of its own: a model is used by the names. */
+static int check_names(const struct csv *csv, struct gapless_error *error)
+{
+    char **sorted = calloc(csv->columns, sizeof *sorted);
+    const char *twice = NULL;
+
+    if (sorted == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a table");
+    memcpy(sorted, csv->title, csv->columns * sizeof *sorted);
+    qsort(sorted, csv->columns, sizeof *sorted, compare_names);
+    for (uint32_t i = 1; i < csv->columns && twice == NULL; i++)
+        if (strcmp(sorted[i - 1], sorted[i]) == 0)
+            twice = sorted[i];
+    free(sorted);
+    if (twice == NULL)
+        return GAPLESS_OK;
+    return refuse(
+        csv, error,
+        "more than one column is called '%.60s': give each a name of its own, "
+        "or leave one out",
+        twice);
+}
+
 /* The column of the labels: as named, or "label". */
 static int find_label(struct csv *csv, struct gapless_error *error)
 {
     const char *wanted = csv->label_name[0] != '\0' ? csv->label_name : "label";
-    uint32_t found = 0;
     char list[LISTED_BYTES];
 
     for (uint32_t i = 0; i < csv->columns; i++)
         if (strcmp(csv->title[i], wanted) == 0) {
             csv->label = i;
-            found++;
+            return GAPLESS_OK;
         }
-    if (found == 1)
-        return GAPLESS_OK;
     (void)list_names((const char *const *)csv->title, csv->columns, list);
-    if (found > 1)
-        return refuse(csv, error, "%u columns are called %.60s", found, wanted);
     if (csv->label_name[0] != '\0')
         return refuse(csv, error, "no column is called %.60s; there are %s", wanted,
                       list);
@@ -373,13 +396,39 @@ static int find_label(struct csv *csv, struct gapless_error *error)
                   list);
 }
 
+/* Keeps the first line, cut up. */
+static int keep_heading(struct csv *csv, char separator, uint32_t columns,
+                        char *heading, char **titles, struct gapless_error *error)
+{
+    int status;
+
+    csv->separator = separator;
+    csv->columns = columns;
+    csv->heading = heading;
+    csv->title = titles;
+    csv->value = calloc((size_t)columns + 1, sizeof *csv->value);
+    if (csv->value == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a table");
+    if (columns < 2 || columns > COLUMNS_MAX)
+        return refuse(csv, error,
+                      "%u column%s: a table has a column of labels and 1 to %d "
+                      "others, separated by commas, semicolons or tabs",
+                      columns, columns == 1 ? "" : "s", COLUMNS_MAX - 1);
+    if (all_numbers(titles, columns))
+        return refuse(csv, error,
+                      "the first line has numbers, where the names of the columns "
+                      "should be: put a line before it, such as x1,x2,label");
+    status = check_names(csv, error);
+    return status == GAPLESS_OK ? find_label(csv, error) : status;
+}
+
 /* Keeps the names of the columns; of a second file they must be the same. */
 static int take_heading(struct csv *csv, const char *line, struct gapless_error *error)
 {
     char separator = separator_of(line), **titles;
     char *heading = strdup(line), *counted = strdup(line);
     uint32_t columns = counted != NULL ? cut_line(counted, separator, NULL, 0) : 0;
-    bool same = true;
+    bool same;
 
     free(counted);
     titles = calloc((size_t)columns + 1, sizeof *titles);
@@ -389,25 +438,8 @@ static int take_heading(struct csv *csv, const char *line, struct gapless_error 
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a table");
     }
     (void)cut_line(heading, separator, titles, columns);
-    if (csv->title == NULL) {
-        csv->separator = separator;
-        csv->columns = columns;
-        csv->heading = heading;
-        csv->title = titles;
-        csv->value = calloc((size_t)columns + 1, sizeof *csv->value);
-        if (columns < 2 || columns > COLUMNS_MAX)
-            return refuse(csv, error,
-                          "%u column%s: a table has a column of labels and 1 to %d "
-                          "others, separated by commas, semicolons or tabs",
-                          columns, columns == 1 ? "" : "s", COLUMNS_MAX - 1);
-        if (all_numbers(titles, columns))
-            return refuse(csv, error,
-                          "the first line has numbers, where the names of the columns "
-                          "should be: put a line before it, such as x1,x2,label");
-        return csv->value != NULL ? find_label(csv, error)
-                                  : gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
-                                                      "no memory for a table");
-    }
+    if (csv->title == NULL)
+        return keep_heading(csv, separator, columns, heading, titles, error);
     same = columns == csv->columns && separator == csv->separator;
     for (uint32_t i = 0; same && i < columns; i++)
         same = strcmp(titles[i], csv->title[i]) == 0;

@@ -3,11 +3,14 @@
 
 #include "cluster/workloads/data_image.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* One row a kind of set. */
 struct kind {
@@ -36,11 +39,16 @@ static const struct kind kinds[] = {
     {"synthetic", data_make_synthetic, NULL, NULL},
 };
 
-/* Sets of one's own: the rest of the name says where they are. */
+/* Sets of one's own: the rest of the name says where they are. The remedy is what has to
+ * be there: a folder, or of csv: also a file. */
 static const struct kind own_kinds[] = {
-    {"csv:", data_read_csv, NULL, NULL},
-    {"idx:", data_read_own_idx, NULL, NULL},
-    {"npy:", data_read_npy, NULL, NULL},
+    {"csv:", data_read_csv, NULL,
+     "csv:FILE is a table, csv:DIR a folder with train.csv and test.csv"},
+    {"idx:", data_read_own_idx, data_has_idx,
+     "idx:DIR is a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, "
+     "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, plain or .gz"},
+    {"npy:", data_read_npy, NULL,
+     "npy:DIR is a folder with x_train.npy, y_train.npy, x_test.npy and y_test.npy"},
 };
 
 static const struct kind *find_own(const char *name)
@@ -69,6 +77,12 @@ static int own_path(const char *name, char ret[PATH_MAX], struct gapless_error *
     size_t bytes =
         label != NULL ? (size_t)(label - path) - strlen(":label=") : strlen(path);
 
+    if (label != NULL && label[0] == '\0')
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "--data %.200s names no column: write the name of the "
+                                 "one that has the labels behind label=, or leave "
+                                 ":label= out where it is called label",
+                                 name);
     if (bytes == 0 || bytes >= PATH_MAX || strlen(name) >= DATA_NAME_MAX ||
         strchr(name, '\n') != NULL)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
@@ -76,6 +90,29 @@ static int own_path(const char *name, char ret[PATH_MAX], struct gapless_error *
                                  "most %d bytes in all; choose one of %s",
                                  name, DATA_NAME_MAX - 1, DATA_CHOICES);
     (void)snprintf(ret, PATH_MAX, "%.*s", (int)bytes, path);
+    return GAPLESS_OK;
+}
+
+/* Is there anything at `path`, and may it be what the kind of set wants? */
+static int check_path(const struct kind *kind, const char *path,
+                      struct gapless_error *error)
+{
+    const char *shown = data_path_tail(path);
+    bool may_be_file = kind->read == data_read_csv;
+    struct stat is;
+
+    if (stat(path, &is) != 0 && errno != ENOENT && errno != ENOTDIR)
+        return gapless_error_set(error, GAPLESS_IO, errno, "cannot look at %s", shown);
+    if (stat(path, &is) != 0)
+        return gapless_error_set(error, GAPLESS_MISSING, 0, "%s does not exist; %s",
+                                 shown, kind->remedy);
+    if (!may_be_file && !S_ISDIR(is.st_mode))
+        return gapless_error_set(error, GAPLESS_INVALID, 0, "%s is no folder; %s",
+                                 shown, kind->remedy);
+    if (kind->has != NULL && !kind->has(path))
+        return gapless_error_set(error, GAPLESS_MISSING, 0,
+                                 "%s has none of the files of a set; %s", shown,
+                                 kind->remedy);
     return GAPLESS_OK;
 }
 
@@ -102,7 +139,8 @@ static int load_own(const struct kind *kind, const char *name, const char *data_
                                      "--data-dir is too long");
         from.dir = moved;
     }
-    return kind->read(&from, ret, error);
+    status = check_path(kind, from.dir, error);
+    return status == GAPLESS_OK ? kind->read(&from, ret, error) : status;
 }
 
 int data_absolute(const char *name, char ret[DATA_NAME_MAX],
@@ -180,6 +218,25 @@ static bool find_folder(const struct kind *kind, const char *data_dir,
     return join(ret, "/usr/share/datasets", name, "") && kind->has(ret);
 }
 
+/* The files of a set that is known by name are not there. */
+static int nowhere(const struct kind *kind, const char *data_dir,
+                   struct gapless_error *error)
+{
+    if (data_dir == NULL)
+        return gapless_error_set(error, GAPLESS_MISSING, 0, "%s is not installed: %s",
+                                 kind->name, kind->remedy);
+    if (access(data_dir, F_OK) != 0)
+        return gapless_error_set(
+            error, GAPLESS_MISSING, 0,
+            "%s does not exist: give the folder that has the files "
+            "of %s, or none to search the usual places",
+            data_path_tail(data_dir), kind->name);
+    return gapless_error_set(error, GAPLESS_MISSING, 0,
+                             "no files of %s in %s: give the folder that has them, or "
+                             "none to search the usual places",
+                             kind->name, data_path_tail(data_dir));
+}
+
 int data_load(const char *name, const char *data_dir, struct data **ret,
               struct gapless_error *error)
 {
@@ -203,13 +260,7 @@ int data_load_as(const char *name, const char *data_dir, const struct data_stand
         return kind->read(&from, ret, error);
     if (find_folder(kind, data_dir, folder))
         return kind->read(&from, ret, error);
-    if (data_dir != NULL)
-        return gapless_error_set(error, GAPLESS_MISSING, 0,
-                                 "no files of %s in %s: give the folder that has them, "
-                                 "or none to search the usual places",
-                                 name, data_path_tail(data_dir));
-    return gapless_error_set(error, GAPLESS_MISSING, 0, "%s is not installed: %s", name,
-                             kind->remedy);
+    return nowhere(kind, data_dir, error);
 }
 
 uint32_t data_count(const struct data *data, enum data_part part)

@@ -168,7 +168,7 @@ static void test_other_data(void **state)
           "4 tensors, the model");
     (void)snprintf(more, sizeof more, "%s/t.csv", run_dir);
     assert_int_equal(unlink(more), 0);
-    whole("evaluate %/own/model.safetensors", 1, "cannot read the table");
+    whole("evaluate %/own/model.safetensors", 1, "t.csv does not exist");
 }
 
 /* Cuts a file, or writes another. */

@@ -168,7 +168,9 @@ static const struct {
     {"1,2,3\n4,5,6\n", "", ":1: the first line has numbers"},
     {"a,b,c\n1,2,3\n", "", ":1: no column is called label: name the one"},
     {"a,b,c\n1,2,3\n", "d", ":1: no column is called d; there are a, b, c"},
-    {"a,label,label\n1,2,3\n", "", "2 columns are called label"},
+    {"a,label,label\n1,2,3\n", "", ":1: more than one column is called 'label'"},
+    {"x,y,x,label\n1,2,3,a\n", "", ":1: more than one column is called 'x'"},
+    {"x,y,\"x\",z\n1,2,3,a\n", "z", ":1: more than one column is called 'x'"},
     {"label\nx\n", "", ":1: 1 column"},
     {HEAD "1,2,x\n3,4,x\n5,6,x\n7,8,x\n9,10,x\n", "", "every label in column label is"},
 };
@@ -222,6 +224,7 @@ static void test_strange_files(void **state)
     assert_int_equal(mkfifo(path, 0600), 0); /* must not hang */
     refused(name, NULL, GAPLESS_INVALID, "t.csv", "");
     refused("csv:", NULL, GAPLESS_INVALID, "the path is missing", "");
+    refused("csv:t.csv:label=", NULL, GAPLESS_INVALID, "names no column", "label=");
     refused("npy:", NULL, GAPLESS_INVALID, "the path is missing", "");
 }
 
@@ -387,7 +390,37 @@ static void test_idx(void **state)
     d = loaded(name, NULL);
     assert_int_equal(d->classes, 78);
     data_free(d);
-    refused("idx:/nowhere", NULL, GAPLESS_MISSING, "train-labels", "");
+}
+
+/* What is not there, or is something else, is said before what it should hold. */
+static void test_no_such_path(void **state)
+{
+    char dir[PATH_MAX], name[PATH_MAX + 16];
+
+    (void)state;
+    make_folder(dir, "paths");
+    refused("idx:/nowhere", NULL, GAPLESS_MISSING, "/nowhere does not exist",
+            "a folder with train-images-idx3-ubyte");
+    refused("npy:/nowhere", NULL, GAPLESS_MISSING, "/nowhere does not exist",
+            "a folder with x_train.npy");
+    refused("csv:/nowhere", NULL, GAPLESS_MISSING, "/nowhere does not exist",
+            "csv:FILE is a table");
+    refused("idx:/elsewhere", "/nowhere", GAPLESS_MISSING, "/nowhere does not exist",
+            "");
+    refused("csv:/elsewhere/t.csv", dir, GAPLESS_MISSING, "paths/t.csv does not exist",
+            "");
+    refused("mnist", "/nowhere", GAPLESS_MISSING, "/nowhere does not exist",
+            "the files of mnist");
+    write_text(dir, "t.csv", HEAD, strlen(HEAD));
+    (void)snprintf(name, sizeof name, "idx:%s/t.csv", dir);
+    refused(name, NULL, GAPLESS_INVALID, "t.csv is no folder", "idx:DIR is a folder");
+    (void)snprintf(name, sizeof name, "npy:%s/t.csv", dir);
+    refused(name, NULL, GAPLESS_INVALID, "t.csv is no folder", "npy:DIR is a folder");
+    (void)snprintf(name, sizeof name, "csv:%s/t.csv/x", dir);
+    refused(name, NULL, GAPLESS_MISSING, "t.csv/x does not exist", "");
+    (void)snprintf(name, sizeof name, "idx:%s", dir);
+    refused(name, NULL, GAPLESS_MISSING, "has none of the files",
+            "train-images-idx3-ubyte");
 }
 
 static void test_absolute(void **state)
@@ -443,6 +476,7 @@ int main(void)
         cmocka_unit_test(test_standard),       cmocka_unit_test(test_arrays),
         cmocka_unit_test(test_array_mistakes), cmocka_unit_test(test_idx),
         cmocka_unit_test(test_absolute),       cmocka_unit_test(test_shared),
+        cmocka_unit_test(test_no_such_path),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
