@@ -30,7 +30,7 @@ struct bench_rules_config {
     struct bench_sizes sizes; /* elements of the vector */
     uint32_t rounds;          /* of each, at most 64 */
     double seconds;           /* of all, about */
-    const char *json;         /* a file; NULL: none */
+    const char *json;         /* a file, "-" for standard output; NULL: none */
     bool check;               /* fail if a rule falls below its floor */
 };
 int bench_rules(const struct bench_rules_config *config);
@@ -84,5 +84,8 @@ unsigned bench_rule_bytes(const char *rule);
 /* Adds to a JSON object (of jansson) what the figures were measured on: version, date, CPU, compiler. */
 struct json_t;
 void bench_machine(struct json_t *root);
+/* Writes the object to a file, or to standard output for "-", and consumes it. False: that
+ * failed, and was printed as of `gapless COMMAND`. */
+bool bench_write_json(const char *command, const char *path, struct json_t *root);
 
 #endif

@@ -4,6 +4,7 @@
 #include "engine/compute/compute.h"
 #include <gapless/gapless.h>
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -48,4 +49,20 @@ void bench_machine(struct json_t *root)
     (void)json_object_set_new(root, "isa", json_string(compute_cpu()->name));
     (void)json_object_set_new(root, "system", json_string(system.release));
     (void)json_object_set_new(root, "compiler", json_string(__VERSION__));
+}
+
+bool bench_write_json(const char *command, const char *path, struct json_t *root)
+{
+    bool good;
+
+    errno = 0;
+    if (strcmp(path, "-") == 0)
+        good = json_dumpf(root, stdout, JSON_INDENT(1)) == 0 && puts("") >= 0;
+    else
+        good = json_dump_file(root, path, JSON_INDENT(1)) == 0;
+    json_decref(root);
+    if (!good)
+        (void)fprintf(stderr, "gapless %s: cannot write '%s': %s\n", command, path,
+                      strerror(errno));
+    return good;
 }

@@ -136,10 +136,10 @@ static bool gpu_consistent(const struct settings *settings)
             report_failure("bench gpu", "--%s is for --accept", accept_only[i]);
             return false;
         }
-    if (settings->accept && options_source(settings, "json") == OPTION_FLAG) {
-        report_failure(
-            "bench gpu",
-            "--accept writes DIR/gpu-acceptance.json: leave --json out, or --accept");
+    if (settings->accept && (options_source(settings, "json-file") == OPTION_FLAG ||
+                             options_source(settings, "json") == OPTION_FLAG)) {
+        report_failure("bench gpu", "--accept writes DIR/gpu-acceptance.json: leave "
+                                    "--json-file out, or --accept");
         return false;
     }
     return true;

@@ -44,16 +44,10 @@ static int write_json(const struct bg_run *run, json_t *rows)
     json_t *root = json_pack(
         "{s:s,s:b,s:s,s:O}", "benchmark", "gpu", "fake", run->gpu.fake, "statistic",
         "median of five rounds of launches back to back", "results", rows);
-    int failed;
 
     bench_machine(root);
     (void)json_object_set_new(root, "gpu", bg_facts_json(&run->gpu));
-    failed = json_dump_file(root, run->options->json, JSON_INDENT(1)) != 0;
-    json_decref(root);
-    if (failed)
-        (void)fprintf(stderr, "gapless bench gpu: cannot write %s: %s\n",
-                      run->options->json, strerror(errno));
-    return failed;
+    return bench_write_json("bench gpu", run->options->json, root) ? 0 : 1;
 }
 
 static int table(const struct bench_gpu_config *options, const struct bg_gpu *gpu)

@@ -293,17 +293,12 @@ static int write_json(const char *path, const struct result *results, int count)
     json_t *root = json_pack("{s:s,s:s}", "benchmark", "rules", "statistic",
                              "median over rounds of medians over samples");
     json_t *rows = json_array();
-    int failed;
 
     bench_machine(root);
     for (int i = 0; i < count; i++)
         (void)json_array_append_new(rows, json_of(&results[i]));
     (void)json_object_set_new(root, "results", rows);
-    failed = json_dump_file(root, path, JSON_INDENT(1)) != 0;
-    json_decref(root);
-    if (failed)
-        fprintf(stderr, "bench rules: cannot write %s\n", path);
-    return failed;
+    return bench_write_json("bench rules", path, root) ? 0 : 1;
 }
 
 /* ---- all of it ----------------------------------------------------------- */

@@ -263,18 +263,9 @@ static int write_json(const struct bench_update_config *o, json_t *rows)
     json_t *root =
         json_pack("{s:s,s:s,s:s,s:b,s:O}", "benchmark", "update", "transport",
                   o->transport, "rule", o->rule, "sleep", o->sleep, "sizes", rows);
-    int failed;
 
     bench_machine(root);
-    if (strcmp(o->json, "-") == 0)
-        failed = json_dumpf(root, stdout, JSON_INDENT(1)) != 0 || puts("") < 0;
-    else
-        failed = json_dump_file(root, o->json, JSON_INDENT(1)) != 0;
-    if (failed)
-        (void)fprintf(stderr, "gapless bench update: cannot write '%s': %s\n", o->json,
-                      strerror(errno));
-    json_decref(root);
-    return failed ? 1 : 0;
+    return bench_write_json("bench update", o->json, root) ? 0 : 1;
 }
 
 int bench_update(const struct bench_update_config *o)

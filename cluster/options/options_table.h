@@ -25,7 +25,7 @@ enum option_kind {
     KIND_PARAMETERS, /* uint64_t: 25.6M */
     KIND_LINK,       /* double, bytes a second: 400Gb; shm: 0; measured: -1 */
     KIND_BYTES,      /* double: 80GB */
-    KIND_TIME,       /* double, seconds: 120ms */
+    KIND_TIME,       /* double, seconds, within the bounds: 120ms; 0.12 */
     KIND_ADDRESS     /* const char *, a transport and a name; without one, see
                       options_network */
 };

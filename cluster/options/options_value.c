@@ -275,7 +275,7 @@ bool options_value_set(const struct option_row *row, const char *text,
     case KIND_BYTES:
         return parse_bytes(text, at, reason);
     case KIND_TIME:
-        return parse_time_unit(text, at, reason);
+        return parse_time(text, row->bounds, at, reason);
     }
     return false;
 }

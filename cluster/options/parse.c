@@ -81,6 +81,21 @@ static bool real_prefix(const char *text, double *ret, char **ret_end)
     return *ret_end != text && isfinite(*ret);
 }
 
+/* Says where a value is out of bounds; `unit` stands behind them: " s". */
+static bool within(double value, struct real_bounds bounds, const char *unit,
+                   const char *text, struct parse_error *reason)
+{
+    if (value < bounds.low || (bounds.above && value <= bounds.low))
+        return parse_refuse(reason, "must be %s %g%s, not '%.60s'",
+                            bounds.above ? "above" : "at least", bounds.low, unit,
+                            text);
+    if (value > bounds.high || (bounds.below && value >= bounds.high))
+        return parse_refuse(reason, "must be %s %g%s, not '%.60s'",
+                            bounds.below ? "below" : "at most", bounds.high, unit,
+                            text);
+    return true;
+}
+
 bool parse_real(const char *text, struct real_bounds bounds, double *ret,
                 struct parse_error *reason)
 {
@@ -89,14 +104,36 @@ bool parse_real(const char *text, struct real_bounds bounds, double *ret,
 
     if (!real_prefix(text, &value, &end) || *end != '\0')
         return parse_refuse(reason, "must be a finite number, not '%.60s'", text);
-    if (value < bounds.low || (bounds.above && value <= bounds.low))
-        return parse_refuse(reason, "must be %s %g, not '%.60s'",
-                            bounds.above ? "above" : "at least", bounds.low, text);
-    if (value > bounds.high || (bounds.below && value >= bounds.high))
-        return parse_refuse(reason, "must be %s %g, not '%.60s'",
-                            bounds.below ? "below" : "at most", bounds.high, text);
+    if (!within(value, bounds, "", text, reason))
+        return false;
     *ret = value;
     return true;
+}
+
+bool parse_time(const char *text, struct real_bounds bounds, double *ret,
+                struct parse_error *reason)
+{
+    static const struct {
+        const char *name;
+        double scale;
+    } units[] = {{"", 1.0},    {"s", 1.0},  {"ms", 1e-3},
+                 {"us", 1e-6}, {"m", 60.0}, {"min", 60.0}};
+    char *end;
+    double value;
+
+    if (!real_prefix(text, &value, &end))
+        return parse_refuse(
+            reason, "wants a time such as 120ms, 40s or 1.5m, not '%.40s'", text);
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        if (strcmp(end, units[i].name) != 0)
+            continue;
+        value *= units[i].scale;
+        if (!within(value, bounds, " s", text, reason))
+            return false;
+        *ret = value;
+        return true;
+    }
+    return parse_refuse(reason, "knows the units us, ms, s and m, not '%.40s'", end);
 }
 
 bool parse_span(const char *text, struct span *ret, struct parse_error *reason)
@@ -133,29 +170,6 @@ bool parse_span(const char *text, struct span *ret, struct parse_error *reason)
         return true;
     }
     return parse_refuse(reason, "knows the units epochs and updates, not '%.60s'", end);
-}
-
-bool parse_time(const char *text, double *ret, struct parse_error *reason)
-{
-    static const struct {
-        const char *name;
-        double scale;
-    } units[] = {{"", 1.0}, {"s", 1.0}, {"ms", 1e-3}, {"m", 60.0}};
-    char *end;
-    double value;
-
-    if (!real_prefix(text, &value, &end) || value < 0.0)
-        return parse_refuse(
-            reason, "wants a time such as 40s, 1.5m or 250ms, not '%.40s'", text);
-    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
-        if (strcmp(end, units[i].name) != 0)
-            continue;
-        if (value * units[i].scale > PARSE_TIME_MAX)
-            return parse_refuse(reason, "is too long a time: '%.40s'", text);
-        *ret = value * units[i].scale;
-        return true;
-    }
-    return parse_refuse(reason, "knows the units s, ms and m, not '%.40s'", end);
 }
 
 static bool milestone(char *text, struct milestones *ret, struct parse_error *reason)

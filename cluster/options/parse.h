@@ -52,11 +52,12 @@ struct real_bounds {
 };
 bool parse_real(const char *text, struct real_bounds bounds, double *ret,
                 struct parse_error *reason);
+/* Seconds, within the bounds: "120ms", "80us", "40s", "1.5m" and "1.5min" (minutes); "40"
+ * are seconds. */
+bool parse_time(const char *text, struct real_bounds bounds, double *ret,
+                struct parse_error *reason);
 /* "1epoch", "2.5epochs", "500updates", "0.1" (of the run), "10%". */
 bool parse_span(const char *text, struct span *ret, struct parse_error *reason);
-/* Seconds, of at most PARSE_TIME_MAX: "40s", "250ms", "1.5m" (minutes), "40". */
-#define PARSE_TIME_MAX 1e9
-bool parse_time(const char *text, double *ret, struct parse_error *reason);
 /* "0.6:0.1,0.85:0.1": at which point the rate is multiplied by what. "" and "none": no
  * step. */
 bool parse_milestones(const char *text, struct milestones *ret,
@@ -69,8 +70,6 @@ bool parse_parameters(const char *text, uint64_t *ret, struct parse_error *reaso
 bool parse_link(const char *text, double *ret, struct parse_error *reason);
 /* "80GB", "512MB": bytes. */
 bool parse_bytes(const char *text, double *ret, struct parse_error *reason);
-/* "120ms", "0.5s", "80us": not without a unit. */
-bool parse_time_unit(const char *text, double *ret, struct parse_error *reason);
 
 /* Gradients in a span: of a run of `total` gradients, `epoch` of which make an
  * epoch. */

@@ -121,19 +121,3 @@ bool parse_bytes(const char *text, double *ret, struct parse_error *reason)
     *ret = value;
     return true;
 }
-
-bool parse_time_unit(const char *text, double *ret, struct parse_error *reason)
-{
-    static const struct unit units[] = {
-        {"s", 1}, {"ms", 1e-3}, {"us", 1e-6}, {"min", 60.0}, {NULL, 0}};
-    double value = 0;
-
-    if (!number(text, units, &value) || value < 1e-6 || value > 1e6)
-        return parse_refuse(
-            reason,
-            "wants a time of 1 us to 1e6 s with its unit, such as 120ms or "
-            "0.5s, not '%.40s'",
-            text);
-    *ret = value;
-    return true;
-}

@@ -151,7 +151,7 @@ struct plan_measured {
 /* The figures of bench/results, which are put into the program (cmake/figures.cmake). */
 extern const char *const plan_rules_json, *const plan_update_json;
 void plan_measured_builtin(struct plan_measured *ret);
-/* Adds what a file holds: `gapless bench rules --json`, `gapless bench update --json`,
+/* Adds what a file holds: `gapless bench rules --json-file`, `... update --json-file`,
  * or the gpu-acceptance.json of `gapless bench gpu --accept`. GAPLESS_INVALID: it is
  * none of them, or was written with a fake GPU. */
 int plan_measured_read(const char *path, struct plan_measured *ret,

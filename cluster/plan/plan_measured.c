@@ -185,9 +185,8 @@ static int read_figures(const json_t *root, const char *path, struct plan_measur
         return gapless_error_set(
             error, GAPLESS_INVALID, 0,
             "%.200s is no result that a plan can use: wanted are those of gapless "
-            "bench "
-            "rules --json, gapless bench update --json, or the gpu-acceptance.json of "
-            "gapless bench gpu --accept",
+            "bench rules --json-file, gapless bench update --json-file, or the "
+            "gpu-acceptance.json of gapless bench gpu --accept",
             path);
     return GAPLESS_OK;
 }

@@ -65,11 +65,11 @@ const struct option_command_row options_commands[] = {
     {FOR_BENCH_RULES, "bench rules", "each rule's pass over memory, beside a plain stream", "",
      "Every update rule against an in-place stream with the same reads and writes, and against the same arithmetic in "
      "separate loops over memory. One thread. GAPLESS_ISA=generic, avx2 or avx512 chooses the instruction set.",
-     "rules sizes seconds rounds json check", "gapless bench rules --rules asgd,dana-ga --seconds 10", cmd_bench_rules},
+     "rules sizes seconds rounds json-file check", "gapless bench rules --rules asgd,dana-ga --seconds 10", cmd_bench_rules},
     {FOR_BENCH_UPDATE, "bench update", "a worker's round trip: push to pulled", "",
      "Times the round trip from push to pulled parameters, one worker, two cores. What the table calls rest is the "
      "round trip less the worker's norm, the master's check and the master's pass.",
-     "rule sizes reps sleep json", "gapless bench update --sizes 4K,1M", cmd_bench_update},
+     "rule sizes reps sleep json-file", "gapless bench update --sizes 4K,1M", cmd_bench_update},
     {FOR_BENCH_TRANSPORT, "bench transport", "bandwidth and latency of shm or RDMA, and an update over it", "",
      "Bandwidth and latency of a transport, and of a whole update over it. Starts a server of its own; for two "
      "machines, --only-server on one and --server on the other.\n"
@@ -82,7 +82,7 @@ const struct option_command_row options_commands[] = {
      "how near that is to the speed of its memory. With --accept, all that has to hold on new hardware, in order: bits, "
      "sanitizer, bandwidth, gpudirect, soak, latency, runs, kill; see docs/hardware-acceptance.md.\n"
      "Exit code: 0 all that ran passed, 1 not, or there is no GPU, 2 misuse.",
-     "device bytes rules elements seconds json accept only quick out",
+     "device bytes rules elements seconds json-file accept only quick out",
      "gapless bench gpu --accept --quick --out acceptance", cmd_bench_gpu},
     {FOR_NOTHING, "help", "this list; help COMMAND: all about that command", " [COMMAND]", NULL, "", NULL, cmd_help},
     {FOR_NOTHING, "completion", "completion of commands, options and values, for a shell", " bash|zsh",

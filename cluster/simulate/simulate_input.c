@@ -20,6 +20,8 @@
 
 /* ---- events -------------------------------------------------------------- */
 
+static const struct real_bounds event_times = {0, 1e9, false, false}; /* s */
+
 struct list {
     struct gapless_incident *incident;
     size_t count, room;
@@ -125,7 +127,7 @@ static int stall_words(const struct item *item, struct gapless_incident *ret,
     if (item->words < 5 || strcmp(item->word[3], "for") != 0)
         return wrong_event(item, error, "does not say for how long: 'stall %s for 10s'",
                            item->word[2]);
-    if (!parse_time(item->word[4], &seconds, &reason))
+    if (!parse_time(item->word[4], event_times, &seconds, &reason))
         return wrong_event(item, error, "%s", reason.text);
     ret->ns = nanoseconds(seconds);
     return GAPLESS_OK;
@@ -158,7 +160,7 @@ static int read_event(const struct item *item, struct list *list,
     double seconds;
     int status;
 
-    if (!parse_time(item->word[0], &seconds, &reason))
+    if (!parse_time(item->word[0], event_times, &seconds, &reason))
         return wrong_event(item, error, "%s", reason.text);
     incident.at_ns = nanoseconds(seconds);
     if (item->words < 2)

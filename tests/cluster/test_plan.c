@@ -120,7 +120,7 @@ static void test_wrong(void **state)
         {"--workers 0", "at least 1"},
         {"--link 400", "unit"},
         {"--link measured", "gpu-acceptance.json"},
-        {"--batch-time 120", "unit"},
+        {"--batch-time 120x", "knows the units us, ms, s and m"},
         {"--rule dana-gaa", "did you mean 'dana-ga'"},
         {"--rule ssgd", "waits for all"},
         {"--rule all", "needs --parameters"},

@@ -400,7 +400,7 @@ static const struct {
     {"GAPLESS_EVENTS=x", "simulate", 2, "event 1, 'x'"},
     {NULL, "simulate --gradients gpu", 2, "blas, reference"},
     {NULL, "simulate --threads 1025", 2, "at most 1024"},
-    {NULL, "simulate --batch-time 0", 2, "at least 1e-09"},
+    {NULL, "simulate --batch-time 0", 2, "at least 1e-09 s"},
     {NULL, "simulate --bandwidth -1", 2, "at least 0"},
     {NULL, "simulate --evaluate-every often", 2, "wants a span"},
     {NULL, "simulate --workers 9 --workers-max 8", 2, "more than the capacity"},

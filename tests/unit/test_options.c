@@ -281,18 +281,68 @@ static void test_times(void **state)
 {
     static const char *const wrong[] = {"",    "s",   "-1s",   "1 s",  "1h",
                                         "1ss", "nan", "inf s", "1e10", "1e9m"};
+    static const struct real_bounds bounds = {0, 1e9, false, false};
     struct parse_error reason;
     double got = 7.0;
 
     (void)state;
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
-        if (parse_time(wrong[i], &got, &reason))
+        if (parse_time(wrong[i], bounds, &got, &reason))
             fail_msg("'%s'", wrong[i]);
     assert_true(got == 7.0);
-    assert_true(parse_time("40s", &got, &reason) && got == 40.0);
-    assert_true(parse_time("40", &got, &reason) && got == 40.0);
-    assert_true(parse_time("1.5m", &got, &reason) && got == 90.0);
-    assert_true(parse_time("0ms", &got, &reason) && got == 0.0);
+    assert_true(parse_time("40s", bounds, &got, &reason) && got == 40.0);
+    assert_true(parse_time("40", bounds, &got, &reason) && got == 40.0);
+    assert_true(parse_time("1.5m", bounds, &got, &reason) && got == 90.0);
+    assert_true(parse_time("0.5min", bounds, &got, &reason) && got == 30.0);
+    assert_true(parse_time("0ms", bounds, &got, &reason) && got == 0.0);
+    assert_true(parse_time("120ms", bounds, &got, &reason) && fabs(got - 0.12) < 1e-12);
+    assert_true(parse_time("80us", bounds, &got, &reason) && fabs(got - 8e-5) < 1e-12);
+    assert_true(parse_time("1e-05", bounds, &got, &reason) && got == 1e-5);
+}
+
+/* --batch-time is written alike, whatever the command; the others of its kind too. */
+static void test_batch_time(void **state)
+{
+    static const char *const spellings[] = {"120ms", "0.12", "0.12s", "120000us"};
+    static const enum option_command commands[] = {FOR_SIMULATE, FOR_PLAN};
+    struct settings got;
+    char line[80];
+
+    (void)state;
+    for (unsigned c = 0; c < 2; c++)
+        for (unsigned i = 0; i < 4; i++) {
+            (void)snprintf(line, sizeof line, "%s --batch-time %s",
+                           options_command_name(commands[c]), spellings[i]);
+            assert_int_equal(read_line(commands[c], line, &got), OPTIONS_GO);
+            assert_true(fabs(got.batch_time - 0.12) < 1e-12);
+        }
+    assert_int_equal(
+        read_line(FOR_SIMULATE, "simulate --latency 20us --pass-time 1e-4", &got),
+        OPTIONS_GO);
+    assert_true(fabs(got.latency - 2e-5) < 1e-12 && fabs(got.pass_time - 1e-4) < 1e-12);
+    assert_int_equal(read_line(FOR_PLAN, "plan --batch-time 120x", &got),
+                     OPTIONS_WRONG);
+}
+
+/* --json prints; what is written to a file is --json-file, and where that was once called
+ * --json it still counts. */
+static void test_json(void **state)
+{
+    struct settings got;
+
+    (void)state;
+    assert_int_equal(read_line(FOR_PLAN, "plan --json", &got), OPTIONS_GO);
+    assert_true(got.json);
+    assert_int_equal(read_line(FOR_BENCH_RULES, "rules --json-file a", &got),
+                     OPTIONS_GO);
+    assert_string_equal(got.json_file, "a");
+    assert_int_equal(read_line(FOR_BENCH_UPDATE, "update --json b", &got), OPTIONS_GO);
+    assert_string_equal(got.json_file, "b");
+    /* What is set for all commands makes no file of any. */
+    assert_int_equal(setenv("GAPLESS_JSON", "1", 1), 0);
+    assert_int_equal(read_line(FOR_BENCH_RULES, "rules", &got), OPTIONS_GO);
+    assert_null(got.json_file);
+    assert_int_equal(unsetenv("GAPLESS_JSON"), 0);
 }
 
 static void test_simulation(void **state)
@@ -713,6 +763,7 @@ int main(void)
         cmocka_unit_test(test_sources),       cmocka_unit_test(test_schedules),
         cmocka_unit_test(test_warmup),        cmocka_unit_test(test_outcome_untouched),
         cmocka_unit_test(test_emit),          cmocka_unit_test(test_times),
+        cmocka_unit_test(test_batch_time),    cmocka_unit_test(test_json),
         cmocka_unit_test(test_simulation),    cmocka_unit_test(test_operands),
         cmocka_unit_test(test_same_and_take), cmocka_unit_test(test_network),
         cmocka_unit_test(test_shm_addresses), cmocka_unit_test(test_verbs),

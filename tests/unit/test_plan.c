@@ -273,12 +273,6 @@ static void links_times_and_sizes_are_read(void **state)
     assert_false(parse_link("400gb", &value, &reason)); /* bits or bytes? */
     assert_false(parse_link("0Gb", &value, &reason));
     assert_false(parse_link("1e300Gb", &value, &reason));
-    assert_true(parse_time_unit("120ms", &value, &reason));
-    near(value, 0.12);
-    assert_true(parse_time_unit("80us", &value, &reason));
-    near(value, 80e-6);
-    assert_false(parse_time_unit("120", &value, &reason));
-    assert_false(parse_time_unit("0s", &value, &reason));
     assert_true(parse_bytes("80GB", &value, &reason));
     near(value, 80e9);
     assert_false(parse_bytes("80", &value, &reason));
