@@ -1,4 +1,4 @@
-/* What an update rule may see: one lane of every array, and the scalars of this update.
+/* What an update rule may see: one element of every array, and the scalars of this update.
  *
  * A rule is written once, for one `real`, and compiled in three forms:
  *
@@ -9,7 +9,9 @@
  *   double   GAPLESS_REAL_DOUBLE: the test build that checks the formulas
  *   CUDA     one float; also where a C++ compiler stands in for nvcc, in tests
  *
- * Rules use only + - * /, real_abs and real_sqrt. All of these are exactly rounded by
+ * Rules use only + - * /, real_abs, real_sqrt and real_of. A scalar of the update may stand
+ * beside a real in + - * /: k->rate * e->grad. Where a real alone is wanted it is
+ * real_of(k->rate), every element the same. All of these are exactly rounded by
  * IEEE 754 and nothing is contracted to fused multiply-adds (-ffp-contract=off,
  * --fmad=false), so every form of float gives the same bits on every machine.
  */
@@ -43,6 +45,11 @@ RULE_FN real real_sqrt(real x)
     return sqrtf(x);
 }
 
+RULE_FN real real_of(scalar x)
+{
+    return x;
+}
+
 #else
 
 #define RULE_FN static inline __attribute__((always_inline))
@@ -68,6 +75,11 @@ RULE_FN real real_abs(real x)
 RULE_FN real real_sqrt(real x)
 {
     return __builtin_sqrt(x);
+}
+
+RULE_FN real real_of(scalar x)
+{
+    return x;
 }
 
 #else
@@ -124,6 +136,11 @@ RULE_FN real real_sqrt(real x)
         root[i] = __builtin_sqrtf(x[i]);
     return root;
 #endif
+}
+
+RULE_FN real real_of(scalar x)
+{
+    return x - (real){0}; /* not x + 0, which makes 0 of -0 */
 }
 
 #endif /* double or float */

@@ -17,7 +17,7 @@ enum {
 RULE_FN void correct_damped(struct element *e, const struct step_scalars *k)
 {
     (void)k;
-    e->grad = e->grad / ((scalar)1 + real_abs(gap(e)));
+    e->grad = e->grad / (real_of(1) + real_abs(gap(e)));
 }
 
 RULE_FN void after_damped(struct element *e, const struct step_scalars *k)
