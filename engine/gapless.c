@@ -23,6 +23,9 @@ static void describe(const struct rule *rule, struct gapless_rule *ret)
                           (published ? 2u : 0u),
         .vectors_per_worker = (published ? 0u : 1u) + (used & SLOT_OWN ? 1u : 0u),
         .bytes_per_parameter = rules_bytes(rule),
+        .whole = (rule->flags & RULE_GLOBAL) != 0,
+        .synchronous = (rule->flags & RULE_ROUND) != 0,
+        .elastic = (rule->flags & RULE_WORKER_ELASTIC) != 0,
     };
 }
 

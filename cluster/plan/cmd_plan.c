@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define PERIOD 4 /* of a run where --period is not given */
+
 const struct plan_model plan_models[PLAN_MODELS] = {{270000, "0.27 M"},
                                                     {11200000, "11.2 M"},
                                                     {25600000, "25.6 M"},
@@ -138,11 +140,13 @@ static bool set_rule(const char *name, struct plan_options *ret)
     if (!ret->rule_all)
         (void)gapless_rule_find(name, &ret->input.rule,
                                 NULL); /* the option is checked */
-    if (ret->rule_all || strcmp(name, "ssgd") != 0)
+    if (ret->rule_all || !ret->input.rule.synchronous)
         return true;
     report_failure(
-        "plan", "ssgd waits for all workers at every update: there is no rate to plan; "
-                "gapless simulate --rule ssgd computes its time");
+        "plan",
+        "%s waits for all workers at every update: there is no rate to plan; "
+        "gapless simulate --rule %s computes its time",
+        name, name);
     return false;
 }
 
@@ -190,9 +194,8 @@ void plan_case_of(const struct plan_options *options, const struct gapless_rule 
     ret->input.rule = *rule;
     ret->input.parameters = parameters;
     ret->input.memory = gpu ? options->gpu_memory : 0;
-    ret->input.whole = strstr(rule->name, "-global") != NULL;
-    /* easgd, eamsgd: a worker exchanges after this number of its own steps (--period) */
-    ret->input.period = strncmp(rule->name, "ea", 2) == 0 ? 4 : 1;
+    /* a worker exchanges after this number of its own steps (--period) */
+    ret->input.period = rule->elastic ? PERIOD : 1;
     plan_terms(&machine, &options->measured, rule, parameters, &ret->terms);
     plan_speeds(&machine, &ret->terms, &ret->speeds);
     plan_compute(&ret->input, &ret->speeds, &ret->result);

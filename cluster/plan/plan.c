@@ -29,7 +29,7 @@ static double alone(const struct plan_input *in, const struct plan_speeds *speed
     double pass = (r->check_s + r->pass_s + r->ranges_s) / ranges;
     double turns = 2 * speeds->latency_s;
 
-    if (in->whole)
+    if (in->rule.whole)
         return turns + 2 * r->wire_s + pass * dealt(r->ranges, shards);
     return turns + 2 * wire + pass +
            (ranges - 1) * largest(wire, wire, pass * dealt(r->ranges, shards) / ranges);

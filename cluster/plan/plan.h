@@ -38,11 +38,11 @@ struct plan_input {
     uint64_t parameters;
     struct gapless_rule rule;
     uint32_t workers;
-    double batch_s;  /* of a worker: forward, backward, its own passes */
-    uint32_t period; /* batches from one exchange to the next; 1 but for easgd */
+    double batch_s; /* of a worker: forward, backward, its own passes */
+    uint32_t
+        period; /* batches from one exchange to the next; 1 but for elastic rules */
     uint64_t range_elements; /* parameters that travel and are applied together */
-    bool whole;      /* the rule needs all of a gradient before any of it is applied */
-    double memory;   /* bytes a master has; 0: unknown */
+    double memory;           /* bytes a master has; 0: unknown */
     uint32_t shards; /* masters, each with a part of the ranges; 0: as many as needed */
 };
 

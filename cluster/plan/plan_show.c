@@ -278,7 +278,7 @@ static void cases_json(const struct plan_options *o, uint64_t parameters, double
 
     for (unsigned i = 0; o->rule_all ? gapless_rule_at(i, &rule) == GAPLESS_OK : i == 0;
          i++)
-        for (int gpu = o->has_gpu; gpu >= 0 && strcmp(rule.name, "ssgd") != 0; gpu--) {
+        for (int gpu = o->has_gpu; gpu >= 0 && !rule.synchronous; gpu--) {
             plan_case_of(o, &rule, parameters, link, gpu != 0, &c);
             (void)json_array_append_new(
                 ret, case_json(&c, gpu != 0 ? o->gpu.title : "CPU", link));
@@ -482,7 +482,7 @@ void plan_show_rules(const struct plan_options *o)
         o->has_gpu ? o->gpu.title : "one CPU thread", "rule", "bytes", "pass", "alone",
         "can do", "updates/s", "bounded by", "full at", "memory");
     for (unsigned i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++) {
-        if (strcmp(rule.name, "ssgd") == 0)
+        if (rule.synchronous)
             continue;
         plan_case_of(o, &rule, o->parameters, o->link, o->has_gpu, &c);
         (void)printf("%-16s %6u %8s %s %8s %10s %10.4g  %-11s %8s %9s\n", rule.name,
@@ -496,8 +496,11 @@ void plan_show_rules(const struct plan_options *o)
     (void)printf("\nbytes    read and written for a parameter in an update\n"
                  "pass     with the check, over all parameters; m measured, a assumed\n"
                  "alone    an update while no other worker is there\n"
-                 "full at  workers from which on the master is the bound\n"
-                 "ssgd waits for all workers: gapless simulate --rule ssgd\n");
+                 "full at  workers from which on the master is the bound\n");
+    for (unsigned i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++)
+        if (rule.synchronous)
+            (void)printf("%s waits for all workers: gapless simulate --rule %s\n",
+                         rule.name, rule.name);
     (void)gapless_rule_find("dana-ga", &rule, NULL);
     plan_case_of(o, &rule, o->parameters, o->link, o->has_gpu, &c);
     show_terms(o->has_gpu ? "dana-ga on a GPU" : "dana-ga on one CPU thread", &c);

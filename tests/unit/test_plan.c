@@ -134,7 +134,7 @@ static void rules_that_differ(void **state)
     r = planned(&in, &even);
     near(r.demand, 8 / (0.4 + r.alone_s));
     in.period = 1;
-    in.whole = true;
+    in.rule.whole = true;
     r = planned(&in, &even);
     near(r.alone_s, 30e-3);
     near(r.demand, 8 / 0.13);
@@ -389,6 +389,23 @@ static void terms_say_where_they_are_from(void **state)
     near(terms.term[TERM_PASS].value, 16 / 200e9);
 }
 
+/* What kind a rule is, is known by its row, not by its name. */
+static void kinds_are_of_the_table(void **state)
+{
+    struct plan_options options = {
+        .input = {.workers = 8, .batch_s = 0.1, .range_elements = 1u << 20}};
+    struct gapless_rule rule;
+    struct plan_case c;
+
+    (void)state;
+    plan_measured_builtin(&options.measured);
+    for (unsigned i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++) {
+        rule.name = "another-name";
+        plan_case_of(&options, &rule, 1000000, 0, false, &c);
+        assert_int_equal(c.input.period, rule.elastic ? 4 : 1);
+    }
+}
+
 /* ---- files --------------------------------------------------------------- */
 
 static int read_text(const char *text, struct plan_measured *ret)
@@ -477,6 +494,7 @@ int main(void)
         cmocka_unit_test(measured_means_measured),
         cmocka_unit_test(terms_say_where_they_are_from),
         cmocka_unit_test(files_are_read),
+        cmocka_unit_test(kinds_are_of_the_table),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

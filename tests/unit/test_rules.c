@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <gapless/gapless.h>
+
 #include "engine/rules/element.h"
 #include "engine/rules/rules.h"
 
@@ -53,6 +55,36 @@ static void every_rule_reads_and_writes_what_it_must(void **state)
                      RULE_WORKER_ELASTIC | RULE_WORKER_NESTEROV);
     assert_int_equal(rules_find("dana-lga")->flags, RULE_BLOCK | RULE_SUM);
     assert_int_equal(rules_find("ga-global")->flags, RULE_GLOBAL);
+}
+
+/* What users see of a rule follows from its row. */
+static void kinds_follow_from_the_flags(void **state)
+{
+    struct gapless_rule rule;
+
+    (void)state;
+    for (int i = 0; i < rules_count; i++) {
+        assert_int_equal(gapless_rule_at((unsigned)i, &rule), GAPLESS_OK);
+        assert_true(rule.whole == ((rules[i].flags & RULE_GLOBAL) != 0));
+        assert_true(rule.synchronous == ((rules[i].flags & RULE_ROUND) != 0));
+        assert_true(rule.elastic == ((rules[i].flags & RULE_WORKER_ELASTIC) != 0));
+    }
+}
+
+/* Every element of a real is the scalar, -0 too. */
+static void a_scalar_becomes_a_real(void **state)
+{
+    static const scalar values[] = {0, (scalar)-0.0, (scalar)1.5, (scalar)-1e-38};
+    scalar got[sizeof(real) / sizeof(scalar)];
+
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        real x = real_of(values[i]);
+
+        memcpy(got, &x, sizeof got);
+        for (unsigned j = 0; j < sizeof got / sizeof got[0]; j++)
+            assert_memory_equal(&got[j], &values[i], sizeof got[j]);
+    }
 }
 
 /* Reads and writes of one pass, each array counted once (four bytes an element). */
@@ -153,6 +185,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_are_found_and_unique),
         cmocka_unit_test(every_rule_reads_and_writes_what_it_must),
+        cmocka_unit_test(kinds_follow_from_the_flags),
+        cmocka_unit_test(a_scalar_becomes_a_real),
         cmocka_unit_test(traffic_is_that_of_one_pass),
         cmocka_unit_test(zero_means_the_default),
         cmocka_unit_test(scalars_are_the_scalars_of_the_formulas),

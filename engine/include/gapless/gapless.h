@@ -70,6 +70,10 @@ struct gapless_rule {
     /* vectors at the master for each worker, beside grad */
     unsigned vectors_per_worker;
     unsigned bytes_per_parameter; /* moved by one update: reads and writes */
+    bool whole;       /* needs all of a gradient before any of it is applied */
+    bool synchronous; /* one update for a gradient of each worker, for which all wait */
+    bool elastic; /* a worker moves parameters of its own, and exchanges them with the
+                         master's every elastic_period gradients */
 };
 
 /* Finds a rule by name. GAPLESS_MISSING when there is none; the error lists the
