@@ -106,6 +106,14 @@ static bool has_course(const struct run *run, enum quantity q)
     return false;
 }
 
+/* What was last measured of a quantity in the moments from..to. */
+static double last_of(const struct run *run, enum quantity q, size_t from, size_t to)
+{
+    while (to > from && !isfinite(run->moment[to].of[q]))
+        to--;
+    return run->moment[to].of[q];
+}
+
 /* A run for the page: its moments by column, thinned to at most `max` and the last. */
 static json_t *run_json(struct arena *arena, const struct set *set,
                         const struct shown *shown, size_t max)
@@ -117,12 +125,15 @@ static json_t *run_json(struct arena *arena, const struct set *set,
 
     for (enum quantity q = AT_SECONDS; q < QUANTITIES; q++) {
         json_t *column = has_course(run, q) ? json_array() : NULL;
+        size_t next = 0;
 
         for (size_t k = 0; column != NULL && k < max; k++) {
             size_t at = (size_t)((double)k * step + 0.5);
 
-            if (at < run->moments)
-                (void)json_array_append_new(column, json_number(run->moment[at].of[q]));
+            if (at >= run->moments)
+                break;
+            (void)json_array_append_new(column, json_number(last_of(run, q, next, at)));
+            next = at + 1;
         }
         if (column != NULL)
             (void)json_object_set_new(columns, quantities[q].name, column);
@@ -208,9 +219,8 @@ void charts_course(struct arena *arena, const struct set *set, json_t *charts,
         arena, charts, "gap-course", "Lag and gap over time",
         arena_format(arena,
                      "Lag: updates between what a worker read and what it wrote. "
-                     "Gap: how far the parameters moved meanwhile. Of a "
-                     "simulation: mean since the point before; of a training: "
-                     "since its start.%s",
+                     "Gap: how far the parameters moved meanwhile. Means since "
+                     "the point before.%s",
                      which),
         shown, count, LAG, GAP);
 }

@@ -36,10 +36,10 @@ enum quantity {
     QUANTITIES
 };
 struct quantity_info {
-    const char *name;             /* in the page's JSON, and of a CSV's column */
-    const char *path, *else_path; /* in the line; the other where that is not there */
-    const char *title, *unit;     /* "Training loss", "s"; unit "": a number */
-    bool log, percent;            /* how the axis begins */
+    const char *name;         /* in the page's JSON, and of a CSV's column */
+    const char *path;         /* in the line */
+    const char *title, *unit; /* "Training loss", "s"; unit "": a number */
+    bool log, percent;        /* how the axis begins */
 };
 extern const struct quantity_info quantities[QUANTITIES];
 
@@ -47,6 +47,9 @@ extern const struct quantity_info quantities[QUANTITIES];
 struct moment {
     double of[QUANTITIES];
 };
+/* Gives a moment what an earlier one has measured, that is left out for want of room, and
+ * this one has not: accuracies are measured seldom, and none may get lost. */
+void moment_carry(struct moment *to, const struct moment *left_out);
 
 struct worker {
     double number, gradients, lag, gap;

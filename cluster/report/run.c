@@ -90,22 +90,20 @@ static const char *const number_path[RUN_NUMBERS] = {"final_accuracy",
                                                      "real_seconds",
                                                      "master_us_per_update"};
 
-/* A simulation says the mean since the line before, a training that since its start. */
 const struct quantity_info quantities[QUANTITIES] = {
-    [AT_SECONDS] = {"seconds", "elapsed", "seconds", "Time", "s", false, false},
-    [AT_EPOCH] = {"epoch", "epoch", NULL, "Epoch", "", false, false},
-    [AT_GRADIENTS] = {"gradients", "gradients", NULL, "Gradients", "", false, false},
-    [TEST_ACCURACY] = {"accuracy", "accuracy", NULL, "Test accuracy", "", false, true},
-    [TEST_LOSS] = {"test_loss", "test_loss", NULL, "Test loss", "", true, false},
-    [TRAINING_LOSS] = {"loss", "loss", NULL, "Training loss", "", true, false},
-    [LEARNING_RATE] = {"rate", "rate", NULL, "Learning rate", "", false, false},
-    [THROUGHPUT] = {"updates_per_second", "updates_per_second", NULL, "Throughput",
+    [AT_SECONDS] = {"seconds", "elapsed", "Time", "s", false, false},
+    [AT_EPOCH] = {"epoch", "epoch", "Epoch", "", false, false},
+    [AT_GRADIENTS] = {"gradients", "gradients", "Gradients", "", false, false},
+    [TEST_ACCURACY] = {"accuracy", "accuracy", "Test accuracy", "", false, true},
+    [TEST_LOSS] = {"test_loss", "test_loss", "Test loss", "", true, false},
+    [TRAINING_LOSS] = {"loss", "loss", "Training loss", "", true, false},
+    [LEARNING_RATE] = {"rate", "rate", "Learning rate", "", false, false},
+    [THROUGHPUT] = {"updates_per_second", "updates_per_second", "Throughput",
                     "updates/s", false, false},
-    [LAG] = {"lag", "lag_mean", "lag.mean", "Lag", "updates", false, false},
-    [GAP] = {"gap", "gap_rms_mean", "gap_rms.mean", "Gap", "rms a parameter", true,
-             false},
-    [GRAD_NORM_SQ] = {"grad_norm_sq", "grad_norm_sq", NULL, "Squared gradient norm", "",
-                      true, false},
+    [LAG] = {"lag", "lag_mean", "Lag", "updates", false, false},
+    [GAP] = {"gap", "gap_rms_mean", "Gap", "rms a parameter", true, false},
+    [GRAD_NORM_SQ] = {"grad_norm_sq", "grad_norm_sq", "Squared gradient norm", "", true,
+                      false},
 };
 
 const char *run_status_name(enum run_status status)
@@ -275,13 +273,16 @@ static struct moment moment_of(const json_t *line)
 {
     struct moment ret;
 
-    for (enum quantity q = AT_SECONDS; q < QUANTITIES; q++) {
-        const struct quantity_info *info = &quantities[q];
-        bool other = info->else_path != NULL && at_path(line, info->path) == NULL;
-
-        ret.of[q] = number(line, other ? info->else_path : info->path);
-    }
+    for (enum quantity q = AT_SECONDS; q < QUANTITIES; q++)
+        ret.of[q] = number(line, quantities[q].path);
     return ret;
+}
+
+void moment_carry(struct moment *to, const struct moment *left_out)
+{
+    for (enum quantity q = TEST_ACCURACY; q < QUANTITIES; q++)
+        if (!isfinite(to->of[q]))
+            to->of[q] = left_out->of[q];
 }
 
 static void moment_keep(struct metrics *m, const struct moment *moment)
@@ -299,6 +300,7 @@ static void moment_keep(struct metrics *m, const struct moment *moment)
 static void moment_add(struct metrics *m, const struct moment *moment)
 {
     struct run *run = m->run;
+    struct moment own;
 
     if (!isfinite(m->met) && moment->of[TEST_ACCURACY] >= m->target)
         m->met = moment->of[AT_SECONDS];
@@ -306,15 +308,21 @@ static void moment_add(struct metrics *m, const struct moment *moment)
         m->first_loss = moment->of[TRAINING_LOSS];
     if (m->arena == NULL)
         return;
+    own = *moment;
+    if (m->pending)
+        moment_carry(&own, &m->last);
     m->pending = m->seen++ % m->stride != 0;
-    m->last = *moment;
+    m->last = own;
     if (m->pending)
         return;
-    moment_keep(m, moment);
+    moment_keep(m, &own);
     if (run->moments < m->max)
         return;
-    for (size_t i = 0; 2 * i < run->moments; i++)
+    for (size_t i = 0; 2 * i < run->moments; i++) {
+        if (i > 0)
+            moment_carry(&run->moment[2 * i], &run->moment[2 * i - 1]);
         run->moment[i] = run->moment[2 * i];
+    }
     run->moments = (run->moments + 1) / 2;
     m->stride *= 2;
     m->pending = m->last.of[AT_SECONDS] > run->moment[run->moments - 1].of[AT_SECONDS];

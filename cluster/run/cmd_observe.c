@@ -31,7 +31,10 @@ struct observing {
     struct view view;
     struct view_facts facts;
     struct follow follow;
-    bool live; /* a picture on a terminal, rather than lines */
+    struct gapless_stats
+        line_stats; /* as they were at the last line; 0: there is none */
+    bool measured;  /* for this line */
+    bool live;      /* a picture on a terminal, rather than lines */
     double start;
 };
 
@@ -145,6 +148,7 @@ static int measure(struct observing *observing, struct gapless_error *error)
     uint64_t version;
     int status;
 
+    observing->measured = false;
     if (!measures(observing) || observing->facts.stats.updates == 0)
         return GAPLESS_OK;
     status = gapless_observer_read(observing->observer, evaluator->theta, READ_NS,
@@ -157,26 +161,41 @@ static int measure(struct observing *observing, struct gapless_error *error)
     while (!evaluator_work(evaluator, 1.0))
         ;
     follow_measured(&observing->follow);
+    observing->measured = true;
     return GAPLESS_OK;
 }
 
-static void print_json(const struct observing *observing)
+/* Lately; where that is not known yet, since the start. */
+static double updates_per_second(const struct observing *observing)
 {
     const struct gapless_stats *stats = &observing->facts.stats;
-    bool measured = observing->settings.accuracy;
+
+    if (observing->facts.updates_per_second > 0.0)
+        return observing->facts.updates_per_second;
+    return stats->seconds > 0.0 ? (double)stats->updates / stats->seconds : 0.0;
+}
+
+/* A line of metrics.jsonl. */
+static void print_json(struct observing *observing)
+{
+    const struct gapless_stats *stats = &observing->facts.stats;
+    bool measured = observing->measured;
     struct metrics_sample sample = {
         .elapsed = observing->facts.elapsed,
-        .updates_per_second =
-            stats->seconds > 0.0 ? (double)stats->updates / stats->seconds : 0.0,
+        .updates_per_second = updates_per_second(observing),
         .epoch = observing->job.epoch > 0
                      ? (double)stats->gradients / (double)observing->job.epoch
                      : (double)NAN,
         .accuracy = measured ? observing->evaluator.accuracy : (double)NAN,
         .test_loss = measured ? observing->evaluator.mean_loss : (double)NAN,
         .stats = stats,
+        .grad_norm_sq = (double)NAN,
     };
-    char *text = results_sample(&sample);
+    char *text;
 
+    results_since(&sample, &observing->line_stats);
+    observing->line_stats = *stats;
+    text = results_sample(&sample);
     (void)printf("%s\n", text != NULL ? text : "{}");
     free(text);
 }
@@ -199,8 +218,7 @@ static void print_line(const struct observing *observing)
     (void)printf(
         "updates %s (%.0f/s)  gradients %s of %s  loss %s  rate %s  lag %s  gap %s  "
         "dropped %s  workers %u, %u lost",
-        word_count(stats->updates).text,
-        stats->seconds > 0.0 ? (double)stats->updates / stats->seconds : 0.0,
+        word_count(stats->updates).text, updates_per_second(observing),
         word_count(stats->gradients).text,
         stats->gradients_total > 0 ? word_count(stats->gradients_total).text : "no end",
         word_real(view_loss(stats), 4).text, word_small(stats->rate).text,

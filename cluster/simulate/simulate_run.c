@@ -94,21 +94,10 @@ static void measure(struct simulate *s)
     s->evaluate_s += now_seconds() - before;
 }
 
-static double mean_since(const struct gapless_summary *now,
-                         const struct gapless_summary *before)
-{
-    if (now->count <= before->count)
-        return (double)NAN;
-    return (now->mean * (double)now->count -
-            (before->count > 0 ? before->mean * (double)before->count : 0.0)) /
-           (double)(now->count - before->count);
-}
-
 static struct metrics_sample sample_of(const struct simulate *s, bool measured)
 {
     double passed = s->facts.virtual_s - s->line_virtual;
-
-    return (struct metrics_sample){
+    struct metrics_sample ret = {
         .elapsed = s->facts.virtual_s,
         .updates_per_second =
             passed > 0.0 ? (double)(s->stats.updates - s->line_stats.updates) / passed
@@ -117,11 +106,11 @@ static struct metrics_sample sample_of(const struct simulate *s, bool measured)
         .accuracy = measured ? s->accuracy : (double)NAN,
         .test_loss = measured ? s->test_loss : (double)NAN,
         .stats = &s->stats,
-        .simulated = true,
-        .lag_mean = mean_since(&s->stats.lag, &s->line_stats.lag),
-        .gap_rms_mean = mean_since(&s->stats.gap_rms, &s->line_stats.gap_rms),
         .grad_norm_sq = s->grad_norm_sq_last,
     };
+
+    results_since(&ret, &s->line_stats);
+    return ret;
 }
 
 /* The files of an earlier run are set aside when there is something to put in their

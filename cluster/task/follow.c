@@ -80,10 +80,15 @@ void follow_metrics(struct follow *follow)
         .accuracy = follow->accuracy,
         .test_loss = follow->test_loss,
         .stats = &facts->stats,
+        .grad_norm_sq = (double)NAN,
     };
 
-    if (follow->begun && !follow->results.failed)
-        results_metrics(&follow->results, &sample);
+    if (!follow->begun || follow->results.failed)
+        return;
+    results_since(&sample, &follow->line_stats);
+    results_metrics(&follow->results, &sample);
+    follow->line_stats = facts->stats;
+    follow->accuracy = follow->test_loss = (double)NAN;
 }
 
 void follow_show(struct follow *follow, struct view *view)

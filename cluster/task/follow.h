@@ -19,7 +19,10 @@ struct follow {
     struct view_facts *facts;
     const struct evaluator *evaluator;
     struct results results;
-    double accuracy, test_loss; /* as last taken from the evaluator; NaN: not yet */
+    /* as last taken from the evaluator; NaN: not since the last line */
+    double accuracy, test_loss;
+    struct gapless_stats
+        line_stats; /* as they were at the last line; 0: there is none */
     bool begun; /* there was an update: the files of an earlier run were set aside */
     double evaluate_due, metrics_due, view_due;
     double rate_from_s; /* the stretch updates_per_second is measured over */
@@ -43,7 +46,8 @@ void follow_take(struct follow *follow);
 /* A round of the evaluator has ended: follow_take, and a point of the curve. The next
  * round is as far away as keeps measuring to a twentieth of a processor. */
 void follow_measured(struct follow *follow);
-/* A line of metrics.jsonl; nothing before follow_begin. */
+/* A line of metrics.jsonl, with the accuracy if it was measured since the last one; nothing
+ * before follow_begin. */
 void follow_metrics(struct follow *follow);
 /* A line of metrics.jsonl and another picture, each if it is time. */
 void follow_show(struct follow *follow, struct view *view);

@@ -3,6 +3,7 @@
  *     result.json         how it went: written at the end, to a temporary file, synced,
  *                         renamed
  *     metrics.jsonl       a line a second while it goes; of a simulation at fixed points
+ *                         (docs/data.md says what is in it)
  *     model.safetensors   the parameters, written by the master
  *     run.json            of a simulation: the command, and what it cost in real time
  *     log/                what the processes had to say, if anything
@@ -31,14 +32,15 @@ struct results {
     struct gapless_error error;
 };
 
-/* A moment of a run, for a line of metrics.jsonl. */
+/* A moment of a run, for a line of metrics.jsonl. What was not measured since the line
+ * before is NaN, and null in the file: no line repeats what an earlier one has said. */
 struct metrics_sample {
-    double elapsed, updates_per_second, epoch;
-    double accuracy, test_loss; /* as last measured; NaN: not yet */
-    const struct gapless_stats *stats;
-    bool simulated;                /* the rest is given too: */
-    double lag_mean, gap_rms_mean; /* since the line before; NaN: none */
-    double grad_norm_sq;           /* of a test function; NaN: it is none */
+    double elapsed, epoch;
+    double updates_per_second;  /* lately */
+    double accuracy, test_loss; /* of a measurement that ended since the line before */
+    const struct gapless_stats *stats; /* its summaries are of the whole run so far */
+    double lag_mean, gap_rms_mean;     /* since the line before; see results_since */
+    double grad_norm_sq;               /* of a test function; NaN: it is none */
 };
 
 /* What only a simulation has. */
@@ -91,6 +93,9 @@ int results_set_aside(const char *folder, const char *name, const char *previous
  * metrics.jsonl.
  */
 int results_open(const char *folder, struct results *ret, struct gapless_error *error);
+/* Sets the means since the line before, whose statistics are `before`; of the first line
+ * they are all 0. */
+void results_since(struct metrics_sample *sample, const struct gapless_stats *before);
 /* Adds a line, flushed. On failure `failed` is set and nothing more is tried. */
 void results_metrics(struct results *results, const struct metrics_sample *sample);
 /* The same line without its end: malloc'ed; NULL: no memory. */

@@ -71,13 +71,30 @@ static json_t *sample_json(const struct metrics_sample *sample)
     set(ret, "dropped", count(stats->dropped));
     set(ret, "workers", count(stats->workers_active));
     set(ret, "workers_lost", count(stats->workers_lost));
-    if (!sample->simulated)
-        return ret;
     set(ret, "lag_mean", real(sample->lag_mean));
     set(ret, "gap_rms_mean", real(sample->gap_rms_mean));
     if (isfinite(sample->grad_norm_sq))
         set(ret, "grad_norm_sq", real(sample->grad_norm_sq));
     return ret;
+}
+
+static double sum_of(const struct gapless_summary *of)
+{
+    return of->count > 0 ? of->mean * (double)of->count : 0.0;
+}
+
+static double mean_since(const struct gapless_summary *now,
+                         const struct gapless_summary *before)
+{
+    if (now->count <= before->count)
+        return (double)NAN;
+    return (sum_of(now) - sum_of(before)) / (double)(now->count - before->count);
+}
+
+void results_since(struct metrics_sample *sample, const struct gapless_stats *before)
+{
+    sample->lag_mean = mean_since(&sample->stats->lag, &before->lag);
+    sample->gap_rms_mean = mean_since(&sample->stats->gap_rms, &before->gap_rms);
 }
 
 char *results_sample(const struct metrics_sample *sample)

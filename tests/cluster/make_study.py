@@ -166,7 +166,7 @@ class Run:
             for line in self.lines:
                 if mode == "train":
                     line = {key: value for key, value in line.items()
-                            if key not in ("lag_mean", "gap_rms_mean", "grad_norm_sq")}
+                            if key != "grad_norm_sq"}
                 file.write(json.dumps(line, separators=(",", ":")) + "\n")
         if mode == "simulate":
             with open(os.path.join(folder, "run.json"), "w", encoding="utf-8") as file:

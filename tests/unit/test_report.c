@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -372,6 +373,60 @@ static void test_page(void **state)
     assert_int_equal(rmdir(folder), 0);
 }
 
+/* A long run: of its lines most are left out, and of what was measured seldom nothing that
+ * has a place of its own. */
+static void test_seldom_measured(void **state)
+{
+    char folder[] = "/tmp/gapless-unit-report.XXXXXX", path[PATH_MAX];
+    const char *dirs[] = {folder};
+    struct report report = {.target = 0.5};
+    struct gapless_error error = {0};
+    const struct run *run;
+    size_t measured = 0;
+    double last = 0.0;
+    json_t *charts = json_array(), *runs = json_array();
+    const json_t *column, *value;
+    size_t i;
+    FILE *file;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    write_file(folder, "result.json", "{\"rule\": \"asgd\", \"final_accuracy\": 0.9}");
+    (void)snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
+    file = fopen(path, "w");
+    assert_non_null(file);
+    for (i = 1; i <= 20001; i++)
+        if (i % 499 == 3)
+            (void)fprintf(file, "{\"elapsed\": %zu, \"accuracy\": %.6f}\n", i,
+                          2e-5 * (double)i);
+        else
+            (void)fprintf(file, "{\"elapsed\": %zu, \"accuracy\": null}\n", i);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(report_load(&report, dirs, 1, &error), GAPLESS_OK);
+    run = &report.set[0].run[0];
+    assert_true(run->moments > 100 && run->moments < 20001);
+    for (i = 0; i < run->moments; i++)
+        if (isfinite(run->moment[i].of[TEST_ACCURACY])) {
+            assert_true(run->moment[i].of[TEST_ACCURACY] > last); /* once each */
+            last = run->moment[i].of[TEST_ACCURACY];
+            measured++;
+        }
+    assert_int_equal(measured, 41);
+    charts_make(&report, &report.set[0], charts, runs); /* which has room for fewer */
+    column = json_object_get(json_object_get(json_array_get(runs, 0), "columns"),
+                             "accuracy");
+    assert_true(json_array_size(column) < run->moments);
+    json_array_foreach(column, i, value) measured -= json_is_number(value) ? 1 : 0;
+    assert_int_equal(measured, 0);
+    json_decref(charts);
+    json_decref(runs);
+    report_free(&report);
+    assert_int_equal(unlink(path), 0);
+    (void)snprintf(path, sizeof path, "%s/result.json", folder);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(folder), 0);
+}
+
 static void test_nothing_to_report(void **state)
 {
     char folder[] = "/tmp/gapless-unit-report.XXXXXX";
@@ -396,10 +451,15 @@ static void test_nothing_to_report(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_escaping), cmocka_unit_test(test_compare),
-        cmocka_unit_test(test_csv),      cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_points),   cmocka_unit_test(test_panels),
-        cmocka_unit_test(test_page),     cmocka_unit_test(test_nothing_to_report),
+        cmocka_unit_test(test_escaping),
+        cmocka_unit_test(test_compare),
+        cmocka_unit_test(test_csv),
+        cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_points),
+        cmocka_unit_test(test_panels),
+        cmocka_unit_test(test_page),
+        cmocka_unit_test(test_nothing_to_report),
+        cmocka_unit_test(test_seldom_measured),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
