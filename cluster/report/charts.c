@@ -284,6 +284,39 @@ static bool measured(const struct set *set, const struct run *run,
             isfinite(accuracy(set, run)));
 }
 
+static const char *state_of(const json_t *point)
+{
+    return json_string_value(json_object_get(point, "state"));
+}
+
+/* Where all that a line has is of runs that diverged, were stopped or failed, says so once:
+ * "mark" of the line, and the texts of its points are their numbers alone. */
+static void mark_line(json_t *line)
+{
+    const json_t *points = json_object_get(line, "points");
+    const char *state = state_of(json_array_get(points, 0));
+    size_t bytes = state != NULL ? strlen(state) : 0, i;
+    bool out = false;
+    json_t *point;
+
+    for (enum run_status s = RUN_DIVERGED; state != NULL && s <= RUN_FAILED; s++)
+        out = out || strcmp(state, run_status_name(s)) == 0;
+    json_array_foreach(points, i, point) out =
+        out && strcmp(state_of(point), state) == 0;
+    if (!out)
+        return;
+    (void)json_object_set_new(line, "mark", json_string(state));
+    json_array_foreach(points, i, point)
+    {
+        const char *text = json_string_value(json_object_get(point, "text"));
+
+        if (strncmp(text, state, bytes) != 0)
+            continue;
+        text += bytes + strspn(text + bytes, ": ");
+        (void)json_object_set_new(point, "text", json_string(text));
+    }
+}
+
 /* A table a place, a row a name, a column a measure. */
 void charts_means(struct arena *arena, const struct set *set, json_t *charts)
 {
@@ -293,8 +326,8 @@ void charts_means(struct arena *arena, const struct set *set, json_t *charts)
     bool used[MEASURES] = {false}, all = false;
     const char *title = "Means by rule";
     struct view view;
-    json_t *chart, *panel;
-    size_t p;
+    json_t *chart, *panel, *line;
+    size_t p, l;
 
     for (size_t i = 0; i < sizeof every / sizeof every[0]; i++)
         all = all || (set->chart != NULL && strcmp(set->chart, every[i]) == 0);
@@ -330,8 +363,11 @@ void charts_means(struct arena *arena, const struct set *set, json_t *charts)
     }
     chart = chart_add(arena, charts, "table", "means", title);
     samples_panels(&samples, chart, none, none);
-    json_array_foreach(json_object_get(chart, "panels"), p, panel)(void)
-        json_object_set_new(panel, "columns", columns_json(used));
+    json_array_foreach(json_object_get(chart, "panels"), p, panel)
+    {
+        (void)json_object_set_new(panel, "columns", columns_json(used));
+        json_array_foreach(json_object_get(panel, "lines"), l, line) mark_line(line);
+    }
     (void)json_object_set_new(
         chart, "note",
         json_string(set->study ? "Over the seeds, with the least and the most of them. "

@@ -121,11 +121,24 @@ static void cell(FILE *out, const json_t *point)
     (void)fputs("</td>", out);
 }
 
-static void head_cell(FILE *out, const char *text, bool row)
+/* `mark`: behind it, why none of its numbers counts; "" where they do. */
+static void marked_cell(FILE *out, const char *text, const char *mark, bool row)
 {
     (void)fprintf(out, "<th scope=\"%s\">", row ? "row" : "col");
     html_text(out, text);
+    if (mark[0] != '\0')
+        (void)fprintf(out, " <b class=\"mark\">%s</b>", mark);
     (void)fputs("</th>", out);
+}
+
+static void head_cell(FILE *out, const char *text, bool row)
+{
+    marked_cell(out, text, "", row);
+}
+
+static void line_cell(FILE *out, const json_t *line, bool row)
+{
+    marked_cell(out, line_name(line), text_of(line, "mark"), row);
 }
 
 static void panel_rows(FILE *out, const struct grid *grid)
@@ -144,16 +157,19 @@ static void panel_rows(FILE *out, const struct grid *grid)
         if (across && text_of(json_object_get(grid->panel, "x"), "label")[0] == '\0' &&
             columns == 0)
             head_cell(out, text_of(json_object_get(grid->panel, "y"), "label"), false);
+        else if (across)
+            head_cell(out, words, false);
         else
-            head_cell(out, across ? words : line_name(json_array_get(grid->lines, i)),
-                      false);
+            line_cell(out, json_array_get(grid->lines, i), false);
     }
     (void)fputs("</tr></thead><tbody>\n", out);
     for (size_t i = 0; i < rows; i++) {
         column_words(grid, i < grid->count ? i : 0, words, sizeof words);
         (void)fputs("<tr>", out);
-        head_cell(out, across ? line_name(json_array_get(grid->lines, i)) : words,
-                  true);
+        if (across)
+            line_cell(out, json_array_get(grid->lines, i), true);
+        else
+            head_cell(out, words, true);
         for (size_t k = 0; k < cells; k++)
             cell(out, point_at(json_array_get(grid->lines, across ? i : k),
                                grid->x[across ? k : i]));

@@ -243,6 +243,11 @@ class ReportTest(unittest.TestCase):
         page, _ = self.check_page(self.path("runs", "report.html"))
         self.assertEqual({run["name"]: run["status"] for run in page.data["runs"]}, {"whole": "done", "cut": "stopped"})
         self.assertIn("1 stopped.", "".join(page.words))
+        # In the table once, behind its name, and not before each of its numbers.
+        table = next(table for table in page.of("data") if "accuracy %" in table["rows"][0])
+        row = next(row for row in table["rows"] if row[0].startswith("cut"))
+        self.assertEqual(row[0], "cut stopped")
+        self.assertTrue(row[1].endswith(" %") and not any("stopped" in cell for cell in row[1:]), row)
 
     def test_repeats(self):
         """Runs of the same seed are repeats, not seeds."""
