@@ -35,6 +35,8 @@ static void catch_signals(void)
 
     for (unsigned i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         (void)sigaction(numbers[i], &action, NULL);
+    (void)signal(SIGPIPE,
+                 SIG_IGN); /* a log without a reader is no reason to end a run */
 }
 
 /* What the library has to say while it runs: above the live view, or on stderr. */

@@ -314,8 +314,8 @@ static int watch_live(struct observing *observing, struct gapless_error *error)
     }
     if (status == GAPLESS_OK && !leave)
         status = measure(observing, error); /* of the end */
-    if (observing->view.drawn && status == GAPLESS_OK)
-        view_show(&observing->view, &observing->facts);
+    if (status == GAPLESS_OK)
+        view_last(&observing->view, &observing->facts);
     view_leave(&observing->view);
     return status;
 }

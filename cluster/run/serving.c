@@ -185,8 +185,7 @@ static int keep_results(struct serving *serving, struct gapless_error *error)
     int status = GAPLESS_OK;
 
     measure(serving);
-    if (serving->view.drawn)
-        view_show(&serving->view, &serving->facts);
+    view_last(&serving->view, &serving->facts);
     view_leave(&serving->view);
     outcome = outcome_of(serving);
     if (serving->settings.out != NULL) {

@@ -85,10 +85,8 @@ static void draw(struct progress *progress, const struct progress_facts *facts)
     terminal_size(&progress->terminal, &width, &height);
     progress_paint(&progress->canvas, facts, width > 1 ? width - 1 : 1,
                    progress->terminal.utf8, progress->terminal.color);
-    terminal_write(&progress->terminal, "\r", 1);
-    terminal_write(&progress->terminal, progress->canvas.text, progress->canvas.used);
-    terminal_write(&progress->terminal, "\033[K", 3);
-    progress->drawn = true;
+    if (terminal_write_over(progress->canvas.text))
+        progress->drawn = true;
 }
 
 void progress_show(struct progress *progress, const struct progress_facts *facts)
@@ -111,6 +109,7 @@ void progress_show(struct progress *progress, const struct progress_facts *facts
 void progress_leave(struct progress *progress)
 {
     if (progress->drawn)
-        terminal_write(&progress->terminal, "\n", 1);
+        terminal_add("\n", 1);
+    terminal_flush();
     progress->drawn = false;
 }

@@ -30,10 +30,8 @@ static void draw(struct study_show *show, const struct study_counts *counts)
     if (counts->running > 0)
         canvas_put(&canvas, STYLE_FAINT, "  %zu running  %s left", counts->running,
                    word_seconds(counts->seconds).text);
-    terminal_write(&show->terminal, "\r", 1);
-    terminal_write(&show->terminal, canvas.text, canvas.used);
-    terminal_write(&show->terminal, "\033[K", 3);
-    show->drawn = true;
+    if (terminal_write_over(canvas.text))
+        show->drawn = true;
 }
 
 static void print_line(const struct study_counts *counts)
@@ -75,7 +73,8 @@ void show_note(struct study_show *show, const char *format, ...)
     (void)vsnprintf(text, sizeof text, format, list);
     va_end(list);
     if (show->drawn)
-        terminal_write(&show->terminal, "\r\033[K", 4);
+        terminal_add("\r\033[K", 4);
+    terminal_flush();
     show->drawn = false;
     report_failure("study", "%s", text);
 }
@@ -83,6 +82,7 @@ void show_note(struct study_show *show, const char *format, ...)
 void show_leave(struct study_show *show)
 {
     if (show->drawn)
-        terminal_write(&show->terminal, "\n", 1);
+        terminal_add("\n", 1);
+    terminal_flush();
     show->drawn = false;
 }

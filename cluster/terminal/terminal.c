@@ -1,20 +1,24 @@
 /* Finds the terminal, and gives the cursor back on every way out. */
 #include "cluster/terminal/terminal.h"
 
+#include "cluster/terminal/outlet.h"
+
 #include <errno.h>
 #include <langinfo.h>
 #include <locale.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define WRITE_WAIT_MS                                                                  \
-    200 /* a terminal that is stopped (Ctrl-S) must not hold up the run */
+#define LINE_BYTES 8192 /* some 1,000 columns, with their styles */
+#define WAIT_MS 500     /* at the end, for a terminal that is stopped or slow */
 
-static volatile sig_atomic_t hidden_on = -1; /* the descriptor of a hidden cursor */
+static struct outlet picture; /* a process has one terminal */
+static volatile sig_atomic_t hidden;
 
 struct terminal terminal_find(bool no_color)
 {
@@ -28,6 +32,8 @@ struct terminal terminal_find(bool no_color)
         ret.fd = STDOUT_FILENO;
     else if (isatty(STDERR_FILENO))
         ret.fd = STDERR_FILENO;
+    if (ret.fd >= 0)
+        outlet_open(&picture, ret.fd);
     ret.color = !no_color && (forbid == NULL || forbid[0] == '\0');
     (void)setlocale(LC_CTYPE, ""); /* not LC_NUMERIC: numbers keep their point */
     ret.utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
@@ -49,33 +55,42 @@ void terminal_size(const struct terminal *terminal, unsigned *ret_width,
         *ret_height = size.ws_row;
 }
 
-void terminal_write(const struct terminal *terminal, const char *text,
-                    unsigned long bytes)
+bool terminal_write(const char *text, size_t bytes)
 {
-    while (bytes > 0) {
-        struct pollfd ready = {terminal->fd, POLLOUT, 0};
-        ssize_t done;
-
-        if (poll(&ready, 1, WRITE_WAIT_MS) <= 0)
-            return;
-        done = write(terminal->fd, text, bytes < 4096 ? bytes : 4096);
-        if (done < 0 && errno != EINTR && errno != EAGAIN)
-            return;
-        if (done > 0) {
-            text += done;
-            bytes -= (unsigned long)done;
-        }
-    }
+    return outlet_write(&picture, text, bytes);
 }
 
+bool terminal_write_over(const char *line)
+{
+    char text[LINE_BYTES];
+    int bytes = snprintf(text, sizeof text, "\r%.*s\033[K", LINE_BYTES - 8, line);
+
+    return terminal_write(text, (size_t)bytes);
+}
+
+void terminal_add(const char *text, size_t bytes)
+{
+    (void)outlet_add(&picture, text, bytes); /* without room it is lost */
+}
+
+void terminal_flush(void)
+{
+    (void)outlet_flush(&picture, WAIT_MS);
+}
+
+/* Where the terminal takes nothing the cursor stays hidden, until the exit tries again. */
 static void restore(void)
 {
     static const char show[] = "\033[0m\033[?25h";
-    int fd = hidden_on;
+    struct pollfd room = {picture.fd, POLLOUT, 0};
 
-    hidden_on = -1;
-    if (fd >= 0 && write(fd, show, sizeof show - 1) < 0)
-        return; /* nothing is left to be done about it */
+    if (!hidden)
+        return;
+    if (outlet_now(&picture, show, sizeof show - 1) < 0 && errno == EAGAIN &&
+        (poll(&room, 1, WAIT_MS) <= 0 ||
+         outlet_now(&picture, show, sizeof show - 1) < 0))
+        return;
+    hidden = 0;
 }
 
 static void deadly(int number)
@@ -93,7 +108,7 @@ static void suspended(int number)
     (void)raise(SIGSTOP);
 }
 
-void terminal_hide_cursor(const struct terminal *terminal)
+void terminal_guard_cursor(void)
 {
     static const int signals[] = {SIGSEGV, SIGBUS,  SIGFPE,  SIGILL,  SIGABRT,
                                   SIGQUIT, SIGTERM, SIGHUP,  SIGINT,  SIGPIPE,
@@ -117,16 +132,16 @@ void terminal_hide_cursor(const struct terminal *terminal)
         }
         prepared = true;
     }
-    hidden_on = terminal->fd;
-    terminal_write(terminal, "\033[?25l", 6);
+    hidden = 1;
 }
 
 bool terminal_cursor_hidden(void)
 {
-    return hidden_on >= 0;
+    return hidden != 0;
 }
 
 void terminal_show_cursor(void)
 {
+    terminal_flush();
     restore();
 }

@@ -3,13 +3,16 @@
 #include "cluster/terminal/view.h"
 
 #include "cluster/options/options.h"
+#include "engine/base/text_page.h"
 
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
+#include <unistd.h>
 
 #define LINE_FIRST_S 1.0
 #define LINE_EVERY_S 5.0
+#define LEAVE_MS 500 /* for who reads a log */
 
 void history_add(struct history *history, double value)
 {
@@ -55,45 +58,48 @@ void view_open(struct view *view, bool quiet, bool no_color)
     view->line_due = LINE_FIRST_S;
 }
 
-/* Puts the cursor where the picture on the screen begins. */
-static void go_up(struct view *view)
+/* Puts the cursor where the picture on the screen begins; on a clean screen where it has
+ * another size, since one drawn over the other would leave parts of itself behind. */
+static void begin_frame(const struct view *view, bool resized, struct text_page *frame)
 {
-    char up[32];
-    int bytes;
-
-    if (!view->drawn || view->drawn_lines == 0)
-        return;
-    bytes = snprintf(up, sizeof up, "\r\033[%uA", view->drawn_lines);
-    terminal_write(&view->terminal, up, (unsigned long)bytes);
-}
-
-/* A picture of another size would leave parts of itself behind: starts on a clean
- * screen. */
-static void clear_if_resized(struct view *view, unsigned width, unsigned height)
-{
-    if (view->drawn && (width != view->width || height != view->height)) {
-        terminal_write(&view->terminal, "\033[H\033[2J", 7);
-        view->drawn_lines = 0;
-    }
-    view->width = width;
-    view->height = height;
+    if (resized)
+        text_add(frame, "\033[H\033[2J");
+    else if (view->drawn && view->drawn_lines > 0)
+        text_add(frame, "\r\033[%uA", view->drawn_lines);
 }
 
 static void draw(struct view *view, const struct view_facts *facts)
 {
+    struct text_page frame = text_page(view->frame, sizeof view->frame);
+    bool hide = !view->drawn || !terminal_cursor_hidden(), resized;
     unsigned width, height;
 
     terminal_size(&view->terminal, &width, &height);
-    clear_if_resized(view, width, height);
+    resized = view->drawn && (width != view->width || height != view->height);
     view_paint(&view->canvas, facts, width, height, view->terminal.utf8,
                view->terminal.color);
-    if (!view->drawn || !terminal_cursor_hidden())
-        terminal_hide_cursor(&view->terminal);
-    go_up(view);
-    terminal_write(&view->terminal, view->canvas.text, view->canvas.used);
-    terminal_write(&view->terminal, "\033[J", 3);
+    if (hide)
+        terminal_guard_cursor();
+    if (hide)
+        text_add(&frame, TERMINAL_HIDE);
+    begin_frame(view, resized, &frame);
+    text_add(&frame, "%s\033[J", view->canvas.text);
+    if (!terminal_write(view->frame, strlen(view->frame)))
+        return;
     view->drawn = true;
     view->drawn_lines = view->canvas.lines;
+    view->width = width;
+    view->height = height;
+}
+
+/* A line of a log. */
+static void print_line(struct outlet *outlet, int fd, const char *text)
+{
+    char line[1100];
+    int bytes = snprintf(line, sizeof line, "%.1000s\n", text);
+
+    outlet_open(outlet, fd);
+    (void)outlet_add(outlet, line, (size_t)bytes); /* without room it is lost */
 }
 
 void view_show(struct view *view, const struct view_facts *facts)
@@ -110,35 +116,42 @@ void view_show(struct view *view, const struct view_facts *facts)
         return;
     view->line_due = facts->elapsed + LINE_EVERY_S;
     view_line(facts, line, sizeof line);
-    (void)printf("%s\n", line);
-    (void)fflush(stdout);
+    print_line(&view->out, STDOUT_FILENO, line);
+}
+
+void view_last(struct view *view, const struct view_facts *facts)
+{
+    if (!view->drawn)
+        return;
+    terminal_flush();
+    view_show(view, facts);
 }
 
 void view_note(struct view *view, const char *format, ...)
 {
-    char text[1024];
+    char text[1024], above[1100];
+    struct text_page frame = text_page(above, sizeof above);
     va_list list;
 
     va_start(list, format);
     (void)vsnprintf(text, sizeof text, format, list);
     va_end(list);
-    if (view->drawn) {
-        go_up(view);
-        terminal_write(&view->terminal, "\033[J", 3);
-        terminal_write(&view->terminal, text, strlen(text));
-        terminal_write(&view->terminal, "\n", 1);
-        view->drawn_lines = 0;
+    if (!view->drawn) {
+        print_line(&view->err, STDERR_FILENO, text);
         return;
     }
-    (void)fflush(stdout);
-    (void)fprintf(stderr, "%s\n", text);
-    (void)fflush(stderr);
+    begin_frame(view, false, &frame);
+    text_add(&frame, "\033[J%s\n", text);
+    terminal_add(above, strlen(above));
+    view->drawn_lines = 0;
 }
 
 void view_leave(struct view *view)
 {
     if (view->drawn)
         terminal_show_cursor();
+    (void)outlet_flush(&view->out, LEAVE_MS);
+    (void)outlet_flush(&view->err, LEAVE_MS);
     view->drawn = false;
     view->drawn_lines = 0;
 }

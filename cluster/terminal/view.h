@@ -14,6 +14,7 @@
 #define CLUSTER_VIEW_H
 
 #include "cluster/terminal/canvas.h"
+#include "cluster/terminal/outlet.h"
 #include "cluster/terminal/terminal.h"
 #include <gapless/gapless.h>
 
@@ -67,12 +68,17 @@ struct view {
     unsigned width, height; /* ...on a terminal of this size */
     double line_due;        /* elapsed time of the next line in a log */
     struct canvas canvas;
+    char frame[OUTLET_BYTES]; /* the canvas, and what moves the cursor before it */
+    struct outlet out, err;   /* lines of a log, and what is said beside it */
 };
 
 void view_open(struct view *view, bool quiet, bool no_color);
-/* Draws the picture or, if it is time, prints a line. */
+/* Draws the picture or, if it is time, prints a line. Never waits for the terminal, or who
+ * reads the log: where the last picture was not taken yet, this one is left out. */
 void view_show(struct view *view, const struct view_facts *facts);
-/* Prints a line that stays, above the picture; to stderr in a log. */
+/* The last picture of a run, over one that was drawn: waits a little, so that it is seen. */
+void view_last(struct view *view, const struct view_facts *facts);
+/* Prints a line that stays, above the picture; to stderr in a log. Does not wait either. */
 void view_note(struct view *view, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* Before the process is stopped (Ctrl-Z), and at the end: leaves the picture where it

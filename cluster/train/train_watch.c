@@ -289,8 +289,8 @@ int train_finish(struct train *train)
     (void)train_look(train);
     measure(train);
     follow_metrics(&train->follow); /* the last line has what was measured last */
-    if (train->view.drawn && !train->at_once)
-        view_show(&train->view, &train->facts);
+    if (!train->at_once)
+        view_last(&train->view, &train->facts);
     end_processes(train);
     view_leave(&train->view);
     launch_tidy(train->child, train->children, train->log_folder);

@@ -12,21 +12,24 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
+#include <utmp.h>
 
 #define SCREEN_BYTES (4u << 20)
 #define HIDE "\033[?25l"
 #define SHOW "\033[?25h"
 
 struct screen {
-    int fd;
+    int fd, held; /* held: the end of the program, as a shell has it; -1: not kept */
     pid_t pid;
     char *text;
     size_t used;
 };
 
-/* Starts the program with the words of a line on a new terminal. */
-static struct screen start_line(const char *term, bool no_color, const char *line)
+/* Starts the program with the words of a line on a new terminal, whose other end is kept
+ * in screen.held. */
+static struct screen start_held(const char *term, bool no_color, const char *line)
 {
     struct winsize size = {24, 90, 0, 0};
     struct screen screen = {.text = calloc(1, SCREEN_BYTES)};
@@ -38,9 +41,13 @@ static struct screen start_line(const char *term, bool no_color, const char *lin
     for (int i = 0; rest != NULL && i < 19; i++)
         argv[i] = strsep(&rest, " ");
     (void)fflush(NULL);
-    screen.pid = forkpty(&screen.fd, NULL, NULL, &size);
+    assert_int_equal(openpty(&screen.fd, &screen.held, NULL, NULL, &size), 0);
+    screen.pid = fork();
     assert_true(screen.pid >= 0);
     if (screen.pid == 0) {
+        (void)close(screen.fd);
+        if (login_tty(screen.held) != 0)
+            _exit(125);
         (void)setenv("TERM", term, 1);
         (void)setenv("ASAN_OPTIONS", "handle_segv=0:handle_abort=0", 1);
         (void)setenv("LC_ALL", "C.UTF-8", 1);
@@ -48,6 +55,15 @@ static struct screen start_line(const char *term, bool no_color, const char *lin
         (void)execv(run_program(), argv);
         _exit(126);
     }
+    return screen;
+}
+
+static struct screen start_line(const char *term, bool no_color, const char *line)
+{
+    struct screen screen = start_held(term, no_color, line);
+
+    (void)close(screen.held); /* so that its end is seen */
+    screen.held = -1;
     return screen;
 }
 
@@ -271,6 +287,88 @@ static void test_others(void **state)
     free(master.text);
 }
 
+static void wait_for_file(const char *name)
+{
+    struct pace_bound bound = pace_begin(120000000000);
+    char path[128];
+
+    (void)snprintf(path, sizeof path, "%s/out/%s", run_dir, name);
+    while (access(path, F_OK) != 0) {
+        if (pace_over(&bound))
+            fail_msg("there is no %s: does it wait for its terminal?", path);
+        run_sleep(0.05);
+    }
+}
+
+/* Is the terminal in the mode that it was found in? */
+static void check_mode(const struct screen *screen, const struct termios *before)
+{
+    struct termios now;
+
+    assert_int_equal(fcntl(screen->held, F_GETFL) & O_NONBLOCK, 0);
+    assert_int_equal(tcgetattr(screen->held, &now), 0);
+    assert_int_equal(now.c_lflag, before->c_lflag);
+    assert_int_equal(now.c_oflag, before->c_oflag);
+    assert_int_equal(now.c_iflag, before->c_iflag);
+}
+
+/* A terminal that is not read, by a stuck ssh, holds up neither the run nor its end: what it
+ * writes is there before the first byte is read. Then the terminal gets the end of it. */
+static void check_unread(const char *line, bool stopped)
+{
+    struct termios before;
+    struct screen screen = start_held("xterm", false, line);
+    struct run worker = {.ended = true};
+
+    assert_int_equal(tcgetattr(screen.held, &before), 0);
+    if (strncmp(line, "master", 6) == 0) {
+        (void)snprintf(screen.text, 160,
+                       "worker --connect-timeout 60 --master shm:%s/socket", run_dir);
+        worker = run_start(NULL, 0, screen.text);
+    }
+    if (stopped) {
+        wait_for_file("metrics.jsonl"); /* and long enough for many pictures */
+        run_sleep(4.0);
+        check_mode(&screen, &before);
+        assert_int_equal(kill(screen.pid, SIGINT), 0);
+    }
+    wait_for_file("result.json");
+    check_mode(&screen, &before);
+    (void)close(screen.held);
+    assert_int_equal(finish(&screen), stopped ? 128 + SIGINT : 0);
+    check_cursor(&screen);
+    if (!worker.ended)
+        assert_int_equal(run_wait(&worker, 60.0), 0);
+    if (worker.pid != 0)
+        run_close(&worker);
+    free(screen.text);
+}
+
+static void test_unread(void **state)
+{
+    char line[200];
+
+    (void)state;
+    (void)snprintf(line, sizeof line,
+                   "train --data synthetic --workers 1 --epochs 100000 --address "
+                   "shm:%s/socket --out %s/out",
+                   run_dir, run_dir);
+    check_unread(line, true);
+}
+
+/* And its one process is that which serves: the worker is done in spite of it. */
+static void test_unread_master(void **state)
+{
+    char line[200];
+
+    (void)state;
+    (void)snprintf(line, sizeof line,
+                   "master --data synthetic --workers 1 --epochs 150 --address "
+                   "shm:%s/socket --out %s/out",
+                   run_dir, run_dir);
+    check_unread(line, false);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -279,6 +377,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_suspended, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_dumb, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_others, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_unread, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_unread_master, run_set_up, run_tear_down),
     };
 
     (void)run_program();
