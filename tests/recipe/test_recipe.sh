@@ -132,6 +132,10 @@ offers_rules() {
     for name in $(rows | sed 's/^[^"]*"\([^"]*\)".*/\1/'); do
         grep -q "^$name (tests/recipe)" "$work/names" || wrong "the library does not offer $name"
     done
+    # What kind a rule is follows from its row, whatever it is called: gapless plan goes by that.
+    for kind in "round (tests/recipe) synchronous:" "vector (tests/recipe) whole:" "pair (tests/recipe):"; do
+        grep -q "^recipe-$kind" "$work/names" || wrong "recipe-${kind%% *} is not of the kind of its row"
+    done
 }
 # As nvcc compiles them, with the flags of the build (cmake/cuda.cmake), for the oldest GPU that it knows.
 nvcc_compiles() {
