@@ -65,7 +65,8 @@ static void unknown(const char *text)
     if (near != NULL)
         (void)fprintf(stderr, "; did you mean '%s'?", near);
     else if (option)
-        (void)fprintf(stderr, " before a command; behind it, as in 'gapless train -h'");
+        (void)fprintf(stderr, "; those of a command go behind its name, as in "
+                              "'gapless train -h'");
     (void)fprintf(stderr, "\n'gapless help' lists the commands.\n");
 }
 

@@ -27,7 +27,7 @@ static const struct mistake mistakes[] = {
      "altogether'\n'gapless help' lists the commands.\n"},
     {NULL, "trian", 2, "'train'?\n'gapless help' lists the commands.\n"},
     {NULL, "--hlep", 2, "there is no option '--hlep'; did you mean '--help'?\n"},
-    {NULL, "-x", 2, "there is no option '-x' before a command"},
+    {NULL, "-x", 2, "there is no option '-x'; those of a command go behind"},
     {NULL, "train --rule dana-gaa", 2, "did you mean 'dana-ga'?"},
     {NULL, "train --rule what", 2,
      "knows no rule 'what'\n'gapless rules' lists them.\n"},

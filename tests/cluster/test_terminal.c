@@ -314,17 +314,24 @@ static void check_mode(const struct screen *screen, const struct termios *before
 
 /* A terminal that is not read, by a stuck ssh, holds up neither the run nor its end: what it
  * writes is there before the first byte is read. Then the terminal gets the end of it. */
-static void check_unread(const char *line, bool stopped)
+static void check_unread(const char *command, unsigned epochs, bool stopped)
 {
     struct termios before;
-    struct screen screen = start_held("xterm", false, line);
+    struct screen screen;
     struct run worker = {.ended = true};
+    char line[200];
 
+    (void)snprintf(
+        line, sizeof line,
+        "%s --data synthetic --workers 1 --epochs %u --address shm:%s/socket "
+        "--out %s/out",
+        command, epochs, run_dir, run_dir);
+    screen = start_held("xterm", false, line);
     assert_int_equal(tcgetattr(screen.held, &before), 0);
-    if (strncmp(line, "master", 6) == 0) {
-        (void)snprintf(screen.text, 160,
+    if (strcmp(command, "master") == 0) {
+        (void)snprintf(line, sizeof line,
                        "worker --connect-timeout 60 --master shm:%s/socket", run_dir);
-        worker = run_start(NULL, 0, screen.text);
+        worker = run_start(NULL, 0, line);
     }
     if (stopped) {
         wait_for_file("metrics.jsonl"); /* and long enough for many pictures */
@@ -346,27 +353,15 @@ static void check_unread(const char *line, bool stopped)
 
 static void test_unread(void **state)
 {
-    char line[200];
-
     (void)state;
-    (void)snprintf(line, sizeof line,
-                   "train --data synthetic --workers 1 --epochs 100000 --address "
-                   "shm:%s/socket --out %s/out",
-                   run_dir, run_dir);
-    check_unread(line, true);
+    check_unread("train", 100000, true);
 }
 
 /* And its one process is that which serves: the worker is done in spite of it. */
 static void test_unread_master(void **state)
 {
-    char line[200];
-
     (void)state;
-    (void)snprintf(line, sizeof line,
-                   "master --data synthetic --workers 1 --epochs 150 --address "
-                   "shm:%s/socket --out %s/out",
-                   run_dir, run_dir);
-    check_unread(line, false);
+    check_unread("master", 150, false);
 }
 
 int main(void)
