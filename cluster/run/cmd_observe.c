@@ -170,7 +170,7 @@ static double updates_per_second(const struct observing *observing)
 {
     const struct gapless_stats *stats = &observing->facts.stats;
 
-    if (observing->facts.updates_per_second > 0.0)
+    if (observing->follow.rate_known)
         return observing->facts.updates_per_second;
     return stats->seconds > 0.0 ? (double)stats->updates / stats->seconds : 0.0;
 }

@@ -27,9 +27,11 @@ void follow_rate(struct follow *follow)
         follow->rate_from_s = facts->elapsed;
         return;
     }
-    if (over > 0.0 && (over >= RATE_OVER_S || facts->updates_per_second <= 0.0))
+    if (over > 0.0 && (over >= RATE_OVER_S || facts->updates_per_second <= 0.0)) {
         facts->updates_per_second =
             (double)(facts->stats.updates - follow->rate_from) / over;
+        follow->rate_known = true;
+    }
     if (over >= RATE_OVER_S) {
         follow->rate_from = facts->stats.updates;
         follow->rate_from_s = facts->elapsed;
@@ -75,7 +77,8 @@ void follow_metrics(struct follow *follow)
     const struct view_facts *facts = follow->facts;
     struct metrics_sample sample = {
         .elapsed = facts->elapsed,
-        .updates_per_second = facts->updates_per_second,
+        .updates_per_second =
+            follow->rate_known ? facts->updates_per_second : (double)NAN,
         .epoch = (double)facts->stats.gradients / facts->epoch_gradients,
         .accuracy = follow->accuracy,
         .test_loss = follow->test_loss,

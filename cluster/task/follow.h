@@ -27,6 +27,7 @@ struct follow {
     double evaluate_due, metrics_due, view_due;
     double rate_from_s; /* the stretch updates_per_second is measured over */
     uint64_t rate_from;
+    bool rate_known; /* updates_per_second was measured */
 };
 
 /* The evaluator may be at work in another thread: it is only looked at in follow_take. */

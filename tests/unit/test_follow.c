@@ -73,6 +73,12 @@ static void end(struct bed *bed)
     assert_int_equal(rmdir(bed->folder), 0);
 }
 
+static void drop(struct bed *bed)
+{
+    for (size_t i = 0; i < bed->lines; i++)
+        json_decref(bed->line[i]);
+}
+
 static double number(const struct bed *bed, size_t line, const char *key)
 {
     const json_t *value = json_object_get(bed->line[line], key);
@@ -102,8 +108,32 @@ static void test_measured_once(void **state)
     assert_true(isnan(number(&bed, 2, "accuracy")));
     assert_true(isnan(number(&bed, 2, "test_loss")));
     assert_true(number(&bed, 3, "accuracy") == 0.5);
-    for (size_t i = 0; i < bed.lines; i++)
-        json_decref(bed.line[i]);
+    drop(&bed);
+}
+
+/* Before there are two looks there is no rate, not one of 0; later 0 is one. */
+static void test_rate(void **state)
+{
+    static struct bed bed;
+
+    (void)state;
+    begin(&bed);
+    bed.facts.elapsed = 1.0;
+    follow_rate(&bed.follow);
+    follow_metrics(&bed.follow);
+    bed.facts.elapsed = 4.0;
+    bed.facts.stats.updates += 30;
+    follow_rate(&bed.follow);
+    follow_metrics(&bed.follow);
+    bed.facts.elapsed = 7.0;
+    follow_rate(&bed.follow);
+    follow_metrics(&bed.follow);
+    end(&bed);
+    assert_int_equal(bed.lines, 3);
+    assert_true(isnan(number(&bed, 0, "updates_per_second")));
+    assert_true(fabs(number(&bed, 1, "updates_per_second") - 10.0) < 1e-9);
+    assert_true(number(&bed, 2, "updates_per_second") == 0.0);
+    drop(&bed);
 }
 
 /* Lag and gap are means since the line before; their summaries are of the whole run. */
@@ -129,8 +159,7 @@ static void test_means_since_the_line_before(void **state)
                                                   "mean")) == 4.0);
     assert_true(isnan(number(&bed, 2, "lag_mean")));
     assert_null(json_object_get(bed.line[0], "grad_norm_sq"));
-    for (size_t i = 0; i < bed.lines; i++)
-        json_decref(bed.line[i]);
+    drop(&bed);
 }
 
 int main(void)
@@ -138,6 +167,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_measured_once),
         cmocka_unit_test(test_means_since_the_line_before),
+        cmocka_unit_test(test_rate),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
