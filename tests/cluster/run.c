@@ -91,6 +91,12 @@ static void split(char *words, char **ret, unsigned from)
     ret[from] = NULL;
 }
 
+void run_signals_as_usual(void)
+{
+    (void)signal(SIGINT, SIG_DFL);
+    (void)signal(SIGQUIT, SIG_DFL);
+}
+
 static void become(int output, long file_limit, char *environment, char *arguments)
 {
     static char name[] = "gapless";
@@ -99,6 +105,7 @@ static void become(int output, long file_limit, char *environment, char *argumen
     char *rest = environment;
 
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    run_signals_as_usual();
     while (rest != NULL)
         (void)putenv(strsep(&rest, " "));
     split(arguments, argv, 1);

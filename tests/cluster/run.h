@@ -36,6 +36,10 @@ int run_tear_down(void **state);
 void run_folder(char *ret, size_t max);
 void run_remove(const char *folder);
 
+/* In a child that is to become the program: SIGINT and SIGQUIT end it, also where the
+ * tests run in the background of a shell, which has its children ignore them. */
+void run_signals_as_usual(void);
+
 /* Starts the program with the words of `line` as arguments (separated by single
  * spaces). `environment`: more words, NAME=VALUE, or NULL. `file_limit`: RLIMIT_FSIZE
  * in bytes, 0: none. */

@@ -48,6 +48,7 @@ static struct screen start_held(const char *term, bool no_color, const char *lin
         (void)close(screen.fd);
         if (login_tty(screen.held) != 0)
             _exit(125);
+        run_signals_as_usual();
         (void)setenv("TERM", term, 1);
         (void)setenv("ASAN_OPTIONS", "handle_segv=0:handle_abort=0", 1);
         (void)setenv("LC_ALL", "C.UTF-8", 1);
