@@ -20,7 +20,7 @@ static void describe(const struct rule *rule, struct gapless_rule *ret)
         .formula = rule->formula,
         .source = rule->source,
         .vectors_shared = (used & SLOT_ALL ? 1u : 0u) + (used & SLOT_STAT ? 1u : 0u) +
-                          (published ? 2u : 0u),
+                          (used & SLOT_SQUARE ? 1u : 0u) + (published ? 2u : 0u),
         .vectors_per_worker = (published ? 0u : 1u) + (used & SLOT_OWN ? 1u : 0u),
         .bytes_per_parameter = rules_bytes(rule),
         .whole = (rule->flags & RULE_GLOBAL) != 0,
@@ -41,7 +41,7 @@ int gapless_rule_find(const char *name, struct gapless_rule *ret,
                       struct gapless_error *error)
 {
     const struct rule *rule = name == NULL ? NULL : rules_find(name);
-    char names[400];
+    char names[600];
     struct text_page page = text_page(names, sizeof names);
 
     if (rule != NULL) {

@@ -1,7 +1,7 @@
 /* Apply: the pass of an element-wise rule, and of every rule whose gate is known.
  *
- * Gradients that wait are applied one after another while theta, all and stat stay in
- * registers: the same bits as this many passes.
+ * Gradients that wait are applied one after another while theta, all, stat and square stay
+ * in registers: the same bits as this many passes.
  */
 #ifndef GAPLESS_GPU_APPLY_CUH
 #define GAPLESS_GPU_APPLY_CUH
@@ -14,7 +14,7 @@ typedef void element_fn(struct element *e, const struct step_scalars *k);
 
 /* One launch. */
 struct apply_work {
-    struct arrays at[DEVICE_QUEUE]; /* theta, all, stat: the same in all */
+    struct arrays at[DEVICE_QUEUE]; /* theta, all, stat, square: the same in all */
     struct step_scalars scalars[DEVICE_QUEUE];
     struct tally tally;
     struct device_result *ret; /* one for each gradient */
@@ -36,14 +36,16 @@ DEVICE_FN void ahead_is_zero(struct element *e, const struct step_scalars *k)
     (void)e, (void)k;
 }
 
-/* Updates four elements; what is to be added up goes to *gap_sq and *step_sq. */
+/* Updates four elements; what is to be added up goes to *gap_sq and *step_sq. `decay` is
+ * that of each (RULE_ADAM). */
 template <element_fn *AHEAD, element_fn *CORRECT, element_fn *MOVE>
 DEVICE_FN void four_update(struct four *x, const struct step_scalars *k, float gate,
-                           float4 *gap_sq, float4 *step_sq)
+                           float4 decay, float4 *gap_sq, float4 *step_sq)
 {
 #define ELEMENT(c)                                                                     \
     do {                                                                               \
         struct element e = FOUR_ELEMENT(*x, c, gate);                                  \
+        e.decay = decay.c;                                                             \
         AHEAD(&e, k);                                                                  \
         CORRECT(&e, k);                                                                \
         float moved = e.theta - e.sent;                                                \
@@ -51,7 +53,7 @@ DEVICE_FN void four_update(struct four *x, const struct step_scalars *k, float g
         gap_sq->c = moved * moved;                                                     \
         step_sq->c = e.step * e.step;                                                  \
         x->theta.c = e.theta, x->own.c = e.own, x->all.c = e.all;                      \
-        x->stat.c = e.stat, x->sent.c = e.sent;                                        \
+        x->stat.c = e.stat, x->sent.c = e.sent, x->square.c = e.square;                \
     } while (0)
     FOUR_EACH(ELEMENT);
 #undef ELEMENT
@@ -91,12 +93,13 @@ template <unsigned SUMS> DEVICE_FN void results_with_sums(const struct apply_wor
         __threadfence_system();
 }
 
-/* The whole pass. READS, WRITES: enum slot bits; SUMS: SUM_GAP, SUM_STEP. */
-template <unsigned READS, unsigned WRITES, unsigned SUMS, element_fn *AHEAD,
-          element_fn *CORRECT, element_fn *MOVE>
+/* The whole pass. READS, WRITES: enum slot bits; SUMS: SUM_GAP, SUM_STEP; DECAYS:
+ * RULE_ADAM. */
+template <unsigned READS, unsigned WRITES, unsigned SUMS, bool DECAYS,
+          element_fn *AHEAD, element_fn *CORRECT, element_fn *MOVE>
 DEVICE_FN void apply_all(const struct apply_work *work)
 {
-    constexpr unsigned STAY = SLOT_THETA | SLOT_ALL | SLOT_STAT;
+    constexpr unsigned STAY = SLOT_THETA | SLOT_ALL | SLOT_STAT | SLOT_SQUARE;
     constexpr unsigned KINDS = SUMS == (SUM_GAP | SUM_STEP) ? 2 : 1;
     size_t stretches = stretches_of(work->n);
     unsigned filled = 0;
@@ -110,10 +113,12 @@ DEVICE_FN void apply_all(const struct apply_work *work)
         four_load(&work->at[0], g, READS & STAY, &x);
 #pragma unroll 1
         for (unsigned q = 0; q < work->count; q++) {
-            float4 gap_sq, step_sq;
+            float4 gap_sq, step_sq, decay = four_of(0.0f);
             four_load(&work->at[q], g, READS & ~STAY, &x);
-            four_update<AHEAD, CORRECT, MOVE>(&x, &work->scalars[q], 1.0f, &gap_sq,
-                                              &step_sq);
+            if (DECAYS)
+                decay = four_decay(&work->at[q], g, &work->scalars[q]);
+            four_update<AHEAD, CORRECT, MOVE>(&x, &work->scalars[q], 1.0f, decay,
+                                              &gap_sq, &step_sq);
             four_store(&work->at[q], g, WRITES & ~STAY, &x);
             if (SUMS & SUM_GAP)
                 tiles_add(&filled, SUMS, &work->tally, q * KINDS, stretch,

@@ -33,7 +33,8 @@
         constexpr unsigned READS = rule_##symbol##_reads | (GAP_READS);                \
         constexpr unsigned STEP =                                                      \
             (rule_##symbol##_flags & RULE_GLOBAL) ? SUM_STEP : 0;                      \
-        apply_all<READS, rule_##symbol##_writes, (GAP_SUMS) | STEP, ahead,             \
+        apply_all<READS, rule_##symbol##_writes, (GAP_SUMS) | STEP,                    \
+                  (rule_##symbol##_flags & RULE_ADAM) != 0, ahead,                     \
                   correct_##correction, move_##symbol>(&work);                         \
     }
 #define RULE(symbol, name, correction, momentum, extra, source)                        \

@@ -135,7 +135,8 @@ DEVICE_FN float block_gate(const struct block_work *work, size_t begin, size_t e
     return tiles->gate;
 }
 
-template <unsigned READS, unsigned WRITES, element_fn *CORRECT, element_fn *MOVE>
+template <unsigned READS, unsigned WRITES, bool DECAYS, element_fn *CORRECT,
+          element_fn *MOVE>
 DEVICE_FN void block_update(const struct block_work *work, size_t begin, size_t end,
                             float gate)
 {
@@ -145,11 +146,13 @@ DEVICE_FN void block_update(const struct block_work *work, size_t begin, size_t 
     for (size_t i = first; i < end; i += (size_t)blockDim.x * EACH) {
         struct group g = group_of(i, begin, end, work->aligned);
         struct four x = four_zero();
-        float4 gap_sq, step_sq;
+        float4 gap_sq, step_sq, decay = four_of(0.0f);
 
         four_load(&work->at, g, READS, &x);
-        four_update<ahead_is_zero, CORRECT, MOVE>(&x, &work->scalars, gate, &gap_sq,
-                                                  &step_sq);
+        if (DECAYS)
+            decay = four_decay(&work->at, g, &work->scalars);
+        four_update<ahead_is_zero, CORRECT, MOVE>(&x, &work->scalars, gate, decay,
+                                                  &gap_sq, &step_sq);
         four_store(&work->at, g, WRITES, &x);
     }
 }
@@ -181,8 +184,8 @@ DEVICE_FN void block_results(const struct block_work *work)
 }
 
 template <unsigned MEASURE_READS, unsigned READS, unsigned WRITES, bool LESS_DOTS,
-          element_fn *AHEAD, product_fn *PRODUCT, gate_fn *GATE, element_fn *CORRECT,
-          element_fn *MOVE>
+          bool DECAYS, element_fn *AHEAD, product_fn *PRODUCT, gate_fn *GATE,
+          element_fn *CORRECT, element_fn *MOVE>
 DEVICE_FN void block_all(const struct block_work *work)
 {
     size_t begin = 0, end = work->n;
@@ -195,7 +198,7 @@ DEVICE_FN void block_all(const struct block_work *work)
     if (blockIdx.x < work->count)
         gate = block_gate<MEASURE_READS, LESS_DOTS, AHEAD, PRODUCT, GATE>(work, begin,
                                                                           end);
-    block_update<READS, WRITES, CORRECT, MOVE>(work, begin, end, gate);
+    block_update<READS, WRITES, DECAYS, CORRECT, MOVE>(work, begin, end, gate);
     block_results(work);
 }
 
@@ -205,7 +208,8 @@ DEVICE_FN void block_all(const struct block_work *work)
     {                                                                                  \
         block_all<rule_##symbol##_measure_reads, rule_##symbol##_reads,                \
                   rule_##symbol##_writes,                                              \
-                  (rule_##symbol##_flags & RULE_PUBLISHED) != 0, ahead_of_##symbol,    \
+                  (rule_##symbol##_flags & RULE_PUBLISHED) != 0,                       \
+                  (rule_##symbol##_flags & RULE_ADAM) != 0, ahead_of_##symbol,         \
                   measure_##correction, gate_##correction, correct_##correction,       \
                   move_##symbol>(&work);                                               \
     }

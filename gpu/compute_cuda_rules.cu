@@ -141,8 +141,8 @@ DEVICE_FN float4 mean_of(const struct rule_work *work, struct group g)
                        work->share * sum.w);
 }
 
-template <unsigned READS, unsigned WRITES, unsigned SUMS, element_fn *CORRECT,
-          element_fn *MOVE>
+template <unsigned READS, unsigned WRITES, unsigned SUMS, bool DECAYS,
+          element_fn *CORRECT, element_fn *MOVE>
 DEVICE_FN void round_all(const struct rule_work *work)
 {
     size_t stretches = stretches_of(work->n);
@@ -153,14 +153,16 @@ DEVICE_FN void round_all(const struct rule_work *work)
     {
         struct group g = group_here(stretch, work->n, work->aligned);
         struct four x = four_zero();
-        float4 gap_sq, step_sq;
+        float4 gap_sq, step_sq, decay = four_of(0.0f);
 
         four_load(&work->at, g, READS & ~(unsigned)(SLOT_GRAD | SLOT_SENT), &x);
         x.grad = mean_of(work, g);
         if (SUMS)
             x.sent = array_load(work->sent[0], group_at(g, work->sent[0]));
-        four_update<ahead_is_zero, CORRECT, MOVE>(&x, &work->scalars, 1.0f, &gap_sq,
-                                                  &step_sq);
+        if (DECAYS)
+            decay = four_decay(&work->at, g, &work->scalars);
+        four_update<ahead_is_zero, CORRECT, MOVE>(&x, &work->scalars, 1.0f, decay,
+                                                  &gap_sq, &step_sq);
         four_store(&work->at, g, WRITES & ~(unsigned)SLOT_SENT, &x);
 #pragma unroll 1
         for (uint32_t w = 0; w < work->workers; w++)
@@ -186,7 +188,8 @@ DEVICE_FN void round_all(const struct rule_work *work)
         const __grid_constant__ struct rule_work work)                                 \
     {                                                                                  \
         round_all<rule_##symbol##_reads, rule_##symbol##_writes, sums,                 \
-                  correct_##correction, move_##symbol>(&work);                         \
+                  (rule_##symbol##_flags & RULE_ADAM) != 0, correct_##correction,      \
+                  move_##symbol>(&work);                                               \
     }
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
     IF_ROUND(extra, ROUND(symbol, correction, sent, 0)                                 \
@@ -273,7 +276,8 @@ cudaError_t kernel_round(const struct kernel_place *place, const struct rule *ru
                          const float *const *grad, float *const *sent, uint32_t workers,
                          size_t n, unsigned want, struct device_result *ret)
 {
-    unsigned slots = (rule->reads | rule->writes) & (SLOT_THETA | SLOT_ALL | SLOT_STAT);
+    unsigned slots = (rule->reads | rule->writes) &
+                     (SLOT_THETA | SLOT_ALL | SLOT_STAT | SLOT_SQUARE);
     rule_kernel *kernel = rounds[rule->index][(want & WANT_GAP) != 0];
     struct rule_work work;
 

@@ -28,7 +28,7 @@ struct group {
 };
 
 struct four {
-    float4 theta, own, all, stat, sent, grad;
+    float4 theta, own, all, stat, sent, grad, square;
 };
 
 /* Of the four elements from i on, those in begin..end - 1. */
@@ -136,6 +136,8 @@ DEVICE_FN void four_load(const struct arrays *at, struct group g, unsigned slots
             ret->sent = whole_load(at->sent, g);
         if (slots & SLOT_GRAD)
             ret->grad = whole_load(at->grad, g);
+        if (slots & SLOT_SQUARE)
+            ret->square = whole_load(at->square, g);
     } else {
         if (slots & SLOT_THETA)
             ret->theta = some_load(at->theta, g);
@@ -149,6 +151,8 @@ DEVICE_FN void four_load(const struct arrays *at, struct group g, unsigned slots
             ret->sent = some_load(at->sent, g);
         if (slots & SLOT_GRAD)
             ret->grad = some_load(at->grad, g);
+        if (slots & SLOT_SQUARE)
+            ret->square = some_load(at->square, g);
     }
 }
 
@@ -166,6 +170,8 @@ DEVICE_FN void four_store(const struct arrays *at, struct group g, unsigned slot
             whole_store(at->stat, g, x->stat);
         if (slots & SLOT_SENT)
             whole_store(at->sent, g, x->sent);
+        if (slots & SLOT_SQUARE)
+            whole_store(at->square, g, x->square);
     } else {
         if (slots & SLOT_THETA)
             some_store(at->theta, g, x->theta);
@@ -177,14 +183,28 @@ DEVICE_FN void four_store(const struct arrays *at, struct group g, unsigned slot
             some_store(at->stat, g, x->stat);
         if (slots & SLOT_SENT)
             some_store(at->sent, g, x->sent);
+        if (slots & SLOT_SQUARE)
+            some_store(at->square, g, x->square);
     }
+}
+
+/* Weight decay of the elements of a group. */
+DEVICE_FN float4 four_decay(const struct arrays *at, struct group g,
+                            const struct step_scalars *k)
+{
+    unsigned bits = 15;
+
+    if (at->decays && g.from < g.to)
+        bits = (unsigned)at->decays[g.i / SUM_LANES] >> g.i % SUM_LANES;
+    return make_float4(bits & 1 ? k->decay : 0.0f, bits & 2 ? k->decay : 0.0f,
+                       bits & 4 ? k->decay : 0.0f, bits & 8 ? k->decay : 0.0f);
 }
 
 /* One of the four, by its letter, as a rule sees it. */
 #define FOUR_ELEMENT(x, c, gate)                                                       \
     {                                                                                  \
-        (x).theta.c, (x).own.c, (x).all.c, (x).stat.c, (x).sent.c, (x).grad.c, 0.0f,   \
-            (gate), 0.0f                                                               \
+        (x).theta.c, (x).own.c, (x).all.c, (x).stat.c, (x).sent.c, (x).grad.c,         \
+            (x).square.c, 0.0f, (gate), 0.0f, (x).grad.c, 0.0f                         \
     }
 
 /* DO(c) for the letter of each of the four. */
@@ -199,7 +219,7 @@ DEVICE_FN void four_store(const struct arrays *at, struct group g, unsigned slot
 DEVICE_FN struct four four_zero(void)
 {
     float4 zero = four_of(0.0f);
-    struct four ret = {zero, zero, zero, zero, zero, zero};
+    struct four ret = {zero, zero, zero, zero, zero, zero, zero};
     return ret;
 }
 

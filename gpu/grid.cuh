@@ -46,7 +46,8 @@ static inline bool arrays_aligned(const struct arrays *at, unsigned slots)
            (!(slots & SLOT_ALL) || aligned(at->all)) &&
            (!(slots & SLOT_STAT) || aligned(at->stat)) &&
            (!(slots & SLOT_SENT) || aligned(at->sent)) &&
-           (!(slots & SLOT_GRAD) || aligned(at->grad));
+           (!(slots & SLOT_GRAD) || aligned(at->grad)) &&
+           (!(slots & SLOT_SQUARE) || aligned(at->square));
 }
 
 #endif

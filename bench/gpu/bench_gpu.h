@@ -113,7 +113,7 @@ struct bg_vectors {
     const struct rule *rule;
     size_t n;
     uint32_t queue;
-    float *theta, *all, *stat;
+    float *theta, *all, *stat, *square;
     float *own[DEVICE_QUEUE], *sent[DEVICE_QUEUE], *grad[DEVICE_QUEUE];
     struct device_blocks *blocks;
     uint32_t *ends;

@@ -5,7 +5,7 @@
  * The vectors of a case lie in one piece of GPU memory, with words between them that
  * must come back as they went:
  *
- *   |guard|theta........|guard|all........|guard|stat...|guard|own 0|guard|sent 0| ...
+ *   |guard|theta...|guard|all...|guard|stat...|guard|square...|guard|own 0|guard| ...
  */
 #include "bench/gpu/bench_gpu.h"
 
@@ -23,6 +23,7 @@ enum place {
     THETA,
     ALL,
     STAT,
+    SQUARE,
     OWN,
     SENT = OWN + DEVICE_QUEUE,
     GRAD = SENT + DEVICE_QUEUE,
@@ -78,7 +79,7 @@ static void fill(struct bits *b)
 {
     for (size_t p = 0; p < PLACES; p++)
         for (size_t i = 0; i < b->n_max; i++)
-            b->start[p * b->n_max + i] = draw(b, p == STAT);
+            b->start[p * b->n_max + i] = draw(b, p == STAT || p == SQUARE);
 }
 
 static size_t padded(size_t n)
@@ -183,7 +184,7 @@ static enum bg_verdict differs(struct bits *b, const char *what, size_t element)
 /* Which vector a word belongs to, for a person. */
 static enum bg_verdict name_difference(struct bits *b, size_t word)
 {
-    static const char *const shared[] = {"theta", "all", "stat"};
+    static const char *const shared[] = {"theta", "all", "stat", "square"};
     static const char *const own[] = {"own", "sent", "grad"};
     size_t place = word / b->stride, from = at_of(b, place);
     char what[48];
@@ -226,14 +227,20 @@ static enum bg_verdict end(struct bits *b, struct gapless_error *error)
 static void scalars_of(const struct bits *b, uint32_t gradient, unsigned variant,
                        struct step_scalars *ret)
 {
-    struct settings settings = {.momentum = 0.9, .rate_max = 0.25, .elastic = 0.3};
+    struct settings settings = {
+        .momentum = 0.9, .rate_max = 0.25, .elastic = 0.3, .decay = 0.1};
     struct step_context context = {.rate = 0.125 / (1 + gradient),
                                    .lag = (variant & 1) ? 3 + gradient : 0,
                                    .active = (variant & 2) ? 4 : 1,
                                    .samples = (variant & 4) ? 100 + gradient : 0,
                                    .global_gap = 0.3,
                                    .global_stat = 0.01};
+    struct step_history history = {0.1, 100 + gradient, 0.9, 0.7, 0.8, 0.6};
 
+    if (variant & 4) {
+        context.history = history;
+        context.own_updates = 30 + gradient;
+    }
     settings.gap_ref = (variant & 8) ? GAP_REF_OWN_LOOKAHEAD : GAP_REF_SENT;
     settings_default(&settings);
     rules_step_scalars(b->rule, &settings, &context, ret);
@@ -243,9 +250,13 @@ static struct arrays arrays_of(const struct bits *b, uint32_t gradient, bool gpu
 {
     float *(*at)(const struct bits *, size_t) = gpu ? gpu_at : cpu_at;
 
-    return (struct arrays){
-        at(b, THETA), at(b, OWN + gradient),  at(b, ALL),
-        at(b, STAT),  at(b, SENT + gradient), at(b, GRAD + gradient)};
+    return (struct arrays){.theta = at(b, THETA),
+                           .own = at(b, OWN + gradient),
+                           .all = at(b, ALL),
+                           .stat = at(b, STAT),
+                           .sent = at(b, SENT + gradient),
+                           .grad = at(b, GRAD + gradient),
+                           .square = at(b, SQUARE)};
 }
 
 /* Ragged blocks, an element or more each, and how many pieces their tensors had. */

@@ -37,6 +37,13 @@ static const struct bg_floor floors[] = {
     {"dana-shared", 3, 3, "theta, all; g, out"},
     {"shared-lga", 4, 3, "theta, all, sent; g: the gate is measured from sent"},
     {"shared-lga-dot", 3, 3, "theta, all; g, out: the worker tells <g, sent>"},
+    {"adamw", 4, 4, "theta, m, v; g, out"},
+    {"la-adamw", 4, 4, "as adamw"},
+    {"ssgd-adamw", 4, 4, "as adamw, with one worker in a round"},
+    {"lga-adamw", 5, 4, "theta, m, v, sent; g: the gate is measured from sent"},
+    {"dana-adamw", 5, 5, "theta, all, own, v; g, out"},
+    {"dana-lga-adamw", 6, 5, "theta, all, own, v, sent; g"},
+    {"shared-lga-adamw", 5, 4, "as lga-adamw"},
 };
 
 const struct bg_floor *bg_floor_of(const char *rule)

@@ -32,7 +32,7 @@ struct row {
 static double footprint(const struct rule *rule, size_t n, uint32_t queue)
 {
     unsigned used = rule->reads | rule->writes | rule->measure_reads;
-    unsigned once = used & (SLOT_THETA | SLOT_ALL | SLOT_STAT);
+    unsigned once = used & (SLOT_THETA | SLOT_ALL | SLOT_STAT | SLOT_SQUARE);
     unsigned each = used & (SLOT_OWN | SLOT_SENT | SLOT_GRAD);
 
     return 4.0 * (double)n *

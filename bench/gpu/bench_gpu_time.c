@@ -90,6 +90,8 @@ void bg_scalars(const struct rule *rule, struct step_scalars *ret)
 
     context.global_gap = 1e-6;
     context.global_stat = 1e-2;
+    context.history = (struct step_history){1e-6, 1000, 1, 1, 1, 1};
+    context.own_updates = 100;
     settings_default(&settings);
     rules_step_scalars(rule, &settings, &context, ret);
 }
@@ -128,6 +130,8 @@ static int take_vectors(struct bg_vectors *v, const float *chunk, size_t element
         status = vector(v, chunk, elements, &v->all, error);
     if (status == GAPLESS_OK && (used & SLOT_STAT))
         status = vector(v, chunk, elements, &v->stat, error);
+    if (status == GAPLESS_OK && (used & SLOT_SQUARE))
+        status = vector(v, chunk, elements, &v->square, error);
     for (uint32_t i = 0; status == GAPLESS_OK && i < v->queue; i++) {
         status = vector(v, chunk, elements, &v->grad[i], error);
         if (status == GAPLESS_OK)
@@ -188,12 +192,12 @@ int bg_vectors_open(const struct bg_gpu *gpu, struct device *device,
 void bg_vectors_close(struct bg_vectors *v)
 {
     const struct device_ops *ops = v->gpu->ops;
-    float *shared[] = {v->theta, v->all, v->stat};
+    float *shared[] = {v->theta, v->all, v->stat, v->square};
 
     (void)ops->wait(v->device, ops->mark(v->device, DEVICE_WORK), BG_WAIT_NS, NULL);
     ops->blocks_free(v->device, v->blocks);
     free(v->ends);
-    for (size_t i = 0; i < 3; i++)
+    for (size_t i = 0; i < sizeof shared / sizeof *shared; i++)
         if (shared[i] != NULL)
             ops->give(v->device, shared[i]);
     for (uint32_t i = 0; i < v->queue; i++) {
@@ -212,9 +216,14 @@ static void apply(const struct bg_vectors *v, struct device *device, uint32_t co
     struct device_pass pass[DEVICE_QUEUE];
 
     for (uint32_t i = 0; i < count; i++)
-        pass[i] = (struct device_pass){
-            .at = {v->theta, v->own[i], v->all, v->stat, v->sent[i], v->grad[i]},
-            .scalars = v->scalars};
+        pass[i] = (struct device_pass){.at = {.theta = v->theta,
+                                              .own = v->own[i],
+                                              .all = v->all,
+                                              .stat = v->stat,
+                                              .sent = v->sent[i],
+                                              .grad = v->grad[i],
+                                              .square = v->square},
+                                       .scalars = v->scalars};
     if (v->rule->flags & RULE_GLOBAL)
         v->gpu->ops->measure(device, v->rule, &pass[0].at, &v->scalars, v->n,
                              DEVICE_QUEUE);

@@ -22,7 +22,7 @@ RULE_FN void read_only(const struct arrays *arrays, size_t n, unsigned reads)
     real sum = real_zero();
     for (size_t i = 0; i < n; i += WIDTH) {
         struct element e = element_load(&at, i, reads);
-        sum += e.theta + e.own + e.all + e.stat + e.sent + e.grad;
+        sum += e.theta + e.own + e.all + e.stat + e.sent + e.grad + e.square;
     }
     sink = (float)sum[0];
 }
@@ -37,6 +37,7 @@ RULE_FN void in_place(const struct arrays *arrays, size_t n, unsigned reads,
         e.own += e.grad;
         e.all += e.grad;
         e.stat += e.grad;
+        e.square += e.grad;
         if (reads & SLOT_SENT)
             e.sent += e.grad;
         else
@@ -47,8 +48,13 @@ RULE_FN void in_place(const struct arrays *arrays, size_t n, unsigned reads,
 
 RULE_FN struct arrays arrays_from(const struct arrays *at, size_t i)
 {
-    struct arrays ret = {at->theta + i, at->own + i,  at->all + i,
-                         at->stat + i,  at->sent + i, at->grad + i};
+    struct arrays ret = {.theta = at->theta + i,
+                         .own = at->own + i,
+                         .all = at->all + i,
+                         .stat = at->stat + i,
+                         .sent = at->sent + i,
+                         .grad = at->grad + i,
+                         .square = at->square + i};
     return ret;
 }
 
@@ -382,7 +388,12 @@ static int separate_count(const struct rule *rule)
 {
     _Alignas(64) number x[9][LANES] = {{0}};
     number *scratch[BENCH_SCRATCH] = {x[6], x[7], x[8]};
-    struct arrays at = {x[0], x[1], x[2], x[3], x[4], x[5]};
+    struct arrays at = {.theta = x[0],
+                        .own = x[1],
+                        .all = x[2],
+                        .stat = x[3],
+                        .sent = x[4],
+                        .grad = x[5]};
     struct step_scalars k = {.penalised = 0};
     uint32_t end = LANES;
     struct blocks blocks = {.ends = &end, .count = 1};

@@ -29,7 +29,8 @@
 #include <sys/mman.h>
 
 enum {
-    ARRAYS = 6 + BENCH_SCRATCH,
+    SLOTS = 7,
+    ARRAYS = SLOTS + BENCH_SCRATCH,
     ROUNDS_MAX = 64,
     SAMPLES_MAX = 64,
     CACHED_MAX = 4 << 20, /* elements; beyond, a vector is swept in windows */
@@ -134,6 +135,8 @@ static void scalars_of(const struct rule *rule, struct step_scalars *ret)
         .rate = 1e-6, .lag = 7, .active = 8, .samples = 1000};
     context.global_gap = 1e-6;
     context.global_stat = 1e-2;
+    context.history = (struct step_history){1e-6, 1000, 1, 1, 1, 1};
+    context.own_updates = 100;
     settings_default(&settings);
     rules_step_scalars(rule, &settings, &context, ret);
 }
@@ -142,19 +145,20 @@ static double sample(struct bench *b, const struct rule *rule, enum kind kind,
                      size_t size, size_t from, size_t n)
 {
     number *m = b->memory + from, *scratch[BENCH_SCRATCH];
-    struct arrays at = {m,
-                        m + b->stride,
-                        m + 2 * b->stride,
-                        m + 3 * b->stride,
-                        m + 4 * b->stride,
-                        m + 5 * b->stride};
+    struct arrays at = {.theta = m,
+                        .own = m + b->stride,
+                        .all = m + 2 * b->stride,
+                        .stat = m + 3 * b->stride,
+                        .sent = m + 4 * b->stride,
+                        .grad = m + 5 * b->stride,
+                        .square = m + 6 * b->stride};
     struct blocks blocks = blocks_of(b, size, n);
     struct step_scalars k;
     struct sums sums;
 
     scalars_of(rule, &k);
     for (size_t i = 0; i < BENCH_SCRATCH; i++)
-        scratch[i] = m + (6 + i) * b->stride;
+        scratch[i] = m + (SLOTS + i) * b->stride;
     double start = clock_seconds();
     if (kind == STREAM) {
         b->passes->stream(rule, &at, n, b->d <= 128 * 1024);
@@ -212,7 +216,7 @@ static double floor_of(const struct rule *rule, size_t size)
         return cached ? 0.88 : size <= CACHED_MAX ? 0.50 : 0.70;
     if (!cached)
         return size <= CACHED_MAX ? 0.85 : 0.92; /* a cache that others share */
-    if (!(rule->reads & SLOT_STAT))
+    if (!(rule->reads & (SLOT_STAT | SLOT_SQUARE)))
         return 0.90;
     return rule->reads & SLOT_OWN ? 0.72 : rule->reads & SLOT_ALL ? 0.60 : 0.45;
 }

@@ -66,7 +66,7 @@ struct settings {
     uint64_t seed;
     /* how it moves */
     const char *rule, *gap_ref;
-    double lr, momentum, kappa, lambda, horizon;
+    double lr, momentum, kappa, beta2, epsilon, decay, lambda, horizon;
     bool horizon_set;
     double clip_norm, weight_decay;
     bool ssgd_scale_rate;

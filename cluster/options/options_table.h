@@ -11,7 +11,7 @@ enum option_kind {
     KIND_COUNT32,    /* uint32_t in low..high */
     KIND_COUNT64,    /* uint64_t in low..high */
     KIND_INT,        /* int in low..high */
-    KIND_REAL,       /* double within the bounds */
+    KIND_REAL,       /* double within the bounds; 0 for the word in `choices` */
     KIND_SPAN,       /* struct span */
     KIND_STEPS,      /* struct milestones */
     KIND_SCHEDULE,   /* constant, cosine, cosine:TO */

@@ -233,6 +233,21 @@ static bool link_set(const char *text, double *ret, struct parse_error *reason)
     return true;
 }
 
+static bool real_set(const struct option_row *row, const char *text, double *ret,
+                     struct parse_error *reason)
+{
+    struct parse_error number;
+
+    if (row->choices == NULL)
+        return parse_real(text, row->bounds, ret, reason);
+    if (strcmp(text, row->choices[0]) == 0) {
+        *ret = 0.0;
+        return true;
+    }
+    return parse_real(text, row->bounds, ret, &number) ||
+           parse_refuse(reason, "%s; or give %s", number.text, row->choices[0]);
+}
+
 bool options_value_set(const struct option_row *row, const char *text,
                        struct settings *ret, struct parse_error *reason)
 {
@@ -248,7 +263,7 @@ bool options_value_set(const struct option_row *row, const char *text,
     case KIND_INT:
         return count_set(row, text, at, reason);
     case KIND_REAL:
-        return parse_real(text, row->bounds, at, reason);
+        return real_set(row, text, at, reason);
     case KIND_SPAN:
         return parse_span(text, at, reason);
     case KIND_STEPS:

@@ -303,7 +303,12 @@ static void set_simulated(json_t *ret, const struct settings *settings,
     set(ret, "pass_time", real(settings->pass_time));
     set(ret, "events", text(settings->events));
     set(ret, "gradients_by", text(settings->gradients));
-    set(ret, "kappa", option(settings, "kappa", settings->kappa));
+    set(ret, "kappa",
+        settings->kappa > 0 ? option(settings, "kappa", settings->kappa)
+                            : text("auto"));
+    set(ret, "beta2", option(settings, "beta2", settings->beta2));
+    set(ret, "epsilon", option(settings, "epsilon", settings->epsilon));
+    set(ret, "decay", option(settings, "decay", settings->decay));
     set(ret, "lambda", option(settings, "lambda", settings->lambda));
     set(ret, "horizon", option(settings, "horizon", settings->horizon));
     set(ret, "block_elements",

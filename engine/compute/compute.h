@@ -29,6 +29,10 @@ struct arrays {
     number *stat;  /* running mean of squares */
     number *sent;  /* what this worker was last given; becomes what it is given next */
     const number *grad; /* what this worker computed at `sent` */
+    number *square;     /* running mean of the squared gradients */
+    /* RULE_ADAM: a word for each 16 elements; weight decay applies where the element's
+     * bit is 1, of the first the lowest. NULL: to all. */
+    const uint16_t *decays;
 };
 
 /* Blocks of a range, for rules that want one number per block: ends[i] is the

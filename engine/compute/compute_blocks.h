@@ -183,6 +183,8 @@ RULE_FN void touch_chunk(unsigned slots, const struct arrays *at, size_t i)
         (void)*(const volatile number *)(at->stat + i);
     if (slots & SLOT_SENT)
         (void)*(const volatile number *)(at->sent + i);
+    if (slots & SLOT_SQUARE)
+        (void)*(const volatile number *)(at->square + i);
 }
 
 /* Measures on to the end of block mb, or to the next ragged chunk and over it. */
@@ -229,6 +231,8 @@ RULE_FN void prefetch_chunk(const struct block_plan *plan, const struct arrays *
         __builtin_prefetch(at->all + i, TO_READ, INTO_L2);
     if (plan->reads & SLOT_STAT)
         __builtin_prefetch(at->stat + i, TO_READ, INTO_L2);
+    if (plan->reads & SLOT_SQUARE)
+        __builtin_prefetch(at->square + i, TO_READ, INTO_L2);
 }
 
 /* Updates from u on to the end of a block, or a ragged chunk, but not beyond

@@ -126,7 +126,8 @@ RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measu
                                       ((own) ? momentum##_ahead_reads : 0),            \
                                   ((correction##_reads) & SLOT_STAT) != 0,             \
                                   (want),                                              \
-                                  (rule_##symbol##_flags & RULE_GLOBAL) != 0};         \
+                                  (rule_##symbol##_flags & RULE_GLOBAL) != 0,          \
+                                  (rule_##symbol##_flags & RULE_ADAM) != 0};           \
         const struct block_plan measure = {                                            \
             .reads = rule_##symbol##_measure_reads,                                    \
             .reads_later = rule_##symbol##_reads & ~rule_##symbol##_measure_reads,     \
@@ -276,6 +277,10 @@ static void cpu_round(const struct rule *rule, const struct arrays *arrays,
             at.all = arrays->all + from;
         if (rule->reads & SLOT_STAT)
             at.stat = arrays->stat + from;
+        if (rule->reads & SLOT_SQUARE)
+            at.square = arrays->square + from;
+        if (arrays->decays)
+            at.decays = arrays->decays + from / LANES;
         at.sent = sent[0] + from;
         copy(mean, grad[0] + from, len);
         for (uint32_t i = 1; i < workers; i++)

@@ -24,6 +24,7 @@ struct plan {
     bool slow;            /* the correction has a division: start it a chunk ahead */
     bool want_gap;        /* sums.gap_sq */
     bool want_step;       /* sums.step_sq */
+    bool decays;          /* RULE_ADAM: e->decay */
 };
 
 /* What a pass adds up. */
@@ -74,9 +75,12 @@ RULE_FN struct element element_load(const struct arrays *at, size_t i, unsigned 
     e.stat = slots & SLOT_STAT ? lanes_load(at->stat + i) : real_zero();
     e.sent = slots & SLOT_SENT ? lanes_load(at->sent + i) : real_zero();
     e.grad = slots & SLOT_GRAD ? lanes_load(at->grad + i) : real_zero();
+    e.square = slots & SLOT_SQUARE ? lanes_load(at->square + i) : real_zero();
     e.ahead = real_zero();
     e.gate = real_zero();
     e.step = real_zero();
+    e.raw = e.grad;
+    e.decay = real_zero();
     return e;
 }
 
@@ -94,6 +98,8 @@ RULE_FN void element_take(struct element *e, unsigned slots, const struct elemen
         e->stat = from->stat;
     if (slots & SLOT_SENT)
         e->sent = from->sent;
+    if (slots & SLOT_SQUARE)
+        e->square = from->square;
 }
 
 RULE_FN void element_store(const struct arrays *at, size_t i, unsigned slots,
@@ -109,6 +115,23 @@ RULE_FN void element_store(const struct arrays *at, size_t i, unsigned slots,
         lanes_store(at->stat + i, e->stat);
     if (slots & SLOT_SENT)
         lanes_store(at->sent + i, e->sent);
+    if (slots & SLOT_SQUARE)
+        lanes_store(at->square + i, e->square);
+}
+
+/* Weight decay of the elements of one vector: of nearly all vectors it is one number. */
+RULE_FN real sweep_decay(const struct arrays *at, const struct step_scalars *k,
+                         size_t i)
+{
+    const unsigned every = (1u << WIDTH) - 1;
+    unsigned bits = at->decays ? (unsigned)at->decays[i / LANES] >> i % LANES : every;
+    _Alignas(64) number decay[WIDTH];
+
+    if ((bits & every) == every)
+        return real_of(k->decay);
+    for (int lane = 0; lane < WIDTH; lane++)
+        decay[lane] = bits >> lane & 1 ? k->decay : 0;
+    return lanes_load(decay);
 }
 
 /* Loads and corrects one vector: the first half of an update. Stores nothing. */
@@ -136,6 +159,8 @@ RULE_FN void sweep_move(const struct plan *plan, const struct arrays *at,
         tally->gap_sq.part[p] += moved * moved;
     }
     element_take(e, plan->reads & ~slots, &rest);
+    if (plan->decays)
+        e->decay = sweep_decay(at, k, i);
     plan->move(e, k);
     if (plan->want_step)
         tally->step_sq.part[p] += e->step * e->step;

@@ -33,7 +33,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DEVICE_ABI 1u
+#define DEVICE_ABI 2u
 /* GPUs of one master, or of one group of workers. */
 #define DEVICE_MAX 16u
 /* Places for what passes give back. */
@@ -154,8 +154,8 @@ struct device_ops {
                       struct device_blocks **ret, struct gapless_error *error);
     void (*blocks_free)(struct device *device, struct device_blocks *blocks);
     /* Applies `count` (1..DEVICE_QUEUE) gradients one after another: the same bits as
-     * this many calls, with theta, all and stat moved once. Their theta, all and stat are
-     * the same. Results in place .. place + count - 1. blocks: NULL but for RULE_BLOCK.
+     * this many calls, with theta, all, stat and square moved once. Their theta, all, stat
+     * and square are the same. Results in place .. place + count - 1. blocks: NULL but for RULE_BLOCK.
      */
     void (*apply)(struct device *device, const struct rule *rule,
                   const struct device_pass *pass, uint32_t count,

@@ -19,6 +19,10 @@
 /* The `all` vector is summed afresh after this many updates of a range: fp32 drift
  * (algorithms, 1.8). */
 #define MASTER_RESUM_EVERY 100000u
+/* RULE_ADAM: ... and every 100 rounds of all workers. Where an element's gradients cease,
+ * its square fades and the rounding that is left in `all` does not: divided by the root
+ * of the square it would become a step. */
+#define MASTER_RESUM_ROUNDS 100u
 #define MASTER_EVENTS 64
 
 enum master_role {
@@ -112,6 +116,9 @@ struct pass_ops {
     /* all = sum of the owns of these workers. */
     void (*resum)(struct gapless_master *m, uint32_t range, const uint32_t *workers,
                   uint32_t count);
+    /* Gives a worker a velocity: own = all/count, and all += own. */
+    void (*inherit)(struct gapless_master *m, uint32_t worker, uint32_t range,
+                    uint32_t count);
 
     /* Where passes run, for people. */
     const char *(*describe)(const struct gapless_master *m);
@@ -150,8 +157,11 @@ struct gapless_master {
     uint64_t copied_ns;  /* when an observer last had a copy made */
     struct shared_stats *shared_stats;
     struct telemetry *telemetry;
-    float *theta, *all, *stat;
-    void *private_memory; /* all, stat */
+    float *theta, *all, *stat, *square;
+    uint16_t *decays;             /* RULE_ADAM: see struct arrays */
+    struct step_history *history; /* RULE_ADAM: of each range */
+    uint64_t *own_updates;        /* RULE_ADAM: of each worker, by range */
+    void *private_memory;         /* all, stat, square */
     size_t private_bytes;
     void *own_memory; /* own of every worker */
     size_t own_bytes;
@@ -256,6 +266,8 @@ void pass_local_count(struct gapless_master *m, uint32_t worker, double rate);
 bool pass_round(struct gapless_master *m);
 /* A fresh look-ahead for a worker in a range (CORE_ALL: in all). */
 void pass_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range);
+/* RULE_ADAM: what a worker that joins has in place of updates of its own. */
+void pass_join(struct gapless_master *m, uint32_t worker);
 /* Takes a worker's velocity out, ends with own = 0. */
 void pass_forget(struct gapless_master *m, uint32_t worker);
 

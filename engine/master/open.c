@@ -16,6 +16,14 @@
 #define GAP_EVERY_DEFAULT 8u
 /* EASGD: alpha times the number of workers, and the period (Zhang et al. 2015). */
 #define ELASTIC_ALL 0.9
+/* AdamW's weight decay as language models are trained; torch.optim.AdamW has 0.01. */
+#define DECAY_DEFAULT 0.1
+/* 1/epsilon must be a float, for elements that never had a gradient. */
+#define EPSILON_MIN 1e-30
+/* kappa for each tensor of two dimensions or more: the deeper a network, the smaller a
+ * block's share of the loss. (This project: 10 for the network of the flagship run.) */
+#define KAPPA_EACH 5.0
+#define KAPPA_EACH_ADAM 10.0
 #define ELASTIC_PERIOD 4u
 /* Once the first worker is there, the others that were announced have so long to
  * come. */
@@ -33,7 +41,8 @@ enum {
     ARRAY_ALL,
     ARRAY_STAT,
     ARRAY_SENT,
-    ARRAY_GRAD
+    ARRAY_GRAD,
+    ARRAY_SQUARE
 };
 
 static size_t pages(size_t bytes)
@@ -67,7 +76,8 @@ static int check_numbers(const struct gapless_master_config *c,
         return wrong(error, "the momentum", c->momentum,
                      "it must be at least 0 and below 1");
     if (!(c->kappa >= 0) || !isfinite(c->kappa))
-        return wrong(error, "kappa", c->kappa, "it must not be negative");
+        return wrong(error, "kappa", c->kappa,
+                     "it must be a number that is not negative; 0 means by the model");
     if (!(c->lambda >= 0) || !isfinite(c->lambda))
         return wrong(error, "lambda", c->lambda, "it must not be negative");
     if (!isfinite(c->horizon))
@@ -89,6 +99,36 @@ static int check_numbers(const struct gapless_master_config *c,
     return GAPLESS_OK;
 }
 
+static bool is(double x, double y)
+{
+    return x <= y && x >= y;
+}
+
+/* Of the Adam rules. */
+static int check_adam(const struct gapless_master *m,
+                      const struct gapless_master_config *c,
+                      struct gapless_error *error)
+{
+    if (!(c->beta2 >= 0 && c->beta2 < 1))
+        return wrong(error, "beta2", c->beta2,
+                     "it must be above 0 and below 1; 0 means 0.95");
+    if (!(c->epsilon >= EPSILON_MIN || is(c->epsilon, 0)) || !isfinite(c->epsilon))
+        return wrong(error, "epsilon", c->epsilon,
+                     "it must be a number of at least 1e-30; 0 means 1e-8");
+    if (!(c->decay >= 0 || is(c->decay, GAPLESS_NO_DECAY)) || !isfinite(c->decay))
+        return wrong(error, "the decay", c->decay,
+                     "it must be a number that is not negative; 0 means 0.1, "
+                     "GAPLESS_NO_DECAY none");
+    if ((m->rule->flags & RULE_ADAM) && c->weight_decay > 0)
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "rule %s has a weight decay that does not go through the gradient: set "
+            "decay "
+            "(--decay), and leave weight_decay (--weight-decay) at 0, not at %g",
+            m->rule->name, c->weight_decay);
+    return GAPLESS_OK;
+}
+
 static int check_initial(const struct gapless_master *m, const float *initial,
                          struct gapless_error *error)
 {
@@ -102,17 +142,27 @@ static int check_initial(const struct gapless_master *m, const float *initial,
     return GAPLESS_OK;
 }
 
+static double kappa_auto(const struct gapless_master *m)
+{
+    uint32_t matrices = layout_matrices(&m->layout);
+
+    return (m->rule->flags & RULE_ADAM ? KAPPA_EACH_ADAM : KAPPA_EACH) *
+           (matrices > 0 ? matrices : 1);
+}
+
 static void take_settings(struct gapless_master *m,
                           const struct gapless_master_config *c)
 {
     uint32_t workers = c->workers_max == 0 ? WORKERS_DEFAULT : c->workers_max;
     uint32_t expected = c->workers_expected == 0 ? workers : c->workers_expected;
 
+    m->settings.beta2 = c->beta2;
+    m->settings.epsilon = c->epsilon;
+    m->settings.decay = c->decay > 0 ? c->decay : c->decay < 0 ? 0 : DECAY_DEFAULT;
+    m->settings.kappa = c->kappa > 0 ? c->kappa : kappa_auto(m);
     settings_default(&m->settings);
     m->settings.momentum = c->momentum == 0 ? 0.9 : c->momentum < 0 ? 0 : c->momentum;
     m->settings.rate_max = schedule_peak(&c->schedule);
-    if (c->kappa > 0)
-        m->settings.kappa = c->kappa;
     if (c->lambda > 0)
         m->settings.lambda = m->settings.lambda_zero = c->lambda;
     m->settings.horizon = c->horizon;
@@ -243,6 +293,23 @@ static void place_slots(struct gapless_master *m, size_t vector)
     m->slot_bytes = m->slot_used = pages(m->grad_at + vector);
 }
 
+/* RULE_ADAM: what the scalars depend on, and where weight decay applies. */
+static int make_history(struct gapless_master *m, struct gapless_error *error)
+{
+    size_t ranges = m->layout.ranges_count;
+
+    m->history = calloc(ranges, sizeof *m->history);
+    m->own_updates =
+        calloc(ranges * m->core->config.workers_max, sizeof *m->own_updates);
+    m->decays = calloc((size_t)m->layout.padded / LAYOUT_LANES, sizeof *m->decays);
+    if (m->history == NULL || m->own_updates == NULL || m->decays == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                 "no memory for the state of rule %s in %zu ranges",
+                                 m->rule->name, ranges);
+    layout_decays(&m->layout, m->decays);
+    return GAPLESS_OK;
+}
+
 static int make_vectors(struct gapless_master *m, struct gapless_error *error)
 {
     size_t vector = pages((size_t)m->layout.padded * sizeof(float));
@@ -251,7 +318,7 @@ static int make_vectors(struct gapless_master *m, struct gapless_error *error)
     unsigned used = m->rule->reads | m->rule->writes;
     uint32_t workers = m->core->config.workers_max, w;
 
-    m->private_bytes = 2 * (vector + PAGE);
+    m->private_bytes = 3 * (vector + PAGE);
     m->private_memory = reserve(m->private_bytes);
     if (used & SLOT_OWN) {
         m->own_bytes = own_stride * workers;
@@ -275,6 +342,9 @@ static int make_vectors(struct gapless_master *m, struct gapless_error *error)
     if (used & SLOT_STAT)
         m->stat = (float *)(void *)((char *)m->private_memory + vector + PAGE +
                                     STAGGER(ARRAY_STAT));
+    if (used & SLOT_SQUARE)
+        m->square = (float *)(void *)((char *)m->private_memory + 2 * (vector + PAGE) +
+                                      STAGGER(ARRAY_SQUARE) % PAGE);
     for (w = 0; w < workers; w++) {
         m->slot[w].peer = MASTER_NO_PEER;
         if (used & SLOT_OWN)
@@ -285,7 +355,7 @@ static int make_vectors(struct gapless_master *m, struct gapless_error *error)
                                                 w * sent_stride + STAGGER(ARRAY_SENT));
     }
     place_slots(m, vector);
-    return GAPLESS_OK;
+    return m->rule->flags & RULE_ADAM ? make_history(m, error) : GAPLESS_OK;
 }
 
 /* RULE_PUBLISHED: which elements are a block, for the workers. */
@@ -427,6 +497,8 @@ static int open_master(const struct gapless_master_config *config,
     if (status == GAPLESS_OK)
         status = check_numbers(config, error);
     if (status == GAPLESS_OK)
+        status = check_adam(m, config, error);
+    if (status == GAPLESS_OK)
         status = schedule_check(&config->schedule, config->gradients, error);
     if (status == GAPLESS_OK)
         status = layout_init(&m->layout, &config->model, config->range_elements,
@@ -486,6 +558,9 @@ void gapless_master_close(struct gapless_master *m)
     free(m->slot);
     free(m->peer);
     free(m->range_stage);
+    free(m->history);
+    free(m->own_updates);
+    free(m->decays);
     free(m->vectors);
     free(m->targets);
     free(m->members);

@@ -55,6 +55,25 @@ static int take(struct gapless_master *m, struct gpu_part *part, float **ret,
     return status;
 }
 
+/* RULE_ADAM: which elements weight decay applies to. */
+static int bring_decays(struct gapless_master *m, struct gpu_part *part,
+                        struct gapless_error *error)
+{
+    const struct device_ops *ops = m->gpu->ops;
+    size_t bytes = (part->to - part->from) / LAYOUT_LANES * sizeof *part->decays;
+    void *memory = NULL;
+    int status = ops->take(part->device, bytes, &memory, error);
+
+    if (status != GAPLESS_OK)
+        return status;
+    part->decays = memory;
+    ops->copy_in(part->device, memory, m->decays + part->from / LAYOUT_LANES, bytes);
+    gpu_wait(m->gpu, part, DEVICE_IN);
+    if (m->gpu->error.status != GAPLESS_OK && error != NULL)
+        *error = m->gpu->error;
+    return m->gpu->error.status;
+}
+
 static int open_part(struct gapless_master *m, struct gpu_part *part, uint32_t gpu,
                      struct gapless_error *error)
 {
@@ -79,6 +98,10 @@ static int open_part(struct gapless_master *m, struct gpu_part *part, uint32_t g
         status = take(m, part, &part->all, error);
     if (status == GAPLESS_OK && (used & SLOT_STAT))
         status = take(m, part, &part->stat, error);
+    if (status == GAPLESS_OK && (used & SLOT_SQUARE))
+        status = take(m, part, &part->square, error);
+    if (status == GAPLESS_OK && m->decays != NULL)
+        status = bring_decays(m, part, error);
     if (status == GAPLESS_OK && master_publishes(m)) {
         status = take(m, part, &part->published[0], error);
         if (status == GAPLESS_OK)

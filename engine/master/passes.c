@@ -27,8 +27,15 @@ static double rate_of(const struct gapless_master *m, uint32_t range)
     return schedule_rate(&m->schedule, m->gradients, core_position(m->core, range));
 }
 
-static void scalars_of(const struct gapless_master *m, uint32_t range, uint64_t lag,
-                       double rate, double global_gap, struct step_scalars *ret)
+static uint64_t *own_updates_of(const struct gapless_master *m, uint32_t worker,
+                                uint32_t range)
+{
+    return &m->own_updates[(size_t)worker * m->layout.ranges_count + range];
+}
+
+/* What the scalars of a range depend on. `worker` is CORE_ALL in a round. */
+static struct step_context context_of(const struct gapless_master *m, uint32_t worker,
+                                      uint32_t range, uint64_t lag, double rate)
 {
     struct step_context context = {
         .rate = rate,
@@ -36,11 +43,35 @@ static void scalars_of(const struct gapless_master *m, uint32_t range, uint64_t 
         .active = m->core->active > 0 ? m->core->active : 1,
         .samples = m->rule->flags & RULE_GLOBAL ? m->global_samples
                                                 : core_version(m->core, range),
-        .global_gap = global_gap,
         .global_stat = m->global_stat,
     };
 
-    rules_step_scalars(m->rule, &m->settings, &context, ret);
+    if (m->history != NULL)
+        context.history = m->history[range];
+    if (m->history != NULL && worker != CORE_ALL)
+        context.own_updates = *own_updates_of(m, worker, range);
+    return context;
+}
+
+/* An update with this context is done. */
+static void count_history(struct gapless_master *m, uint32_t worker, uint32_t range,
+                          const struct step_context *context)
+{
+    if (m->history == NULL)
+        return;
+    m->history[range] = rules_step_done(&m->settings, context);
+    if (worker != CORE_ALL && context->own_updates != RULES_UPDATES_JOINED)
+        (*own_updates_of(m, worker, range))++;
+}
+
+static void resum(struct gapless_master *m, uint32_t range)
+{
+    uint32_t count = 0, w;
+
+    for (w = 0; w < m->core->config.workers_max; w++)
+        if (m->core->worker[w].state != CORE_FREE)
+            m->members[count++] = w;
+    m->passes->resum(m, range, m->members, count);
 }
 
 /* `all` drifts by rounding from the sum it stands for; it is summed afresh where the
@@ -49,20 +80,18 @@ static void scalars_of(const struct gapless_master *m, uint32_t range, uint64_t 
  */
 static void resum_if_due(struct gapless_master *m, uint32_t range)
 {
-    uint32_t stage = schedule_stage(&m->schedule, core_position(m->core, range)),
-             count = 0, w;
+    uint32_t stage = schedule_stage(&m->schedule, core_position(m->core, range));
     uint64_t version = core_version(m->core, range);
+    uint64_t every = m->rule->flags & RULE_ADAM
+                         ? (uint64_t)MASTER_RESUM_ROUNDS * m->core->active
+                         : MASTER_RESUM_EVERY;
 
     if (!(m->rule->flags & RULE_SUM))
         return;
-    if (stage == m->range_stage[range] &&
-        (version == 0 || version % MASTER_RESUM_EVERY != 0))
+    if (stage == m->range_stage[range] && (version == 0 || version % every != 0))
         return;
     m->range_stage[range] = stage;
-    for (w = 0; w < m->core->config.workers_max; w++)
-        if (m->core->worker[w].state != CORE_FREE)
-            m->members[count++] = w;
-    m->passes->resum(m, range, m->members, count);
+    resum(m, range);
 }
 
 static uint64_t clock_of(const struct gapless_master *m)
@@ -147,16 +176,17 @@ void pass_counted(struct gapless_master *m, uint32_t worker, uint32_t range,
 static void apply_range(struct gapless_master *m, uint32_t worker, uint32_t range,
                         double global_gap, bool warm_up)
 {
-    struct master_slot *slot = &m->slot[worker];
-    uint64_t lag = core_lag(m->core, worker, range);
-    double rate = rate_of(m, range);
+    struct step_context context = context_of(
+        m, worker, range, core_lag(m->core, worker, range), rate_of(m, range));
     struct step_scalars scalars;
 
     resum_if_due(m, range);
-    scalars_of(m, range, lag, rate, global_gap, &scalars);
+    context.global_gap = global_gap;
+    rules_step_scalars(m->rule, &m->settings, &context, &scalars);
     m->passes->apply(m, worker, range, &scalars, warm_up);
-    slot->lag_sum += (double)lag;
-    m->telemetry->stats.rate = rate;
+    count_history(m, worker, range, &context);
+    m->slot[worker].lag_sum += (double)context.lag;
+    m->telemetry->stats.rate = context.rate;
 }
 
 /* The penalty of the global rules needs one number before anything is applied. */
@@ -168,9 +198,11 @@ static double measure_all(struct gapless_master *m, uint32_t worker)
     if (!(m->rule->flags & RULE_GLOBAL))
         return 0;
     for (r = 0; r < m->layout.ranges_count; r++) {
+        const struct step_context context =
+            context_of(m, worker, r, core_lag(m->core, worker, r), rate_of(m, r));
         struct step_scalars scalars;
 
-        scalars_of(m, r, core_lag(m->core, worker, r), rate_of(m, r), 0, &scalars);
+        rules_step_scalars(m->rule, &m->settings, &context, &scalars);
         sum += m->passes->measure(m, worker, r, &scalars);
     }
     return sqrt(sum / (double)m->layout.count);
@@ -306,6 +338,7 @@ static void round_range(struct gapless_master *m, uint32_t range, uint32_t membe
 {
     double rate = rate_of(m, range) * (m->ssgd_scale_rate ? (double)members : 1.0);
     uint64_t began = clock_of(m);
+    struct step_context context = context_of(m, CORE_ALL, range, 0, rate);
     struct master_slot *first;
     struct step_scalars scalars;
     uint32_t n = 0, w;
@@ -316,8 +349,9 @@ static void round_range(struct gapless_master *m, uint32_t range, uint32_t membe
             m->members[n++] = w;
     assert(n > 0 && n == members); /* a round has members */
     first = &m->slot[m->members[0]];
-    scalars_of(m, range, 0, rate, 0, &scalars);
+    rules_step_scalars(m->rule, &m->settings, &context, &scalars);
     first->gap_sq += m->passes->round(m, range, m->members, members, &scalars);
+    count_history(m, CORE_ALL, range, &context);
     m->telemetry->stats.rate = rate;
     first->pass_ns += clock_of(m) - began;
 }
@@ -352,14 +386,38 @@ void pass_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range)
     if (master_publishes(m))
         return; /* it is there, for all */
     for (r = first; r < end; r++) {
+        double rate = m->history != NULL ? m->history[r].rate : rate_of(m, r);
+        const struct step_context context = context_of(m, worker, r, 0, rate);
         struct step_scalars scalars;
 
-        scalars_of(m, r, 0, rate_of(m, r), 0, &scalars);
+        rules_step_scalars(m->rule, &m->settings, &context, &scalars);
         m->passes->look_ahead(m, worker, r, &scalars);
+    }
+}
+
+void pass_join(struct gapless_master *m, uint32_t worker)
+{
+    uint32_t r, w, count;
+
+    for (r = 0; m->history != NULL && r < m->layout.ranges_count; r++) {
+        for (w = count = 0; w < m->core->config.workers_max; w++)
+            count += w != worker && m->core->worker[w].state != CORE_FREE &&
+                     *own_updates_of(m, w, r) > 0;
+        *own_updates_of(m, worker, r) = 0;
+        if (!(m->rule->flags & RULE_SUM) || count == 0)
+            continue;
+        m->passes->inherit(m, worker, r, count);
+        *own_updates_of(m, worker, r) = RULES_UPDATES_JOINED;
     }
 }
 
 void pass_forget(struct gapless_master *m, uint32_t worker)
 {
+    uint32_t r;
+
     m->passes->forget(m, worker);
+    for (r = 0; m->history != NULL && (m->rule->flags & RULE_SUM) != 0 &&
+                r < m->layout.ranges_count;
+         r++)
+        resum(m, r);
 }

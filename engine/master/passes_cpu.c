@@ -11,18 +11,22 @@ static struct arrays arrays_from(const struct arrays *at, size_t n)
         .stat = at->stat == NULL ? NULL : at->stat + n,
         .sent = at->sent + n,
         .grad = at->grad + n,
+        .square = at->square == NULL ? NULL : at->square + n,
+        .decays = at->decays == NULL ? NULL : at->decays + n / LAYOUT_LANES,
     };
 }
 
 static struct arrays arrays_at(const struct gapless_master *m,
                                const struct master_slot *slot, uint32_t range)
 {
-    struct arrays whole = {m->theta,
-                           slot->own,
-                           m->all,
-                           m->stat,
-                           pass_sent(m, slot->sent, m->published, range),
-                           slot->grad};
+    struct arrays whole = {.theta = m->theta,
+                           .own = slot->own,
+                           .all = m->all,
+                           .stat = m->stat,
+                           .sent = pass_sent(m, slot->sent, m->published, range),
+                           .grad = slot->grad,
+                           .square = m->square,
+                           .decays = m->decays};
 
     return arrays_from(&whole, (size_t)m->layout.range_start[range]);
 }
@@ -151,6 +155,17 @@ static void cpu_resum(struct gapless_master *m, uint32_t range, const uint32_t *
     m->compute->resum(m->all + from, m->vectors, count, pass_elements(m, range));
 }
 
+static void cpu_inherit(struct gapless_master *m, uint32_t worker, uint32_t range,
+                        uint32_t count)
+{
+    size_t from = (size_t)m->layout.range_start[range], n = pass_elements(m, range);
+    const float *sum[] = {m->all + from, m->slot[worker].own + from};
+
+    m->compute->resum(m->slot[worker].own + from, sum, 1, n);
+    m->compute->scale(m->slot[worker].own + from, (float)(1.0 / count), n);
+    m->compute->resum(m->all + from, sum, 2, n);
+}
+
 /* ---- all is done at once ------------------------------------------------- */
 
 static int cpu_prepare(struct gapless_master *m,
@@ -216,6 +231,7 @@ const struct pass_ops pass_ops_cpu = {
     .look_ahead = cpu_look_ahead,
     .forget = cpu_forget,
     .resum = cpu_resum,
+    .inherit = cpu_inherit,
     .describe = cpu_describe,
     .detach = cpu_close,
     .close = cpu_close,

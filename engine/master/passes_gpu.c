@@ -22,6 +22,15 @@ static float *at_range(const struct gapless_master *m, const struct gpu_part *pa
                : vector + ((size_t)m->layout.range_start[range] - part->from);
 }
 
+static const uint16_t *decays_at(const struct gapless_master *m,
+                                 const struct gpu_part *part, uint32_t range)
+{
+    return part->decays == NULL
+               ? NULL
+               : part->decays +
+                     ((size_t)m->layout.range_start[range] - part->from) / LAYOUT_LANES;
+}
+
 static struct arrays arrays_at(const struct gapless_master *m, uint32_t worker,
                                uint32_t range)
 {
@@ -35,7 +44,9 @@ static struct arrays arrays_at(const struct gapless_master *m, uint32_t worker,
                            .all = at_range(m, part, part->all, range),
                            .stat = at_range(m, part, part->stat, range),
                            .sent = at_range(m, part, sent, range),
-                           .grad = at_range(m, part, slot->grad[p], range)};
+                           .grad = at_range(m, part, slot->grad[p], range),
+                           .square = at_range(m, part, part->square, range),
+                           .decays = decays_at(m, part, range)};
 }
 
 /* Where a worker, or all of them, get what is sent, in host memory. */
@@ -474,6 +485,21 @@ static void gpu_resum(struct gapless_master *m, uint32_t range, const uint32_t *
     part->busy = true;
 }
 
+static void gpu_inherit(struct gapless_master *m, uint32_t worker, uint32_t range,
+                        uint32_t count)
+{
+    struct gpu_part *part = part_of(m, range);
+    struct arrays at = arrays_at(m, worker, range);
+    const float *sum[] = {at.all, at.own};
+    size_t n = pass_elements(m, range);
+
+    launch(m);
+    m->gpu->ops->resum(part->device, at.own, sum, 1, n);
+    m->gpu->ops->scale(part->device, at.own, (float)(1.0 / count), n);
+    m->gpu->ops->resum(part->device, at.all, sum, 2, n);
+    part->busy = true;
+}
+
 static void gpu_theta(const struct gapless_master *m)
 {
     struct master_gpu *g = m->gpu;
@@ -506,6 +532,7 @@ const struct pass_ops pass_ops_gpu = {
     .look_ahead = gpu_look_ahead,
     .forget = gpu_forget,
     .resum = gpu_resum,
+    .inherit = gpu_inherit,
     .describe = gpu_describe,
     .detach = gpu_detach,
     .close = gpu_close,

@@ -2,9 +2,9 @@
  * versions, lag, what to do next.
  *
  *   shm, or staged       slot.grad ──copy──> grad[w]     GPU 0: ranges 0..3
- *   GPUDirect            card ─────────────> grad[w]     theta all stat own[w]
+ *   GPUDirect            card ─────────────> grad[w]     theta all stat square own[w]
  *                                              │         GPU 1: ranges 4..7
- *                              finite, apply   v         theta all stat own[w]
+ *                              finite, apply   v         theta all stat square own[w]
  *   shm, or staged       slot.sent <──copy── sent[w]
  *   GPUDirect            card <───────────── sent[w]
  *
@@ -48,8 +48,9 @@ struct gpu_part {
     struct device_facts facts;
     uint32_t first, end; /* ranges */
     size_t from, to;     /* elements */
-    float *theta, *all, *stat, *published[2];
-    void *probe; /* for cards to prove themselves on, and to be flushed by */
+    float *theta, *all, *stat, *square, *published[2];
+    uint16_t *decays; /* RULE_ADAM */
+    void *probe;      /* for cards to prove themselves on, and to be flushed by */
     uint32_t next_landing, next_apply; /* places */
     bool pinned;                       /* its stretch of the host's theta */
     /* WORK, OUT have been asked for something since the last wait */

@@ -101,6 +101,7 @@
     ONE_WRITER(name, correction, momentum, SLOT_OWN, "own")                            \
     ONE_WRITER(name, correction, momentum, SLOT_ALL, "all")                            \
     ONE_WRITER(name, correction, momentum, SLOT_STAT, "stat")                          \
+    ONE_WRITER(name, correction, momentum, SLOT_SQUARE, "square")                      \
     ONE_WRITER(name, correction, momentum, SLOT_SENT, "sent")                          \
     static_assert(!(rule_##symbol##_writes & SLOT_GRAD),                               \
                   "rule " name " writes grad, which is the worker's");                 \

@@ -161,11 +161,15 @@ struct element {
     real sent;  /* theta^i            what this worker was last given (DC-ASGD: w_bak);
                                       becomes what it is given next */
     real grad;  /* g^i                what it computed there; a correction changes it */
+    real square; /* v                 Adam: running mean of the squared gradients */
 
     /* Between the parts of a rule; never in memory. */
     real ahead; /* eta gamma v^i      its own part of the look-ahead, or 0; see gap() */
     real gate;  /* f                  RULE_BLOCK: the factor of this element's block */
     real step;  /* u                  the vector that was multiplied by the rate */
+    real raw;   /* g^i                the gradient as it came, before the correction */
+    real decay; /* lambda             RULE_ADAM: of this element; 0 where its tensor has
+                                      one dimension */
 };
 
 /* The scalars of one update: computed in double by rules_step_scalars, rounded once. */
@@ -193,6 +197,20 @@ struct step_scalars {
     scalar rho_rest;         /* 1 - rho */
     scalar penalty;          /* 1/G               gap_aware_global */
     double kappa;            /* kappa             loss_gap, per nat */
+
+    /* Adam's momenta (engine/rules/adam.h): each keep and add are weights of a running
+     * mean that are 1 together, corrected for its beginning */
+    scalar square_keep, square_add; /* of g^2, by beta2 for each update */
+    scalar round_keep, round_add;   /* ... by beta2^(1/N): beta2 for a round of all */
+    scalar one_keep, one_add;       /* of g: by the updates of all */
+    scalar own_keep, own_add;       /* ... by this worker's own */
+    scalar share_keep, share_add;   /* adam_shared: this worker's next m */
+    scalar mean_keep, mean_add;     /* ... and the mean of all workers' m */
+    scalar epsilon;                 /* eps */
+    scalar decay;                   /* lambda          where the element has any */
+    scalar last_momentum;           /* eta beta1       with the last update's rate */
+    scalar rate_round;              /* eta beta1 N     adam_shared */
+    scalar rate_reach;              /* eta L           adam_horizon: L steps of beta1 */
 
     int penalised; /* gap_aware: there is a sample to measure steps by; else G = 1 */
     int lagging;   /* loss_gap: lag > 0; else every gate is 1 */

@@ -63,7 +63,9 @@ void settings_default(struct settings *settings)
     default_to(&settings->lambda, 0.04);      /* DC-ASGD in Apache MXNet */
     default_to(&settings->lambda_zero, 2.0);  /* DC-ASGD-a, CIFAR-10 and ImageNet */
     default_to(&settings->mean_square, 0.95); /* DC-ASGD-a, CIFAR-10 */
-    default_to(&settings->kappa, 10.0); /* this project: 0.1 nat drops a gradient */
+    default_to(&settings->kappa, 10.0);   /* this project: 0.1 nat drops a gradient */
+    default_to(&settings->beta2, 0.95);   /* usual for language models */
+    default_to(&settings->epsilon, 1e-8); /* Adam's authors */
 }
 
 /* By squaring, and not by pow(): the same bits whatever the C library. */
@@ -100,6 +102,93 @@ static void gap_aware_scalars(const struct settings *settings,
     }
 }
 
+double rules_root(double beta, uint32_t n)
+{
+    double x = 1.0 - (1.0 - beta) / (double)n, next;
+
+    if (n <= 1 || beta <= 0.0)
+        return beta;
+    for (;;) {
+        double below = power(x, n - 1);
+        next = x - (x - beta / below) / (double)n;
+        if (!(next < x)) /* it fell no more, or is lost to rounding */
+            return x;
+        x = next;
+    }
+}
+
+/* The weight that a running mean has seen, one update on. */
+static double seen_after(double keep, double seen)
+{
+    return keep * seen + (1.0 - keep);
+}
+
+/* adam_shared's mean of the workers' m, of which an update replaces one in N. */
+static double mean_keep_of(double beta1, double workers)
+{
+    return ((workers - 1.0) + beta1) / workers;
+}
+
+struct step_history rules_step_done(const struct settings *settings,
+                                    const struct step_context *context)
+{
+    uint32_t workers = context->active > 0 ? context->active : 1;
+    struct step_history ret = context->history;
+    double beta1 = settings->momentum;
+
+    ret.rate = context->rate;
+    ret.updates++;
+    ret.square = seen_after(settings->beta2, ret.square);
+    ret.round = seen_after(rules_root(settings->beta2, workers), ret.round);
+    ret.mean = seen_after(mean_keep_of(beta1, workers), ret.mean);
+    ret.share = seen_after(rules_root(beta1, workers), ret.share);
+    return ret;
+}
+
+static void weights(double keep, double seen, scalar *ret_keep, scalar *ret_add)
+{
+    double after = seen_after(keep, seen);
+
+    *ret_keep = (scalar)(keep * seen / after);
+    *ret_add = (scalar)((1.0 - keep) / after);
+}
+
+/* Adam's first mean: a = beta1 (1 - beta1^before)/(1 - beta1^(before + 1)), and 1 - a. */
+static void first_mean(double beta1, double faded, scalar *ret_keep, scalar *ret_add)
+{
+    double keep = beta1 * (1.0 - faded) / (1.0 - beta1 * faded);
+
+    *ret_keep = (scalar)keep;
+    *ret_add = (scalar)(1.0 - keep);
+}
+
+static void adam_scalars(const struct settings *settings,
+                         const struct step_context *context, double horizon,
+                         struct step_scalars *ret)
+{
+    const struct step_history *history = &context->history;
+    uint32_t workers = context->active > 0 ? context->active : 1;
+    double beta1 = settings->momentum, beta2 = settings->beta2, rate = context->rate;
+
+    weights(beta2, history->square, &ret->square_keep, &ret->square_add);
+    weights(rules_root(beta2, workers), history->round, &ret->round_keep,
+            &ret->round_add);
+    first_mean(beta1, power(beta1, history->updates), &ret->one_keep, &ret->one_add);
+    first_mean(beta1, power(beta1, context->own_updates), &ret->own_keep,
+               &ret->own_add);
+    first_mean(beta1, 1.0 - history->share, &ret->share_keep, &ret->share_add);
+    weights(mean_keep_of(beta1, (double)workers), history->mean, &ret->mean_keep,
+            &ret->mean_add);
+    if (workers == 1) /* the mean of one is its own */
+        ret->mean_keep = ret->share_keep, ret->mean_add = ret->share_add;
+    ret->epsilon = (scalar)settings->epsilon;
+    ret->decay = (scalar)settings->decay;
+    ret->last_momentum = (scalar)(history->rate * beta1);
+    ret->rate_round = (scalar)(rate * beta1 * (double)workers);
+    ret->rate_reach = (scalar)(rate * beta1 * (1.0 - power(beta1, (uint64_t)horizon)) /
+                               (1.0 - beta1));
+}
+
 void rules_step_scalars(const struct rule *rule, const struct settings *settings,
                         const struct step_context *context, struct step_scalars *ret)
 {
@@ -109,7 +198,7 @@ void rules_step_scalars(const struct rule *rule, const struct settings *settings
                      : settings->horizon > 0.0 ? settings->horizon
                                                : workers - 1.0;
 
-    (void)rule; /* every rule's scalars cost less than finding out which are needed */
+    /* The scalars of all rules but Adam's cost less than finding out which are needed. */
     memset(ret, 0, sizeof *ret);
     ret->rate = (scalar)rate;
     ret->momentum = (scalar)gamma;
@@ -132,4 +221,6 @@ void rules_step_scalars(const struct rule *rule, const struct settings *settings
     ret->alone = context->active <= 1;
     ret->gap_ref = settings->gap_ref == GAP_REF_OWN_LOOKAHEAD;
     gap_aware_scalars(settings, context, ret);
+    if (rule->flags & RULE_ADAM)
+        adam_scalars(settings, context, horizon, ret);
 }

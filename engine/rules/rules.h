@@ -12,7 +12,8 @@ enum slot {
     SLOT_ALL = 4,
     SLOT_STAT = 8,
     SLOT_SENT = 16,
-    SLOT_GRAD = 32
+    SLOT_GRAD = 32,
+    SLOT_SQUARE = 64
 };
 
 enum rule_flag {
@@ -24,8 +25,13 @@ enum rule_flag {
     RULE_WORKER_SLIM = 16,     /* the worker keeps the momentum (DANA-Slim) */
     RULE_WORKER_ELASTIC = 32,  /* the worker moves parameters of its own (EASGD) */
     RULE_WORKER_NESTEROV = 64, /* with momentum (EAMSGD) */
-    RULE_PUBLISHED = 128 /* what is sent is one vector for all; the worker tells of each
-                            block <grad, what it read> */
+    RULE_PUBLISHED =
+        128, /* what is sent is one vector for all; the worker tells of each
+                             block <grad, what it read> */
+    RULE_ADAM =
+        256 /* scalars depend on the updates before (struct step_history), weight
+                       decay is the master's, `all` is re-summed every 100 rounds and when
+                       a worker leaves, and who joins starts from the mean of the others */
 };
 
 struct rule {
@@ -55,10 +61,31 @@ struct settings {
     double lambda_zero; /* 2, DC-ASGD-a */
     double mean_square; /* 0.95, DC-ASGD-a */
     double kappa;       /* 10 per nat, Loss-Gap-Aware */
-    double horizon;     /* T of lwp, in updates; 0: workers - 1; negative: exactly 0 */
+    double beta2;       /* 0.95, Adam */
+    double epsilon;     /* 1e-8, Adam */
+    double decay;       /* lambda of AdamW; taken as it is */
+    double horizon;     /* T of lwp and la-adamw, in updates (of la-adamw rounded down);
+                           0: workers - 1; negative: exactly 0 */
     double elastic;     /* alpha of EASGD; taken as it is */
     enum gap_ref gap_ref;
 };
+
+/* RULE_ADAM: what the updates of a range so far mean for the next one. Zeroed before the
+ * first; rules_step_done takes it one update further. A running mean with weight b for
+ * what was is corrected for its beginning as it goes: w is the weight of all that it has
+ * seen, w' = b*w + (1 - b), and then x = (b*w/w')*x + ((1 - b)/w')*new is their mean. So
+ * it stays right while b changes with the number of workers. */
+struct step_history {
+    double rate;      /* of the last update; a look-ahead without an update has it */
+    uint64_t updates; /* so far */
+    double square;    /* w of the squares, by beta2 for each update */
+    double round;     /* ... by beta2^(1/N) */
+    double mean;      /* w of `all` of adam_shared */
+    double share;     /* adam_shared: 1 - beta1^(rounds so far) */
+};
+
+/* A worker's updates, where it began with a mean of the others (it joined later). */
+#define RULES_UPDATES_JOINED UINT64_MAX
 
 /* What differs from update to update; the master fills it, rules_step_scalars turns it into
  * scalars. */
@@ -69,6 +96,9 @@ struct step_context {
     uint64_t samples;   /* n: updates that went into stat so far */
     double global_gap;  /* RULE_GLOBAL: sqrt(mean(delta^2)) */
     double global_stat; /* RULE_GLOBAL: s, running mean of mean(step^2) */
+    struct step_history history; /* RULE_ADAM: before this update */
+    uint64_t own_updates; /* RULE_ADAM: of this worker in the range, before this update;
+                             or RULES_UPDATES_JOINED */
 };
 
 struct step_scalars; /* element.h */
@@ -78,12 +108,18 @@ extern const int rules_count;
 
 /* NULL when there is none of that name. */
 const struct rule *rules_find(const char *name);
-/* Puts the default where a field is 0. `momentum`, `rate_max`, `horizon` and
+/* Puts the default where a field is 0. `momentum`, `rate_max`, `horizon`, `decay` and
  * `elastic` are taken as they are. */
 void settings_default(struct settings *settings);
 /* The scalars of one update, computed in double, then rounded once. */
 void rules_step_scalars(const struct rule *rule, const struct settings *settings,
                         const struct step_context *context, struct step_scalars *ret);
+/* RULE_ADAM: the history after an update with this context. */
+struct step_history rules_step_done(const struct settings *settings,
+                                    const struct step_context *context);
+/* beta^(1/n): a mean that keeps this much at each of n updates keeps beta at all of them
+ * together. By Newton's method from above, which ends; the same bits on every machine. */
+double rules_root(double beta, uint32_t n);
 /* Bytes moved to and from memory per parameter and gradient: 4 * (reads + writes), with
  * the reads of the separate measure of a RULE_GLOBAL rule, and with what only the
  * measure of a RULE_BLOCK rule reads; the rest of a block is then found in a cache. */

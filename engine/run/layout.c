@@ -223,6 +223,33 @@ free_layout:
     return status;
 }
 
+void layout_decays(const struct layout *layout, uint16_t *ret)
+{
+    uint64_t at = 0, end;
+    uint32_t i, d;
+
+    memset(ret, 0, layout->padded / LAYOUT_LANES * sizeof *ret);
+    for (i = 0; i < layout->tensors_count; i++) {
+        const struct gapless_tensor *t = &layout->tensors[i];
+        uint64_t elements = 1;
+
+        for (d = 0; d < t->dims; d++)
+            elements *= t->dim[d];
+        for (end = at + elements; at < end; at++)
+            if (t->dims > 1)
+                ret[at / LAYOUT_LANES] |= (uint16_t)(1u << at % LAYOUT_LANES);
+    }
+}
+
+uint32_t layout_matrices(const struct layout *layout)
+{
+    uint32_t count = 0, i;
+
+    for (i = 0; i < layout->tensors_count; i++)
+        count += layout->tensors[i].dims > 1 ? 1 : 0;
+    return count;
+}
+
 void layout_free(struct layout *layout)
 {
     free(layout->range_start);

@@ -528,7 +528,7 @@ static void count_bytes(const struct gapless_simulation *s,
     bool published = m->published[0] != NULL;
 
     vectors += (m->all != NULL ? 1u : 0u) + (m->stat != NULL ? 1u : 0u) +
-               (published ? 2u : 0u);
+               (m->square != NULL ? 1u : 0u) + (published ? 2u : 0u);
     ret->table_bytes = m->shared_stats_region.bytes + m->core->bytes;
     for (uint32_t w = 0; w < s->workers_max; w++)
         if (m->slot[w].region.base != NULL) {

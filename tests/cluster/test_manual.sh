@@ -24,8 +24,8 @@ for command in $commands $benches; do
     page=$work/man1/gapless-$command.1
     [ -s "$page" ] || { wrong "no page of $command" && continue; }
     # shellcheck disable=SC2046
-    "$program" help $(echo "$command" | tr - ' ') | sed -n 's/^  \(-.,\|   \) \(--[a-z-]*\).*/\2/p' | sort >"$work/help"
-    sed -n 's/^\(\\fB\\-.\\fR, \)*\\fB\\-\\-\([a-z\\-]*\)\\fR.*/--\2/p' "$page" | tr -d '\\' | sort >"$work/page"
+    "$program" help $(echo "$command" | tr - ' ') | sed -n 's/^  \(-.,\|   \) \(--[a-z0-9-]*\).*/\2/p' | sort >"$work/help"
+    sed -n 's/^\(\\fB\\-.\\fR, \)*\\fB\\-\\-\([a-z0-9\\-]*\)\\fR.*/--\2/p' "$page" | tr -d '\\' | sort >"$work/page"
     cmp -s "$work/help" "$work/page" || wrong "$command: help and page differ: $(diff "$work/help" "$work/page" | tr '\n' ' ')"
     grep -q "gapless..$(echo "$command" | sed 's/-/../g') " "$work/man1/gapless.1" || wrong "gapless.1 does not name $command"
 done

@@ -103,7 +103,7 @@ static void test_json(void **state)
     assert_int_equal(json_array_size(json_object_get(root, "cases")), 5 * 3 * 2);
     json_decref(root);
     root = json_of("plan --json --rule all --parameters 1M --gpu none");
-    assert_int_equal(json_array_size(json_object_get(root, "cases")), 26);
+    assert_int_equal(json_array_size(json_object_get(root, "cases")), 32);
     json_decref(root);
 }
 

@@ -85,6 +85,7 @@ static bool train_once(const char *rule, uint32_t workers, uint64_t range_elemen
 
     config.workers_wait = config.workers_expected = workers;
     config.range_elements = range_elements;
+    config.kappa = 10.0 / ENGINE_COUNT; /* the loss is a sum, and no mean, over all */
     m = open_master(&config);
     for (w = 0; w < workers; w++)
         pid[w] = engine_start(&fault);
@@ -123,7 +124,7 @@ static void test_every_rule_trains(void **state)
         print_message("%s\n", rule.name);
         train(rule.name, 3, 0, false);
     }
-    assert_true(i >= 27);
+    assert_true(i >= 34);
 }
 
 static void test_ranges(void **state)
@@ -496,6 +497,28 @@ static void test_bad_configurations(void **state)
     refused(c, GAPLESS_INVALID, "momentum");
     c = good, c.schedule.rate = -1;
     refused(c, GAPLESS_INVALID, "rate");
+    c = good, c.kappa = -1;
+    refused(c, GAPLESS_INVALID, "kappa");
+    c = good, c.kappa = INFINITY;
+    refused(c, GAPLESS_INVALID, "kappa");
+    c = good, c.beta2 = 1;
+    refused(c, GAPLESS_INVALID, "beta2 is 1; it must be above 0 and below 1");
+    c = good, c.beta2 = -0.5;
+    refused(c, GAPLESS_INVALID, "beta2");
+    c = good, c.beta2 = NAN;
+    refused(c, GAPLESS_INVALID, "beta2");
+    c = good, c.epsilon = -1e-8;
+    refused(c, GAPLESS_INVALID, "epsilon");
+    c = good, c.epsilon = 1e-40;
+    refused(c, GAPLESS_INVALID, "at least 1e-30");
+    c = good, c.epsilon = NAN;
+    refused(c, GAPLESS_INVALID, "epsilon");
+    c = good, c.decay = -0.1;
+    refused(c, GAPLESS_INVALID, "GAPLESS_NO_DECAY none");
+    c = good, c.decay = INFINITY;
+    refused(c, GAPLESS_INVALID, "decay");
+    c = good, c.rule = "dana-lga-adamw", c.weight_decay = 0.01;
+    refused(c, GAPLESS_INVALID, "set decay (--decay)");
     c = good, c.workers_max = 5000;
     refused(c, GAPLESS_INVALID, "4096");
     c = good, c.workers_expected = 100;

@@ -55,9 +55,17 @@ enum {
 #endif
 
 enum {
-    BED_ARRAYS =
-        3 + 3 * (int)DEVICE_QUEUE /* theta, all, stat; own, sent, grad of each */
+    BED_SHARED = 4, /* theta, all, stat, square */
+    BED_EACH = 3,   /* own, sent, grad of each */
+    BED_ARRAYS = BED_SHARED + BED_EACH * (int)DEVICE_QUEUE,
+    BED_OWN = BED_SHARED,
+    BED_SENT = BED_SHARED + 1,
+    BED_GRAD = BED_SHARED + 2, /* of the first */
+    BED_CHUNKS = 1 << 16
 };
+
+/* Where weight decay applies, on both sides: a word of chance for each chunk of 16. */
+static uint16_t bed_decays[BED_CHUNKS];
 
 struct bed {
     size_t n, padded;
@@ -108,7 +116,10 @@ static inline void bed_fill(struct bed *bed, size_t n, uint32_t count, uint64_t 
     bed->chance = seed * 2654435761u + 1;
     bed->n = n;
     bed->padded = (n + 15) / 16 * 16;
-    bed->arrays = 3 + 3 * (int)count;
+    bed->arrays = BED_SHARED + BED_EACH * (int)count;
+    assert_true(bed->padded / 16 <= BED_CHUNKS);
+    for (size_t c = 0; c < bed->padded / 16; c++)
+        bed_decays[c] = c % 4 == 0 ? 0xffff : (uint16_t)bed_draw(bed, 0x10000);
     for (int a = 0; a < bed->arrays; a++) {
         size_t shift = misaligned ? bed_draw(bed, 4) : 0;
         bed->cpu[a] = bed_take(64, (bed->padded + 16) * sizeof(float));
@@ -118,7 +129,7 @@ static inline void bed_fill(struct bed *bed, size_t n, uint32_t count, uint64_t 
         bed->gpu[a] = bed->memory[a] + shift;
         for (size_t i = 0; i < n; i++) {
             float x = bed_number(bed);
-            if (a == 2) /* a mean of squares */
+            if (a == 2 || a == 3) /* a mean of squares */
                 x *= x;
             if (special && bed_draw(bed, 40) == 0)
                 x = bed_special(bed);
@@ -140,8 +151,15 @@ static inline void bed_empty(struct bed *bed)
 /* The arrays of gradient q. */
 static inline struct arrays bed_arrays(float *const *of, uint32_t q)
 {
-    float *const *each = of + 3 + (size_t)q * 3;
-    struct arrays ret = {of[0], each[0], of[1], of[2], each[1], each[2]};
+    float *const *each = of + BED_SHARED + (size_t)q * BED_EACH;
+    struct arrays ret = {.theta = of[0],
+                         .own = each[0],
+                         .all = of[1],
+                         .stat = of[2],
+                         .sent = each[1],
+                         .grad = each[2],
+                         .square = of[3],
+                         .decays = bed_decays};
     return ret;
 }
 
@@ -190,7 +208,7 @@ static inline bool bed_same_double(double a, double b)
 /* Fails, with `what`, at the first element of all arrays that differs. */
 static inline void bed_compare(const struct bed *bed, const char *what)
 {
-    static const char *const names[] = {"theta", "all", "stat"};
+    static const char *const names[] = {"theta", "all", "stat", "square"};
     static const char *const each[] = {"own", "sent", "grad"};
 
     for (int a = 0; a < bed->arrays; a++) {
@@ -201,7 +219,8 @@ static inline void bed_compare(const struct bed *bed, const char *what)
             if (bed_same(&cpu, &gpu, sizeof cpu) || (isnan(cpu) && isnan(gpu)))
                 continue;
             fail_msg("%s: %s %d, element %zu of %zu: %.9g on the CPU, %.9g here", what,
-                     a < 3 ? names[a] : each[a % 3], a < 3 ? 0 : a / 3 - 1, i, bed->n,
+                     a < BED_SHARED ? names[a] : each[(a - BED_SHARED) % BED_EACH],
+                     a < BED_SHARED ? 0 : (a - BED_SHARED) / BED_EACH, i, bed->n,
                      (double)cpu, (double)gpu);
         }
     }
@@ -239,7 +258,7 @@ static inline struct step_scalars bed_scalars(const struct rule *rule, unsigned 
                                               uint32_t q)
 {
     struct settings settings = {
-        .momentum = 0.9, .rate_max = 0.1, .kappa = 0.02, .elastic = 0.3};
+        .momentum = 0.9, .rate_max = 0.1, .kappa = 0.02, .elastic = 0.3, .decay = 0.1};
     struct step_context context = {
         .rate = 0.05 + 0.01 * q, .lag = 7 + q, .active = 8, .samples = 30 + q};
     struct step_scalars ret;
@@ -247,8 +266,12 @@ static inline struct step_scalars bed_scalars(const struct rule *rule, unsigned 
     settings.gap_ref = kind & 1 ? GAP_REF_OWN_LOOKAHEAD : GAP_REF_SENT;
     context.global_gap = 0.3;
     context.global_stat = 0.2;
+    context.history =
+        (struct step_history){0.04, 30 + q, 0.8, 0.3 + 0.01 * q, 0.5, 0.4};
+    context.own_updates = 4 + q;
     if (kind & 2) {
-        context.lag = context.samples = 0;
+        context.lag = context.samples = context.own_updates = 0;
+        context.history = (struct step_history){0};
         context.active = 1;
     }
     settings_default(&settings);

@@ -199,7 +199,8 @@ static void exact_once(size_t n, uint32_t blocks_count, uint64_t seed)
     for (size_t i = 0; i < n; i++) { /* sent: where the momentum's own part is out */
         float ahead = pass.scalars.rate_share * at.all[i];
         /* stretches of such different sizes that their sum rounds in double */
-        bed.cpu[5][i] = bed.gpu[5][i] = ldexpf(at.grad[i], -(int)(i / 1024 * 7 % 60));
+        bed.cpu[BED_GRAD][i] = bed.gpu[BED_GRAD][i] =
+            ldexpf(at.grad[i], -(int)(i / 1024 * 7 % 60));
         at.sent[i] = pass.at.sent[i] = at.theta[i] - ahead;
         size += fabs((double)at.grad[i] * (double)at.sent[i]);
     }

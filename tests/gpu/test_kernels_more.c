@@ -77,7 +77,7 @@ static void measures(void **state)
 static void norms_each(uint64_t seed, const char *what)
 {
     const struct compute *cpu = bed_cpu(seed);
-    float *const *grad = bed.cpu + 5, *const *here = bed.gpu + 5;
+    float *const *grad = bed.cpu + BED_GRAD, *const *here = bed.gpu + BED_GRAD;
 
     bed_wait(&bed, kernel_norm_sq(&bed.place, *here, bed.n, bed.result));
     bed_compare_double(cpu->norm_sq(*grad, bed.padded), bed.result[0].value, what,
@@ -169,9 +169,8 @@ static void who_leaves_is_taken_out(void **state)
 
 static void round_each(uint64_t seed, const char *what)
 {
-    const struct rule *rule = rules_find("ssgd");
-    struct arrays cpu = {.theta = bed.cpu[0], .all = bed.cpu[1]};
-    struct arrays gpu = {.theta = bed.gpu[0], .all = bed.gpu[1]};
+    const struct rule *rule = rules_find(seed / 2 % 2 ? "ssgd" : "ssgd-adamw");
+    struct arrays cpu = bed_arrays(bed.cpu, 0), gpu = bed_arrays(bed.gpu, 0);
     struct step_scalars scalars = bed_scalars(rule, 0, 1);
     uint32_t workers = 1 + (uint32_t)seed % WORKERS;
     unsigned want = seed % 2 ? WANT_GAP : 0;

@@ -80,7 +80,7 @@ static int pull(struct gapless_worker *worker, uint64_t *ret_batch)
 
 static bool synchronous(const char *rule)
 {
-    return strcmp(rule, "ssgd") == 0;
+    return strncmp(rule, "ssgd", 4) == 0;
 }
 
 /* All workers in one process, so that their order is fixed. */
@@ -137,7 +137,7 @@ static void configure(const struct run *run, const float *initial,
         .gap_every = 1,
         .gap_ref = run->gap_ref,
         .clip_norm = run->clip ? 5 : 0,
-        .weight_decay = run->clip ? 0.01 : 0,
+        .weight_decay = run->clip && strstr(run->rule, "adam") == NULL ? 0.01 : 0,
         .device = run->device,
     };
 }

@@ -26,11 +26,12 @@ static const struct device_ops *ops;
 static const struct fake_cuda *fake;
 static const struct compute *cpu;
 
-/* theta, all, stat; own, sent, grad of each worker */
+/* theta, all, stat, square; own, sent, grad of each worker */
 enum {
     THETA,
     ALL,
     STAT,
+    SQUARE,
     OWN,
     SENT = OWN + QUEUE,
     GRAD = SENT + QUEUE,
@@ -59,7 +60,8 @@ static void set_up(struct bed *bed)
         assert_non_null(bed->host[i]);
         for (uint32_t k = 0; k < N; k++) {
             random = random * 1664525u + 1013904223u;
-            bed->host[i][k] = (float)(random >> 8) * 0x1p-24f - (i == STAT ? 0 : 0.5f);
+            bed->host[i][k] =
+                (float)(random >> 8) * 0x1p-24f - (i == STAT || i == SQUARE ? 0 : 0.5f);
         }
         assert_int_equal(ops->take(bed->device, BYTES, &there, &error), GAPLESS_OK);
         bed->there[i] = there;
@@ -113,19 +115,22 @@ static struct arrays arrays_of(float *const *from, uint32_t worker)
                            .stat = from[STAT],
                            .own = from[OWN + worker],
                            .sent = from[SENT + worker],
-                           .grad = from[GRAD + worker]};
+                           .grad = from[GRAD + worker],
+                           .square = from[SQUARE]};
 }
 
 static struct step_scalars scalars_of(const struct rule *rule, double rate,
                                       uint64_t lag)
 {
-    struct settings settings = {.momentum = 0.9, .rate_max = 0.2};
+    struct settings settings = {.momentum = 0.9, .rate_max = 0.2, .decay = 0.1};
     struct step_context context = {.rate = rate,
                                    .lag = lag,
                                    .active = QUEUE,
                                    .samples = 5,
                                    .global_gap = 0.3,
-                                   .global_stat = 0.1};
+                                   .global_stat = 0.1,
+                                   .history = {0.01, 5, 0.2, 0.1, 0.15, 0.3},
+                                   .own_updates = 2};
     struct step_scalars scalars;
 
     settings_default(&settings);
@@ -236,13 +241,11 @@ static void many_lists(void **state)
 
 /* ---- the others ---------------------------------------------------------- */
 
-static void rounds(void **state)
+static void rounds_of(const struct rule *rule)
 {
-    const struct rule *rule = rules_find("ssgd");
     struct sums sums = {0};
     struct bed bed;
 
-    (void)state;
     set_up(&bed);
     for (uint32_t i = 0; i < 40; i++) {
         struct step_scalars scalars = scalars_of(rule, 0.01, 0);
@@ -267,6 +270,13 @@ static void rounds(void **state)
     ops->round(bed.device, rule, NULL, NULL, NULL, NULL, 0, N, 0, 0);
     assert_int_equal(ops->failure(bed.device, NULL), GAPLESS_INVALID);
     tear_down(&bed);
+}
+
+static void rounds(void **state)
+{
+    (void)state;
+    rounds_of(rules_find("ssgd"));
+    rounds_of(rules_find("ssgd-adamw"));
 }
 
 static void measures(void **state)

@@ -90,10 +90,12 @@ static void run(const char *transport, const char *rule, uint64_t range_elements
     struct gapless_worker_stats stats;
     struct gapless_error error = {0};
     uint64_t batch[WORKERS], random = 5;
-    bool round = strcmp(rule, "ssgd") == 0;
+    bool round = strncmp(rule, "ssgd", 4) == 0;
     struct gapless_master *m;
 
     config.rule = rule;
+    if (strstr(rule, "adam") != NULL)
+        config.weight_decay = 0; /* it has one of its own */
     config.range_elements = range_elements;
     m = workers_master(&config, transport);
     own.address = config.address;

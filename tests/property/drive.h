@@ -22,13 +22,16 @@ struct drive {
     struct blocks blocks;
     size_t k, n; /* elements, and padded */
     uint32_t workers, active;
-    number *theta, *all, *stat, *grad, *published;
+    number *theta, *all, *stat, *square, *grad, *published;
+    uint16_t *decays; /* of every other tensor, as drive_decays says */
     double *dots;
     number *own[DRIVE_WORKERS], *sent[DRIVE_WORKERS];
     number *slim[DRIVE_WORKERS]; /* velocity at the worker */
     number *x[DRIVE_WORKERS];    /* easgd: parameters of the worker's own */
     uint64_t steps[DRIVE_WORKERS], period;
     uint64_t version, read[DRIVE_WORKERS], samples;
+    struct step_history history;
+    uint64_t own_updates[DRIVE_WORKERS];
     double global_stat;
     unsigned want;
     struct sums sums; /* of the last update */
@@ -53,6 +56,13 @@ static inline number *drive_array(size_t n)
     return ret;
 }
 
+/* Weight decay applies to elements 0 to 39, 80 to 119, ...: so it ends inside chunks of
+ * 16, and on their edges. */
+static inline bool drive_decays(size_t element)
+{
+    return element / 40 % 2 == 0;
+}
+
 static inline void drive_context(const struct drive *d, uint32_t w, double rate,
                                  struct step_context *ret)
 {
@@ -62,11 +72,20 @@ static inline void drive_context(const struct drive *d, uint32_t w, double rate,
     ret->active = d->active;
     ret->samples = d->samples;
     ret->global_stat = d->global_stat;
+    ret->history = d->history;
+    ret->own_updates = d->own_updates[w];
 }
 
 static inline struct arrays drive_arrays(const struct drive *d, uint32_t w)
 {
-    struct arrays ret = {d->theta, d->own[w], d->all, d->stat, d->sent[w], d->grad};
+    struct arrays ret = {.theta = d->theta,
+                         .own = d->own[w],
+                         .all = d->all,
+                         .stat = d->stat,
+                         .sent = d->sent[w],
+                         .grad = d->grad,
+                         .square = d->square,
+                         .decays = d->decays};
     if (d->rule->flags & RULE_PUBLISHED)
         ret.sent = d->published; /* and sent[w] is what the worker copied */
     return ret;
@@ -84,7 +103,7 @@ static inline void drive_give(struct drive *d, uint32_t w, double rate)
     struct arrays at = drive_arrays(d, w);
     struct step_context context;
     struct step_scalars scalars;
-    drive_context(d, w, rate, &context);
+    drive_context(d, w, d->rule->flags & RULE_ADAM ? d->history.rate : rate, &context);
     rules_step_scalars(d->rule, &d->settings, &context, &scalars);
     d->compute->look_ahead(d->rule, &at, &scalars, d->n);
     drive_copy(d, w);
@@ -112,11 +131,18 @@ static inline void drive_open(struct drive *d, const struct compute *compute,
     d->settings.momentum = 0.9;
     d->settings.rate_max = 0.1;
     d->settings.elastic = 0.9 / workers;
+    d->settings.decay = 0.1;
     d->period = 3;
     settings_default(&d->settings);
     d->theta = drive_array(d->n);
     d->all = drive_array(d->n);
     d->stat = drive_array(d->n);
+    d->square = drive_array(d->n);
+    d->decays = calloc(d->n / 16, sizeof *d->decays);
+    if (!d->decays)
+        abort();
+    for (size_t j = 0; j < d->n; j++)
+        d->decays[j / 16] |= (uint16_t)(drive_decays(j) << j % 16);
     d->grad = drive_array(d->n);
     d->published = drive_array(d->n);
     d->dots = calloc(d->n + 1, sizeof *d->dots);
@@ -133,6 +159,8 @@ static inline void drive_close(struct drive *d)
     free(d->theta);
     free(d->all);
     free(d->stat);
+    free(d->square);
+    free(d->decays);
     free(d->grad);
     free(d->published);
     free(d->dots);
@@ -186,6 +214,8 @@ static inline void drive_push(struct drive *d, uint32_t w, const double *gradien
     d->samples++;
     d->version++;
     d->read[w] = d->version;
+    d->history = rules_step_done(&d->settings, &context);
+    d->own_updates[w] += d->own_updates[w] != RULES_UPDATES_JOINED;
     drive_copy(d, w);
     if (d->rule->flags & RULE_WORKER_ELASTIC)
         d->compute->approach(d->x[w], d->sent[w], scalars.elastic, d->n);
@@ -195,7 +225,11 @@ static inline void drive_push(struct drive *d, uint32_t w, const double *gradien
 static inline void drive_round(struct drive *d, const number *const *gradient,
                                double rate)
 {
-    struct arrays at = {.theta = d->theta, .all = d->all, .stat = d->stat};
+    struct arrays at = {.theta = d->theta,
+                        .all = d->all,
+                        .stat = d->stat,
+                        .square = d->square,
+                        .decays = d->decays};
     struct step_context context;
     struct step_scalars scalars;
     drive_context(d, 0, rate, &context);
@@ -203,16 +237,9 @@ static inline void drive_round(struct drive *d, const number *const *gradient,
     d->compute->round(d->rule, &at, &scalars, gradient, d->sent, d->workers, d->n,
                       d->want, &d->sums);
     d->version++;
+    d->history = rules_step_done(&d->settings, &context);
     for (uint32_t w = 0; w < d->workers; w++)
         d->read[w] = d->version;
-}
-
-static inline void drive_forget(struct drive *d, uint32_t w)
-{
-    struct arrays at = drive_arrays(d, w);
-    d->compute->forget(d->rule, &at, d->n);
-    memset(d->slim[w], 0, d->n * sizeof(number));
-    d->active--;
 }
 
 /* As the master does when the rate changes. */
@@ -220,6 +247,34 @@ static inline void drive_resum(struct drive *d)
 {
     if (d->rule->flags & RULE_SUM)
         d->compute->resum(d->all, (const number *const *)d->own, d->workers, d->n);
+}
+
+static inline void drive_forget(struct drive *d, uint32_t w)
+{
+    struct arrays at = drive_arrays(d, w);
+    d->compute->forget(d->rule, &at, d->n);
+    memset(d->slim[w], 0, d->n * sizeof(number));
+    d->own_updates[w] = 0;
+    d->active--;
+    if (d->rule->flags & RULE_ADAM)
+        drive_resum(d);
+}
+
+/* Worker w is there again: under Adam with the mean of the others' velocities. */
+static inline void drive_join(struct drive *d, uint32_t w)
+{
+    const number *sum[] = {d->all, d->own[w]};
+    uint32_t others = 0;
+
+    d->active++;
+    for (uint32_t i = 0; i < d->workers; i++)
+        others += i != w && d->own_updates[i] > 0;
+    if (!(d->rule->flags & RULE_ADAM) || !(d->rule->flags & RULE_SUM) || others == 0)
+        return;
+    d->compute->resum(d->own[w], sum, 1, d->n);
+    d->compute->scale(d->own[w], (number)(1.0 / others), d->n);
+    d->compute->resum(d->all, sum, 2, d->n);
+    d->own_updates[w] = RULES_UPDATES_JOINED;
 }
 
 #endif

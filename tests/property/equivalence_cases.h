@@ -234,7 +234,9 @@ static void switched_off_is_the_base_rule_to_the_bit(void **state) /* E10 */
                {"dana-ga-global", "dana-zero"},
                {"dana-ga", "dana-zero"},
                {"shared-lga", "dana-shared"},
-               {"shared-lga-dot", "dana-shared"}};
+               {"shared-lga-dot", "dana-shared"},
+               {"lga-adamw", "adamw"},
+               {"dana-lga-adamw", "dana-adamw"}};
     (void)state;
     for (size_t i = 0; i < sizeof off / sizeof *off; i++)
         for (int own = 0; own < 2; own++) {

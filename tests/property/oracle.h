@@ -31,6 +31,15 @@ struct oracle {
     double x[ORACLE_WORKERS][ORACLE_ELEMENTS];    /* at the worker: where it is */
     double global_s, gap_sq;
     long version, read[ORACLE_WORKERS], samples;
+    /* Adam: the settings, the mean of squares, the gradient as it came; and how far its
+     * means have got (oracle_adam_begin) */
+    double beta2, epsilon, decay;
+    bool decays[ORACLE_ELEMENTS]; /* the element has weight decay */
+    double square[ORACLE_ELEMENTS], raw[ORACLE_ELEMENTS];
+    double last; /* the rate of the last update */
+    double updates, own_updates[ORACLE_WORKERS];
+    double seen_square, seen_mean, fade;                           /* c, e, p */
+    double keep_own, keep_square, add_square, keep_mean, add_mean; /* of this update */
 };
 
 /* What is done to the gradient. */
@@ -52,6 +61,8 @@ struct oracle_momentum {
     double (*given)(const struct oracle *o, int w, int j, double rate);
     /* How much of the look-ahead in it is the worker's own. NULL: 0. */
     double (*ahead)(const struct oracle *o, int w, int j, double rate);
+    /* Before the elements of an update. NULL: nothing to do. */
+    void (*begin)(struct oracle *o, int w, double rate);
 };
 
 /* ---- momenta ---- */
@@ -143,17 +154,149 @@ static double oracle_slim(struct oracle *o, int w, int j, double g)
     return o->gamma * o->slim[w][j] + g;
 }
 
+/* ---- Adam's momenta ---- */
+
+/* Weights of a mean of the last values, as if it had begun with the first of them: `old`
+ * for what it was and `add` for the next, when it has seen the weight *seen so far. */
+static void oracle_weights(double beta, double *seen, double *keep, double *add)
+{
+    double now = beta * *seen + (1.0 - beta);
+    *keep = beta * *seen / now;
+    *add = (1.0 - beta) / now;
+    *seen = now;
+}
+
+/* Adam's m is sum_(i<k) beta1^i g / sum_(i<k) beta1^i: the weight of what it was. */
+static double oracle_first_mean(const struct oracle *o, double before)
+{
+    double beta1 = o->gamma, faded = pow(beta1, before);
+    return beta1 * (1.0 - faded) / (1.0 - beta1 * faded);
+}
+
+static void oracle_adam_begin(struct oracle *o, int w, double rate)
+{
+    (void)w;
+    o->keep_own = oracle_first_mean(o, o->updates++);
+    oracle_weights(o->beta2, &o->seen_square, &o->keep_square, &o->add_square);
+    o->last = rate;
+}
+
+/* beta2 is given per round of the workers. */
+static void oracle_adam_dana_begin(struct oracle *o, int w, double rate)
+{
+    o->keep_own = oracle_first_mean(o, o->own_updates[w]++);
+    oracle_weights(pow(o->beta2, 1.0 / o->active), &o->seen_square, &o->keep_square,
+                   &o->add_square);
+    o->last = rate;
+}
+
+static void oracle_adam_shared_begin(struct oracle *o, int w, double rate)
+{
+    double one_in_n = 1.0 - (1.0 - o->gamma) / o->active;
+    (void)w;
+    if (o->updates++ < 1.0)
+        o->fade = 1.0;
+    o->keep_own = o->gamma * (1.0 - o->fade) / (1.0 - o->gamma * o->fade);
+    o->fade *= pow(o->gamma, 1.0 / o->active);
+    oracle_weights(one_in_n, &o->seen_mean, &o->keep_mean, &o->add_mean);
+    if (o->active == 1)
+        o->keep_mean = o->keep_own, o->add_mean = 1.0 - o->keep_own;
+    oracle_weights(pow(o->beta2, 1.0 / o->active), &o->seen_square, &o->keep_square,
+                   &o->add_square);
+    o->last = rate;
+}
+
+static double oracle_adam_inverse(const struct oracle *o, int j)
+{
+    return 1.0 / (sqrt(o->square[j]) + o->epsilon);
+}
+
+/* What is multiplied by the rate: `m` over the root of the squares, and the decay. */
+static double oracle_adam_direction(struct oracle *o, int j, double m)
+{
+    o->square[j] =
+        o->keep_square * o->square[j] + o->add_square * o->raw[j] * o->raw[j];
+    return m * oracle_adam_inverse(o, j) +
+           (o->decays[j] ? o->decay * o->theta[j] : 0.0);
+}
+
+static double oracle_adam(struct oracle *o, int w, int j, double g)
+{
+    (void)w;
+    o->v[j] = o->keep_own * o->v[j] + (1.0 - o->keep_own) * g;
+    return oracle_adam_direction(o, j, o->v[j]);
+}
+
+static double oracle_adam_dana(struct oracle *o, int w, int j, double g)
+{
+    o->own[w][j] = o->keep_own * o->own[w][j] + (1.0 - o->keep_own) * g;
+    return oracle_adam_direction(o, j, o->own[w][j]);
+}
+
+static double oracle_adam_shared(struct oracle *o, int w, int j, double g)
+{
+    double m = o->keep_own * o->v[j] + (1.0 - o->keep_own) * g;
+    (void)w;
+    o->v[j] = o->keep_mean * o->v[j] + o->add_mean * g;
+    return oracle_adam_direction(o, j, m);
+}
+
+/* All look-aheads have the rate of the last update. */
+static double oracle_adam_dana_given(const struct oracle *o, int w, int j, double rate)
+{
+    (void)w, (void)rate;
+    return o->theta[j] -
+           o->last * o->gamma * oracle_sum(o, j) * oracle_adam_inverse(o, j);
+}
+
+static double oracle_adam_dana_ahead(const struct oracle *o, int w, int j, double rate)
+{
+    (void)rate;
+    return o->last * o->gamma * o->own[w][j] * oracle_adam_inverse(o, j);
+}
+
+static double oracle_adam_shared_ahead(const struct oracle *o, int w, int j,
+                                       double rate)
+{
+    (void)w, (void)rate;
+    return o->last * o->gamma * o->v[j] * oracle_adam_inverse(o, j);
+}
+
+static double oracle_adam_shared_given(const struct oracle *o, int w, int j,
+                                       double rate)
+{
+    return o->theta[j] - o->active * oracle_adam_shared_ahead(o, w, j, rate);
+}
+
+/* The next T updates of the others carry on along m: beta1 + ... + beta1^T steps. */
+static double oracle_adam_horizon_given(const struct oracle *o, int w, int j,
+                                        double rate)
+{
+    double horizon = o->horizon < 0 ? 0.0 : o->horizon > 0 ? o->horizon : o->active - 1;
+    double steps = 0.0;
+    (void)w, (void)rate;
+    for (int t = 1; t <= (int)horizon; t++)
+        steps += pow(o->gamma, t);
+    return o->theta[j] - o->last * steps * o->v[j] * oracle_adam_inverse(o, j);
+}
+
 static const struct oracle_momentum oracle_momenta[] = {
-    {"plain", oracle_as_it_is, oracle_theta, NULL},
-    {"heavy_ball", oracle_one, oracle_theta, NULL},
-    {"nag", oracle_one, oracle_one_given, oracle_one_ahead},
-    {"lwp", oracle_one, oracle_lwp_given, oracle_lwp_ahead},
-    {"multi", oracle_own, oracle_theta, NULL},
-    {"dana", oracle_own, oracle_dana_given, oracle_own_ahead},
-    {"shared", oracle_shared, oracle_one_given, oracle_shared_ahead},
-    {"slim", oracle_slim, oracle_theta, NULL},
-    {"elastic", oracle_as_it_is, oracle_theta, NULL}, /* see oracle_elastic */
-    {"elastic_nesterov", oracle_as_it_is, oracle_theta, NULL},
+    {"plain", oracle_as_it_is, oracle_theta, NULL, NULL},
+    {"heavy_ball", oracle_one, oracle_theta, NULL, NULL},
+    {"nag", oracle_one, oracle_one_given, oracle_one_ahead, NULL},
+    {"lwp", oracle_one, oracle_lwp_given, oracle_lwp_ahead, NULL},
+    {"multi", oracle_own, oracle_theta, NULL, NULL},
+    {"dana", oracle_own, oracle_dana_given, oracle_own_ahead, NULL},
+    {"shared", oracle_shared, oracle_one_given, oracle_shared_ahead, NULL},
+    {"slim", oracle_slim, oracle_theta, NULL, NULL},
+    {"elastic", oracle_as_it_is, oracle_theta, NULL, NULL}, /* see oracle_elastic */
+    {"elastic_nesterov", oracle_as_it_is, oracle_theta, NULL, NULL},
+    {"adam", oracle_adam, oracle_theta, NULL, oracle_adam_begin},
+    {"adam_horizon", oracle_adam, oracle_adam_horizon_given, NULL, oracle_adam_begin},
+    {"adam_dana", oracle_adam_dana, oracle_adam_dana_given, oracle_adam_dana_ahead,
+     oracle_adam_dana_begin},
+    {"adam_shared", oracle_adam_shared, oracle_adam_shared_given,
+     oracle_adam_shared_ahead, oracle_adam_shared_begin},
 };
 
 /* ---- corrections ---- */
@@ -298,6 +441,36 @@ static void oracle_elastic(struct oracle *o, int w, const double *gradient, doub
         o->read[w] = o->version;
 }
 
+static bool oracle_is_adam(const struct oracle *o)
+{
+    return strncmp(o->momentum->name, "adam", 4) == 0;
+}
+
+/* Worker w is gone, and all that was its own. */
+static inline void oracle_leave(struct oracle *o, int w)
+{
+    o->active--;
+    o->own_updates[w] = 0.0;
+    memset(o->own[w], 0, sizeof o->own[w]);
+    memset(o->slim[w], 0, sizeof o->slim[w]);
+}
+
+/* Worker w comes; under Adam as one that has done for long what the others do on
+ * average. */
+static inline void oracle_join(struct oracle *o, int w)
+{
+    int others = 0;
+
+    o->active++;
+    for (int i = 0; i < o->workers; i++)
+        others += o->own_updates[i] > 0.0;
+    if (!oracle_is_adam(o) || others == 0)
+        return;
+    for (int j = 0; j < o->k; j++)
+        o->own[w][j] = oracle_sum(o, j) / others;
+    o->own_updates[w] = 1e9;
+}
+
 /* One gradient of worker w, computed at x[w]. */
 static void oracle_push(struct oracle *o, int w, const double *gradient, double rate)
 {
@@ -307,11 +480,14 @@ static void oracle_push(struct oracle *o, int w, const double *gradient, double 
     }
     double g[ORACLE_ELEMENTS], squares = 0.0;
     memcpy(g, gradient, sizeof(double) * (size_t)o->k);
+    memcpy(o->raw, gradient, sizeof(double) * (size_t)o->k);
     o->gap_sq = 0.0;
     for (int j = 0; j < o->k; j++)
         o->gap_sq += pow(o->theta[j] - o->sent[w][j], 2);
     if (o->correction->correct)
         o->correction->correct(o, w, g, rate);
+    if (o->momentum->begin)
+        o->momentum->begin(o, w, rate);
     for (int j = 0; j < o->k; j++) {
         double step = o->momentum->step(o, w, j, g[j]);
         o->theta[j] -= rate * step;
@@ -326,13 +502,16 @@ static void oracle_push(struct oracle *o, int w, const double *gradient, double 
 }
 
 /* Synchronous: one gradient of everybody, as one update. */
-static void oracle_round(struct oracle *o, double (*gradient)[ORACLE_ELEMENTS],
+static inline void oracle_round(struct oracle *o, double (*gradient)[ORACLE_ELEMENTS],
                          double rate)
 {
+    if (o->momentum->begin)
+        o->momentum->begin(o, 0, rate);
     for (int j = 0; j < o->k; j++) {
         double mean = 0.0;
         for (int w = 0; w < o->workers; w++)
             mean += gradient[w][j] / o->workers;
+        o->raw[j] = mean;
         o->theta[j] -= rate * o->momentum->step(o, 0, j, mean);
     }
     o->version++;

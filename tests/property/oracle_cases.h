@@ -55,6 +55,9 @@ static void pair_open(struct pair *p, const struct compute *compute, const char 
     o.gamma = 0.9, o.rate_max = 0.1, o.rho = 0.999, o.lambda = 0.04,
     o.lambda_zero = 2.0;
     o.m = 0.95, o.kappa = 10.0;
+    o.beta2 = 0.95, o.epsilon = 1e-8, o.decay = 0.1;
+    for (int j = 0; j < ELEMENTS; j++)
+        o.decays[j] = drive_decays((size_t)j);
     o.elastic = p->d.settings.elastic, o.period = (long)p->d.period;
     o.own_lookahead = own_lookahead;
     p->o = o;
@@ -95,6 +98,7 @@ static void pair_compare(struct pair *p, uint32_t w)
     near(rule, "params", drive_params(d, w), p->o.x[w], d->k, d->n);
     near(rule, "own", d->own[w], p->o.own[w], d->k, d->n);
     near(rule, "stat", d->stat, p->o.s, d->k, d->n);
+    near(rule, "square", d->square, p->o.square, d->k, d->n);
     if (d->rule->flags & RULE_SUM) {
         double sum[ORACLE_ELEMENTS];
         for (int j = 0; j < p->o.k; j++)
@@ -124,7 +128,8 @@ static double rate_at(int step)
     return step < 40 ? 0.01 : step < 150 ? 0.03 : 0.005;
 }
 
-/* Worker 1 leaves, and is back later with a look-ahead and no velocity. */
+/* Worker 1 leaves, and is back later with a look-ahead and no velocity; under Adam with
+ * the mean of the others'. */
 static void come_and_go(struct pair *p, int step)
 {
     if (p->d.workers < 2 || (step != 200 && step != 240))
@@ -132,12 +137,10 @@ static void come_and_go(struct pair *p, int step)
     p->here[1] = step == 240;
     if (step == 200) {
         drive_forget(&p->d, 1);
-        p->o.active--;
-        memset(p->o.own[1], 0, sizeof p->o.own[1]);
-        memset(p->o.slim[1], 0, sizeof p->o.slim[1]);
+        oracle_leave(&p->o, 1);
     } else {
-        p->d.active++;
-        p->o.active++;
+        drive_join(&p->d, 1);
+        oracle_join(&p->o, 1);
         drive_give(&p->d, 1, rate_at(step));
         oracle_give(&p->o, 1, rate_at(step));
     }

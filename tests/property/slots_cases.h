@@ -20,15 +20,15 @@
 #include <cmocka.h>
 
 enum {
-    SLOTS = 6,
+    SLOTS = 7,
     EVERY_SLOT = (1 << SLOTS) - 1,
     ELEMENTS = 5008,
     WORKERS = 3,
     VARIANTS = 4
 };
 
-static const char *const slot_names[SLOTS] = {"theta", "own",  "all",
-                                              "stat",  "sent", "grad"};
+static const char *const slot_names[SLOTS] = {"theta", "own",  "all",   "stat",
+                                              "sent",  "grad", "square"};
 
 /* Ends inside chunks of 16, on their edges, an empty block. */
 static const uint32_t ends[] = {1, 2, 17, 40, 40, 64, 1031, 2049, ELEMENTS - 5};
@@ -70,7 +70,8 @@ static const struct row {
 
 static real *slot_of(struct element *e, int slot)
 {
-    real *const at[SLOTS] = {&e->theta, &e->own, &e->all, &e->stat, &e->sent, &e->grad};
+    real *const at[SLOTS] = {&e->theta, &e->own,  &e->all,   &e->stat,
+                             &e->sent,  &e->grad, &e->square};
     return at[slot];
 }
 
@@ -94,6 +95,8 @@ static struct element any_element(void)
     ret.ahead = any_real();
     ret.gate = any_real();
     ret.step = any_real();
+    ret.raw = any_real();
+    ret.decay = any_real();
     return ret;
 }
 
@@ -102,13 +105,18 @@ static void scalars_of(const struct rule *rule, int variant, double kappa,
                        struct step_scalars *ret)
 {
     struct settings settings = {
-        .momentum = 0.9, .rate_max = 0.1, .kappa = kappa, .elastic = 0.3};
+        .momentum = 0.9, .rate_max = 0.1, .kappa = kappa, .elastic = 0.3, .decay = 0.1};
     struct step_context context = {.rate = 0.05, .lag = 7, .active = 8, .samples = 30};
+    const struct step_history history = {0.04, 30, 0.8, 0.3, 0.5, 0.4};
 
     settings.gap_ref = variant & 1 ? GAP_REF_OWN_LOOKAHEAD : GAP_REF_SENT;
     context.global_gap = 0.3;
     context.global_stat = 0.2;
+    context.history = history;
+    context.own_updates = 4;
     if (variant & 2) {
+        context.history = (struct step_history){0};
+        context.own_updates = 0;
         context.lag = context.samples = 0;
         context.active = 1;
     }
@@ -212,12 +220,19 @@ struct state {
     _Alignas(64) number array[SLOTS][ELEMENTS];
     _Alignas(64) number grad[WORKERS][ELEMENTS];
     _Alignas(64) number sent[WORKERS][ELEMENTS];
+    uint16_t decays[ELEMENTS / 16];
 };
 
 static struct arrays arrays_of(struct state *s)
 {
-    return (struct arrays){s->array[0], s->array[1], s->array[2],
-                           s->array[3], s->array[4], s->array[5]};
+    return (struct arrays){.theta = s->array[0],
+                           .own = s->array[1],
+                           .all = s->array[2],
+                           .stat = s->array[3],
+                           .sent = s->array[4],
+                           .grad = s->array[5],
+                           .square = s->array[6],
+                           .decays = s->decays};
 }
 
 static void fill(struct state *s)
@@ -231,6 +246,8 @@ static void fill(struct state *s)
             s->grad[w][j] = (number)(drive_draw() - 0.5);
             s->sent[w][j] = (number)drive_draw();
         }
+        if (drive_decays(j))
+            s->decays[j / 16] |= (uint16_t)(1u << j % 16);
     }
 }
 
@@ -238,12 +255,17 @@ static void fill(struct state *s)
 static void update_elements(const struct row *row, const struct arrays *at,
                             const struct step_scalars *k)
 {
+    _Alignas(64) number decay[WIDTH];
+
     for (size_t i = 0; i < ELEMENTS; i += WIDTH) {
         struct element e = element_load(at, i, EVERY_SLOT);
 
         if (row->own_gap && k->gap_ref)
             row->ahead(&e, k);
         e.gate = real_zero() + 1;
+        for (size_t j = 0; j < WIDTH; j++)
+            decay[j] = drive_decays(i + j) ? k->decay : 0;
+        e.decay = lanes_load(decay);
         row->correct(&e, k);
         row->move(&e, k);
         row->after(&e, k);

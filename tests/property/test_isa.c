@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 enum {
-    SLOTS = 6,
+    SLOTS = 7,
     N_MAX = 5008,
     WORKERS = 3
 };
@@ -29,16 +29,24 @@ struct state {
     struct sums sums;
     double returned;
     double dots[32];
+    uint16_t decays[N_MAX / 16];
 };
 
 static struct arrays arrays_of(struct state *s)
 {
-    struct arrays ret = {s->array[0], s->array[1], s->array[2],
-                         s->array[3], s->array[4], s->array[5]};
+    struct arrays ret = {.theta = s->array[0],
+                         .own = s->array[1],
+                         .all = s->array[2],
+                         .stat = s->array[3],
+                         .sent = s->array[4],
+                         .grad = s->array[5],
+                         .square = s->array[6],
+                         .decays = s->decays};
     return ret;
 }
 
-/* Numbers of many sizes; `stat` is a mean of squares; the last elements are padding. */
+/* Numbers of many sizes; `stat` and `square` are means of squares; the last elements are
+ * padding; weight decay is for all of a chunk, for none, or for some. */
 static void fill(struct state *s, size_t n, uint64_t seed)
 {
     memset(s, 0, sizeof *s);
@@ -47,10 +55,14 @@ static void fill(struct state *s, size_t n, uint64_t seed)
         for (size_t j = 0; j + 5 < n; j++) {
             double x = (drive_draw() - 0.5) * exp2(drive_draw() * 12.0 - 8.0);
             if (a < SLOTS)
-                s->array[a][j] = (number)(a == 3 ? x * x : x);
+                s->array[a][j] = (number)(a == 3 || a == 6 ? x * x : x);
             else
                 s->extra[a - SLOTS][j] = (number)x;
         }
+    for (size_t c = 0; c < n / 16; c++)
+        s->decays[c] = (uint16_t)(c % 3 == 0   ? 0xffff
+                                  : c % 3 == 1 ? 0
+                                               : drive_draw() * 0x10000);
 }
 
 static struct blocks blocks_of(uint32_t *ends, size_t n)
@@ -66,13 +78,16 @@ static struct blocks blocks_of(uint32_t *ends, size_t n)
 static void scalars_of(const struct rule *rule, int variant, struct step_scalars *ret)
 {
     struct settings settings = {
-        .momentum = 0.9, .rate_max = 0.1, .kappa = 0.02, .elastic = 0.3};
+        .momentum = 0.9, .rate_max = 0.1, .kappa = 0.02, .elastic = 0.3, .decay = 0.1};
     struct step_context context = {.rate = 0.05, .lag = 7, .active = 8, .samples = 30};
+    context.history = (struct step_history){0.04, 30, 0.8, 0.3, 0.5, 0.4};
+    context.own_updates = 4;
     settings.gap_ref = variant & 1 ? GAP_REF_OWN_LOOKAHEAD : GAP_REF_SENT;
     context.global_gap = 0.3;
     context.global_stat = 0.2;
     if (variant & 2) { /* the first update of a lone worker */
-        context.lag = context.samples = 0;
+        context.lag = context.samples = context.own_updates = 0;
+        context.history = (struct step_history){0};
         context.active = 1;
     }
     settings_default(&settings);

@@ -23,7 +23,7 @@
 #define COUNT 507
 #define TOTAL 240
 
-static const struct gapless_tensor tensors[] = {{"w", 1, {480}},
+static const struct gapless_tensor tensors[] = {{"w", 2, {24, 20}},
                                                 {"b", 1, {COUNT - 480}}};
 static const uint32_t block_ends[] = {480, COUNT};
 static const struct gapless_schedule schedule = {.rate = 0.02,
@@ -165,7 +165,11 @@ static void oracle_run(const char *rule, bool own_lookahead, bool round)
     oracle.ends = block_ends;
     oracle.gamma = 0.9, oracle.rate_max = 0.02, oracle.rho = 0.999,
     oracle.lambda = 0.04;
-    oracle.lambda_zero = 2, oracle.m = 0.95, oracle.kappa = 10;
+    oracle.lambda_zero = 2, oracle.m = 0.95;
+    oracle.kappa = oracle_is_adam(&oracle) ? 10 : 5; /* auto, with one matrix */
+    oracle.beta2 = 0.95, oracle.epsilon = 1e-8, oracle.decay = 0.1;
+    for (int i = 0; i < 480; i++)
+        oracle.decays[i] = true; /* the matrix, and not the bias */
     oracle.elastic = 0.9 / WORKERS, oracle.period = 4;
     oracle.own_lookahead = own_lookahead;
     order_begin(&order, round);
@@ -215,7 +219,7 @@ static void compare(const char *rule, bool own_lookahead, uint64_t range_element
         .clip_norm = clip_norm,
         .weight_decay = weight_decay,
     };
-    bool round = strcmp(rule, "ssgd") == 0;
+    bool round = strncmp(rule, "ssgd", 4) == 0;
     struct gapless_error error = {0};
     struct gapless_stats stats;
     struct gapless_master *m;

@@ -126,13 +126,13 @@ static void run(const char *transport, const struct sim_link *link, const char *
         .range_elements = range_elements,
         .gap_every = 1,
         .clip_norm = 30,
-        .weight_decay = 0.01,
+        .weight_decay = rules_find(rule)->flags & RULE_ADAM ? 0 : 0.01,
     };
     struct gapless_master *m = master_of(&config, transport, link);
     struct gapless_worker *w[WORKERS];
     uint64_t batch[WORKERS], random = 5;
     struct gapless_worker_stats stats;
-    bool round = strcmp(rule, "ssgd") == 0;
+    bool round = strncmp(rule, "ssgd", 4) == 0;
 
     for (int i = 0; i < WORKERS; i++)
         w[i] = worker_of(&config, by_range);

@@ -15,13 +15,14 @@ static void recipe_damped(struct oracle *o, int w, double *g, double rate)
 
 static double recipe_size(const struct oracle *o, int j)
 {
-    return 1.0 + sqrt(o->s[j]);
+    return 1.0 + sqrt(o->s[j] + o->square[j]);
 }
 
 static double recipe_every_slot(struct oracle *o, int w, int j, double g)
 {
     o->own[w][j] = o->gamma * o->own[w][j] + g;
     o->s[j] = o->m * o->s[j] + (1.0 - o->m) * g * g;
+    o->square[j] = o->m * o->square[j] + (1.0 - o->m) * pow(o->own[w][j], 2);
     return o->own[w][j] / recipe_size(o, j) + (o->theta[j] - o->sent[w][j]) / 8.0;
 }
 

@@ -90,9 +90,9 @@ add_reference() {
     insert "$reference" "static const struct oracle_momentum oracle_momenta" '#include "tests/recipe/reference.h"'
     append_row "$reference" "oracle_corrections[]" '{"damped", recipe_damped, NULL}'
     append_row "$reference" "oracle_momenta[]" \
-        '{"every_slot", recipe_every_slot, recipe_every_slot_given, recipe_every_slot_ahead}'
+        '{"every_slot", recipe_every_slot, recipe_every_slot_given, recipe_every_slot_ahead, NULL}'
     append_row "$reference" "oracle_momenta[]" \
-        '{"mean_square", recipe_mean_square, recipe_mean_square_given, recipe_mean_square_ahead}'
+        '{"mean_square", recipe_mean_square, recipe_mean_square_given, recipe_mean_square_ahead, NULL}'
 }
 
 # ---- build and test ----

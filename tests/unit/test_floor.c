@@ -51,6 +51,14 @@ static const struct {
     /* with a gate that is measured from theta_i */
     {"dana-lga", 5, 4},
     {"shared-lga", 4, 3},
+    /* AdamW: theta, m, v; its look-aheads are made of the same */
+    {"adamw", 4, 4},
+    {"la-adamw", 4, 4},
+    {"ssgd-adamw", 4, 4},
+    {"lga-adamw", 5, 4},
+    {"shared-lga-adamw", 5, 4},
+    {"dana-adamw", 5, 5},
+    {"dana-lga-adamw", 6, 5},
 };
 
 /* A rule without a floor is shown without one. */

@@ -199,11 +199,38 @@ static void test_hash_tells_models_apart(void **state)
     assert_true(ha != hb && hb != hc && ha != hc);
 }
 
+/* A bit for each element of a tensor of two dimensions or more, whatever its place. */
+static void test_where_weight_decay_applies(void **state)
+{
+    const struct gapless_tensor t[] = {{"w", 2, {3, 7}},       {"b", 1, {5}},
+                                       {"k", 4, {2, 2, 1, 1}}, {"one", 2, {1, 1}},
+                                       {"c", 1, {40}},         {"v", 3, {2, 3, 4}}};
+    const uint32_t sizes[] = {21, 5, 4, 1, 40, 24};
+    const struct gapless_model model = {t, 6};
+    uint16_t bits[6];
+    uint32_t at = 0;
+    struct layout l;
+
+    (void)state;
+    assert_int_equal(layout_init(&l, &model, 0, 0, NULL), GAPLESS_OK);
+    assert_int_equal(l.padded, 96);
+    assert_int_equal(layout_matrices(&l), 4);
+    memset(bits, 0xa5, sizeof bits);
+    layout_decays(&l, bits);
+    for (uint32_t i = 0; i < 6; i++)
+        for (uint32_t end = at + sizes[i]; at < end; at++)
+            assert_int_equal(bits[at / 16] >> at % 16 & 1, t[i].dims > 1);
+    for (; at < 96; at++)
+        assert_int_equal(bits[at / 16] >> at % 16 & 1, 0);
+    layout_free(&l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_flagship_is_one_range),
         cmocka_unit_test(test_bad_models),
+        cmocka_unit_test(test_where_weight_decay_applies),
         cmocka_unit_test(test_random_models),
         cmocka_unit_test(test_size_of_blocks),
         cmocka_unit_test(test_a_block_that_fits_no_range),

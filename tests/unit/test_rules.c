@@ -42,7 +42,7 @@ static void every_rule_reads_and_writes_what_it_must(void **state)
     (void)state;
     for (int i = 0; i < rules_count; i++) {
         const struct rule *r = &rules[i];
-        unsigned state_slots = SLOT_OWN | SLOT_ALL | SLOT_STAT;
+        unsigned state_slots = SLOT_OWN | SLOT_ALL | SLOT_STAT | SLOT_SQUARE;
         assert_int_equal(r->reads & state_slots, r->writes & state_slots);
         assert_int_equal(r->measure_reads != 0,
                          (r->flags & (RULE_BLOCK | RULE_GLOBAL)) != 0);
@@ -55,6 +55,9 @@ static void every_rule_reads_and_writes_what_it_must(void **state)
                      RULE_WORKER_ELASTIC | RULE_WORKER_NESTEROV);
     assert_int_equal(rules_find("dana-lga")->flags, RULE_BLOCK | RULE_SUM);
     assert_int_equal(rules_find("ga-global")->flags, RULE_GLOBAL);
+    assert_int_equal(rules_find("dana-lga-adamw")->flags,
+                     RULE_BLOCK | RULE_SUM | RULE_ADAM);
+    assert_int_equal(rules_find("ssgd-adamw")->flags, RULE_ROUND | RULE_ADAM);
 }
 
 /* What users see of a rule follows from its row. */
@@ -93,13 +96,35 @@ static void traffic_is_that_of_one_pass(void **state)
     static const struct {
         const char *name;
         unsigned vectors;
-    } rows[] = {
-        {"asgd", 4},           {"sa-plain", 4},   {"dana-slim", 4}, {"dc-plain", 5},
-        {"nag-asgd", 6},       {"sa", 6},         {"lwp", 6},       {"multi-asgd", 6},
-        {"dc-asgd", 7},        {"ga-plain", 7},   {"dc-asgd-a", 9}, {"ga", 9},
-        {"dana-zero", 8},      {"dana-dc", 9},    {"dana-ga", 11},  {"dana-dc-a", 11},
-        {"easgd", 4},          {"eamsgd", 4},     {"dana-lga", 9},  {"shared-lga", 7},
-        {"shared-lga-dot", 6}, {"dana-shared", 6}};
+    } rows[] = {{"asgd", 4},
+                {"sa-plain", 4},
+                {"dana-slim", 4},
+                {"dc-plain", 5},
+                {"nag-asgd", 6},
+                {"sa", 6},
+                {"lwp", 6},
+                {"multi-asgd", 6},
+                {"dc-asgd", 7},
+                {"ga-plain", 7},
+                {"dc-asgd-a", 9},
+                {"ga", 9},
+                {"dana-zero", 8},
+                {"dana-dc", 9},
+                {"dana-ga", 11},
+                {"dana-dc-a", 11},
+                {"easgd", 4},
+                {"eamsgd", 4},
+                {"dana-lga", 9},
+                {"shared-lga", 7},
+                {"shared-lga-dot", 6},
+                {"dana-shared", 6},
+                {"adamw", 8},
+                {"la-adamw", 8},
+                {"ssgd-adamw", 8},
+                {"lga-adamw", 9},
+                {"dana-adamw", 10},
+                {"dana-lga-adamw", 11},
+                {"shared-lga-adamw", 9}};
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         assert_int_equal(rules_bytes(rules_find(rows[i].name)), 4 * rows[i].vectors);
@@ -115,6 +140,8 @@ static void zero_means_the_default(void **state)
     same(s.lambda_zero, 2.0);
     same(s.mean_square, 0.95);
     same(s.kappa, 10.0);
+    same(s.beta2, 0.95);
+    same(s.epsilon, 1e-8);
     same(s.horizon, -1.0);
     assert_true(s.momentum >= 0.0 && s.momentum <= 0.0); /* taken as it is */
     assert_int_equal(s.gap_ref, GAP_REF_SENT);
@@ -180,6 +207,68 @@ static void edges_of_the_scalars(void **state)
     same(k.share, 0.9f);
 }
 
+static void near(double x, double y)
+{
+    assert_true(fabs(x - y) < 1e-7); /* rounded to float */
+}
+
+/* By Newton from above: never below the root, and as near as doubles are. */
+static void roots_are_roots(void **state)
+{
+    static const double betas[] = {0.5, 0.9, 0.95, 0.999, 1e-6};
+    (void)state;
+    for (size_t i = 0; i < sizeof betas / sizeof *betas; i++)
+        for (uint32_t n = 1; n <= 4096; n = n * 3 / 2 + 1)
+            assert_true(fabs(rules_root(betas[i], n) - pow(betas[i], 1.0 / n)) < 1e-15);
+    same(rules_root(0.95, 1), 0.95);
+    same(rules_root(0.0, 7), 0.0);
+}
+
+/* Means that are corrected for their beginning as they go: of the first value it is that
+ * value; and after many the weights are those of the mean itself. */
+static void adam_scalars_are_those_of_the_formulas(void **state)
+{
+    struct settings s = {.momentum = 0.9, .decay = 0.1};
+    struct step_context m = {.rate = 0.1, .lag = 3, .active = 4};
+    const struct rule *rule = rules_find("dana-lga-adamw");
+    double root = pow(0.95, 0.25), seen = 0.0, faded = 1.0;
+    struct step_scalars k;
+
+    (void)state;
+    settings_default(&s);
+    rules_step_scalars(rule, &s, &m, &k);
+    same(k.square_keep, 0.0);
+    same(k.round_add, 1.0);
+    same(k.own_keep, 0.0);
+    same(k.share_add, 1.0);
+    same(k.last_momentum, 0.0);
+    same(k.decay, 0.1f);
+    same(k.epsilon, 1e-8f);
+    same(k.rate_round, (float)(0.1 * 0.9 * 4));
+    same(k.rate_reach, (float)(0.1 * (0.9 + 0.81 + 0.729))); /* T = N - 1 */
+    for (int i = 0; i < 5; i++) {
+        m.history = rules_step_done(&s, &m);
+        m.own_updates++;
+        seen = root * seen + (1.0 - root);
+        faded *= pow(0.9, 0.25);
+    }
+    assert_int_equal(m.history.updates, 5);
+    rules_step_scalars(rule, &s, &m, &k);
+    same(k.last_momentum, 0.09f);
+    near((double)k.round_keep, root * seen / (root * seen + 1.0 - root));
+    near((double)k.own_keep, 0.9 * (1 - pow(0.9, 5)) / (1 - pow(0.9, 6)));
+    near((double)k.one_keep, (double)k.own_keep);
+    near((double)k.share_keep, 0.9 * (1 - faded) / (1 - 0.9 * faded));
+    m.own_updates = RULES_UPDATES_JOINED;
+    for (int i = 0; i < 3000; i++)
+        m.history = rules_step_done(&s, &m);
+    rules_step_scalars(rule, &s, &m, &k);
+    same(k.own_keep, 0.9f);
+    same(k.one_keep, 0.9f);
+    same(k.square_keep, 0.95f);
+    near((double)k.mean_keep, (3 + 0.9) / 4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -191,6 +280,8 @@ int main(void)
         cmocka_unit_test(zero_means_the_default),
         cmocka_unit_test(scalars_are_the_scalars_of_the_formulas),
         cmocka_unit_test(edges_of_the_scalars),
+        cmocka_unit_test(roots_are_roots),
+        cmocka_unit_test(adam_scalars_are_those_of_the_formulas),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -137,6 +137,8 @@ struct gapless_net {
     uint32_t ack_timeout; /* of one try, 4.096 us << n, n from 8 to 20; 0: 14 (67 ms) */
 };
 
+#define GAPLESS_NO_DECAY (-1.0)
+
 struct gapless_master_config {
     const char *address; /* "shm:NAME", "shm:/path/of/socket", "verbs:HOST:PORT" */
     struct gapless_model model;
@@ -150,9 +152,20 @@ struct gapless_master_config {
                                not */
     uint32_t observers_max; /* 0: 8 */
     double momentum;        /* 0: 0.9; negative: exactly 0 */
-    double kappa;           /* dana-lga, shared-lga: 1/nat; 0: 10 */
-    double lambda;          /* delay compensation; 0: the rule's default */
-    double horizon; /* lwp: updates ahead; 0: workers - 1; negative: exactly 0 */
+    /* Loss-Gap-Aware rules: 1/nat. 0: as many tensors as the model has of two
+     * dimensions or more (at least 1) times 5, for the Adam rules times 10. */
+    double kappa;
+    double lambda;  /* delay compensation; 0: the rule's default */
+    double horizon; /* lwp, la-adamw: updates ahead; 0: workers - 1; negative: exactly
+                       0 */
+    /* The Adam rules: `momentum` is beta1. beta2 of the mean of squares, below 1 (for
+     * dana- and shared- of a round of all workers); 0: 0.95. */
+    double beta2;
+    double epsilon; /* added to the root of the squares; 0: 1e-8; at least 1e-30 */
+    /* AdamW's weight decay, on tensors of two dimensions or more: an update also takes
+     * rate * decay * params off; 0: 0.1; GAPLESS_NO_DECAY: none. weight_decay, which goes
+     * into the gradient, must be 0 then. */
+    double decay;
     enum gapless_gap_ref gap_ref;
     bool ssgd_scale_rate; /* ssgd: rate times the number of active workers */
     double clip_norm;     /* workers scale gradients down to this norm; 0: do not */
