@@ -36,10 +36,18 @@ static void ask_to_stop(struct train *train, int number)
                             "more to end at once");
 }
 
+/* Ctrl-Z: children have process groups of their own, and stop with this one. Over a
+ * network the master would take who is silent for lost: there only the view stops. */
 static void suspend(struct train *train)
 {
+    bool all = strncmp(train->address, "verbs:", 6) != 0;
+
     view_leave(&train->view);
+    if (all)
+        launch_signal(train->child, train->children, SIGSTOP);
     (void)raise(SIGSTOP); /* and here it goes on after SIGCONT */
+    if (all)
+        launch_signal(train->child, train->children, SIGCONT);
 }
 
 void train_signals(struct train *train, double seconds)

@@ -209,6 +209,33 @@ static void test_ways_out(void **state)
     }
 }
 
+/* Waits for all processes of the run to be stopped, or for none to be. */
+static void expect_stopped(bool stopped)
+{
+    struct pace_bound bound = pace_begin(10000000000);
+    pid_t pids[8];
+
+    for (unsigned i = 0, count = run_processes(run_dir, pids, 8); i < count;) {
+        char path[40], line[128] = "";
+        const char *name_end;
+        FILE *file;
+
+        (void)snprintf(path, sizeof path, "/proc/%d/stat", (int)pids[i]);
+        file = fopen(path, "re");
+        assert_non_null(file);
+        assert_non_null(fgets(line, sizeof line, file));
+        (void)fclose(file);
+        name_end = strrchr(line, ')');
+        assert_non_null(name_end);
+        if ((name_end[2] == 'T') == stopped)
+            i++;
+        else if (pace_over(&bound))
+            fail_msg("process %d %s", (int)pids[i], stopped ? "goes on" : "is stopped");
+        else
+            run_sleep(0.01);
+    }
+}
+
 static void test_suspended(void **state)
 {
     struct screen screen = start("xterm", false);
@@ -222,6 +249,7 @@ static void test_suspended(void **state)
     expect(&screen, before, SHOW);
     assert_int_equal(waitpid(screen.pid, &status, WUNTRACED), screen.pid);
     assert_true(WIFSTOPPED(status));
+    expect_stopped(true);
     while (screen.used > before) { /* until it is quiet */
         before = screen.used;
         (void)read_more(&screen, 300);
@@ -229,6 +257,7 @@ static void test_suspended(void **state)
     assert_int_equal(kill(screen.pid, SIGCONT), 0);
     expect(&screen, before, HIDE);
     expect(&screen, before, "left");
+    expect_stopped(false);
     assert_int_equal(kill(screen.pid, SIGINT), 0);
     assert_int_equal(finish(&screen), 128 + SIGINT);
     check_cursor(&screen);
