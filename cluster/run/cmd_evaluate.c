@@ -6,6 +6,7 @@
 #include "cluster/terminal/canvas.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,6 +37,27 @@ static int choose(const struct evaluation *e, struct job *ret,
     return job_set(data, settings->data_dir, model, 1, 1, ret, error);
 }
 
+/* Reads the parameters. The accuracy of numbers that are none would mean nothing. */
+static int read_parameters(struct evaluation *e, struct gapless_error *error)
+{
+    size_t count = e->task.model.parameters;
+    int status;
+
+    e->theta = malloc(count * sizeof *e->theta);
+    if (e->theta == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                 "no memory for %zu parameters", count);
+    status = model_file_read(&e->file, &e->task.model, e->theta, error);
+    for (size_t i = 0; status == GAPLESS_OK && i < count; i++)
+        if (!isfinite(e->theta[i]))
+            status =
+                gapless_error_set(error, GAPLESS_CORRUPT, 0,
+                                  "%.200s: parameter %zu of %zu is not finite: the "
+                                  "training that wrote it diverged",
+                                  e->file.path, i + 1, count);
+    return status;
+}
+
 /* The data, standardised as the model knows them. */
 static int open_task(struct evaluation *e, struct gapless_error *error)
 {
@@ -52,12 +74,7 @@ static int open_task(struct evaluation *e, struct gapless_error *error)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "the model has %u classes, %.100s has %u", as->classes,
                                  job.data, e->task.data->classes);
-    e->theta = malloc(e->task.model.parameters * sizeof *e->theta);
-    if (e->theta == NULL)
-        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
-                                 "no memory for %zu parameters",
-                                 e->task.model.parameters);
-    return model_file_read(&e->file, &e->task.model, e->theta, error);
+    return read_parameters(e, error);
 }
 
 /* Adds a part of the data to the sums. */

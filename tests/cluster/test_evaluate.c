@@ -188,6 +188,21 @@ static void rewrite(const char *name, const char *bytes, size_t count, long cut)
     assert_int_equal(fclose(file), 0);
 }
 
+/* Makes the last parameter of a model a NaN. */
+static void spoil(const char *name)
+{
+    static const unsigned char nan[] = {0, 0, 0xc0, 0x7f};
+    char path[128];
+    FILE *file;
+
+    (void)snprintf(path, sizeof path, "%s/%s", run_dir, name);
+    file = fopen(path, "r+e");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, -(long)sizeof nan, SEEK_END), 0);
+    assert_int_equal(fwrite(nan, 1, sizeof nan, file), sizeof nan);
+    assert_int_equal(fclose(file), 0);
+}
+
 static void test_bad_files(void **state)
 {
     static const char foreign[] = "\x0a\0\0\0\0\0\0\0{\"a\":{}}  ";
@@ -200,6 +215,9 @@ static void test_bad_files(void **state)
     whole("evaluate %", 1, "is no regular file");
     whole("train --data synthetic --workers 1 --epochs 1 --quiet --out %", 0,
           "accuracy");
+    spoil("model.safetensors");
+    whole("evaluate %/model.safetensors", 1,
+          "is not finite: the training that wrote it diverged");
     rewrite("model.safetensors", NULL, 0, 9000);
     whole("evaluate %/model.safetensors", 1, "is truncated");
     rewrite("x", "abc", 3, 0);
