@@ -311,15 +311,20 @@ static int take_row(struct csv *csv, enum data_part part, struct gapless_error *
     return GAPLESS_OK;
 }
 
+static int refuse_quote(const struct csv *csv, struct gapless_error *error)
+{
+    return refuse(csv, error,
+                  "a quote is not closed on this line, or something follows it; a "
+                  "value may not go over several lines");
+}
+
 static int take_line(struct csv *csv, char *line, enum data_part part,
                      struct gapless_error *error)
 {
     uint32_t values = cut_line(line, csv->separator, csv->value, csv->columns);
 
     if (values == 0)
-        return refuse(csv, error,
-                      "a quote is not closed on this line, or something follows it; a "
-                      "value may not go over several lines");
+        return refuse_quote(csv, error);
     if (values != csv->columns)
         return refuse(csv, error, "%u values, where the first line names %u columns",
                       values, csv->columns);
@@ -409,6 +414,8 @@ static int keep_heading(struct csv *csv, char separator, uint32_t columns,
     csv->value = calloc((size_t)columns + 1, sizeof *csv->value);
     if (csv->value == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a table");
+    if (columns == 0)
+        return refuse_quote(csv, error);
     if (columns < 2 || columns > COLUMNS_MAX)
         return refuse(csv, error,
                       "%u column%s: a table has a column of labels and 1 to %d "

@@ -163,6 +163,7 @@ static const struct {
     {HEAD "1,2,\n", "", ":2: there is no label"},
     {HEAD "1,2,0.5\n", "", "the label 0.5 in column label is no class"},
     {HEAD "1,\"2,x\n", "", ":2: a quote is not closed"},
+    {"\"a,b,label\n1,2,x\n", "", ":1: a quote is not closed"},
     {HEAD "1,\"2\"3,x\n", "", ":2: a quote is not closed"},
     {"a;b;label\n1,5;2;x\n", "", "3 values"},
     {"1,2,3\n4,5,6\n", "", ":1: the first line has numbers"},
