@@ -6,6 +6,7 @@
 
 #include <limits.h>
 #include <signal.h>
+#include <stdio.h>
 
 /* Commands that multiply matrices. */
 #define MULTIPLY                                                                       \
@@ -26,6 +27,19 @@ static void choose_kernels(const struct option_command_row *command, char **argv
         report_failure(command->name, "%s", blas_core_note());
 }
 
+/* Commands whose product is what they print; of the others it is files, or an update. */
+#define PRINT_NONE (FOR_TRAIN | FOR_MASTER | FOR_WORKER | FOR_SIMULATE | FOR_STUDY)
+
+/* What was printed and found no room is a failure of a command that prints. */
+static int written(const struct option_command_row *command, int code)
+{
+    if (code != EXIT_DONE || (command->command & PRINT_NONE) != 0 ||
+        (fflush(stdout) == 0 && !ferror(stdout)))
+        return code;
+    report_failure(command->name, "cannot write to the standard output");
+    return EXIT_FAILED;
+}
+
 int main(int argc, char **argv)
 {
     const struct option_command_row *command;
@@ -41,5 +55,5 @@ int main(int argc, char **argv)
     if (command == NULL)
         return EXIT_MISUSE;
     choose_kernels(command, argv);
-    return command->run(argc - words, argv + words);
+    return written(command, command->run(argc - words, argv + words));
 }

@@ -223,9 +223,5 @@ int cmd_plan(int argc, char **argv)
     } else {
         plan_show_table(&options);
     }
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        report_failure("plan", "cannot write");
-        return EXIT_FAILED;
-    }
     return EXIT_DONE;
 }

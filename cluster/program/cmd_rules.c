@@ -63,9 +63,5 @@ int cmd_rules(int argc, char **argv)
         code = print_json();
     else
         print_table();
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        report_failure("rules", "cannot write");
-        return EXIT_FAILED;
-    }
     return code;
 }

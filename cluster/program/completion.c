@@ -287,6 +287,11 @@ static void zsh(void)
 
 int cmd_completion(int argc, char **argv)
 {
+    if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        char help[] = "help";
+
+        return cmd_help(2, (char *[]){help, argv[0], NULL});
+    }
     if (argc == 2 && strcmp(argv[1], "bash") == 0) {
         bash();
     } else if (argc == 2 && strcmp(argv[1], "zsh") == 0) {
@@ -296,10 +301,6 @@ int cmd_completion(int argc, char **argv)
             "completion",
             "say for which shell: gapless completion bash, or gapless completion zsh");
         return EXIT_MISUSE;
-    }
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        report_failure("completion", "cannot write");
-        return EXIT_FAILED;
     }
     return EXIT_DONE;
 }

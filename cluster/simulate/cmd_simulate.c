@@ -34,7 +34,9 @@ static int open_task(struct simulate *s, struct gapless_error *error)
         return status;
     if (toy_is(settings->model))
         return task_open_toy(&job, &s->task, error);
-    return task_open(&job, settings->data_fd, &s->task, error);
+    status = task_open(&job, settings->data_fd, &s->task, error);
+    s->no_data = status == GAPLESS_MISSING;
+    return status;
 }
 
 /* Who comes and goes, and how much room that takes. */
@@ -326,7 +328,7 @@ static int run(struct simulate *s, struct gapless_error *error)
         status = prepare(s, error);
     if (status != GAPLESS_OK) {
         code = report_error("simulate", error);
-        if (status == GAPLESS_MISSING)
+        if (s->no_data)
             report_failure("simulate",
                            "what is here: gapless doctor; without any files: gapless "
                            "simulate --data synthetic");

@@ -117,6 +117,7 @@ struct simulate {
     int argc;
     char **argv;
     struct task task;
+    bool no_data; /* the data set is not on this machine */
     struct pool pool;
     struct gapless_simulation_config config;
     struct gapless_simulation *simulation;

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -241,7 +242,10 @@ static int run(struct train *train, struct gapless_error *error)
         report_failure("train", "stopped before the run began");
         return 128 + train->signal;
     }
-    code = EXIT_FAILED;
+    code = WIFEXITED(train->child[0].status) &&
+                   WEXITSTATUS(train->child[0].status) == EXIT_MISUSE
+               ? EXIT_MISUSE /* what the master alone can know of the settings */
+               : EXIT_FAILED;
     report_failure("train", "%s",
                    train->failure[0] != '\0' ? train->failure : error->text);
     return code;

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -128,6 +129,9 @@ static const struct mistake mistakes[] = {
      "no benchmark 'everything'\n'gapless help bench' lists"},
     {NULL, "help nothing", 2, "there is no command 'nothing'"},
     {NULL, "help bench nothing", 2, "there is no command 'bench nothing'"},
+    {NULL, "completion", 2, "say for which shell"},
+    {NULL, "train --data synthetic --rule adamw --weight-decay 0.1", 2,
+     "set decay (--decay), and leave"},
     {"GAPLESS_HELP=1", "rules", 0, "nothing reads GAPLESS_HELP in the environment\n"},
 };
 
@@ -153,6 +157,48 @@ static void test_mistakes(void **state)
     no_children_left();
 }
 
+/* A remedy is one for what is missing: of a file that was named it is not other data. */
+static void test_remedies(void **state)
+{
+    static const char *const lines[] = {"simulate --replay /none/record",
+                                        "simulate --clock /none/times"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        struct run run = run_start(NULL, 0, lines[i]);
+        char *text;
+
+        assert_int_equal(run_wait(&run, 30.0), 1);
+        text = run_output(&run);
+        assert_non_null(strstr(text, "cannot read"));
+        assert_null(strstr(text, "--data synthetic"));
+        free(text);
+        run_close(&run);
+    }
+    run_whole(NULL, "simulate --data csv:/none/table.csv", 1,
+              "without any files: gapless simulate --data synthetic");
+}
+
+/* What is printed and finds no room is no success. */
+static void test_no_room(void **state)
+{
+    static const char *const lines[] = {
+        "help",         "help train", "plan --help", "plan -h",         "version",
+        "rules --json", "plan",       "doctor",      "completion bash", "rules"};
+    char line[200];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        int status;
+
+        (void)snprintf(line, sizeof line, "'%s' %s >/dev/full 2>/dev/null",
+                       run_program(), lines[i]);
+        status = system(line); // NOLINT(cert-env33-c): the shell's redirection is meant
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 1)
+            fail_msg("gapless %s >/dev/full ended with %d", lines[i], status);
+    }
+}
+
 /* And what is not a mistake. */
 static void test_helps(void **state)
 {
@@ -170,6 +216,8 @@ static void test_helps(void **state)
     }
     run_whole(NULL, "help", 0, "doctor");
     run_whole(NULL, "--version", 0, "gapless ");
+    run_whole(NULL, "completion -h", 0, "usage: gapless completion bash|zsh");
+    run_whole(NULL, "completion --help", 0, "usage: gapless completion bash|zsh");
     run_whole(NULL, "rules", 0, "dana-ga");
     run_whole(NULL, "rules --json", 0, "bytes_per_parameter");
     run_whole(NULL, "doctor", 0, "shared memory");
@@ -179,6 +227,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_mistakes),
+        cmocka_unit_test(test_remedies),
+        cmocka_unit_test(test_no_room),
         cmocka_unit_test(test_helps),
     };
 
