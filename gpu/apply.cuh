@@ -66,7 +66,7 @@ DEVICE_FN void results_without_sums(const struct apply_work *work)
         struct sums *ret = &work->ret[threadIdx.x].sums;
         ret->gap_sq = 0.0;
         ret->step_sq = 0.0;
-        ret->gate_sum = work->gate_sum;
+        ret->gate_sum = work->gate_sum * (double)work->scalars[threadIdx.x].gate;
         __threadfence_system();
     }
 }
@@ -86,7 +86,7 @@ template <unsigned SUMS> DEVICE_FN void results_with_sums(const struct apply_wor
             struct sums *ret = &work->ret[q].sums;
             ret->gap_sq = gap_sq;
             ret->step_sq = step_sq;
-            ret->gate_sum = work->gate_sum;
+            ret->gate_sum = work->gate_sum * (double)work->scalars[q].gate;
         }
     }
     if (threadIdx.x == 0)
@@ -117,8 +117,8 @@ DEVICE_FN void apply_all(const struct apply_work *work)
             four_load(&work->at[q], g, READS & ~STAY, &x);
             if (DECAYS)
                 decay = four_decay(&work->at[q], g, &work->scalars[q]);
-            four_update<AHEAD, CORRECT, MOVE>(&x, &work->scalars[q], 1.0f, decay,
-                                              &gap_sq, &step_sq);
+            four_update<AHEAD, CORRECT, MOVE>(
+                &x, &work->scalars[q], work->scalars[q].gate, decay, &gap_sq, &step_sq);
             four_store(&work->at[q], g, WRITES & ~STAY, &x);
             if (SUMS & SUM_GAP)
                 tiles_add(&filled, SUMS, &work->tally, q * KINDS, stretch,

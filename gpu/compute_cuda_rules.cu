@@ -20,6 +20,7 @@ struct rule_work {
 };
 
 typedef void rule_kernel(const struct rule_work work);
+typedef float product_fn(const struct element *e);
 
 /* ---- measure ------------------------------------------------------------- */
 
@@ -57,6 +58,41 @@ DEVICE_FN void measure_all(const struct rule_work *work)
     }
 }
 
+/* What a gate is made of, over all of it as over one block. */
+template <unsigned READS, element_fn *AHEAD, product_fn *PRODUCT>
+DEVICE_FN void measure_whole(const struct rule_work *work)
+{
+    size_t stretches = stretches_of(work->n);
+    unsigned filled = 0;
+
+#pragma unroll 1
+    EACH_STRETCH(stretch, stretches)
+    {
+        struct group g = group_here(stretch, work->n, work->aligned);
+        struct four x = four_zero();
+        float4 product;
+
+        four_load(&work->at, g, READS, &x);
+#define ELEMENT(c)                                                                     \
+    do {                                                                               \
+        struct element e = FOUR_ELEMENT(x, c, 0.0f);                                   \
+        AHEAD(&e, &work->scalars);                                                     \
+        product.c = PRODUCT(&e);                                                       \
+    } while (0)
+        FOUR_EACH(ELEMENT);
+#undef ELEMENT
+        tiles_add(&filled, SUM_GAP, &work->tally, 0, stretch, some_only(g, product));
+    }
+    tiles_flush(filled, SUM_GAP, &work->tally);
+    if (last_block(work->tally.ticket)) {
+        double total = tally_total(&work->tally, 0);
+        if (threadIdx.x == 0) {
+            work->ret->value = total;
+            __threadfence_system();
+        }
+    }
+}
+
 /* Other rules have nothing to measure. */
 KERNEL gapless_measure_nothing(const __grid_constant__ struct rule_work work)
 {
@@ -78,8 +114,16 @@ KERNEL gapless_measure_nothing(const __grid_constant__ struct rule_work work)
             measure_all<SLOT_THETA | SLOT_SENT | momentum##_ahead_reads,               \
                         ahead_of_##symbol>(&work);                                     \
         })
+#define MEASURE_WHOLE(symbol, correction)                                              \
+    KERNEL gapless_measure_##symbol##_sent(                                            \
+        const __grid_constant__ struct rule_work work)                                 \
+    {                                                                                  \
+        measure_whole<rule_##symbol##_measure_reads, ahead_of_##symbol,                \
+                      measure_##correction>(&work);                                    \
+    }
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
-    IF_VECTOR_GAP(correction, MEASURE(symbol, momentum))
+    IF_VECTOR_GAP(correction, MEASURE(symbol, momentum))                               \
+    IF_BLOCK_GAP(correction, MEASURE_WHOLE(symbol, correction))
 #include "engine/rules/rules.def"
 #undef RULE
 
@@ -210,7 +254,8 @@ static rule_kernel *const sends[] = {
     gapless_measure_##symbol##_sent,                                                   \
         IF_OWN_AHEAD(momentum, gapless_measure_##symbol##_own)
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
-    {IF_VECTOR_GAP(correction, MEASURES_OF(symbol, momentum))},
+    {IF_VECTOR_GAP(correction, MEASURES_OF(symbol, momentum))                          \
+         IF_BLOCK_GAP(correction, gapless_measure_##symbol##_sent)},
 static rule_kernel *const measures[][2] = {
 #include "engine/rules/rules.def"
 };

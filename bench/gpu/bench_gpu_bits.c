@@ -364,7 +364,7 @@ static enum bg_verdict measure(struct bits *b, struct gapless_error *error)
     double sum;
 
     b->pass = "measure";
-    if (!(b->rule->flags & RULE_GLOBAL))
+    if (!(b->rule->flags & (RULE_GLOBAL | RULE_BLOCK)))
         return BG_PASSED;
     scalars_of(b, 0, 7, &scalars);
     begin(b);

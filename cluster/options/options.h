@@ -65,7 +65,7 @@ struct settings {
     uint32_t batch;
     uint64_t seed;
     /* how it moves */
-    const char *rule, *gap_ref;
+    const char *rule, *gap_ref, *gate;
     double lr, momentum, kappa, beta2, epsilon, decay, lambda, horizon;
     bool horizon_set;
     double clip_norm, weight_decay;

@@ -8,21 +8,16 @@
 #include <string.h>
 
 const char *const config_names[] = {
-    "data",         "model",
-    "batch",        "seed",
-    "rule",         "lr",
-    "momentum",     "warmup",
-    "steps",        "schedule",
-    "kappa",        "beta2",
-    "epsilon",      "decay",
-    "lambda",       "horizon",
-    "gap-ref",      "clip-norm",
-    "weight-decay", "ssgd-scale-rate",
-    "epochs",       "workers",
-    "workers-max",  "range-elements",
-    "gap-every",    "block-elements",
-    "elastic",      "period",
-    NULL,
+    "data",           "model",        "batch",
+    "seed",           "rule",         "lr",
+    "momentum",       "warmup",       "steps",
+    "schedule",       "kappa",        "gate",
+    "beta2",          "epsilon",      "decay",
+    "lambda",         "horizon",      "gap-ref",
+    "clip-norm",      "weight-decay", "ssgd-scale-rate",
+    "epochs",         "workers",      "workers-max",
+    "range-elements", "gap-every",    "block-elements",
+    "elastic",        "period",       NULL,
 };
 
 static void set_schedule(const struct settings *settings, double epoch, uint64_t total,
@@ -55,6 +50,13 @@ static int gpu_flush(const char *when)
     return strcmp(when, "always") == 0 ? 1 : -1;
 }
 
+static enum gapless_gate gate_of(const char *name)
+{
+    if (name == NULL)
+        return GAPLESS_GATE_AUTO;
+    return strcmp(name, "whole") == 0 ? GAPLESS_GATE_WHOLE : GAPLESS_GATE_TENSOR;
+}
+
 /* Where 0 asks for a default, exactly 0 is negative. */
 void config_set(const struct settings *settings, const struct task *task,
                 uint64_t total, const float *initial, const char *job, const char *note,
@@ -71,6 +73,7 @@ void config_set(const struct settings *settings, const struct task *task,
         .workers_wait = settings->workers_wait,
         .observers_max = settings->observers_max,
         .momentum = settings->momentum > 0.0 ? settings->momentum : -1.0,
+        .gate = gate_of(settings->gate),
         .kappa = settings->kappa,
         .beta2 = settings->beta2,
         .epsilon = settings->epsilon,

@@ -76,8 +76,9 @@ struct compute {
     void (*apply)(const struct rule *rule, const struct arrays *at,
                   const struct step_scalars *scalars, const struct blocks *blocks,
                   size_t n, unsigned want, struct sums *ret);
-    /* For rules with RULE_GLOBAL: the sum the gate needs over the whole vector, range
-     * by range. */
+    /* The sum the gate of the whole vector needs, range by range: for rules with
+     * RULE_GLOBAL of squared gaps, for those with RULE_BLOCK as over one block, with
+     * step_context.whole. */
     double (*measure)(const struct rule *rule, const struct arrays *at,
                       const struct step_scalars *scalars, size_t n);
     /* For rules with RULE_ROUND: averages `workers` gradients in the order given, one

@@ -279,10 +279,11 @@ RULE_FN void cursors_begin(struct cursors *c, const struct blocks *blocks, size_
 
 /* The sums alone, of each block. */
 RULE_FN void sweep_sums(const struct block_plan *plan, const struct arrays *arrays,
-                        const struct blocks *blocks, size_t n, double *ret)
+                        const struct step_scalars *scalars, const struct blocks *blocks,
+                        size_t n, double *ret)
 {
     const struct arrays at = *arrays;
-    const struct step_scalars k = {0};
+    const struct step_scalars k = *scalars;
     struct cursors c;
 
     cursors_begin(&c, blocks, n, ret);

@@ -104,7 +104,7 @@ RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measu
         sweep_blocks(plan, measure, at, k, blocks, n, ret);
     } else {
         sweep(plan, at, k, n, ret);
-        ret->gate_sum = (double)blocks->count;
+        ret->gate_sum = (double)blocks->count * (double)k->gate;
     }
 }
 
@@ -156,6 +156,22 @@ RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measu
         return sweep_gap(at, k, n, SLOT_THETA | SLOT_SENT | momentum##_ahead_reads,    \
                          ahead_of_##symbol);                                           \
     }                                                                                  \
+    static double measure_##symbol##_whole(const struct arrays *at,                    \
+                                           const struct step_scalars *k, size_t n)     \
+    {                                                                                  \
+        if (!(rule_##symbol##_flags & RULE_BLOCK))                                     \
+            return 0.0;                                                                \
+        const struct block_plan plan = {                                               \
+            .reads = rule_##symbol##_measure_reads,                                    \
+            .ahead = ahead_of_##symbol,                                                \
+            IF_BLOCK_GAP(correction, .measure = measure_##correction, ).only_sums =    \
+                true};                                                                 \
+        uint32_t end = (uint32_t)n;                                                    \
+        const struct blocks whole = {.ends = &end, .count = 1};                        \
+        double sum = 0.0;                                                              \
+        sweep_sums(&plan, at, k, &whole, n, &sum);                                     \
+        return sum;                                                                    \
+    }                                                                                  \
     static void sends_##symbol(const struct arrays *at, const struct step_scalars *k,  \
                                size_t n)                                               \
     {                                                                                  \
@@ -169,7 +185,9 @@ RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measu
 #define OWN_GAP(symbol, function)                                                      \
     (rule_##symbol##_own_gap ? function##_own_gap : function##_sent_gap)
 #define MEASURE(symbol, function)                                                      \
-    ((rule_##symbol##_flags & RULE_GLOBAL) ? (function) : measure_nothing)
+    ((rule_##symbol##_flags & RULE_GLOBAL)  ? (function)                               \
+     : (rule_##symbol##_flags & RULE_BLOCK) ? measure_##symbol##_whole                 \
+                                            : measure_nothing)
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
     {{{apply_##symbol##_sent, apply_##symbol##_sent_gap},                              \
       {OWN(symbol, apply_##symbol), OWN_GAP(symbol, apply_##symbol)}},                 \
@@ -371,8 +389,9 @@ static void cpu_dots(const number *grad, const number *params,
 {
     const struct block_plan plan = {
         .reads = SLOT_GRAD | SLOT_SENT, .measure = measure_dot, .only_sums = true};
+    const struct step_scalars none = {0};
     const struct arrays at = {.grad = grad, .sent = (number *)(uintptr_t)params};
-    sweep_sums(&plan, &at, blocks, n, ret);
+    sweep_sums(&plan, &at, &none, blocks, n, ret);
 }
 
 static bool cpu_local(number *params, const number *grad, number *velocity, number rate,

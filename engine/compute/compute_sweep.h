@@ -221,13 +221,13 @@ RULE_FN void early_chunk(const struct plan *plan, const struct arrays *at,
     }
 }
 
-/* The whole pass, with one gate for all. */
+/* The whole pass, with one gate for all: k->gate. */
 RULE_FN void sweep(const struct plan *plan, const struct arrays *arrays,
                    const struct step_scalars *scalars, size_t n, struct sums *ret)
 {
     const struct arrays at = *arrays;
     const struct step_scalars k = *scalars;
-    const struct chunk gate = chunk_of(1);
+    const struct chunk gate = chunk_of(k.gate);
     struct tally tally = tally_zero();
     struct early early;
 

@@ -143,6 +143,7 @@ struct gapless_master {
     struct layout layout;
     char *job;
     double clip_norm, weight_decay;
+    bool whole_gate; /* RULE_BLOCK: one gate for all blocks of a gradient */
     uint32_t elastic_period;
     bool ssgd_scale_rate;
     uint32_t gap_every;

@@ -24,6 +24,8 @@
  * block's share of the loss. (This project: 10 for the network of the flagship run.) */
 #define KAPPA_EACH 5.0
 #define KAPPA_EACH_ADAM 10.0
+/* kappa of one gate for all: blind to depth; 10 to 30 was flat. (This project.) */
+#define KAPPA_WHOLE 30.0
 #define ELASTIC_PERIOD 4u
 /* Once the first worker is there, the others that were announced have so long to
  * come. */
@@ -119,6 +121,16 @@ static int check_adam(const struct gapless_master *m,
         return wrong(error, "the decay", c->decay,
                      "it must be a number that is not negative; 0 means 0.1, "
                      "GAPLESS_NO_DECAY none");
+    if ((unsigned)c->gate > GAPLESS_GATE_WHOLE)
+        return wrong(error, "the gate", c->gate, "see enum gapless_gate");
+    if (c->gate == GAPLESS_GATE_WHOLE && (m->rule->flags & RULE_BLOCK) &&
+        !(m->rule->flags & RULE_ADAM))
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "rule %s has a gate for each tensor: one of the whole gradient loses "
+            "accuracy "
+            "under momentum SGD; leave the gate at tensor, or take a rule of Adam",
+            m->rule->name);
     if ((m->rule->flags & RULE_ADAM) && c->weight_decay > 0)
         return gapless_error_set(
             error, GAPLESS_INVALID, 0,
@@ -146,6 +158,8 @@ static double kappa_auto(const struct gapless_master *m)
 {
     uint32_t matrices = layout_matrices(&m->layout);
 
+    if (m->whole_gate)
+        return KAPPA_WHOLE;
     return (m->rule->flags & RULE_ADAM ? KAPPA_EACH_ADAM : KAPPA_EACH) *
            (matrices > 0 ? matrices : 1);
 }
@@ -159,6 +173,8 @@ static void take_settings(struct gapless_master *m,
     m->settings.beta2 = c->beta2;
     m->settings.epsilon = c->epsilon;
     m->settings.decay = c->decay > 0 ? c->decay : c->decay < 0 ? 0 : DECAY_DEFAULT;
+    m->whole_gate = (m->rule->flags & RULE_BLOCK) && (m->rule->flags & RULE_ADAM) &&
+                    c->gate != GAPLESS_GATE_TENSOR;
     m->settings.kappa = c->kappa > 0 ? c->kappa : kappa_auto(m);
     settings_default(&m->settings);
     m->settings.momentum = c->momentum == 0 ? 0.9 : c->momentum < 0 ? 0 : c->momentum;
@@ -192,7 +208,7 @@ static int make_core(struct gapless_master *m, const struct gapless_master_confi
         .workers_wait = c->workers_wait,
         .wait_ns = GATHER_BOUND_NS,
         .timeout_ns = (uint64_t)c->worker_timeout_ns,
-        .whole = (m->rule->flags & (RULE_GLOBAL | RULE_ROUND)) != 0,
+        .whole = (m->rule->flags & (RULE_GLOBAL | RULE_ROUND)) != 0 || m->whole_gate,
         .round = (m->rule->flags & RULE_ROUND) != 0,
         .local = (m->rule->flags & RULE_WORKER_ELASTIC) != 0,
     };

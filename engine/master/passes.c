@@ -44,6 +44,7 @@ static struct step_context context_of(const struct gapless_master *m, uint32_t w
         .samples = m->rule->flags & RULE_GLOBAL ? m->global_samples
                                                 : core_version(m->core, range),
         .global_stat = m->global_stat,
+        .whole = m->whole_gate,
     };
 
     if (m->history != NULL)
@@ -174,14 +175,17 @@ void pass_counted(struct gapless_master *m, uint32_t worker, uint32_t range,
 }
 
 static void apply_range(struct gapless_master *m, uint32_t worker, uint32_t range,
-                        double global_gap, bool warm_up)
+                        double of_all, bool warm_up)
 {
     struct step_context context = context_of(
         m, worker, range, core_lag(m->core, worker, range), rate_of(m, range));
     struct step_scalars scalars;
 
     resum_if_due(m, range);
-    context.global_gap = global_gap;
+    if (m->whole_gate)
+        context.whole_gap = of_all;
+    else
+        context.global_gap = of_all;
     rules_step_scalars(m->rule, &m->settings, &context, &scalars);
     m->passes->apply(m, worker, range, &scalars, warm_up);
     count_history(m, worker, range, &context);
@@ -189,13 +193,15 @@ static void apply_range(struct gapless_master *m, uint32_t worker, uint32_t rang
     m->telemetry->stats.rate = context.rate;
 }
 
-/* The penalty of the global rules needs one number before anything is applied. */
+/* The penalty of the global rules, or a gate of the whole gradient, needs one number
+ * before anything is applied. */
 static double measure_all(struct gapless_master *m, uint32_t worker)
 {
     double sum = 0;
     uint32_t r;
 
-    if (!(m->rule->flags & RULE_GLOBAL))
+    if (!(m->rule->flags & RULE_GLOBAL) &&
+        (!m->whole_gate || core_lag(m->core, worker, 0) == 0))
         return 0;
     for (r = 0; r < m->layout.ranges_count; r++) {
         const struct step_context context =
@@ -205,7 +211,7 @@ static double measure_all(struct gapless_master *m, uint32_t worker)
         rules_step_scalars(m->rule, &m->settings, &context, &scalars);
         sum += m->passes->measure(m, worker, r, &scalars);
     }
-    return sqrt(sum / (double)m->layout.count);
+    return m->whole_gate ? sum : sqrt(sum / (double)m->layout.count);
 }
 
 static void global_sample(struct gapless_master *m, double step_sq)
@@ -292,23 +298,23 @@ uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
     struct master_slot *slot = &m->slot[worker];
     uint32_t first = range == CORE_ALL ? 0 : range, r;
     uint32_t end = range == CORE_ALL ? m->layout.ranges_count : range + 1;
-    bool global = (m->rule->flags & RULE_GLOBAL) != 0;
+    bool whole = m->core->config.whole;
     bool last = cw->applied + (end - first) == m->layout.ranges_count;
     uint64_t began = clock_of(m), checked = slot->check_ns;
-    double global_gap;
+    double of_all;
 
     if (cw->applied == 0)
         message_begins(m, worker), checked = 0;
-    /* A global rule needs all of the gradient first. Otherwise each range is checked
+    /* What is made of all of the gradient comes first. Otherwise each range is checked
      * just before it is applied: that brings it into the cache, so the check costs no
      * trip to memory. */
-    if (global && !grad_is_finite(m, worker, first, end))
+    if (whole && !grad_is_finite(m, worker, first, end))
         return 0;
-    global_gap = measure_all(m, worker);
+    of_all = measure_all(m, worker);
     for (r = first; r < end; r++) {
-        if (!global && !grad_is_finite(m, worker, r, r + 1))
+        if (!whole && !grad_is_finite(m, worker, r, r + 1))
             break;
-        apply_range(m, worker, r, global_gap, last && r + 1 == end && !global);
+        apply_range(m, worker, r, of_all, last && r + 1 == end && !whole);
     }
     global_sample(m, slot->step_sq);
     slot->pass_ns += clock_of(m) - began - (slot->check_ns - checked);

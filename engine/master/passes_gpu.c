@@ -195,7 +195,7 @@ static void gpu_begin(struct gapless_master *m, const struct tp_event *events,
             flush_cards(m);
         flushed = true;
         /* Rules that want the whole gradient ask for it when they have all. */
-        if (m->rule->flags & (RULE_GLOBAL | RULE_ROUND))
+        if (m->core->config.whole)
             continue;
         worker = m->peer[events[i].peer].worker;
         range = NOTE_RANGE(events[i].note);

@@ -212,8 +212,12 @@ struct step_scalars {
     scalar rate_round;              /* eta beta1 N     adam_shared */
     scalar rate_reach;              /* eta L           adam_horizon: L steps of beta1 */
 
+    scalar gate; /* f                 where it is not measured: of the whole
+                                                  vector, or 1 */
+
     int penalised; /* gap_aware: there is a sample to measure steps by; else G = 1 */
-    int lagging;   /* loss_gap: lag > 0; else every gate is 1 */
+    int lagging;   /* loss_gap: every block has a gate that is measured; else all have
+                      `gate` */
     int alone;     /* one worker is active: the sum of all `own` is its `own` */
     int gap_ref;   /* enum gap_ref */
 };

@@ -217,7 +217,10 @@ void rules_step_scalars(const struct rule *rule, const struct settings *settings
     ret->mean_square_rest = (scalar)(1.0 - settings->mean_square);
     ret->kappa = settings->kappa;
 
-    ret->lagging = context->lag > 0;
+    ret->lagging = context->lag > 0 && !context->whole;
+    ret->gate = context->lag > 0 && context->whole
+                    ? gate_loss_gap(context->whole_gap, ret)
+                    : (scalar)1;
     ret->alone = context->active <= 1;
     ret->gap_ref = settings->gap_ref == GAP_REF_OWN_LOOKAHEAD;
     gap_aware_scalars(settings, context, ret);

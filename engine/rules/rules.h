@@ -3,6 +3,7 @@
 #ifndef GAPLESS_RULES_H
 #define GAPLESS_RULES_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Arrays that a rule may touch, as bits of rule.reads and rule.writes. */
@@ -95,6 +96,8 @@ struct step_context {
     uint32_t active;    /* N: workers now active, at least 1 */
     uint64_t samples;   /* n: updates that went into stat so far */
     double global_gap;  /* RULE_GLOBAL: sqrt(mean(delta^2)) */
+    bool whole;         /* RULE_BLOCK: one gate for all blocks ... */
+    double whole_gap;   /* ... of this q, the sum over the whole vector */
     double global_stat; /* RULE_GLOBAL: s, running mean of mean(step^2) */
     struct step_history history; /* RULE_ADAM: before this update */
     uint64_t own_updates; /* RULE_ADAM: of this worker in the range, before this update;

@@ -517,6 +517,10 @@ static void test_bad_configurations(void **state)
     refused(c, GAPLESS_INVALID, "GAPLESS_NO_DECAY none");
     c = good, c.decay = INFINITY;
     refused(c, GAPLESS_INVALID, "decay");
+    c = good, c.rule = "dana-lga", c.gate = GAPLESS_GATE_WHOLE;
+    refused(c, GAPLESS_INVALID, "leave the gate at tensor");
+    c = good, c.gate = (enum gapless_gate)3;
+    refused(c, GAPLESS_INVALID, "gate");
     c = good, c.rule = "dana-lga-adamw", c.weight_decay = 0.01;
     refused(c, GAPLESS_INVALID, "set decay (--decay)");
     c = good, c.workers_max = 5000;

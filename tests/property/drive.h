@@ -34,6 +34,7 @@ struct drive {
     uint64_t own_updates[DRIVE_WORKERS];
     double global_stat;
     unsigned want;
+    bool whole;       /* RULE_BLOCK: one gate for all blocks */
     struct sums sums; /* of the last update */
 };
 
@@ -206,6 +207,11 @@ static inline void drive_push(struct drive *d, uint32_t w, const double *gradien
     if (d->rule->flags & RULE_GLOBAL) {
         double gap_sq = d->compute->measure(d->rule, &at, &scalars, d->n);
         context.global_gap = sqrt(gap_sq / (double)d->k);
+        rules_step_scalars(d->rule, &d->settings, &context, &scalars);
+    }
+    if (d->rule->flags & RULE_BLOCK && d->whole) {
+        context.whole = true;
+        context.whole_gap = d->compute->measure(d->rule, &at, &scalars, d->n);
         rules_step_scalars(d->rule, &d->settings, &context, &scalars);
     }
     d->compute->apply(d->rule, &at, &scalars, &d->blocks, d->n, d->want, &d->sums);

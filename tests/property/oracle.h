@@ -24,7 +24,7 @@ struct oracle {
     const uint32_t *ends;
     double gamma, rate_max, rho, lambda, lambda_zero, m, kappa, horizon, elastic;
     long period, steps[ORACLE_WORKERS];
-    bool own_lookahead;
+    bool own_lookahead, whole; /* whole: one gate for all blocks */
     double theta[ORACLE_ELEMENTS], v[ORACLE_ELEMENTS], s[ORACLE_ELEMENTS];
     double own[ORACLE_WORKERS][ORACLE_ELEMENTS], sent[ORACLE_WORKERS][ORACLE_ELEMENTS];
     double slim[ORACLE_WORKERS][ORACLE_ELEMENTS]; /* at the worker */
@@ -370,6 +370,8 @@ static void oracle_loss_gap(struct oracle *o, int w, double *g, double rate)
     for (int b = 0, from = 0; b < o->blocks; b++) {
         double q = 0.0;
         int to = (int)o->ends[b];
+        if (o->whole)
+            b = o->blocks - 1, to = o->k;
         for (int j = from; j < to; j++)
             q += g[j] * (o->theta[j] - oracle_ahead(o, w, j, rate) - o->sent[w][j]);
         for (int j = from; j < to && oracle_lag(o, w) > 0; j++)
@@ -503,7 +505,7 @@ static void oracle_push(struct oracle *o, int w, const double *gradient, double 
 
 /* Synchronous: one gradient of everybody, as one update. */
 static inline void oracle_round(struct oracle *o, double (*gradient)[ORACLE_ELEMENTS],
-                         double rate)
+                                double rate)
 {
     if (o->momentum->begin)
         o->momentum->begin(o, 0, rate);

@@ -147,12 +147,13 @@ static void come_and_go(struct pair *p, int step)
 }
 
 static void run(const struct compute *compute, const char *rule, uint32_t workers,
-                bool own_lookahead)
+                bool own_lookahead, bool whole)
 {
     static struct pair p;
     double g[ORACLE_ELEMENTS];
 
     pair_open(&p, compute, rule, workers, own_lookahead);
+    p.o.whole = p.d.whole = whole;
     for (int step = 0; step < STEPS; step++) {
         uint32_t w = (uint32_t)(drive_draw() * workers);
         double rate = rate_at(step);
@@ -203,8 +204,11 @@ static const struct compute *under_test;
 static void every_rule(uint32_t workers)
 {
     for (int i = 0; i < rules_count; i++)
-        for (int own = 0; own < 2; own++)
-            run(under_test, rules[i].name, workers, own);
+        for (int own = 0; own < 2; own++) {
+            run(under_test, rules[i].name, workers, own, false);
+            if (rules[i].flags & RULE_BLOCK && !(rules[i].flags & RULE_PUBLISHED))
+                run(under_test, rules[i].name, workers, own, true);
+        }
 }
 
 static void one_worker(void **state)

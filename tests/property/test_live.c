@@ -33,6 +33,7 @@ static const struct gapless_schedule schedule = {.rate = 0.02,
                                                  .steps = {{150, 0.1}}};
 static char address[64];
 static double clip_norm, weight_decay; /* of the present case; 0: none */
+static bool whole_gate = true;         /* of the rules of Adam */
 
 static uint64_t draw(uint64_t *state, uint64_t below)
 {
@@ -166,7 +167,10 @@ static void oracle_run(const char *rule, bool own_lookahead, bool round)
     oracle.gamma = 0.9, oracle.rate_max = 0.02, oracle.rho = 0.999,
     oracle.lambda = 0.04;
     oracle.lambda_zero = 2, oracle.m = 0.95;
-    oracle.kappa = oracle_is_adam(&oracle) ? 10 : 5; /* auto, with one matrix */
+    oracle.whole = whole_gate && oracle_is_adam(&oracle);
+    oracle.kappa = oracle.whole              ? 30
+                   : oracle_is_adam(&oracle) ? 10
+                                             : 5; /* auto, with one matrix */
     oracle.beta2 = 0.95, oracle.epsilon = 1e-8, oracle.decay = 0.1;
     for (int i = 0; i < 480; i++)
         oracle.decays[i] = true; /* the matrix, and not the bias */
@@ -218,6 +222,7 @@ static void compare(const char *rule, bool own_lookahead, uint64_t range_element
         .gap_every = 1,
         .clip_norm = clip_norm,
         .weight_decay = weight_decay,
+        .gate = whole_gate ? GAPLESS_GATE_AUTO : GAPLESS_GATE_TENSOR,
     };
     bool round = strncmp(rule, "ssgd", 4) == 0;
     struct gapless_error error = {0};
@@ -267,6 +272,16 @@ static void test_every_rule(void **state)
     }
 }
 
+static void test_a_gate_for_each_tensor(void **state)
+{
+    (void)state;
+    whole_gate = false;
+    compare("dana-lga-adamw", false, 0, false);
+    compare("shared-lga-adamw", false, 256, true);
+    compare("lga-adamw", false, 256, false);
+    whole_gate = true;
+}
+
 static void test_own_look_ahead(void **state)
 {
     (void)state;
@@ -293,6 +308,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_rule),
+        cmocka_unit_test(test_a_gate_for_each_tensor),
         cmocka_unit_test(test_own_look_ahead),
         cmocka_unit_test(test_clipping_and_decay),
     };

@@ -26,6 +26,7 @@ static const uint32_t block_ends[] = {480, COUNT};
 static const struct gapless_schedule schedule = {
     .rate = 0.02, .warmup = 40, .warmup_from = 0.25};
 static struct oracle oracle;
+static bool whole_gate; /* of the rules of Adam */
 
 static uint64_t draw(uint64_t *state, uint64_t below)
 {
@@ -88,7 +89,8 @@ static void oracle_open(const struct rule *rule)
     oracle.ends = block_ends;
     oracle.gamma = 0.9, oracle.rate_max = 0.02, oracle.rho = 0.999;
     oracle.lambda = 0.04, oracle.lambda_zero = 2, oracle.m = 0.95;
-    oracle.kappa = oracle_is_adam(&oracle) ? 10 : 5;
+    oracle.whole = whole_gate && oracle_is_adam(&oracle);
+    oracle.kappa = oracle.whole ? 30 : oracle_is_adam(&oracle) ? 10 : 5;
     oracle.beta2 = 0.95, oracle.epsilon = 1e-8, oracle.decay = 0.1;
     for (int i = 0; i < 480; i++)
         oracle.decays[i] = true;
@@ -156,6 +158,8 @@ static void run(const struct rule *rule, uint64_t range_elements)
                                            .schedule = schedule,
                                            .workers_max = WORKERS,
                                            .workers_wait = WORKERS,
+                                           .gate = whole_gate ? GAPLESS_GATE_AUTO
+                                                              : GAPLESS_GATE_TENSOR,
                                            .range_elements = range_elements};
     const struct gapless_worker_config own = {.address = config.address,
                                               .model = config.model};
@@ -195,8 +199,10 @@ static void every_rule(void **state)
     (void)state;
     for (int i = 0; i < rules_count; i++)
         for (uint64_t range = 0; range <= 256; range += 256)
-            if (!(rules[i].flags & at_the_worker))
+            if (!(rules[i].flags & at_the_worker)) {
+                whole_gate = range == 0;
                 run(&rules[i], range);
+            }
 }
 
 int main(void)

@@ -121,6 +121,13 @@ enum gapless_gap_ref {
                                  exactly sequential NAG */
 };
 
+/* What Loss-Gap-Aware rules make one factor of. */
+enum gapless_gate {
+    GAPLESS_GATE_AUTO, /* whole for the rules of Adam, tensor for those of SGD */
+    GAPLESS_GATE_TENSOR,
+    GAPLESS_GATE_WHOLE /* of the whole gradient: it waits for all ranges. Adam only */
+};
+
 /* ---- master -------------------------------------------------------------- */
 
 /* A network transport's settings; all zero: the defaults. Shared memory takes no notice
@@ -152,8 +159,10 @@ struct gapless_master_config {
                                not */
     uint32_t observers_max; /* 0: 8 */
     double momentum;        /* 0: 0.9; negative: exactly 0 */
-    /* Loss-Gap-Aware rules: 1/nat. 0: as many tensors as the model has of two
-     * dimensions or more (at least 1) times 5, for the Adam rules times 10. */
+    /* Loss-Gap-Aware rules. kappa is in 1/nat; 0: with a gate of the whole gradient 30;
+     * else as many tensors as the model has of two dimensions or more (at least 1) times
+     * 5, for the Adam rules times 10. */
+    enum gapless_gate gate;
     double kappa;
     double lambda;  /* delay compensation; 0: the rule's default */
     double horizon; /* lwp, la-adamw: updates ahead; 0: workers - 1; negative: exactly

@@ -232,7 +232,7 @@ static void check_complete(const struct scan *scan, uint32_t architecture,
         }
         if (rules[i].flags & RULE_BLOCK)
             check_there(scan, architecture, "block", symbol, "", faults);
-        if (rules[i].flags & RULE_GLOBAL)
+        if (rules[i].flags & (RULE_GLOBAL | RULE_BLOCK))
             check_there(scan, architecture, "measure", symbol, "_sent", faults);
         if (rules[i].flags & RULE_ROUND)
             check_there(scan, architecture, "round", symbol, "_sent", faults);
