@@ -77,6 +77,7 @@ struct settings {
     /* the run */
     double epochs;
     uint32_t workers, workers_max, workers_wait, observers_max, gap_every, number;
+    uint32_t drop_lag;
     uint64_t range_elements;
     double worker_timeout, connect_timeout;
     const char *address, *record;

@@ -69,6 +69,8 @@ const struct option_row options_table[] = {
      "scale gradients down to this norm; 0: do not"},
     {"weight-decay", 0, false, RUNS, KIND_REAL, GROUP_RULE, "W", "0", AT(weight_decay), {0, 1e6, false, false}, NULL,
      "added to the gradient: W times the parameters; not with Adam (see --decay)"},
+    {"drop-lag", 0, false, RUNS, KIND_COUNT32, GROUP_RULE, "R", "0", AT(drop_lag), {0, 1e9, false, false}, NULL,
+     "drop a gradient that comes R updates late or more (Ringmaster); 0: none. Not with synchronous and elastic rules"},
     {"ssgd-scale-rate", 0, false, RUNS, KIND_FLAG, GROUP_RULE, NULL, NULL, AT(ssgd_scale_rate), ANY, NULL,
      "ssgd: the rate times the number of workers"},
     {"elastic", 0, false, RUNS, KIND_REAL, GROUP_RULE, "ALPHA", NULL, AT(elastic), {0, 1, true, false}, NULL,

@@ -53,6 +53,7 @@ static const struct {
     {"block-elements", "block_elements", true},
     {"elastic", "elastic", true},
     {"period", "period", true},
+    {"drop-lag", "drop_lag", true},
 };
 #define OPTIONS (sizeof options / sizeof options[0])
 #define BEFORE 2u /* cell, grid */

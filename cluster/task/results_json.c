@@ -315,6 +315,7 @@ static void set_simulated(json_t *ret, const struct settings *settings,
     set(ret, "block_elements",
         option_count(settings, "block-elements", settings->block_elements));
     set(ret, "elastic", option(settings, "elastic", settings->elastic));
+    set(ret, "drop_lag", option_count(settings, "drop-lag", settings->drop_lag));
     set(ret, "period", option_count(settings, "period", settings->period));
     set(ret, "grad_norm_sq_min", real(simulated->grad_norm_sq_min));
     set(ret, "grad_norm_sq_last", real(simulated->grad_norm_sq_last));

@@ -282,39 +282,6 @@ static void message_landed(struct master_core *core, uint32_t w, struct todo *to
     drain(core, todo);
 }
 
-static void on_gradient(struct master_core *core, const struct core_event *e,
-                        struct todo *todo)
-{
-    struct core_worker *worker = &core->worker[e->worker];
-    uint8_t *landed = landed_of(core, e->worker);
-
-    if (core->phase == CORE_OVER_NOW)
-        return; /* too late: the parameters are final, the worker has been asked to stop
-                 */
-    if (worker->state != CORE_COMPUTING ||
-        ((!e->finite || e->range == CORE_ALL) && worker->pushed > 0) ||
-        (e->finite && e->range != CORE_ALL && landed[e->range] != 0)) {
-        act(todo, CORE_DROP, e->worker, CORE_ALL, CORE_BROKE_PROTOCOL);
-        return;
-    }
-    if (!e->finite) {
-        worker->rejected = true;
-        message_done(core, e->worker, CORE_ALL, e->now_ns, todo);
-        return;
-    }
-    if (e->range == CORE_ALL) {
-        memset(landed, 1, core->config.ranges);
-        worker->pushed = core->config.ranges;
-    } else {
-        landed[e->range] = 1;
-        worker->pushed++;
-    }
-    if (!core->config.whole && e->range != CORE_ALL)
-        act(todo, CORE_APPLY, e->worker, e->range, CORE_OVER);
-    else if (worker->pushed == core->config.ranges)
-        message_landed(core, e->worker, todo);
-}
-
 /* Counts an update of ranges [first, end) and, for a worker, that its look-ahead was
  * made there. */
 static void count_update(struct master_core *core, uint32_t w, uint32_t first,
@@ -401,6 +368,68 @@ static void on_applied(struct master_core *core, const struct core_event *e,
     }
 }
 
+/* Ringmaster ASGD (2025): what was computed at parameters of drop_lag updates ago, or
+ * older, is not applied. The first range that lands decides for all. */
+static bool is_late(const struct master_core *core, uint32_t w, uint32_t range)
+{
+    return core->config.drop_lag > 0 &&
+           core_lag(core, w, range) >= core->config.drop_lag;
+}
+
+/* A range of a message that is late, or all of it: done, and not applied. */
+static void pass_over(struct master_core *core, const struct core_event *e,
+                      struct todo *todo)
+{
+    bool each = e->range == CORE_ALL || !core->config.whole;
+    const struct core_event done = {.kind = CORE_APPLIED,
+                                    .worker = e->worker,
+                                    .range = each ? e->range : CORE_ALL,
+                                    .finite = false,
+                                    .now_ns = e->now_ns};
+
+    if (each || core->worker[e->worker].pushed == core->config.ranges)
+        on_applied(core, &done, todo);
+}
+
+static void on_gradient(struct master_core *core, const struct core_event *e,
+                        struct todo *todo)
+{
+    struct core_worker *worker = &core->worker[e->worker];
+    uint8_t *landed = landed_of(core, e->worker);
+
+    if (core->phase == CORE_OVER_NOW)
+        return; /* too late: the parameters are final, the worker has been asked to stop
+                 */
+    if (worker->state != CORE_COMPUTING ||
+        ((!e->finite || e->range == CORE_ALL) && worker->pushed > 0) ||
+        (e->finite && e->range != CORE_ALL && landed[e->range] != 0)) {
+        act(todo, CORE_DROP, e->worker, CORE_ALL, CORE_BROKE_PROTOCOL);
+        return;
+    }
+    if (!e->finite) {
+        worker->rejected = true;
+        message_done(core, e->worker, CORE_ALL, e->now_ns, todo);
+        return;
+    }
+    if (worker->pushed == 0)
+        worker->late = is_late(core, e->worker, e->range == CORE_ALL ? 0 : e->range);
+    if (e->range == CORE_ALL) {
+        memset(landed, 1, core->config.ranges);
+        worker->pushed = core->config.ranges;
+    } else {
+        landed[e->range] = 1;
+        worker->pushed++;
+    }
+    if (worker->late) {
+        pass_over(core, e, todo);
+        return;
+    }
+    if (!core->config.whole && e->range != CORE_ALL)
+        act(todo, CORE_APPLY, e->worker, e->range, CORE_OVER);
+    else if (worker->pushed == core->config.ranges)
+        message_landed(core, e->worker, todo);
+}
+
 static void on_gone(struct master_core *core, const struct core_event *e,
                     struct todo *todo)
 {
@@ -417,7 +446,8 @@ static void on_gone(struct master_core *core, const struct core_event *e,
     if (held && worker->applied == 0) {
         returned_of(core)[core->returned++] = worker->ticket;
     } else if (held) {
-        core->partial++;
+        core->partial += worker->late ? 0 : 1;
+        core->dropped += worker->late ? 1 : 0;
         core->consumed++;
     }
     worker->state = CORE_FREE;

@@ -102,6 +102,7 @@ struct core_worker {
     bool stop;            /* with that READY: the run is over */
     bool refresh;         /* with that READY: it needs a new look-ahead */
     bool rejected;        /* a range of this message was not applied */
+    bool late;            /* its message came too late: no range of it is applied */
     uint32_t pushed;      /* ranges of the present message that have landed */
     uint32_t applied;     /* ranges of it that are done */
     uint32_t incarnation; /* times this slot was taken */
@@ -118,6 +119,8 @@ struct core_config {
     uint64_t timeout_ns;   /* a worker that computes longer is dropped; 0: never */
     bool whole; /* a message is applied as one: global rules, deterministic modes */
     bool round; /* synchronous */
+    uint64_t drop_lag; /* a message whose first range has this lag, or more, is not
+                          applied; 0: all are. Not with `round` */
     bool local; /* workers may use gradients themselves (EASGD): then what a worker was
                    given stays as it is until its next exchange */
 };
@@ -137,7 +140,7 @@ struct master_core {
     uint32_t pushed_workers; /* in state PUSHED */
     uint64_t issued;         /* tickets given out for the first time */
     uint64_t consumed;       /* tickets whose gradient was applied or dropped */
-    uint64_t dropped;        /* gradients not finite */
+    uint64_t dropped;        /* gradients not finite, or late */
     uint64_t partial;  /* gradients of which only some ranges were applied before the
                           worker was lost */
     uint64_t updates;  /* whole updates of the parameters */

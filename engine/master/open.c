@@ -141,6 +141,34 @@ static int check_adam(const struct gapless_master *m,
     return GAPLESS_OK;
 }
 
+/* A steady worker's gradient comes N - 1 updates late: a bound below drops what no machine
+ * is to blame for. */
+static int check_drop_lag(const struct gapless_master *m,
+                          const struct gapless_master_config *c,
+                          struct gapless_error *error)
+{
+    uint32_t expected = c->workers_expected > 0 ? c->workers_expected : c->workers_max;
+
+    if (c->drop_lag == 0)
+        return GAPLESS_OK;
+    if (m->rule->flags & (RULE_ROUND | RULE_WORKER_ELASTIC))
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "rule %s drops no gradient for its lag: %s; leave "
+                                 "drop_lag (--drop-lag) at 0, "
+                                 "or take another rule",
+                                 m->rule->name,
+                                 m->rule->flags & RULE_ROUND
+                                     ? "all of a round are equally late"
+                                     : "its workers move parameters of their own");
+    if (expected > 0 && c->drop_lag < expected)
+        master_log(
+            m,
+            "gradients are dropped from a lag of %u on: with %u workers that are "
+            "alike every one has a lag of %u",
+            c->drop_lag, expected, expected - 1);
+    return GAPLESS_OK;
+}
+
 static int check_initial(const struct gapless_master *m, const float *initial,
                          struct gapless_error *error)
 {
@@ -208,6 +236,7 @@ static int make_core(struct gapless_master *m, const struct gapless_master_confi
         .workers_wait = c->workers_wait,
         .wait_ns = GATHER_BOUND_NS,
         .timeout_ns = (uint64_t)c->worker_timeout_ns,
+        .drop_lag = c->drop_lag,
         .whole = (m->rule->flags & (RULE_GLOBAL | RULE_ROUND)) != 0 || m->whole_gate,
         .round = (m->rule->flags & RULE_ROUND) != 0,
         .local = (m->rule->flags & RULE_WORKER_ELASTIC) != 0,
@@ -514,6 +543,8 @@ static int open_master(const struct gapless_master_config *config,
         status = check_numbers(config, error);
     if (status == GAPLESS_OK)
         status = check_adam(m, config, error);
+    if (status == GAPLESS_OK)
+        status = check_drop_lag(m, config, error);
     if (status == GAPLESS_OK)
         status = schedule_check(&config->schedule, config->gradients, error);
     if (status == GAPLESS_OK)

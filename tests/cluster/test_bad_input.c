@@ -59,6 +59,7 @@ static const struct mistake mistakes[] = {
     {NULL, "train --kappa 0", 2, "--kappa must be above 0, not '0'; or give auto"},
     {NULL, "train --kappa -3", 2, "'-3'; or give auto"},
     {NULL, "train --kappa often", 2, "'often'; or give auto"},
+    {NULL, "train --drop-lag -1", 2, "must be a whole number"},
     {NULL, "train --gate half", 2, "tensor, whole"},
     {NULL, "train --beta2 1", 2, "--beta2 must be below 1"},
     {NULL, "train --beta2 -0.9", 2, "--beta2 must be above 0"},

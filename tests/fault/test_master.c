@@ -517,6 +517,10 @@ static void test_bad_configurations(void **state)
     refused(c, GAPLESS_INVALID, "GAPLESS_NO_DECAY none");
     c = good, c.decay = INFINITY;
     refused(c, GAPLESS_INVALID, "decay");
+    c = good, c.rule = "ssgd", c.drop_lag = 8;
+    refused(c, GAPLESS_INVALID, "all of a round are equally late");
+    c = good, c.rule = "easgd", c.drop_lag = 8;
+    refused(c, GAPLESS_INVALID, "drop_lag");
     c = good, c.rule = "dana-lga", c.gate = GAPLESS_GATE_WHOLE;
     refused(c, GAPLESS_INVALID, "leave the gate at tensor");
     c = good, c.gate = (enum gapless_gate)3;

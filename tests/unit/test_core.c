@@ -45,6 +45,45 @@ static void test_one_worker_has_no_lag(void **state)
     end(&w);
 }
 
+/* A gradient of drop_lag updates ago changes nothing, in one piece and in ranges, and its
+ * worker has new parameters. */
+static void test_late_gradients_are_dropped(void **state)
+{
+    (void)state;
+    for (int whole = 0; whole < 2; whole++)
+        for (int by_range = 0; by_range < 2; by_range++) {
+            struct core_config config = config_of(3, 2, 100);
+            struct world w;
+
+            config.drop_lag = 3;
+            config.whole = whole;
+            begin(&w, &config, 1);
+            for (int i = 0; i < 3; i++)
+                hello(&w);
+            for (int i = 0; i < 2; i++)
+                feed(&w, CORE_GRADIENT, 0, CORE_ALL, true);
+            feed(&w, CORE_GRADIENT, 1, CORE_ALL, true); /* a lag of 2 */
+            assert_int_equal(w.core->dropped, 0);
+            assert_int_equal(core_lag(w.core, 2, 1), 3);
+            for (uint32_t r = 0; by_range && r < 2; r++)
+                feed(&w, CORE_GRADIENT, 2, r, true);
+            if (!by_range)
+                feed(&w, CORE_GRADIENT, 2, CORE_ALL, true);
+            assert_int_equal(w.core->dropped, 1);
+            assert_int_equal(w.core->consumed, 4);
+            assert_int_equal(w.core->updates, 3);
+            for (uint32_t r = 0; r < 2; r++) {
+                assert_int_equal(core_version(w.core, r), 3);
+                assert_int_equal(core_position(w.core, r), 4);
+                assert_int_equal(core_lag(w.core, 2, r), 0);
+            }
+            assert_int_equal(w.core->worker[2].state, CORE_COMPUTING);
+            feed(&w, CORE_GRADIENT, 2, CORE_ALL, true);
+            assert_int_equal(w.core->updates, 4);
+            end(&w);
+        }
+}
+
 /* A worker gets the number that it wishes if that is free, else the lowest. */
 static void test_numbers(void **state)
 {
@@ -294,6 +333,7 @@ int main(void)
         cmocka_unit_test(test_lag_of_round_robin),
         cmocka_unit_test(test_one_worker_has_no_lag),
         cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_late_gradients_are_dropped),
         cmocka_unit_test(test_start_waits_for_all_but_not_for_ever),
         cmocka_unit_test(test_full_and_over),
         cmocka_unit_test(test_ticket_of_the_dead),

@@ -187,6 +187,10 @@ struct gapless_master_config {
                                 each other; 0: 0.9 / workers_expected */
     uint32_t elastic_period; /* easgd: gradients of a worker from one exchange to the
                                 next; 0: 4 */
+    /* Ringmaster: a gradient with at least this lag is dropped: it changes nothing, and its
+     * worker gets new parameters; 0: none is. Neither for ssgd and ssgd-adamw nor for easgd
+     * and eamsgd. */
+    uint32_t drop_lag;
     /* The gap is measured at about one update in this many; 0: 8; 1: always. */
     uint32_t gap_every;
     /* A worker that holds a batch longer is dropped; 0: never. */
@@ -222,7 +226,7 @@ struct gapless_worker_stats {
     uint32_t state;     /* 0 free, 1 joining, 2 active */
     uint32_t pid;       /* 0: unknown */
     uint64_t gradients; /* applied */
-    uint64_t dropped;   /* not finite */
+    uint64_t dropped;   /* not finite, or late (drop_lag) */
     double lag_sum;     /* over lag_count of its gradients: easgd has a lag where worker
                            and master exchange */
     uint64_t lag_count;
@@ -256,7 +260,8 @@ struct gapless_stats {
     uint64_t gradients;       /* consumed: applied and dropped */
     uint64_t gradients_total; /* of the whole run; 0: no end is set */
     uint64_t updates;         /* of the parameters; fewer than gradients for ssgd */
-    uint64_t dropped;         /* gradients that were not finite: never applied */
+    uint64_t dropped;         /* gradients that were not finite, or late (drop_lag):
+                                 never applied */
     uint64_t partial; /* gradients of which only some ranges arrived before the worker
                          went away */
     double rate;      /* of the last update */
