@@ -167,9 +167,22 @@ static void who_leaves_is_taken_out(void **state)
     all_lengths(WORKERS, leave_each);
 }
 
+/* One of the rules with a round, by chance. */
+static const struct rule *synchronous(uint64_t chance)
+{
+    const struct rule *found[8];
+    uint64_t count = 0;
+
+    for (int i = 0; i < rules_count && count < 8; i++)
+        if (rules[i].flags & RULE_ROUND)
+            found[count++] = &rules[i];
+    assert_true(count > 0);
+    return found[chance % count];
+}
+
 static void round_each(uint64_t seed, const char *what)
 {
-    const struct rule *rule = rules_find(seed / 2 % 2 ? "ssgd" : "ssgd-adamw");
+    const struct rule *rule = synchronous(seed / 2);
     struct arrays cpu = bed_arrays(bed.cpu, 0), gpu = bed_arrays(bed.gpu, 0);
     struct step_scalars scalars = bed_scalars(rule, 0, 1);
     uint32_t workers = 1 + (uint32_t)seed % WORKERS;
