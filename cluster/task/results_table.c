@@ -69,7 +69,7 @@ void results_print(const struct outcome *outcome)
                  stats->seconds > 0.0 ? (double)stats->updates / stats->seconds : 0.0);
     line_of("lag", &stats->lag, false);
     line_of("gap (rms)", &stats->gap_rms, true);
-    (void)printf("  %-18s %s not finite, %s cut short\n", "dropped",
+    (void)printf("  %-18s %s not finite or late, %s cut short\n", "dropped",
                  word_count(stats->dropped).text, word_count(stats->partial).text);
     (void)printf("  %-18s %u, %u lost\n", "workers", outcome->settings->workers,
                  outcome->workers_lost);

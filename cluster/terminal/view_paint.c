@@ -138,7 +138,7 @@ static void paint_staleness(struct canvas *canvas, const struct view_facts *fact
     canvas_put(canvas, STYLE_PLAIN, "%s",
                word_real(lag ? stats->lag.p99 : (double)NAN, 0).text);
     canvas_to(canvas, half);
-    canvas_put(canvas, STYLE_FAINT, " dropped (not finite)");
+    canvas_put(canvas, STYLE_FAINT, " dropped (bad or late)");
     canvas_right(canvas, half + 26, stats->dropped > 0 ? STYLE_BAD : STYLE_PLAIN, "%s",
                  word_count(stats->dropped).text);
     canvas_line(canvas);
