@@ -44,7 +44,7 @@ static const struct {
     {"pass-time", "pass_time", true},
     {"events", "events", true},
     {"kappa", "kappa", true},
-    {"gate", "gate", true},
+    {"gate", "gate_of", true},
     {"beta2", "beta2", true},
     {"epsilon", "epsilon", true},
     {"decay", "decay", true},

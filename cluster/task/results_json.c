@@ -306,7 +306,7 @@ static void set_simulated(json_t *ret, const struct settings *settings,
     set(ret, "kappa",
         settings->kappa > 0 ? option(settings, "kappa", settings->kappa)
                             : text("auto"));
-    set(ret, "gate", text(settings->gate));
+    set(ret, "gate_of", text(settings->gate));
     set(ret, "beta2", option(settings, "beta2", settings->beta2));
     set(ret, "epsilon", option(settings, "epsilon", settings->epsilon));
     set(ret, "decay", option(settings, "decay", settings->decay));
