@@ -26,6 +26,7 @@ static void describe(const struct rule *rule, struct gapless_rule *ret)
         .whole = (rule->flags & RULE_GLOBAL) != 0,
         .synchronous = (rule->flags & RULE_ROUND) != 0,
         .elastic = (rule->flags & RULE_WORKER_ELASTIC) != 0,
+        .own_decay = (rule->flags & RULE_ADAM) != 0,
     };
 }
 

@@ -3,6 +3,7 @@
 #include "cluster/study/study.h"
 
 #include "cluster/simulate/simulate.h"
+#include "cluster/task/config.h"
 #include "cluster/task/task.h"
 
 #include <stdlib.h>
@@ -208,6 +209,19 @@ static int check_lists(const struct plan *plan, const struct trial *trial,
     return status == GAPLESS_OK ? status : blame(plan, trial, "events", error, status);
 }
 
+static int check_decay(const struct plan *plan, const struct trial *trial,
+                       struct gapless_error *error)
+{
+    struct settings settings;
+    int status;
+
+    if (!plan_settings(plan, trial, &settings))
+        return GAPLESS_OK; /* said by find_model */
+    status = config_check_decay(&settings, error);
+    return status == GAPLESS_OK ? status
+                                : blame(plan, trial, "weight-decay", error, status);
+}
+
 static double work_of(const struct plan *plan, const struct check *check,
                       const struct trial *trial)
 {
@@ -237,6 +251,8 @@ int check_open(struct plan *plan, const char *data_dir, struct check *ret,
         status = find_model(plan, &check, trial, data_dir, error);
         if (status == GAPLESS_OK)
             status = check_lists(plan, trial, before, error);
+        if (status == GAPLESS_OK)
+            status = check_decay(plan, trial, error);
         if (status == GAPLESS_OK)
             trial->work = work_of(plan, &check, trial);
         before = trial;

@@ -49,6 +49,19 @@ int config_check_schedule(const struct settings *settings, const struct task *ta
     return schedule_check(&schedule, total, error);
 }
 
+int config_check_decay(const struct settings *settings, struct gapless_error *error)
+{
+    struct gapless_rule rule;
+    int status = gapless_rule_find(settings->rule, &rule, error);
+
+    if (status != GAPLESS_OK || !rule.own_decay || !(settings->weight_decay > 0.0))
+        return status;
+    return gapless_error_set(error, GAPLESS_INVALID, 0,
+                             "--weight-decay %g is not for rule %s, which has a weight "
+                             "decay of its own: set --decay",
+                             settings->weight_decay, rule.name);
+}
+
 static int gpu_flush(const char *when)
 {
     if (when == NULL || strcmp(when, "auto") == 0)

@@ -23,6 +23,10 @@ void config_set(const struct settings *settings, const struct task *task,
 int config_check_schedule(const struct settings *settings, const struct task *task,
                           uint64_t total, struct gapless_error *error);
 
+/* Do rule and weight decay go together? GAPLESS_INVALID: they do not. To be asked as
+ * above. */
+int config_check_decay(const struct settings *settings, struct gapless_error *error);
+
 /* The options that decide how a run goes, by name, NULL at the end. */
 extern const char *const config_names[];
 /* Their values, a line "name=value" each; those that have none are left out.

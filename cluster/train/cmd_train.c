@@ -137,7 +137,9 @@ static int prepare(struct train *train, struct gapless_error *error)
     if (strlen(settings->out != NULL ? settings->out : "") > 900)
         return gapless_error_set(error, GAPLESS_INVALID, 0, "--out is too long");
     choose_names(train);
-    status = choose_device(train, error);
+    status = config_check_decay(settings, error);
+    if (status == GAPLESS_OK)
+        status = choose_device(train, error);
     if (status == GAPLESS_OK)
         status = choose_network(train, error);
     if (status != GAPLESS_OK)

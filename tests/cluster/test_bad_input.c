@@ -139,7 +139,7 @@ static const struct mistake mistakes[] = {
     {NULL, "help bench nothing", 2, "there is no command 'bench nothing'"},
     {NULL, "completion", 2, "say for which shell"},
     {NULL, "train --data synthetic --rule adamw --weight-decay 0.1", 2,
-     "set decay (--decay), and leave"},
+     "train: --weight-decay 0.1 is not for rule adamw"},
     {"GAPLESS_HELP=1", "rules", 0, "nothing reads GAPLESS_HELP in the environment\n"},
 };
 

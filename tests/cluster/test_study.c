@@ -440,6 +440,8 @@ static const struct {
     {"[grid]\nmodel = valley:-1\n", 2, "s.ini:2: "},
     {"[run]\ndata = synthetic\n[grid]\nclock = sundial\n", 2, "s.ini:4: --clock"},
     {"[run]\ndata = synthetic\nevents = 1s kill 99\n", 2, "s.ini:3: --events"},
+    {"[run]\ndata = synthetic\nweight-decay = 0.1\n[grid]\nrule = asgd adamw\n", 2,
+     "s.ini:3: --weight-decay 0.1 is not for rule adamw"},
     {"[run]\ndata = mnist\n", 1, "cluster/workloads/fetch-data mnist"},
 };
 

@@ -71,6 +71,7 @@ static void kinds_follow_from_the_flags(void **state)
         assert_true(rule.whole == ((rules[i].flags & RULE_GLOBAL) != 0));
         assert_true(rule.synchronous == ((rules[i].flags & RULE_ROUND) != 0));
         assert_true(rule.elastic == ((rules[i].flags & RULE_WORKER_ELASTIC) != 0));
+        assert_true(rule.own_decay == ((rules[i].flags & RULE_ADAM) != 0));
     }
 }
 
