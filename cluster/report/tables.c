@@ -479,6 +479,8 @@ void report_csv(const struct report *report, FILE *out)
 /* ---- on a terminal ------------------------------------------------------- */
 
 #define TERMINAL_COLUMNS 10u
+#define TERMINAL_NAME_MIN 18u
+#define TERMINAL_NAME_MAX 48u
 #define TERMINAL_TABLES 16u
 
 /* A point in few letters: of shares, percent with one digit. */
@@ -535,13 +537,29 @@ static bool is_best(const struct grid *grid, const json_t *own, double x, bool p
     return true;
 }
 
+/* The width that the names of the rows need. */
+static int name_columns(const struct grid *grid)
+{
+    size_t columns = TERMINAL_NAME_MIN, l;
+    const json_t *line;
+
+    json_array_foreach(grid->lines, l, line)
+    {
+        size_t own = strlen(text_of(line, "name"));
+
+        columns = own > columns ? own : columns;
+    }
+    return (int)(columns < TERMINAL_NAME_MAX ? columns : TERMINAL_NAME_MAX);
+}
+
 static void print_row(FILE *out, const struct grid *grid, const json_t *line,
                       size_t columns, bool color)
 {
+    int width = name_columns(grid);
     const json_t *column = json_object_get(grid->panel, "columns");
     const json_t *y = json_object_get(grid->panel, "y");
 
-    (void)fprintf(out, "  %-18.18s", text_of(line, "name"));
+    (void)fprintf(out, "  %-*.*s", width, width, text_of(line, "name"));
     for (size_t i = 0; i < columns; i++) {
         const json_t *point = point_at(line, grid->x[i]);
         const json_t *of = column != NULL ? json_array_get(column, i) : y;
@@ -575,7 +593,7 @@ static void print_panel(FILE *out, const json_t *chart, const json_t *panel, boo
                                                                               : "");
     (void)snprintf(words, sizeof words, "rule%s%s",
                    text_of(x, "label")[0] != '\0' ? " \\ " : "", text_of(x, "label"));
-    (void)fprintf(out, "  %-18s", words);
+    (void)fprintf(out, "  %-*s", name_columns(&grid), words);
     for (size_t i = 0; i < columns; i++) {
         column_words(&grid, i, words, sizeof words);
         if (is_printed(&grid, i))
@@ -588,6 +606,17 @@ static void print_panel(FILE *out, const json_t *chart, const json_t *panel, boo
     free(grid.x);
 }
 
+/* How lag and gap are spread is no answer to what came of a study. */
+static bool is_table_here(const json_t *chart)
+{
+    const char *kind = text_of(chart, "kind"), *id = text_of(chart, "id");
+
+    if (strcmp(kind, "table") == 0)
+        return true;
+    return strcmp(kind, "lines") == 0 && strcmp(id, "histograms") != 0 &&
+           strcmp(id, "workers") != 0;
+}
+
 void report_tables(struct report *report, bool color, FILE *out)
 {
     json_t *charts = json_array(), *runs = json_array(), *panel, *chart;
@@ -596,11 +625,8 @@ void report_tables(struct report *report, bool color, FILE *out)
     if (report->sets > 0)
         charts_make(report, &report->set[0], charts, runs);
     chart = json_array_get(charts, 0);
-    for (size_t i = 1;
-         i < json_array_size(charts) && strcmp(text_of(chart, "kind"), "lines") != 0 &&
-         strcmp(text_of(chart, "kind"), "table") != 0;
-         i++) /* what has no table here: the means */
-        chart = json_array_get(charts, i);
+    for (size_t i = 1; i < json_array_size(charts) && !is_table_here(chart); i++)
+        chart = json_array_get(charts, i); /* at last the means */
     json_array_foreach(json_object_get(chart, "panels"), p,
                        panel) if (p < TERMINAL_TABLES)
         print_panel(out, chart, panel, color);

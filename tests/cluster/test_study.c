@@ -407,6 +407,24 @@ static void test_failure(void **state)
     run_whole(NULL, command("--dry-run"), 0, "1 done, 1 to go");
 }
 
+/* A grid in which nothing that makes a curve varies prints its means, with whole names. */
+static void test_names(void **state)
+{
+    struct run run;
+    char *text;
+
+    (void)state;
+    write_study("[run]\ndata = synthetic:600x16x4\nmodel = softmax\nepochs = 1\n"
+                "workers = 2\n[grid]\nrule = ga dana-ga-global\nbatch = 8 16\n");
+    run = run_start(NULL, 0, command(""));
+    assert_int_equal(run_wait(&run, 60.0), 0);
+    text = run_output(&run);
+    assert_non_null(strstr(text, "Means by rule"));
+    assert_non_null(strstr(text, "dana-ga-global, batch 16 "));
+    free(text);
+    run_close(&run);
+}
+
 /* A test function has no data set; a value with a comma stands in quotes. */
 static void test_toy(void **state)
 {
@@ -477,6 +495,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_asked_to_stop, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_lock, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_failure, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_names, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_toy, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_mistakes, run_set_up, run_tear_down),
     };
