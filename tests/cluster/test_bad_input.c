@@ -59,8 +59,6 @@ static const struct mistake mistakes[] = {
     {NULL, "train --kappa 0", 2, "--kappa must be above 0, not '0'; or give auto"},
     {NULL, "train --kappa -3", 2, "'-3'; or give auto"},
     {NULL, "train --kappa often", 2, "'often'; or give auto"},
-    {NULL, "train --data synthetic --rule adamw --weight-decay 0.1", 2,
-     "set decay (--decay)"},
     {NULL, "train --data synthetic --rule dana-lga --gate whole", 2,
      "leave the gate at tensor"},
     {NULL, "train --data synthetic --rule ssgd --drop-lag 8", 2,
