@@ -208,10 +208,13 @@ static double round_of(struct bench *b, const struct rule *rule, enum kind kind,
  * Out of cache nothing but memory may be felt, but by the RULE_BLOCK rules: they visit
  * a block twice, and a core that waits for memory does not go over L2 meanwhile. In L2
  * the root and the division of gap_aware and delay_comp_adaptive are felt: they take
- * the time of about ten reads and writes, of which these rules have 7 to 11. */
+ * the time of about ten reads and writes, of which these rules have 7 to 11. Adam's have
+ * both, and its gated rules twice: where they measure, and where they update. */
 static double floor_of(const struct rule *rule, size_t size)
 {
     bool cached = size <= 128 * 1024;
+    if ((rule->flags & RULE_BLOCK) && (rule->flags & RULE_ADAM))
+        return cached ? 0.55 : size <= CACHED_MAX ? 0.45 : 0.60;
     if (rule->flags & RULE_BLOCK)
         return cached ? 0.88 : size <= CACHED_MAX ? 0.50 : 0.70;
     if (!cached)
