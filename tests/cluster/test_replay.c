@@ -84,6 +84,8 @@ static const struct {
     {NULL, "--rule dana-lga --block-elements 32 --batch 7"},
     {NULL, "--rule ssgd --ssgd-scale-rate --momentum 0"},
     {NULL, "--rule easgd --elastic 0.1 --period 3"},
+    {NULL, "--rule dana-lga-adamw --lr 0.001 --beta2 0.99 --epsilon 1e-7 --decay 0 "
+           "--gate tensor --drop-lag 40"},
     {"GAPLESS_FAULT=nan:5@1", "--rule sa --kappa 3"},
     {"GAPLESS_FAULT=exit:20@2", "--rule dana-dc --lambda 0.1"},
 };
