@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 struct mistake {
     const char *environment, *line;
@@ -205,6 +206,24 @@ static void test_no_room(void **state)
     }
 }
 
+/* A master without standard descriptors prints into no file of its own. */
+static void test_no_descriptors(void **state)
+{
+    char line[600];
+    int status;
+
+    (void)state;
+    (void)snprintf(line, sizeof line,
+                   "'%s' master --data synthetic:1000x20x3 --model softmax --epochs 1 "
+                   "--address shm:closed-%d <&- >&- 2>&- & master=$!; '%s' worker "
+                   "--master shm:closed-%d --connect-timeout 60 >/dev/null 2>&1; "
+                   "wait $master",
+                   run_program(), (int)getpid(), run_program(), (int)getpid());
+    status = system(line); // NOLINT(cert-env33-c): the shell's redirection is meant
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        fail_msg("the master ended with %d", status);
+}
+
 /* And what is not a mistake. */
 static void test_helps(void **state)
 {
@@ -232,9 +251,8 @@ static void test_helps(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mistakes),
-        cmocka_unit_test(test_remedies),
-        cmocka_unit_test(test_no_room),
+        cmocka_unit_test(test_mistakes), cmocka_unit_test(test_remedies),
+        cmocka_unit_test(test_no_room),  cmocka_unit_test(test_no_descriptors),
         cmocka_unit_test(test_helps),
     };
 
