@@ -4,12 +4,14 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define DEPTH_MAX 2 /* levels below a DIR in which runs are looked for */
 #define RUNS_MAX 100000u
@@ -324,6 +326,10 @@ int report_load(struct report *report, const char *const *dirs, size_t count,
     }
     for (size_t i = 0; i < count; i++) {
         look(&finder, dirs[i], DEPTH_MAX);
+        if (finder.found == before &&
+            faccessat(AT_FDCWD, dirs[i], R_OK | X_OK, AT_EACCESS) != 0)
+            return gapless_error_set(error, GAPLESS_IO, errno,
+                                     "cannot read the folder '%.300s'", dirs[i]);
         if (finder.found == before)
             return gapless_error_set(
                 error, GAPLESS_MISSING, 0,

@@ -210,9 +210,27 @@ static void worker_ended(struct train *train, struct child *child)
               workers_running(train));
 }
 
+/* Settings that the master has refused are refused in its words alone: nobody has
+ * started a master. */
+static void master_ended(struct train *train)
+{
+    static const char own[] = "gapless master: ";
+    const struct child *master = &train->child[0];
+    char what[560];
+
+    if (WIFEXITED(master->status) && WEXITSTATUS(master->status) == EXIT_MISUSE) {
+        launch_last_words(master, what, sizeof what);
+        if (strncmp(what, own, sizeof own - 1) == 0) {
+            train_fail(train, "%s", what + sizeof own - 1);
+            return;
+        }
+    }
+    describe(master, what, sizeof what);
+    train_fail(train, "the run ended early: %s", what);
+}
+
 void train_workers_check(struct train *train)
 {
-    char what[560];
 
     (void)launch_reap(train->child, train->children);
     for (uint32_t i = 1; i < train->children; i++)
@@ -222,8 +240,7 @@ void train_workers_check(struct train *train)
         }
     if (train->child[0].ended && !train->child[0].seen) {
         train->child[0].seen = true;
-        describe(&train->child[0], what, sizeof what);
-        train_fail(train, "the run ended early: %s", what);
+        master_ended(train);
     }
 }
 

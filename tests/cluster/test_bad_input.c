@@ -63,7 +63,7 @@ static const struct mistake mistakes[] = {
     {NULL, "train --data synthetic --rule dana-lga --gate whole", 2,
      "leave the gate at tensor"},
     {NULL, "train --data synthetic --rule ssgd --drop-lag 8", 2,
-     "leave drop_lag (--drop-lag) at 0"},
+     "gapless train: rule ssgd drops no gradient"},
     {NULL, "train --drop-lag -1", 2, "must be a whole number"},
     {NULL, "train --gate half", 2, "tensor, whole"},
     {NULL, "train --beta2 1", 2, "--beta2 must be below 1"},

@@ -463,6 +463,11 @@ class ReportTest(unittest.TestCase):
         panels = self.chart(page, "means")["panels"]
         self.assertEqual([[line["name"] for line in panel["lines"]] for panel in panels], [["asgd"], ["asgd"]])
 
+    @unittest.skipIf(os.geteuid() == 0, "root reads every folder")
+    def test_closed_folder(self):
+        os.mkdir(self.path("closed"), 0o300)
+        self.assertIn("cannot read the folder 'closed' (Permission denied)", self.report("closed", code=1)[1])
+
     def test_misuse(self):
         os.mkdir(self.path("empty"))
         with open(self.path("file"), "w", encoding="utf-8") as file:
