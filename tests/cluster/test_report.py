@@ -466,7 +466,10 @@ class ReportTest(unittest.TestCase):
     @unittest.skipIf(os.geteuid() == 0, "root reads every folder")
     def test_closed_folder(self):
         os.mkdir(self.path("closed"), 0o300)
-        self.assertIn("cannot read the folder 'closed' (Permission denied)", self.report("closed", code=1)[1])
+        try:
+            self.assertIn("cannot read the folder 'closed' (Permission denied)", self.report("closed", code=1)[1])
+        finally:
+            os.chmod(self.path("closed"), 0o700)  # so that it can be removed
 
     def test_misuse(self):
         os.mkdir(self.path("empty"))
