@@ -45,6 +45,7 @@ struct run {
     uint64_t range_elements;
     bool by_range, clip;
     enum gapless_gap_ref gap_ref;
+    bool rejoin; /* a worker leaves half-way, and is back */
 };
 
 struct came {
@@ -83,6 +84,26 @@ static bool synchronous(const char *rule)
     return strncmp(rule, "ssgd", 4) == 0;
 }
 
+/* Leaves and is back as the same worker, once the master has seen it go: nothing else is
+ * under way. NULL: it is not let in again. */
+static struct gapless_worker *leave_and_join(const struct gapless_worker_config *config,
+                                             struct gapless_worker *worker)
+{
+    struct gapless_error error = {0};
+    struct gapless_worker *ret = NULL;
+    int status = GAPLESS_CAPACITY;
+
+    gapless_worker_close(worker);
+    for (int tries = 0; status == GAPLESS_CAPACITY && tries < 10000; tries++) {
+        status = gapless_worker_open(config, &ret, &error);
+        if (status == GAPLESS_CAPACITY)
+            (void)usleep(1000);
+    }
+    if (status != GAPLESS_OK)
+        (void)fprintf(stderr, "join: %s\n", error.text);
+    return ret;
+}
+
 /* All workers in one process, so that their order is fixed. */
 static int work(const struct run *run)
 {
@@ -99,6 +120,12 @@ static int work(const struct run *run)
         status = pull(worker[w], &batch[w]);
     for (i = 0; status == GAPLESS_OK && i < TOTAL; i++) {
         w = i % WORKERS;
+        if (run->rejoin && i == TOTAL / 2) {
+            worker[w] = leave_and_join(&config, worker[w]);
+            status = worker[w] == NULL ? GAPLESS_CAPACITY : pull(worker[w], &batch[w]);
+            if (status != GAPLESS_OK)
+                return 1;
+        }
         gradient(gapless_worker_params(worker[w]), batch[w],
                  gapless_worker_grad(worker[w]));
         status = gapless_worker_push(worker[w], 0.5, NULL);
@@ -252,6 +279,19 @@ static void every_rule(void **state)
     }
 }
 
+/* Whose velocity is the mean of the others' then, or none. */
+static void who_is_back(void **state)
+{
+    static const char *const rules[] = {"dana-lga-adamw", "dana-adamw", "dana-ga"};
+
+    (void)state;
+    for (unsigned i = 0; i < (SANITIZED ? 1u : 3u); i++) {
+        compare(
+            (struct run){.rule = rules[i], .range_elements = 1 << 20, .rejoin = true});
+        compare((struct run){.rule = rules[i], .range_elements = 1024, .rejoin = true});
+    }
+}
+
 static void variants(void **state)
 {
     static const char *const rules[] = {"dana-ga", "dana-lga", "ga-global",
@@ -400,6 +440,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_rule),
         cmocka_unit_test(variants),
+        cmocka_unit_test(who_is_back),
         cmocka_unit_test(bad_devices),
         cmocka_unit_test(auto_finds_it),
         cmocka_unit_test(no_call_is_taken_for_granted),
