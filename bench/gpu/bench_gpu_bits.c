@@ -235,7 +235,14 @@ static void scalars_of(const struct bits *b, uint32_t gradient, unsigned variant
                                    .samples = (variant & 4) ? 100 + gradient : 0,
                                    .global_gap = 0.3,
                                    .global_stat = 0.01};
-    struct step_history history = {0.1, 100 + gradient, 0.9, 0.7, 0.8, 0.6};
+    struct step_history history = {.rate = 0.1,
+                                   .updates = 100 + gradient,
+                                   .square = 0.9,
+                                   .round = 0.7,
+                                   .mean = 0.8,
+                                   .share = 0.6,
+                                   .waiting = gradient % 3,
+                                   .together = 3};
 
     if (variant & 4) {
         context.history = history;

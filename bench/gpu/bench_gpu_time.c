@@ -90,7 +90,14 @@ void bg_scalars(const struct rule *rule, struct step_scalars *ret)
 
     context.global_gap = 1e-6;
     context.global_stat = 1e-2;
-    context.history = (struct step_history){1e-6, 1000, 1, 1, 1, 1};
+    context.history = (struct step_history){.rate = 1e-6,
+                                            .updates = 1000,
+                                            .square = 1,
+                                            .round = 1,
+                                            .mean = 1,
+                                            .share = 1,
+                                            .waiting = 1,
+                                            .together = 8};
     context.own_updates = 100;
     settings_default(&settings);
     rules_step_scalars(rule, &settings, &context, ret);

@@ -135,7 +135,14 @@ static void scalars_of(const struct rule *rule, struct step_scalars *ret)
         .rate = 1e-6, .lag = 7, .active = 8, .samples = 1000};
     context.global_gap = 1e-6;
     context.global_stat = 1e-2;
-    context.history = (struct step_history){1e-6, 1000, 1, 1, 1, 1};
+    context.history = (struct step_history){.rate = 1e-6,
+                                            .updates = 1000,
+                                            .square = 1,
+                                            .round = 1,
+                                            .mean = 1,
+                                            .share = 1,
+                                            .waiting = 1,
+                                            .together = 8};
     context.own_updates = 100;
     settings_default(&settings);
     rules_step_scalars(rule, &settings, &context, ret);

@@ -160,8 +160,8 @@ struct gapless_master {
     struct telemetry *telemetry;
     float *theta, *all, *stat, *square;
     uint16_t *decays;             /* RULE_ADAM: see struct arrays */
-    struct step_history *history; /* RULE_ADAM: of each range */
-    uint64_t *own_updates;        /* RULE_ADAM: of each worker, by range */
+    struct step_history *history; /* RULE_HISTORY: of each range */
+    uint64_t *own_updates;        /* RULE_HISTORY: of each worker, by range */
     void *private_memory;         /* all, stat, square */
     size_t private_bytes;
     void *own_memory; /* own of every worker */

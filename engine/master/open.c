@@ -338,7 +338,7 @@ static void place_slots(struct gapless_master *m, size_t vector)
     m->slot_bytes = m->slot_used = pages(m->grad_at + vector);
 }
 
-/* RULE_ADAM: what the scalars depend on, and where weight decay applies. */
+/* RULE_HISTORY: what the scalars depend on, and where weight decay applies. */
 static int make_history(struct gapless_master *m, struct gapless_error *error)
 {
     size_t ranges = m->layout.ranges_count;
@@ -346,12 +346,15 @@ static int make_history(struct gapless_master *m, struct gapless_error *error)
     m->history = calloc(ranges, sizeof *m->history);
     m->own_updates =
         calloc(ranges * m->core->config.workers_max, sizeof *m->own_updates);
-    m->decays = calloc((size_t)m->layout.padded / LAYOUT_LANES, sizeof *m->decays);
-    if (m->history == NULL || m->own_updates == NULL || m->decays == NULL)
+    if (m->rule->flags & RULE_ADAM)
+        m->decays = calloc((size_t)m->layout.padded / LAYOUT_LANES, sizeof *m->decays);
+    if (m->history == NULL || m->own_updates == NULL ||
+        ((m->rule->flags & RULE_ADAM) != 0 && m->decays == NULL))
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory for the state of rule %s in %zu ranges",
                                  m->rule->name, ranges);
-    layout_decays(&m->layout, m->decays);
+    if (m->decays != NULL)
+        layout_decays(&m->layout, m->decays);
     return GAPLESS_OK;
 }
 
@@ -400,7 +403,7 @@ static int make_vectors(struct gapless_master *m, struct gapless_error *error)
                                                 w * sent_stride + STAGGER(ARRAY_SENT));
     }
     place_slots(m, vector);
-    return m->rule->flags & RULE_ADAM ? make_history(m, error) : GAPLESS_OK;
+    return m->rule->flags & RULE_HISTORY ? make_history(m, error) : GAPLESS_OK;
 }
 
 /* RULE_PUBLISHED: which elements are a block, for the workers. */

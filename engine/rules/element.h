@@ -157,7 +157,8 @@ struct element {
     real own;   /* v^i                this worker's velocity */
     real all;   /* v, v^0 = sum v^i   the one velocity, or the sum of all `own` */
     real stat;  /* MeanSquare         DC-ASGD-a: running mean of g^2; Gap-Aware: of the
-                                      steps, of which its C is made */
+                                      steps, of which its C is made; delayed Nesterov: b,
+                                      gradients that are not in v yet */
     real sent;  /* theta^i            what this worker was last given (DC-ASGD: w_bak);
                                       becomes what it is given next */
     real grad;  /* g^i                what it computed there; a correction changes it */
@@ -183,6 +184,9 @@ struct step_scalars {
     scalar keep;          /* 1 - (1 - gamma)/N  shared */
     scalar rate_share;    /* eta gamma/N        shared */
     scalar elastic;       /* alpha              elastic */
+    scalar together;      /* n                  delayed_nesterov: gradients that go into
+                                                the momentum together */
+    scalar rate_part;     /* eta/n */
 
     /* corrections */
     scalar freshness;        /* 1/tau             staleness: 1/max(1, lag) */
@@ -218,6 +222,7 @@ struct step_scalars {
     int penalised; /* gap_aware: there is a sample to measure steps by; else G = 1 */
     int lagging;   /* loss_gap: every block has a gate that is measured; else all have
                       `gate` */
+    int turn;      /* delayed_nesterov: this gradient is the n-th */
     int alone;     /* one worker is active: the sum of all `own` is its `own` */
     int gap_ref;   /* enum gap_ref */
 };

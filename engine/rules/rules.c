@@ -129,6 +129,14 @@ static double mean_keep_of(double beta1, double workers)
     return ((workers - 1.0) + beta1) / workers;
 }
 
+/* delayed_nesterov: as many as workers were active when the buffer was empty. */
+static uint32_t together_of(const struct step_context *context)
+{
+    if (context->history.waiting > 0)
+        return context->history.together;
+    return context->active > 0 ? context->active : 1;
+}
+
 struct step_history rules_step_done(const struct settings *settings,
                                     const struct step_context *context)
 {
@@ -142,6 +150,8 @@ struct step_history rules_step_done(const struct settings *settings,
     ret.round = seen_after(rules_root(settings->beta2, workers), ret.round);
     ret.mean = seen_after(mean_keep_of(beta1, workers), ret.mean);
     ret.share = seen_after(rules_root(beta1, workers), ret.share);
+    ret.together = together_of(context);
+    ret.waiting = ret.waiting + 1 < ret.together ? ret.waiting + 1 : 0;
     return ret;
 }
 
@@ -209,6 +219,9 @@ void rules_step_scalars(const struct rule *rule, const struct settings *settings
     ret->keep = (scalar)(((workers - 1.0) + gamma) / workers);
     ret->rate_share = (scalar)(rate * gamma / workers);
     ret->elastic = (scalar)settings->elastic;
+    ret->together = (scalar)together_of(context);
+    ret->rate_part = (scalar)(rate / together_of(context));
+    ret->turn = context->history.waiting + 1 >= together_of(context);
 
     ret->freshness = (scalar)(1.0 / (context->lag > 1 ? (double)context->lag : 1.0));
     ret->lambda = (scalar)settings->lambda;

@@ -30,9 +30,10 @@ enum rule_flag {
         128, /* what is sent is one vector for all; the worker tells of each
                              block <grad, what it read> */
     RULE_ADAM =
-        256 /* scalars depend on the updates before (struct step_history), weight
-                       decay is the master's, `all` is re-summed every 100 rounds and when
-                       a worker leaves, and who joins starts from the mean of the others */
+        256, /* RULE_HISTORY, weight decay is the master's, `all` is re-summed every 100
+                rounds and when a worker leaves, and who joins starts from the mean of the
+                others */
+    RULE_HISTORY = 512 /* scalars depend on the updates before (struct step_history) */
 };
 
 struct rule {
@@ -71,18 +72,20 @@ struct settings {
     enum gap_ref gap_ref;
 };
 
-/* RULE_ADAM: what the updates of a range so far mean for the next one. Zeroed before the
- * first; rules_step_done takes it one update further. A running mean with weight b for
+/* RULE_HISTORY: what the updates of a range so far mean for the next one. Zeroed before
+ * the first; rules_step_done takes it one update further. A running mean with weight b for
  * what was is corrected for its beginning as it goes: w is the weight of all that it has
  * seen, w' = b*w + (1 - b), and then x = (b*w/w')*x + ((1 - b)/w')*new is their mean. So
  * it stays right while b changes with the number of workers. */
 struct step_history {
-    double rate;      /* of the last update; a look-ahead without an update has it */
-    uint64_t updates; /* so far */
-    double square;    /* w of the squares, by beta2 for each update */
-    double round;     /* ... by beta2^(1/N) */
-    double mean;      /* w of `all` of adam_shared */
-    double share;     /* adam_shared: 1 - beta1^(rounds so far) */
+    double rate;       /* of the last update; a look-ahead without an update has it */
+    uint64_t updates;  /* so far */
+    double square;     /* w of the squares, by beta2 for each update */
+    double round;      /* ... by beta2^(1/N) */
+    double mean;       /* w of `all` of adam_shared */
+    double share;      /* adam_shared: 1 - beta1^(rounds so far) */
+    uint32_t waiting;  /* delayed_nesterov: gradients in the buffer */
+    uint32_t together; /* ... and how many go into the momentum together */
 };
 
 /* A worker's updates, where it began with a mean of the others (it joined later). */
@@ -99,8 +102,9 @@ struct step_context {
     bool whole;         /* RULE_BLOCK: one gate for all blocks ... */
     double whole_gap;   /* ... of this q, the sum over the whole vector */
     double global_stat; /* RULE_GLOBAL: s, running mean of mean(step^2) */
-    struct step_history history; /* RULE_ADAM: before this update */
-    uint64_t own_updates; /* RULE_ADAM: of this worker in the range, before this update;
+    struct step_history history; /* RULE_HISTORY: before this update */
+    uint64_t
+        own_updates; /* RULE_HISTORY: of this worker in the range, before this update;
                              or RULES_UPDATES_JOINED */
 };
 
@@ -117,7 +121,7 @@ void settings_default(struct settings *settings);
 /* The scalars of one update, computed in double, then rounded once. */
 void rules_step_scalars(const struct rule *rule, const struct settings *settings,
                         const struct step_context *context, struct step_scalars *ret);
-/* RULE_ADAM: the history after an update with this context. */
+/* RULE_HISTORY: the history after an update with this context. */
 struct step_history rules_step_done(const struct settings *settings,
                                     const struct step_context *context);
 /* beta^(1/n): a mean that keeps this much at each of n updates keeps beta at all of them

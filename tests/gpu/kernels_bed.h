@@ -267,7 +267,7 @@ static inline struct step_scalars bed_scalars(const struct rule *rule, unsigned 
     context.global_gap = 0.3;
     context.global_stat = 0.2;
     context.history =
-        (struct step_history){0.04, 30 + q, 0.8, 0.3 + 0.01 * q, 0.5, 0.4};
+        (struct step_history){0.04, 30 + q, 0.8, 0.3 + 0.01 * q, 0.5, 0.4, q % 3u, 3};
     context.own_updates = 4 + q;
     if (kind & 2) {
         context.lag = context.samples = context.own_updates = 0;

@@ -468,6 +468,44 @@ static void dots_are_as_good_as_the_gap(void **state)
     assert_true(closed > 10); /* there were gates to compare */
 }
 
+/* dn: as many gradients as workers, from any of them, are one step of Nesterov's
+ * momentum along their mean; also while workers leave, then for as many as there were
+ * when the first of them came. */
+static void a_round_of_delayed_nesterov_is_nesterov(void **state)
+{
+    double theta[K], v[K] = {0}, mean[K] = {0}, g[K];
+    uint32_t n = 4, in = 0;
+    struct drive d;
+
+    (void)state;
+    open_with(&d, "dn", n, 0.05);
+    for (int j = 0; j < K; j++)
+        theta[j] = (double)d.theta[j];
+    for (int step = 0; step < STEPS; step++) {
+        uint32_t w = pick(step, d.active);
+        if (step == 50) /* two of four are in the buffer */
+            d.active = 3;
+        gradient(d.sent[w], step, g);
+        drive_push(&d, w, g, 0.05);
+        for (int j = 0; j < K; j++)
+            mean[j] += g[j] / n;
+        if (++in < n)
+            continue;
+        for (int j = 0; j < K; j++) {
+            v[j] = 0.9 * v[j] + mean[j];
+            theta[j] -= 0.05 * (mean[j] + 0.9 * v[j]);
+            mean[j] = 0.0;
+            if (!(fabs(theta[j] - (double)d.theta[j]) < 10 * tolerance))
+                fail_msg("element %d, step %d: %.17g, not %.17g", j, step,
+                         (double)d.theta[j], theta[j]);
+        }
+        assert_memory_equal(d.theta, d.sent[w], sizeof(number) * K);
+        in = 0, n = d.active;
+    }
+    assert_int_equal(n, 3);
+    drive_close(&d);
+}
+
 static int equivalence_cases(const struct compute *compute)
 {
     const struct CMUnitTest tests[] = {
@@ -480,6 +518,7 @@ static int equivalence_cases(const struct compute *compute)
         cmocka_unit_test(the_look_ahead_cancels_momentum),
         cmocka_unit_test(ids_do_not_matter),
         cmocka_unit_test(dots_are_as_good_as_the_gap),
+        cmocka_unit_test(a_round_of_delayed_nesterov_is_nesterov),
         cmocka_unit_test(an_exchange_conserves),
         cmocka_unit_test(between_exchanges_a_worker_is_alone),
         cmocka_unit_test(one_elastic_worker_with_alpha_one_changes_places),

@@ -40,6 +40,8 @@ struct oracle {
     double updates, own_updates[ORACLE_WORKERS];
     double seen_square, seen_mean, fade;                           /* c, e, p */
     double keep_own, keep_square, add_square, keep_mean, add_mean; /* of this update */
+    /* delayed Nesterov: gradients that wait (their sum is s), and how many go on together */
+    int waiting, together;
 };
 
 /* What is done to the gradient. */
@@ -280,6 +282,28 @@ static double oracle_adam_horizon_given(const struct oracle *o, int w, int j,
     return o->theta[j] - o->last * steps * o->v[j] * oracle_adam_inverse(o, j);
 }
 
+/* ---- delayed Nesterov ---- */
+
+static void oracle_delayed_begin(struct oracle *o, int w, double rate)
+{
+    (void)w, (void)rate;
+    if (o->waiting == o->together) /* the last update emptied the buffer */
+        o->waiting = 0, o->together = o->active;
+    o->waiting++;
+}
+
+static double oracle_delayed(struct oracle *o, int w, int j, double g)
+{
+    double step = g / o->together;
+    (void)w;
+    o->s[j] += g;
+    if (o->waiting < o->together)
+        return step;
+    o->v[j] = o->gamma * o->v[j] + o->s[j] / o->together;
+    o->s[j] = 0.0;
+    return step + o->gamma * o->v[j];
+}
+
 static const struct oracle_momentum oracle_momenta[] = {
     {"plain", oracle_as_it_is, oracle_theta, NULL, NULL},
     {"heavy_ball", oracle_one, oracle_theta, NULL, NULL},
@@ -291,6 +315,7 @@ static const struct oracle_momentum oracle_momenta[] = {
     {"slim", oracle_slim, oracle_theta, NULL, NULL},
     {"elastic", oracle_as_it_is, oracle_theta, NULL, NULL}, /* see oracle_elastic */
     {"elastic_nesterov", oracle_as_it_is, oracle_theta, NULL, NULL},
+    {"delayed_nesterov", oracle_delayed, oracle_theta, NULL, oracle_delayed_begin},
     {"adam", oracle_adam, oracle_theta, NULL, oracle_adam_begin},
     {"adam_horizon", oracle_adam, oracle_adam_horizon_given, NULL, oracle_adam_begin},
     {"adam_dana", oracle_adam_dana, oracle_adam_dana_given, oracle_adam_dana_ahead,

@@ -107,7 +107,7 @@ static void scalars_of(const struct rule *rule, int variant, double kappa,
     struct settings settings = {
         .momentum = 0.9, .rate_max = 0.1, .kappa = kappa, .elastic = 0.3, .decay = 0.1};
     struct step_context context = {.rate = 0.05, .lag = 7, .active = 8, .samples = 30};
-    const struct step_history history = {0.04, 30, 0.8, 0.3, 0.5, 0.4};
+    const struct step_history history = {0.04, 30, 0.8, 0.3, 0.5, 0.4, 2, 3};
 
     settings.gap_ref = variant & 1 ? GAP_REF_OWN_LOOKAHEAD : GAP_REF_SENT;
     context.global_gap = 0.3;

@@ -137,7 +137,7 @@ static float shared(struct scalar_element *e, float g)
 /* ---- Adam ---------------------------------------------------------------- */
 
 /* As decided, in double, rounded once: 30 updates so far, 4 of this worker. */
-static const struct step_history history = {0.04, 30, 0.8, 0.3, 0.5, 0.4};
+static const struct step_history history = {0.04, 30, 0.8, 0.3, 0.5, 0.4, 2, 3};
 
 static float weight_of(double keep, double seen, bool added)
 {

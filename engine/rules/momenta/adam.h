@@ -17,7 +17,7 @@
 enum {
     adam_reads = SLOT_THETA | SLOT_ALL | SLOT_SQUARE | SLOT_GRAD,
     adam_writes = SLOT_THETA | SLOT_ALL | SLOT_SQUARE | SLOT_SENT,
-    adam_flags = RULE_ADAM,
+    adam_flags = RULE_ADAM | RULE_HISTORY,
     adam_ahead_reads = 0
 };
 
