@@ -129,7 +129,7 @@ static struct step_scalars scalars_of(const struct rule *rule, double rate,
                                    .samples = 5,
                                    .global_gap = 0.3,
                                    .global_stat = 0.1,
-                                   .history = {0.01, 5, 0.2, 0.1, 0.15, 0.3},
+                                   .history = {0.01, 5, 0.2, 0.1, 0.15, 0.3, 2, 3},
                                    .own_updates = 2};
     struct step_scalars scalars;
 
