@@ -84,8 +84,8 @@ static void resum_if_due(struct gapless_master *m, uint32_t range)
     uint32_t stage = schedule_stage(&m->schedule, core_position(m->core, range));
     uint64_t version = core_version(m->core, range);
     uint64_t workers = m->core->active > 0 ? m->core->active : 1;
-    uint64_t every = m->rule->flags & RULE_ADAM ? MASTER_RESUM_ROUNDS * workers
-                                                : MASTER_RESUM_EVERY;
+    uint64_t every =
+        m->rule->flags & RULE_ADAM ? MASTER_RESUM_ROUNDS * workers : MASTER_RESUM_EVERY;
 
     if (!(m->rule->flags & RULE_SUM))
         return;

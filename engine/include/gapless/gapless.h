@@ -74,7 +74,8 @@ struct gapless_rule {
     bool synchronous; /* one update for a gradient of each worker, for which all wait */
     bool elastic; /* a worker moves parameters of its own, and exchanges them with the
                          master's every elastic_period gradients */
-    bool own_decay; /* AdamW's: weight decay is the master's `decay`; `weight_decay`, which
+    bool
+        own_decay; /* AdamW's: weight decay is the master's `decay`; `weight_decay`, which
                            goes into the gradient, must be 0 */
 };
 
