@@ -76,6 +76,17 @@ static json_t *json_of(const char *line)
     return ret;
 }
 
+/* All but those whose workers move by themselves. */
+static unsigned rules_planned(void)
+{
+    struct gapless_rule rule;
+    unsigned ret = 0;
+
+    for (unsigned i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++)
+        ret += rule.elastic ? 0 : 1;
+    return ret;
+}
+
 static void test_json(void **state)
 {
     json_t *root = json_of("plan --parameters 25.6M --workers 64 --json");
@@ -103,7 +114,7 @@ static void test_json(void **state)
     assert_int_equal(json_array_size(json_object_get(root, "cases")), 5 * 3 * 2);
     json_decref(root);
     root = json_of("plan --json --rule all --parameters 1M --gpu none");
-    assert_int_equal(json_array_size(json_object_get(root, "cases")), 32);
+    assert_int_equal(json_array_size(json_object_get(root, "cases")), rules_planned());
     json_decref(root);
 }
 
