@@ -162,6 +162,8 @@ function(gapless_test_add dir file)
       add_dependencies(${target} ${GAPLESS_FAKES})
     endif()
     target_link_libraries(${target} PRIVATE gapless_test)
+    # What a test itself does is little; to optimise it as the library takes four times as long to compile.
+    target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
     target_link_options(${target} PRIVATE ${link})
     add_dependencies(gapless_tests ${target})
     set(command ${target})
