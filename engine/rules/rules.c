@@ -199,6 +199,17 @@ static void adam_scalars(const struct settings *settings,
                                (1.0 - beta1));
 }
 
+/* delayed_nesterov */
+static void delayed_scalars(const struct step_context *context,
+                            struct step_scalars *ret)
+{
+    uint32_t together = together_of(context);
+
+    ret->together = (scalar)together;
+    ret->rate_part = (scalar)(context->rate / together);
+    ret->turn = context->history.waiting + 1 >= together;
+}
+
 void rules_step_scalars(const struct rule *rule, const struct settings *settings,
                         const struct step_context *context, struct step_scalars *ret)
 {
@@ -208,7 +219,7 @@ void rules_step_scalars(const struct rule *rule, const struct settings *settings
                      : settings->horizon > 0.0 ? settings->horizon
                                                : workers - 1.0;
 
-    /* The scalars of all rules but Adam's cost less than finding out which are needed. */
+    /* Those of all other rules cost less than to find out which are needed. */
     memset(ret, 0, sizeof *ret);
     ret->rate = (scalar)rate;
     ret->momentum = (scalar)gamma;
@@ -219,10 +230,6 @@ void rules_step_scalars(const struct rule *rule, const struct settings *settings
     ret->keep = (scalar)(((workers - 1.0) + gamma) / workers);
     ret->rate_share = (scalar)(rate * gamma / workers);
     ret->elastic = (scalar)settings->elastic;
-    ret->together = (scalar)together_of(context);
-    ret->rate_part = (scalar)(rate / together_of(context));
-    ret->turn = context->history.waiting + 1 >= together_of(context);
-
     ret->freshness = (scalar)(1.0 / (context->lag > 1 ? (double)context->lag : 1.0));
     ret->lambda = (scalar)settings->lambda;
     ret->lambda_zero = (scalar)settings->lambda_zero;
@@ -237,6 +244,8 @@ void rules_step_scalars(const struct rule *rule, const struct settings *settings
     ret->alone = context->active <= 1;
     ret->gap_ref = settings->gap_ref == GAP_REF_OWN_LOOKAHEAD;
     gap_aware_scalars(settings, context, ret);
+    if (rule->flags & RULE_HISTORY)
+        delayed_scalars(context, ret);
     if (rule->flags & RULE_ADAM)
         adam_scalars(settings, context, horizon, ret);
 }
