@@ -81,6 +81,10 @@ int bench_gpu(const struct bench_gpu_config *config);
 /* Bytes that a pass of a rule moves to and from memory for a parameter; 0: there is no such rule. */
 unsigned bench_rule_bytes(const char *rule);
 
+/* Scalars of an update that may be repeated: every number stays finite, every gate open. */
+struct rule;
+struct step_scalars;
+void bench_scalars(const struct rule *rule, struct step_scalars *ret);
 /* Adds to a JSON object (of jansson) what the figures were measured on: version, date, CPU, compiler. */
 struct json_t;
 void bench_machine(struct json_t *root);

@@ -128,7 +128,6 @@ void bg_vectors_close(struct bg_vectors *v);
 /* bg_launch functions with a struct bg_vectors: one gradient, `queue` gradients, the
  * check that a gradient is finite, a copy from theta to grad[0]. */
 bg_launch bg_launch_one, bg_launch_queue, bg_launch_finite, bg_launch_copy;
-void bg_scalars(const struct rule *rule, struct step_scalars *ret);
 uint32_t bg_blocks_of(size_t n); /* how many bg_vectors makes */
 
 /* ---- bench_gpu_pass.c ---------------------------------------------------- */

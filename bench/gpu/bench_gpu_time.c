@@ -80,29 +80,6 @@ int bg_time(const struct bg_gpu *gpu, struct device *device, bg_launch *launch,
 
 /* ---- the vectors of a pass ----------------------------------------------- */
 
-void bg_scalars(const struct rule *rule, struct step_scalars *ret)
-{
-    /* A small rate and kappa keep all numbers finite and every gate open for any number
-     * of passes. */
-    struct settings settings = {.momentum = 0.9, .rate_max = 1e-6, .kappa = 1e-12};
-    struct step_context context = {
-        .rate = 1e-6, .lag = 7, .active = 8, .samples = 1000};
-
-    context.global_gap = 1e-6;
-    context.global_stat = 1e-2;
-    context.history = (struct step_history){.rate = 1e-6,
-                                            .updates = 1000,
-                                            .square = 1,
-                                            .round = 1,
-                                            .mean = 1,
-                                            .share = 1,
-                                            .waiting = 1,
-                                            .together = 8};
-    context.own_updates = 100;
-    settings_default(&settings);
-    rules_step_scalars(rule, &settings, &context, ret);
-}
-
 uint32_t bg_blocks_of(size_t n)
 {
     return (uint32_t)(n / BLOCK) + 1;
@@ -180,7 +157,7 @@ int bg_vectors_open(const struct bg_gpu *gpu, struct device *device,
     ret->rule = rule;
     ret->n = n;
     ret->queue = queue;
-    bg_scalars(rule, &ret->scalars);
+    bench_scalars(rule, &ret->scalars);
     chunk = malloc(elements * sizeof *chunk);
     if (chunk == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a chunk");

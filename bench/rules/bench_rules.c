@@ -126,28 +126,6 @@ static void bench_close(struct bench *b)
 
 /* ---- one sample ---------------------------------------------------------- */
 
-static void scalars_of(const struct rule *rule, struct step_scalars *ret)
-{
-    /* A small rate and kappa keep all numbers finite and every gate open for any number
-     * of passes: numbers that shrink to denormals would take longer. */
-    struct settings settings = {.momentum = 0.9, .rate_max = 1e-6, .kappa = 1e-12};
-    struct step_context context = {
-        .rate = 1e-6, .lag = 7, .active = 8, .samples = 1000};
-    context.global_gap = 1e-6;
-    context.global_stat = 1e-2;
-    context.history = (struct step_history){.rate = 1e-6,
-                                            .updates = 1000,
-                                            .square = 1,
-                                            .round = 1,
-                                            .mean = 1,
-                                            .share = 1,
-                                            .waiting = 1,
-                                            .together = 8};
-    context.own_updates = 100;
-    settings_default(&settings);
-    rules_step_scalars(rule, &settings, &context, ret);
-}
-
 static double sample(struct bench *b, const struct rule *rule, enum kind kind,
                      size_t size, size_t from, size_t n)
 {
@@ -163,7 +141,7 @@ static double sample(struct bench *b, const struct rule *rule, enum kind kind,
     struct step_scalars k;
     struct sums sums;
 
-    scalars_of(rule, &k);
+    bench_scalars(rule, &k);
     for (size_t i = 0; i < BENCH_SCRATCH; i++)
         scratch[i] = m + (SLOTS + i) * b->stride;
     double start = clock_seconds();
