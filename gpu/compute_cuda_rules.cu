@@ -24,43 +24,14 @@ typedef float product_fn(const struct element *e);
 
 /* ---- measure ------------------------------------------------------------- */
 
-template <unsigned READS, element_fn *AHEAD>
-DEVICE_FN void measure_all(const struct rule_work *work)
+DEVICE_FN float gap_squared(const struct element *e)
 {
-    size_t stretches = stretches_of(work->n);
-    unsigned filled = 0;
-
-#pragma unroll 1
-    EACH_STRETCH(stretch, stretches)
-    {
-        struct group g = group_here(stretch, work->n, work->aligned);
-        struct four x = four_zero();
-        float4 gap_sq;
-
-        four_load(&work->at, g, READS, &x);
-#define ELEMENT(c)                                                                     \
-    do {                                                                               \
-        struct element e = FOUR_ELEMENT(x, c, 0.0f);                                   \
-        AHEAD(&e, &work->scalars);                                                     \
-        gap_sq.c = gap(&e) * gap(&e);                                                  \
-    } while (0)
-        FOUR_EACH(ELEMENT);
-#undef ELEMENT
-        tiles_add(&filled, SUM_STEP, &work->tally, 0, stretch, some_only(g, gap_sq));
-    }
-    tiles_flush(filled, SUM_STEP, &work->tally);
-    if (last_block(work->tally.ticket)) {
-        double total = tally_total(&work->tally, 0);
-        if (threadIdx.x == 0) {
-            work->ret->value = total;
-            __threadfence_system();
-        }
-    }
+    return gap(e) * gap(e);
 }
 
-/* What a gate is made of, over all of it as over one block. */
-template <unsigned READS, element_fn *AHEAD, product_fn *PRODUCT>
-DEVICE_FN void measure_whole(const struct rule_work *work)
+/* The sum of PRODUCT over all of it. SUM: SUM_GAP or SUM_STEP, how it is added up. */
+template <unsigned READS, unsigned SUM, element_fn *AHEAD, product_fn *PRODUCT>
+DEVICE_FN void measure_all(const struct rule_work *work)
 {
     size_t stretches = stretches_of(work->n);
     unsigned filled = 0;
@@ -81,9 +52,9 @@ DEVICE_FN void measure_whole(const struct rule_work *work)
     } while (0)
         FOUR_EACH(ELEMENT);
 #undef ELEMENT
-        tiles_add(&filled, SUM_GAP, &work->tally, 0, stretch, some_only(g, product));
+        tiles_add(&filled, SUM, &work->tally, 0, stretch, some_only(g, product));
     }
-    tiles_flush(filled, SUM_GAP, &work->tally);
+    tiles_flush(filled, SUM, &work->tally);
     if (last_block(work->tally.ticket)) {
         double total = tally_total(&work->tally, 0);
         if (threadIdx.x == 0) {
@@ -106,20 +77,21 @@ KERNEL gapless_measure_nothing(const __grid_constant__ struct rule_work work)
     KERNEL gapless_measure_##symbol##_sent(                                            \
         const __grid_constant__ struct rule_work work)                                 \
     {                                                                                  \
-        measure_all<SLOT_THETA | SLOT_SENT, ahead_is_zero>(&work);                     \
+        measure_all<SLOT_THETA | SLOT_SENT, SUM_STEP, ahead_is_zero, gap_squared>(     \
+            &work);                                                                    \
     }                                                                                  \
     IF_OWN_AHEAD(                                                                      \
         momentum, KERNEL gapless_measure_##symbol##_own(                               \
                       const __grid_constant__ struct rule_work work) {                 \
-            measure_all<SLOT_THETA | SLOT_SENT | momentum##_ahead_reads,               \
-                        ahead_of_##symbol>(&work);                                     \
+            measure_all<SLOT_THETA | SLOT_SENT | momentum##_ahead_reads, SUM_STEP,     \
+                        ahead_of_##symbol, gap_squared>(&work);                        \
         })
 #define MEASURE_WHOLE(symbol, correction)                                              \
     KERNEL gapless_measure_##symbol##_sent(                                            \
         const __grid_constant__ struct rule_work work)                                 \
     {                                                                                  \
-        measure_whole<rule_##symbol##_measure_reads, ahead_of_##symbol,                \
-                      measure_##correction>(&work);                                    \
+        measure_all<rule_##symbol##_measure_reads, SUM_GAP, ahead_of_##symbol,         \
+                    measure_##correction>(&work);                                      \
     }
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
     IF_VECTOR_GAP(correction, MEASURE(symbol, momentum))                               \
