@@ -37,6 +37,7 @@ static const struct bg_floor floors[] = {
     {"dana-shared", 3, 3, "theta, all; g, out"},
     {"shared-lga", 4, 3, "theta, all, sent; g: the gate is measured from sent"},
     {"shared-lga-dot", 3, 3, "theta, all; g, out: the worker tells <g, sent>"},
+    {"dn", 4, 4, "theta, v, b; g, out"},
     {"adamw", 4, 4, "theta, m, v; g, out"},
     {"la-adamw", 4, 4, "as adamw"},
     {"ssgd-adamw", 4, 4, "as adamw, with one worker in a round"},

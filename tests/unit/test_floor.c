@@ -51,6 +51,8 @@ static const struct {
     /* with a gate that is measured from theta_i */
     {"dana-lga", 5, 4},
     {"shared-lga", 4, 3},
+    /* theta, v, b */
+    {"dn", 4, 4},
     /* AdamW: theta, m, v; its look-aheads are made of the same */
     {"adamw", 4, 4},
     {"la-adamw", 4, 4},
