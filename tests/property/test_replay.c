@@ -32,7 +32,7 @@ replay_config(const struct gapless_master_config *live)
 }
 
 /* The exit code of a worker; -1 if it was killed. Until it ends its master answers it: one
- * that came when all was done has not been told yet. */
+ * that came when all was done does not know it yet. */
 static int served_to_its_end(struct gapless_master *m, pid_t pid)
 {
     int status = 0;
