@@ -29,4 +29,12 @@ RULE_FN void adam_move(struct element *e, const struct step_scalars *k, real dir
     e->theta -= k->rate * e->step;
 }
 
+/* With one mean of the gradients, `all`, for all workers. */
+RULE_FN void adam_one(struct element *e, const struct step_scalars *k)
+{
+    adam_square(e, k->square_keep, k->square_add);
+    e->all = k->one_keep * e->all + k->one_add * e->grad;
+    adam_move(e, k, e->all * adam_inverse(e, k));
+}
+
 #endif

@@ -36,9 +36,7 @@ RULE_FN real ahead_adam(const struct element *e, const struct step_scalars *k)
 
 RULE_FN void momentum_adam(struct element *e, const struct step_scalars *k)
 {
-    adam_square(e, k->square_keep, k->square_add);
-    e->all = k->one_keep * e->all + k->one_add * e->grad;
-    adam_move(e, k, e->all * adam_inverse(e, k));
+    adam_one(e, k);
     e->sent = look_ahead_adam(e, k);
 }
 
