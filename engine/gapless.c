@@ -27,6 +27,10 @@ static void describe(const struct rule *rule, struct gapless_rule *ret)
         .synchronous = (rule->flags & RULE_ROUND) != 0,
         .elastic = (rule->flags & RULE_WORKER_ELASTIC) != 0,
         .own_decay = (rule->flags & RULE_ADAM) != 0,
+        .averages = (rule->flags & RULE_ROUND) != 0 ||
+                    (rule->flags & (RULE_HISTORY | RULE_ADAM)) == RULE_HISTORY,
+        .slim = (rule->flags & RULE_WORKER_SLIM) != 0,
+        .loss_gap = (rule->flags & RULE_BLOCK) != 0,
     };
 }
 

@@ -10,9 +10,9 @@
 
 /* ---- the arrays behind the struct ---------------------------------------- */
 
-static uint64_t *returned_of(struct master_core *core)
+static struct core_ticket *returned_of(struct master_core *core)
 {
-    return (uint64_t *)(void *)((char *)core + core->at_returned);
+    return (struct core_ticket *)(void *)((char *)core + core->at_returned);
 }
 
 static uint64_t *versions_of(struct master_core *core)
@@ -85,10 +85,9 @@ size_t core_bytes(const struct core_config *config)
     if (config->workers_max == 0 || config->ranges == 0 || cells > CORE_CELLS_MAX)
         return 0;
     return sizeof(struct master_core) +
-           config->workers_max * sizeof(struct core_worker) +
-           (config->workers_max + 2 * (size_t)config->ranges + cells) *
-               sizeof(uint64_t) +
-           cells;
+           config->workers_max *
+               (sizeof(struct core_worker) + sizeof(struct core_ticket)) +
+           (2 * (size_t)config->ranges + cells) * sizeof(uint64_t) + cells;
 }
 
 void core_init(struct master_core *core, const struct core_config *config)
@@ -99,7 +98,8 @@ void core_init(struct master_core *core, const struct core_config *config)
     core->config = *config;
     core->bytes = core_bytes(config);
     core->at_returned = sizeof *core + config->workers_max * sizeof(struct core_worker);
-    core->at_version = core->at_returned + config->workers_max * sizeof(uint64_t);
+    core->at_version =
+        core->at_returned + config->workers_max * sizeof(struct core_ticket);
     core->at_position = core->at_version + config->ranges * sizeof(uint64_t);
     core->at_read = core->at_position + config->ranges * sizeof(uint64_t);
     core->at_landed = core->at_read + cells * sizeof(uint64_t);
@@ -115,33 +115,71 @@ static void act(struct todo *todo, enum core_action_kind kind, uint32_t worker,
 
 /* ---- tickets ------------------------------------------------------------- */
 
-static uint64_t ticket_take(struct master_core *core)
+/* Batches that a worker should take in a row. */
+static uint32_t steps_for(const struct master_core *core, uint32_t w)
 {
+    uint32_t most = core->config.steps > 0 ? core->config.steps : 1, v, steps;
+    uint64_t own = core->worker[w].step_ns, least = own;
+
+    if (!core->config.adapt || own == 0)
+        return most;
+    for (v = 0; v < core->config.workers_max; v++)
+        if (core->worker[v].state != CORE_FREE && core->worker[v].step_ns > 0 &&
+            core->worker[v].step_ns < least)
+            least = core->worker[v].step_ns;
+    steps = (uint32_t)((double)most * ((double)least / (double)own) + 0.5);
+    return steps > 0 ? steps : 1;
+}
+
+/* Its gradient is there: the mean goes a quarter of the way to how long it took. */
+static void measure(struct master_core *core, uint32_t w, uint64_t now_ns)
+{
+    struct core_worker *worker = &core->worker[w];
+    double took = (double)(now_ns - worker->from_ns) / worker->steps;
+    double mean = (double)worker->step_ns;
+
+    mean = worker->step_ns == 0 ? took : mean + (took - mean) / 4;
+    worker->step_ns = mean < 1 ? 1 : (uint64_t)mean;
+}
+
+static struct core_ticket ticket_take(struct master_core *core, uint32_t w)
+{
+    struct core_ticket ret = {.first = CORE_NO_TICKET};
+    uint64_t left;
+
     if (core->phase != CORE_RUNNING)
-        return CORE_NO_TICKET;
+        return ret;
     if (core->returned > 0)
         return returned_of(core)[--core->returned];
-    if (core->config.tickets == 0 || core->issued < core->config.tickets)
-        return core->issued++;
-    return CORE_NO_TICKET;
+    ret.steps = steps_for(core, w);
+    left = core->config.tickets - core->issued;
+    if (core->config.tickets > 0 && left < ret.steps)
+        ret.steps = (uint32_t)left;
+    if (ret.steps == 0)
+        return ret;
+    ret.first = core->issued;
+    core->issued += ret.steps;
+    return ret;
 }
 
 /* Gives a worker its next ticket; without one it waits. True: a READY is due. */
 static bool assign(struct master_core *core, uint32_t w, uint64_t now_ns)
 {
     struct core_worker *worker = &core->worker[w];
-    uint64_t ticket = ticket_take(core);
+    struct core_ticket ticket = ticket_take(core, w);
 
     memset(landed_of(core, w), 0, core->config.ranges);
     worker->pushed = worker->applied = 0;
     worker->rejected = false;
-    worker->ticket = ticket;
-    if (ticket == CORE_NO_TICKET) {
+    worker->ticket = ticket.first;
+    worker->steps = ticket.steps;
+    if (ticket.first == CORE_NO_TICKET) {
         worker->state = CORE_WAITING;
         return false;
     }
     worker->state = CORE_COMPUTING;
     worker->since_ns = now_ns;
+    worker->from_ns = core->event_ns;
     worker->ready = true;
     core->computing++;
     return true;
@@ -259,10 +297,10 @@ static void message_done(struct master_core *core, uint32_t w, uint32_t range,
 {
     bool all = range == CORE_ALL;
 
-    core->consumed++;
+    core->consumed += core->worker[w].steps;
     core->computing--;
     if (core->worker[w].rejected) {
-        core->dropped++;
+        core->dropped += core->worker[w].steps;
         renew(core, w, all ? 0 : range, all ? core->config.ranges : range + 1);
     }
     if (assign(core, w, now_ns))
@@ -308,17 +346,20 @@ static void on_local(struct master_core *core, const struct core_event *e,
         act(todo, CORE_DROP, e->worker, CORE_ALL, CORE_BROKE_PROTOCOL);
         return;
     }
-    count_update(core, e->worker, 0, core->config.ranges, false, 1);
+    count_update(core, e->worker, 0, core->config.ranges, false, worker->steps);
     message_done(core, e->worker, CORE_ALL, e->now_ns, todo);
 }
 
 static void round_applied(struct master_core *core, const struct core_event *e,
                           struct todo *todo)
 {
-    uint64_t in_round = core->pushed_workers;
+    uint64_t in_round = 0;
     bool any = false;
     uint32_t w;
 
+    for (w = core_next(core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
+         w = core_next(core, CORE_PUSHED, w))
+        in_round += core->worker[w].steps;
     count_update(core, CORE_ALL, 0, core->config.ranges, e->finite, in_round);
     core->updates += e->finite ? 1 : 0;
     for (w = core_next(core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
@@ -326,8 +367,9 @@ static void round_applied(struct master_core *core, const struct core_event *e,
         count_update(core, w, 0, core->config.ranges, false, 0);
         memcpy(read_of(core, w), versions_of(core),
                core->config.ranges * sizeof(uint64_t));
-        core->consumed++;
-        core->dropped += core->worker[w].rejected || !e->finite ? 1 : 0;
+        core->consumed += core->worker[w].steps;
+        if (core->worker[w].rejected || !e->finite)
+            core->dropped += core->worker[w].steps;
         core->pushed_workers--;
         any |= assign(core, w, e->now_ns);
     }
@@ -351,8 +393,8 @@ static void on_applied(struct master_core *core, const struct core_event *e,
     first = e->range == CORE_ALL ? 0 : e->range;
     end = e->range == CORE_ALL ? core->config.ranges : e->range + 1;
     done = e->finite ? end : e->range == CORE_ALL ? e->applied : first;
-    count_update(core, e->worker, first, done, true, 1);
-    count_update(core, e->worker, done, end, false, 1);
+    count_update(core, e->worker, first, done, true, worker->steps);
+    count_update(core, e->worker, done, end, false, worker->steps);
     worker->rejected |= !e->finite;
     worker->applied += end - first;
     if (e->range != CORE_ALL)
@@ -406,6 +448,8 @@ static void on_gradient(struct master_core *core, const struct core_event *e,
         act(todo, CORE_DROP, e->worker, CORE_ALL, CORE_BROKE_PROTOCOL);
         return;
     }
+    if (worker->pushed == 0 && core->config.adapt)
+        measure(core, e->worker, e->now_ns);
     if (!e->finite) {
         worker->rejected = true;
         message_done(core, e->worker, CORE_ALL, e->now_ns, todo);
@@ -444,11 +488,12 @@ static void on_gone(struct master_core *core, const struct core_event *e,
     if (core->phase != CORE_OVER_NOW && !e->finite)
         core->lost++;
     if (held && worker->applied == 0) {
-        returned_of(core)[core->returned++] = worker->ticket;
+        returned_of(core)[core->returned++] =
+            (struct core_ticket){.first = worker->ticket, .steps = worker->steps};
     } else if (held) {
-        core->partial += worker->late ? 0 : 1;
-        core->dropped += worker->late ? 1 : 0;
-        core->consumed++;
+        core->partial += worker->late ? 0 : worker->steps;
+        core->dropped += worker->late ? worker->steps : 0;
+        core->consumed += worker->steps;
     }
     worker->state = CORE_FREE;
     worker->ready = false;
@@ -523,6 +568,8 @@ int core_step(struct master_core *core, const struct core_event *event,
         return -1;
     if (event->kind == CORE_APPLIED && event->applied > core->config.ranges)
         return -1;
+    if (event->kind != CORE_APPLIED)
+        core->event_ns = event->now_ns;
     step[event->kind](core, event, ret);
     return 0;
 }

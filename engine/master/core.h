@@ -15,7 +15,8 @@
  * Tickets. Every gradient of the run has a number, the batch it is computed on. A
  * worker gets a ticket with its look-ahead. When it dies before any of its gradient
  * was applied, its ticket goes to the next worker; a worker without a ticket waits
- * until none is under way, so that no batch is lost and none is applied twice.
+ * until none is under way, so that no batch is lost and none is applied twice. With
+ * local steps a ticket is for several batches in a row, and what is counted is batches.
  *
  * Versions. Each range counts its updates; the lag of a gradient is the range's version
  * minus the version the worker's look-ahead was made at (algorithms, Decisions 1).
@@ -103,17 +104,31 @@ struct core_worker {
     bool refresh;         /* with that READY: it needs a new look-ahead */
     bool rejected;        /* a range of this message was not applied */
     bool late;            /* its message came too late: no range of it is applied */
+    uint32_t steps;       /* batches of its ticket, from `ticket` on */
     uint32_t pushed;      /* ranges of the present message that have landed */
     uint32_t applied;     /* ranges of it that are done */
     uint32_t incarnation; /* times this slot was taken */
     uint64_t ticket;
     uint64_t since_ns; /* when it got the ticket */
+    uint64_t from_ns;  /* of the event that led to it: a record has that one */
+    uint64_t step_ns;  /* running mean of its time for a batch; 0: not known yet */
+};
+
+/* One that was given back. */
+struct core_ticket {
+    uint64_t first;
+    uint32_t steps;
 };
 
 struct core_config {
     uint32_t workers_max;
     uint32_t ranges;
-    uint64_t tickets;      /* length of the run; 0: no end */
+    uint64_t tickets; /* length of the run, in batches; 0: no end */
+    uint32_t steps;   /* batches of a ticket, at most; 0: 1 */
+    bool
+        adapt; /* a slower worker gets fewer: `steps` times the fastest worker's time for
+                   a batch over its own, rounded, at least 1. A worker's first ticket is
+                   a full one */
     uint32_t workers_wait; /* hold the first tickets until this many have joined ... */
     uint64_t wait_ns;      /* ... or so much time has passed since the first joined */
     uint64_t timeout_ns;   /* a worker that computes longer is dropped; 0: never */
@@ -138,14 +153,15 @@ struct master_core {
     uint32_t active;         /* workers not FREE */
     uint32_t computing;      /* of these, with a ticket and not yet PUSHED */
     uint32_t pushed_workers; /* in state PUSHED */
-    uint64_t issued;         /* tickets given out for the first time */
-    uint64_t consumed;       /* tickets whose gradient was applied or dropped */
-    uint64_t dropped;        /* gradients not finite, or late */
-    uint64_t partial;  /* gradients of which only some ranges were applied before the
-                          worker was lost */
+    uint64_t issued;         /* batches given out for the first time */
+    uint64_t consumed;       /* batches whose gradient was applied or dropped */
+    uint64_t dropped;        /* of these: not finite, or late */
+    uint64_t partial;  /* of these: only some ranges were applied before the worker was
+                          lost */
     uint64_t updates;  /* whole updates of the parameters */
     uint64_t first_ns; /* first HELLO */
     uint64_t stop_ns;  /* CORE_STOP */
+    uint64_t event_ns; /* of the last event that a record has: not CORE_APPLIED */
     uint64_t joined, lost;
     uint32_t returned; /* tickets to be given out again */
     size_t bytes;      /* of the whole state, for copying */

@@ -36,6 +36,7 @@ static void ready_one(struct gapless_master *m, uint32_t w, uint32_t range)
     if (cw->refresh)
         pass_look_ahead(m, w, range);
     slot->head->ticket = cw->ticket;
+    slot->head->steps = cw->steps;
     slot->head->stop = cw->stop ? 1 : 0;
     slot->head->check_ns = slot->check_ns;
     slot->head->pass_ns = slot->pass_ns;

@@ -57,6 +57,7 @@ struct master_slot {
     double gap_sq;
     double step_sq; /* RULE_GLOBAL, likewise */
     double lag_sum;
+    uint32_t steps; /* batches of the present message */
     uint64_t check_ns, pass_ns;
     double loss;   /* that came with it */
     bool complete; /* applied in all ranges; pass_record has not counted it yet */

@@ -169,6 +169,39 @@ static int check_drop_lag(const struct gapless_master *m,
     return GAPLESS_OK;
 }
 
+/* Where a worker hands in a difference in place of a gradient. */
+static int check_local(const struct gapless_master *m,
+                       const struct gapless_master_config *c,
+                       struct gapless_error *error)
+{
+    if (c->local_steps == 0)
+        return c->adapt_steps
+                   ? wrong(error, "the number of local steps", 0,
+                           "adapt_steps needs it: it is the most that a worker takes")
+                   : GAPLESS_OK;
+    if (m->rule->flags & (RULE_WORKER_ELASTIC | RULE_WORKER_SLIM))
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "rule %s has workers that keep a state of its own, so they cannot take "
+            "local "
+            "steps: set local_steps to 0, or take another rule, such as dn",
+            m->rule->name);
+    if ((m->rule->flags & RULE_BLOCK) && !(c->kappa > 0))
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "rule %s with local steps needs a kappa: its gap is no longer in nats, for "
+            "which the default was made; give one, or take a rule without a gap in "
+            "loss",
+            m->rule->name);
+    if (c->weight_decay > 0)
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "with local steps a worker hands in a difference, to which no weight decay "
+            "is added: set weight_decay to 0, not %g, and decay in the local steps",
+            c->weight_decay);
+    return GAPLESS_OK;
+}
+
 static int check_initial(const struct gapless_master *m, const float *initial,
                          struct gapless_error *error)
 {
@@ -237,6 +270,8 @@ static int make_core(struct gapless_master *m, const struct gapless_master_confi
         .wait_ns = GATHER_BOUND_NS,
         .timeout_ns = (uint64_t)c->worker_timeout_ns,
         .drop_lag = c->drop_lag,
+        .steps = c->local_steps,
+        .adapt = c->adapt_steps,
         .whole = (m->rule->flags & (RULE_GLOBAL | RULE_ROUND)) != 0 || m->whole_gate,
         .round = (m->rule->flags & RULE_ROUND) != 0,
         .local = (m->rule->flags & RULE_WORKER_ELASTIC) != 0,
@@ -548,6 +583,8 @@ static int open_master(const struct gapless_master_config *config,
         status = check_adam(m, config, error);
     if (status == GAPLESS_OK)
         status = check_drop_lag(m, config, error);
+    if (status == GAPLESS_OK)
+        status = check_local(m, config, error);
     if (status == GAPLESS_OK)
         status = schedule_check(&config->schedule, config->gradients, error);
     if (status == GAPLESS_OK)

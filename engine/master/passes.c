@@ -232,7 +232,7 @@ static void record(struct gapless_master *m, uint32_t worker)
     double lag = slot->lag_sum / m->layout.ranges_count;
 
     telemetry_gradient(m->telemetry, &shared_stats_workers(m->shared_stats)[worker],
-                       lag, gap, slot->loss, clock_of(m));
+                       slot->steps, lag, gap, slot->loss, clock_of(m));
     m->telemetry->stats.pass_ns += slot->pass_ns;
 }
 
@@ -266,8 +266,8 @@ double pass_local_begin(struct gapless_master *m, uint32_t worker)
 void pass_local_count(struct gapless_master *m, uint32_t worker, double rate)
 {
     m->telemetry->stats.rate = rate;
-    telemetry_gradient(m->telemetry, &shared_stats_workers(m->shared_stats)[worker], -1,
-                       -1, m->slot[worker].push->loss, clock_of(m));
+    telemetry_gradient(m->telemetry, &shared_stats_workers(m->shared_stats)[worker], 1,
+                       -1, -1, m->slot[worker].push->loss, clock_of(m));
 }
 
 void pass_reported(struct gapless_master *m, uint32_t worker)
@@ -287,6 +287,7 @@ static void message_begins(struct gapless_master *m, uint32_t worker)
 
     slot->gap_sq = gap_is_due(m, worker) ? 0 : -1;
     slot->loss = slot->push->loss;
+    slot->steps = m->core->worker[worker].steps;
     slot->complete = false;
     slot->lag_sum = slot->step_sq = 0;
     slot->check_ns = slot->pass_ns = 0;
@@ -372,7 +373,7 @@ bool pass_round(struct gapless_master *m)
     for (w = core_next(m->core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
          w = core_next(m->core, CORE_PUSHED, w)) {
         if (m->core->worker[w].rejected) {
-            shared_stats_workers(m->shared_stats)[w].dropped++;
+            shared_stats_workers(m->shared_stats)[w].dropped += m->slot[w].steps;
             pass_look_ahead(m, w, CORE_ALL);
             continue;
         }

@@ -103,7 +103,8 @@ static void bin_add(uint32_t *bins, double (*edge)(unsigned), double value)
 }
 
 void telemetry_gradient(struct telemetry *t, struct gapless_worker_stats *worker,
-                        double lag, double gap_rms, double loss, uint64_t now_ns)
+                        uint32_t batches, double lag, double gap_rms, double loss,
+                        uint64_t now_ns)
 {
     struct gapless_stats *s = &t->stats;
     uint64_t n;
@@ -111,7 +112,7 @@ void telemetry_gradient(struct telemetry *t, struct gapless_worker_stats *worker
     if (t->started_ns == 0)
         t->started_ns = now_ns;
     t->ended_ns = now_ns;
-    worker->gradients++;
+    worker->gradients += batches;
     worker->seen_ns = now_ns;
     if (lag >= 0) {
         histogram_add(&t->lag, lag);

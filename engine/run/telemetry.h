@@ -35,10 +35,11 @@ struct telemetry {
     struct histogram gap;
 };
 
-/* One gradient was applied in all its ranges. lag < 0: by its worker alone; gap_rms <
- * 0: not measured this time; loss NaN: not reported. */
+/* One gradient, of `batches`, was applied in all its ranges. lag < 0: by its worker alone;
+ * gap_rms < 0: not measured this time; loss NaN: not reported. */
 void telemetry_gradient(struct telemetry *t, struct gapless_worker_stats *worker,
-                        double lag, double gap_rms, double loss, uint64_t now_ns);
+                        uint32_t batches, double lag, double gap_rms, double loss,
+                        uint64_t now_ns);
 /* A copy with the summaries filled in. */
 void telemetry_stats(const struct telemetry *t, uint64_t now_ns,
                      struct gapless_stats *ret);

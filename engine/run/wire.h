@@ -22,7 +22,7 @@
 #include "transport/ring.h"
 
 #define WIRE_MAGIC 0x53504147u /* "GAPS" */
-#define WIRE_PROTOCOL 5u
+#define WIRE_PROTOCOL 6u
 
 enum wire_kind {
     WIRE_HELLO = 1,
@@ -141,12 +141,13 @@ enum wire_note {
  *     master writes, worker reads             worker writes, master reads
  */
 struct slot_head {
-    uint64_t ticket;   /* batch to compute */
+    uint64_t ticket;   /* batch to compute, or the first of `steps` */
     uint64_t stop;     /* 1: the run is over */
     uint64_t check_ns; /* cost of the last gradient at the master */
     uint64_t pass_ns;
-    double rate; /* of this batch, for a worker that moves its own parameters */
-    uint64_t spare[3];
+    double rate;    /* of this batch, for a worker that moves its own parameters */
+    uint64_t steps; /* batches to compute before a gradient is handed in */
+    uint64_t spare[2];
 };
 
 struct slot_push {

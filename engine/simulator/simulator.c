@@ -68,10 +68,23 @@ static void pump(void *user)
 
 /* ---- the workers' side --------------------------------------------------- */
 
+/* When a worker that begins now is through with its batches. */
+static uint64_t finish_ns(struct gapless_simulation *s, uint32_t who)
+{
+    const struct sim_worker *w = &s->worker[who];
+    uint64_t start =
+        later(sim_now_ns(s->world), sim_gets_done_ns(w->worker->client.tp));
+    uint64_t ret = later(start, w->stalled_ns);
+
+    for (uint32_t i = 0; i < gapless_worker_steps(w->worker); i++)
+        ret += pace_next(s->pace, w->joined, who);
+    return ret;
+}
+
 int sim_pulled(struct gapless_simulation *s, uint32_t who, struct gapless_error *error)
 {
     struct sim_worker *w = &s->worker[who];
-    uint64_t start, due = 0;
+    struct job job = {.joined = w->joined};
     int status = gapless_worker_pull(w->worker, &w->batch, error);
 
     if (status == GAPLESS_STOPPED)
@@ -79,17 +92,17 @@ int sim_pulled(struct gapless_simulation *s, uint32_t who, struct gapless_error 
     if (status != GAPLESS_OK)
         return status;
     w->busy = true;
-    w->order = s->order++;
+    job.order = w->order = s->order++;
+    job.batch = w->batch;
+    job.steps = gapless_worker_steps(w->worker);
+    job.params = gapless_worker_params(w->worker);
     if (s->record != NULL) {
-        if (replay_due(s, who, &due))
-            jobs_queue(s->jobs, who, due, w->order, w->batch,
-                       gapless_worker_params(w->worker));
+        if (replay_due(s, who, &job.due))
+            jobs_queue(s->jobs, who, &job);
         return GAPLESS_OK;
     }
-    start = later(sim_now_ns(s->world), sim_gets_done_ns(w->worker->client.tp));
-    w->finish_ns = later(start, w->stalled_ns) + pace_next(s->pace, w->joined, who);
-    jobs_queue(s->jobs, who, w->finish_ns, w->order, w->batch,
-               gapless_worker_params(w->worker));
+    job.due = w->finish_ns = finish_ns(s, who);
+    jobs_queue(s->jobs, who, &job);
     return events_add(&s->events,
                       &(struct sim_event){.at_ns = w->finish_ns,
                                           .order = w->order,
@@ -384,7 +397,7 @@ static int check(const struct gapless_simulation_config *c, struct gapless_error
 {
     uint64_t before = 0;
 
-    if (c->gradient == NULL)
+    if (c->master.local_steps > 0 ? c->local == NULL : c->gradient == NULL)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "a simulation needs a function for the gradient");
     if (c->replay == NULL && (c->workers == 0 || c->workers > GAPLESS_WORKERS_MAX))

@@ -50,6 +50,7 @@ struct job {
     enum job_state state;
     uint64_t due, order; /* jobs are computed in this order */
     uint64_t batch;
+    uint32_t steps, joined; /* of batches from there on, by which worker */
     const float *params;
     float *grad; /* of the pool, or the worker's own where `kept` */
     double loss;
@@ -62,9 +63,9 @@ struct jobs;
 int jobs_new(const struct gapless_simulation_config *config, uint32_t count,
              size_t padded, bool kept, struct jobs **ret, struct gapless_error *error);
 void jobs_free(struct jobs *jobs);
-/* A batch is under way: its gradient may be computed from now on. */
-void jobs_queue(struct jobs *jobs, uint32_t job, uint64_t due, uint64_t order,
-                uint64_t batch, const float *params);
+/* A batch is under way: its gradient may be computed from now on. `what` says when it is
+ * due, of what, and at which parameters. */
+void jobs_queue(struct jobs *jobs, uint32_t job, const struct job *what);
 /* Changes when it is due. */
 void jobs_postpone(struct jobs *jobs, uint32_t job, uint64_t due, uint64_t order);
 /* Waits for the gradient or computes it; it stays until jobs_release of the buffer. The

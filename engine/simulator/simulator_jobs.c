@@ -138,7 +138,10 @@ static void compute(struct jobs *j, struct job *job, uint32_t thread)
     double loss;
 
     (void)pthread_mutex_unlock(&j->lock);
-    loss = c->gradient(c->context, thread, job->batch, job->params, job->grad);
+    loss = c->master.local_steps > 0
+               ? c->local(c->context, thread, job->joined, job->batch, job->steps,
+                          job->params, job->grad)
+               : c->gradient(c->context, thread, job->batch, job->params, job->grad);
     (void)pthread_mutex_lock(&j->lock);
     job->loss = loss;
     job->state = JOB_DONE;
@@ -166,17 +169,16 @@ static void *help(void *argument)
     return NULL;
 }
 
-void jobs_queue(struct jobs *j, uint32_t who, uint64_t due, uint64_t order,
-                uint64_t batch, const float *params)
+void jobs_queue(struct jobs *j, uint32_t who, const struct job *what)
 {
     struct job *job = &j->job[who];
+    float *grad;
 
     (void)pthread_mutex_lock(&j->lock);
+    grad = job->grad;
+    *job = *what;
+    job->grad = grad;
     job->state = JOB_QUEUED;
-    job->due = due;
-    job->order = order;
-    job->batch = batch;
-    job->params = params;
     j->queued++;
     if (j->helpers > 0)
         (void)pthread_cond_signal(&j->work);

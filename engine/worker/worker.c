@@ -95,6 +95,11 @@ uint64_t gapless_worker_count(const struct gapless_worker *w)
     return w->client.welcome.count;
 }
 
+uint32_t gapless_worker_steps(const struct gapless_worker *w)
+{
+    return w->steps;
+}
+
 uint32_t gapless_worker_number(const struct gapless_worker *w)
 {
     return w->client.welcome.number;
@@ -204,6 +209,7 @@ int gapless_worker_pull(struct gapless_worker *w, uint64_t *ret_batch,
     if (status != GAPLESS_OK)
         return status;
     w->has_params = true;
+    w->steps = w->head->steps < UINT32_MAX ? (uint32_t)w->head->steps : UINT32_MAX;
     *ret_batch = w->head->ticket;
     return GAPLESS_OK;
 }
@@ -267,7 +273,7 @@ static int step(struct gapless_worker *w)
         w->fresh = true;
         return GAPLESS_NOT_FINITE;
     }
-    w->exchanged = ++w->steps % welcome->period == 0;
+    w->exchanged = ++w->used % welcome->period == 0;
     if (w->exchanged)
         memcpy(w->grad, w->own, w->padded * sizeof(float));
     return GAPLESS_OK;

@@ -30,8 +30,9 @@ struct gapless_worker {
     const float *place[2];  /* in it, of version v in place v % 2 */
     uint64_t *reported;     /* in the slot: by range, the version copied */
     double *dots;           /* in the slot: by block, <grad, copy> */
+    uint32_t steps;         /* batches of the present pull */
     double rate;            /* EASGD: of the present batch */
-    uint64_t steps;         /* EASGD: gradients used */
+    uint64_t used;          /* EASGD: gradients used */
     bool exchanged;         /* EASGD: `given` answers an exchange */
     bool fresh;             /* EASGD: starts (again) from what is given */
     const uint64_t *starts; /* of ranges, and the end */

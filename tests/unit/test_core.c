@@ -327,6 +327,71 @@ static void test_stop_is_bounded(void **state)
     end(&w);
 }
 
+/* A ticket of several batches: what is counted is batches, the last is as short as need
+ * be, and one that is given back is given on as it was. */
+static void test_tickets_of_several(void **state)
+{
+    struct core_config config = config_of(3, 2, 21);
+    struct world w;
+
+    (void)state;
+    config.steps = 4;
+    begin(&w, &config, 1);
+    hello(&w);
+    hello(&w);
+    assert_int_equal(w.core->worker[0].ticket, 0);
+    assert_int_equal(w.core->worker[1].ticket, 4);
+    assert_int_equal(w.core->worker[1].steps, 4);
+    feed(&w, CORE_GONE, 1, 0, false);
+    hello(&w);
+    assert_int_equal(w.core->worker[1].ticket, 4);
+    while (w.core->worker[1].pushed < 2 && w.core->worker[1].ticket == 4)
+        assert_int_equal(push(&w, 1, true), 0);
+    assert_int_equal(w.core->consumed, 4);
+    assert_int_equal(w.core->updates, 1);
+    assert_int_equal(core_position(w.core, 0), 4);
+    assert_int_equal(push(&w, 0, false), 0);
+    assert_int_equal(w.core->dropped, 4);
+    assert_int_equal(w.core->consumed, 8);
+    while (w.core->phase == CORE_RUNNING)
+        if (push(&w, 0, true) != 0)
+            assert_int_equal(push(&w, 1, true), 0);
+    assert_int_equal(w.core->consumed, 21);
+    assert_int_equal(w.core->updates, 5); /* of 4, 4, 4, 4 and 1; 4 were dropped */
+    end(&w);
+}
+
+/* A worker that takes four times as long for a batch gets a quarter of them. */
+static void test_fewer_for_the_slow(void **state)
+{
+    struct core_config config = config_of(3, 1, 0);
+    struct world w;
+
+    (void)state;
+    config.steps = 16;
+    config.adapt = true;
+    begin(&w, &config, 1);
+    w.now_ns = 1000;
+    hello(&w);
+    hello(&w);
+    w.now_ns += 1600;
+    assert_int_equal(push(&w, 0, true), 0);
+    assert_int_equal(w.core->worker[0].steps, 16);
+    w.now_ns += 4800;
+    assert_int_equal(push(&w, 1, true), 0); /* 400 ns a batch, and 100 at worker 0 */
+    assert_int_equal(w.core->worker[1].steps, 4);
+    w.now_ns += 4 * 200; /* from 400 a quarter of the way to 200 */
+    assert_int_equal(push(&w, 1, true), 0);
+    assert_int_equal(w.core->worker[1].step_ns, 350);
+    assert_int_equal(w.core->worker[1].steps, 5); /* 16 * 100/350 = 4.6 */
+    hello(&w);
+    assert_int_equal(w.core->worker[2].steps, 16); /* not known yet */
+    w.now_ns += 16 * 1000000;
+    assert_int_equal(push(&w, 2, true), 0);
+    assert_int_equal(w.core->worker[2].steps, 1); /* at least */
+    end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -344,6 +409,8 @@ int main(void)
         cmocka_unit_test(test_local_is_refused_where_nobody_does_it),
         cmocka_unit_test(test_stop_lets_gradients_in),
         cmocka_unit_test(test_stop_is_bounded),
+        cmocka_unit_test(test_tickets_of_several),
+        cmocka_unit_test(test_fewer_for_the_slow),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

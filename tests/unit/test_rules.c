@@ -73,6 +73,12 @@ static void kinds_follow_from_the_flags(void **state)
         assert_true(rule.synchronous == ((rules[i].flags & RULE_ROUND) != 0));
         assert_true(rule.elastic == ((rules[i].flags & RULE_WORKER_ELASTIC) != 0));
         assert_true(rule.own_decay == ((rules[i].flags & RULE_ADAM) != 0));
+        assert_true(
+            rule.averages ==
+            (rule.synchronous || strcmp(rules[i].momentum, "delayed_nesterov") == 0));
+        assert_true(rule.slim == (strcmp(rules[i].momentum, "slim") == 0));
+        assert_true(rule.loss_gap ==
+                    (strncmp(rules[i].correction, "loss_gap", 8) == 0));
     }
 }
 

@@ -83,8 +83,8 @@ static void test_gradient_is_counted_once(void **state)
 
     (void)state;
     memset(&t, 0, sizeof t);
-    telemetry_gradient(&t, &w, 3, 0.5, 2.0, 1000000000);
-    telemetry_gradient(&t, &w, 5, -1, NAN, 3000000000);
+    telemetry_gradient(&t, &w, 1, 3, 0.5, 2.0, 1000000000);
+    telemetry_gradient(&t, &w, 1, 5, -1, NAN, 3000000000);
     telemetry_stats(&t, 4000000000, &s);
     assert_int_equal(s.lag.count, 2);
     assert_int_equal(s.gap_rms.count, 1);

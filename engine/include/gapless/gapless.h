@@ -77,6 +77,11 @@ struct gapless_rule {
     bool
         own_decay; /* AdamW's: weight decay is the master's `decay`; `weight_decay`, which
                            goes into the gradient, must be 0 */
+    bool
+        averages; /* its rate is for the mean of a gradient of each worker (ssgd, dn) */
+    bool slim;    /* a worker keeps the momentum */
+    bool
+        loss_gap; /* Loss-Gap-Aware: has a kappa, by default one for gradients in nats */
 };
 
 /* Finds a rule by name. GAPLESS_MISSING when there is none; the error lists the
@@ -199,6 +204,18 @@ struct gapless_master_config {
     /* A worker that holds a batch longer is dropped; 0: never. */
     int64_t worker_timeout_ns;
     int64_t spin_ns; /* polling before sleeping; 0: 50,000 */
+    /* Local steps: a worker computes up to this many batches in a row, with an optimizer
+     * of its own that begins at its parameters, and hands in where it began minus where it
+     * ended, in place of a gradient: the rule is an outer optimizer (DiLoCo). `gradients`,
+     * the schedule and the statistics count batches; an update is an exchange. 0: a
+     * gradient of one batch. Not for rules whose workers keep a state of the rule's own
+     * (easgd, eamsgd, dana-slim); Loss-Gap-Aware ones need a kappa; weight_decay must be
+     * 0. */
+    uint32_t local_steps;
+    /* A slower worker gets fewer batches: local_steps times the time that the fastest one
+     * takes for a batch over its own, rounded, at least 1. The master measures it, from a
+     * worker's parameters to its gradient; a worker's first exchange has local_steps. */
+    bool adapt_steps;
     /* Handed to every worker as it is: data, model, batch, seed; NULL: "". */
     const char *job;
     const char *record; /* a file that gets the order in which everything arrives, for
@@ -360,6 +377,8 @@ const char *gapless_worker_job(const struct gapless_worker *worker);
  * over, close. GAPLESS_PEER_LOST: the master is gone. */
 int gapless_worker_pull(struct gapless_worker *worker, uint64_t *ret_batch,
                         struct gapless_error *error);
+/* How many batches the last pull was for, from *ret_batch on: 1 without local steps. */
+uint32_t gapless_worker_steps(const struct gapless_worker *worker);
 /* Hands in the gradient with the mean loss of its batch. Adds weight decay, takes the
  * norm, clips. A gradient that is not finite is reported to the master and dropped:
  * GAPLESS_NOT_FINITE; go on with pull. */
@@ -432,6 +451,12 @@ struct gapless_simulation_config {
        nothing but batch and params. */
     double (*gradient)(void *context, uint32_t thread, uint64_t batch,
                        const float *params, float *grad);
+    /* The same with master.local_steps, in place of it: `steps` batches from `batch` on,
+     * by the worker that joined as number `joined` (from 0; one that comes back is
+     * another), and into grad params minus where it ended. It may keep a state for each
+     * `joined`: its calls for one come one after another, in the order of its exchanges. */
+    double (*local)(void *context, uint32_t thread, uint32_t joined, uint64_t batch,
+                    uint32_t steps, const float *params, float *grad);
     void *context;
 };
 
