@@ -39,7 +39,7 @@ static int check_options(const struct settings *settings, struct gapless_error *
                 names[i]);
     if (strlen(settings->out != NULL ? settings->out : "") > 900)
         return gapless_error_set(error, GAPLESS_INVALID, 0, "--out is too long");
-    return GAPLESS_OK;
+    return config_check_local(settings, error);
 }
 
 /* All GPUs, unless some are named. */

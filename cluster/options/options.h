@@ -18,7 +18,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define OPTIONS_MAX 128
+#define OPTIONS_MAX 160
 
 enum option_command {
     FOR_NOTHING = 0,
@@ -70,6 +70,11 @@ struct settings {
     bool horizon_set;
     double clip_norm, weight_decay;
     bool ssgd_scale_rate;
+    /* local steps; 0: none */
+    uint32_t local_steps;
+    bool adapt_steps;
+    const char *inner;
+    double inner_lr, inner_momentum, inner_beta2, inner_decay;
     struct span warmup;
     struct milestones steps;
     bool cosine;

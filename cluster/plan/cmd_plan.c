@@ -155,11 +155,12 @@ static bool plan_options_of(const struct settings *settings, struct plan_options
     struct gapless_error error = {0};
 
     memset(ret, 0, sizeof *ret);
-    ret->input = (struct plan_input){.workers = settings->workers,
-                                     .batch_s = settings->batch_time,
-                                     .range_elements = settings->range_elements,
-                                     .shards = settings->shards,
-                                     .period = 1};
+    ret->input = (struct plan_input){
+        .workers = settings->workers,
+        .batch_s = settings->batch_time,
+        .range_elements = settings->range_elements,
+        .shards = settings->shards,
+        .period = settings->local_steps > 0 ? settings->local_steps : 1};
     ret->json = settings->json;
     ret->gpu.gpu = true;
     (void)snprintf(ret->cpu.title, sizeof ret->cpu.title, "CPU");
@@ -194,8 +195,9 @@ void plan_case_of(const struct plan_options *options, const struct gapless_rule 
     ret->input.rule = *rule;
     ret->input.parameters = parameters;
     ret->input.memory = gpu ? options->gpu_memory : 0;
-    /* a worker exchanges after this number of its own steps (--period) */
-    ret->input.period = rule->elastic ? PERIOD : 1;
+    /* a worker exchanges after this number of its own steps (--period, --local-steps) */
+    if (rule->elastic)
+        ret->input.period = PERIOD;
     plan_terms(&machine, &options->measured, rule, parameters, &ret->terms);
     plan_speeds(&machine, &ret->terms, &ret->speeds);
     plan_compute(&ret->input, &ret->speeds, &ret->result);

@@ -40,7 +40,8 @@ struct plan_input {
     uint32_t workers;
     double batch_s; /* of a worker: forward, backward, its own passes */
     uint32_t
-        period; /* batches from one exchange to the next; 1 but for elastic rules */
+        period; /* batches from one exchange to the next; 1 but for elastic rules and
+                   local steps */
     uint64_t range_elements; /* parameters that travel and are applied together */
     double memory;           /* bytes a master has; 0: unknown */
     uint32_t shards; /* masters, each with a part of the ranges; 0: as many as needed */

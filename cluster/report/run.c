@@ -54,6 +54,13 @@ static const struct {
     {"elastic", "elastic", true},
     {"period", "period", true},
     {"drop-lag", "drop_lag", true},
+    {"local-steps", "local.steps", true},
+    {"adapt-steps", "local.adapt", true},
+    {"inner", "local.inner", true},
+    {"inner-lr", "local.lr", true},
+    {"inner-momentum", "local.momentum", true},
+    {"inner-beta2", "local.beta2", true},
+    {"inner-decay", "local.decay", true},
 };
 #define OPTIONS (sizeof options / sizeof options[0])
 #define BEFORE 2u /* cell, grid */

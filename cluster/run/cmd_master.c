@@ -45,7 +45,24 @@ static void log_line(void *context, const char *line)
     view_note(context, "gapless master: %s", line);
 }
 
-static int open_task(struct serving *serving, char *ret_job,
+/* What the workers have to know of local steps. */
+static int set_local(const struct serving *serving, uint64_t total, struct job *ret,
+                     struct gapless_error *error)
+{
+    struct local_plan plan;
+    int status = config_check_local_length(&serving->settings, total, error);
+
+    if (status != GAPLESS_OK || serving->settings.local_steps == 0)
+        return status;
+    config_local(&serving->settings, &serving->task, total, &plan);
+    if (local_write(&plan, ret->local))
+        return GAPLESS_OK;
+    return gapless_error_set(error, GAPLESS_INVALID, 0,
+                             "--steps is longer than what workers are sent: give "
+                             "fewer, or shorter numbers");
+}
+
+static int open_task(struct serving *serving, char *ret_job, uint64_t *ret_total,
                      struct gapless_error *error)
 {
     const struct settings *settings = &serving->settings;
@@ -66,7 +83,10 @@ static int open_task(struct serving *serving, char *ret_job,
         return status;
     job.epoch = task_epoch(&serving->task);
     (void)snprintf(job.rule, sizeof job.rule, "%s", settings->rule);
-    return job_write(&job, ret_job, error);
+    status = task_gradients(&serving->task, settings->epochs, ret_total, error);
+    if (status == GAPLESS_OK)
+        status = set_local(serving, *ret_total, &job, error);
+    return status == GAPLESS_OK ? job_write(&job, ret_job, error) : status;
 }
 
 /* The CPU, or GPUs that are there. */
@@ -101,18 +121,17 @@ static int open_master(struct serving *serving, struct gapless_error *error)
     char *note = NULL;
     float *initial = NULL;
     uint64_t total = 0;
-    int status = choose_device(serving, error);
+    int status = config_check_local(&serving->settings, error);
 
+    if (status == GAPLESS_OK)
+        status = choose_device(serving, error);
     if (status == GAPLESS_OK)
         status = open_network(serving, &address, error);
     if (status == GAPLESS_OK)
-        status = open_task(serving, job, error);
+        status = open_task(serving, job, &total, error);
     if (status == GAPLESS_OK && serving->settings.out != NULL)
         status =
             results_check(serving->settings.out, serving->task.model.parameters, error);
-    if (status == GAPLESS_OK)
-        status =
-            task_gradients(&serving->task, serving->settings.epochs, &total, error);
     if (status == GAPLESS_OK)
         status = task_initial(&serving->task, &initial, error);
     if (status == GAPLESS_OK && serving->settings.record != NULL &&

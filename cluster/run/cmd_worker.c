@@ -36,8 +36,10 @@ struct working {
     struct network network;
     struct reconnect reconnect;
     struct gapless_worker *worker;
-    uint32_t wish; /* 1 + the number that it would like to have; 0: any */
-    uint64_t gradients, dropped;
+    struct local *local;         /* the master asks for local steps */
+    uint32_t wish;               /* 1 + the number that it would like to have; 0: any */
+    uint64_t gradients, dropped; /* of batches */
+    uint64_t handed;             /* gradients, or differences, for the master */
 };
 
 static volatile sig_atomic_t leave;
@@ -172,6 +174,27 @@ static int open_buffers(struct working *working, struct gapless_error *error)
                                &working->compute, error);
 }
 
+/* What the master asks of its workers between two exchanges; they begin anew. */
+static int open_local(struct working *working, const struct job *job,
+                      struct gapless_error *error)
+{
+    struct local_plan plan;
+    int status = local_read(job->local, &plan, error);
+
+    local_free(working->local);
+    working->local = NULL;
+    if (status != GAPLESS_OK || plan.steps == 0)
+        return status;
+    if (working->gpus != NULL || working->compute.gpu != NULL)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "the master at %.80s asks for local steps, which are "
+                                 "taken on the CPU only: start this worker with "
+                                 "--device cpu%s",
+                                 working->settings.address,
+                                 working->gpus != NULL ? ", without --group" : "");
+    return local_new(&plan, &working->task.shape, &working->local, error);
+}
+
 static int join(struct working *working, double connect_s, struct gapless_error *error)
 {
     struct gapless_worker_config config = {
@@ -198,7 +221,7 @@ static int join(struct working *working, double connect_s, struct gapless_error 
     name = job_difference(&job, &working->task.job);
     if (name == NULL) {
         working->wish = 1 + gapless_worker_number(working->worker); /* next time, too */
-        return GAPLESS_OK;
+        return open_local(working, &job, error);
     }
     status = check_given(&working->settings, &job, error);
     if (status != GAPLESS_OK) /* no master was asked before */
@@ -227,7 +250,7 @@ static int strike(struct working *working, float *grad, struct gapless_error *er
     float word = 0.0F;
 
     fault_strike(&working->fault, gapless_worker_number(working->worker),
-                 working->gradients, &word);
+                 working->handed, &word);
     if (!isnan(word))
         return GAPLESS_OK;
     return working->gpus != NULL
@@ -235,26 +258,37 @@ static int strike(struct working *working, float *grad, struct gapless_error *er
                : worker_compute_poison(&working->compute, grad, error);
 }
 
-static int compute(struct working *working, uint64_t batch, double *ret_loss,
-                   struct gapless_error *error)
+static int one_gradient(void *context, uint64_t batch, const float *params, float *grad,
+                        double *ret_loss, struct gapless_error *error)
 {
+    struct working *working = context;
     const struct task *task = &working->task;
-    float *grad = gapless_worker_grad(working->worker);
     uint32_t count;
-    int status;
 
-    if (working->gpus != NULL) {
-        status = gpus_gradient(working->gpus, batch, ret_loss, error);
-        working->gradients++;
-        return status == GAPLESS_OK ? strike(working, grad, error) : status;
-    }
+    working->gradients++;
+    if (working->gpus != NULL)
+        return gpus_gradient(working->gpus, batch, ret_loss, error);
     sampler_batch(&task->sampler, batch, working->index, &count);
     data_gather(task->data, DATA_TRAIN, working->index, count, working->x,
                 working->label);
-    status = worker_compute_gradient(&working->compute,
-                                     gapless_worker_params(working->worker), working->x,
-                                     working->label, count, grad, ret_loss, error);
-    working->gradients++;
+    return worker_compute_gradient(&working->compute, params, working->x,
+                                   working->label, count, grad, ret_loss, error);
+}
+
+static int compute(struct working *working, uint64_t batch, double *ret_loss,
+                   struct gapless_error *error)
+{
+    const float *params = gapless_worker_params(working->worker);
+    float *grad = gapless_worker_grad(working->worker);
+    int status;
+
+    if (working->local != NULL)
+        status =
+            local_exchange(working->local, batch, gapless_worker_steps(working->worker),
+                           params, one_gradient, working, grad, ret_loss, error);
+    else
+        status = one_gradient(working, batch, params, grad, ret_loss, error);
+    working->handed++;
     return status == GAPLESS_OK ? strike(working, grad, error) : status;
 }
 
@@ -267,13 +301,14 @@ static int push(struct working *working, uint64_t batch, struct gapless_error *e
         status = gapless_worker_push(working->worker, loss, error);
     if (status != GAPLESS_NOT_FINITE)
         return status;
-    if (working->dropped++ == 0)
+    if (working->dropped == 0)
         report_failure("worker",
                        WORKER_NAME
                        ": gradient %llu is not finite and was dropped (others "
                        "will be counted, not printed)",
                        gapless_worker_number(working->worker),
-                       (unsigned long long)working->gradients);
+                       (unsigned long long)working->handed);
+    working->dropped += gapless_worker_steps(working->worker);
     return GAPLESS_OK;
 }
 
@@ -391,6 +426,7 @@ static void close_all(struct working *working)
     close_group(working);
     network_close(&working->network);
     worker_compute_close(&working->compute);
+    local_free(working->local);
     free(working->label);
     free(working->x);
     free(working->index);

@@ -94,7 +94,9 @@ static int open_simulation(struct simulate *s, struct gapless_error *error)
     config_set(&s->settings, &s->task, s->total, initial, NULL, NULL,
                &s->config.master);
     s->config.threads = s->pool.threads;
+    config_local(&s->settings, &s->task, s->total, &s->pool.plan);
     s->config.gradient = pool_gradient;
+    s->config.local = pool_local;
     s->config.context = &s->pool;
     status = gapless_simulation_open(&s->config, &s->simulation, error);
     s->config.master.initial = NULL;
@@ -112,13 +114,17 @@ static int prepare(struct simulate *s, struct gapless_error *error)
     if (strlen(settings->out != NULL ? settings->out : "") > 900)
         return gapless_error_set(error, GAPLESS_INVALID, 0, "--out is too long");
     results_choose(settings->out, settings->rule, s->folder);
-    status = set_workers(s, error);
+    status = config_check_local(settings, error);
+    if (status == GAPLESS_OK)
+        status = set_workers(s, error);
     if (status == GAPLESS_OK)
         status = set_clock(s, error);
     if (status == GAPLESS_OK)
         status = open_task(s, error);
     if (status == GAPLESS_OK)
         status = task_gradients(&s->task, settings->epochs, &s->total, error);
+    if (status == GAPLESS_OK)
+        status = config_check_local_length(settings, s->total, error);
     if (status == GAPLESS_OK)
         status = pool_open(&s->task, settings->threads, ops, &s->pool, error);
     if (status == GAPLESS_OK)

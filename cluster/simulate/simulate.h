@@ -16,11 +16,13 @@
 
 #include "cluster/terminal/canvas.h"
 #include "cluster/options/options.h"
+#include "cluster/task/local.h"
 #include "cluster/task/results.h"
 #include "cluster/task/task.h"
 #include "cluster/terminal/terminal.h"
 #include <gapless/gapless.h>
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -66,6 +68,10 @@ struct pool {
     uint32_t threads;
     double *correct, *loss; /* of each slice of the test set */
     uint32_t slices;
+    struct local_plan plan; /* local steps: set by who opens the pool */
+    struct local **local;   /* of each worker that has joined, once it has begun */
+    size_t locals, locals_room;
+    pthread_mutex_t lock; /* of these */
 };
 
 /* threads: 0: one a processor that this process may use; a test function is done with
@@ -76,6 +82,9 @@ void pool_close(struct pool *pool);
 /* For struct gapless_simulation_config; context: the pool. */
 double pool_gradient(void *context, uint32_t thread, uint64_t batch,
                      const float *params, float *grad);
+/* The same with local steps. One whose state finds no memory gives what is not finite. */
+double pool_local(void *context, uint32_t thread, uint32_t joined, uint64_t batch,
+                  uint32_t steps, const float *params, float *grad);
 /* Accuracy and mean loss over the test set, by all threads; the same bits for any
  * number of them. Of a test function its value, and no accuracy. */
 void pool_measure(struct pool *pool, const float *params, double *ret_accuracy,

@@ -49,7 +49,8 @@ static int thread_open(const struct task *task, enum model_ops ops,
 int pool_open(const struct task *task, uint32_t threads, enum model_ops ops,
               struct pool *ret, struct gapless_error *error)
 {
-    struct pool pool = {.task = task, .threads = threads};
+    struct pool pool = {
+        .task = task, .threads = threads, .lock = PTHREAD_MUTEX_INITIALIZER};
     int status = GAPLESS_OK;
 
     if (threads == 0)
@@ -83,6 +84,9 @@ void pool_close(struct pool *pool)
         free(pool->thread[i].x);
         free(pool->thread[i].label);
     }
+    for (size_t i = 0; i < pool->locals; i++)
+        local_free(pool->local[i]);
+    free(pool->local);
     free(pool->thread);
     free(pool->correct);
     free(pool->loss);
@@ -103,6 +107,56 @@ double pool_gradient(void *context, uint32_t thread, uint64_t batch,
     data_gather(task->data, DATA_TRAIN, own->index, count, own->x, own->label);
     return model_gradient(&task->model, own->scratch, params, own->x, own->label, count,
                           grad);
+}
+
+/* The state of the worker that joined as this one; NULL: no memory. */
+static struct local *local_of(struct pool *pool, uint32_t joined)
+{
+    struct local **local, *ret = NULL;
+
+    (void)pthread_mutex_lock(&pool->lock);
+    local = array_room(pool->local, &pool->locals_room, joined + 1u, sizeof *local);
+    if (local != NULL) {
+        pool->local = local;
+        while (pool->locals <= joined)
+            local[pool->locals++] = NULL;
+        ret = local[joined];
+    }
+    if (local != NULL && ret == NULL &&
+        local_new(&pool->plan, &pool->task->shape, &ret, NULL) == GAPLESS_OK)
+        local[joined] = ret;
+    (void)pthread_mutex_unlock(&pool->lock);
+    return ret;
+}
+
+struct pool_place {
+    struct pool *pool;
+    uint32_t thread;
+};
+
+static int one_gradient(void *context, uint64_t batch, const float *params, float *grad,
+                        double *ret_loss, struct gapless_error *error)
+{
+    const struct pool_place *place = context;
+
+    (void)error;
+    *ret_loss = pool_gradient(place->pool, place->thread, batch, params, grad);
+    return GAPLESS_OK;
+}
+
+double pool_local(void *context, uint32_t thread, uint32_t joined, uint64_t batch,
+                  uint32_t steps, const float *params, float *grad)
+{
+    struct pool_place place = {.pool = context, .thread = thread};
+    struct local *local = local_of(place.pool, joined);
+    double loss = (double)NAN;
+
+    if (local == NULL)
+        grad[0] = NAN;
+    else
+        (void)local_exchange(local, batch, steps, params, one_gradient, &place, grad,
+                             &loss, NULL);
+    return loss;
 }
 
 /* ---- measuring ----------------------------------------------------------- */

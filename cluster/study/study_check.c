@@ -222,6 +222,26 @@ static int check_decay(const struct plan *plan, const struct trial *trial,
                                 : blame(plan, trial, "weight-decay", error, status);
 }
 
+static int check_local(const struct plan *plan, const struct check *check,
+                       const struct trial *trial, struct gapless_error *error)
+{
+    struct settings settings;
+    const char *blamed =
+        plan_line(plan, trial, "local-steps") > 0 ? "local-steps" : "rule";
+    int status;
+
+    if (!plan_settings(plan, trial, &settings))
+        return GAPLESS_OK; /* said by find_model */
+    status = config_check_local(&settings, error);
+    if (status == GAPLESS_OK)
+        status = config_check_local_length(
+            &settings,
+            (uint64_t)(settings.epochs * check->model[trial->model].epoch_gradients +
+                       0.5),
+            error);
+    return status == GAPLESS_OK ? status : blame(plan, trial, blamed, error, status);
+}
+
 static double work_of(const struct plan *plan, const struct check *check,
                       const struct trial *trial)
 {
@@ -253,6 +273,8 @@ int check_open(struct plan *plan, const char *data_dir, struct check *ret,
             status = check_lists(plan, trial, before, error);
         if (status == GAPLESS_OK)
             status = check_decay(plan, trial, error);
+        if (status == GAPLESS_OK)
+            status = check_local(plan, &check, trial, error);
         if (status == GAPLESS_OK)
             trial->work = work_of(plan, &check, trial);
         before = trial;

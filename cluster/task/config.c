@@ -8,22 +8,25 @@
 #include <string.h>
 
 const char *const config_names[] = {
-    "data",        "model",
-    "batch",       "seed",
-    "rule",        "lr",
-    "momentum",    "warmup",
-    "steps",       "schedule",
-    "kappa",       "gate",
-    "beta2",       "epsilon",
-    "decay",       "lambda",
-    "horizon",     "gap-ref",
-    "clip-norm",   "weight-decay",
-    "drop-lag",    "ssgd-scale-rate",
-    "epochs",      "workers",
-    "workers-max", "range-elements",
-    "gap-every",   "block-elements",
-    "elastic",     "period",
-    NULL,
+    "data",           "model",
+    "batch",          "seed",
+    "rule",           "lr",
+    "momentum",       "warmup",
+    "steps",          "schedule",
+    "kappa",          "gate",
+    "beta2",          "epsilon",
+    "decay",          "lambda",
+    "horizon",        "gap-ref",
+    "clip-norm",      "weight-decay",
+    "drop-lag",       "ssgd-scale-rate",
+    "epochs",         "workers",
+    "workers-max",    "range-elements",
+    "gap-every",      "block-elements",
+    "elastic",        "period",
+    "local-steps",    "adapt-steps",
+    "inner",          "inner-lr",
+    "inner-momentum", "inner-beta2",
+    "inner-decay",    NULL,
 };
 
 static void set_schedule(const struct settings *settings, double epoch, uint64_t total,
@@ -46,8 +49,136 @@ int config_check_schedule(const struct settings *settings, const struct task *ta
     struct gapless_schedule schedule = {0};
 
     set_schedule(settings, (double)task_epoch(task), total, &schedule);
+    if (settings->local_steps > 0)
+        schedule.rate = settings->inner_lr;
     return schedule_check(&schedule, total, error);
 }
+
+/* ---- local steps --------------------------------------------------------- */
+
+static int check_no_local(const struct settings *settings, struct gapless_error *error)
+{
+    static const char *const names[] = {"inner", "inner-lr", "inner-momentum",
+                                        "inner-beta2", "inner-decay"};
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (options_source(settings, names[i]) > OPTION_DEFAULT)
+            return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                     "--%s is of local steps, and there are none: give "
+                                     "--local-steps H, or leave it out",
+                                     names[i]);
+    if (settings->adapt_steps)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "--adapt-steps needs the most steps that a worker "
+                                 "takes: give --local-steps H, or leave it out");
+    return GAPLESS_OK;
+}
+
+static int check_local_rule(const struct settings *settings,
+                            struct gapless_error *error)
+{
+    struct gapless_rule rule;
+    int status = gapless_rule_find(settings->rule, &rule, error);
+
+    if (status != GAPLESS_OK)
+        return status;
+    if (rule.elastic || rule.slim)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "--local-steps is not for rule %s, whose workers keep "
+                                 "%s of their own: take "
+                                 "%s, or another rule",
+                                 rule.name,
+                                 rule.elastic ? "parameters" : "the momentum",
+                                 rule.elastic ? "--period" : "dana-zero");
+    if (rule.loss_gap && !(settings->kappa > 0.0))
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "--local-steps with rule %s needs --kappa: what a worker hands in is no "
+            "gradient, so the gap is not in nats, for which the default was made. Give "
+            "one, or take a rule without a gap in loss, such as dn or dana-zero",
+            rule.name);
+    return GAPLESS_OK;
+}
+
+/* Options that mean a gradient, which is not what is handed in. */
+static int check_local_others(const struct settings *settings,
+                              struct gapless_error *error)
+{
+    bool sgd = strcmp(settings->inner, "sgd") == 0;
+
+    if (settings->weight_decay > 0.0)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "--weight-decay %g is not for --local-steps: what is "
+                                 "handed in is a difference, to which none is added. "
+                                 "Take --inner adamw with --inner-decay",
+                                 settings->weight_decay);
+    if (settings->clip_norm > 0.0)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "--clip-norm %g is not for --local-steps: what is "
+                                 "handed in is a difference, not a gradient. Leave it "
+                                 "out; a smaller --inner-lr does what it is for",
+                                 settings->clip_norm);
+    for (unsigned i = 0; sgd && i < 2; i++) {
+        const char *name = i == 0 ? "inner-beta2" : "inner-decay";
+
+        if (options_source(settings, name) > OPTION_DEFAULT)
+            return gapless_error_set(
+                error, GAPLESS_INVALID, 0,
+                "--%s is AdamW's, and --inner is sgd: leave one of "
+                "them out",
+                name);
+    }
+    if (settings->group != NULL)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "--local-steps is not for --group %s: the GPUs of a "
+                                 "group compute one gradient together. Leave one of "
+                                 "them out",
+                                 settings->group);
+    return GAPLESS_OK;
+}
+
+int config_check_local(const struct settings *settings, struct gapless_error *error)
+{
+    int status;
+
+    if (settings->local_steps == 0)
+        return check_no_local(settings, error);
+    status = check_local_rule(settings, error);
+    return status == GAPLESS_OK ? check_local_others(settings, error) : status;
+}
+
+int config_check_local_length(const struct settings *settings, uint64_t total,
+                              struct gapless_error *error)
+{
+    uint64_t round = (uint64_t)settings->local_steps * settings->workers;
+
+    if (round <= total)
+        return GAPLESS_OK;
+    return gapless_error_set(error, GAPLESS_INVALID, 0,
+                             "--local-steps %u of %u workers are %llu batches for one "
+                             "exchange each, and the run has %llu: take fewer steps, "
+                             "fewer workers, or more --epochs",
+                             settings->local_steps, settings->workers,
+                             (unsigned long long)round, (unsigned long long)total);
+}
+
+void config_local(const struct settings *settings, const struct task *task,
+                  uint64_t total, struct local_plan *ret)
+{
+    *ret = (struct local_plan){.steps = settings->local_steps, .total = total};
+    if (settings->local_steps == 0)
+        return;
+    ret->inner = strcmp(settings->inner, "sgd") == 0 ? LOCAL_SGD : LOCAL_ADAMW;
+    ret->momentum = settings->inner_momentum;
+    ret->beta2 = settings->inner_beta2;
+    ret->decay = settings->inner_decay;
+    set_schedule(settings, (double)task_epoch(task), total, &ret->schedule);
+    ret->schedule.rate = settings->inner_lr;
+    if (ret->schedule.warmup > 0) /* as a master's */
+        ret->schedule.warmup_from = 1.0 / settings->workers;
+}
+
+/* ---- decay, gate --------------------------------------------------------- */
 
 int config_check_decay(const struct settings *settings, struct gapless_error *error)
 {
@@ -110,6 +241,8 @@ void config_set(const struct settings *settings, const struct task *task,
         .block_elements = settings->block_elements,
         .elastic = settings->elastic,
         .elastic_period = settings->period,
+        .local_steps = settings->local_steps,
+        .adapt_steps = settings->adapt_steps,
         .gap_every = settings->gap_every,
         .drop_lag = settings->drop_lag,
         .worker_timeout_ns = (int64_t)(settings->worker_timeout * 1e9),
@@ -120,7 +253,10 @@ void config_set(const struct settings *settings, const struct task *task,
         .allow_staging = settings->allow_staging,
         .gpu_flush = gpu_flush(settings->gpu_flush),
     };
-    set_schedule(settings, (double)task_epoch(task), total, &ret->schedule);
+    if (settings->local_steps > 0) /* the schedule is the inner rate's */
+        ret->schedule.rate = settings->lr;
+    else
+        set_schedule(settings, (double)task_epoch(task), total, &ret->schedule);
 }
 
 char *config_note(const struct settings *settings)

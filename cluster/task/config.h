@@ -27,6 +27,16 @@ int config_check_schedule(const struct settings *settings, const struct task *ta
  * above. */
 int config_check_decay(const struct settings *settings, struct gapless_error *error);
 
+/* Local steps: do they go with the rule and the other options? GAPLESS_INVALID says what
+ * does not, and what to take instead; also an option of theirs without them. To be asked
+ * as above; the second one of a run of `total` gradients. */
+int config_check_local(const struct settings *settings, struct gapless_error *error);
+int config_check_local_length(const struct settings *settings, uint64_t total,
+                              struct gapless_error *error);
+/* The plan of a run of `total` gradients; without local steps an empty one. */
+void config_local(const struct settings *settings, const struct task *task,
+                  uint64_t total, struct local_plan *ret);
+
 /* The options that decide how a run goes, by name, NULL at the end. */
 extern const char *const config_names[];
 /* Their values, a line "name=value" each; those that have none are left out.

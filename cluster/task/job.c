@@ -45,16 +45,16 @@ int job_write(const struct job *job, char ret[GAPLESS_JOB_MAX],
 {
     int used = snprintf(ret, GAPLESS_JOB_MAX,
                         "data=%s\ndata_dir=%s\nmodel=%s\nbatch=%u\nseed=%llu\nrule=%s\n"
-                        "epoch=%llu\n",
+                        "epoch=%llu\nlocal=%s\n",
                         job->data, job->data_dir, job->model, job->batch,
                         (unsigned long long)job->seed, job->rule,
-                        (unsigned long long)job->epoch);
+                        (unsigned long long)job->epoch, job->local);
 
     if (used < 0 || used >= GAPLESS_JOB_MAX)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "the names of data, folder and model are too long: "
                                  "together at most %d bytes",
-                                 GAPLESS_JOB_MAX - 64);
+                                 GAPLESS_JOB_MAX - 96 - (int)strlen(job->local));
     return GAPLESS_OK;
 }
 
@@ -81,7 +81,8 @@ static int read_pair(const char *key, const char *value, size_t bytes, struct jo
     } texts[] = {{"data", job->data, sizeof job->data},
                  {"data_dir", job->data_dir, sizeof job->data_dir},
                  {"model", job->model, sizeof job->model},
-                 {"rule", job->rule, sizeof job->rule}};
+                 {"rule", job->rule, sizeof job->rule},
+                 {"local", job->local, sizeof job->local}};
     uint64_t batch = 0;
     int status;
 

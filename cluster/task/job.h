@@ -4,6 +4,7 @@
 #ifndef CLUSTER_JOB_H
 #define CLUSTER_JOB_H
 
+#include "cluster/task/local.h"
 #include "cluster/workloads/data.h"
 #include <gapless/gapless.h>
 
@@ -15,7 +16,8 @@ struct job {
     uint64_t seed;
     /* for those who watch: "" and 0 where they are not said */
     char rule[64];
-    uint64_t epoch; /* gradients */
+    uint64_t epoch;             /* gradients */
+    char local[LOCAL_TEXT_MAX]; /* see local_read; "": no local steps */
 };
 
 /* GAPLESS_INVALID where a text does not fit or has a line's end in it. data_dir may be

@@ -253,6 +253,20 @@ static json_t *option_count(const struct settings *settings, const char *name,
     return options_source(settings, name) == OPTION_UNSET ? json_null() : count(value);
 }
 
+static json_t *local_json(const struct settings *settings)
+{
+    json_t *ret = json_object();
+
+    set(ret, "steps", count(settings->local_steps));
+    set(ret, "adapt", count(settings->adapt_steps ? 1 : 0));
+    set(ret, "inner", text(settings->inner));
+    set(ret, "lr", real(settings->inner_lr));
+    set(ret, "momentum", real(settings->inner_momentum));
+    set(ret, "beta2", option(settings, "inner-beta2", settings->inner_beta2));
+    set(ret, "decay", option(settings, "inner-decay", settings->inner_decay));
+    return ret;
+}
+
 static void set_settings(json_t *ret, const struct outcome *outcome)
 {
     const struct settings *settings = outcome->settings;
@@ -269,7 +283,10 @@ static void set_settings(json_t *ret, const struct outcome *outcome)
     set(ret, "weight_decay", real(settings->weight_decay));
     set(ret, "clip_norm", real(settings->clip_norm));
     set(ret, "gap_ref", text(settings->gap_ref));
-    set(ret, "schedule", schedule_json(settings));
+    set(ret, "schedule",
+        schedule_json(settings)); /* with local steps the inner rate's */
+    if (settings->local_steps > 0)
+        set(ret, "local", local_json(settings));
     set(ret, "seed", count(settings->seed));
     if (settings->device != NULL)
         set(ret, "device", text(settings->device));

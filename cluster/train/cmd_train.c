@@ -139,6 +139,8 @@ static int prepare(struct train *train, struct gapless_error *error)
     choose_names(train);
     status = config_check_decay(settings, error);
     if (status == GAPLESS_OK)
+        status = config_check_local(settings, error);
+    if (status == GAPLESS_OK)
         status = choose_device(train, error);
     if (status == GAPLESS_OK)
         status = choose_network(train, error);
@@ -154,6 +156,8 @@ static int prepare(struct train *train, struct gapless_error *error)
         status = task_gradients(&train->task, settings->epochs, &gradients, error);
     if (status == GAPLESS_OK)
         status = config_check_schedule(settings, &train->task, gradients, error);
+    if (status == GAPLESS_OK)
+        status = config_check_local_length(settings, gradients, error);
     if (status == GAPLESS_OK)
         status = raise_descriptors(train, error);
     if (status == GAPLESS_OK)

@@ -65,12 +65,20 @@ static void say_places(const struct worker_places *places)
 
 int train_places(struct train *train, struct gapless_error *error)
 {
+    const char *where = train->settings.worker_device;
     int status;
 
     if (train->settings.group != NULL)
         return train_group_places(train, error);
-    status = worker_places(train->settings.worker_device, &train->task.model,
-                           &train->places, error);
+    if (train->settings.local_steps > 0 && strcmp(where, "auto") == 0)
+        where = "cpu";
+    if (train->settings.local_steps > 0 && strcmp(where, "cpu") != 0)
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "--worker-device %.60s is not for --local-steps, which "
+            "workers take on the CPU only: leave one of them out",
+            where);
+    status = worker_places(where, &train->task.model, &train->places, error);
     if (status == GAPLESS_OK && train->places.note[0] != '\0')
         report_failure("train", "workers: %s", train->places.note);
     if (status == GAPLESS_OK && train->places.gpus > 0 && !train->settings.quiet)

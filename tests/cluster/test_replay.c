@@ -86,6 +86,10 @@ static const struct {
     {NULL, "--rule easgd --elastic 0.1 --period 3"},
     {NULL, "--rule dana-lga-adamw --lr 0.001 --beta2 0.99 --epsilon 1e-7 --decay 0 "
            "--gate tensor --drop-lag 40"},
+    {NULL, "--rule dana-zero --local-steps 4 --lr 0.1"},
+    {NULL, "--rule nag-asgd --local-steps 8 --adapt-steps --lr 0.1 --inner sgd"},
+    {"GAPLESS_FAULT=exit:5@2",
+     "--rule ssgd --local-steps 4 --adapt-steps --inner-lr 0.002 --inner-decay 0"},
     {"GAPLESS_FAULT=nan:5@1", "--rule sa --kappa 3"},
     {"GAPLESS_FAULT=exit:20@2", "--rule dana-dc --lambda 0.1"},
 };

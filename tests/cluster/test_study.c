@@ -425,6 +425,25 @@ static void test_names(void **state)
     run_close(&run);
 }
 
+/* The number of local steps may vary; the same batches whatever it is. */
+static void test_local_steps(void **state)
+{
+    static const char *const updates[] = {"95", "24", "6"};
+    struct csv csv;
+
+    (void)state;
+    write_study("[run]\ndata = synthetic:2000x16x4\nmodel = softmax\nepochs = 1.5\n"
+                "workers = 2\nrule = dn\n[grid]\nlocal-steps = 1 4 16\n");
+    run_whole(NULL, command(""), 0, "3 of 3 runs done");
+    load_csv(&csv);
+    for (unsigned row = 1; row <= 3; row++) {
+        assert_string_equal(csv_field(&csv, row, "gradients"), "95");
+        assert_string_equal(csv_field(&csv, row, "updates"), updates[row - 1]);
+    }
+    assert_string_equal(csv_field(&csv, 3, "local-steps"), "16");
+    csv_close(&csv);
+}
+
 /* A test function has no data set; a value with a comma stands in quotes. */
 static void test_toy(void **state)
 {
@@ -460,6 +479,12 @@ static const struct {
     {"[run]\ndata = synthetic\nevents = 1s kill 99\n", 2, "s.ini:3: --events"},
     {"[run]\ndata = synthetic\nweight-decay = 0.1\n[grid]\nrule = asgd adamw\n", 2,
      "s.ini:3: --weight-decay 0.1 is not for rule adamw"},
+    {"[run]\ndata = synthetic\n[grid]\nrule = dn easgd\nlocal-steps = 1 4\n", 2,
+     "s.ini:5: --local-steps is not for rule easgd"},
+    {"[run]\ndata = synthetic\n[grid]\nlocal-steps = 4 9000\n", 2,
+     "s.ini:4: --local-steps 9000"},
+    {"[run]\ndata = synthetic\ninner-lr = 0.1\n[grid]\nrule = dn\n", 2,
+     "--inner-lr is of local steps"},
     {"[run]\ndata = mnist\n", 1, "cluster/workloads/fetch-data mnist"},
 };
 
@@ -496,6 +521,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lock, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_failure, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_names, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_local_steps, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_toy, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_mistakes, run_set_up, run_tear_down),
     };

@@ -171,6 +171,38 @@ static void test_options_reach_the_engine(void **state)
     run_dir[used] = '\0';
 }
 
+/* Gradients are batches, an update an exchange of eight of them. */
+static void test_local_steps(void **state)
+{
+    static const char *const more[] = {
+        "--rule dn", "--rule ssgd --adapt-steps --inner adamw",
+        "--rule dana-zero --lr 0.1 --inner sgd --inner-lr 0.1 --inner-momentum 0.5"};
+    char line[400];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof more / sizeof more[0]; i++) {
+        char rule[16] = "";
+        json_t *result;
+        double updates;
+
+        (void)sscanf(more[i], "--rule %15s", rule);
+        (void)snprintf(line, sizeof line,
+                       "train --data synthetic --workers 2 --epochs 2 --quiet "
+                       "--local-steps 8 --out %s %s",
+                       run_dir, more[i]);
+        run_whole(NULL, line, 0, "test accuracy");
+        check_result(rule, 750.0, 2.0);
+        result = run_json(run_dir, "result.json");
+        updates = run_number(result, "updates");
+        if (i == 1) /* of two workers */
+            assert_true(updates >= 47.0 && updates < 750.0);
+        else
+            assert_true(updates == 94.0);
+        assert_true(run_number(json_object_get(result, "local"), "steps") == 8.0);
+        json_decref(result);
+    }
+}
+
 /* Stops a long run by a signal and looks at what it leaves. */
 static void stop_by(int number, int code)
 {
@@ -477,6 +509,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_every_rule, run_set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_options_reach_the_engine, run_set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(test_local_steps, run_set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_interrupt, run_set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_interrupt_twice, run_set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_launcher_killed, run_set_up, tear_down),

@@ -101,6 +101,16 @@ TABLE = {
     # docs/rules.md
     "gapless rules": Row(says="dana-lga"),
     "gapless rules --json": Row(says='"bytes_per_parameter"'),
+    "gapless train --workers 8 --rule dn --local-steps 16": Row(
+        short="gapless train --workers 4 --rule dn --local-steps 16 --epochs 0.2", says="test accuracy"),
+    "gapless simulate --workers 32 --rule dana-ga --lr 0.1 --local-steps 16 --inner sgd --inner-lr 0.05": Row(
+        short="gapless simulate --workers 8 --rule dana-ga --lr 0.1 --local-steps 16 --inner sgd --inner-lr 0.05 --epochs 0.2",
+        says="test accuracy"),
+    "gapless simulate --workers 32 --rule ssgd --local-steps 16": Row(
+        short="gapless simulate --workers 8 --rule ssgd --local-steps 16 --epochs 0.2", says="test accuracy"),
+    "gapless simulate --workers 32 --rule dn --local-steps 16 --clock heterogeneous --adapt-steps": Row(
+        short="gapless simulate --workers 8 --rule dn --local-steps 16 --clock heterogeneous --adapt-steps --epochs 0.2",
+        says="test accuracy"),
     # docs/simulate.md
     "gapless simulate --workers 128 --rule dana-lga --out runs/many": Row(
         short="gapless simulate --workers 128 --rule dana-lga --out runs/many --epochs 0.2", says="test accuracy"),

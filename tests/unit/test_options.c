@@ -382,6 +382,47 @@ static void test_simulation(void **state)
     assert_string_equal(got.record, "x");
 }
 
+/* With local steps the outer rate is DiLoCo's and the inner optimizer torch's, unless
+ * they are given. */
+static void test_local_steps(void **state)
+{
+    struct settings got;
+
+    (void)state;
+    assert_int_equal(read_line(FOR_TRAIN, "train", &got), OPTIONS_GO);
+    assert_int_equal(got.local_steps, 0);
+    assert_null(options_text(&got, "inner-lr"));
+    assert_int_equal(read_line(FOR_TRAIN, "train --local-steps 16", &got), OPTIONS_GO);
+    assert_int_equal(got.local_steps, 16);
+    assert_false(got.adapt_steps);
+    assert_true(got.lr == 0.04375 && got.momentum == 0.9); /* 8 workers */
+    assert_string_equal(got.inner, "adamw");
+    assert_true(got.inner_lr == 0.001 && got.inner_momentum == 0.9);
+    assert_true(got.inner_beta2 == 0.999 && got.inner_decay == 0.01);
+    assert_int_equal(read_line(FOR_SIMULATE,
+                               "simulate --local-steps 4 --inner sgd --lr 0.1 "
+                               "--adapt-steps",
+                               &got),
+                     OPTIONS_GO);
+    assert_true(got.lr == 0.1 && got.inner_momentum == 0.0 && got.adapt_steps);
+    assert_null(options_text(&got, "inner-beta2"));
+    assert_int_equal(read_line(FOR_TRAIN, "train --local-steps 2 --rule ssgd", &got),
+                     OPTIONS_GO);
+    assert_true(got.lr == 0.7);
+    assert_int_equal(read_line(FOR_TRAIN, "train --local-steps 2 -w 9 --rule dn", &got),
+                     OPTIONS_GO);
+    assert_true(got.lr == 0.35);
+    assert_int_equal(read_line(FOR_TRAIN, "train --local-steps 2 -r dana-adamw", &got),
+                     OPTIONS_GO);
+    assert_true(got.lr == 0.0003);
+    assert_int_equal(read_line(FOR_TRAIN, "train --local-steps 0", &got),
+                     OPTIONS_WRONG);
+    assert_int_equal(read_line(FOR_TRAIN, "train --inner lion", &got), OPTIONS_WRONG);
+    assert_int_equal(read_line(FOR_WORKER, "worker --local-steps 4", &got),
+                     OPTIONS_WRONG);
+    assert_int_equal(read_line(FOR_PLAN, "plan --local-steps 4", &got), OPTIONS_GO);
+}
+
 static void test_operands(void **state)
 {
     struct settings got;
@@ -758,18 +799,31 @@ static void test_help_fits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_counts),        cmocka_unit_test(test_reals),
-        cmocka_unit_test(test_spans),         cmocka_unit_test(test_nearest),
-        cmocka_unit_test(test_sources),       cmocka_unit_test(test_schedules),
-        cmocka_unit_test(test_warmup),        cmocka_unit_test(test_outcome_untouched),
-        cmocka_unit_test(test_emit),          cmocka_unit_test(test_times),
-        cmocka_unit_test(test_batch_time),    cmocka_unit_test(test_json),
-        cmocka_unit_test(test_simulation),    cmocka_unit_test(test_operands),
-        cmocka_unit_test(test_same_and_take), cmocka_unit_test(test_network),
-        cmocka_unit_test(test_shm_addresses), cmocka_unit_test(test_verbs),
-        cmocka_unit_test(test_basics),        cmocka_unit_test(test_examples),
-        cmocka_unit_test(test_names),         cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_plan),          cmocka_unit_test(test_unknown_variables),
+        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_reals),
+        cmocka_unit_test(test_spans),
+        cmocka_unit_test(test_nearest),
+        cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_schedules),
+        cmocka_unit_test(test_warmup),
+        cmocka_unit_test(test_outcome_untouched),
+        cmocka_unit_test(test_emit),
+        cmocka_unit_test(test_times),
+        cmocka_unit_test(test_batch_time),
+        cmocka_unit_test(test_json),
+        cmocka_unit_test(test_simulation),
+        cmocka_unit_test(test_local_steps),
+        cmocka_unit_test(test_operands),
+        cmocka_unit_test(test_same_and_take),
+        cmocka_unit_test(test_network),
+        cmocka_unit_test(test_shm_addresses),
+        cmocka_unit_test(test_verbs),
+        cmocka_unit_test(test_basics),
+        cmocka_unit_test(test_examples),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_unknown_variables),
         cmocka_unit_test(test_help_fits),
     };
 

@@ -401,8 +401,12 @@ static void kinds_are_of_the_table(void **state)
     plan_measured_builtin(&options.measured);
     for (unsigned i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++) {
         rule.name = "another-name";
+        options.input.period = 1;
         plan_case_of(&options, &rule, 1000000, 0, false, &c);
         assert_int_equal(c.input.period, rule.elastic ? 4 : 1);
+        options.input.period = 16; /* local steps */
+        plan_case_of(&options, &rule, 1000000, 0, false, &c);
+        assert_int_equal(c.input.period, rule.elastic ? 4 : 16);
     }
 }
 
