@@ -392,6 +392,33 @@ static void test_fewer_for_the_slow(void **state)
     end(&w);
 }
 
+/* The time of a worker begins with the event that a record has, not with the end of the
+ * master's pass, which it has not: so a replay gives the same number of steps. */
+static void test_time_is_that_of_a_record(void **state)
+{
+    struct core_config config = config_of(1, 1, 0);
+    struct core_event e = {.kind = CORE_HELLO, .finite = true, .now_ns = 1000};
+    struct world w;
+    struct todo todo;
+
+    (void)state;
+    config.steps = 4;
+    config.adapt = true;
+    begin(&w, &config, 1);
+    assert_int_equal(core_step(w.core, &e, &todo), 0);
+    for (int i = 0; i < 2; i++) {
+        e = (struct core_event){
+            .kind = CORE_GRADIENT, .finite = true, .now_ns = e.now_ns + 800};
+        assert_int_equal(core_step(w.core, &e, &todo), 0);
+        assert_int_equal(w.core->worker[0].step_ns, 200);
+        e.kind = CORE_APPLIED;
+        e.now_ns += 100; /* the pass */
+        assert_int_equal(core_step(w.core, &e, &todo), 0);
+        e.now_ns -= 100;
+    }
+    end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -411,6 +438,7 @@ int main(void)
         cmocka_unit_test(test_stop_is_bounded),
         cmocka_unit_test(test_tickets_of_several),
         cmocka_unit_test(test_fewer_for_the_slow),
+        cmocka_unit_test(test_time_is_that_of_a_record),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
