@@ -17,6 +17,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -36,8 +37,9 @@ struct working {
     struct network network;
     struct reconnect reconnect;
     struct gapless_worker *worker;
-    struct local *local;         /* the master asks for local steps */
-    uint32_t wish;               /* 1 + the number that it would like to have; 0: any */
+    bool takes_steps;    /* the master was asked, and wants local steps */
+    struct local *local; /* of the master that was joined; NULL: it wants none */
+    uint32_t wish;       /* 1 + the number that it would like to have; 0: any */
     uint64_t gradients, dropped; /* of batches */
     uint64_t handed;             /* gradients, or differences, for the master */
 };
@@ -139,6 +141,8 @@ static int open_task(struct working *working, struct gapless_error *error)
         status = ask_master(working, &job, error);
     if (status == GAPLESS_OK)
         status = check_given(settings, &job, error);
+    if (status == GAPLESS_OK)
+        working->takes_steps = job.local[0] != '\0';
     if (status == GAPLESS_OK && settings->data_dir != NULL)
         status = job_set(job.data, settings->data_dir, job.model, job.batch, job.seed,
                          &job, error);
@@ -158,6 +162,7 @@ static int open_group(struct working *working, struct gapless_error *error)
 static int open_buffers(struct working *working, struct gapless_error *error)
 {
     const struct task *task = &working->task;
+    const char *device = working->settings.device;
     uint32_t batch = task->sampler.batch < task->sampler.samples
                          ? task->sampler.batch
                          : task->sampler.samples;
@@ -170,8 +175,9 @@ static int open_buffers(struct working *working, struct gapless_error *error)
     if (working->index == NULL || working->x == NULL || working->label == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory for a batch of %u samples", batch);
-    return worker_compute_open(working->settings.device, &task->model, batch,
-                               &working->compute, error);
+    if (working->takes_steps && strcmp(device, "auto") == 0)
+        device = "cpu";
+    return worker_compute_open(device, &task->model, batch, &working->compute, error);
 }
 
 /* What the master asks of its workers between two exchanges; they begin anew. */

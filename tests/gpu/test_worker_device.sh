@@ -60,11 +60,18 @@ number() { # of result.json's first line with this name
         --worker-device cuda --out no
     says "a GPU that is not there" 1 "no GPU 7" "$program" train $task --worker-device cuda:7 --out no
     says "no device" 2 "write cpu, cuda" "$program" train $task --worker-device gpu --out no
+    says "local steps" 2 "on the CPU only" "$program" train $task --local-steps 4 --worker-device cuda --out no
     if [ -e no ]; then
         fail "something was started" output
     fi
     says "a worker alone" 1 "no GPU 7" "$program" worker --master shm:nobody-is-here --device cuda:7 \
         --data synthetic:200x20x4 --model mlp:4 --batch 8 --seed 1 --connect-timeout 1
+    "$program" master $task --workers 1 --local-steps 4 --address "shm:local-$$" --quiet >master 2>&1 &
+    master=$!
+    says "a worker alone, asked for local steps" 2 "start this worker with --device cpu" "$program" worker \
+        --master "shm:local-$$" --device cuda
+    says "one that may choose" 0 "375 gradients" "$program" worker --master "shm:local-$$" --device auto
+    wait $master || fail "the master ended with $?" master
     says "a worker alone, without its master" 1 "nobody-is-here" "$program" worker --master shm:nobody-is-here \
         --device cuda --data synthetic:200x20x4 --model mlp:4 --batch 8 --seed 1 --connect-timeout 0.2
 }
