@@ -19,7 +19,7 @@ struct apply_work {
     struct tally tally;
     struct device_result *ret; /* one for each gradient */
     size_t n;
-    double gate_sum;
+    double gated; /* RULE_BLOCK: elements, for the sum of the gates; else 0 */
     uint32_t count;
     bool aligned; /* all pointers, to 16 bytes */
 };
@@ -66,7 +66,7 @@ DEVICE_FN void results_without_sums(const struct apply_work *work)
         struct sums *ret = &work->ret[threadIdx.x].sums;
         ret->gap_sq = 0.0;
         ret->step_sq = 0.0;
-        ret->gate_sum = work->gate_sum * (double)work->scalars[threadIdx.x].gate;
+        ret->gate_sum = (double)work->scalars[threadIdx.x].gate * work->gated;
         __threadfence_system();
     }
 }
@@ -86,7 +86,7 @@ template <unsigned SUMS> DEVICE_FN void results_with_sums(const struct apply_wor
             struct sums *ret = &work->ret[q].sums;
             ret->gap_sq = gap_sq;
             ret->step_sq = step_sq;
-            ret->gate_sum = work->gate_sum * (double)work->scalars[q].gate;
+            ret->gate_sum = (double)work->scalars[q].gate * work->gated;
         }
     }
     if (threadIdx.x == 0)

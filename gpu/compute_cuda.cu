@@ -13,10 +13,10 @@ size_t kernel_scratch_bytes(size_t n, uint32_t blocks)
     return sizeof(struct scratch) + (partial > gates ? partial : gates);
 }
 
-/* One launch for gradients with one gate, or none: `gate_sum` is what is given back. */
+/* One launch for gradients with one gate for `gated` elements, or none. */
 static cudaError_t apply_queue(const struct kernel_place *place,
                                const struct rule *rule, const struct device_pass *pass,
-                               uint32_t count, double gate_sum, size_t n,
+                               uint32_t count, double gated, size_t n,
                                struct device_result *ret)
 {
     bool gap = (pass[0].want & WANT_GAP) != 0;
@@ -33,7 +33,7 @@ static cudaError_t apply_queue(const struct kernel_place *place,
     work.tally = tally_of(place, n);
     work.ret = ret;
     work.n = n;
-    work.gate_sum = gate_sum;
+    work.gated = gated;
     work.count = count;
     work.aligned = true;
     for (uint32_t i = 0; i < count; i++)
@@ -54,7 +54,7 @@ cudaError_t kernel_apply(const struct kernel_place *place, const struct rule *ru
                          struct device_result *ret)
 {
     bool gated = (rule->flags & RULE_BLOCK) != 0;
-    uint32_t gates = blocks && blocks->count ? blocks->count : 1;
+    size_t elements = blocks && blocks->count ? blocks->elements : n;
     cudaError_t code = cudaSuccess;
 
     if (count == 0 || count > DEVICE_QUEUE || rule->index < 0)
@@ -68,8 +68,8 @@ cudaError_t kernel_apply(const struct kernel_place *place, const struct rule *ru
         while (next < count && alike(&pass[i], &pass[next]) &&
                !(gated && pass[next].scalars.lagging))
             next++;
-        code = apply_queue(place, rule, &pass[i], next - i, gated ? (double)gates : 0.0,
-                           n, &ret[i]);
+        code = apply_queue(place, rule, &pass[i], next - i,
+                           gated ? (double)elements : 0.0, n, &ret[i]);
     }
     return code;
 }

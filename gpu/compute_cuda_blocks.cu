@@ -18,7 +18,10 @@ typedef float gate_fn(double sum, const struct step_scalars *k);
 
 constexpr unsigned BLOCK_THREADS = 1024;
 constexpr unsigned BLOCK_TILES = 8; /* 33 KiB: a block of 16 Ki takes two rounds */
-constexpr unsigned SMALL = 4096;    /* elements: for blocks of fewer, 256 threads do */
+static_assert(BLOCK_TILES * TILE_FLOATS * sizeof(float) >=
+                  BLOCK_THREADS * sizeof(double),
+              "block_results has a place for each thread");
+constexpr unsigned SMALL = 4096; /* elements: for blocks of fewer, 256 threads do */
 
 /* One launch. */
 struct block_work {
@@ -28,6 +31,7 @@ struct block_work {
     const uint32_t *pieces;
     const double *dots;
     float *gates; /* scratch, one for each block */
+    float *shown; /* the same, for the host; NULL: not wanted */
     unsigned *ticket;
     struct device_result *ret;
     size_t n;
@@ -130,6 +134,8 @@ DEVICE_FN float block_gate(const struct block_work *work, size_t begin, size_t e
             sum *= (double)work->pieces[blockIdx.x];
         tiles->gate = GATE(sum, &work->scalars);
         work->gates[blockIdx.x] = tiles->gate;
+        if (work->shown)
+            work->shown[blockIdx.x] = tiles->gate;
     }
     __syncthreads();
     return tiles->gate;
@@ -157,21 +163,31 @@ DEVICE_FN void block_update(const struct block_work *work, size_t begin, size_t 
     }
 }
 
-/* The last block adds up the gates, one after another. */
+/* The elements of a block of parameters. */
+DEVICE_FN size_t block_elements(const struct block_work *work, size_t block)
+{
+    if (!work->ends)
+        return work->n;
+    return work->ends[block] - (block > 0 ? work->ends[block - 1] : 0);
+}
+
+/* The last block adds up the gates of all elements, block after block. */
 DEVICE_FN void block_results(const struct block_work *work)
 {
-    float *gate = block_tiles_here()->product[0];
+    double *part = reinterpret_cast<double *>(block_tiles_here()->product);
     double sum = 0.0;
 
     if (!last_block(work->ticket))
         return;
     for (size_t first = 0; first < work->count; first += blockDim.x) {
-        if (first + threadIdx.x < work->count)
-            gate[threadIdx.x] = __ldcg(work->gates + first + threadIdx.x);
+        size_t block = first + threadIdx.x;
+        if (block < work->count)
+            part[threadIdx.x] = (double)__ldcg(work->gates + block) *
+                                (double)block_elements(work, block);
         __syncthreads();
         if (threadIdx.x == 0)
             for (unsigned i = 0; i < blockDim.x && first + i < work->count; i++)
-                sum += (double)gate[i];
+                sum += part[i];
         __syncthreads();
     }
     if (threadIdx.x == 0) {
@@ -245,6 +261,8 @@ cudaError_t blocks_apply(const struct kernel_place *place, const struct rule *ru
     work.count = named ? blocks->count : 1;
     work.dots = named && blocks->dots ? blocks->dots + (size_t)q * blocks->count : NULL;
     work.gates = reinterpret_cast<float *>(scratch->partial);
+    work.shown =
+        named && blocks->gates ? blocks->gates + q * blocks->gates_stride : NULL;
     work.ticket = &scratch->ticket;
     work.ret = ret;
     work.n = n;

@@ -131,6 +131,23 @@ static bool open_results(struct device *device)
     return true;
 }
 
+static bool open_gates(struct device *device)
+{
+    void *there = NULL;
+
+    if (device->blocks_max == 0 || device->blocks_max > GATES_MAX)
+        return true;
+    device->gates = (float *)open_pinned(
+        device, (size_t)DEVICE_RESULTS * device->blocks_max * sizeof(float));
+    if (device->gates == NULL ||
+        !device_check(device, cudaHostGetDevicePointer(&there, device->gates, 0),
+                      "cudaHostGetDevicePointer"))
+        return false;
+    device->gates_there = (float *)there;
+    device->gates_max = device->blocks_max;
+    return true;
+}
+
 static bool open_uploads(struct device *device, struct gapless_error *error)
 {
     size_t lists = 2 * WORKERS_MAX * sizeof(void *);
@@ -173,8 +190,8 @@ static bool open_trial(struct device *device, struct gapless_error *error)
 static bool open_all(struct device *device, struct gapless_error *error)
 {
     return device_enter(device) && open_streams(device) && open_results(device) &&
-           open_uploads(device, error) && open_scratch(device, error) &&
-           open_trial(device, error);
+           open_gates(device) && open_uploads(device, error) &&
+           open_scratch(device, error) && open_trial(device, error);
 }
 
 static void device_close(struct device *device);
@@ -248,6 +265,7 @@ static void device_close(struct device *device)
         while (device->holdings != NULL)
             device_release(device, device->holdings);
         (void)device_check(device, cudaFreeHost(device->uploads.host), "cudaFreeHost");
+        (void)device_check(device, cudaFreeHost(device->gates), "cudaFreeHost");
         (void)device_check(device, cudaFreeHost(device->results), "cudaFreeHost");
         close_streams(device);
     }
@@ -257,13 +275,13 @@ static void device_close(struct device *device)
 
 /* In the order of engine/device/device.h. */
 const struct device_ops gpu_device = {
-    device_count,     device_facts_of,   device_open,        device_close,
-    device_failure,   device_take,       device_give,        device_pin,
-    device_unpin,     device_share,      device_kind_of,     device_flush,
-    device_copy_in,   device_copy_out,   device_copy,        device_zero,
-    device_mark,      device_after,      device_done,        device_wait,
-    device_result_at, device_blocks_new, device_blocks_free, device_apply,
-    device_measure,   device_round,      device_look_ahead,  device_forget,
-    device_resum,     device_finite,     device_norm_sq,     device_scale,
-    device_decay,     device_slim,
+    device_count,     device_facts_of, device_open,       device_close,
+    device_failure,   device_take,     device_give,       device_pin,
+    device_unpin,     device_share,    device_kind_of,    device_flush,
+    device_copy_in,   device_copy_out, device_copy,       device_zero,
+    device_mark,      device_after,    device_done,       device_wait,
+    device_result_at, device_gates_at, device_blocks_new, device_blocks_free,
+    device_apply,     device_measure,  device_round,      device_look_ahead,
+    device_forget,    device_resum,    device_finite,     device_norm_sq,
+    device_scale,     device_decay,    device_slim,
 };

@@ -26,6 +26,9 @@
 /* Memory is taken in units of this: a page of a GPU as network cards see it, and a
  * multiple of every page of a host. */
 #define UNIT 65536u
+/* Blocks of a range whose gates are given back one by one: 4 MiB of page-locked memory
+ * for all results. */
+#define GATES_MAX 4096u
 /* Bound of what should take microseconds: a memset at open, the end of what was asked
  * for at close. */
 #define SETTLE_NS 30000000000
@@ -61,6 +64,7 @@ struct device_blocks {
     struct holding *held; /* ends, then pieces */
     const uint32_t *ends, *pieces;
     uint32_t count;
+    size_t elements; /* the last of `ends` */
 };
 
 /* Small arrays of the host on their way to a pass: copied to page-locked memory, from
@@ -85,6 +89,9 @@ struct device {
     struct uploads uploads;
     struct device_result *results; /* page-locked */
     struct device_result *results_there;
+    /* Page-locked: for each result a gate of each block, gates_max; NULL where that is 0. */
+    float *gates, *gates_there;
+    uint32_t gates_max;
     struct gapless_error failure; /* status GAPLESS_OK: none */
 };
 
@@ -131,6 +138,7 @@ int device_drain(struct device *device, enum device_stream stream,
 /* device_passes.cu */
 const struct device_result *device_result_at(const struct device *device,
                                              uint32_t place);
+const float *device_gates_at(const struct device *device, uint32_t place);
 int device_blocks_new(struct device *device, const struct blocks *blocks,
                       struct device_blocks **ret, struct gapless_error *error);
 void device_blocks_free(struct device *device, struct device_blocks *blocks);

@@ -15,6 +15,13 @@ const struct device_result *device_result_at(const struct device *device,
     return place < DEVICE_RESULTS ? &device->results[place] : NULL;
 }
 
+const float *device_gates_at(const struct device *device, uint32_t place)
+{
+    return place < DEVICE_RESULTS && device->gates_max > 0
+               ? device->gates + (size_t)place * device->gates_max
+               : NULL;
+}
+
 /* ---- blocks -------------------------------------------------------------- */
 
 static bool blocks_valid(const struct device *device, const struct blocks *blocks)
@@ -40,6 +47,7 @@ static int blocks_fill(struct device *device, const struct blocks *blocks,
         return GAPLESS_NO_MEMORY;
     there = (uint32_t *)(void *)ret->held->start;
     ret->count = blocks->count;
+    ret->elements = blocks->ends[blocks->count - 1];
     ret->ends = there;
     device_copy_in(device, there, blocks->ends, bytes);
     if (blocks->pieces != NULL) {
@@ -188,6 +196,11 @@ void device_apply(struct device *device, const struct rule *rule,
         there.ends = blocks->ends;
         there.pieces = blocks->pieces;
         there.count = blocks->count;
+        there.elements = blocks->elements;
+        if (device->gates_max > 0) {
+            there.gates = device->gates_there + (size_t)place * device->gates_max;
+            there.gates_stride = device->gates_max;
+        }
         if ((rule->flags & RULE_PUBLISHED) != 0 &&
             !upload_dots(device, pass, count, blocks->count, &there.dots))
             return;

@@ -33,6 +33,10 @@ struct kernel_blocks {
     uint32_t count;
     const double *dots; /* count for each gradient of an apply, one after another; NULL:
                            0 */
+    size_t elements;    /* the last of `ends`, which is on the GPU */
+    float *gates;       /* of each gradient of an apply, `gates_stride` apart; NULL: not
+                           wanted. See struct blocks */
+    size_t gates_stride;
 };
 
 cudaError_t kernel_apply(const struct kernel_place *place, const struct rule *rule,

@@ -158,6 +158,10 @@ static int check_record(const struct serving *serving, struct gapless_error *err
 /* As many workers as there were, however many were expected. */
 static struct outcome outcome_of(struct serving *serving)
 {
+    bool gates =
+        gapless_master_tensor_gates(serving->master, serving->task.shape.tensors_count,
+                                    serving->tensor_gates) == GAPLESS_OK;
+
     serving->settings.workers = serving->facts.workers;
     return (struct outcome){
         .settings = &serving->settings,
@@ -170,6 +174,7 @@ static struct outcome outcome_of(struct serving *serving)
         .test_loss = serving->background.evaluator.mean_loss,
         .parameters_rms =
             task_rms(&serving->task, gapless_master_params(serving->master)),
+        .tensor_gates = gates ? serving->tensor_gates : NULL,
         .stopped = serving->stopped,
         .failure = serving->failure.status != GAPLESS_OK ? serving->failure.text : NULL,
         .argc = serving->argc,

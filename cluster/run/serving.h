@@ -25,6 +25,7 @@ struct serving {
     char address[ADDRESS_MAX]; /* where it had to be found */
     struct gapless_master *master;
     struct gapless_worker_stats *worker;
+    double tensor_gates[MODEL_TENSORS_MAX];
     struct background background; /* measures; not open if launched */
     struct view view;
     struct view_facts facts;

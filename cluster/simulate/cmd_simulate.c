@@ -284,6 +284,10 @@ static int finish(struct simulate *s)
     struct gapless_error error = {0};
     int status = GAPLESS_OK;
 
+    if (gapless_master_tensor_gates(gapless_simulation_master(s->simulation),
+                                    s->task.shape.tensors_count,
+                                    s->tensor_gates) == GAPLESS_OK)
+        outcome.tensor_gates = s->tensor_gates;
     if (outcome.worker == NULL)
         status = gapless_error_set(&error, GAPLESS_NO_MEMORY, 0, "no memory");
     if (status == GAPLESS_OK)

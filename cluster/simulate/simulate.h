@@ -153,7 +153,9 @@ struct simulate {
     uint64_t measured_at;       /* after this many gradients; UINT64_MAX: never */
     double evaluate_s;
     double grad_norm_sq_min, grad_norm_sq_last;
-    int signal; /* that asked for the end; 0: none */
+    double tensor_gates[MODEL_TENSORS_MAX];
+    bool advised; /* what the gate says of kappa was shown */
+    int signal;   /* that asked for the end; 0: none */
     char failure[480];
 };
 

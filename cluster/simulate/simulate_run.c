@@ -70,6 +70,18 @@ static const float *params_of(const struct simulate *s)
     return gapless_master_params(gapless_simulation_master(s->simulation));
 }
 
+/* What the gate says of kappa, once. */
+static void advise(struct simulate *s)
+{
+    char advice[256];
+
+    if (s->advised || !gapless_gate_advice(&s->stats, advice, sizeof advice))
+        return;
+    s->advised = true;
+    progress_leave(&s->progress);
+    report_failure("simulate", "%s", advice);
+}
+
 static void look(struct simulate *s)
 {
     gapless_master_stats(gapless_simulation_master(s->simulation), &s->stats);
@@ -82,6 +94,7 @@ static void look(struct simulate *s)
     s->facts.virtual_s = 1e-9 * (double)s->sim.virtual_ns;
     s->facts.real_s = now_seconds() - s->start;
     s->facts.loss = view_loss(&s->stats);
+    advise(s);
 }
 
 static void measure(struct simulate *s)

@@ -60,8 +60,9 @@ struct outcome {
     uint32_t worker_count, workers_lost;
     double accuracy, test_loss; /* of the final parameters; NaN: unknown */
     double parameters_rms;
-    bool stopped;        /* before its end, by a person */
-    const char *failure; /* NULL: none */
+    const double *tensor_gates; /* mean gate of each tensor; NULL: not known */
+    bool stopped;               /* before its end, by a person */
+    const char *failure;        /* NULL: none */
     int argc;
     char **argv;
     const struct simulated *simulated; /* NULL: of processes, as they are */

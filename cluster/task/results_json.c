@@ -156,6 +156,32 @@ static json_t *workers_json(const struct outcome *outcome)
     return ret;
 }
 
+/* Of a rule with a gate; else null. */
+static json_t *gate_json(const struct outcome *outcome)
+{
+    const struct gapless_stats *stats = outcome->stats;
+    const struct gapless_model *shape = &outcome->task->shape;
+    json_t *ret, *rows = json_array();
+    char advice[256];
+
+    for (uint32_t i = 0; outcome->tensor_gates != NULL && i < shape->tensors_count; i++)
+        (void)json_array_append_new(
+            rows, json_pack("{s:o,s:o}", "tensor", text(shape->tensors[i].name), "mean",
+                            real(outcome->tensor_gates[i])));
+    if (!(stats->kappa > 0.0)) {
+        json_decref(rows);
+        return json_null();
+    }
+    ret = json_object();
+    set(ret, "kappa", real(stats->kappa));
+    set(ret, "mean", stats->gate_count > 0 ? real(stats->gate_mean) : json_null());
+    set(ret, "gradients", count(stats->gate_count));
+    set(ret, "warning",
+        text(gapless_gate_advice(stats, advice, sizeof advice) ? advice : NULL));
+    set(ret, "tensors", rows);
+    return ret;
+}
+
 static json_t *bins_json(const uint32_t *bins)
 {
     json_t *ret = json_array();
@@ -435,6 +461,7 @@ int results_write(struct results *results, const struct outcome *outcome,
     set(ret, "seconds", real(stats->seconds));
     set(ret, "lag", summary(&stats->lag));
     set(ret, "gap_rms", summary(&stats->gap_rms));
+    set(ret, "gate", gate_json(outcome));
     set(ret, "parameters_rms", real(outcome->parameters_rms));
     set(ret, "gradients", count(stats->gradients));
     set(ret, "gradients_total", count(stats->gradients_total));

@@ -5,6 +5,9 @@
 
 #include <math.h>
 
+#define GATES_SHOWN 6u
+#define GATES_ALIKE 0.005 /* in two decimals */
+
 static void line_of(const char *name, const struct gapless_summary *of, bool small)
 {
     if (of->count == 0)
@@ -16,6 +19,41 @@ static void line_of(const char *name, const struct gapless_summary *of, bool sma
     else
         (void)printf("  %-18s mean %s   p50 %.0f   p99 %.0f   max %.0f\n", name,
                      word_real(of->mean, 2).text, of->p50, of->p99, of->max);
+}
+
+/* The tensors' gates: all of a few tensors, else the least and the most. */
+static void print_tensor_gates(const struct gapless_tensor *tensors, uint32_t count,
+                               const double *gates)
+{
+    uint32_t least = 0, most = 0;
+
+    for (uint32_t i = 1; i < count; i++) {
+        least = gates[i] < gates[least] ? i : least;
+        most = gates[i] > gates[most] ? i : most;
+    }
+    if (gates[most] - gates[least] < GATES_ALIKE)
+        return; /* as of one gate for all */
+    if (count > GATES_SHOWN) {
+        (void)printf(" (least %s %.2f, most %s %.2f)", tensors[least].name,
+                     gates[least], tensors[most].name, gates[most]);
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++)
+        (void)printf("%s%s %.2f", i == 0 ? " (" : ", ", tensors[i].name, gates[i]);
+    (void)printf(")");
+}
+
+static void print_gate(const struct outcome *outcome)
+{
+    const struct gapless_stats *stats = outcome->stats;
+    const struct gapless_model *shape = &outcome->task->shape;
+
+    if (stats->gate_count == 0)
+        return;
+    (void)printf("  %-18s mean %.2f", "gate", stats->gate_mean);
+    if (outcome->tensor_gates != NULL)
+        print_tensor_gates(shape->tensors, shape->tensors_count, outcome->tensor_gates);
+    (void)printf("\n");
 }
 
 /* How far staleness was tamed, in measured numbers only. */
@@ -69,6 +107,7 @@ void results_print(const struct outcome *outcome)
                  stats->seconds > 0.0 ? (double)stats->updates / stats->seconds : 0.0);
     line_of("lag", &stats->lag, false);
     line_of("gap (rms)", &stats->gap_rms, true);
+    print_gate(outcome);
     (void)printf("  %-18s %s not finite or late, %s cut short\n", "dropped",
                  word_count(stats->dropped).text, word_count(stats->partial).text);
     (void)printf("  %-18s %u, %u lost\n", "workers", outcome->settings->workers,

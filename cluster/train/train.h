@@ -53,6 +53,9 @@ struct train {
     double stop_by, gone_since;
     uint32_t lost; /* workers of ours that died before the end */
     double parameters_rms;
+    double tensor_gates[MODEL_TENSORS_MAX];
+    bool gates_known;
+    bool advised;              /* what the gate says of kappa was shown */
     char failure[FAILURE_MAX]; /* "": none */
 };
 

@@ -72,6 +72,18 @@ void train_signals(struct train *train, double seconds)
 
 /* ---- looking ------------------------------------------------------------- */
 
+/* What the gate says of kappa, once. */
+static void advise(struct train *train)
+{
+    char advice[256];
+
+    if (train->advised ||
+        !gapless_gate_advice(&train->facts.stats, advice, sizeof advice))
+        return;
+    train->advised = true;
+    view_note(&train->view, "gapless train: %s", advice);
+}
+
 bool train_look(struct train *train)
 {
     struct gapless_stats stats;
@@ -84,6 +96,7 @@ bool train_look(struct train *train)
         (void)gapless_observer_worker_stats(train->observer, i, &train->worker[i]);
     train->facts.elapsed = now_seconds() - train->start;
     follow_rate(&train->follow);
+    advise(train);
     return true;
 }
 
@@ -258,6 +271,7 @@ static struct outcome outcome_of(struct train *train)
         .accuracy = train->evaluator.accuracy,
         .test_loss = train->evaluator.mean_loss,
         .parameters_rms = train->parameters_rms,
+        .tensor_gates = train->gates_known ? train->tensor_gates : NULL,
         .stopped = train->signal != 0,
         .failure = train->failure[0] != '\0' ? train->failure : NULL,
         .argc = train->argc,
@@ -294,7 +308,10 @@ int train_finish(struct train *train)
     struct outcome outcome;
     bool written, failed;
 
-    (void)train_look(train);
+    train->gates_known =
+        train_look(train) &&
+        gapless_observer_tensor_gates(train->observer, train->task.shape.tensors_count,
+                                      train->tensor_gates) == GAPLESS_OK;
     measure(train);
     follow_metrics(&train->follow); /* the last line has what was measured last */
     if (!train->at_once)

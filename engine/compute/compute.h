@@ -44,6 +44,9 @@ struct blocks {
     const double *dots; /* RULE_PUBLISHED: of each block, from the worker; NULL: 0 */
     const uint32_t *pieces; /* of each block: how many its tensor was cut into; NULL: 1.
                                What is measured on one of them stands for all */
+    /* Gets the gate f of each block where it is measured (`lagging` of the scalars); NULL:
+     * not wanted. */
+    number *gates;
 };
 
 enum {
@@ -65,7 +68,7 @@ enum {
 struct sums {
     double gap_sq;   /* sum of (theta - sent)^2, both as before the update, if wanted */
     double step_sq;  /* sum of step^2, only for rules with RULE_GLOBAL */
-    double gate_sum; /* sum over blocks of the gate f, only for rules with RULE_BLOCK */
+    double gate_sum; /* sum over elements of f, only for rules with RULE_BLOCK */
 };
 
 struct compute {

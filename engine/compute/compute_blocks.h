@@ -58,7 +58,8 @@ struct cursors {
     double gate_sum;
     const double *dots; /* from the worker, or NULL */
     const uint32_t *pieces;
-    double *sums; /* only_sums */
+    number *gates; /* for the caller, or NULL */
+    double *sums;  /* only_sums */
 
     size_t u;           /* the next chunk to update */
     uint32_t ub;        /* the first block that ends behind its start */
@@ -91,9 +92,12 @@ RULE_FN void block_close(struct cursors *c, const struct block_plan *plan,
     else if (c->pieces)
         sum *= (double)c->pieces[c->mb];
     number gate = plan->only_sums ? 1 : plan->gate(sum, k);
-    if (c->ends[c->mb] > block_begin(c, c->mb))
+    size_t elements = c->ends[c->mb] - block_begin(c, c->mb);
+    if (elements > 0)
         c->gate[c->gates_in++ % GATES] = gate;
-    c->gate_sum += (double)gate;
+    if (c->gates)
+        c->gates[c->mb] = gate;
+    c->gate_sum += (double)gate * (double)elements;
     c->sum = spans_zero();
     c->fill = 0;
     c->mb++;
@@ -275,6 +279,7 @@ RULE_FN void cursors_begin(struct cursors *c, const struct blocks *blocks, size_
     c->m = c->u = 0, c->mb = c->ub = c->gates_in = c->gates_out = 0, c->fill = 0;
     c->some = chunk_zero(), c->sum = spans_zero(), c->gate_sum = 0.0;
     c->dots = blocks->dots, c->pieces = blocks->pieces, c->sums = sums;
+    c->gates = sums ? NULL : blocks->gates;
 }
 
 /* The sums alone, of each block. */

@@ -104,7 +104,7 @@ RULE_FN void sweep_gated(const struct plan *plan, const struct block_plan *measu
         sweep_blocks(plan, measure, at, k, blocks, n, ret);
     } else {
         sweep(plan, at, k, n, ret);
-        ret->gate_sum = (double)blocks->count * (double)k->gate;
+        ret->gate_sum = (double)k->gate * (double)blocks->ends[blocks->count - 1];
     }
 }
 

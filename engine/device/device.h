@@ -33,7 +33,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DEVICE_ABI 2u
+#define DEVICE_ABI 3u
 /* GPUs of one master, or of one group of workers. */
 #define DEVICE_MAX 16u
 /* Places for what passes give back. */
@@ -147,6 +147,10 @@ struct device_ops {
     /* What was given back in a place; valid when a ticket marked on WORK after the
      * pass is done, until the place is used again. */
     const struct device_result *(*result)(const struct device *device, uint32_t place);
+
+    /* Likewise of an apply whose gates were measured (`lagging`): the gate of each block.
+     * NULL: the device was opened for more blocks than are given back one by one. */
+    const float *(*gates)(const struct device *device, uint32_t place);
 
     /* ---- passes, on WORK; `place` is below DEVICE_RESULTS. See compute.h ---- */
     /* The blocks of a range, copied to the GPU. */

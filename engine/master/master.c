@@ -403,6 +403,12 @@ int gapless_master_worker_stats(const struct gapless_master *m, uint32_t worker,
     return GAPLESS_OK;
 }
 
+int gapless_master_tensor_gates(const struct gapless_master *m, uint32_t count,
+                                double *ret)
+{
+    return shared_stats_gate_means(m->shared_stats, count, ret);
+}
+
 const float *gapless_master_params(const struct gapless_master *m)
 {
     m->passes->theta(m);

@@ -57,7 +57,10 @@ struct master_slot {
     double gap_sq;
     double step_sq; /* RULE_GLOBAL, likewise */
     double lag_sum;
-    uint32_t steps; /* batches of the present message */
+    uint32_t steps;   /* batches of the present message */
+    double gate_sum;  /* RULE_BLOCK, over elements */
+    bool gate_counts; /* the warm-up is over */
+    bool gate_tells;  /* see struct gate_moment; never with local steps */
     uint64_t check_ns, pass_ns;
     double loss;   /* that came with it */
     bool complete; /* applied in all ranges; pass_record has not counted it yet */
@@ -183,7 +186,10 @@ struct gapless_master {
     uint32_t *members;  /* workers of a pass, workers_max */
     double global_stat; /* ga-global: s */
     uint64_t global_samples;
-    uint64_t gate_blocks;
+    /* RULE_BLOCK: of the blocks of a range in the last pass, room for the range with the
+     * most; and of the tensors, in the shared statistics. */
+    float *gates;
+    struct gate_share *tensor_gates;
 
     struct tp_event events[MASTER_EVENTS];
     uint64_t ticked_ns;
@@ -244,9 +250,10 @@ float *pass_sent(const struct gapless_master *m, float *own, float *const *publi
                  uint32_t range);
 /* Is the gap of a worker's present message measured? */
 bool pass_wants_gap(const struct gapless_master *m, uint32_t worker);
-/* What applying a range of a worker's gradient gave. */
+/* What applying a range of a worker's gradient gave. gates: of its blocks; NULL: all have
+ * the same, or they are not known one by one, and their mean stands for each. */
 void pass_counted(struct gapless_master *m, uint32_t worker, uint32_t range,
-                  const struct sums *sums);
+                  const struct sums *sums, const float *gates);
 /* Shortly before a large vector is done: see NOTE_WARMUP. */
 void pass_warm_up(struct gapless_master *m, uint32_t worker);
 /* RULE_PUBLISHED: takes over what the worker tells of its next gradient. */

@@ -393,6 +393,25 @@ static int make_history(struct gapless_master *m, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
+/* RULE_BLOCK: room for the gates of a range. */
+static int make_gates(struct gapless_master *m, struct gapless_error *error)
+{
+    uint32_t most = 0, r;
+
+    if (!(m->rule->flags & RULE_BLOCK))
+        return GAPLESS_OK;
+    for (r = 0; r < m->layout.ranges_count; r++) {
+        uint32_t count = m->layout.block_first[r + 1] - m->layout.block_first[r];
+
+        most = count > most ? count : most;
+    }
+    m->gates = calloc(most, sizeof *m->gates);
+    if (m->gates == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                 "no memory for the gates of %u blocks", most);
+    return GAPLESS_OK;
+}
+
 static int make_vectors(struct gapless_master *m, struct gapless_error *error)
 {
     size_t vector = pages((size_t)m->layout.padded * sizeof(float));
@@ -484,8 +503,11 @@ static int make_shared_stats(struct gapless_master *m, const float *initial,
         shared_stats.starts_at + (ranges + 1ull) * sizeof(uint64_t);
     shared_stats.workers_at =
         shared_stats.versions_at + ranges * sizeof(struct seq_word);
-    shared_stats.blocks_at =
+    shared_stats.gates_at =
         shared_stats.workers_at + workers * sizeof(struct gapless_worker_stats);
+    shared_stats.gates = m->gates != NULL ? m->layout.tensors_count : 0;
+    shared_stats.blocks_at =
+        shared_stats.gates_at + shared_stats.gates * sizeof(struct gate_share);
     shared_stats.blocks = master_publishes(m) ? m->layout.blocks_count : 0;
     shared_stats.bytes = pages(shared_stats.blocks_at +
                                (ranges + 1u + shared_stats.blocks) * sizeof(uint32_t));
@@ -509,6 +531,8 @@ static int make_shared_stats(struct gapless_master *m, const float *initial,
     m->telemetry = &m->shared_stats->telemetry;
     m->telemetry->stats.gradients_total = m->gradients;
     m->telemetry->stats.gate = 1;
+    m->telemetry->stats.kappa = m->gates != NULL ? m->settings.kappa : 0;
+    m->tensor_gates = shared_stats_gates(m->shared_stats);
     m->theta = m->theta_region.base;
     if (initial != NULL)
         memcpy(m->theta, initial, (size_t)m->layout.count * sizeof(float));
@@ -599,6 +623,8 @@ static int open_master(const struct gapless_master_config *config,
     if (status == GAPLESS_OK)
         status = make_vectors(m, error);
     if (status == GAPLESS_OK)
+        status = make_gates(m, error);
+    if (status == GAPLESS_OK)
         status = passes_choose(m, config, error);
     if (status == GAPLESS_OK)
         status = go_public(m, config, place, error);
@@ -648,6 +674,7 @@ void gapless_master_close(struct gapless_master *m)
     free(m->history);
     free(m->own_updates);
     free(m->decays);
+    free(m->gates);
     free(m->vectors);
     free(m->targets);
     free(m->members);

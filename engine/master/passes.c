@@ -6,6 +6,16 @@
 #include <math.h>
 #include <string.h>
 
+/* The mean gate is judged over this many gradients, or rounds of all workers if that is
+ * more, ... */
+#define GATE_WINDOW 1000u
+#define GATE_WINDOW_ROUNDS 10u
+/* ... with at least this many workers, above this share of the peak rate: gates open as
+ * the rate falls. Above GATE_MOST_ADAM kappa was too small where it was measured. (This project.) */
+#define GATE_WORKERS 8u
+#define GATE_RATE 0.5
+#define GATE_MOST_ADAM 0.95
+
 size_t pass_elements(const struct gapless_master *m, uint32_t range)
 {
     return (size_t)(m->layout.range_start[range + 1] - m->layout.range_start[range]);
@@ -19,6 +29,7 @@ struct blocks pass_blocks(const struct gapless_master *m,
     return (struct blocks){.ends = m->layout.block_ends + first,
                            .count = m->layout.block_first[range + 1] - first,
                            .pieces = m->layout.block_pieces + first,
+                           .gates = m->gates,
                            .dots = slot->dots == NULL ? NULL : slot->dots + first};
 }
 
@@ -123,18 +134,52 @@ static bool gap_is_due(const struct gapless_master *m, uint32_t worker)
     return m->gap_every <= 1 || (x >> 32) % m->gap_every == 0;
 }
 
-static void count_gate(struct gapless_master *m, const struct sums *sums,
-                       uint32_t blocks)
+/* A gate that hardly closes says nothing under momentum SGD: there the mean was as high
+ * where a larger kappa was better. (This project.) */
+static double gate_most(const struct gapless_master *m)
 {
-    struct gapless_stats *s = &m->telemetry->stats;
-    double mean = sums->gate_sum / blocks;
-    uint64_t n;
+    return m->rule->flags & RULE_ADAM ? GATE_MOST_ADAM : 1.0;
+}
 
-    if (!(m->rule->flags & RULE_BLOCK))
-        return;
-    m->gate_blocks++;
-    n = m->gate_blocks < 1000 ? m->gate_blocks : 1000;
-    s->gate += (mean - s->gate) / (double)n;
+static uint64_t gate_window(const struct gapless_master *m)
+{
+    uint64_t rounds = (uint64_t)GATE_WINDOW_ROUNDS * m->core->active;
+
+    return rounds > GATE_WINDOW ? rounds : GATE_WINDOW;
+}
+
+/* Into the means of the tensors that a range has parts of. */
+static void count_gates(struct gapless_master *m, uint32_t range,
+                        const struct sums *sums, const float *gates)
+{
+    uint32_t first = m->layout.block_first[range], b;
+    uint32_t count = m->layout.block_first[range + 1] - first;
+    const uint32_t *ends = m->layout.block_ends + first;
+    double mean = sums->gate_sum / ends[count - 1];
+
+    for (b = 0; b < count; b++) {
+        struct gate_share *share = &m->tensor_gates[m->layout.block_tensor[first + b]];
+        double elements = ends[b] - (b > 0 ? ends[b - 1] : 0);
+
+        share->sum += (gates != NULL ? (double)gates[b] : mean) * elements;
+        share->elements += elements;
+    }
+}
+
+/* The gate of a gradient that is applied in all ranges. */
+static void record_gate(struct gapless_master *m, const struct master_slot *slot)
+{
+    const struct gate_moment moment = {.counts = slot->gate_counts,
+                                       .tells = slot->gate_tells,
+                                       .most = gate_most(m),
+                                       .window = gate_window(m)};
+    char advice[256];
+
+    if (m->rule->flags & RULE_BLOCK &&
+        telemetry_gate(m->telemetry, slot->gate_sum / (double)m->layout.count,
+                       &moment) &&
+        gapless_gate_advice(&m->telemetry->stats, advice, sizeof advice))
+        master_log(m, "%s", advice);
 }
 
 /* The protocol step that will follow runs ahead on a copy, which a pure step allows,
@@ -163,15 +208,16 @@ bool pass_wants_gap(const struct gapless_master *m, uint32_t worker)
 }
 
 void pass_counted(struct gapless_master *m, uint32_t worker, uint32_t range,
-                  const struct sums *sums)
+                  const struct sums *sums, const float *gates)
 {
     struct master_slot *slot = &m->slot[worker];
 
     if (slot->gap_sq >= 0)
         slot->gap_sq += sums->gap_sq;
     slot->step_sq += sums->step_sq;
-    count_gate(m, sums,
-               m->layout.block_first[range + 1] - m->layout.block_first[range]);
+    slot->gate_sum += sums->gate_sum;
+    if (slot->gate_counts)
+        count_gates(m, range, sums, gates);
 }
 
 static void apply_range(struct gapless_master *m, uint32_t worker, uint32_t range,
@@ -233,6 +279,7 @@ static void record(struct gapless_master *m, uint32_t worker)
 
     telemetry_gradient(m->telemetry, &shared_stats_workers(m->shared_stats)[worker],
                        slot->steps, lag, gap, slot->loss, clock_of(m));
+    record_gate(m, slot);
     m->telemetry->stats.pass_ns += slot->pass_ns;
 }
 
@@ -289,7 +336,11 @@ static void message_begins(struct gapless_master *m, uint32_t worker)
     slot->loss = slot->push->loss;
     slot->steps = m->core->worker[worker].steps;
     slot->complete = false;
-    slot->lag_sum = slot->step_sq = 0;
+    slot->lag_sum = slot->step_sq = slot->gate_sum = 0;
+    slot->gate_counts = (m->rule->flags & RULE_BLOCK) != 0 &&
+                        core_position(m->core, 0) >= m->schedule.warmup;
+    slot->gate_tells = m->core->config.steps == 0 && m->core->active >= GATE_WORKERS &&
+                       rate_of(m, 0) > GATE_RATE * m->settings.rate_max;
     slot->check_ns = slot->pass_ns = 0;
 }
 

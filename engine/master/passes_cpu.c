@@ -78,6 +78,7 @@ static void apply_parts(struct gapless_master *m, uint32_t worker, uint32_t rang
     at = arrays_from(&at, tail);
     blocks.dots = blocks.dots == NULL ? NULL : blocks.dots + blocks.count;
     blocks.pieces += blocks.count;
+    blocks.gates = blocks.gates == NULL ? NULL : blocks.gates + blocks.count;
     blocks.ends = &end, blocks.count = 1;
     m->compute->apply(m->rule, &at, scalars, &blocks, n - tail, want, &part);
     ret->gap_sq += part.gap_sq;
@@ -93,7 +94,7 @@ static void cpu_apply(struct gapless_master *m, uint32_t worker, uint32_t range,
     seq_write_begin(word);
     apply_parts(m, worker, range, scalars, warm_up, &sums);
     seq_write_end(word);
-    pass_counted(m, worker, range, &sums);
+    pass_counted(m, worker, range, &sums, scalars->lagging ? m->gates : NULL);
 }
 
 static double cpu_measure(struct gapless_master *m, uint32_t worker, uint32_t range,

@@ -314,7 +314,10 @@ static void count_entries(struct gapless_master *m, uint64_t took_ns)
 
         write_ends(m, entry->range);
         pass_counted(m, entry->worker, entry->range,
-                     &g->ops->result(part->device, entry->place)->sums);
+                     &g->ops->result(part->device, entry->place)->sums,
+                     entry->pass.scalars.lagging
+                         ? g->ops->gates(part->device, entry->place)
+                         : NULL);
         m->slot[entry->worker].pass_ns += took_ns / count;
         m->slot[entry->worker].head->pass_ns = m->slot[entry->worker].pass_ns;
     }

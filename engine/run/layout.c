@@ -129,6 +129,7 @@ static int cut(struct layout *ret, uint64_t range_elements, uint64_t block_eleme
             if (write) {
                 ret->block_ends[blocks] = (uint32_t)(end - start);
                 ret->block_pieces[blocks] = (uint32_t)pieces;
+                ret->block_tensor[blocks] = i;
             }
             blocks++;
             if ((end - start >= range_elements && end % LAYOUT_LANES == 0) ||
@@ -206,8 +207,9 @@ int layout_init(struct layout *ret, const struct gapless_model *model,
     l.block_first = calloc(l.ranges_count + 1u, sizeof *l.block_first);
     l.block_ends = calloc(l.blocks_count, sizeof *l.block_ends);
     l.block_pieces = calloc(l.blocks_count, sizeof *l.block_pieces);
+    l.block_tensor = calloc(l.blocks_count, sizeof *l.block_tensor);
     if (l.range_start == NULL || l.block_first == NULL || l.block_ends == NULL ||
-        l.block_pieces == NULL)
+        l.block_pieces == NULL || l.block_tensor == NULL)
         goto no_memory;
     (void)cut(&l, range_elements, block_elements, true);
     l.range_start[l.ranges_count] = l.padded;
@@ -256,6 +258,7 @@ void layout_free(struct layout *layout)
     free(layout->block_first);
     free(layout->block_ends);
     free(layout->block_pieces);
+    free(layout->block_tensor);
     free(layout->tensors);
     free(layout->names);
     *layout = (struct layout){0};

@@ -32,6 +32,7 @@ struct layout {
     uint32_t *block_ends;   /* blocks_count entries: end of each block, from its range's
                                start */
     uint32_t *block_pieces; /* blocks_count entries: how many its tensor was cut into */
+    uint32_t *block_tensor; /* blocks_count entries: which one that is */
     uint64_t hash;          /* of the tensors' names and sizes */
     struct gapless_tensor *tensors; /* a copy */
     uint32_t tensors_count;

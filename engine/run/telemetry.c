@@ -1,7 +1,10 @@
 /* Histograms of lag and gap, rates, running means. */
 #include "engine/run/telemetry.h"
 
+#include "engine/run/wire.h"
+
 #include <math.h>
+#include <stdio.h>
 
 static uint32_t bin_of(double value)
 {
@@ -131,6 +134,61 @@ void telemetry_gradient(struct telemetry *t, struct gapless_worker_stats *worker
         s->loss += (loss - s->loss) / (double)n;
         worker->loss = loss;
     }
+}
+
+/* What to try next: kappa is flat over a factor of three. (This project.) */
+#define GATE_STEP 3.0
+/* Below it most of what workers compute is thrown away. (This project.) */
+#define GATE_LEAST 0.2
+
+bool telemetry_gate(struct telemetry *t, double gate, const struct gate_moment *moment)
+{
+    struct gapless_stats *s = &t->stats;
+    uint64_t n;
+
+    if (moment->counts && s->gate_count == 0)
+        t->gates = 0;
+    n = ++t->gates < moment->window ? t->gates : moment->window;
+    s->gate += (gate - s->gate) / (double)n;
+    if (!moment->counts)
+        return false;
+    s->gate_count++;
+    s->gate_mean += (gate - s->gate_mean) / (double)s->gate_count;
+    if (!moment->tells || s->gate_warning != GAPLESS_GATE_USUAL ||
+        s->gate_count < moment->window ||
+        (s->gate <= moment->most && s->gate >= GATE_LEAST))
+        return false;
+    s->gate_warning = s->gate < GATE_LEAST ? GAPLESS_GATE_LOW : GAPLESS_GATE_HIGH;
+    s->gate_warned = s->gate;
+    return true;
+}
+
+bool gapless_gate_advice(const struct gapless_stats *stats, char *ret, size_t bytes)
+{
+    bool low = stats->gate_warning == GAPLESS_GATE_LOW;
+
+    if (stats->gate_warning == GAPLESS_GATE_USUAL)
+        return false;
+    (void)snprintf(
+        ret, bytes,
+        "the gate lets %.1f %% of the gradients through while the rate is high: "
+        "kappa %g is probably too %s; try --kappa %.2g",
+        100.0 * stats->gate_warned, stats->kappa, low ? "large" : "small",
+        low ? stats->kappa / GATE_STEP : stats->kappa * GATE_STEP);
+    return true;
+}
+
+int shared_stats_gate_means(const struct shared_stats *b, uint32_t count, double *ret)
+{
+    const struct gate_share *share = shared_stats_gates(b);
+
+    if (b->gates == 0)
+        return GAPLESS_MISSING;
+    if (count > b->gates)
+        return GAPLESS_INVALID;
+    for (uint32_t i = 0; i < count; i++)
+        ret[i] = share[i].elements > 0 ? share[i].sum / share[i].elements : (double)NAN;
+    return GAPLESS_OK;
 }
 
 void telemetry_stats(const struct telemetry *t, uint64_t now_ns,

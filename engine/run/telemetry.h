@@ -31,10 +31,29 @@ struct telemetry {
     struct gapless_stats stats; /* lag and gap_rms are filled in by telemetry_stats */
     uint64_t started_ns, ended_ns; /* of the first and the last update; 0: not yet */
     uint64_t losses;               /* reported so far */
+    uint64_t gates;                /* in stats.gate */
     struct histogram lag;
     struct histogram gap;
 };
 
+/* Of a tensor: the gate (Loss-Gap-Aware) of its elements, over all that were counted. */
+struct gate_share {
+    double sum, elements;
+};
+
+/* What is known of a gradient beside its gate. */
+struct gate_moment {
+    bool counts; /* the warm-up is over */
+    /* The rate is high, and there are enough workers for a gate far from the usual to say
+     * that kappa is far off. */
+    bool tells;
+    double most;     /* above it kappa is too small */
+    uint64_t window; /* gradients of the running mean */
+};
+
+/* The mean gate f of the elements of a gradient. The running mean starts again with the
+ * first that counts. True: kappa is far off, as stats.gate_warning now says; once. */
+bool telemetry_gate(struct telemetry *t, double gate, const struct gate_moment *moment);
 /* One gradient, of `batches`, was applied in all its ranges. lag < 0: by its worker alone;
  * gap_rms < 0: not measured this time; loss NaN: not reported. */
 void telemetry_gradient(struct telemetry *t, struct gapless_worker_stats *worker,

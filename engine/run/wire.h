@@ -161,7 +161,7 @@ struct slot_push {
 
 /* The shared statistics, read by workers (range table) and observers (all of it); written by the
  * master only. Then follow, at the offsets given: ranges + 1 starts, ranges version
- * words, capacity worker statistics. */
+ * words, capacity worker statistics, gates of the tensors. */
 struct shared_stats {
     struct wire_head head;
     uint32_t ranges;
@@ -171,6 +171,8 @@ struct shared_stats {
     /* RULE_PUBLISHED: the number of blocks; ranges + 1 first blocks of a range
      * (uint32_t), then the end of each block from the start of its range (uint32_t). */
     uint64_t blocks, blocks_at;
+    /* struct gate_share of each tensor; 0: the rule has no gate. */
+    uint64_t gates, gates_at;
     /* The rest changes while the run goes on. */
     uint64_t now_ns;       /* by the master's clock: times here are of that */
     struct seq_word copy;  /* of the copy made on request (window WIRE_COPY) */
@@ -199,6 +201,14 @@ shared_stats_workers(const struct shared_stats *b)
 {
     return (struct gapless_worker_stats *)(uintptr_t)((const char *)b + b->workers_at);
 }
+
+static inline struct gate_share *shared_stats_gates(const struct shared_stats *b)
+{
+    return (struct gate_share *)(uintptr_t)((const char *)b + b->gates_at);
+}
+
+/* Means of the first `count` tensors' gates: see gapless_master_tensor_gates. */
+int shared_stats_gate_means(const struct shared_stats *b, uint32_t count, double *ret);
 
 /* Fills in the head of a message. */
 static inline struct wire_head wire_head(enum wire_kind kind)

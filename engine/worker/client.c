@@ -266,7 +266,9 @@ static bool shared_stats_makes_sense(const struct client *c,
            (b->bytes - b->versions_at) / sizeof(uint64_t) >= b->ranges &&
            b->workers_at <= b->bytes &&
            (b->bytes - b->workers_at) / sizeof(struct gapless_worker_stats) >=
-               b->workers_max;
+               b->workers_max &&
+           b->gates_at % sizeof(double) == 0 && b->gates_at <= b->bytes &&
+           (b->bytes - b->gates_at) / sizeof(struct gate_share) >= b->gates;
 }
 
 int client_shared_stats(struct client *c, struct gapless_error *error)

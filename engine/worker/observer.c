@@ -219,6 +219,16 @@ int gapless_observer_worker_stats(struct gapless_observer *o, uint32_t worker,
     return GAPLESS_OK;
 }
 
+int gapless_observer_tensor_gates(struct gapless_observer *o, uint32_t count,
+                                  double *ret)
+{
+    int status = o->client.transport->mapped ? GAPLESS_OK : remote_gates(o);
+
+    return status == GAPLESS_OK
+               ? shared_stats_gate_means(o->client.shared_stats, count, ret)
+               : status;
+}
+
 void gapless_observer_close(struct gapless_observer *o)
 {
     if (o == NULL)

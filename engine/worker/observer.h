@@ -30,6 +30,8 @@ int remote_read(struct gapless_observer *observer, float *params, uint64_t deadl
                 uint64_t *ret_version, struct gapless_error *error);
 /* Brings the statistics, of the run and of all workers, to the shared statistics. */
 int remote_stats(struct gapless_observer *observer, struct gapless_error *error);
+/* Brings the gates of the tensors. */
+int remote_gates(struct gapless_observer *observer);
 int remote_worker(struct gapless_observer *observer, uint32_t worker,
                   struct gapless_worker_stats *ret);
 

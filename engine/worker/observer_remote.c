@@ -213,6 +213,19 @@ int remote_stats(struct gapless_observer *o, struct gapless_error *error)
     return status;
 }
 
+int remote_gates(struct gapless_observer *o)
+{
+    uint64_t deadline = client_deadline(&o->client, OBSERVER_READ_NS);
+    const struct shared_stats *b = o->client.shared_stats;
+    int status = client_poll(&o->client, 0, NULL);
+
+    if (status == GAPLESS_OK && b->gates > 0)
+        status = client_fetch(
+            &o->client, &o->client.shared_stats_region, (size_t)b->gates_at,
+            (size_t)b->gates * sizeof(struct gate_share), deadline, NULL);
+    return status == GAPLESS_OK ? client_drain(&o->client, deadline, NULL) : status;
+}
+
 int remote_worker(struct gapless_observer *o, uint32_t worker,
                   struct gapless_worker_stats *ret)
 {

@@ -111,6 +111,80 @@ static void test_same_bytes_everywhere(void **state)
     }
 }
 
+/* ---- the gate ------------------------------------------------------------ */
+
+#define SMALL "--data synthetic:1200x16x4 --model mlp:8 --workers 8 --epochs 50 "
+#define GATED "simulate " SMALL "--warmup 0.1 --steps none"
+
+/* The mean of the whole is that of the tensors, weighted by their elements. */
+static void test_mean_gate(void **state)
+{
+    static const double elements[] = {16 * 8, 8, 8 * 4, 4};
+    json_t *result, *gate, *rows, *row;
+    double sum = 0.0;
+    size_t i;
+
+    (void)state;
+    simulate(NULL, GATED " --rule dana-lga --kappa 30 --lr 0.05", "a", 0,
+             " (layer1.weight 0.");
+    result = result_of("a");
+    gate = json_object_get(result, "gate");
+    rows = json_object_get(gate, "tensors");
+    assert_int_equal(json_array_size(rows), 4);
+    json_array_foreach(rows, i, row) sum += elements[i] * run_number(row, "mean");
+    assert_true(fabs(sum / 172.0 - run_number(gate, "mean")) < 1e-6);
+    assert_true(run_number(gate, "mean") < 0.99);
+    assert_true(fabs(run_number(gate, "kappa") - 30.0) < 1e-9);
+    assert_true(fabs(run_number(gate, "gradients") - 1710.0) < 1e-9); /* of 1,900 */
+    json_decref(result);
+    simulate(NULL, GATED " --rule dana-ga", "b", 0, "gap (rms)");
+    result = result_of("b");
+    assert_true(json_is_null(json_object_get(result, "gate")));
+    json_decref(result);
+}
+
+/* `text` is said once; NULL: nothing of kappa. */
+static void warned(const char *line, const char *text)
+{
+    char all[500], *output, *at;
+    struct run run;
+
+    (void)snprintf(all, sizeof all, "simulate %s --warmup 0.1 --steps none --out %s/w",
+                   line, run_dir);
+    run = run_start(NULL, 0, all);
+    assert_int_equal(run_wait(&run, 60.0), 0);
+    output = run_output(&run);
+    at = strstr(output, "is probably too");
+    if ((at == NULL) != (text == NULL) ||
+        (text != NULL && strstr(output, text) == NULL) ||
+        (at != NULL && strstr(at + 1, "is probably too") != NULL))
+        fail_msg("%s: %s", line, output);
+    free(output);
+    run_close(&run);
+}
+
+static void test_gates_tell_of_kappa(void **state)
+{
+    json_t *result;
+
+    (void)state;
+    warned(SMALL "--rule dana-lga-adamw --kappa 1e-6",
+           "kappa 1e-06 is probably too small; try --kappa 3e-06");
+    result = result_of("w");
+    assert_true(
+        json_is_string(json_object_get(json_object_get(result, "gate"), "warning")));
+    json_decref(result);
+    warned("--model quadratic --workers 32 --epochs 4 --rule dana-lga --kappa 1e8 --lr "
+           "1e-4",
+           "kappa 1e+08 is probably too large; try --kappa 3.3e+07");
+    warned(SMALL "--rule dana-lga --kappa 1e-6", NULL); /* says nothing */
+    warned(SMALL "--rule dana-lga-adamw --kappa 1e-6 --workers 7", NULL);
+    warned(SMALL "--rule dana-lga-adamw --kappa 1e-6 --epochs 20",
+           NULL); /* too short */
+    warned(SMALL "--rule dana-lga-adamw --kappa 1e-6 --schedule cosine --epochs 30",
+           NULL);
+}
+
 /* ---- what is in the files ------------------------------------------------ */
 
 static bool has_number(const json_t *row, const char *key)
@@ -493,6 +567,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_same_bytes, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_same_bytes_everywhere, run_set_up,
+                                        run_tear_down),
+        cmocka_unit_test_setup_teardown(test_mean_gate, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_gates_tell_of_kappa, run_set_up,
                                         run_tear_down),
         cmocka_unit_test_setup_teardown(test_files, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_warmup, run_set_up, run_tear_down),

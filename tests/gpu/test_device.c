@@ -451,8 +451,9 @@ static void refuses(void **state)
 {
     struct gapless_error error = {0};
     uint32_t ends[] = {10, 5}, far[] = {N + 1};
-    struct blocks wrong = {ends, 2, NULL, NULL}, beyond = {far, 1, NULL, NULL};
-    struct blocks none = {ends, 0, NULL, NULL}, many = {ends, 17, NULL, NULL};
+    struct blocks wrong = {.ends = ends, .count = 2},
+                  beyond = {.ends = far, .count = 1};
+    struct blocks none = {.ends = ends}, many = {.ends = ends, .count = 17};
     struct device_blocks *blocks = NULL;
     struct device *device = open_device(0);
     float *memory = take(device);

@@ -24,6 +24,8 @@ static void apply_once(const struct rule *rule, size_t n, uint64_t seed, unsigne
                        uint32_t count, bool misaligned, bool special)
 {
     const struct compute *cpu = bed_cpu(seed);
+    const uint32_t end = (uint32_t)n;
+    const struct blocks whole = {.ends = &end, .count = 1}; /* without the padding */
     struct device_pass pass[DEVICE_QUEUE];
     struct sums sums[DEVICE_QUEUE];
     unsigned want = kind & 4 ? WANT_GAP : 0;
@@ -42,7 +44,7 @@ static void apply_once(const struct rule *rule, size_t n, uint64_t seed, unsigne
         pass[q].scalars = bed_scalars(rule, kind & 3, q);
         pass[q].dots = NULL;
         pass[q].want = want;
-        cpu->apply(rule, &at, &pass[q].scalars, NULL, bed.padded, want, &sums[q]);
+        cpu->apply(rule, &at, &pass[q].scalars, &whole, bed.padded, want, &sums[q]);
     }
     bed_wait(&bed, kernel_apply(&bed.place, rule, pass, count, NULL, n, bed.result));
     bed_compare(&bed, what);

@@ -56,6 +56,8 @@ struct came {
     float params[COUNT];
     float seen[COUNT]; /* by an observer */
     struct gapless_stats stats;
+    int gated;
+    double gates[3]; /* of the tensors */
 };
 
 static char address[64];
@@ -232,6 +234,8 @@ static void go(const struct run *run, struct came *ret)
     observe(master, ret->seen);
     memcpy(ret->params, gapless_master_params(master), sizeof ret->params);
     gapless_master_stats(master, &ret->stats);
+    memset(ret->gates, 0, sizeof ret->gates);
+    ret->gated = gapless_master_tensor_gates(master, 3, ret->gates);
     gapless_master_close(master);
 }
 
@@ -249,6 +253,9 @@ static void same(const struct run *run, const struct came *one, const struct cam
     assert_memory_equal(&one->stats.gap_rms.mean, &two->stats.gap_rms.mean,
                         sizeof(double));
     assert_memory_equal(&one->stats.gate, &two->stats.gate, sizeof(double));
+    assert_memory_equal(&one->stats.gate_mean, &two->stats.gate_mean, sizeof(double));
+    assert_int_equal(one->gated, two->gated);
+    assert_memory_equal(one->gates, two->gates, sizeof one->gates);
     assert_memory_equal(&one->stats.lag.mean, &two->stats.lag.mean, sizeof(double));
 }
 

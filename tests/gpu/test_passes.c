@@ -142,7 +142,7 @@ static struct step_scalars scalars_of(const struct rule *rule, double rate,
 
 static const uint32_t ends[] = {700, 1500, N};
 static const uint32_t pieces[] = {1, 2, 1};
-static const struct blocks cut = {ends, 3, NULL, pieces};
+static const struct blocks cut = {.ends = ends, .count = 3, .pieces = pieces};
 
 /* A queue of three gradients of three workers. */
 static void apply_rule(struct bed *bed, const struct rule *rule,
@@ -152,11 +152,13 @@ static void apply_rule(struct bed *bed, const struct rule *rule,
     bool published = (rule->flags & RULE_PUBLISHED) != 0;
     struct device_pass pass[QUEUE];
     struct sums sums[QUEUE];
+    float gates[QUEUE][3];
 
     for (uint32_t w = 0; w < QUEUE; w++) {
         struct blocks here = cut;
         struct arrays at = arrays_of(bed->host, w);
 
+        here.gates = gates[w];
         here.dots = published && w < 2 ? dots[w] : NULL;
         pass[w] = (struct device_pass){.at = arrays_of(bed->there, w),
                                        .scalars = scalars_of(rule, 0.01 * (w + 1), w),
@@ -171,6 +173,10 @@ static void apply_rule(struct bed *bed, const struct rule *rule,
         if (!bits_equal(&ops->result(bed->device, 7 + w)->sums, &sums[w],
                         sizeof sums[w]))
             fail_msg("%s: sums of gradient %u differ", rule->name, w);
+    for (uint32_t w = 0; w < QUEUE && blocks != NULL; w++)
+        if (pass[w].scalars.lagging)
+            assert_memory_equal(ops->gates(bed->device, 7 + w), gates[w],
+                                sizeof gates[w]);
 }
 
 static void applies(void **state)

@@ -57,7 +57,7 @@ static void extras(struct device *device, void *memory, float *host)
 static void work(struct device *device, const float *host, struct life *life)
 {
     uint32_t end = N;
-    struct blocks one = {&end, 1, NULL, NULL};
+    struct blocks one = {.ends = &end, .count = 1};
     struct device_blocks *blocks = NULL;
     struct gapless_error reason = {0};
     const float *own[2];

@@ -110,7 +110,7 @@ static void the_loss_gate_is_one_plus_kappa_q(void **state)
     drive_push(&d, 0, g, 0.01); /* theta = -0.005 */
     drive_push(&d, 1, g, 0.01);
     /* q = 4 * 0.5 * -0.005 = -0.01 and 12 * 0.5 * -0.005 = -0.03 */
-    assert_true(fabs(d.sums.gate_sum - (0.9 + 0.7)) < 1e-12);
+    assert_true(fabs(d.sums.gate_sum - (4 * 0.9 + 12 * 0.7)) < 1e-12);
     assert_true(fabs(d.theta[0] + 0.005 + 0.01 * 0.9 * 0.5) < 1e-12);
     assert_true(fabs(d.theta[9] + 0.005 + 0.01 * 0.7 * 0.5) < 1e-12);
     constant(g, 100.0);
@@ -118,7 +118,7 @@ static void the_loss_gate_is_one_plus_kappa_q(void **state)
     assert_true(fabs(d.sums.gate_sum) < 1e-12);
     constant(g, -1.0);
     drive_push(&d, 1, g, 0.01); /* nobody moved since */
-    assert_true(fabs(d.sums.gate_sum - 2.0) < 1e-12);
+    assert_true(fabs(d.sums.gate_sum - 16.0) < 1e-12);
     drive_close(&d);
 }
 

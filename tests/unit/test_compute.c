@@ -229,9 +229,10 @@ static void gates_of_rule(const struct compute *compute, const char *name,
     const struct rule *rule = rules_find(name);
     double *dots = calloc(count, sizeof *dots);
     uint32_t *pieces = calloc(count, sizeof *pieces);
+    number *gates = calloc(count, sizeof *gates);
     struct settings settings = {.kappa = 1.0 / 64.0};
     struct step_context context = {.rate = 1.0, .lag = 1, .active = 2};
-    struct blocks blocks = {.ends = ends, .count = count};
+    struct blocks blocks = {.ends = ends, .count = count, .gates = gates};
     struct arrays at = {.theta = big(0), .all = big(0), .grad = big(1)};
     number *sent = at.sent = big((number)(1.0 / 1024.0));
     struct step_scalars scalars;
@@ -240,6 +241,7 @@ static void gates_of_rule(const struct compute *compute, const char *name,
 
     assert_non_null(dots);
     assert_non_null(pieces);
+    assert_non_null(gates);
     for (uint32_t block = 0; block < count; block++)
         pieces[block] = cut && block % 3 == 0 ? 3 : 1;
     blocks.pieces = cut ? pieces : NULL;
@@ -251,13 +253,15 @@ static void gates_of_rule(const struct compute *compute, const char *name,
     compute->apply(rule, &at, &scalars, &blocks, BIG, WANT_GAP, &sums);
     for (uint32_t block = 0, from = 0; block < count; from = ends[block++]) {
         double gate = fmax(0.0, 1.0 - pieces[block] * (ends[block] - from) / 65536.0);
-        sum += gate;
+        sum += gate * (ends[block] - from);
+        equal((double)gates[block], gate);
         for (uint32_t i = from; i < ends[block]; i++)
             if (!((double)at.theta[i] >= -gate && (double)at.theta[i] <= -gate))
                 fail_msg("%s, block %u, element %u: %.9g, not %.9g", compute->name,
                          block, i, (double)at.theta[i], -gate);
     }
     equal(sums.gate_sum, sum);
+    free(gates);
     equal(sums.gap_sq, BIG / 1048576.0);
     free(at.theta);
     free(at.all);
@@ -351,7 +355,7 @@ static void gates_at_their_ends(void **state)
         context.lag = 0;
         rules_step_scalars(rule, &settings, &context, &scalars);
         compute->apply(rule, &at, &scalars, NULL, N, 0, &sums);
-        equal(sums.gate_sum, 1.0); /* no lag: as it is, whatever the gap */
+        equal(sums.gate_sum, (double)N); /* no lag: as it is, whatever the gap */
         equal((double)own[77], (double)c[77]);
         context.lag = 1;
         rules_step_scalars(rule, &settings, &context, &scalars);

@@ -95,6 +95,71 @@ static void test_gradient_is_counted_once(void **state)
     assert_true(fabs(s.seconds - 3) < 1e-9);
 }
 
+/* The running mean is of the last gradients, and starts again after the warm-up; the other
+ * is of all after it. */
+static void test_mean_gates(void **state)
+{
+    static struct telemetry t;
+    struct gate_moment moment = {.most = 1.0, .window = 4};
+
+    (void)state;
+    memset(&t, 0, sizeof t);
+    assert_false(telemetry_gate(&t, 0.5, &moment));
+    assert_true(fabs(t.stats.gate - 0.5) < 1e-12);
+    assert_int_equal(t.stats.gate_count, 0);
+    moment.counts = true;
+    assert_false(telemetry_gate(&t, 1.0, &moment));
+    assert_false(telemetry_gate(&t, 0.0, &moment));
+    assert_true(fabs(t.stats.gate - 0.5) < 1e-12);
+    for (int i = 0; i < 98; i++)
+        assert_false(telemetry_gate(&t, 1.0, &moment));
+    assert_true(t.stats.gate > 0.999);
+    assert_int_equal(t.stats.gate_count, 100);
+    assert_true(fabs(t.stats.gate_mean - 0.99) < 1e-12);
+}
+
+/* Gradients with this gate until it warns; 0: it never does. */
+static uint32_t warned_after(double gate, double most, bool tells,
+                             struct gapless_stats *ret)
+{
+    static struct telemetry t;
+    struct gate_moment moment = {
+        .counts = true, .tells = tells, .most = most, .window = 1000};
+    uint32_t after = 0;
+
+    memset(&t, 0, sizeof t);
+    t.stats.kappa = 30;
+    for (uint32_t i = 1; i <= 5000; i++)
+        if (telemetry_gate(&t, gate, &moment)) {
+            assert_int_equal(after, 0); /* once */
+            after = i;
+        }
+    *ret = t.stats;
+    return after;
+}
+
+static void test_gates_tell_of_kappa(void **state)
+{
+    struct gapless_stats s;
+    char text[256] = "";
+
+    (void)state;
+    assert_int_equal(warned_after(0.94, 0.95, true, &s), 0);
+    assert_false(gapless_gate_advice(&s, text, sizeof text));
+    assert_int_equal(warned_after(0.21, 0.95, true, &s), 0);
+    assert_int_equal(warned_after(0.96, 0.95, false, &s), 0);
+    assert_int_equal(warned_after(1.0, 1.0, true, &s), 0);
+    assert_int_equal(warned_after(0.96, 0.95, true, &s), 1000);
+    assert_int_equal(s.gate_warning, GAPLESS_GATE_HIGH);
+    assert_true(gapless_gate_advice(&s, text, sizeof text));
+    assert_non_null(strstr(text, "96.0 %"));
+    assert_non_null(strstr(text, "kappa 30 is probably too small; try --kappa 90"));
+    assert_int_equal(warned_after(0.1, 1.0, true, &s), 1000);
+    assert_int_equal(s.gate_warning, GAPLESS_GATE_LOW);
+    assert_true(gapless_gate_advice(&s, text, sizeof text));
+    assert_non_null(strstr(text, "probably too large; try --kappa 10"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -102,6 +167,8 @@ int main(void)
         cmocka_unit_test(test_quantiles_are_within_a_bin),
         cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_gradient_is_counted_once),
+        cmocka_unit_test(test_mean_gates),
+        cmocka_unit_test(test_gates_tell_of_kappa),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -272,6 +272,13 @@ enum gapless_run_state {
     GAPLESS_RUN_DONE
 };
 
+/* Does the gate of a Loss-Gap-Aware rule say that kappa is far off? */
+enum gapless_gate_warning {
+    GAPLESS_GATE_USUAL, /* no, or not known yet */
+    GAPLESS_GATE_HIGH, /* kappa is probably too small: hardly any gradient is held back */
+    GAPLESS_GATE_LOW   /* too large: most of what workers compute is thrown away */
+};
+
 struct gapless_stats {
     uint32_t state; /* enum gapless_run_state */
     uint32_t workers_active;
@@ -285,9 +292,18 @@ struct gapless_stats {
     uint64_t partial; /* gradients of which only some ranges arrived before the worker
                          went away */
     double rate;      /* of the last update */
-    double loss;    /* running mean of what workers report, over about 100 gradients */
-    double gate;    /* running mean of the Loss-Gap-Aware factor; 1 for other rules */
-    double seconds; /* since the first update */
+    double loss; /* running mean of what workers report, over about 100 gradients */
+    /* The gate, the factor of Loss-Gap-Aware rules, as a mean over elements (1 for other
+     * rules): over about the last max(1000, 10 * workers) gradients; and over all since the
+     * warm-up, gate_count of them (0: there is none). */
+    double gate, gate_mean;
+    uint64_t gate_count;
+    double kappa; /* of these rules, as used; 0 for others */
+    /* enum gapless_gate_warning, found with at least 8 workers while the rate is above half
+     * of its peak: once in a run, when `gate` was gate_warned. */
+    uint32_t gate_warning;
+    double gate_warned;
+    double seconds;   /* since the first update */
     uint64_t pass_ns; /* time in passes over memory, in all */
     struct gapless_summary lag;
     struct gapless_summary gap_rms;
@@ -314,6 +330,13 @@ void gapless_master_stats(const struct gapless_master *master,
                           struct gapless_stats *ret);
 int gapless_master_worker_stats(const struct gapless_master *master, uint32_t worker,
                                 struct gapless_worker_stats *ret);
+/* Loss-Gap-Aware rules: the mean gate of the first `count` tensors, as gate_mean; NaN of one
+ * that had none yet. GAPLESS_MISSING: another rule; GAPLESS_INVALID: fewer tensors. */
+int gapless_master_tensor_gates(const struct gapless_master *master, uint32_t count,
+                                double *ret);
+/* What to do about a gate that says that kappa is far off: a line for a person. False:
+ * nothing. 256 bytes are enough. */
+bool gapless_gate_advice(const struct gapless_stats *stats, char *ret, size_t bytes);
 /* The live parameters: count floats, owned by the master, valid until close. Only
  * between calls of run. */
 const float *gapless_master_params(const struct gapless_master *master);
@@ -554,6 +577,9 @@ int gapless_observer_stats(struct gapless_observer *observer, struct gapless_sta
                            struct gapless_error *error);
 int gapless_observer_worker_stats(struct gapless_observer *observer, uint32_t worker,
                                   struct gapless_worker_stats *ret);
+/* As gapless_master_tensor_gates. */
+int gapless_observer_tensor_gates(struct gapless_observer *observer, uint32_t count,
+                                  double *ret);
 void gapless_observer_close(struct gapless_observer *observer);
 
 #ifdef __cplusplus
