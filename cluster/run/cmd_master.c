@@ -129,9 +129,6 @@ static int open_master(struct serving *serving, struct gapless_error *error)
         status = open_network(serving, &address, error);
     if (status == GAPLESS_OK)
         status = open_task(serving, job, &total, error);
-    if (status == GAPLESS_OK && serving->settings.out != NULL)
-        status =
-            results_check(serving->settings.out, serving->task.model.parameters, error);
     if (status == GAPLESS_OK)
         status = task_initial(&serving->task, &initial, error);
     if (status == GAPLESS_OK && serving->settings.record != NULL &&
@@ -145,9 +142,15 @@ static int open_master(struct serving *serving, struct gapless_error *error)
                &serving->config);
     serving->config.address = address != NULL ? address : "shm:gapless";
     serving->config.net = serving->network.net;
+    status = gapless_master_check(&serving->config, error);
+    if (status == GAPLESS_OK &&
+        serving->settings.out != NULL) /* else no folder is made */
+        status =
+            results_check(serving->settings.out, serving->task.model.parameters, error);
     serving->config.log = log_line;
     serving->config.log_context = &serving->view;
-    status = gapless_master_open(&serving->config, &serving->master, error);
+    if (status == GAPLESS_OK)
+        status = gapless_master_open(&serving->config, &serving->master, error);
     free(initial);
     free(note);
     if (status != GAPLESS_OK)

@@ -126,6 +126,8 @@ static int prepare(struct simulate *s, struct gapless_error *error)
     if (status == GAPLESS_OK)
         status = config_check_local_length(settings, s->total, error);
     if (status == GAPLESS_OK)
+        status = config_check("simulate", settings, &s->task, s->total, error);
+    if (status == GAPLESS_OK)
         status = pool_open(&s->task, settings->threads, ops, &s->pool, error);
     if (status == GAPLESS_OK)
         status = open_simulation(s, error);

@@ -1,6 +1,7 @@
 /* Settings to the engine's terms. */
 #include "cluster/task/config.h"
 
+#include "cluster/program/program.h"
 #include "engine/run/schedule.h"
 
 #include <stdio.h>
@@ -43,15 +44,28 @@ static void set_schedule(const struct settings *settings, double epoch, uint64_t
     ret->cosine_to = settings->cosine_to;
 }
 
-int config_check_schedule(const struct settings *settings, const struct task *task,
-                          uint64_t total, struct gapless_error *error)
+static void say(void *command, const char *line)
 {
-    struct gapless_schedule schedule = {0};
+    report_failure(command, "%s", line);
+}
 
-    set_schedule(settings, (double)task_epoch(task), total, &schedule);
+int config_check(const char *command, const struct settings *settings,
+                 const struct task *task, uint64_t total, struct gapless_error *error)
+{
+    struct gapless_schedule inner = {0}; /* of the workers' own steps */
+    struct gapless_master_config config;
+    int status = GAPLESS_OK;
+
+    set_schedule(settings, (double)task_epoch(task), total, &inner);
+    inner.rate = settings->inner_lr;
     if (settings->local_steps > 0)
-        schedule.rate = settings->inner_lr;
-    return schedule_check(&schedule, total, error);
+        status = schedule_check(&inner, total, error);
+    if (status != GAPLESS_OK)
+        return status;
+    config_set(settings, task, total, NULL, NULL, NULL, &config);
+    config.log = say;
+    config.log_context = (void *)(uintptr_t)command;
+    return gapless_master_check(&config, error);
 }
 
 /* ---- local steps --------------------------------------------------------- */

@@ -17,11 +17,12 @@ void config_set(const struct settings *settings, const struct task *task,
                 uint64_t total, const float *initial, const char *job, const char *note,
                 struct gapless_master_config *ret);
 
-/* Is the schedule of these settings one that a master takes, for a run of `total`
- * gradients? GAPLESS_INVALID: the error says what is wrong with it. To be asked before a
- * folder is made or a process started. */
-int config_check_schedule(const struct settings *settings, const struct task *task,
-                          uint64_t total, struct gapless_error *error);
+/* Are these settings ones that a master takes, for this task and a run of `total`
+ * gradients? GAPLESS_INVALID: the error says what is wrong. What a person should know of
+ * them is said on stderr, by the command. To be asked before a folder is made or a process
+ * started. */
+int config_check(const char *command, const struct settings *settings,
+                 const struct task *task, uint64_t total, struct gapless_error *error);
 
 /* Do rule and weight decay go together? GAPLESS_INVALID: they do not. To be asked as
  * above. */

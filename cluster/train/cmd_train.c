@@ -155,7 +155,7 @@ static int prepare(struct train *train, struct gapless_error *error)
     if (status == GAPLESS_OK)
         status = task_gradients(&train->task, settings->epochs, &gradients, error);
     if (status == GAPLESS_OK)
-        status = config_check_schedule(settings, &train->task, gradients, error);
+        status = config_check("train", settings, &train->task, gradients, error);
     if (status == GAPLESS_OK)
         status = config_check_local_length(settings, gradients, error);
     if (status == GAPLESS_OK)

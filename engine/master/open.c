@@ -27,6 +27,8 @@
 /* kappa of one gate for all: blind to depth; 10 to 30 was flat. (This project.) */
 #define KAPPA_WHOLE 30.0
 #define ELASTIC_PERIOD 4u
+/* Float keeps 24 bits: what is added to a mean is rounded at 6e-8 of it. (This project.) */
+#define SQUARE_ADD_MIN 1e-6
 /* Once the first worker is there, the others that were announced have so long to
  * come. */
 #define GATHER_BOUND_NS 30000000000ull
@@ -141,13 +143,20 @@ static int check_adam(const struct gapless_master *m,
     return GAPLESS_OK;
 }
 
+static uint32_t expected_workers(const struct gapless_master_config *c)
+{
+    uint32_t workers = c->workers_max == 0 ? WORKERS_DEFAULT : c->workers_max;
+
+    return c->workers_expected == 0 ? workers : c->workers_expected;
+}
+
 /* A steady worker's gradient comes N - 1 updates late: a bound below drops what no machine
  * is to blame for. */
 static int check_drop_lag(const struct gapless_master *m,
                           const struct gapless_master_config *c,
                           struct gapless_error *error)
 {
-    uint32_t expected = c->workers_expected > 0 ? c->workers_expected : c->workers_max;
+    uint32_t expected = expected_workers(c);
 
     if (c->drop_lag == 0)
         return GAPLESS_OK;
@@ -160,7 +169,7 @@ static int check_drop_lag(const struct gapless_master *m,
                                  m->rule->flags & RULE_ROUND
                                      ? "all of a round are equally late"
                                      : "its workers move parameters of their own");
-    if (expected > 0 && c->drop_lag < expected)
+    if (c->drop_lag < expected)
         master_log(
             m,
             "gradients are dropped from a lag of %u on: with %u workers that are "
@@ -202,6 +211,46 @@ static int check_local(const struct gapless_master *m,
     return GAPLESS_OK;
 }
 
+/* What an update adds to the mean of squares is (1 - beta2^(1/N)) of it, in float. */
+static void check_beta2(const struct gapless_master *m,
+                        const struct gapless_master_config *c)
+{
+    double beta2 = c->beta2 > 0 ? c->beta2 : m->settings.beta2;
+    uint32_t workers = expected_workers(c);
+
+    if ((m->rule->flags & RULE_ROUND_SQUARE) &&
+        1.0 - rules_root(beta2, workers) < SQUARE_ADD_MIN)
+        master_log(
+            m,
+            "beta2 (--beta2) is %g in a round of %u workers: an update adds less "
+            "than a millionth to the mean of squares, which 32-bit floats lose; "
+            "take a smaller one",
+            beta2, workers);
+}
+
+/* All that can be known without memory and without a network. Leaves the layout. */
+static int check_all(struct gapless_master *m, const struct gapless_master_config *c,
+                     struct gapless_error *error)
+{
+    int status = check_numbers(c, error);
+
+    settings_default(&m->settings);
+    if (status == GAPLESS_OK)
+        status = check_adam(m, c, error);
+    if (status == GAPLESS_OK)
+        status = check_drop_lag(m, c, error);
+    if (status == GAPLESS_OK)
+        status = check_local(m, c, error);
+    if (status == GAPLESS_OK)
+        status = schedule_check(&c->schedule, c->gradients, error);
+    if (status == GAPLESS_OK)
+        status = layout_init(&m->layout, &c->model, c->range_elements,
+                             c->block_elements, error);
+    if (status == GAPLESS_OK)
+        check_beta2(m, c);
+    return status;
+}
+
 static int check_initial(const struct gapless_master *m, const float *initial,
                          struct gapless_error *error)
 {
@@ -229,7 +278,7 @@ static void take_settings(struct gapless_master *m,
                           const struct gapless_master_config *c)
 {
     uint32_t workers = c->workers_max == 0 ? WORKERS_DEFAULT : c->workers_max;
-    uint32_t expected = c->workers_expected == 0 ? workers : c->workers_expected;
+    uint32_t expected = expected_workers(c);
 
     m->settings.beta2 = c->beta2;
     m->settings.epsilon = c->epsilon;
@@ -602,18 +651,7 @@ static int open_master(const struct gapless_master_config *config,
     m->log_context = config->log_context;
     status = backend_find(config->address, &m->transport, &place, error);
     if (status == GAPLESS_OK)
-        status = check_numbers(config, error);
-    if (status == GAPLESS_OK)
-        status = check_adam(m, config, error);
-    if (status == GAPLESS_OK)
-        status = check_drop_lag(m, config, error);
-    if (status == GAPLESS_OK)
-        status = check_local(m, config, error);
-    if (status == GAPLESS_OK)
-        status = schedule_check(&config->schedule, config->gradients, error);
-    if (status == GAPLESS_OK)
-        status = layout_init(&m->layout, &config->model, config->range_elements,
-                             config->block_elements, error);
+        status = check_all(m, config, error);
     if (status == GAPLESS_OK)
         status = check_initial(m, config->initial, error);
     if (status == GAPLESS_OK)
@@ -636,6 +674,28 @@ static int open_master(const struct gapless_master_config *config,
     }
     *ret = m;
     return GAPLESS_OK;
+}
+
+int gapless_master_check(const struct gapless_master_config *config,
+                         struct gapless_error *error)
+{
+    const char *rule = config->rule == NULL ? "dana-ga" : config->rule;
+    struct gapless_rule found;
+    struct gapless_master *m;
+    int status = gapless_rule_find(rule, &found, error);
+
+    if (status != GAPLESS_OK)
+        return status;
+    m = calloc(1, sizeof *m);
+    if (m == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
+    m->rule = rules_find(rule);
+    m->log = config->log;
+    m->log_context = config->log_context;
+    status = check_all(m, config, error);
+    layout_free(&m->layout);
+    free(m);
+    return status;
 }
 
 int gapless_master_open(const struct gapless_master_config *config,

@@ -33,7 +33,8 @@ enum rule_flag {
         256, /* RULE_HISTORY, weight decay is the master's, `all` is re-summed every 100
                 rounds and when a worker leaves, and who joins starts from the mean of the
                 others */
-    RULE_HISTORY = 512 /* scalars depend on the updates before (struct step_history) */
+    RULE_HISTORY = 512, /* scalars depend on the updates before (struct step_history) */
+    RULE_ROUND_SQUARE = 4096 /* the mean of squares keeps beta2 in a round of all workers */
 };
 
 struct rule {

@@ -2,6 +2,7 @@
  * 2017 for the cosine). */
 #include "engine/run/schedule.h"
 
+#include <float.h>
 #include <math.h>
 
 int schedule_check(const struct gapless_schedule *schedule, uint64_t total,
@@ -14,6 +15,12 @@ int schedule_check(const struct gapless_schedule *schedule, uint64_t total,
             error, GAPLESS_INVALID, 0,
             "the learning rate is %g; it must be above 0 and below 1e6",
             schedule->rate);
+    if (schedule->rate < (double)FLT_MIN)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "the learning rate is %g, which is 0 as a 32-bit "
+                                 "float: no update would move a "
+                                 "parameter; it must be at least %.2g",
+                                 schedule->rate, (double)FLT_MIN);
     if (!(schedule->warmup_from >= 0) || !(schedule->warmup_from <= 1))
         return gapless_error_set(
             error, GAPLESS_INVALID, 0,

@@ -88,6 +88,18 @@ static const struct mistake mistakes[] = {
     {NULL, "train --inner-momentum 1", 2, "--inner-momentum must be below 1"},
     {NULL, "train --data synthetic --rule ssgd --drop-lag 8", 2,
      "gapless train: rule ssgd drops no gradient"},
+    {NULL, "train --data synthetic --drop-lag 3 --out /proc/nowhere", 1,
+     "gapless train: gradients are dropped from a lag of 3 on: with 8 workers"},
+    {NULL, "simulate --data synthetic --drop-lag 3 --out /proc/nowhere", 1,
+     "gapless simulate: gradients are dropped from a lag of 3 on: with 8 workers"},
+    {NULL,
+     "train --data synthetic --rule dana-adamw --beta2 0.99999 --workers 100 --out "
+     "/proc/nowhere",
+     1, "gapless train: beta2 (--beta2) is 0.99999 in a round of 100 workers"},
+    {NULL,
+     "simulate --data synthetic --rule shared-lga-adamw --beta2 0.99999 --workers 100 "
+     "--out /proc/nowhere",
+     1, "32-bit floats lose; take a smaller one"},
     {NULL, "train --drop-lag -1", 2, "must be a whole number"},
     {NULL, "train --gate half", 2, "tensor, whole"},
     {NULL, "train --beta2 1", 2, "--beta2 must be below 1"},

@@ -55,8 +55,9 @@ static void every_rule_reads_and_writes_what_it_must(void **state)
                      RULE_WORKER_ELASTIC | RULE_WORKER_NESTEROV);
     assert_int_equal(rules_find("dana-lga")->flags, RULE_BLOCK | RULE_SUM);
     assert_int_equal(rules_find("ga-global")->flags, RULE_GLOBAL);
-    assert_int_equal(rules_find("dana-lga-adamw")->flags,
-                     RULE_BLOCK | RULE_SUM | RULE_ADAM | RULE_HISTORY);
+    assert_int_equal(rules_find("dana-lga-adamw")->flags, RULE_BLOCK | RULE_SUM |
+                                                              RULE_ADAM | RULE_HISTORY |
+                                                              RULE_ROUND_SQUARE);
     assert_int_equal(rules_find("ssgd-adamw")->flags,
                      RULE_ROUND | RULE_ADAM | RULE_HISTORY);
 }

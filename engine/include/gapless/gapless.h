@@ -312,6 +312,11 @@ struct gapless_stats {
 
 struct gapless_master;
 
+/* Does gapless_master_open take this configuration, as far as that can be known without
+ * memory and a network? The address is not looked at. What a person should know of the
+ * settings goes to config->log, as it does in gapless_master_open. */
+int gapless_master_check(const struct gapless_master_config *config,
+                         struct gapless_error *error);
 /* Takes memory, listens. After this the master allocates nothing but the memory of a
  * slot when a worker first takes it. */
 int gapless_master_open(const struct gapless_master_config *config,
