@@ -69,7 +69,7 @@ struct settings {
     double lr, momentum, kappa, beta2, epsilon, decay, lambda, horizon;
     bool horizon_set;
     double clip_norm, weight_decay;
-    bool ssgd_scale_rate;
+    bool ssgd_scale_rate, decay_all;
     /* local steps; 0: none */
     uint32_t local_steps;
     bool adapt_steps;

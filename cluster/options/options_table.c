@@ -59,6 +59,8 @@ const struct option_row options_table[] = {
      "Adam: added to the root of the mean of squares"},
     {"decay", 0, false, RUNS, KIND_REAL, GROUP_RULE, "W", "0.1", AT(decay), {0, 1e6, false, false}, NULL,
      "AdamW: weight decay, not through the gradient, of tensors of two dimensions or more"},
+    {"decay-all", 0, false, RUNS, KIND_FLAG, GROUP_RULE, NULL, NULL, AT(decay_all), ANY, NULL,
+     "AdamW: --decay is of tensors of one dimension, too, as in torch.optim.AdamW"},
     {"lambda", 0, false, RUNS, KIND_REAL, GROUP_RULE, "L", NULL, AT(lambda), {0, 1e9, true, false}, NULL,
      "rules with delay compensation (default: the rule's own, 0.04 or 2)"},
     {"horizon", 0, false, RUNS, KIND_REAL, GROUP_RULE, "T", NULL, AT(horizon), {0, 1e6, false, false}, NULL,

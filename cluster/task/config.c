@@ -9,25 +9,45 @@
 #include <string.h>
 
 const char *const config_names[] = {
-    "data",           "model",
-    "batch",          "seed",
-    "rule",           "lr",
-    "momentum",       "warmup",
-    "steps",          "schedule",
-    "kappa",          "gate",
-    "beta2",          "epsilon",
-    "decay",          "lambda",
-    "horizon",        "gap-ref",
-    "clip-norm",      "weight-decay",
-    "drop-lag",       "ssgd-scale-rate",
-    "epochs",         "workers",
-    "workers-max",    "range-elements",
-    "gap-every",      "block-elements",
-    "elastic",        "period",
-    "local-steps",    "adapt-steps",
-    "inner",          "inner-lr",
-    "inner-momentum", "inner-beta2",
-    "inner-decay",    NULL,
+    "data",
+    "model",
+    "batch",
+    "seed",
+    "rule",
+    "lr",
+    "momentum",
+    "warmup",
+    "steps",
+    "schedule",
+    "kappa",
+    "gate",
+    "beta2",
+    "epsilon",
+    "decay",
+    "decay-all",
+    "lambda",
+    "horizon",
+    "gap-ref",
+    "clip-norm",
+    "weight-decay",
+    "drop-lag",
+    "ssgd-scale-rate",
+    "epochs",
+    "workers",
+    "workers-max",
+    "range-elements",
+    "gap-every",
+    "block-elements",
+    "elastic",
+    "period",
+    "local-steps",
+    "adapt-steps",
+    "inner",
+    "inner-lr",
+    "inner-momentum",
+    "inner-beta2",
+    "inner-decay",
+    NULL,
 };
 
 static void set_schedule(const struct settings *settings, double epoch, uint64_t total,
@@ -242,6 +262,7 @@ void config_set(const struct settings *settings, const struct task *task,
         .beta2 = settings->beta2,
         .epsilon = settings->epsilon,
         .decay = settings->decay > 0.0 ? settings->decay : GAPLESS_NO_DECAY,
+        .decay_all = settings->decay_all,
         .lambda = settings->lambda,
         .horizon = settings->horizon_set && !(settings->horizon > 0.0)
                        ? -1.0
@@ -289,6 +310,8 @@ char *config_note(const struct settings *settings)
             (void)fprintf(out, "%s=%u\n", *name, settings->workers_max);
         else if (strcmp(*name, "ssgd-scale-rate") == 0)
             (void)fprintf(out, "%s=%d\n", *name, settings->ssgd_scale_rate);
+        else if (strcmp(*name, "decay-all") == 0)
+            (void)fprintf(out, "%s=%d\n", *name, settings->decay_all);
         else if (text != NULL)
             (void)fprintf(out, "%s=%s\n", *name, text);
     }

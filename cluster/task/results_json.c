@@ -353,6 +353,7 @@ static void set_simulated(json_t *ret, const struct settings *settings,
     set(ret, "beta2", option(settings, "beta2", settings->beta2));
     set(ret, "epsilon", option(settings, "epsilon", settings->epsilon));
     set(ret, "decay", option(settings, "decay", settings->decay));
+    set(ret, "decay_all", json_boolean(settings->decay_all));
     set(ret, "lambda", option(settings, "lambda", settings->lambda));
     set(ret, "horizon", option(settings, "horizon", settings->horizon));
     set(ret, "block_elements",

@@ -423,7 +423,8 @@ static void place_slots(struct gapless_master *m, size_t vector)
 }
 
 /* RULE_HISTORY: what the scalars depend on, and where weight decay applies. */
-static int make_history(struct gapless_master *m, struct gapless_error *error)
+static int make_history(struct gapless_master *m, bool decay_all,
+                        struct gapless_error *error)
 {
     size_t ranges = m->layout.ranges_count;
 
@@ -438,7 +439,7 @@ static int make_history(struct gapless_master *m, struct gapless_error *error)
                                  "no memory for the state of rule %s in %zu ranges",
                                  m->rule->name, ranges);
     if (m->decays != NULL)
-        layout_decays(&m->layout, m->decays);
+        layout_decays(&m->layout, decay_all, m->decays);
     return GAPLESS_OK;
 }
 
@@ -461,7 +462,8 @@ static int make_gates(struct gapless_master *m, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
-static int make_vectors(struct gapless_master *m, struct gapless_error *error)
+static int make_vectors(struct gapless_master *m, bool decay_all,
+                        struct gapless_error *error)
 {
     size_t vector = pages((size_t)m->layout.padded * sizeof(float));
     size_t own_stride = vector + pages(STAGGER(ARRAY_OWN));
@@ -506,7 +508,7 @@ static int make_vectors(struct gapless_master *m, struct gapless_error *error)
                                                 w * sent_stride + STAGGER(ARRAY_SENT));
     }
     place_slots(m, vector);
-    return m->rule->flags & RULE_HISTORY ? make_history(m, error) : GAPLESS_OK;
+    return m->rule->flags & RULE_HISTORY ? make_history(m, decay_all, error) : GAPLESS_OK;
 }
 
 /* RULE_PUBLISHED: which elements are a block, for the workers. */
@@ -659,7 +661,7 @@ static int open_master(const struct gapless_master_config *config,
     if (status == GAPLESS_OK)
         status = make_core(m, config, error);
     if (status == GAPLESS_OK)
-        status = make_vectors(m, error);
+        status = make_vectors(m, config->decay_all, error);
     if (status == GAPLESS_OK)
         status = make_gates(m, error);
     if (status == GAPLESS_OK)

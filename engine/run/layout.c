@@ -225,7 +225,7 @@ free_layout:
     return status;
 }
 
-void layout_decays(const struct layout *layout, uint16_t *ret)
+void layout_decays(const struct layout *layout, bool all, uint16_t *ret)
 {
     uint64_t at = 0, end;
     uint32_t i, d;
@@ -238,7 +238,7 @@ void layout_decays(const struct layout *layout, uint16_t *ret)
         for (d = 0; d < t->dims; d++)
             elements *= t->dim[d];
         for (end = at + elements; at < end; at++)
-            if (t->dims > 1)
+            if (all || t->dims > 1)
                 ret[at / LAYOUT_LANES] |= (uint16_t)(1u << at % LAYOUT_LANES);
     }
 }

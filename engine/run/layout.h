@@ -47,9 +47,9 @@ int layout_init(struct layout *ret, const struct gapless_model *model,
                 uint64_t range_elements, uint64_t block_elements,
                 struct gapless_error *error);
 void layout_free(struct layout *layout);
-/* The elements that weight decay applies to, those of tensors of two dimensions or more:
- * padded/16 words, a bit for each of 16 elements, of the first the lowest. */
-void layout_decays(const struct layout *layout, uint16_t *ret);
+/* The elements that weight decay applies to, those of tensors of two dimensions or more, or
+ * all: padded/16 words, a bit for each of 16 elements, of the first the lowest. */
+void layout_decays(const struct layout *layout, bool all, uint16_t *ret);
 /* Tensors of two dimensions or more. */
 uint32_t layout_matrices(const struct layout *layout);
 /* Elements of a model, and its hash, without building a layout; checks the same

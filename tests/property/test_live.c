@@ -34,6 +34,7 @@ static const struct gapless_schedule schedule = {.rate = 0.02,
 static char address[64];
 static double clip_norm, weight_decay; /* of the present case; 0: none */
 static bool whole_gate = true;         /* of the rules of Adam */
+static bool decay_all;                 /* likewise: of the bias, too */
 
 static uint64_t draw(uint64_t *state, uint64_t below)
 {
@@ -172,8 +173,8 @@ static void oracle_run(const char *rule, bool own_lookahead, bool round)
                    : oracle_is_adam(&oracle) ? 10
                                              : 5; /* auto, with one matrix */
     oracle.beta2 = 0.95, oracle.epsilon = 1e-8, oracle.decay = 0.1;
-    for (int i = 0; i < 480; i++)
-        oracle.decays[i] = true; /* the matrix, and not the bias */
+    for (int i = 0; i < COUNT; i++)
+        oracle.decays[i] = i < 480 || decay_all; /* the matrix, and not the bias */
     oracle.elastic = 0.9 / WORKERS, oracle.period = 4;
     oracle.own_lookahead = own_lookahead;
     order_begin(&order, round);
@@ -223,6 +224,7 @@ static void compare(const char *rule, bool own_lookahead, uint64_t range_element
         .clip_norm = clip_norm,
         .weight_decay = weight_decay,
         .gate = whole_gate ? GAPLESS_GATE_AUTO : GAPLESS_GATE_TENSOR,
+        .decay_all = decay_all,
     };
     bool round = strncmp(rule, "ssgd", 4) == 0;
     struct gapless_error error = {0};
@@ -282,6 +284,15 @@ static void test_a_gate_for_each_tensor(void **state)
     whole_gate = true;
 }
 
+static void test_decay_of_all_tensors(void **state)
+{
+    (void)state;
+    decay_all = true;
+    compare("adamw", false, 0, false);
+    compare("dana-lga-adamw", false, 256, true);
+    decay_all = false;
+}
+
 static void test_own_look_ahead(void **state)
 {
     (void)state;
@@ -309,6 +320,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_rule),
         cmocka_unit_test(test_a_gate_for_each_tensor),
+        cmocka_unit_test(test_decay_of_all_tensors),
         cmocka_unit_test(test_own_look_ahead),
         cmocka_unit_test(test_clipping_and_decay),
     };

@@ -216,12 +216,15 @@ static void test_where_weight_decay_applies(void **state)
     assert_int_equal(l.padded, 96);
     assert_int_equal(layout_matrices(&l), 4);
     memset(bits, 0xa5, sizeof bits);
-    layout_decays(&l, bits);
+    layout_decays(&l, false, bits);
     for (uint32_t i = 0; i < 6; i++)
         for (uint32_t end = at + sizes[i]; at < end; at++)
             assert_int_equal(bits[at / 16] >> at % 16 & 1, t[i].dims > 1);
     for (; at < 96; at++)
         assert_int_equal(bits[at / 16] >> at % 16 & 1, 0);
+    layout_decays(&l, true, bits);
+    for (at = 0; at < 96; at++)
+        assert_int_equal(bits[at / 16] >> at % 16 & 1, at < l.count);
     layout_free(&l);
 }
 

@@ -183,6 +183,7 @@ struct gapless_master_config {
      * rate * decay * params off; 0: 0.1; GAPLESS_NO_DECAY: none. weight_decay, which goes
      * into the gradient, must be 0 then. */
     double decay;
+    bool decay_all; /* on tensors of one dimension, too, as torch.optim.AdamW does it */
     enum gapless_gap_ref gap_ref;
     bool ssgd_scale_rate; /* ssgd: rate times the number of active workers */
     double clip_norm;     /* workers scale gradients down to this norm; 0: do not */
