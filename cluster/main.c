@@ -36,9 +36,8 @@ static void choose_kernels(const struct option_command_row *command, char **argv
 static int written(const struct option_command_row *command, int code)
 {
     if (code != EXIT_DONE || (command->command & PRINT_NONE) != 0 ||
-        (fflush(stdout) == 0 && !ferror(stdout)))
+        program_printed(command->name))
         return code;
-    report_failure(command->name, "cannot write to the standard output");
     return EXIT_FAILED;
 }
 

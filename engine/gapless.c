@@ -3,12 +3,23 @@
 #include "engine/rules/rules.h"
 #include "engine/base/text_page.h"
 
+#include <assert.h>
 #include <string.h>
 
 const char *gapless_version(void)
 {
     return GAPLESS_RELEASE;
 }
+
+static_assert((int)GAPLESS_SETS_MOMENTUM == (int)SETTING_MOMENTUM &&
+                  (int)GAPLESS_SETS_KAPPA == (int)SETTING_KAPPA &&
+                  (int)GAPLESS_SETS_LAMBDA == (int)SETTING_LAMBDA &&
+                  (int)GAPLESS_SETS_HORIZON == (int)SETTING_HORIZON &&
+                  (int)GAPLESS_SETS_ELASTIC == (int)SETTING_ELASTIC &&
+                  (int)GAPLESS_SETS_ADAM == (int)SETTING_ADAM &&
+                  (int)GAPLESS_SETS_GAP_REF == (int)SETTING_GAP_REF &&
+                  (int)GAPLESS_SETS_SCALE_RATE == (int)SETTING_SCALE_RATE,
+              "users see the settings of a rule as they are");
 
 static void describe(const struct rule *rule, struct gapless_rule *ret)
 {
@@ -31,6 +42,7 @@ static void describe(const struct rule *rule, struct gapless_rule *ret)
                     (rule->flags & (RULE_HISTORY | RULE_ADAM)) == RULE_HISTORY,
         .slim = (rule->flags & RULE_WORKER_SLIM) != 0,
         .loss_gap = (rule->flags & RULE_BLOCK) != 0,
+        .settings = rule->settings,
     };
 }
 

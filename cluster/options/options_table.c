@@ -144,7 +144,7 @@ const struct option_row options_table[] = {
      "when the master is lost, look for it again for so long; 0: end (default: 30 over a network, 0 over shm)"},
     {"data-fd", 0, true, FOR_MASTER | FOR_WORKER | FOR_SIMULATE, KIND_INT, GROUP_RUN, "FD", NULL, AT(data_fd), {3, 1e6, false, false}, NULL,
      "an inherited descriptor that holds the data set"},
-    {"launched", 0, true, FOR_MASTER, KIND_FLAG, GROUP_RUN, NULL, NULL, AT(launched), ANY, NULL,
+    {"launched", 0, true, FOR_MASTER | FOR_SIMULATE, KIND_FLAG, GROUP_RUN, NULL, NULL, AT(launched), ANY, NULL,
      "the launcher observes: at the end wait until it has come and gone"},
 
     {"transport", 0, false, PEERS, KIND_CHOICE, GROUP_NETWORK, "NAME", NULL, AT(transport), ANY, WORDS("shm", "verbs"),

@@ -107,19 +107,37 @@ static bool set_set(const struct option_row *row, const char *text, uint64_t *re
     return true;
 }
 
+/* A bound of sizes, as sizes are written: 4G. */
+static void size_word(double bytes, char *ret, size_t max)
+{
+    static const char units[] = " KMG";
+    unsigned unit = 0;
+
+    for (; unit < 3 && bytes >= 1024.0; unit++)
+        bytes /= 1024.0;
+    (void)snprintf(ret, max, "%g%.*s", bytes, unit > 0 ? 1 : 0, &units[unit]);
+}
+
 /* 4K is 4096 bytes; 4Ki too. */
 static bool size_read(char *text, const struct option_row *row, uint64_t *ret,
                       struct parse_error *reason)
 {
-    char binary[64];
-    size_t bytes = strlen(text);
+    bool letter = text[0] != '\0' && strchr("KMGT", text[strlen(text) - 1]) != NULL;
+    char binary[64], low[32], high[32];
+    uint64_t bytes;
 
-    if (bytes > 0 && strchr("KMG", text[bytes - 1]) != NULL) {
-        (void)snprintf(binary, sizeof binary, "%.40si", text);
-        text = binary;
+    (void)snprintf(binary, sizeof binary, "%.40s%s", text, letter ? "i" : "");
+    if (!parse_count(binary, 0, UINT64_MAX, &bytes, reason))
+        return parse_refuse(
+            reason, "must be a whole number of bytes, as 64K, not '%.60s'", text);
+    if ((double)bytes >= row->bounds.low && (double)bytes <= row->bounds.high) {
+        *ret = bytes;
+        return true;
     }
-    return parse_count(text, (uint64_t)row->bounds.low, (uint64_t)row->bounds.high, ret,
-                       reason);
+    size_word(row->bounds.low, low, sizeof low);
+    size_word(row->bounds.high, high, sizeof high);
+    return parse_refuse(reason, "takes %s to %s bytes; '%.60s' is too %s", low, high,
+                        text, (double)bytes < row->bounds.low ? "few" : "many");
 }
 
 static bool counts_set(const struct option_row *row, const char *text,

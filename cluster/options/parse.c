@@ -33,9 +33,11 @@ static bool unit_factor(const char *text, uint64_t *ret)
         {"k", 1000},
         {"M", 1000000},
         {"G", 1000000000},
+        {"T", 1000000000000},
         {"Ki", 1ull << 10},
         {"Mi", 1ull << 20},
         {"Gi", 1ull << 30},
+        {"Ti", 1ull << 40},
     };
 
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)

@@ -6,6 +6,7 @@
 
 #include <gapless/gapless.h>
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum {
@@ -52,6 +53,8 @@ extern const char program_commit_built[];
  * was replaced. */
 void program_file(char *ret, size_t max);
 
+/* Did all that was printed find room? If not, says so. */
+bool program_printed(const char *command);
 /* "gapless train: ..." on stderr. */
 void report_failure(const char *command, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

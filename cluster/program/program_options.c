@@ -7,5 +7,7 @@ bool program_options(enum option_command command, int argc, char **argv,
     enum options_outcome outcome = options_read(command, argc, argv, ret);
 
     *ret_code = outcome == OPTIONS_WRONG ? EXIT_MISUSE : EXIT_DONE;
+    if (outcome == OPTIONS_HELPED && !program_printed(options_command_name(command)))
+        *ret_code = EXIT_FAILED;
     return outcome == OPTIONS_GO;
 }

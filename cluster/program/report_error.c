@@ -16,6 +16,14 @@ void report_failure(const char *command, const char *format, ...)
     (void)fprintf(stderr, "\n");
 }
 
+bool program_printed(const char *command)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return true;
+    report_failure(command, "cannot write to the standard output");
+    return false;
+}
+
 int report_error(const char *command, const struct gapless_error *error)
 {
     report_failure(command, "%s",

@@ -123,6 +123,10 @@ static int open_master(struct serving *serving, struct gapless_error *error)
     uint64_t total = 0;
     int status = config_check_local(&serving->settings, error);
 
+    if (serving->settings.out != NULL)
+        serving->out_missing = results_missing(serving->settings.out);
+    if (!serving->settings.launched) /* then every option is given */
+        config_report_unused("master", &serving->settings);
     if (status == GAPLESS_OK)
         status = choose_device(serving, error);
     if (status == GAPLESS_OK)
@@ -204,6 +208,8 @@ static void close_all(struct serving *serving)
     network_close(&serving->network);
     task_close(&serving->task);
     free(serving->worker);
+    if (serving->settings.out != NULL)
+        results_unmake(serving->settings.out, serving->out_missing);
 }
 
 /* Serves, and keeps what there is then, also after a failure. The exit code. */

@@ -24,6 +24,7 @@ struct serving {
     struct network network;
     char address[ADDRESS_MAX]; /* where it had to be found */
     struct gapless_master *master;
+    size_t out_missing; /* see results_missing */
     struct gapless_worker_stats *worker;
     double tensor_gates[MODEL_TENSORS_MAX];
     struct background background; /* measures; not open if launched */

@@ -114,6 +114,7 @@ static int prepare(struct simulate *s, struct gapless_error *error)
     if (strlen(settings->out != NULL ? settings->out : "") > 900)
         return gapless_error_set(error, GAPLESS_INVALID, 0, "--out is too long");
     results_choose(settings->out, settings->rule, s->folder);
+    s->folder_missing = results_missing(s->folder);
     status = config_check_local(settings, error);
     if (status == GAPLESS_OK)
         status = set_workers(s, error);
@@ -327,6 +328,7 @@ static void close_all(struct simulate *s)
     task_close(&s->task);
     free((void *)(uintptr_t)s->config.incidents);
     free((void *)(uintptr_t)s->config.times);
+    results_unmake(s->folder, s->folder_missing);
 }
 
 static int run(struct simulate *s, struct gapless_error *error)
@@ -336,6 +338,8 @@ static int run(struct simulate *s, struct gapless_error *error)
 
     if (given.replay != NULL)
         status = simulate_replay(&given, &s->settings, error);
+    else if (!given.launched) /* by a study, which gives every option */
+        config_report_unused("simulate", &given);
     if (status == GAPLESS_OK)
         status = prepare(s, error);
     if (status != GAPLESS_OK) {

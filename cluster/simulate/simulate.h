@@ -132,6 +132,7 @@ struct simulate {
     struct gapless_simulation *simulation;
     uint64_t total;
     char folder[RESULTS_PATH_MAX];
+    size_t folder_missing; /* see results_missing */
     char started[32];
     struct results results;
     bool begun; /* the files of an earlier run were set aside */

@@ -38,8 +38,8 @@ struct pool {
 static bool make_arguments(const struct study_run *run, const struct trial *trial,
                            const char *folder, struct launch_arguments *ret)
 {
-    static const char *const except[] = {"out",      "data-fd", "threads", "quiet",
-                                         "no-color", "help",    NULL};
+    static const char *const except[] = {"out",      "data-fd", "threads",  "quiet",
+                                         "no-color", "help",    "launched", NULL};
     struct settings settings;
     int data_fd = check_data_fd(run->check, trial);
 
@@ -48,7 +48,7 @@ static bool make_arguments(const struct study_run *run, const struct trial *tria
            options_emit(&settings, FOR_SIMULATE, except, ret->text,
                         LAUNCH_ARGUMENTS_MAX, &ret->count) &&
            launch_argument(ret, "--out=%s", folder) &&
-           launch_argument(ret, "--threads=1") &&
+           launch_argument(ret, "--threads=1") && launch_argument(ret, "--launched") &&
            (data_fd < 0 || launch_argument(ret, "--data-fd=%d", data_fd)) &&
            launch_argument(ret, "--quiet");
 }

@@ -2,6 +2,7 @@
 #include "cluster/task/config.h"
 
 #include "cluster/program/program.h"
+#include "engine/base/text_page.h"
 #include "engine/run/schedule.h"
 
 #include <stdio.h>
@@ -62,6 +63,52 @@ static void set_schedule(const struct settings *settings, double epoch, uint64_t
     }
     ret->cosine = settings->cosine;
     ret->cosine_to = settings->cosine_to;
+}
+
+/* Options that only some rules read. */
+static const struct {
+    const char *name;
+    unsigned setting;
+} read_by[] = {
+    {"momentum", GAPLESS_SETS_MOMENTUM}, {"kappa", GAPLESS_SETS_KAPPA},
+    {"gate", GAPLESS_SETS_KAPPA},        {"block-elements", GAPLESS_SETS_KAPPA},
+    {"beta2", GAPLESS_SETS_ADAM},        {"epsilon", GAPLESS_SETS_ADAM},
+    {"decay", GAPLESS_SETS_ADAM},        {"decay-all", GAPLESS_SETS_ADAM},
+    {"lambda", GAPLESS_SETS_LAMBDA},     {"horizon", GAPLESS_SETS_HORIZON},
+    {"elastic", GAPLESS_SETS_ELASTIC},   {"period", GAPLESS_SETS_ELASTIC},
+    {"gap-ref", GAPLESS_SETS_GAP_REF},   {"ssgd-scale-rate", GAPLESS_SETS_SCALE_RATE},
+};
+
+/* The rules that read a setting, or all but those that do not, whichever are fewer. */
+static void readers_of(unsigned setting, char *ret, size_t max)
+{
+    struct text_page page = text_page(ret, max);
+    struct gapless_rule rule;
+    unsigned reading = 0, all = 0, listed = 0;
+
+    for (; gapless_rule_at(all, &rule) == GAPLESS_OK; all++)
+        reading += (rule.settings & setting) != 0;
+    text_add(&page, 2 * reading > all ? "all rules but " : "");
+    for (unsigned i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++)
+        if (((rule.settings & setting) != 0) == (2 * reading <= all))
+            text_add(&page, "%s%s", listed++ > 0 ? ", " : "", rule.name);
+}
+
+void config_report_unused(const char *command, const struct settings *settings)
+{
+    struct gapless_rule rule;
+    char readers[400];
+
+    if (gapless_rule_find(settings->rule, &rule, NULL) != GAPLESS_OK)
+        return;
+    for (size_t i = 0; i < sizeof read_by / sizeof read_by[0]; i++) {
+        if (options_source(settings, read_by[i].name) < OPTION_ENVIRONMENT ||
+            (rule.settings & read_by[i].setting) != 0)
+            continue;
+        readers_of(read_by[i].setting, readers, sizeof readers);
+        report_failure(command, "--%s has no effect under rule %s; it has under %s",
+                       read_by[i].name, rule.name, readers);
+    }
 }
 
 static void say(void *command, const char *line)

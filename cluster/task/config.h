@@ -24,6 +24,10 @@ void config_set(const struct settings *settings, const struct task *task,
 int config_check(const char *command, const struct settings *settings,
                  const struct task *task, uint64_t total, struct gapless_error *error);
 
+/* Says, a line each on stderr, which options were given that the rule does not read, and
+ * which rules do. */
+void config_report_unused(const char *command, const struct settings *settings);
+
 /* Do rule and weight decay go together? GAPLESS_INVALID: they do not. To be asked as
  * above. */
 int config_check_decay(const struct settings *settings, struct gapless_error *error);

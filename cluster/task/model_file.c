@@ -354,6 +354,11 @@ int model_file_read(struct model_file *file, const struct model *model,
     for (uint32_t i = 0; status == GAPLESS_OK && i < model->tensor_count; i++)
         status = read_tensor(file, &model->tensors[i],
                              ret_theta + model->tensors[i].offset, error);
+    if (status == GAPLESS_OK && file->bytes > model->parameters * sizeof *ret_theta)
+        status =
+            corrupt(file, error,
+                    "has bytes behind its last tensor: it is damaged, or two files in "
+                    "one");
     return status;
 }
 

@@ -67,6 +67,39 @@ int results_folder(const char *path, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
+size_t results_missing(const char *folder)
+{
+    char part[RESULTS_PATH_MAX];
+    size_t bytes = strlen(folder);
+
+    for (size_t i = 1; i <= bytes && i < sizeof part; i++) {
+        if (folder[i] != '/' && folder[i] != '\0')
+            continue;
+        memcpy(part, folder, i);
+        part[i] = '\0';
+        if (access(part, F_OK) != 0)
+            return i;
+    }
+    return 0;
+}
+
+void results_unmake(const char *folder, size_t missing)
+{
+    char part[RESULTS_PATH_MAX];
+    size_t bytes = strlen(folder);
+
+    if (missing == 0 || bytes >= sizeof part)
+        return;
+    memcpy(part, folder, bytes + 1);
+    for (; bytes >= missing; bytes--) {
+        bool end = folder[bytes] == '/' || folder[bytes] == '\0';
+
+        part[bytes] = '\0';
+        if (end && rmdir(part) != 0 && errno != ENOENT)
+            return; /* something is in it */
+    }
+}
+
 static bool write_all(int fd, const char *bytes, size_t count)
 {
     while (count > 0) {

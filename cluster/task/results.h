@@ -87,6 +87,11 @@ void results_print(const struct outcome *outcome);
 /* Makes the folder, checks that it can be written and has room for `parameters`: before
  * anything is computed. */
 int results_check(const char *folder, uint64_t parameters, struct gapless_error *error);
+/* How much of a folder's path is the first folder that is not there yet; 0: all are. */
+size_t results_missing(const char *folder);
+/* Removes the empty ones of the folders that were made since: `missing` is what that gave.
+ * A run that did not begin leaves nothing. */
+void results_unmake(const char *folder, size_t missing);
 /* Renames a file of the folder, if there is one, to `previous`, over an older one. */
 int results_set_aside(const char *folder, const char *name, const char *previous,
                       struct gapless_error *error);

@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What may be rounded up to a gradient. */
+#define EPOCHS_LEAST 0.1
+
 static const char *data_name_at(const void *context, unsigned index)
 {
     static const char *const names[] = {"fashion-mnist", "mnist", "cifar-10",
@@ -130,6 +133,13 @@ int task_gradients(const struct task *task, double epochs, uint64_t *ret,
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "--epochs %g is too long a run: %g gradients", epochs,
                                  count);
+    if (count < EPOCHS_LEAST)
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "--epochs %g is far from one gradient: an epoch is %llu "
+            "of them; give at least %.2g",
+            epochs, (unsigned long long)task_epoch(task),
+            1.0 / (double)task_epoch(task));
     *ret = count < 1.0 ? 1 : (uint64_t)(count + 0.5);
     return GAPLESS_OK;
 }

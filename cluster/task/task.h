@@ -44,8 +44,8 @@ void task_close(struct task *task);
 /* Gradients that make an epoch. */
 uint64_t task_epoch(const struct task *task);
 
-/* Gradients in this many epochs; at least 1. GAPLESS_INVALID when there are more than can
- * be counted. */
+/* Gradients in this many epochs, rounded; at least 1. GAPLESS_INVALID when there are more
+ * than can be counted, or less than a tenth of one. */
 int task_gradients(const struct task *task, double epochs, uint64_t *ret,
                    struct gapless_error *error);
 /* The root of the mean square of parameters. */

@@ -137,6 +137,7 @@ static int prepare(struct train *train, struct gapless_error *error)
     if (strlen(settings->out != NULL ? settings->out : "") > 900)
         return gapless_error_set(error, GAPLESS_INVALID, 0, "--out is too long");
     choose_names(train);
+    train->folder_missing = results_missing(train->folder);
     status = config_check_decay(settings, error);
     if (status == GAPLESS_OK)
         status = config_check_local(settings, error);
@@ -216,6 +217,7 @@ static void close_all(struct train *train)
     task_close(&train->task);
     free(train->worker);
     free(train->child);
+    results_unmake(train->folder, train->folder_missing);
 }
 
 static int run(struct train *train, struct gapless_error *error)
@@ -265,6 +267,7 @@ int cmd_train(int argc, char **argv)
 
     if (!program_options(FOR_TRAIN, argc, argv, &train.settings, &code))
         return code;
+    config_report_unused("train", &train.settings);
     if (ssgd_asked(&train.settings))
         return ssgd_train(&train.settings, argc, argv);
     train.argc = argc;

@@ -32,6 +32,7 @@ struct train {
     struct task task;
     int data_fd;
     char folder[RESULTS_PATH_MAX], log_folder[RESULTS_PATH_MAX];
+    size_t folder_missing; /* see results_missing */
     char address[ADDRESS_MAX];
     char token_file[32]; /* the token that was made for this run; "": none was needed */
     int token_fd;

@@ -508,7 +508,8 @@ static int make_vectors(struct gapless_master *m, bool decay_all,
                                                 w * sent_stride + STAGGER(ARRAY_SENT));
     }
     place_slots(m, vector);
-    return m->rule->flags & RULE_HISTORY ? make_history(m, decay_all, error) : GAPLESS_OK;
+    return m->rule->flags & RULE_HISTORY ? make_history(m, decay_all, error)
+                                         : GAPLESS_OK;
 }
 
 /* RULE_PUBLISHED: which elements are a block, for the workers. */

@@ -4,10 +4,11 @@
  *
  * What a component says of itself stands in its own header:
  *
- *   corrections/NAME.h   FORMULA_NAME, GAP_NAME, NAME_reads, NAME_writes, NAME_flags
+ *   corrections/NAME.h   FORMULA_NAME, GAP_NAME, NAME_reads, NAME_writes, NAME_flags,
+ *                        NAME_settings;
  *                        correct_NAME, after_NAME; with BLOCK_GAP measure_NAME, gate_NAME
  *   momenta/NAME.h       FORMULA_NAME, AHEAD_NAME, NAME_reads, NAME_writes, NAME_flags,
- *                        NAME_ahead_reads; momentum_NAME, look_ahead_NAME, ahead_NAME
+ *                        NAME_settings, NAME_ahead_reads; momentum_NAME, look_ahead_NAME, ahead_NAME
  *
  *   GAP_NAME     how the correction looks at the gap:
  *     NO_GAP         not at all
@@ -67,7 +68,8 @@
  *                 was sent is about to be overwritten
  * own_gap         GAP_REF_OWN_LOOKAHEAD makes a difference: the correction looks at the
  *                 gap, and the momentum sends something of the worker's own ahead
- * measure_reads   enum slot bits */
+ * measure_reads   enum slot bits
+ * settings        enum rule_setting bits */
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
     enum {                                                                             \
         rule_##symbol##_reads = correction##_reads | momentum##_reads,                 \
@@ -85,7 +87,11 @@
                 ? SLOT_THETA | SLOT_GRAD | momentum##_ahead_reads |                    \
                       ((rule_##symbol##_flags & RULE_PUBLISHED) ? 0 : SLOT_SENT)       \
             : (rule_##symbol##_flags & RULE_GLOBAL) ? SLOT_THETA | SLOT_SENT           \
-                                                    : 0                                \
+                                                    : 0,                               \
+        rule_##symbol##_settings =                                                     \
+            correction##_settings | momentum##_settings |                              \
+            (rule_##symbol##_own_gap ? SETTING_GAP_REF : 0) |                          \
+            ((rule_##symbol##_flags & RULE_ROUND) ? SETTING_SCALE_RATE : 0)            \
     };
 #include "engine/rules/rules.def"
 #undef RULE

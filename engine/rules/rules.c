@@ -22,6 +22,7 @@ enum {
      .writes = rule_##symbol##_writes,                                                 \
      .measure_reads = rule_##symbol##_measure_reads,                                   \
      .flags = rule_##symbol##_flags,                                                   \
+     .settings = rule_##symbol##_settings,                                             \
      .index = ROW_##symbol},
 
 const struct rule rules[] = {

@@ -34,7 +34,21 @@ enum rule_flag {
                 rounds and when a worker leaves, and who joins starts from the mean of the
                 others */
     RULE_HISTORY = 512, /* scalars depend on the updates before (struct step_history) */
-    RULE_ROUND_SQUARE = 4096 /* the mean of squares keeps beta2 in a round of all workers */
+    RULE_ROUND_SQUARE =
+        4096 /* the mean of squares keeps beta2 in a round of all workers */
+};
+
+/* Settings of a run that a rule reads; enum gapless_setting is the same for users. */
+enum rule_setting {
+    SETTING_MOMENTUM = 1,
+    SETTING_KAPPA = 2,  /* and the gate, and the size of blocks */
+    SETTING_LAMBDA = 4, /* delay compensation */
+    SETTING_HORIZON = 8,
+    SETTING_ELASTIC = 16, /* and the period */
+    SETTING_ADAM = 32,    /* beta2, epsilon, decay */
+    /* by what the pair is, not by a component */
+    SETTING_GAP_REF = 64,
+    SETTING_SCALE_RATE = 128
 };
 
 struct rule {
@@ -47,6 +61,7 @@ struct rule {
     unsigned measure_reads; /* enum slot bits read again by measure (RULE_BLOCK,
                                RULE_GLOBAL), or 0 */
     unsigned flags;         /* enum rule_flag bits */
+    unsigned settings;      /* enum rule_setting bits */
     int index;              /* row, 0.. */
 };
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -49,6 +50,9 @@ static const struct mistake mistakes[] = {
     {NULL, "train --batch 70000", 2, "--batch must be at most 65536"},
     {NULL, "train --lr 0", 2, "--lr must be above 0"},
     {NULL, "train --lr -0.1", 2, "--lr must be above 0"},
+    {NULL, "train --lr 1e-300 --data synthetic", 2,
+     "1e-300, which is 0 as a 32-bit float"},
+    {NULL, "simulate --lr 1e-300 --data synthetic", 2, "which is 0 as a 32-bit float"},
     {NULL, "train --lr nan", 2, "must be a finite number"},
     {NULL, "train --lr inf", 2, "must be a finite number"},
     {NULL, "train --lr 1e999", 2, "must be a finite number"},
@@ -109,6 +113,8 @@ static const struct mistake mistakes[] = {
     {NULL, "train --decay -0.1", 2, "--decay must be at least 0"},
     {NULL, "train --decay inf", 2, "must be a finite number"},
     {NULL, "train --epochs 0", 2, "--epochs must be above 0"},
+    {NULL, "train --epochs 1e-9 --data synthetic", 2, "1e-09 is far from one gradient"},
+    {NULL, "simulate --epochs 1e-9 --model quadratic", 2, "give at least 0.001"},
     {NULL, "train --epochs 1e7", 2, "--epochs must be at most"},
     {NULL, "train --warmup 2weeks", 2, "knows the units epochs and updates"},
     {NULL, "train --warmup 1.5", 2, "write 1.5epochs or 1.5updates"},
@@ -134,7 +140,11 @@ static const struct mistake mistakes[] = {
     {NULL, "worker --retries 7", 2, "--retries must be at most 6"},
     {NULL, "worker --ack-timeout 7", 2, "--ack-timeout must be at least 8"},
     {NULL, "master --channels 17", 2, "--channels must be at most 16"},
-    {NULL, "bench transport --sizes 0", 2, "--sizes must be at least 1"},
+    {NULL, "bench transport --sizes 0", 2,
+     "--sizes takes 1 to 1G bytes; '0' is too few"},
+    {NULL, "bench update --sizes 4K,100T", 2,
+     "--sizes takes 64 to 4G bytes; '100T' is too many"},
+    {NULL, "bench update --sizes 4Q", 2, "number of bytes, as 64K, not '4Q'"},
     {NULL, "bench rules --rules dana", 2, "knows no rule 'dana'"},
     {NULL, "bench rules --sizes 1", 2, "must be at least 1024"},
     {NULL, "bench update --Reps 1", 2, "did you mean --reps?"},
@@ -227,6 +237,7 @@ static void test_no_room(void **state)
 {
     static const char *const lines[] = {
         "help",         "help train", "plan --help", "plan -h",         "version",
+        "train --help", "train -h",   "master -h",   "worker --help",   "simulate -h",
         "rules --json", "plan",       "doctor",      "completion bash", "rules"};
     char line[200];
 
@@ -260,6 +271,110 @@ static void test_no_descriptors(void **state)
         fail_msg("the master ended with %d", status);
 }
 
+#define TINY "--data synthetic:400x8x2 --model softmax --epochs 1 --workers 2 "
+
+/* What has no effect is said, in a line for each option, and nothing else is. */
+static void test_without_effect(void **state)
+{
+    static const struct {
+        const char *environment, *line, *text;
+        unsigned lines;
+    } cases[] = {
+        {NULL, "--rule dana-ga --kappa 3",
+         "--kappa has no effect under rule dana-ga; it has under dana-lga, shared-lga, "
+         "shared-lga-dot, lga-adamw",
+         1},
+        {NULL, "--rule adamw --horizon 3",
+         "under rule adamw; it has under lwp, la-adamw", 1},
+        {NULL, "--rule dana-ga --beta2 0.9 --epsilon 1e-6 --decay-all",
+         "--decay-all has no", 3},
+        {NULL, "--rule asgd --momentum 0.5", "it has under all rules but asgd,", 1},
+        {NULL, "--rule ga-plain --gap-ref own_lookahead", "it has under ga, ga-global,",
+         1},
+        {"GAPLESS_ELASTIC=0.5", "--rule nag-asgd", "it has under easgd, eamsgd\n", 1},
+        {NULL, "--rule dana-lga --kappa 3 --gate tensor --momentum 0.8",
+         "test accuracy", 0},
+        {NULL, "--rule dana-adamw --decay 0.2 --beta2 0.9", "test accuracy", 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char line[400], *output, *at;
+        unsigned lines = 0;
+        struct run run;
+
+        (void)snprintf(line, sizeof line, "simulate " TINY "%s --quiet --out %s/x",
+                       cases[i].line, run_dir);
+        run = run_start(cases[i].environment, 0, line);
+        assert_int_equal(run_wait(&run, 60.0), 0);
+        output = run_output(&run);
+        for (at = output; (at = strstr(at, "has no effect")) != NULL; at++)
+            lines++;
+        if (lines != cases[i].lines || strstr(output, cases[i].text) == NULL)
+            fail_msg("%s: %s", line, output);
+        free(output);
+        run_close(&run);
+    }
+    run_whole(NULL, "train --rule dana-ga --kappa 3 --data imagenet", 2,
+              "gapless train: --kappa has no effect under rule dana-ga");
+    run_whole(NULL, "master --rule dana-ga --kappa 3 --data imagenet", 2,
+              "gapless master: --kappa has no effect under rule dana-ga");
+}
+
+/* The processes that train and study start are given every option: that is no news. */
+static void test_without_effect_only_once(void **state)
+{
+    char line[400], *output, *at;
+    struct run run;
+
+    (void)state;
+    (void)snprintf(line, sizeof line,
+                   "train " TINY "--rule dana-ga --kappa 3 --out %s/t", run_dir);
+    run = run_start(NULL, 0, line);
+    assert_int_equal(run_wait(&run, 60.0), 0);
+    output = run_output(&run);
+    at = strstr(output, "has no effect");
+    assert_non_null(at);
+    assert_null(strstr(at + 1, "has no effect"));
+    free(output);
+    run_close(&run);
+    (void)snprintf(line, sizeof line, "%s/t/log", run_dir);
+    assert_int_not_equal(access(line, F_OK), 0); /* nor has the master a word to say */
+}
+
+/* A run that is refused leaves no folder; one that was there stays. */
+static void test_no_folder(void **state)
+{
+    static const char *const lines[] = {
+        "train --data synthetic --rule ssgd --drop-lag 8",
+        "train --data synthetic --lr 1e-300",
+        "train --data synthetic --record /nowhere/record",
+        "master --data synthetic --rule ssgd --drop-lag 8",
+        "master --data synthetic --record /nowhere/record",
+        "master --data synthetic --epochs 1e-9",
+        "simulate --data synthetic --rule ssgd --drop-lag 8",
+    };
+    char line[400], path[100];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        struct run run;
+
+        (void)snprintf(line, sizeof line, "%s --out %s/new/run", lines[i], run_dir);
+        run = run_start(NULL, 0, line);
+        assert_int_not_equal(run_wait(&run, 60.0), 0);
+        run_close(&run);
+        (void)snprintf(path, sizeof path, "%s/new", run_dir);
+        if (access(path, F_OK) == 0)
+            fail_msg("%s left a folder", lines[i]);
+    }
+    (void)snprintf(path, sizeof path, "%s/old", run_dir);
+    assert_int_equal(mkdir(path, 0777), 0);
+    (void)snprintf(line, sizeof line, "%s --out %s/run", lines[2], path);
+    run_whole(NULL, line, 1, "/nowhere/record");
+    assert_int_equal(rmdir(path), 0); /* it is there, and empty */
+}
+
 /* And what is not a mistake. */
 static void test_helps(void **state)
 {
@@ -287,8 +402,14 @@ static void test_helps(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mistakes), cmocka_unit_test(test_remedies),
-        cmocka_unit_test(test_no_room),  cmocka_unit_test(test_no_descriptors),
+        cmocka_unit_test(test_mistakes),
+        cmocka_unit_test(test_remedies),
+        cmocka_unit_test(test_no_room),
+        cmocka_unit_test(test_no_descriptors),
+        cmocka_unit_test_setup_teardown(test_without_effect, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_without_effect_only_once, run_set_up,
+                                        run_tear_down),
+        cmocka_unit_test_setup_teardown(test_no_folder, run_set_up, run_tear_down),
         cmocka_unit_test(test_helps),
     };
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define TASK "--model mlp:8 --epochs 20 --lr 0.02 --steps none --quiet"
@@ -203,6 +204,29 @@ static void spoil(const char *name)
     assert_int_equal(fclose(file), 0);
 }
 
+static long size_of(const char *name)
+{
+    char path[128];
+    struct stat info;
+
+    (void)snprintf(path, sizeof path, "%s/%s", run_dir, name);
+    assert_int_equal(stat(path, &info), 0);
+    return (long)info.st_size;
+}
+
+/* A byte behind a file's end. */
+static void append(const char *name)
+{
+    char path[128];
+    FILE *file;
+
+    (void)snprintf(path, sizeof path, "%s/%s", run_dir, name);
+    file = fopen(path, "ae");
+    assert_non_null(file);
+    assert_int_equal(fputc('x', file), 'x');
+    assert_int_equal(fclose(file), 0);
+}
+
 static void test_bad_files(void **state)
 {
     static const char foreign[] = "\x0a\0\0\0\0\0\0\0{\"a\":{}}  ";
@@ -215,6 +239,10 @@ static void test_bad_files(void **state)
     whole("evaluate %", 1, "is no regular file");
     whole("train --data synthetic --workers 1 --epochs 1 --quiet --out %", 0,
           "accuracy");
+    append("model.safetensors");
+    whole("evaluate %/model.safetensors", 1, "has bytes behind its last tensor");
+    rewrite("model.safetensors", NULL, 0, size_of("model.safetensors") - 1);
+    whole("evaluate %/model.safetensors", 0, "accuracy");
     spoil("model.safetensors");
     whole("evaluate %/model.safetensors", 1,
           "is not finite: the training that wrote it diverged");

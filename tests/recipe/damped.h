@@ -11,7 +11,8 @@
 enum {
     damped_reads = SLOT_THETA | SLOT_SENT,
     damped_writes = 0,
-    damped_flags = 0
+    damped_flags = 0,
+    damped_settings = 0
 };
 
 RULE_FN void correct_damped(struct element *e, const struct step_scalars *k)

@@ -20,6 +20,7 @@ enum {
     every_slot_writes =
         SLOT_THETA | SLOT_OWN | SLOT_ALL | SLOT_STAT | SLOT_SENT | SLOT_SQUARE,
     every_slot_flags = RULE_SUM,
+    every_slot_settings = SETTING_MOMENTUM,
     every_slot_ahead_reads = SLOT_OWN | SLOT_STAT | SLOT_SQUARE
 };
 

@@ -16,6 +16,7 @@ enum {
     mean_square_reads = SLOT_THETA | SLOT_ALL | SLOT_STAT | SLOT_GRAD,
     mean_square_writes = SLOT_THETA | SLOT_ALL | SLOT_STAT | SLOT_SENT,
     mean_square_flags = 0,
+    mean_square_settings = SETTING_MOMENTUM,
     mean_square_ahead_reads = SLOT_ALL | SLOT_STAT
 };
 

@@ -60,6 +60,18 @@ const char *gapless_version(void);
 
 /* ---- rules --------------------------------------------------------------- */
 
+/* Settings of a run (struct gapless_master_config) that only some rules read. */
+enum gapless_setting {
+    GAPLESS_SETS_MOMENTUM = 1,
+    GAPLESS_SETS_KAPPA = 2,       /* kappa, gate, block_elements */
+    GAPLESS_SETS_LAMBDA = 4,      /* lambda */
+    GAPLESS_SETS_HORIZON = 8,     /* horizon */
+    GAPLESS_SETS_ELASTIC = 16,    /* elastic, elastic_period */
+    GAPLESS_SETS_ADAM = 32,       /* beta2, epsilon, decay */
+    GAPLESS_SETS_GAP_REF = 64,    /* gap_ref */
+    GAPLESS_SETS_SCALE_RATE = 128 /* ssgd_scale_rate */
+};
+
 /* A row of the rule table. */
 struct gapless_rule {
     const char *name;        /* "dana-ga" */
@@ -82,6 +94,7 @@ struct gapless_rule {
     bool slim;    /* a worker keeps the momentum */
     bool
         loss_gap; /* Loss-Gap-Aware: has a kappa, by default one for gradients in nats */
+    unsigned settings; /* enum gapless_setting bits: what it reads */
 };
 
 /* Finds a rule by name. GAPLESS_MISSING when there is none; the error lists the

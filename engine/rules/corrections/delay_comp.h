@@ -12,7 +12,8 @@
 enum {
     delay_comp_reads = SLOT_THETA | SLOT_SENT,
     delay_comp_writes = 0,
-    delay_comp_flags = 0
+    delay_comp_flags = 0,
+    delay_comp_settings = SETTING_LAMBDA
 };
 
 RULE_FN void correct_delay_comp(struct element *e, const struct step_scalars *k)

@@ -14,7 +14,8 @@
 enum {
     delay_comp_adaptive_reads = SLOT_THETA | SLOT_SENT | SLOT_STAT,
     delay_comp_adaptive_writes = SLOT_STAT,
-    delay_comp_adaptive_flags = 0
+    delay_comp_adaptive_flags = 0,
+    delay_comp_adaptive_settings = SETTING_LAMBDA
 };
 
 RULE_FN void correct_delay_comp_adaptive(struct element *e,

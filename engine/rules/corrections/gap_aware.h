@@ -23,7 +23,8 @@
 enum {
     gap_aware_reads = SLOT_THETA | SLOT_SENT | SLOT_STAT,
     gap_aware_writes = SLOT_STAT,
-    gap_aware_flags = 0
+    gap_aware_flags = 0,
+    gap_aware_settings = 0
 };
 
 RULE_FN void correct_gap_aware(struct element *e, const struct step_scalars *k)

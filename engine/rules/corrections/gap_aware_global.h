@@ -18,7 +18,8 @@
 enum {
     gap_aware_global_reads = 0,
     gap_aware_global_writes = 0,
-    gap_aware_global_flags = 0
+    gap_aware_global_flags = 0,
+    gap_aware_global_settings = 0
 };
 
 RULE_FN void correct_gap_aware_global(struct element *e, const struct step_scalars *k)

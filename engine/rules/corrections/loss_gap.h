@@ -25,7 +25,8 @@
 enum {
     loss_gap_reads = 0, /* what the measure reads is counted apart */
     loss_gap_writes = 0,
-    loss_gap_flags = 0
+    loss_gap_flags = 0,
+    loss_gap_settings = SETTING_KAPPA
 };
 
 /* The summand of q. */

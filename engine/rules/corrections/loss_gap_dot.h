@@ -19,7 +19,8 @@
 enum {
     loss_gap_dot_reads = 0, /* what the measure reads is counted apart */
     loss_gap_dot_writes = 0,
-    loss_gap_dot_flags = RULE_PUBLISHED
+    loss_gap_dot_flags = RULE_PUBLISHED,
+    loss_gap_dot_settings = SETTING_KAPPA
 };
 
 /* The summand of q + r. */

@@ -9,7 +9,8 @@
 enum {
     none_reads = 0,
     none_writes = 0,
-    none_flags = 0
+    none_flags = 0,
+    none_settings = 0
 };
 
 RULE_FN void correct_none(struct element *e, const struct step_scalars *k)

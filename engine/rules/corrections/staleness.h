@@ -10,7 +10,8 @@
 enum {
     staleness_reads = 0,
     staleness_writes = 0,
-    staleness_flags = 0
+    staleness_flags = 0,
+    staleness_settings = 0
 };
 
 RULE_FN void correct_staleness(struct element *e, const struct step_scalars *k)

@@ -18,6 +18,7 @@ enum {
     adam_reads = SLOT_THETA | SLOT_ALL | SLOT_SQUARE | SLOT_GRAD,
     adam_writes = SLOT_THETA | SLOT_ALL | SLOT_SQUARE | SLOT_SENT,
     adam_flags = RULE_ADAM | RULE_HISTORY,
+    adam_settings = SETTING_MOMENTUM | SETTING_ADAM,
     adam_ahead_reads = 0
 };
 

@@ -25,6 +25,7 @@ enum {
     adam_dana_reads = SLOT_THETA | SLOT_OWN | SLOT_ALL | SLOT_SQUARE | SLOT_GRAD,
     adam_dana_writes = SLOT_THETA | SLOT_OWN | SLOT_ALL | SLOT_SQUARE | SLOT_SENT,
     adam_dana_flags = RULE_SUM | RULE_ADAM | RULE_HISTORY | RULE_ROUND_SQUARE,
+    adam_dana_settings = SETTING_MOMENTUM | SETTING_ADAM,
     adam_dana_ahead_reads = SLOT_OWN | SLOT_SQUARE
 };
 

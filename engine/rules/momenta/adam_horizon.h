@@ -19,6 +19,7 @@ enum {
     adam_horizon_reads = SLOT_THETA | SLOT_ALL | SLOT_SQUARE | SLOT_GRAD,
     adam_horizon_writes = SLOT_THETA | SLOT_ALL | SLOT_SQUARE | SLOT_SENT,
     adam_horizon_flags = RULE_ADAM | RULE_HISTORY,
+    adam_horizon_settings = SETTING_MOMENTUM | SETTING_ADAM | SETTING_HORIZON,
     adam_horizon_ahead_reads = 0
 };
 

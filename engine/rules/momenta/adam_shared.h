@@ -24,6 +24,7 @@ enum {
     adam_shared_reads = SLOT_THETA | SLOT_ALL | SLOT_SQUARE | SLOT_GRAD,
     adam_shared_writes = SLOT_THETA | SLOT_ALL | SLOT_SQUARE | SLOT_SENT,
     adam_shared_flags = RULE_ADAM | RULE_HISTORY | RULE_ROUND_SQUARE,
+    adam_shared_settings = SETTING_MOMENTUM | SETTING_ADAM,
     adam_shared_ahead_reads = SLOT_ALL | SLOT_SQUARE
 };
 

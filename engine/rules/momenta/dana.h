@@ -26,6 +26,7 @@ enum {
     dana_reads = SLOT_THETA | SLOT_OWN | SLOT_ALL | SLOT_GRAD,
     dana_writes = SLOT_THETA | SLOT_OWN | SLOT_ALL | SLOT_SENT,
     dana_flags = RULE_SUM,
+    dana_settings = SETTING_MOMENTUM,
     dana_ahead_reads = SLOT_OWN
 };
 

@@ -24,6 +24,7 @@ enum {
     delayed_nesterov_reads = SLOT_THETA | SLOT_ALL | SLOT_STAT | SLOT_GRAD,
     delayed_nesterov_writes = SLOT_THETA | SLOT_ALL | SLOT_STAT | SLOT_SENT,
     delayed_nesterov_flags = RULE_HISTORY,
+    delayed_nesterov_settings = SETTING_MOMENTUM,
     delayed_nesterov_ahead_reads = 0
 };
 

@@ -23,6 +23,7 @@ enum {
     elastic_reads = SLOT_THETA | SLOT_GRAD,
     elastic_writes = SLOT_THETA | SLOT_SENT,
     elastic_flags = RULE_WORKER_ELASTIC,
+    elastic_settings = SETTING_ELASTIC,
     elastic_ahead_reads = 0
 };
 

@@ -13,6 +13,7 @@ enum {
     elastic_nesterov_reads = elastic_reads,
     elastic_nesterov_writes = elastic_writes,
     elastic_nesterov_flags = RULE_WORKER_ELASTIC | RULE_WORKER_NESTEROV,
+    elastic_nesterov_settings = SETTING_MOMENTUM | SETTING_ELASTIC,
     elastic_nesterov_ahead_reads = 0
 };
 

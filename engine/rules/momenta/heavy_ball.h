@@ -11,6 +11,7 @@ enum {
     heavy_ball_reads = SLOT_THETA | SLOT_ALL | SLOT_GRAD,
     heavy_ball_writes = SLOT_THETA | SLOT_ALL | SLOT_SENT,
     heavy_ball_flags = 0,
+    heavy_ball_settings = SETTING_MOMENTUM,
     heavy_ball_ahead_reads = 0
 };
 

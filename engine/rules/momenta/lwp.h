@@ -13,6 +13,7 @@ enum {
     lwp_reads = SLOT_THETA | SLOT_ALL | SLOT_GRAD,
     lwp_writes = SLOT_THETA | SLOT_ALL | SLOT_SENT,
     lwp_flags = 0,
+    lwp_settings = SETTING_MOMENTUM | SETTING_HORIZON,
     lwp_ahead_reads = SLOT_ALL
 };
 

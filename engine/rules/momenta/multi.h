@@ -12,6 +12,7 @@ enum {
     multi_reads = SLOT_THETA | SLOT_OWN | SLOT_GRAD,
     multi_writes = SLOT_THETA | SLOT_OWN | SLOT_SENT,
     multi_flags = 0,
+    multi_settings = SETTING_MOMENTUM,
     multi_ahead_reads = 0
 };
 

@@ -13,6 +13,7 @@ enum {
     nag_reads = SLOT_THETA | SLOT_ALL | SLOT_GRAD,
     nag_writes = SLOT_THETA | SLOT_ALL | SLOT_SENT,
     nag_flags = 0,
+    nag_settings = SETTING_MOMENTUM,
     nag_ahead_reads = SLOT_ALL
 };
 

@@ -11,6 +11,7 @@ enum {
     plain_reads = SLOT_THETA | SLOT_GRAD,
     plain_writes = SLOT_THETA | SLOT_SENT,
     plain_flags = 0,
+    plain_settings = 0,
     plain_ahead_reads = 0
 };
 

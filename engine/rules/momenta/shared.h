@@ -16,6 +16,7 @@ enum {
     shared_reads = SLOT_THETA | SLOT_ALL | SLOT_GRAD,
     shared_writes = SLOT_THETA | SLOT_ALL | SLOT_SENT,
     shared_flags = 0,
+    shared_settings = SETTING_MOMENTUM,
     shared_ahead_reads = SLOT_ALL
 };
 

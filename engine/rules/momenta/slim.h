@@ -14,6 +14,7 @@ enum {
     slim_reads = SLOT_THETA | SLOT_GRAD,
     slim_writes = SLOT_THETA | SLOT_SENT,
     slim_flags = RULE_WORKER_SLIM,
+    slim_settings = SETTING_MOMENTUM,
     slim_ahead_reads = 0
 };
 
