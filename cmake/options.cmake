@@ -17,10 +17,11 @@ option(GAPLESS_PROGRAM "Build the program gapless, with its data sets, models an
 option(GAPLESS_INSTALL "Have cmake --install install it" ${PROJECT_IS_TOP_LEVEL})
 set(GAPLESS_TESTS ${GAPLESS_DEFAULT} CACHE STRING "Build the tests: AUTO (if cmocka is found), ON or OFF")
 set(GAPLESS_TEST_FOLDERS "" CACHE STRING "The folders of tests to build, for example unit;fault; empty: all")
+set(GAPLESS_BLAS AUTO CACHE STRING "Products of matrices by OpenBLAS, for the rules that have any: AUTO (if it is found), ON or OFF (plain loops)")
 set(GAPLESS_VERBS AUTO CACHE STRING "RDMA verbs transport: AUTO, ON or OFF")
 set(GAPLESS_OFI AUTO CACHE STRING "libfabric transport: AUTO, ON or OFF")
 set(GAPLESS_CUDA ${GAPLESS_DEFAULT} CACHE STRING "The CUDA plugin: AUTO (if nvcc is found), ON or OFF")
-set_property(CACHE GAPLESS_TESTS GAPLESS_VERBS GAPLESS_OFI GAPLESS_CUDA PROPERTY STRINGS AUTO ON OFF)
+set_property(CACHE GAPLESS_TESTS GAPLESS_BLAS GAPLESS_VERBS GAPLESS_OFI GAPLESS_CUDA PROPERTY STRINGS AUTO ON OFF)
 set_property(CACHE GAPLESS_SANITIZE PROPERTY STRINGS "" "address,undefined" thread)
 
 # This version has no such backend yet. AUTO leaves it out and the summary says so; ON is refused, because a build
@@ -28,6 +29,21 @@ set_property(CACHE GAPLESS_SANITIZE PROPERTY STRINGS "" "address,undefined" thre
 if(NOT GAPLESS_OFI STREQUAL AUTO AND GAPLESS_OFI)
   message(FATAL_ERROR "GAPLESS_OFI=ON: Gapless ${PROJECT_VERSION} has no libfabric transport; it runs over shared "
     "memory and RDMA verbs. Configure with GAPLESS_OFI=OFF (or AUTO).")
+endif()
+
+# Products of matrices (engine/compute/products.c).
+set(GAPLESS_HAVE_BLAS OFF)
+if(NOT GAPLESS_BLAS STREQUAL OFF)
+  find_package(PkgConfig QUIET)
+  if(PkgConfig_FOUND)
+    pkg_check_modules(BLAS QUIET openblas)
+  endif()
+  if(BLAS_FOUND)
+    set(GAPLESS_HAVE_BLAS ON)
+  elseif(NOT GAPLESS_BLAS STREQUAL AUTO AND GAPLESS_BLAS)
+    message(FATAL_ERROR "GAPLESS_BLAS=ON needs OpenBLAS: install libopenblas-dev (or your system's, with its pkg-config "
+      "file), or configure with GAPLESS_BLAS=OFF.")
+  endif()
 endif()
 
 # RDMA: libibverbs and librdmacm, and libsodium, with which the two sides prove that they know the run's token.

@@ -33,4 +33,7 @@ set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_DEPENDS "gapless (= ${PROJECT_VERSION})")
 if(GAPLESS_HAVE_VERBS) # for programs that link the static library
   string(APPEND CPACK_DEBIAN_DEVELOPMENT_PACKAGE_DEPENDS ", libibverbs-dev, librdmacm-dev, libsodium-dev")
 endif()
+if(GAPLESS_HAVE_BLAS)
+  string(APPEND CPACK_DEBIAN_DEVELOPMENT_PACKAGE_DEPENDS ", libopenblas-dev")
+endif()
 include(CPack)

@@ -18,12 +18,13 @@ static_assert((int)GAPLESS_SETS_MOMENTUM == (int)SETTING_MOMENTUM &&
                   (int)GAPLESS_SETS_ELASTIC == (int)SETTING_ELASTIC &&
                   (int)GAPLESS_SETS_ADAM == (int)SETTING_ADAM &&
                   (int)GAPLESS_SETS_GAP_REF == (int)SETTING_GAP_REF &&
-                  (int)GAPLESS_SETS_SCALE_RATE == (int)SETTING_SCALE_RATE,
+                  (int)GAPLESS_SETS_SCALE_RATE == (int)SETTING_SCALE_RATE &&
+                  (int)GAPLESS_SETS_MATRIX == (int)SETTING_MATRIX,
               "users see the settings of a rule as they are");
 
 static void describe(const struct rule *rule, struct gapless_rule *ret)
 {
-    unsigned used = rule->reads | rule->writes;
+    unsigned used = rules_slots(rule);
     bool published = (rule->flags & RULE_PUBLISHED) != 0; /* in two places in turn */
 
     *ret = (struct gapless_rule){
@@ -32,11 +33,13 @@ static void describe(const struct rule *rule, struct gapless_rule *ret)
         .source = rule->source,
         .vectors_shared = (used & SLOT_ALL ? 1u : 0u) + (used & SLOT_STAT ? 1u : 0u) +
                           (used & SLOT_SQUARE ? 1u : 0u) + (published ? 2u : 0u),
-        .vectors_per_worker = (published ? 0u : 1u) + (used & SLOT_OWN ? 1u : 0u),
+        .vectors_per_worker = (published ? 0u : 1u) + (used & SLOT_OWN ? 1u : 0u) +
+                              (used & SLOT_MEAN ? 1u : 0u),
         .bytes_per_parameter = rules_bytes(rule),
         .whole = (rule->flags & RULE_GLOBAL) != 0,
         .synchronous = (rule->flags & RULE_ROUND) != 0,
         .elastic = (rule->flags & RULE_WORKER_ELASTIC) != 0,
+        .matrices = (rule->flags & RULE_MATRIX) != 0,
         .own_decay = (rule->flags & RULE_ADAM) != 0,
         .averages = (rule->flags & RULE_ROUND) != 0 ||
                     (rule->flags & (RULE_HISTORY | RULE_ADAM)) == RULE_HISTORY,

@@ -204,7 +204,7 @@ DEVICE_FN float4 four_decay(const struct arrays *at, struct group g,
 #define FOUR_ELEMENT(x, c, gate)                                                       \
     {                                                                                  \
         (x).theta.c, (x).own.c, (x).all.c, (x).stat.c, (x).sent.c, (x).grad.c,         \
-            (x).square.c, 0.0f, (gate), 0.0f, (x).grad.c, 0.0f                         \
+            (x).square.c, 0.0f, (gate), 0.0f, (x).grad.c, 0.0f, 0.0f, 0.0f             \
     }
 
 /* DO(c) for the letter of each of the four. */

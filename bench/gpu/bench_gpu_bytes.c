@@ -45,6 +45,9 @@ static const struct bg_floor floors[] = {
     {"dana-adamw", 5, 5, "theta, all, own, v; g, out"},
     {"dana-lga-adamw", 6, 5, "theta, all, own, v, sent; g"},
     {"shared-lga-adamw", 5, 4, "as lga-adamw"},
+    {"muon", 4, 4, "a matrix: theta, m, NS(m); g, out; NS(m) is written, too"},
+    {"muon-lga", 5, 4, "as muon; sent: the gate is measured from it"},
+    {"dana-lga-muon", 7, 6, "a matrix: theta, all, own, m, sent, NS(m); g"},
 };
 
 const struct bg_floor *bg_floor_of(const char *rule)

@@ -189,8 +189,9 @@ static int size_rows(const struct bg_run *run, size_t n, double seconds, json_t 
         const struct rule *rule = &rules[r];
         struct row row = {.bytes = rules_bytes(rule)};
 
-        if (!bench_has(run->options->rules, r) || (rule->flags & RULE_ROUND))
-            continue; /* a round's pass is that of nag-asgd */
+        if (!bench_has(run->options->rules, r) ||
+            (rule->flags & (RULE_ROUND | RULE_MATRIX)))
+            continue; /* a round's pass is that of nag-asgd, Muon's Adam's */
         status = one(run, rule, n, 1, seconds, &row.seconds, error);
         if (status == GAPLESS_OK &&
             one(run, rule, n, DEVICE_QUEUE, seconds, &row.queue_s, NULL) != GAPLESS_OK)

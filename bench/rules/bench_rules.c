@@ -295,11 +295,17 @@ static int write_json(const char *path, const struct result *results, int count)
 
 /* ---- all of it ----------------------------------------------------------- */
 
+/* Of RULE_MATRIX rules the pass over what is no matrix is another rule's. */
+static bool measured(const struct bench_rules_config *config, int rule)
+{
+    return bench_has(config->rules, rule) && !(rules[rule].flags & RULE_MATRIX);
+}
+
 static int chosen_count(const struct bench_rules_config *config)
 {
     int ret = 0;
     for (int i = 0; i < rules_count; i++)
-        ret += bench_has(config->rules, i);
+        ret += measured(config, i);
     return ret;
 }
 
@@ -318,7 +324,7 @@ static int run_size(struct bench *b, const struct bench_rules_config *config,
         return -1;
     print_head(size);
     for (int i = 0; i < rules_count; i++) {
-        if (!bench_has(config->rules, i))
+        if (!measured(config, i))
             continue;
         fprintf(stderr, "\r%-40s\r%s, %zu elements", "", rules[i].name, size);
         measure(b, &rules[i], size, seconds, (int)config->rounds, &ret[count]);

@@ -66,7 +66,7 @@ struct settings {
     uint64_t seed;
     /* how it moves */
     const char *rule, *gap_ref, *gate;
-    double lr, momentum, kappa, beta2, epsilon, decay, lambda, horizon;
+    double lr, momentum, kappa, beta2, epsilon, decay, rest_scale, lambda, horizon;
     bool horizon_set;
     double clip_norm, weight_decay;
     bool ssgd_scale_rate, decay_all;
@@ -82,7 +82,7 @@ struct settings {
     /* the run */
     double epochs;
     uint32_t workers, workers_max, workers_wait, observers_max, gap_every, number;
-    uint32_t drop_lag;
+    uint32_t drop_lag, matrix_threads;
     uint64_t range_elements;
     double worker_timeout, connect_timeout;
     const char *address, *record;

@@ -48,6 +48,7 @@ static const struct {
     {"beta2", "beta2", true},
     {"epsilon", "epsilon", true},
     {"decay", "decay", true},
+    {"rest-scale", "rest_scale", true},
     {"lambda", "lambda", true},
     {"horizon", "horizon", true},
     {"block-elements", "block_elements", true},

@@ -2,53 +2,28 @@
 #include "cluster/task/config.h"
 
 #include "cluster/program/program.h"
+#include "engine/base/array.h"
 #include "engine/base/text_page.h"
 #include "engine/run/schedule.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#define MATRIX_THREADS_MAX 256u /* of the engine */
 
 const char *const config_names[] = {
-    "data",
-    "model",
-    "batch",
-    "seed",
-    "rule",
-    "lr",
-    "momentum",
-    "warmup",
-    "steps",
-    "schedule",
-    "kappa",
-    "gate",
-    "beta2",
-    "epsilon",
-    "decay",
-    "decay-all",
-    "lambda",
-    "horizon",
-    "gap-ref",
-    "clip-norm",
-    "weight-decay",
-    "drop-lag",
-    "ssgd-scale-rate",
-    "epochs",
-    "workers",
-    "workers-max",
-    "range-elements",
-    "gap-every",
-    "block-elements",
-    "elastic",
-    "period",
-    "local-steps",
-    "adapt-steps",
-    "inner",
-    "inner-lr",
-    "inner-momentum",
-    "inner-beta2",
-    "inner-decay",
-    NULL,
+    "data",           "model",       "batch",           "seed",
+    "rule",           "lr",          "momentum",        "warmup",
+    "steps",          "schedule",    "kappa",           "gate",
+    "beta2",          "epsilon",     "decay",           "decay-all",
+    "lambda",         "horizon",     "gap-ref",         "clip-norm",
+    "weight-decay",   "drop-lag",    "ssgd-scale-rate", "epochs",
+    "workers",        "workers-max", "range-elements",  "gap-every",
+    "block-elements", "elastic",     "period",          "local-steps",
+    "adapt-steps",    "inner",       "inner-lr",        "inner-momentum",
+    "inner-beta2",    "inner-decay", "rest-scale",      NULL,
 };
 
 static void set_schedule(const struct settings *settings, double epoch, uint64_t total,
@@ -74,6 +49,7 @@ static const struct {
     {"gate", GAPLESS_SETS_KAPPA},        {"block-elements", GAPLESS_SETS_KAPPA},
     {"beta2", GAPLESS_SETS_ADAM},        {"epsilon", GAPLESS_SETS_ADAM},
     {"decay", GAPLESS_SETS_ADAM},        {"decay-all", GAPLESS_SETS_ADAM},
+    {"rest-scale", GAPLESS_SETS_MATRIX}, {"matrix-threads", GAPLESS_SETS_MATRIX},
     {"lambda", GAPLESS_SETS_LAMBDA},     {"horizon", GAPLESS_SETS_HORIZON},
     {"elastic", GAPLESS_SETS_ELASTIC},   {"period", GAPLESS_SETS_ELASTIC},
     {"gap-ref", GAPLESS_SETS_GAP_REF},   {"ssgd-scale-rate", GAPLESS_SETS_SCALE_RATE},
@@ -288,6 +264,23 @@ static enum gapless_gate gate_of(const char *name)
     return strcmp(name, "whole") == 0 ? GAPLESS_GATE_WHOLE : GAPLESS_GATE_TENSOR;
 }
 
+/* The cores that are left: of one process that simulates its own threads, of a network all
+ * but the master's, else those that the workers on this machine do not use. */
+static uint32_t matrix_threads(const struct settings *settings)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    uint32_t busy = settings->workers;
+
+    if (settings->matrix_threads > 0)
+        return settings->matrix_threads;
+    if (settings->threads > 0)
+        busy = settings->threads - 1;
+    else if (settings->transport != NULL && strcmp(settings->transport, "verbs") == 0)
+        busy = 0;
+    return cores > (long)busy ? u32_least((uint32_t)cores - busy, MATRIX_THREADS_MAX)
+                              : 1;
+}
+
 /* Where 0 asks for a default, exactly 0 is negative. */
 void config_set(const struct settings *settings, const struct task *task,
                 uint64_t total, const float *initial, const char *job, const char *note,
@@ -310,6 +303,8 @@ void config_set(const struct settings *settings, const struct task *task,
         .epsilon = settings->epsilon,
         .decay = settings->decay > 0.0 ? settings->decay : GAPLESS_NO_DECAY,
         .decay_all = settings->decay_all,
+        .rest_scale = settings->rest_scale,
+        .matrix_threads = matrix_threads(settings),
         .lambda = settings->lambda,
         .horizon = settings->horizon_set && !(settings->horizon > 0.0)
                        ? -1.0

@@ -132,7 +132,7 @@ int model_file_save(const struct task *task, const float *theta, const char *rul
     (void)snprintf(consumed, sizeof consumed, "%" PRIu64, gradients);
     if (status != GAPLESS_OK)
         return status;
-    status = layout_init(&layout, &task->shape, 0, 0, error);
+    status = layout_init(&layout, &task->shape, 0, 0, false, error);
     if (status == GAPLESS_OK) {
         status = checkpoint_save(&layout, theta, path, own, metadata.text, error);
         layout_free(&layout);

@@ -354,6 +354,7 @@ static void set_simulated(json_t *ret, const struct settings *settings,
     set(ret, "epsilon", option(settings, "epsilon", settings->epsilon));
     set(ret, "decay", option(settings, "decay", settings->decay));
     set(ret, "decay_all", json_boolean(settings->decay_all));
+    set(ret, "rest_scale", option(settings, "rest-scale", settings->rest_scale));
     set(ret, "lambda", option(settings, "lambda", settings->lambda));
     set(ret, "horizon", option(settings, "horizon", settings->horizon));
     set(ret, "block_elements",

@@ -33,6 +33,9 @@ struct arrays {
     /* RULE_ADAM: a word for each 16 elements; weight decay applies where the element's
      * bit is 1, of the first the lowest. NULL: to all. */
     const uint16_t *decays;
+    /* RULE_MATRIX, of matrices only: this worker's mean of the gradients; and what the
+     * products work on, for the time of one update. */
+    number *mean, *turned;
 };
 
 /* Blocks of a range, for rules that want one number per block: ends[i] is the
@@ -84,6 +87,19 @@ struct compute {
      * step_context.whole. */
     double (*measure)(const struct rule *rule, const struct arrays *at,
                       const struct step_scalars *scalars, size_t n);
+    /* For rules with RULE_MATRIX, of a matrix (apply, measure and look_ahead are of the
+     * rest): before the products, `turned` = the momentum of this update, of k->gate times
+     * the gradient; and after them, with `turned` as they have left it, the step and what
+     * is sent. */
+    void (*gather)(const struct rule *rule, const struct arrays *at,
+                   const struct step_scalars *scalars, size_t n);
+    void (*turn)(const struct rule *rule, const struct arrays *at,
+                 const struct step_scalars *scalars, size_t n, unsigned want,
+                 struct sums *ret);
+    double (*matrix_measure)(const struct rule *rule, const struct arrays *at,
+                             const struct step_scalars *scalars, size_t n);
+    void (*matrix_look_ahead)(const struct rule *rule, const struct arrays *at,
+                              const struct step_scalars *scalars, size_t n);
     /* For rules with RULE_ROUND: averages `workers` gradients in the order given, one
      * momentum step, the same look-ahead into every sent[i]. at->grad and at->sent are
      * not used. gap_sq is of the first worker. */
@@ -95,7 +111,7 @@ struct compute {
      * gradient was dropped). */
     void (*look_ahead)(const struct rule *rule, const struct arrays *at,
                        const struct step_scalars *scalars, size_t n);
-    /* A worker left: all -= own where all is the sum of owns; own = 0. */
+    /* A worker left: all -= own where all is the sum of owns; own = 0, and mean. */
     void (*forget)(const struct rule *rule, const struct arrays *at, size_t n);
     /* all = sum of the owns given, in order. */
     void (*resum)(number *all, const number *const *own, uint32_t workers, size_t n);

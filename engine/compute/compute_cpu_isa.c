@@ -321,6 +321,8 @@ static void cpu_forget(const struct rule *rule, const struct arrays *at, size_t 
         if (rule->flags & RULE_SUM)
             lanes_store(at->all + i, lanes_load(at->all + i) - lanes_load(at->own + i));
         lanes_store(at->own + i, real_zero());
+        if (at->mean)
+            lanes_store(at->mean + i, real_zero());
     }
 }
 
@@ -422,6 +424,98 @@ static void cpu_approach(number *params, const number *sent, number elastic, siz
     }
 }
 
+/* ---- matrices (RULE_MATRIX) ---- */
+
+/* The passes over a matrix of one momentum. */
+#define MATRIX_PASSES(momentum)                                                        \
+    static void gather_all_##momentum(const struct arrays *at,                         \
+                                      const struct step_scalars *k, size_t n)          \
+    {                                                                                  \
+        const struct plan plan = {.reads = momentum##_gather_reads,                    \
+                                  .writes = momentum##_gather_writes,                  \
+                                  .correct = correct_loss_gap,                         \
+                                  .move = gather_##momentum,                           \
+                                  .reads_first = SLOT_GRAD};                           \
+        struct sums none;                                                              \
+        sweep(&plan, at, k, n, &none);                                                 \
+    }                                                                                  \
+    static void turn_all_##momentum(const struct arrays *at,                           \
+                                    const struct step_scalars *k, size_t n, bool gap,  \
+                                    struct sums *ret)                                  \
+    {                                                                                  \
+        struct plan plan = {.reads = momentum##_turn_reads,                            \
+                            .writes = momentum##_turn_writes,                          \
+                            .correct = correct_none,                                   \
+                            .move = turn_##momentum,                                   \
+                            .reads_first = SLOT_THETA,                                 \
+                            .decays = true};                                           \
+        if (!gap) {                                                                    \
+            sweep(&plan, at, k, n, ret);                                               \
+            return;                                                                    \
+        }                                                                              \
+        plan.want_gap = true;                                                          \
+        sweep(&plan, at, k, n, ret);                                                   \
+    }                                                                                  \
+    static double measure_matrix_##momentum(const struct arrays *at,                   \
+                                            const struct step_scalars *k, size_t n)    \
+    {                                                                                  \
+        const struct block_plan plan = {.reads = SLOT_THETA | SLOT_GRAD | SLOT_SENT |  \
+                                                 (momentum##_turn_reads & SLOT_OWN),   \
+                                        .ahead = ahead_matrix_##momentum,              \
+                                        .measure = measure_loss_gap,                   \
+                                        .only_sums = true};                            \
+        uint32_t end = (uint32_t)n;                                                    \
+        const struct blocks whole = {.ends = &end, .count = 1};                        \
+        double sum = 0.0;                                                              \
+        sweep_sums(&plan, at, k, &whole, n, &sum);                                     \
+        return sum;                                                                    \
+    }                                                                                  \
+    static void send_all_##momentum(const struct arrays *at,                           \
+                                    const struct step_scalars *k, size_t n)            \
+    {                                                                                  \
+        sweep_send(at, k, n, SLOT_THETA | (momentum##_turn_reads & SLOT_ALL),          \
+                   send_matrix_##momentum);                                            \
+    }
+MATRIX_PASSES(muon)
+MATRIX_PASSES(muon_dana)
+
+static void cpu_gather(const struct rule *rule, const struct arrays *at,
+                       const struct step_scalars *scalars, size_t n)
+{
+    if (rule->flags & RULE_SUM)
+        gather_all_muon_dana(at, scalars, n);
+    else
+        gather_all_muon(at, scalars, n);
+}
+
+static void cpu_turn(const struct rule *rule, const struct arrays *at,
+                     const struct step_scalars *scalars, size_t n, unsigned want,
+                     struct sums *ret)
+{
+    bool gap = (want & WANT_GAP) != 0;
+
+    if (rule->flags & RULE_SUM)
+        turn_all_muon_dana(at, scalars, n, gap, ret);
+    else
+        turn_all_muon(at, scalars, n, gap, ret);
+}
+
+static double cpu_matrix_measure(const struct rule *rule, const struct arrays *at,
+                                 const struct step_scalars *scalars, size_t n)
+{
+    return rule->flags & RULE_SUM ? measure_matrix_muon_dana(at, scalars, n)
+                                  : measure_matrix_muon(at, scalars, n);
+}
+
+static void cpu_matrix_look_ahead(const struct rule *rule, const struct arrays *at,
+                                  const struct step_scalars *scalars, size_t n)
+{
+    if (rule->flags & RULE_SUM)
+        send_all_muon_dana(at, scalars, n);
+    else
+        send_all_muon(at, scalars, n);
+}
+
 #define TABLE(isa) JOIN(compute_cpu_, isa)
 #define TEXT(x) #x
 #define NAME(isa) "cpu-" TEXT(isa)
@@ -431,6 +525,10 @@ const struct compute TABLE(GAPLESS_ISA_NAME) = {
     .name = NAME(GAPLESS_ISA_NAME),
     .apply = cpu_apply,
     .measure = cpu_measure,
+    .gather = cpu_gather,
+    .turn = cpu_turn,
+    .matrix_measure = cpu_matrix_measure,
+    .matrix_look_ahead = cpu_matrix_look_ahead,
     .round = cpu_round,
     .look_ahead = cpu_look_ahead,
     .forget = cpu_forget,

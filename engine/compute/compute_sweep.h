@@ -81,6 +81,8 @@ RULE_FN struct element element_load(const struct arrays *at, size_t i, unsigned 
     e.step = real_zero();
     e.raw = e.grad;
     e.decay = real_zero();
+    e.mean = slots & SLOT_MEAN ? lanes_load(at->mean + i) : real_zero();
+    e.turned = slots & SLOT_TURNED ? lanes_load(at->turned + i) : real_zero();
     return e;
 }
 
@@ -100,6 +102,10 @@ RULE_FN void element_take(struct element *e, unsigned slots, const struct elemen
         e->sent = from->sent;
     if (slots & SLOT_SQUARE)
         e->square = from->square;
+    if (slots & SLOT_MEAN)
+        e->mean = from->mean;
+    if (slots & SLOT_TURNED)
+        e->turned = from->turned;
 }
 
 RULE_FN void element_store(const struct arrays *at, size_t i, unsigned slots,
@@ -117,6 +123,10 @@ RULE_FN void element_store(const struct arrays *at, size_t i, unsigned slots,
         lanes_store(at->sent + i, e->sent);
     if (slots & SLOT_SQUARE)
         lanes_store(at->square + i, e->square);
+    if (slots & SLOT_MEAN)
+        lanes_store(at->mean + i, e->mean);
+    if (slots & SLOT_TURNED)
+        lanes_store(at->turned + i, e->turned);
 }
 
 /* Weight decay of the elements of one vector: of nearly all vectors it is one number. */

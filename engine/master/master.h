@@ -6,6 +6,7 @@
 
 #include "engine/run/backends.h"
 #include "engine/compute/compute.h"
+#include "engine/compute/matrices.h"
 #include "engine/rules/element.h"
 #include "engine/run/layout.h"
 #include "engine/master/core.h"
@@ -51,6 +52,7 @@ struct master_slot {
     float *sent;              /* NULL under RULE_PUBLISHED */
     const float *grad;
     float *own;   /* NULL if the rule has none */
+    float *mean;  /* RULE_MATRIX with a sum: of matrices; else NULL */
     tp_peer peer; /* MASTER_NO_PEER: none */
     bool left;    /* said bye: its departure is no loss */
     /* of the present message, over its ranges so far; < 0: not measured */
@@ -106,6 +108,9 @@ struct pass_ops {
      * called. */
     void (*apply)(struct gapless_master *m, uint32_t worker, uint32_t range,
                   const struct step_scalars *scalars, bool warm_up);
+    /* The ranges of a worker's gradient that were asked for go on now, if they have not
+     * yet: nothing else is asked for before. */
+    void (*complete)(struct gapless_master *m, uint32_t worker);
     /* Sum of gap^2 of a range (RULE_GLOBAL). */
     double (*measure)(struct gapless_master *m, uint32_t worker, uint32_t range,
                       const struct step_scalars *scalars);
@@ -120,9 +125,10 @@ struct pass_ops {
     /* all = sum of the owns of these workers. */
     void (*resum)(struct gapless_master *m, uint32_t range, const uint32_t *workers,
                   uint32_t count);
-    /* Gives a worker a velocity: own = all/count, and all += own. */
+    /* Gives a worker a velocity: own = all/count, and all += own; and the mean of the
+     * `mean` of these workers, where there is one. */
     void (*inherit)(struct gapless_master *m, uint32_t worker, uint32_t range,
-                    uint32_t count);
+                    const uint32_t *workers, uint32_t count);
 
     /* Where passes run, for people. */
     const char *(*describe)(const struct gapless_master *m);
@@ -132,7 +138,8 @@ struct pass_ops {
     void (*close)(struct gapless_master *m);
 };
 
-struct master_gpu; /* of passes_gpu.c and open_gpu.c only */
+struct master_matrices; /* of matrices.c only */
+struct master_gpu;      /* of passes_gpu.c and open_gpu.c only */
 
 struct gapless_master {
     const struct transport *transport;
@@ -163,12 +170,13 @@ struct gapless_master {
     struct shared_stats *shared_stats;
     struct telemetry *telemetry;
     float *theta, *all, *stat, *square;
-    uint16_t *decays;             /* RULE_ADAM: see struct arrays */
-    struct step_history *history; /* RULE_HISTORY: of each range */
-    uint64_t *own_updates;        /* RULE_HISTORY: of each worker, by range */
-    void *private_memory;         /* all, stat, square */
+    uint16_t *decays;                 /* RULE_ADAM: see struct arrays */
+    struct step_history *history;     /* RULE_HISTORY: of each range */
+    struct master_matrices *matrices; /* RULE_MATRIX; else NULL */
+    uint64_t *own_updates;            /* RULE_HISTORY: of each worker, by range */
+    void *private_memory;             /* all, stat, square */
     size_t private_bytes;
-    void *own_memory; /* own of every worker */
+    void *own_memory; /* own of every worker, and mean */
     size_t own_bytes;
     void *sent_memory; /* external: sent of every worker, outside of the slots */
     size_t sent_bytes;
@@ -228,6 +236,27 @@ void master_drain(struct gapless_master *m);
 /* A note to a worker, if it is there. Its ring holds every note that an honest worker
  * can have unread: one whose ring is full is dropped. */
 void master_notify(struct gapless_master *m, uint32_t worker, uint32_t note);
+
+/* ---- matrices.c: RULE_MATRIX on this processor --------------------------- */
+/* Refuses a model that has no matrix. Other rules: nothing happens, here and below. */
+int matrices_check(const struct gapless_master *m, struct gapless_error *error);
+/* Lists what is a matrix; takes memory for products, and threads. */
+int matrices_open(struct gapless_master *m, const struct gapless_master_config *config,
+                  struct gapless_error *error);
+void matrices_close(struct gapless_master *m);
+/* A range of a gradient is applied with the next matrices_apply. */
+void matrices_ask(struct gapless_master *m, uint32_t range, const struct arrays *at,
+                  const struct step_scalars *scalars, unsigned want);
+/* Applies what was asked for, several stretches at a time; then `done` of each range, with the gate of
+ * each of its blocks. */
+void matrices_apply(struct gapless_master *m, uint32_t worker,
+                    void (*done)(struct gapless_master *m, uint32_t worker,
+                                 uint32_t range, const struct sums *sums,
+                                 const float *gates));
+double matrices_measure(struct gapless_master *m, uint32_t range,
+                        const struct arrays *at, const struct step_scalars *scalars);
+void matrices_look_ahead(struct gapless_master *m, uint32_t range,
+                         const struct arrays *at, const struct step_scalars *scalars);
 
 /* ---- passes_cpu.c -------------------------------------------------------- */
 extern const struct pass_ops pass_ops_cpu;

@@ -29,6 +29,7 @@
 #define ELASTIC_PERIOD 4u
 /* Float keeps 24 bits: what is added to a mean is rounded at 6e-8 of it. (This project.) */
 #define SQUARE_ADD_MIN 1e-6
+#define MATRIX_THREADS_MAX 256u
 /* Once the first worker is there, the others that were announced have so long to
  * come. */
 #define GATHER_BOUND_NS 30000000000ull
@@ -123,6 +124,12 @@ static int check_adam(const struct gapless_master *m,
         return wrong(error, "the decay", c->decay,
                      "it must be a number that is not negative; 0 means 0.1, "
                      "GAPLESS_NO_DECAY none");
+    if (!(c->rest_scale >= 0) || !isfinite(c->rest_scale))
+        return wrong(error, "rest_scale", c->rest_scale,
+                     "it must be a number that is not negative; 0 means 1");
+    if (c->matrix_threads > MATRIX_THREADS_MAX)
+        return wrong(error, "the number of threads for matrices", c->matrix_threads,
+                     "at most 256 are possible");
     if ((unsigned)c->gate > GAPLESS_GATE_WHOLE)
         return wrong(error, "the gate", c->gate, "see enum gapless_gate");
     if (c->gate == GAPLESS_GATE_WHOLE && (m->rule->flags & RULE_BLOCK) &&
@@ -244,8 +251,11 @@ static int check_all(struct gapless_master *m, const struct gapless_master_confi
     if (status == GAPLESS_OK)
         status = schedule_check(&c->schedule, c->gradients, error);
     if (status == GAPLESS_OK)
-        status = layout_init(&m->layout, &c->model, c->range_elements,
-                             c->block_elements, error);
+        status =
+            layout_init(&m->layout, &c->model, c->range_elements, c->block_elements,
+                        (m->rule->flags & RULE_MATRIX) != 0, error);
+    if (status == GAPLESS_OK)
+        status = matrices_check(m, error);
     if (status == GAPLESS_OK)
         check_beta2(m, c);
     return status;
@@ -282,6 +292,7 @@ static void take_settings(struct gapless_master *m,
 
     m->settings.beta2 = c->beta2;
     m->settings.epsilon = c->epsilon;
+    m->settings.rest_scale = c->rest_scale;
     m->settings.decay = c->decay > 0 ? c->decay : c->decay < 0 ? 0 : DECAY_DEFAULT;
     m->whole_gate = (m->rule->flags & RULE_BLOCK) && (m->rule->flags & RULE_ADAM) &&
                     c->gate != GAPLESS_GATE_TENSOR;
@@ -468,11 +479,14 @@ static int make_vectors(struct gapless_master *m, bool decay_all,
     size_t vector = pages((size_t)m->layout.padded * sizeof(float));
     size_t own_stride = vector + pages(STAGGER(ARRAY_OWN));
     size_t sent_stride = vector + pages(STAGGER(ARRAY_SENT));
-    unsigned used = m->rule->reads | m->rule->writes;
+    unsigned used = m->rule->reads | m->rule->writes | rules_slots(m->rule);
+    size_t mean_at = own_stride; /* behind `own`, where there is one */
     uint32_t workers = m->core->config.workers_max, w;
 
     m->private_bytes = 3 * (vector + PAGE);
     m->private_memory = reserve(m->private_bytes);
+    if (used & SLOT_MEAN)
+        own_stride *= 2;
     if (used & SLOT_OWN) {
         m->own_bytes = own_stride * workers;
         m->own_memory = reserve(m->own_bytes);
@@ -503,6 +517,8 @@ static int make_vectors(struct gapless_master *m, bool decay_all,
         if (used & SLOT_OWN)
             m->slot[w].own = (float *)(void *)((char *)m->own_memory + w * own_stride +
                                                STAGGER(ARRAY_OWN));
+        if (used & SLOT_MEAN)
+            m->slot[w].mean = m->slot[w].own + mean_at / sizeof(float);
         if (m->sent_memory != NULL)
             m->slot[w].sent = (float *)(void *)((char *)m->sent_memory +
                                                 w * sent_stride + STAGGER(ARRAY_SENT));
@@ -666,6 +682,8 @@ static int open_master(const struct gapless_master_config *config,
     if (status == GAPLESS_OK)
         status = make_gates(m, error);
     if (status == GAPLESS_OK)
+        status = matrices_open(m, config, error);
+    if (status == GAPLESS_OK)
         status = passes_choose(m, config, error);
     if (status == GAPLESS_OK)
         status = go_public(m, config, place, error);
@@ -728,6 +746,7 @@ void gapless_master_close(struct gapless_master *m)
     if (m->private_memory != NULL)
         (void)munmap(m->private_memory, m->private_bytes);
     record_finish(m->record);
+    matrices_close(m);
     layout_free(&m->layout);
     free(m->core);
     free(m->warm_up_core);

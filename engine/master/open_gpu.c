@@ -171,6 +171,17 @@ int passes_choose(struct gapless_master *m, const struct gapless_master_config *
 
     if (device == NULL || strcmp(device, "cpu") == 0 || m->external_buffers)
         return GAPLESS_OK;
+    if (m->matrices != NULL && any) {
+        master_log(m, "passes run on the CPU: rule %s has none on a GPU",
+                   m->rule->name);
+        return GAPLESS_OK;
+    }
+    if (m->matrices != NULL)
+        return gapless_error_set(
+            error, GAPLESS_UNSUPPORTED, 0,
+            "rule %s has no passes on a GPU: take the CPU (--device "
+            "cpu), or dana-lga-adamw",
+            m->rule->name);
     status = choose(m, any ? "cuda" : device, numbers, &count, &reason);
     if (status != GAPLESS_OK && any) {
         master_log(m, "passes run on the CPU: %s", reason.text);

@@ -15,6 +15,7 @@
 #define GATE_WORKERS 8u
 #define GATE_RATE 0.5
 #define GATE_MOST_ADAM 0.95
+#define GATE_MOST_MUON 0.97
 
 size_t pass_elements(const struct gapless_master *m, uint32_t range)
 {
@@ -138,7 +139,9 @@ static bool gap_is_due(const struct gapless_master *m, uint32_t worker)
  * where a larger kappa was better. (This project.) */
 static double gate_most(const struct gapless_master *m)
 {
-    return m->rule->flags & RULE_ADAM ? GATE_MOST_ADAM : 1.0;
+    return m->rule->flags & RULE_MATRIX ? GATE_MOST_MUON
+           : m->rule->flags & RULE_ADAM ? GATE_MOST_ADAM
+                                        : 1.0;
 }
 
 static uint64_t gate_window(const struct gapless_master *m)
@@ -368,6 +371,7 @@ uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
             break;
         apply_range(m, worker, r, of_all, last && r + 1 == end && !whole);
     }
+    m->passes->complete(m, worker);
     global_sample(m, slot->step_sq);
     slot->pass_ns += clock_of(m) - began - (slot->check_ns - checked);
     slot->complete = r == end && last && !cw->rejected;
@@ -459,12 +463,13 @@ void pass_join(struct gapless_master *m, uint32_t worker)
 
     for (r = 0; m->history != NULL && r < m->layout.ranges_count; r++) {
         for (w = count = 0; w < m->core->config.workers_max; w++)
-            count += w != worker && m->core->worker[w].state != CORE_FREE &&
-                     *own_updates_of(m, w, r) > 0;
+            if (w != worker && m->core->worker[w].state != CORE_FREE &&
+                *own_updates_of(m, w, r) > 0)
+                m->members[count++] = w;
         *own_updates_of(m, worker, r) = 0;
         if (!(m->rule->flags & RULE_SUM) || count == 0)
             continue;
-        m->passes->inherit(m, worker, r, count);
+        m->passes->inherit(m, worker, r, m->members, count);
         *own_updates_of(m, worker, r) = RULES_UPDATES_JOINED;
     }
 }

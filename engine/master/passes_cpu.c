@@ -13,6 +13,7 @@ static struct arrays arrays_from(const struct arrays *at, size_t n)
         .grad = at->grad + n,
         .square = at->square == NULL ? NULL : at->square + n,
         .decays = at->decays == NULL ? NULL : at->decays + n / LAYOUT_LANES,
+        .mean = at->mean == NULL ? NULL : at->mean + n,
     };
 }
 
@@ -26,7 +27,8 @@ static struct arrays arrays_at(const struct gapless_master *m,
                            .sent = pass_sent(m, slot->sent, m->published, range),
                            .grad = slot->grad,
                            .square = m->square,
-                           .decays = m->decays};
+                           .decays = m->decays,
+                           .mean = slot->mean};
 
     return arrays_from(&whole, (size_t)m->layout.range_start[range]);
 }
@@ -85,6 +87,19 @@ static void apply_parts(struct gapless_master *m, uint32_t worker, uint32_t rang
     ret->gate_sum += part.gate_sum;
 }
 
+static void range_done(struct gapless_master *m, uint32_t worker, uint32_t range,
+                       const struct sums *sums, const float *gates)
+{
+    seq_write_end(&shared_stats_versions(m->shared_stats)[range]);
+    pass_counted(m, worker, range, sums, gates);
+}
+
+static void cpu_complete(struct gapless_master *m, uint32_t worker)
+{
+    if (m->matrices != NULL)
+        matrices_apply(m, worker, range_done);
+}
+
 static void cpu_apply(struct gapless_master *m, uint32_t worker, uint32_t range,
                       const struct step_scalars *scalars, bool warm_up)
 {
@@ -92,9 +107,14 @@ static void cpu_apply(struct gapless_master *m, uint32_t worker, uint32_t range,
     struct sums sums;
 
     seq_write_begin(word);
+    if (m->matrices != NULL) {
+        struct arrays at = arrays_at(m, &m->slot[worker], range);
+
+        matrices_ask(m, range, &at, scalars, pass_wants_gap(m, worker) ? WANT_GAP : 0);
+        return;
+    }
     apply_parts(m, worker, range, scalars, warm_up, &sums);
-    seq_write_end(word);
-    pass_counted(m, worker, range, &sums, scalars->lagging ? m->gates : NULL);
+    range_done(m, worker, range, &sums, scalars->lagging ? m->gates : NULL);
 }
 
 static double cpu_measure(struct gapless_master *m, uint32_t worker, uint32_t range,
@@ -102,6 +122,8 @@ static double cpu_measure(struct gapless_master *m, uint32_t worker, uint32_t ra
 {
     struct arrays at = arrays_at(m, &m->slot[worker], range);
 
+    if (m->matrices != NULL)
+        return matrices_measure(m, range, &at, scalars);
     return m->compute->measure(m->rule, &at, scalars, pass_elements(m, range));
 }
 
@@ -131,6 +153,10 @@ static void cpu_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t r
 {
     struct arrays at = arrays_at(m, &m->slot[worker], range);
 
+    if (m->matrices != NULL) {
+        matrices_look_ahead(m, range, &at, scalars);
+        return;
+    }
     m->compute->look_ahead(m->rule, &at, scalars, pass_elements(m, range));
 }
 
@@ -157,14 +183,21 @@ static void cpu_resum(struct gapless_master *m, uint32_t range, const uint32_t *
 }
 
 static void cpu_inherit(struct gapless_master *m, uint32_t worker, uint32_t range,
-                        uint32_t count)
+                        const uint32_t *workers, uint32_t count)
 {
     size_t from = (size_t)m->layout.range_start[range], n = pass_elements(m, range);
     const float *sum[] = {m->all + from, m->slot[worker].own + from};
+    uint32_t i;
 
     m->compute->resum(m->slot[worker].own + from, sum, 1, n);
     m->compute->scale(m->slot[worker].own + from, (float)(1.0 / count), n);
     m->compute->resum(m->all + from, sum, 2, n);
+    if (m->slot[worker].mean == NULL)
+        return;
+    for (i = 0; i < count; i++)
+        m->vectors[i] = m->slot[workers[i]].mean + from;
+    m->compute->resum(m->slot[worker].mean + from, m->vectors, count, n);
+    m->compute->scale(m->slot[worker].mean + from, (float)(1.0 / count), n);
 }
 
 /* ---- all is done at once ------------------------------------------------- */
@@ -227,6 +260,7 @@ const struct pass_ops pass_ops_cpu = {
     .theta = cpu_theta,
     .finite = cpu_finite,
     .apply = cpu_apply,
+    .complete = cpu_complete,
     .measure = cpu_measure,
     .round = cpu_round,
     .look_ahead = cpu_look_ahead,

@@ -393,6 +393,11 @@ static void gpu_apply(struct gapless_master *m, uint32_t worker, uint32_t range,
         (void)gpu_drain(m, NULL);
 }
 
+static void gpu_complete(struct gapless_master *m, uint32_t worker)
+{
+    (void)m, (void)worker; /* gpu_drain does */
+}
+
 static bool gpu_pending(const struct gapless_master *m, uint32_t worker)
 {
     uint32_t i;
@@ -489,13 +494,14 @@ static void gpu_resum(struct gapless_master *m, uint32_t range, const uint32_t *
 }
 
 static void gpu_inherit(struct gapless_master *m, uint32_t worker, uint32_t range,
-                        uint32_t count)
+                        const uint32_t *workers, uint32_t count)
 {
     struct gpu_part *part = part_of(m, range);
     struct arrays at = arrays_at(m, worker, range);
     const float *sum[] = {at.all, at.own};
     size_t n = pass_elements(m, range);
 
+    (void)workers;
     launch(m);
     m->gpu->ops->resum(part->device, at.own, sum, 1, n);
     m->gpu->ops->scale(part->device, at.own, (float)(1.0 / count), n);
@@ -530,6 +536,7 @@ const struct pass_ops pass_ops_gpu = {
     .theta = gpu_theta,
     .finite = gpu_finite,
     .apply = gpu_apply,
+    .complete = gpu_complete,
     .measure = gpu_measure,
     .round = gpu_round,
     .look_ahead = gpu_look_ahead,

@@ -171,6 +171,10 @@ struct element {
     real raw;   /* g^i                the gradient as it came, before the correction */
     real decay; /* lambda             RULE_ADAM: of this element; 0 where its tensor has
                                       one dimension */
+
+    /* RULE_MATRIX, of a matrix. */
+    real mean;   /* m^i               muon_dana: this worker's mean of the gradients */
+    real turned; /* m, then NS(m)     what the products work on; of one update */
 };
 
 /* The scalars of one update: computed in double by rules_step_scalars, rounded once. */
@@ -215,6 +219,13 @@ struct step_scalars {
     scalar last_momentum;           /* eta beta1       with the last update's rate */
     scalar rate_round;              /* eta beta1 N     adam_shared */
     scalar rate_reach;              /* eta L           adam_horizon: L steps of beta1 */
+
+    /* Muon's momenta, of a matrix; all before is then of the rest */
+    scalar mu, mu_rest;     /* mu, 1 - mu */
+    scalar matrix_rate;     /* eta */
+    scalar matrix_momentum; /* eta beta1 */
+    scalar matrix_last;     /* eta beta1          with the last update's rate */
+    scalar spread;          /* 0.2 sqrt(max(R, C)) of this matrix: matrix_spread */
 
     scalar gate; /* f                 where it is not measured: of the whole
                                                   vector, or 1 */

@@ -12,6 +12,11 @@ enum {
 };
 #undef RULE
 
+/* Of both passes over a matrix; with a sum they are muon_dana's, else muon's. */
+#define MATRIX_SLOTS(flags, which)                                                     \
+    (!((flags)&RULE_MATRIX) ? 0u                                                       \
+     : (flags)&RULE_SUM     ? muon_dana_gather_##which | muon_dana_turn_##which        \
+                            : muon_gather_##which | muon_turn_##which)
 #define RULE(symbol, text, correct, move, extra, paper)                                \
     {.name = (text),                                                                   \
      .formula = FORMULA_##correct FORMULA_##move,                                      \
@@ -21,6 +26,8 @@ enum {
      .reads = rule_##symbol##_reads,                                                   \
      .writes = rule_##symbol##_writes,                                                 \
      .measure_reads = rule_##symbol##_measure_reads,                                   \
+     .matrix_reads = MATRIX_SLOTS(rule_##symbol##_flags, reads),                       \
+     .matrix_writes = MATRIX_SLOTS(rule_##symbol##_flags, writes),                     \
      .flags = rule_##symbol##_flags,                                                   \
      .settings = rule_##symbol##_settings,                                             \
      .index = ROW_##symbol},
@@ -40,16 +47,26 @@ const struct rule *rules_find(const char *name)
     return NULL;
 }
 
+unsigned rules_slots(const struct rule *rule)
+{
+    return rule->flags & RULE_MATRIX ? rule->matrix_reads | rule->matrix_writes
+                                     : rule->reads | rule->writes;
+}
+
 unsigned rules_bytes(const struct rule *rule)
 {
-    unsigned reads = rule->reads, again = 0;
+    bool matrix = (rule->flags & RULE_MATRIX) != 0;
+    unsigned reads = matrix ? rule->matrix_reads : rule->reads, again = 0;
+    unsigned writes = matrix ? rule->matrix_writes : rule->writes;
 
-    if (rule->flags & RULE_BLOCK)
+    if (matrix && rule->flags & RULE_BLOCK)
+        reads |= SLOT_SENT; /* and `own`, which its second pass reads, too */
+    else if (rule->flags & RULE_BLOCK)
         reads |= rule->measure_reads; /* what the measure brings in, the update finds */
     if (rule->flags & RULE_GLOBAL)
         again = rule->measure_reads; /* of the whole vector: out of every cache */
     return 4u * (unsigned)(__builtin_popcount(reads) + __builtin_popcount(again) +
-                           __builtin_popcount(rule->writes));
+                           __builtin_popcount(writes));
 }
 
 static void default_to(double *setting, double value)
@@ -67,6 +84,8 @@ void settings_default(struct settings *settings)
     default_to(&settings->kappa, 10.0);   /* this project: 0.1 nat drops a gradient */
     default_to(&settings->beta2, 0.95);   /* usual for language models */
     default_to(&settings->epsilon, 1e-8); /* Adam's authors */
+    default_to(&settings->mu, 0.95);      /* Muon's author */
+    default_to(&settings->rest_scale, 1.0);
 }
 
 /* By squaring, and not by pow(): the same bits whatever the C library. */
@@ -173,13 +192,30 @@ static void first_mean(double beta1, double faded, scalar *ret_keep, scalar *ret
     *ret_add = (scalar)(1.0 - keep);
 }
 
-static void adam_scalars(const struct settings *settings,
+/* Muon: of the rate, for all that is no matrix. */
+static double rest_scale_of(const struct rule *rule, const struct settings *settings)
+{
+    return rule->flags & RULE_MATRIX ? settings->rest_scale : 1.0;
+}
+
+static void matrix_scalars(const struct settings *settings,
+                           const struct step_context *context, struct step_scalars *ret)
+{
+    ret->mu = (scalar)settings->mu;
+    ret->mu_rest = (scalar)(1.0 - settings->mu);
+    ret->matrix_rate = (scalar)context->rate;
+    ret->matrix_momentum = (scalar)(context->rate * settings->momentum);
+    ret->matrix_last = (scalar)(context->history.rate * settings->momentum);
+}
+
+static void adam_scalars(const struct rule *rule, const struct settings *settings,
                          const struct step_context *context, double horizon,
                          struct step_scalars *ret)
 {
     const struct step_history *history = &context->history;
     uint32_t workers = context->active > 0 ? context->active : 1;
-    double beta1 = settings->momentum, beta2 = settings->beta2, rate = context->rate;
+    double beta1 = settings->momentum, beta2 = settings->beta2;
+    double scale = rest_scale_of(rule, settings), rate = scale * context->rate;
 
     weights(beta2, history->square, &ret->square_keep, &ret->square_add);
     weights(rules_root(beta2, workers), history->round, &ret->round_keep,
@@ -194,7 +230,7 @@ static void adam_scalars(const struct settings *settings,
         ret->mean_keep = ret->share_keep, ret->mean_add = ret->share_add;
     ret->epsilon = (scalar)settings->epsilon;
     ret->decay = (scalar)settings->decay;
-    ret->last_momentum = (scalar)(history->rate * beta1);
+    ret->last_momentum = (scalar)(scale * history->rate * beta1);
     ret->rate_round = (scalar)(rate * beta1 * (double)workers);
     ret->rate_reach = (scalar)(rate * beta1 * (1.0 - power(beta1, (uint64_t)horizon)) /
                                (1.0 - beta1));
@@ -214,7 +250,8 @@ static void delayed_scalars(const struct step_context *context,
 void rules_step_scalars(const struct rule *rule, const struct settings *settings,
                         const struct step_context *context, struct step_scalars *ret)
 {
-    double rate = context->rate, gamma = settings->momentum;
+    double rate = rest_scale_of(rule, settings) * context->rate;
+    double gamma = settings->momentum;
     double workers = context->active ? (double)context->active : 1.0;
     double horizon = settings->horizon < 0.0   ? 0.0
                      : settings->horizon > 0.0 ? settings->horizon
@@ -248,5 +285,7 @@ void rules_step_scalars(const struct rule *rule, const struct settings *settings
     if (rule->flags & RULE_HISTORY)
         delayed_scalars(context, ret);
     if (rule->flags & RULE_ADAM)
-        adam_scalars(settings, context, horizon, ret);
+        adam_scalars(rule, settings, context, horizon, ret);
+    if (rule->flags & RULE_MATRIX)
+        matrix_scalars(settings, context, ret);
 }

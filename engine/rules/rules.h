@@ -14,7 +14,9 @@ enum slot {
     SLOT_STAT = 8,
     SLOT_SENT = 16,
     SLOT_GRAD = 32,
-    SLOT_SQUARE = 64
+    SLOT_SQUARE = 64,
+    SLOT_MEAN = 128,  /* RULE_MATRIX, of matrices only */
+    SLOT_TURNED = 256 /* ... for the time of one update */
 };
 
 enum rule_flag {
@@ -34,6 +36,9 @@ enum rule_flag {
                 rounds and when a worker leaves, and who joins starts from the mean of the
                 others */
     RULE_HISTORY = 512, /* scalars depend on the updates before (struct step_history) */
+    RULE_MATRIX =
+        1024, /* RULE_ADAM, and matrices are moved as such: they are neither cut
+                           by ranges nor into blocks (engine/compute/matrices.h) */
     RULE_ROUND_SQUARE =
         4096 /* the mean of squares keeps beta2 in a round of all workers */
 };
@@ -46,6 +51,7 @@ enum rule_setting {
     SETTING_HORIZON = 8,
     SETTING_ELASTIC = 16, /* and the period */
     SETTING_ADAM = 32,    /* beta2, epsilon, decay */
+    SETTING_MATRIX = 256, /* rest_scale, matrix_threads */
     /* by what the pair is, not by a component */
     SETTING_GAP_REF = 64,
     SETTING_SCALE_RATE = 128
@@ -60,9 +66,11 @@ struct rule {
     unsigned reads, writes; /* enum slot bits of the update itself, measure excluded */
     unsigned measure_reads; /* enum slot bits read again by measure (RULE_BLOCK,
                                RULE_GLOBAL), or 0 */
-    unsigned flags;         /* enum rule_flag bits */
-    unsigned settings;      /* enum rule_setting bits */
-    int index;              /* row, 0.. */
+    /* RULE_MATRIX: of a matrix, over both of its passes; what is above is of the rest */
+    unsigned matrix_reads, matrix_writes;
+    unsigned flags;    /* enum rule_flag bits */
+    unsigned settings; /* enum rule_setting bits */
+    int index;         /* row, 0.. */
 };
 
 enum gap_ref {
@@ -85,6 +93,8 @@ struct settings {
     double horizon;     /* T of lwp and la-adamw, in updates (of la-adamw rounded down);
                            0: workers - 1; negative: exactly 0 */
     double elastic;     /* alpha of EASGD; taken as it is */
+    double mu;          /* 0.95, Muon */
+    double rest_scale;  /* 1, Muon: of the rate, for all that is no matrix */
     enum gap_ref gap_ref;
 };
 
@@ -143,9 +153,12 @@ struct step_history rules_step_done(const struct settings *settings,
 /* beta^(1/n): a mean that keeps this much at each of n updates keeps beta at all of them
  * together. By Newton's method from above, which ends; the same bits on every machine. */
 double rules_root(double beta, uint32_t n);
+/* Arrays that a rule touches at all: of RULE_MATRIX rules, what is kept of a matrix. */
+unsigned rules_slots(const struct rule *rule);
 /* Bytes moved to and from memory per parameter and gradient: 4 * (reads + writes), with
  * the reads of the separate measure of a RULE_GLOBAL rule, and with what only the
- * measure of a RULE_BLOCK rule reads; the rest of a block is then found in a cache. */
+ * measure of a RULE_BLOCK rule reads; the rest of a block is then found in a cache. Of
+ * RULE_MATRIX rules per element of a matrix, without the products. */
 unsigned rules_bytes(const struct rule *rule);
 
 #endif

@@ -42,6 +42,12 @@ static int tensor_elements(const struct gapless_tensor *tensor, uint32_t index,
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "tensor '%s' has %u dimensions; 1 to 4 are possible",
                                  tensor->name, tensor->dims);
+    if (tensor->flags & ~(uint32_t)GAPLESS_TENSOR_NOT_MATRIX)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "tensor '%s' has flags 0x%x, which this version does "
+                                 "not know: set them to 0, or see enum "
+                                 "gapless_tensor_flag",
+                                 tensor->name, tensor->flags);
     for (d = 0; d < tensor->dims; d++) {
         if (tensor->dim[d] == 0 || tensor->dim[d] > GAPLESS_ELEMENTS_MAX ||
             elements > GAPLESS_ELEMENTS_MAX / tensor->dim[d])
@@ -103,22 +109,40 @@ static uint64_t pieces_of(uint64_t elements, uint64_t block_elements)
     return elements / (block_elements + LAYOUT_LANES);
 }
 
+bool layout_is_matrix(const struct gapless_tensor *tensor, uint64_t *ret_rows,
+                      uint64_t *ret_cols)
+{
+    uint64_t cols = 1;
+    uint32_t d;
+
+    for (d = 1; d < tensor->dims; d++)
+        cols *= tensor->dim[d];
+    if (tensor->dims < 2 || tensor->dim[0] < 2 || cols < 2 ||
+        (tensor->flags & GAPLESS_TENSOR_NOT_MATRIX) != 0)
+        return false;
+    *ret_rows = tensor->dim[0];
+    *ret_cols = cols;
+    return true;
+}
+
 /* Walks the blocks; with `ret` filled in far enough it also writes them. A range ends
  * at the first block end that is a multiple of 16 once it has range_elements. */
 static int cut(struct layout *ret, uint64_t range_elements, uint64_t block_elements,
-               bool write)
+               bool whole_matrices, bool write)
 {
     uint64_t at = 0, start = 0;
     uint32_t blocks = 0, ranges = 0, i;
 
     for (i = 0; i < ret->tensors_count; i++) {
         const struct gapless_tensor *t = &ret->tensors[i];
-        uint64_t elements = 1, pieces, p;
+        uint64_t elements = 1, pieces, p, rows, cols;
         uint32_t d;
 
         for (d = 0; d < t->dims; d++)
             elements *= t->dim[d];
-        pieces = pieces_of(elements, block_elements);
+        pieces = whole_matrices && layout_is_matrix(t, &rows, &cols)
+                     ? 1
+                     : pieces_of(elements, block_elements);
         for (p = 1; p <= pieces; p++) {
             uint64_t end = p == pieces
                                ? at + elements
@@ -169,7 +193,7 @@ static int copy_tensors(struct layout *ret, const struct gapless_model *model)
 }
 
 int layout_init(struct layout *ret, const struct gapless_model *model,
-                uint64_t range_elements, uint64_t block_elements,
+                uint64_t range_elements, uint64_t block_elements, bool whole_matrices,
                 struct gapless_error *error)
 {
     struct layout l = {0};
@@ -192,7 +216,7 @@ int layout_init(struct layout *ret, const struct gapless_model *model,
         range_elements = LAYOUT_RANGE_DEFAULT;
     if (block_elements == 0)
         block_elements = LAYOUT_BLOCK_DEFAULT;
-    status = cut(&l, range_elements, block_elements, false);
+    status = cut(&l, range_elements, block_elements, whole_matrices, false);
     if (status != GAPLESS_OK || l.ranges_count >= GAPLESS_RANGES_MAX) {
         status = gapless_error_set(
             error, GAPLESS_CAPACITY, 0,
@@ -211,7 +235,7 @@ int layout_init(struct layout *ret, const struct gapless_model *model,
     if (l.range_start == NULL || l.block_first == NULL || l.block_ends == NULL ||
         l.block_pieces == NULL || l.block_tensor == NULL)
         goto no_memory;
-    (void)cut(&l, range_elements, block_elements, true);
+    (void)cut(&l, range_elements, block_elements, whole_matrices, true);
     l.range_start[l.ranges_count] = l.padded;
     *ret = l;
     return GAPLESS_OK;

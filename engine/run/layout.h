@@ -32,8 +32,9 @@ struct layout {
     uint32_t *block_ends;   /* blocks_count entries: end of each block, from its range's
                                start */
     uint32_t *block_pieces; /* blocks_count entries: how many its tensor was cut into */
-    uint32_t *block_tensor; /* blocks_count entries: which one that is */
-    uint64_t hash;          /* of the tensors' names and sizes */
+    uint32_t *block_tensor; /* blocks_count entries: which tensor that is */
+    uint64_t hash;          /* of the tensors' names and sizes; not of their flags,
+                               which the master alone looks at */
     struct gapless_tensor *tensors; /* a copy */
     uint32_t tensors_count;
     char *names;
@@ -42,9 +43,10 @@ struct layout {
 /* GAPLESS_INVALID names the tensor that is wrong. range_elements 0: the default.
  * block_elements is the smallest piece of a large tensor, at least 16: a tensor that
  * has not twice as many is one block; 0: LAYOUT_BLOCK_DEFAULT. The hash depends on
- * neither. GAPLESS_CAPACITY: the ranges would be too many or too long. */
+ * neither. whole_matrices: a matrix is one block, whatever its size, so that no range cuts
+ * it. GAPLESS_CAPACITY: the ranges would be too many or too long. */
 int layout_init(struct layout *ret, const struct gapless_model *model,
-                uint64_t range_elements, uint64_t block_elements,
+                uint64_t range_elements, uint64_t block_elements, bool whole_matrices,
                 struct gapless_error *error);
 void layout_free(struct layout *layout);
 /* The elements that weight decay applies to, those of tensors of two dimensions or more, or
@@ -52,6 +54,10 @@ void layout_free(struct layout *layout);
 void layout_decays(const struct layout *layout, bool all, uint16_t *ret);
 /* Tensors of two dimensions or more. */
 uint32_t layout_matrices(const struct layout *layout);
+/* Is it a matrix to a rule that works on matrices (enum gapless_tensor_flag)? How many rows
+ * and columns it has then. */
+bool layout_is_matrix(const struct gapless_tensor *tensor, uint64_t *ret_rows,
+                      uint64_t *ret_cols);
 /* Elements of a model, and its hash, without building a layout; checks the same
  * things. */
 int layout_measure(const struct gapless_model *model, uint64_t *ret_count,

@@ -541,11 +541,13 @@ static void count_bytes(const struct gapless_simulation *s,
     bool published = m->published[0] != NULL;
 
     vectors += (m->all != NULL ? 1u : 0u) + (m->stat != NULL ? 1u : 0u) +
-               (m->square != NULL ? 1u : 0u) + (published ? 2u : 0u);
+               (m->square != NULL && m->matrices == NULL ? 1u : 0u) +
+               (published ? 2u : 0u); /* of matrices there are no squares */
     ret->table_bytes = m->shared_stats_region.bytes + m->core->bytes;
     for (uint32_t w = 0; w < s->workers_max; w++)
         if (m->slot[w].region.base != NULL) {
-            vectors += (m->slot[w].own != NULL ? 1u : 0u) + (published ? 0u : 1u);
+            vectors += (m->slot[w].own != NULL ? 1u : 0u) +
+                       (m->slot[w].mean != NULL ? 1u : 0u) + (published ? 0u : 1u);
             ret->table_bytes += m->slot_used;
         }
     ret->master_bytes = vectors * vector;

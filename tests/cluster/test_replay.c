@@ -90,6 +90,7 @@ static const struct {
     {NULL, "--rule nag-asgd --local-steps 8 --adapt-steps --lr 0.1 --inner sgd"},
     {"GAPLESS_FAULT=exit:5@2",
      "--rule ssgd --local-steps 4 --adapt-steps --inner-lr 0.002 --inner-decay 0"},
+    {NULL, "--rule dana-lga-muon --lr 0.002 --rest-scale 0.5 --matrix-threads 2"},
     {"GAPLESS_FAULT=nan:5@1", "--rule sa --kappa 3"},
     {"GAPLESS_FAULT=exit:20@2", "--rule dana-dc --lambda 0.1"},
 };

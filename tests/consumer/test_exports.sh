@@ -1,7 +1,7 @@
 #!/bin/sh
 # Both libraries show exactly the functions of gapless.h and status.h; the shared one under a versioned soname, and it needs
-# nothing but libc, libm and threads, and what RDMA takes if it was built with that. The installed tree has what it should
-# have.
+# nothing but libc, libm and threads, and what RDMA and products of matrices take if it was built with them. The installed
+# tree has what it should have.
 . "$(dirname "$0")/install.sh"
 for tool in nm readelf; do
     command -v $tool >/dev/null || skip "$tool is not installed (Debian: binutils)"
@@ -29,8 +29,8 @@ soname=$(readelf -d "$so" | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p')
 [ "$soname" = "libgapless.so.${version%.*}" ] || fail "the soname is '$soname'"
 [ -e "$lib/$soname" ] && [ -e "$lib/libgapless.so" ] || fail "a link to the shared library is missing"
 needed=$(readelf -d "$so" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' |
-    grep -v -E '^(libc|libm|libpthread|ld-linux[a-z0-9-]*|libibverbs|librdmacm|libsodium)\.so\.[0-9]+$')
-[ -z "$needed" ] || fail "the library needs more than libc, libm, threads and RDMA: $needed"
+    grep -v -E '^(libc|libm|libpthread|ld-linux[a-z0-9-]*|libibverbs|librdmacm|libsodium|libopenblas)\.so\.[0-9]+$')
+[ -z "$needed" ] || fail "the library needs more than libc, libm, threads, RDMA and OpenBLAS: $needed"
 
 for file in include/gapless/gapless.h include/gapless/status.h bin/gapless share/doc/gapless/LICENSE; do
     [ -f "$prefix/$file" ] || fail "$file is not installed"

@@ -25,7 +25,8 @@
 #define RANGES 4u
 #define LONGEST 20 /* log lines kept */
 
-static const struct gapless_tensor tensors[] = {{"w", 2, {4096, 1}}, {"b", 1, {3}}};
+static const struct gapless_tensor tensors[] = {{"w", 2, {2048, 2}, 0},
+                                                {"b", 1, {3}, 0}};
 
 static struct bed {
     struct gapless_master *m;

@@ -85,6 +85,7 @@ static bool train_once(const char *rule, uint32_t workers, uint64_t range_elemen
 
     config.workers_wait = config.workers_expected = workers;
     config.range_elements = range_elements;
+    config.decay = GAPLESS_NO_DECAY;    /* it would hold off parameters of 1 from 1 */
     config.kappa = 10.0 / ENGINE_COUNT; /* the loss is a sum, and no mean, over all */
     m = open_master(&config);
     for (w = 0; w < workers; w++)
@@ -527,6 +528,15 @@ static void test_bad_configurations(void **state)
     refused(c, GAPLESS_INVALID, "gate");
     c = good, c.rule = "dana-lga-adamw", c.weight_decay = 0.01;
     refused(c, GAPLESS_INVALID, "set decay (--decay)");
+    c = good, c.rest_scale = -1;
+    refused(c, GAPLESS_INVALID, "rest_scale");
+    c = good, c.matrix_threads = 257;
+    refused(c, GAPLESS_INVALID, "at most 256");
+    c = good, c.rule = "dana-lga-muon", c.model.tensors = engine_tensors + 1,
+    c.model.tensors_count = 1;
+    refused(c, GAPLESS_INVALID, "take dana-lga-adamw");
+    c.rule = "muon-lga";
+    refused(c, GAPLESS_INVALID, "take lga-adamw");
     c = good, c.workers_max = 5000;
     refused(c, GAPLESS_INVALID, "4096");
     c = good, c.workers_expected = 100;

@@ -20,7 +20,7 @@
 /* Reads and updates of it. */
 #define READS PACE_TIMES(300u, 60u)
 
-static const struct gapless_tensor large[] = {{"w", 1, {LARGE}}};
+static const struct gapless_tensor large[] = {{"w", 1, {LARGE}, 0}};
 
 /* With every gradient the same in all places, every version of the parameters is one
  * number repeated: a torn copy would show two. Reads on until READS updates have gone by.

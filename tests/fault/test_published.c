@@ -19,7 +19,8 @@
 #define GRADIENTS PACE_TIMES(2000u, 400u)
 #define RATE 0.001
 
-static const struct gapless_tensor large[] = {{"w", 1, {LARGE - 3}}, {"b", 1, {3}}};
+static const struct gapless_tensor large[] = {{"w", 1, {LARGE - 3}, 0},
+                                              {"b", 1, {3}, 0}};
 
 /* ---- torn copies --------------------------------------------------------- */
 

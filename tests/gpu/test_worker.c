@@ -21,8 +21,8 @@
 #define COUNT 1507u
 #define TOTAL 60
 
-static const struct gapless_tensor tensors[] = {{"w", 2, {10, 148}},
-                                                {"b", 1, {COUNT - 1480}}};
+static const struct gapless_tensor tensors[] = {{"w", 2, {10, 148}, 0},
+                                                {"b", 1, {COUNT - 1480}, 0}};
 
 static const struct gapless_master_config usual = {
     .model = {tensors, 2},
@@ -94,7 +94,7 @@ static void run(const char *transport, const char *rule, uint64_t range_elements
     struct gapless_master *m;
 
     config.rule = rule;
-    if (strstr(rule, "adam") != NULL)
+    if (rules_find(rule)->flags & RULE_ADAM)
         config.weight_decay = 0; /* it has one of its own */
     config.range_elements = range_elements;
     m = workers_master(&config, transport);
@@ -167,7 +167,7 @@ static void every_rule(void **state)
 static void large_gradient(void **state)
 {
     const size_t count = 300001;
-    const struct gapless_tensor one = {"w", 1, {count}};
+    const struct gapless_tensor one = {"w", 1, {count}, 0};
     struct gapless_master_config config = {.model = {&one, 1},
                                            .rule = "asgd",
                                            .schedule = {.rate = 0.5},

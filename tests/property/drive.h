@@ -4,6 +4,7 @@
 #define GAPLESS_TESTS_DRIVE_H
 
 #include "engine/compute/compute.h"
+#include "engine/compute/matrices.h"
 #include "engine/rules/element.h"
 #include "engine/rules/rules.h"
 
@@ -34,7 +35,12 @@ struct drive {
     uint64_t own_updates[DRIVE_WORKERS];
     double global_stat;
     unsigned want;
-    bool whole;       /* RULE_BLOCK: one gate for all blocks */
+    bool whole; /* RULE_BLOCK: one gate for all blocks */
+    /* RULE_MATRIX: what the elements are; NULL: no matrix */
+    const struct stretch *stretch;
+    uint32_t stretches;
+    struct matrix_scratch *scratch;
+    number *mean[DRIVE_WORKERS];
     struct sums sums; /* of the last update */
 };
 
@@ -86,7 +92,8 @@ static inline struct arrays drive_arrays(const struct drive *d, uint32_t w)
                          .sent = d->sent[w],
                          .grad = d->grad,
                          .square = d->square,
-                         .decays = d->decays};
+                         .decays = d->decays,
+                         .mean = d->mean[w]};
     if (d->rule->flags & RULE_PUBLISHED)
         ret.sent = d->published; /* and sent[w] is what the worker copied */
     return ret;
@@ -106,7 +113,10 @@ static inline void drive_give(struct drive *d, uint32_t w, double rate)
     struct step_scalars scalars;
     drive_context(d, w, d->rule->flags & RULE_ADAM ? d->history.rate : rate, &context);
     rules_step_scalars(d->rule, &d->settings, &context, &scalars);
-    d->compute->look_ahead(d->rule, &at, &scalars, d->n);
+    for (uint32_t i = 0; i < d->stretches; i++)
+        stretch_look_ahead(d->compute, d->rule, &at, &scalars, &d->stretch[i]);
+    if (!d->stretches)
+        d->compute->look_ahead(d->rule, &at, &scalars, d->n);
     drive_copy(d, w);
     memcpy(d->x[w], d->sent[w], d->n * sizeof(number));
     d->read[w] = d->version;
@@ -149,6 +159,7 @@ static inline void drive_open(struct drive *d, const struct compute *compute,
     d->dots = calloc(d->n + 1, sizeof *d->dots);
     for (uint32_t w = 0; w < workers; w++) {
         d->own[w] = drive_array(d->n);
+        d->mean[w] = drive_array(d->n);
         d->sent[w] = drive_array(d->n);
         d->slim[w] = drive_array(d->n);
         d->x[w] = drive_array(d->n);
@@ -165,8 +176,10 @@ static inline void drive_close(struct drive *d)
     free(d->grad);
     free(d->published);
     free(d->dots);
+    matrix_scratch_free(d->scratch);
     for (uint32_t w = 0; w < d->workers; w++) {
         free(d->own[w]);
+        free(d->mean[w]);
         free(d->sent[w]);
         free(d->slim[w]);
         free(d->x[w]);
@@ -183,6 +196,47 @@ static inline bool drive_step(struct drive *d, uint32_t w, double rate)
     memcpy(d->grad, d->x[w], d->n * sizeof(number));
     memset(&d->sums, 0, sizeof d->sums);
     return ++d->steps[w] % d->period == 0;
+}
+
+/* Tells what the elements are: every one is in a stretch. */
+static inline void drive_matrices(struct drive *d, const struct stretch *stretch,
+                                  uint32_t stretches)
+{
+    d->stretch = stretch;
+    d->stretches = stretches;
+    d->scratch = matrix_scratch_new(d->n, d->n);
+    if (!d->scratch)
+        abort();
+}
+
+static inline double drive_measure(const struct drive *d, const struct arrays *at,
+                                   const struct step_scalars *scalars)
+{
+    double sum = 0.0;
+
+    if (!d->stretches)
+        return d->compute->measure(d->rule, at, scalars, d->n);
+    for (uint32_t i = 0; i < d->stretches; i++)
+        sum += stretch_measure(d->compute, d->rule, at, scalars, &d->stretch[i]);
+    return sum;
+}
+
+static inline void drive_apply(struct drive *d, const struct arrays *at,
+                               const struct step_scalars *scalars)
+{
+    struct sums sums;
+
+    if (!d->stretches) {
+        d->compute->apply(d->rule, at, scalars, &d->blocks, d->n, d->want, &d->sums);
+        return;
+    }
+    memset(&d->sums, 0, sizeof d->sums);
+    for (uint32_t i = 0; i < d->stretches; i++) {
+        stretch_apply(d->compute, d->rule, at, scalars, &d->stretch[i], d->want,
+                      d->scratch, &sums);
+        d->sums.gap_sq += sums.gap_sq;
+        d->sums.gate_sum += sums.gate_sum;
+    }
 }
 
 static inline void drive_push(struct drive *d, uint32_t w, const double *gradient,
@@ -205,16 +259,16 @@ static inline void drive_push(struct drive *d, uint32_t w, const double *gradien
     drive_context(d, w, rate, &context);
     rules_step_scalars(d->rule, &d->settings, &context, &scalars);
     if (d->rule->flags & RULE_GLOBAL) {
-        double gap_sq = d->compute->measure(d->rule, &at, &scalars, d->n);
+        double gap_sq = drive_measure(d, &at, &scalars);
         context.global_gap = sqrt(gap_sq / (double)d->k);
         rules_step_scalars(d->rule, &d->settings, &context, &scalars);
     }
     if (d->rule->flags & RULE_BLOCK && d->whole) {
         context.whole = true;
-        context.whole_gap = d->compute->measure(d->rule, &at, &scalars, d->n);
+        context.whole_gap = drive_measure(d, &at, &scalars);
         rules_step_scalars(d->rule, &d->settings, &context, &scalars);
     }
-    d->compute->apply(d->rule, &at, &scalars, &d->blocks, d->n, d->want, &d->sums);
+    drive_apply(d, &at, &scalars);
     d->global_stat = d->settings.rho * d->global_stat +
                      (1.0 - d->settings.rho) * (d->sums.step_sq / (double)d->k);
     d->samples++;
@@ -269,17 +323,20 @@ static inline void drive_forget(struct drive *d, uint32_t w)
 /* Worker w is there again: under Adam with the mean of the others' velocities. */
 static inline void drive_join(struct drive *d, uint32_t w)
 {
-    const number *sum[] = {d->all, d->own[w]};
+    const number *sum[] = {d->all, d->own[w]}, *mean[DRIVE_WORKERS];
     uint32_t others = 0;
 
     d->active++;
     for (uint32_t i = 0; i < d->workers; i++)
-        others += i != w && d->own_updates[i] > 0;
+        if (i != w && d->own_updates[i] > 0)
+            mean[others++] = d->mean[i];
     if (!(d->rule->flags & RULE_ADAM) || !(d->rule->flags & RULE_SUM) || others == 0)
         return;
     d->compute->resum(d->own[w], sum, 1, d->n);
     d->compute->scale(d->own[w], (number)(1.0 / others), d->n);
     d->compute->resum(d->all, sum, 2, d->n);
+    d->compute->resum(d->mean[w], mean, others, d->n);
+    d->compute->scale(d->mean[w], (number)(1.0 / others), d->n);
     d->own_updates[w] = RULES_UPDATES_JOINED;
 }
 

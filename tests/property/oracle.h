@@ -40,6 +40,10 @@ struct oracle {
     double updates, own_updates[ORACLE_WORKERS];
     double seen_square, seen_mean, fade;                           /* c, e, p */
     double keep_own, keep_square, add_square, keep_mean, add_mean; /* of this update */
+    /* Muon: elements 0 .. rows*cols - 1 are a matrix (0: there is none); each worker's mean
+     * of gradients, and what came of it */
+    int rows, cols;
+    double rest_scale, mean[ORACLE_WORKERS][ORACLE_ELEMENTS], turned[ORACLE_ELEMENTS];
     /* delayed Nesterov: gradients that wait (their sum is s), and how many go on together */
     int waiting, together;
 };
@@ -282,6 +286,105 @@ static double oracle_adam_horizon_given(const struct oracle *o, int w, int j,
     return o->theta[j] - o->last * steps * o->v[j] * oracle_adam_inverse(o, j);
 }
 
+/* ---- Muon ---- */
+
+/* X = (3.4445 I - 4.7750 X X' + 2.0315 (X X')^2) X, of no more rows than columns. */
+static void oracle_newton_schulz(double *x, int rows, int cols)
+{
+    static double a[ORACLE_ELEMENTS], b[ORACLE_ELEMENTS], y[ORACLE_ELEMENTS];
+
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < rows; j++) {
+            a[i * rows + j] = 0.0;
+            for (int t = 0; t < cols; t++)
+                a[i * rows + j] += x[i * cols + t] * x[j * cols + t];
+        }
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < rows; j++) {
+            b[i * rows + j] = (i == j ? 3.4445 : 0.0) - 4.7750 * a[i * rows + j];
+            for (int t = 0; t < rows; t++)
+                b[i * rows + j] += 2.0315 * a[i * rows + t] * a[t * rows + j];
+        }
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < cols; j++) {
+            y[i * cols + j] = 0.0;
+            for (int t = 0; t < rows; t++)
+                y[i * cols + j] += b[i * rows + t] * x[t * cols + j];
+        }
+    memcpy(x, y, sizeof(double) * (size_t)(rows * cols));
+}
+
+/* 0.2 sqrt(max(R, C)) NS(m), by way of the transpose where there are more rows. */
+static inline void oracle_turn(const double *m, int rows, int cols, double *ret)
+{
+    static double x[ORACLE_ELEMENTS];
+    int few = rows <= cols ? rows : cols, many = rows <= cols ? cols : rows;
+    double norm = 0.0;
+
+    for (int i = 0; i < rows * cols; i++)
+        norm += m[i] * m[i];
+    norm = sqrt(norm) + 1e-12;
+    for (int i = 0; i < few; i++)
+        for (int j = 0; j < many; j++)
+            x[i * many + j] = (rows <= cols ? m[i * cols + j] : m[j * cols + i]) / norm;
+    for (int i = 0; i < 5; i++)
+        oracle_newton_schulz(x, few, many);
+    for (int i = 0; i < few; i++)
+        for (int j = 0; j < many; j++)
+            ret[rows <= cols ? i * cols + j : j * cols + i] =
+                0.2 * sqrt((double)many) * x[i * many + j];
+}
+
+static bool oracle_in_matrix(const struct oracle *o, int j)
+{
+    return j < o->rows * o->cols;
+}
+
+/* Of all of worker w's corrected gradient, before its elements. Of other rules nothing. */
+static void oracle_matrix(struct oracle *o, int w, const double *g)
+{
+    double *mean = strcmp(o->momentum->name, "muon") == 0 ? o->v : o->mean[w];
+
+    for (int j = 0; j < o->rows * o->cols; j++)
+        mean[j] = 0.95 * mean[j] + 0.05 * g[j];
+    if (o->rows > 0)
+        oracle_turn(mean, o->rows, o->cols, o->turned);
+}
+
+static double oracle_muon_step(const struct oracle *o, int j)
+{
+    return o->turned[j] + (o->decays[j] ? o->decay * o->theta[j] : 0.0);
+}
+
+static double oracle_muon(struct oracle *o, int w, int j, double g)
+{
+    return oracle_in_matrix(o, j) ? oracle_muon_step(o, j)
+                                  : o->rest_scale * oracle_adam(o, w, j, g);
+}
+
+static double oracle_muon_dana(struct oracle *o, int w, int j, double g)
+{
+    if (!oracle_in_matrix(o, j))
+        return o->rest_scale * oracle_adam_dana(o, w, j, g);
+    o->own[w][j] = o->turned[j];
+    return oracle_muon_step(o, j);
+}
+
+/* The sum of the last steps of all; the rest as under Adam. */
+static double oracle_muon_dana_given(const struct oracle *o, int w, int j, double rate)
+{
+    double of_adam = o->theta[j] - oracle_adam_dana_given(o, w, j, rate);
+    return o->theta[j] - (oracle_in_matrix(o, j) ? o->last * o->gamma * oracle_sum(o, j)
+                                                 : o->rest_scale * of_adam);
+}
+
+static double oracle_muon_dana_ahead(const struct oracle *o, int w, int j, double rate)
+{
+    return oracle_in_matrix(o, j)
+               ? o->last * o->gamma * o->own[w][j]
+               : o->rest_scale * oracle_adam_dana_ahead(o, w, j, rate);
+}
+
 /* ---- delayed Nesterov ---- */
 
 static void oracle_delayed_begin(struct oracle *o, int w, double rate)
@@ -322,6 +425,9 @@ static const struct oracle_momentum oracle_momenta[] = {
      oracle_adam_dana_begin},
     {"adam_shared", oracle_adam_shared, oracle_adam_shared_given,
      oracle_adam_shared_ahead, oracle_adam_shared_begin},
+    {"muon", oracle_muon, oracle_theta, NULL, oracle_adam_begin},
+    {"muon_dana", oracle_muon_dana, oracle_muon_dana_given, oracle_muon_dana_ahead,
+     oracle_adam_dana_begin},
 };
 
 /* ---- corrections ---- */
@@ -420,7 +526,7 @@ static const struct oracle_correction oracle_corrections[] = {
 
 /* Sets the components of o->rule, of which only the names are the engine's. False: a new
  * one is not in the tables above. */
-static bool oracle_find(struct oracle *o)
+static inline bool oracle_find(struct oracle *o)
 {
     const struct rule *rule = rules_find(o->rule);
     for (size_t i = 0; i < sizeof oracle_corrections / sizeof *oracle_corrections; i++)
@@ -470,7 +576,8 @@ static void oracle_elastic(struct oracle *o, int w, const double *gradient, doub
 
 static bool oracle_is_adam(const struct oracle *o)
 {
-    return strncmp(o->momentum->name, "adam", 4) == 0;
+    return strncmp(o->momentum->name, "adam", 4) == 0 ||
+           strncmp(o->momentum->name, "muon", 4) == 0;
 }
 
 /* Worker w is gone, and all that was its own. */
@@ -479,6 +586,7 @@ static inline void oracle_leave(struct oracle *o, int w)
     o->active--;
     o->own_updates[w] = 0.0;
     memset(o->own[w], 0, sizeof o->own[w]);
+    memset(o->mean[w], 0, sizeof o->mean[w]);
     memset(o->slim[w], 0, sizeof o->slim[w]);
 }
 
@@ -493,13 +601,19 @@ static inline void oracle_join(struct oracle *o, int w)
         others += o->own_updates[i] > 0.0;
     if (!oracle_is_adam(o) || others == 0)
         return;
-    for (int j = 0; j < o->k; j++)
+    for (int j = 0; j < o->k; j++) {
+        double mean = 0.0;
+        for (int i = 0; i < o->workers; i++)
+            mean += o->own_updates[i] > 0.0 ? o->mean[i][j] : 0.0;
+        o->mean[w][j] = mean / others;
         o->own[w][j] = oracle_sum(o, j) / others;
+    }
     o->own_updates[w] = 1e9;
 }
 
 /* One gradient of worker w, computed at x[w]. */
-static void oracle_push(struct oracle *o, int w, const double *gradient, double rate)
+static inline void oracle_push(struct oracle *o, int w, const double *gradient,
+                               double rate)
 {
     if (oracle_moves_itself(o)) {
         oracle_elastic(o, w, gradient, rate);
@@ -515,6 +629,7 @@ static void oracle_push(struct oracle *o, int w, const double *gradient, double 
         o->correction->correct(o, w, g, rate);
     if (o->momentum->begin)
         o->momentum->begin(o, w, rate);
+    oracle_matrix(o, w, g);
     for (int j = 0; j < o->k; j++) {
         double step = o->momentum->step(o, w, j, g[j]);
         o->theta[j] -= rate * step;

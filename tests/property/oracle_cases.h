@@ -55,6 +55,7 @@ static void pair_open(struct pair *p, const struct compute *compute, const char 
     o.gamma = 0.9, o.rate_max = 0.1, o.rho = 0.999, o.lambda = 0.04,
     o.lambda_zero = 2.0;
     o.m = 0.95, o.kappa = 10.0;
+    o.rest_scale = 1.0;
     o.beta2 = 0.95, o.epsilon = 1e-8, o.decay = 0.1;
     for (int j = 0; j < ELEMENTS; j++)
         o.decays[j] = drive_decays((size_t)j);

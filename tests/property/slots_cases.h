@@ -20,15 +20,15 @@
 #include <cmocka.h>
 
 enum {
-    SLOTS = 7,
+    SLOTS = 9,
     EVERY_SLOT = (1 << SLOTS) - 1,
     ELEMENTS = 5008,
     WORKERS = 3,
     VARIANTS = 4
 };
 
-static const char *const slot_names[SLOTS] = {"theta", "own",  "all",   "stat",
-                                              "sent",  "grad", "square"};
+static const char *const slot_names[SLOTS] = {
+    "theta", "own", "all", "stat", "sent", "grad", "square", "mean", "turned"};
 
 /* Ends inside chunks of 16, on their edges, an empty block. */
 static const uint32_t ends[] = {1, 2, 17, 40, 40, 64, 1031, 2049, ELEMENTS - 5};
@@ -70,8 +70,8 @@ static const struct row {
 
 static real *slot_of(struct element *e, int slot)
 {
-    real *const at[SLOTS] = {&e->theta, &e->own,  &e->all,   &e->stat,
-                             &e->sent,  &e->grad, &e->square};
+    real *const at[SLOTS] = {&e->theta, &e->own,    &e->all,  &e->stat,  &e->sent,
+                             &e->grad,  &e->square, &e->mean, &e->turned};
     return at[slot];
 }
 
@@ -214,6 +214,43 @@ static void components_are_as_their_headers_say(void **state)
         }
 }
 
+/* Both passes over a matrix. */
+static void matrix_passes_are_as_their_headers_say(void **state)
+{
+    static const struct {
+        const char *momentum;
+        element_fn *gather, *turn, *send, *ahead;
+        unsigned gather_reads, gather_writes, turn_reads, turn_writes;
+    } passes[] = {
+        {"muon", gather_muon, turn_muon, send_matrix_muon, ahead_matrix_muon,
+         muon_gather_reads, muon_gather_writes, muon_turn_reads, muon_turn_writes},
+        {"muon_dana", gather_muon_dana, turn_muon_dana, send_matrix_muon_dana,
+         ahead_matrix_muon_dana, muon_dana_gather_reads, muon_dana_gather_writes,
+         muon_dana_turn_reads, muon_dana_turn_writes}};
+
+    const struct rule rule = {.flags = RULE_ADAM | RULE_HISTORY | RULE_MATRIX};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof passes / sizeof *passes; i++)
+        for (int variant = 0; variant < VARIANTS; variant++) {
+            const char *name = passes[i].momentum;
+            struct step_scalars k;
+
+            scalars_of(&rule, variant, 0.0, &k);
+            k.spread = 2;
+            component_is_as_declared(name, "gather", passes[i].gather,
+                                     passes[i].gather_reads, passes[i].gather_writes,
+                                     &k);
+            component_is_as_declared(name, "turn", passes[i].turn, passes[i].turn_reads,
+                                     passes[i].turn_writes, &k);
+            component_is_as_declared(name, "send_matrix", passes[i].send,
+                                     SLOT_THETA | (passes[i].turn_reads & SLOT_ALL),
+                                     SLOT_SENT, &k);
+            component_is_as_declared(name, "ahead_matrix", passes[i].ahead,
+                                     passes[i].turn_reads & SLOT_OWN, 0, &k);
+        }
+}
+
 /* ---- the passes, against elements with all slots ---- */
 
 struct state {
@@ -232,6 +269,8 @@ static struct arrays arrays_of(struct state *s)
                            .sent = s->array[4],
                            .grad = s->array[5],
                            .square = s->array[6],
+                           .mean = s->array[7],
+                           .turned = s->array[8],
                            .decays = s->decays};
 }
 
@@ -425,6 +464,7 @@ static int slots_cases(const struct compute *compute)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(components_are_as_their_headers_say),
+        cmocka_unit_test(matrix_passes_are_as_their_headers_say),
         cmocka_unit_test(an_update_sees_every_slot),
         cmocka_unit_test(a_look_ahead_sees_every_slot),
         cmocka_unit_test(a_round_sees_every_slot),

@@ -23,8 +23,8 @@
 #define COUNT 507
 #define TOTAL 240
 
-static const struct gapless_tensor tensors[] = {{"w", 2, {24, 20}},
-                                                {"b", 1, {COUNT - 480}}};
+static const struct gapless_tensor tensors[] = {{"w", 2, {24, 20}, 0},
+                                                {"b", 1, {COUNT - 480}, 0}};
 static const uint32_t block_ends[] = {480, COUNT};
 static const struct gapless_schedule schedule = {.rate = 0.02,
                                                  .warmup = 40,
@@ -172,6 +172,9 @@ static void oracle_run(const char *rule, bool own_lookahead, bool round)
     oracle.kappa = oracle.whole              ? 30
                    : oracle_is_adam(&oracle) ? 10
                                              : 5; /* auto, with one matrix */
+    oracle.rest_scale = 1;
+    if (rules_find(rule)->flags & RULE_MATRIX)
+        oracle.rows = 24, oracle.cols = 20;
     oracle.beta2 = 0.95, oracle.epsilon = 1e-8, oracle.decay = 0.1;
     for (int i = 0; i < COUNT; i++)
         oracle.decays[i] = i < 480 || decay_all; /* the matrix, and not the bias */

@@ -20,8 +20,8 @@
 #define COUNT 507
 #define TOTAL 240
 
-static const struct gapless_tensor tensors[] = {{"w", 2, {24, 20}},
-                                                {"b", 1, {COUNT - 480}}};
+static const struct gapless_tensor tensors[] = {{"w", 2, {24, 20}, 0},
+                                                {"b", 1, {COUNT - 480}, 0}};
 static const uint32_t block_ends[] = {480, COUNT};
 static const struct gapless_schedule schedule = {
     .rate = 0.02, .warmup = 40, .warmup_from = 0.25};
@@ -93,6 +93,9 @@ static void oracle_open(const struct rule *rule)
     oracle.lambda = 0.04, oracle.lambda_zero = 2, oracle.m = 0.95;
     oracle.whole = whole_gate && oracle_is_adam(&oracle);
     oracle.kappa = oracle.whole ? 30 : oracle_is_adam(&oracle) ? 10 : 5;
+    oracle.rest_scale = 1;
+    if (rule->flags & RULE_MATRIX)
+        oracle.rows = 24, oracle.cols = 20;
     oracle.beta2 = 0.95, oracle.epsilon = 1e-8, oracle.decay = 0.1;
     for (int i = 0; i < 480; i++)
         oracle.decays[i] = true;

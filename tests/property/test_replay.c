@@ -93,9 +93,10 @@ static void replayed(const struct gapless_simulation_config *config, float *ret)
 
 static void test_replay(void **state)
 {
-    static const char *const rules[] = {
-        "dana-ga",        "dana-slim", "shared-lga", "ssgd",           "nag-asgd",
-        "shared-lga-dot", "eamsgd",    "adamw",      "dana-lga-adamw", "ssgd-adamw"};
+    static const char *const rules[] = {"dana-ga",    "dana-slim", "shared-lga",
+                                        "ssgd",       "nag-asgd",  "shared-lga-dot",
+                                        "eamsgd",     "adamw",     "dana-lga-adamw",
+                                        "ssgd-adamw", "muon",      "dana-lga-muon"};
     static float first[ENGINE_COUNT], again[ENGINE_COUNT];
 
     (void)state;
@@ -106,7 +107,8 @@ static void test_replay(void **state)
 
         config.record = path;
         config.record_note = "rule=x\nsecond line";
-        config.weight_decay = strstr(rules[i], "adamw") == NULL ? 0.001 : 0;
+        config.weight_decay =
+            strstr(rules[i], "adamw") || strstr(rules[i], "muon") ? 0 : 0.001;
         config.kappa = 10.0 / ENGINE_COUNT; /* the loss is a sum over all */
         config.clip_norm = 20;
         live(&config, first);

@@ -16,8 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const struct gapless_tensor tensors[] = {{"layer1.weight", 2, {7, 3}},
-                                                {"layer1.bias", 1, {7}}};
+static const struct gapless_tensor tensors[] = {{"layer1.weight", 2, {7, 3}, 0},
+                                                {"layer1.bias", 1, {7}, 0}};
 static const struct gapless_model model = {tensors, 2};
 static char folder[] = "/tmp/gapless-test-XXXXXX";
 static char path[64];
@@ -57,7 +57,7 @@ static void test_reads_back(void **state)
     (void)state;
     fill(theta, 1);
     memset(large, 'x', sizeof large - 1);
-    assert_int_equal(layout_init(&l, &model, 0, 0, NULL), 0);
+    assert_int_equal(layout_init(&l, &model, 0, 0, false, NULL), 0);
     assert_int_equal(checkpoint_save(&l, theta, path, metadata, more, NULL), 0);
     data = slurp(path, &bytes);
     memcpy(&length, data, 8);
@@ -100,7 +100,7 @@ static void test_full_disk_keeps_the_old(void **state)
     (void)state;
     fill(theta, 100);
     old = slurp(path, &before);
-    assert_int_equal(layout_init(&l, &model, 0, 0, NULL), 0);
+    assert_int_equal(layout_init(&l, &model, 0, 0, false, NULL), 0);
     (void)signal(SIGXFSZ, SIG_IGN);
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &was), 0);
     small.rlim_max = was.rlim_max;
@@ -123,7 +123,7 @@ static void test_no_such_folder(void **state)
     struct layout l;
 
     (void)state;
-    assert_int_equal(layout_init(&l, &model, 0, 0, NULL), 0);
+    assert_int_equal(layout_init(&l, &model, 0, 0, false, NULL), 0);
     assert_int_equal(
         checkpoint_save(&l, theta, "/nowhere/x.safetensors", NULL, NULL, &e),
         GAPLESS_IO);
@@ -143,7 +143,7 @@ static void test_a_pipe_stays(void **state)
     (void)state;
     (void)snprintf(pipe_path, sizeof pipe_path, "%s/pipe", folder);
     assert_int_equal(mkfifo(pipe_path, 0600), 0);
-    assert_int_equal(layout_init(&l, &model, 0, 0, NULL), 0);
+    assert_int_equal(layout_init(&l, &model, 0, 0, false, NULL), 0);
     assert_int_equal(checkpoint_save(&l, theta, pipe_path, NULL, NULL, &e), GAPLESS_IO);
     assert_non_null(strstr(e.text, pipe_path));
     assert_int_equal(stat(pipe_path, &is), 0);

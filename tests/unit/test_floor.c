@@ -61,6 +61,11 @@ static const struct {
     {"shared-lga-adamw", 5, 4},
     {"dana-adamw", 5, 5},
     {"dana-lga-adamw", 6, 5},
+    /* Muon, of a matrix: theta, m and what NS makes of it; the gate's sent; and with a sum
+     * each worker's m, the sum and the worker's last step */
+    {"muon", 4, 4},
+    {"muon-lga", 5, 4},
+    {"dana-lga-muon", 7, 6},
 };
 
 /* A rule without a floor is shown without one. */

@@ -12,13 +12,15 @@
 
 static void test_flagship_is_one_range(void **state)
 {
-    const struct gapless_tensor t[] = {
-        {"w1", 2, {784, 64}}, {"b1", 1, {64}}, {"w2", 2, {64, 10}}, {"b2", 1, {10}}};
+    const struct gapless_tensor t[] = {{"w1", 2, {784, 64}, 0},
+                                       {"b1", 1, {64}, 0},
+                                       {"w2", 2, {64, 10}, 0},
+                                       {"b2", 1, {10}, 0}};
     const struct gapless_model model = {t, 4};
     struct layout l;
 
     (void)state;
-    assert_int_equal(layout_init(&l, &model, 0, 0, NULL), GAPLESS_OK);
+    assert_int_equal(layout_init(&l, &model, 0, 0, false, NULL), GAPLESS_OK);
     assert_int_equal(l.count, 50890);
     assert_int_equal(l.padded, 50896);
     assert_int_equal(l.ranges_count, 1);
@@ -36,20 +38,19 @@ static void refused(const struct gapless_tensor *t, uint32_t count, const char *
     struct gapless_error e = {0};
     struct layout l;
 
-    assert_int_equal(layout_init(&l, &model, 0, 0, &e), GAPLESS_INVALID);
+    assert_int_equal(layout_init(&l, &model, 0, 0, false, &e), GAPLESS_INVALID);
     assert_non_null(strstr(e.text, word));
 }
 
 static void test_bad_models(void **state)
 {
-    const struct gapless_tensor none[] = {{NULL, 1, {4}}}, quote[] = {{"a\"b", 1, {4}}},
-                                flat[] = {{"a", 0, {4}}}, deep[] = {{"a", 5, {4}}},
-                                zero[] = {{"a", 2, {4, 0}}},
-                                huge[] = {{"a",
-                                           2,
-                                           {UINT64_C(1) << 40, UINT64_C(1) << 40}}},
-                                sum[] = {{"a", 1, {GAPLESS_ELEMENTS_MAX}},
-                                         {"b", 1, {1}}};
+    const struct gapless_tensor
+        none[] = {{NULL, 1, {4}, 0}},
+        quote[] = {{"a\"b", 1, {4}, 0}}, flat[] = {{"a", 0, {4}, 0}},
+        deep[] = {{"a", 5, {4}, 0}}, zero[] = {{"a", 2, {4, 0}, 0}},
+        huge[] = {{"a", 2, {UINT64_C(1) << 40, UINT64_C(1) << 40}, 0}},
+        flags[] = {{"a", 1, {4}, 2}},
+        sum[] = {{"a", 1, {GAPLESS_ELEMENTS_MAX}, 0}, {"b", 1, {1}, 0}};
 
     (void)state;
     refused(none, 1, "tensor 0");
@@ -59,6 +60,7 @@ static void test_bad_models(void **state)
     refused(zero, 1, "dimension 1");
     refused(huge, 1, "'a'");
     refused(sum, 2, "parameters");
+    refused(flags, 1, "flags 0x2");
     refused(NULL, 0, "0");
 }
 
@@ -131,12 +133,16 @@ static void test_random_models(void **state)
         for (i = 0; i < count; i++) {
             (void)snprintf(names[i], sizeof names[i], "t%u", (unsigned)i);
             t[i] = (struct gapless_tensor){
-                names[i], 1, {1 + draw(&random, draw(&random, 3) == 0 ? 200000 : 100)}};
+                names[i],
+                1,
+                {1 + draw(&random, draw(&random, 3) == 0 ? 200000 : 100)},
+                0};
         }
         range = 1 + draw(&random, 100000);
         const struct gapless_model model = {t, (uint32_t)count};
         blocks = least[seed % (sizeof least / sizeof *least)];
-        assert_int_equal(layout_init(&l, &model, range, blocks, NULL), GAPLESS_OK);
+        assert_int_equal(layout_init(&l, &model, range, blocks, false, NULL),
+                         GAPLESS_OK);
         check(&l, range);
         if (blocks < UINT64_MAX)
             check_blocks(&l, blocks == 0 ? LAYOUT_BLOCK_DEFAULT : blocks);
@@ -150,46 +156,81 @@ static void test_random_models(void **state)
 
 static void test_size_of_blocks(void **state)
 {
-    const struct gapless_tensor t[] = {{"w", 2, {100, 1000}}, {"b", 1, {10}}};
+    const struct gapless_tensor t[] = {{"w", 2, {100, 1000}, 0}, {"b", 1, {10}, 0}};
     const struct gapless_model model = {t, 2};
     struct gapless_error e = {0};
     struct layout l;
 
     (void)state;
-    assert_int_equal(layout_init(&l, &model, 0, 100000, NULL), GAPLESS_OK);
+    assert_int_equal(layout_init(&l, &model, 0, 100000, false, NULL), GAPLESS_OK);
     assert_int_equal(l.blocks_count, 2);
     layout_free(&l);
-    assert_int_equal(layout_init(&l, &model, 0, 40000, NULL), GAPLESS_OK);
+    assert_int_equal(layout_init(&l, &model, 0, 40000, false, NULL), GAPLESS_OK);
     assert_int_equal(l.blocks_count, 3);
     assert_int_equal(l.block_ends[0], 50000);
     layout_free(&l);
-    assert_int_equal(layout_init(&l, &model, 0, 16, NULL), GAPLESS_OK);
+    assert_int_equal(layout_init(&l, &model, 0, 16, false, NULL), GAPLESS_OK);
     assert_int_equal(l.blocks_count, 100000 / 32 + 1);
     layout_free(&l);
-    assert_int_equal(layout_init(&l, &model, 0, 15, &e), GAPLESS_INVALID);
+    assert_int_equal(layout_init(&l, &model, 0, 15, false, &e), GAPLESS_INVALID);
     assert_non_null(strstr(e.text, "16 is the least"));
 }
 
 /* More elements than a range may have, in one block that cannot be cut. */
 static void test_a_block_that_fits_no_range(void **state)
 {
-    const struct gapless_tensor t[] = {{"w", 1, {UINT64_C(1) << 33}}};
+    const struct gapless_tensor t[] = {{"w", 1, {UINT64_C(1) << 33}, 0}};
     const struct gapless_model model = {t, 1};
     struct gapless_error e = {0};
     struct layout l;
 
     (void)state;
-    assert_int_equal(layout_init(&l, &model, 1u << 30, UINT64_MAX, &e),
+    assert_int_equal(layout_init(&l, &model, 1u << 30, UINT64_MAX, false, &e),
                      GAPLESS_CAPACITY);
     assert_non_null(strstr(e.text, "smaller blocks"));
-    assert_int_equal(layout_init(&l, &model, 1u << 30, 0, &e), GAPLESS_OK);
+    assert_int_equal(layout_init(&l, &model, 1u << 30, 0, false, &e), GAPLESS_OK);
     layout_free(&l);
+}
+
+/* What is a matrix is neither cut by a range nor into blocks, where a rule asks for that;
+ * what is marked is none. The hash, by which a worker's model is known, is the same. */
+static void test_whole_matrices(void **state)
+{
+    const struct gapless_tensor t[] = {{"e", 2, {100, 1000}, GAPLESS_TENSOR_NOT_MATRIX},
+                                       {"w", 3, {1000, 10, 10}, 0},
+                                       {"row", 2, {1, 100000}, 0},
+                                       {"column", 2, {100000, 1}, 0},
+                                       {"b", 1, {10}, 0}};
+    const uint32_t whole[] = {6, 1, 6, 6, 1}; /* blocks */
+    const struct gapless_model model = {t, 5};
+    uint64_t rows = 0, cols = 0;
+    struct layout a, b;
+    uint32_t i = 0, tensor, p;
+
+    (void)state;
+    assert_int_equal(layout_init(&a, &model, 2000, 0, false, NULL), GAPLESS_OK);
+    assert_int_equal(layout_init(&b, &model, 2000, 0, true, NULL), GAPLESS_OK);
+    assert_true(a.hash == b.hash);
+    assert_int_equal(a.blocks_count, 25);
+    assert_int_equal(b.blocks_count, 20);
+    for (tensor = 0; tensor < 5; tensor++)
+        for (p = 0; p < whole[tensor]; p++, i++) {
+            assert_int_equal(b.block_tensor[i], tensor);
+            assert_int_equal(b.block_pieces[i], whole[tensor]);
+        }
+    check(&b, 2000);
+    for (tensor = 0; tensor < 5; tensor++)
+        assert_true(layout_is_matrix(&t[tensor], &rows, &cols) == (tensor == 1));
+    assert_true(rows == 1000 && cols == 100);
+    layout_free(&a);
+    layout_free(&b);
 }
 
 static void test_hash_tells_models_apart(void **state)
 {
-    const struct gapless_tensor a[] = {{"a", 2, {4, 6}}}, b[] = {{"a", 2, {6, 4}}},
-                                c[] = {{"b", 2, {4, 6}}};
+    const struct gapless_tensor a[] = {{"a", 2, {4, 6}, 0}},
+                                b[] = {{"a", 2, {6, 4}, 0}},
+                                c[] = {{"b", 2, {4, 6}, 0}};
     uint64_t n, ha, hb, hc;
 
     (void)state;
@@ -202,9 +243,9 @@ static void test_hash_tells_models_apart(void **state)
 /* A bit for each element of a tensor of two dimensions or more, whatever its place. */
 static void test_where_weight_decay_applies(void **state)
 {
-    const struct gapless_tensor t[] = {{"w", 2, {3, 7}},       {"b", 1, {5}},
-                                       {"k", 4, {2, 2, 1, 1}}, {"one", 2, {1, 1}},
-                                       {"c", 1, {40}},         {"v", 3, {2, 3, 4}}};
+    const struct gapless_tensor t[] = {
+        {"w", 2, {3, 7}, 0},   {"b", 1, {5}, 0},  {"k", 4, {2, 2, 1, 1}, 0},
+        {"one", 2, {1, 1}, 0}, {"c", 1, {40}, 0}, {"v", 3, {2, 3, 4}, 0}};
     const uint32_t sizes[] = {21, 5, 4, 1, 40, 24};
     const struct gapless_model model = {t, 6};
     uint16_t bits[6];
@@ -212,7 +253,7 @@ static void test_where_weight_decay_applies(void **state)
     struct layout l;
 
     (void)state;
-    assert_int_equal(layout_init(&l, &model, 0, 0, NULL), GAPLESS_OK);
+    assert_int_equal(layout_init(&l, &model, 0, 0, false, NULL), GAPLESS_OK);
     assert_int_equal(l.padded, 96);
     assert_int_equal(layout_matrices(&l), 4);
     memset(bits, 0xa5, sizeof bits);
@@ -236,6 +277,7 @@ int main(void)
         cmocka_unit_test(test_where_weight_decay_applies),
         cmocka_unit_test(test_random_models),
         cmocka_unit_test(test_size_of_blocks),
+        cmocka_unit_test(test_whole_matrices),
         cmocka_unit_test(test_a_block_that_fits_no_range),
         cmocka_unit_test(test_hash_tells_models_apart),
     };

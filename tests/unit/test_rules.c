@@ -58,6 +58,9 @@ static void every_rule_reads_and_writes_what_it_must(void **state)
     assert_int_equal(rules_find("dana-lga-adamw")->flags, RULE_BLOCK | RULE_SUM |
                                                               RULE_ADAM | RULE_HISTORY |
                                                               RULE_ROUND_SQUARE);
+    assert_int_equal(rules_find("dana-lga-muon")->flags,
+                     rules_find("dana-lga-adamw")->flags | RULE_MATRIX);
+    assert_int_equal(rules_find("muon")->flags, RULE_ADAM | RULE_HISTORY | RULE_MATRIX);
     assert_int_equal(rules_find("ssgd-adamw")->flags,
                      RULE_ROUND | RULE_ADAM | RULE_HISTORY);
 }
@@ -73,6 +76,7 @@ static void kinds_follow_from_the_flags(void **state)
         assert_true(rule.whole == ((rules[i].flags & RULE_GLOBAL) != 0));
         assert_true(rule.synchronous == ((rules[i].flags & RULE_ROUND) != 0));
         assert_true(rule.elastic == ((rules[i].flags & RULE_WORKER_ELASTIC) != 0));
+        assert_true(rule.matrices == ((rules[i].flags & RULE_MATRIX) != 0));
         assert_true(rule.own_decay == ((rules[i].flags & RULE_ADAM) != 0));
         assert_true(
             rule.averages ==
@@ -133,7 +137,10 @@ static void traffic_is_that_of_one_pass(void **state)
                 {"lga-adamw", 9},
                 {"dana-adamw", 10},
                 {"dana-lga-adamw", 11},
-                {"shared-lga-adamw", 9}};
+                {"shared-lga-adamw", 9},
+                {"muon", 8},
+                {"muon-lga", 9},
+                {"dana-lga-muon", 13}};
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         assert_int_equal(rules_bytes(rules_find(rows[i].name)), 4 * rows[i].vectors);
@@ -151,6 +158,8 @@ static void zero_means_the_default(void **state)
     same(s.kappa, 10.0);
     same(s.beta2, 0.95);
     same(s.epsilon, 1e-8);
+    same(s.mu, 0.95);
+    same(s.rest_scale, 1.0);
     same(s.horizon, -1.0);
     assert_true(s.momentum >= 0.0 && s.momentum <= 0.0); /* taken as it is */
     assert_int_equal(s.gap_ref, GAP_REF_SENT);

@@ -63,13 +63,14 @@ const char *gapless_version(void);
 /* Settings of a run (struct gapless_master_config) that only some rules read. */
 enum gapless_setting {
     GAPLESS_SETS_MOMENTUM = 1,
-    GAPLESS_SETS_KAPPA = 2,       /* kappa, gate, block_elements */
-    GAPLESS_SETS_LAMBDA = 4,      /* lambda */
-    GAPLESS_SETS_HORIZON = 8,     /* horizon */
-    GAPLESS_SETS_ELASTIC = 16,    /* elastic, elastic_period */
-    GAPLESS_SETS_ADAM = 32,       /* beta2, epsilon, decay */
-    GAPLESS_SETS_GAP_REF = 64,    /* gap_ref */
-    GAPLESS_SETS_SCALE_RATE = 128 /* ssgd_scale_rate */
+    GAPLESS_SETS_KAPPA = 2,        /* kappa, gate, block_elements */
+    GAPLESS_SETS_LAMBDA = 4,       /* lambda */
+    GAPLESS_SETS_HORIZON = 8,      /* horizon */
+    GAPLESS_SETS_ELASTIC = 16,     /* elastic, elastic_period */
+    GAPLESS_SETS_ADAM = 32,        /* beta2, epsilon, decay */
+    GAPLESS_SETS_GAP_REF = 64,     /* gap_ref */
+    GAPLESS_SETS_SCALE_RATE = 128, /* ssgd_scale_rate */
+    GAPLESS_SETS_MATRIX = 256      /* rest_scale, matrix_threads */
 };
 
 /* A row of the rule table. */
@@ -86,6 +87,8 @@ struct gapless_rule {
     bool synchronous; /* one update for a gradient of each worker, for which all wait */
     bool elastic; /* a worker moves parameters of its own, and exchanges them with the
                          master's every elastic_period gradients */
+    bool
+        matrices; /* Muon's: works on whole matrices, and refuses a model without any */
     bool
         own_decay; /* AdamW's: weight decay is the master's `decay`; `weight_decay`, which
                            goes into the gradient, must be 0 */
@@ -112,6 +115,15 @@ struct gapless_tensor {
     const char *name;
     uint32_t dims; /* 1..4 */
     uint64_t dim[4];
+    uint32_t flags; /* enum gapless_tensor_flag; the master's alone count */
+};
+
+/* For rules that work on matrices (Muon): a tensor of two dimensions or more is a matrix of
+ * dim[0] rows and all the others' product of columns, if it has two of both at least. */
+enum gapless_tensor_flag {
+    /* ... but this one is not: an embedding, or the layer that gives a language model's
+     * words */
+    GAPLESS_TENSOR_NOT_MATRIX = 1
 };
 
 struct gapless_model {
@@ -197,6 +209,12 @@ struct gapless_master_config {
      * into the gradient, must be 0 then. */
     double decay;
     bool decay_all; /* on tensors of one dimension, too, as torch.optim.AdamW does it */
+    /* The Muon rules: their rate times this for all that is no matrix; 0: 1. */
+    double rest_scale;
+    /* ... and threads that work on matrices, each on one at a time: the caller's, and as
+     * many more as are missing. The bits do not depend on it; 0: 1. While such a master is
+     * open, OpenBLAS has one thread in this process. */
+    uint32_t matrix_threads;
     enum gapless_gap_ref gap_ref;
     bool ssgd_scale_rate; /* ssgd: rate times the number of active workers */
     double clip_norm;     /* workers scale gradients down to this norm; 0: do not */

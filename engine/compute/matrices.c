@@ -1,0 +1,352 @@
+/* Updates of whole matrices: see matrices.h. */
+#include "engine/compute/matrices.h"
+
+#include "engine/base/array.h"
+#include "engine/rules/corrections/loss_gap.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Only OpenBLAS has it; with another CBLAS, or none, its address is NULL. */
+extern void openblas_set_num_threads(int threads) __attribute__((weak));
+
+struct matrix_scratch {
+    number *x, *y; /* the matrix, in turns */
+    number *a, *b; /* side x side */
+};
+
+struct matrix_scratch *matrix_scratch_new(size_t elements, size_t side)
+{
+    struct matrix_scratch *ret = calloc(1, sizeof *ret);
+    size_t bytes = (elements + 2 * (size_t)SUM_LANES) * sizeof(number);
+
+    if (ret == NULL)
+        return NULL;
+    ret->x = array_zeroed(ARRAY_LINE, bytes);
+    ret->y = array_zeroed(ARRAY_LINE, bytes);
+    ret->a = array_zeroed(ARRAY_LINE, side * side * sizeof(number));
+    ret->b = array_zeroed(ARRAY_LINE, side * side * sizeof(number));
+    if (ret->x == NULL || ret->y == NULL || ret->a == NULL || ret->b == NULL) {
+        matrix_scratch_free(ret);
+        return NULL;
+    }
+    if (openblas_set_num_threads != NULL)
+        openblas_set_num_threads(1);
+    return ret;
+}
+
+void matrix_scratch_free(struct matrix_scratch *scratch)
+{
+    if (scratch == NULL)
+        return;
+    free(scratch->x);
+    free(scratch->y);
+    free(scratch->a);
+    free(scratch->b);
+    free(scratch);
+}
+
+number *matrix_input(struct matrix_scratch *scratch)
+{
+    return scratch->x;
+}
+
+double matrix_spread(uint32_t rows, uint32_t cols)
+{
+    return 0.2 * sqrt((double)(rows > cols ? rows : cols));
+}
+
+double matrix_work(uint32_t rows, uint32_t cols)
+{
+    double r = rows < cols ? rows : cols, s = rows < cols ? cols : rows;
+
+    return MATRIX_ITERATIONS * (4 * r * r * s + 2 * r * r * r);
+}
+
+/* ---- Newton-Schulz ------------------------------------------------------- */
+
+/* One iteration: y = (a I + b A + c A^2) x, or x times that. */
+static void iterate(struct matrix_scratch *s, const number *x, number *y, uint32_t rows,
+                    uint32_t cols)
+{
+    bool tall = rows > cols;
+    size_t side = tall ? cols : rows, other = tall ? rows : cols;
+
+    products_best(&(struct product){.rows = side,
+                                    .cols = side,
+                                    .inner = other,
+                                    .a_transposed = tall,
+                                    .b_transposed = !tall,
+                                    .alpha = 1,
+                                    .a = x,
+                                    .b = x,
+                                    .c = s->a});
+    memcpy(s->b, s->a, side * side * sizeof *s->b);
+    products_best(&(struct product){.rows = side,
+                                    .cols = side,
+                                    .inner = side,
+                                    .alpha = (number)MATRIX_C,
+                                    .beta = (number)MATRIX_B,
+                                    .a = s->a,
+                                    .b = s->a,
+                                    .c = s->b});
+    for (size_t i = 0; i < side; i++)
+        s->b[i * side + i] += (number)MATRIX_A;
+    products_best(&(struct product){.rows = rows,
+                                    .cols = cols,
+                                    .inner = side,
+                                    .alpha = 1,
+                                    .a = tall ? x : s->b,
+                                    .b = tall ? s->b : x,
+                                    .c = y});
+}
+
+number *matrix_turn(const struct compute *compute, struct matrix_scratch *scratch,
+                    size_t phase, uint32_t rows, uint32_t cols)
+{
+    size_t elements = (size_t)rows * cols;
+    size_t padded = (phase + elements + SUM_LANES - 1) / SUM_LANES * SUM_LANES;
+    double norm = sqrt(compute->norm_sq(scratch->x, padded));
+    number *from = scratch->x, *to = scratch->y;
+
+    compute->scale(from, (number)(1.0 / (norm + MATRIX_LEAST)), padded);
+    for (int i = 0; i < MATRIX_ITERATIONS; i++) {
+        number *was = from;
+
+        iterate(scratch, from + phase, to + phase, rows, cols);
+        from = to;
+        to = was;
+    }
+    return from;
+}
+
+/* ---- parts of a stretch -------------------------------------------------- */
+
+/* What is done with each part: whole chunks in place, or copies of one. */
+struct work {
+    const struct compute *compute;
+    const struct rule *rule;
+    struct step_scalars scalars;
+    unsigned want;
+    struct sums sums;
+    double sum;
+};
+typedef void part_fn(struct work *work, const struct arrays *at, size_t n);
+
+enum {
+    VECTORS = 9
+};
+
+/* The vectors of struct arrays. `grad` is only read, here as there. */
+static void vectors_of(const struct arrays *at, number *ret[VECTORS])
+{
+    ret[0] = at->theta, ret[1] = at->own, ret[2] = at->all, ret[3] = at->stat;
+    ret[4] = at->sent, ret[5] = at->square, ret[6] = at->mean, ret[7] = at->turned;
+    ret[8] = (number *)(uintptr_t)at->grad;
+}
+
+static struct arrays arrays_of(number *const vector[VECTORS])
+{
+    return (struct arrays){.theta = vector[0],
+                           .own = vector[1],
+                           .all = vector[2],
+                           .stat = vector[3],
+                           .sent = vector[4],
+                           .square = vector[5],
+                           .mean = vector[6],
+                           .turned = vector[7],
+                           .grad = vector[8]};
+}
+
+static struct arrays arrays_from(const struct arrays *at, size_t n)
+{
+    number *vector[VECTORS];
+
+    vectors_of(at, vector);
+    for (int i = 0; i < VECTORS; i++)
+        vector[i] = vector[i] == NULL ? NULL : vector[i] + n;
+    return arrays_of(vector);
+}
+
+/* Lanes from .. to - 1 of the chunk at `at`: on copies, the other lanes of which are 0. */
+static void edge(const struct arrays *at, size_t from, size_t to, bool store,
+                 part_fn *part, struct work *work)
+{
+    _Alignas(64) number lanes[VECTORS][SUM_LANES] = {{0}};
+    number *vector[VECTORS], *copy[VECTORS];
+    size_t bytes = (to - from) * sizeof(number);
+    struct arrays copies;
+
+    vectors_of(at, vector);
+    for (int i = 0; i < VECTORS; i++) {
+        copy[i] = vector[i] == NULL ? NULL : lanes[i];
+        if (vector[i] != NULL)
+            memcpy(lanes[i] + from, vector[i] + from, bytes);
+    }
+    copies = arrays_of(copy);
+    part(work, &copies, SUM_LANES);
+    for (int i = 0; store && i < VECTORS - 1; i++)
+        if (vector[i] != NULL)
+            memcpy(vector[i] + from, lanes[i] + from, bytes);
+}
+
+/* Elements from .. to - 1. */
+static void each_part(const struct arrays *at, size_t from, size_t to, bool store,
+                      part_fn *part, struct work *work)
+{
+    size_t lane = from % SUM_LANES, chunk = from - lane, whole;
+    struct arrays here = arrays_from(at, chunk);
+
+    if (lane > 0) {
+        edge(&here, lane, to - chunk < SUM_LANES ? to - chunk : SUM_LANES, store, part,
+             work);
+        chunk += SUM_LANES;
+    }
+    if (to <= chunk)
+        return;
+    whole = (to - chunk) / SUM_LANES * SUM_LANES;
+    here = arrays_from(at, chunk);
+    if (whole > 0)
+        part(work, &here, whole);
+    here = arrays_from(at, chunk + whole);
+    if (to > chunk + whole)
+        edge(&here, 0, to - chunk - whole, store, part, work);
+}
+
+static void add_sums(struct sums *to, const struct sums *from)
+{
+    to->gap_sq += from->gap_sq;
+    to->step_sq += from->step_sq;
+}
+
+static void apply_part(struct work *w, const struct arrays *at, size_t n)
+{
+    struct sums sums;
+
+    w->compute->apply(w->rule, at, &w->scalars, NULL, n, w->want, &sums);
+    add_sums(&w->sums, &sums);
+}
+
+static void gather_part(struct work *w, const struct arrays *at, size_t n)
+{
+    w->compute->gather(w->rule, at, &w->scalars, n);
+}
+
+static void turn_part(struct work *w, const struct arrays *at, size_t n)
+{
+    struct sums sums;
+
+    w->compute->turn(w->rule, at, &w->scalars, n, w->want, &sums);
+    add_sums(&w->sums, &sums);
+}
+
+static void measure_part(struct work *w, const struct arrays *at, size_t n)
+{
+    w->sum += w->compute->measure(w->rule, at, &w->scalars, n);
+}
+
+static void matrix_measure_part(struct work *w, const struct arrays *at, size_t n)
+{
+    w->sum += w->compute->matrix_measure(w->rule, at, &w->scalars, n);
+}
+
+static void look_ahead_part(struct work *w, const struct arrays *at, size_t n)
+{
+    w->compute->look_ahead(w->rule, at, &w->scalars, n);
+}
+
+static void matrix_look_ahead_part(struct work *w, const struct arrays *at, size_t n)
+{
+    w->compute->matrix_look_ahead(w->rule, at, &w->scalars, n);
+}
+
+/* ---- a stretch ----------------------------------------------------------- */
+
+static struct work work_of(const struct compute *compute, const struct rule *rule,
+                           const struct step_scalars *scalars,
+                           const struct stretch *stretch)
+{
+    struct work ret = {.compute = compute, .rule = rule, .scalars = *scalars};
+
+    if (!stretch->decays)
+        ret.scalars.decay = 0;
+    ret.scalars.spread = (scalar)matrix_spread(stretch->rows, stretch->cols);
+    return ret;
+}
+
+/* The vectors of the chunk in which the stretch begins. */
+static struct arrays arrays_of_stretch(const struct arrays *at,
+                                       const struct stretch *stretch)
+{
+    struct arrays ret = arrays_from(at, stretch->from - stretch->from % SUM_LANES);
+
+    ret.turned = NULL;
+    return ret;
+}
+
+static void apply_matrix(struct work *work, const struct arrays *arrays,
+                         const struct stretch *stretch, struct matrix_scratch *scratch)
+{
+    size_t from = stretch->from % SUM_LANES;
+    size_t to = from + (stretch->to - stretch->from);
+    struct arrays at = *arrays;
+
+    at.turned = matrix_input(scratch);
+    memset(at.turned, 0, SUM_LANES * sizeof(number));
+    memset(at.turned + to / SUM_LANES * SUM_LANES, 0, SUM_LANES * sizeof(number));
+    each_part(&at, from, to, true, gather_part, work);
+    at.turned = matrix_turn(work->compute, scratch, from, stretch->rows, stretch->cols);
+    each_part(&at, from, to, true, turn_part, work);
+}
+
+void stretch_apply(const struct compute *compute, const struct rule *rule,
+                   const struct arrays *at, const struct step_scalars *scalars,
+                   const struct stretch *stretch, unsigned want,
+                   struct matrix_scratch *scratch, struct sums *ret)
+{
+    struct work work = work_of(compute, rule, scalars, stretch);
+    struct arrays here = arrays_of_stretch(at, stretch);
+    size_t from = stretch->from % SUM_LANES;
+
+    work.want = want;
+    if ((rule->flags & RULE_BLOCK) && scalars->lagging) {
+        double q = stretch_measure(compute, rule, at, scalars, stretch);
+
+        work.scalars.gate = gate_loss_gap(q * stretch->pieces, scalars);
+        work.scalars.lagging = 0;
+    }
+    if (stretch->rows > 0)
+        apply_matrix(&work, &here, stretch, scratch);
+    else
+        each_part(&here, from, from + (stretch->to - stretch->from), true, apply_part,
+                  &work);
+    *ret = work.sums;
+    if (rule->flags & RULE_BLOCK)
+        ret->gate_sum = (double)work.scalars.gate * (stretch->to - stretch->from);
+}
+
+double stretch_measure(const struct compute *compute, const struct rule *rule,
+                       const struct arrays *at, const struct step_scalars *scalars,
+                       const struct stretch *stretch)
+{
+    struct work work = work_of(compute, rule, scalars, stretch);
+    struct arrays here = arrays_of_stretch(at, stretch);
+    size_t from = stretch->from % SUM_LANES;
+
+    each_part(&here, from, from + (stretch->to - stretch->from), false,
+              stretch->rows > 0 ? matrix_measure_part : measure_part, &work);
+    return work.sum;
+}
+
+void stretch_look_ahead(const struct compute *compute, const struct rule *rule,
+                        const struct arrays *at, const struct step_scalars *scalars,
+                        const struct stretch *stretch)
+{
+    struct work work = work_of(compute, rule, scalars, stretch);
+    struct arrays here = arrays_of_stretch(at, stretch);
+    size_t from = stretch->from % SUM_LANES;
+
+    each_part(&here, from, from + (stretch->to - stretch->from), true,
+              stretch->rows > 0 ? matrix_look_ahead_part : look_ahead_part, &work);
+}
