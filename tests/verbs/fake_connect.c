@@ -85,6 +85,14 @@ void fake_id_part(struct fake_id *id)
         part_other(other, state);
 }
 
+/* Passive, and the other side's last word on the connection may be under way: Linux then
+ * ends the queue pair, tells nobody and returns 0. */
+static bool is_on_its_way(const struct fake_id *id)
+{
+    return id->side == FAKE_PASSIVE && !id->established && !id->device->iwarp &&
+           (id->state == FAKE_ACCEPTED || id->state == FAKE_CONNECTED);
+}
+
 int rdma_disconnect(struct rdma_cm_id *pub)
 {
     struct fake_id *id = (struct fake_id *)pub;
@@ -99,6 +107,8 @@ int rdma_disconnect(struct rdma_cm_id *pub)
         if (pub->qp != NULL)
             fake_pair_end(pair_of(id));
         problem = EINVAL;
+    } else if (is_on_its_way(id)) {
+        fake_pair_end(pair_of(id));
     } else {
         struct fake_id *other = other_of(id);
 
@@ -387,6 +397,23 @@ void fake_cut(unsigned connection)
         fake_event_put(id, RDMA_CM_EVENT_DISCONNECTED, 0);
     }
     fake_unlock();
+}
+
+void fake_late(unsigned looks)
+{
+    fake_lock();
+    fake_world.late = looks;
+    fake_unlock();
+}
+
+unsigned fake_late_left(void)
+{
+    unsigned ret;
+
+    fake_lock();
+    ret = fake_world.late;
+    fake_unlock();
+    return ret;
 }
 
 void fake_tell(unsigned connection, enum fake_side side, enum rdma_cm_event_type event,

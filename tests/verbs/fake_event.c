@@ -236,8 +236,21 @@ static struct fake_event *take(struct fake_cm_channel *channel)
         return NULL;
     }
     it->to->unacknowledged++;
+    it->to->established |= it->pub.event == RDMA_CM_EVENT_ESTABLISHED;
     fake_world.live.unacknowledged++;
     return it;
+}
+
+/* With the lock. Is the first event still under way? */
+static bool is_late(const struct fake_cm_channel *channel)
+{
+    const struct fake_event *it = channel->first;
+
+    if (fake_world.late == 0 || it == NULL || it->to->side != FAKE_PASSIVE ||
+        it->pub.event != RDMA_CM_EVENT_ESTABLISHED)
+        return false;
+    fake_world.late--;
+    return true;
 }
 
 int rdma_get_cm_event(struct rdma_event_channel *pub, struct rdma_cm_event **event)
@@ -247,19 +260,20 @@ int rdma_get_cm_event(struct rdma_event_channel *pub, struct rdma_cm_event **eve
     uint64_t one;
 
     while (it == NULL) {
-        bool fails;
+        bool fails, late;
 
         if (read(pub->fd, &one, sizeof one) != (ssize_t)sizeof one)
             return -1;
         fake_lock();
         fails = channel->first != NULL && fake_fails("rdma_get_cm_event");
-        if (fails)
+        late = !fails && is_late(channel);
+        if (fails || late)
             fake_fd_add(pub->fd);
         else
             it = take(channel);
         fake_unlock();
-        if (fails) {
-            errno = EIO;
+        if (fails || late) {
+            errno = fails ? EIO : EAGAIN;
             return -1;
         }
     }

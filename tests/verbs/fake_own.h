@@ -176,7 +176,8 @@ struct fake_id {
     uint8_t timeout;
     bool reuse;
     int backlog;
-    int requests; /* not fetched */
+    int requests;     /* not fetched */
+    bool established; /* passive: it has fetched the event */
     unsigned unacknowledged;
 };
 
@@ -217,6 +218,7 @@ struct fake_world {
     uint16_t next_port;
     unsigned connection_count;
     size_t registered;
+    unsigned late; /* looks until a passive side's ESTABLISHED is found */
     enum fake_pace pace;
     struct fake_live live;
     struct fake_counters counters;

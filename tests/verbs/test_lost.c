@@ -61,6 +61,32 @@ static void disconnected(void **state)
     bed_end(&bed);
 }
 
+/* A server that drops a peer at once, before it has taken ESTABLISHED, and does not poll
+ * again: the peer hears of it all the same, and need not ask for a sign of life. */
+static void dropped_at_once(void **state)
+{
+    struct tp_config config = bed_config(1, TOKEN);
+    struct gapless_error error = {0};
+    struct bed_end server, client;
+    tp_peer to_client, to_server;
+
+    (void)state;
+    config.net.exact = true; /* no signs of life */
+    fake_begin();
+    fake_late(5000);
+    must_open(&server, &config);
+    must_open(&client, &config);
+    assert_int_equal(t->listen(server.tp, ROCE, &error), GAPLESS_OK);
+    assert_int_equal(
+        bed_join(&server, &client, ROCE, LONG_NS, &to_server, &to_client, &error),
+        GAPLESS_OK);
+    assert_true(fake_late_left() > 0);
+    t->drop(server.tp, to_client);
+    assert_int_equal(must_event(&client, TP_DOWN).peer, to_server);
+    bed_close_both(&server, &client);
+    must_be_clean();
+}
+
 /* Said now and then of a link that is down; whether it is lost the card decides. */
 static void an_established_link_is_unreachable(void **state)
 {
@@ -372,6 +398,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(silence_is_noticed),
         cmocka_unit_test(disconnected),
+        cmocka_unit_test(dropped_at_once),
         cmocka_unit_test(an_established_link_is_unreachable),
         cmocka_unit_test(the_device_fails),
         cmocka_unit_test(a_port_goes_down_and_comes_up),

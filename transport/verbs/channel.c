@@ -367,7 +367,16 @@ static void peer_bye(struct verbs_peer *peer)
         (void)verbs_frame_send(peer->channel[0], &frame, false);
 }
 
-/* Waits until what was posted has arrived, or the bound has passed. */
+/* Has something to say or to hear before it ends: what was posted arrives; and while
+ * ESTABLISHED is under way, rdma_disconnect would tell the other side nothing (Linux
+ * returns 0 all the same). */
+static bool is_busy(const struct verbs_channel *channel)
+{
+    return channel != NULL && channel->state == CHANNEL_LIVE &&
+           (channel->sent_count > 0 || !channel->established);
+}
+
+/* Waits until nothing of it is busy, or the bound has passed. */
 static void peer_flush(struct verbs_peer *peer)
 {
     struct tp *tp = peer->channel[0]->tp;
@@ -382,10 +391,9 @@ static void peer_flush(struct verbs_peer *peer)
     while (busy && clock_ns() < end) {
         busy = false;
         (void)verbs_drain(tp, 64);
+        verbs_cm_take(tp);
         for (i = 0; i < peer->channel_count; i++)
-            busy = busy || (peer->channel[i] != NULL &&
-                            peer->channel[i]->state == CHANNEL_LIVE &&
-                            peer->channel[i]->sent_count > 0);
+            busy = busy || is_busy(peer->channel[i]);
     }
 }
 

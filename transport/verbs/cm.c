@@ -224,7 +224,9 @@ static void on_channel_event(struct verbs_channel *channel,
 
     switch ((int)kind) {
     case RDMA_CM_EVENT_ESTABLISHED:
-        channel->connected = true;
+        channel->connected = channel->established = true;
+        if (channel->state == CHANNEL_ENDING) /* asked for before, in vain */
+            (void)rdma_disconnect(channel->id);
         if (channel->state == CHANNEL_MAKING)
             verbs_channel_state(channel, CHANNEL_GREETED);
         break;

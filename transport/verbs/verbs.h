@@ -174,6 +174,7 @@ struct verbs_channel {
     struct verbs_nic *nic;
     uint32_t nic_at, queue;
     bool connected, disconnected;
+    bool established; /* ESTABLISHED was taken; what is received may come before it */
     struct verbs_peer *peer; /* NULL before it is welcome */
     uint32_t number;         /* of the channel in its peer */
     uint64_t deadline_ns;
