@@ -44,7 +44,6 @@ static void describe(const struct rule *rule, struct gapless_rule *ret)
         .averages = (rule->flags & RULE_ROUND) != 0 ||
                     (rule->flags & (RULE_HISTORY | RULE_ADAM)) == RULE_HISTORY,
         .slim = (rule->flags & RULE_WORKER_SLIM) != 0,
-        .loss_gap = (rule->flags & RULE_BLOCK) != 0,
         .settings = rule->settings,
     };
 }

@@ -15,14 +15,14 @@ static int print_json(void)
     for (unsigned i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++)
         (void)json_array_append_new(
             rows,
-            json_pack("{s:s,s:s,s:s,s:i,s:i,s:i,s:b,s:b,s:b,s:b,s:b,s:b,s:b,s:b}",
-                      "name", rule.name, "formula", rule.formula, "source", rule.source,
+            json_pack("{s:s,s:s,s:s,s:i,s:i,s:i,s:b,s:b,s:b,s:b,s:b,s:b,s:b}", "name",
+                      rule.name, "formula", rule.formula, "source", rule.source,
                       "vectors_shared", (int)rule.vectors_shared, "vectors_per_worker",
                       (int)rule.vectors_per_worker, "bytes_per_parameter",
                       (int)rule.bytes_per_parameter, "whole", rule.whole, "synchronous",
                       rule.synchronous, "elastic", rule.elastic, "matrices",
                       rule.matrices, "own_decay", rule.own_decay, "averages",
-                      rule.averages, "slim", rule.slim, "loss_gap", rule.loss_gap));
+                      rule.averages, "slim", rule.slim));
     text = json_dumps(rows, JSON_INDENT(2));
     json_decref(rows);
     if (text == NULL) {

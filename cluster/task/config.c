@@ -147,7 +147,7 @@ static int check_local_rule(const struct settings *settings,
                                  rule.name,
                                  rule.elastic ? "parameters" : "the momentum",
                                  rule.elastic ? "--period" : "dana-zero");
-    if (rule.loss_gap && !(settings->kappa > 0.0))
+    if ((rule.settings & GAPLESS_SETS_KAPPA) != 0 && !(settings->kappa > 0.0))
         return gapless_error_set(
             error, GAPLESS_INVALID, 0,
             "--local-steps with rule %s needs --kappa: what a worker hands in is no "

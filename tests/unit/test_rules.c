@@ -82,8 +82,6 @@ static void kinds_follow_from_the_flags(void **state)
             rule.averages ==
             (rule.synchronous || strcmp(rules[i].momentum, "delayed_nesterov") == 0));
         assert_true(rule.slim == (strcmp(rules[i].momentum, "slim") == 0));
-        assert_true(rule.loss_gap ==
-                    (strncmp(rules[i].correction, "loss_gap", 8) == 0));
     }
 }
 

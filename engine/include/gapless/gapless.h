@@ -95,8 +95,6 @@ struct gapless_rule {
     bool
         averages; /* its rate is for the mean of a gradient of each worker (ssgd, dn) */
     bool slim;    /* a worker keeps the momentum */
-    bool
-        loss_gap; /* Loss-Gap-Aware: has a kappa, by default one for gradients in nats */
     unsigned settings; /* enum gapless_setting bits: what it reads */
 };
 
