@@ -76,27 +76,28 @@ static inline void ready_one(struct world *w, uint32_t worker, uint32_t range)
     cw->ready = cw->refresh = false;
 }
 
-/* The truth about what an update does, kept apart from the core. Of all ranges that are
+/* The truth about what an update does, by batch, kept apart from the core. Of all ranges that are
  * not finite, those below `applied` were applied. */
 static inline void note_applied(struct world *w, uint32_t worker, uint32_t range,
                                 bool finite, uint32_t applied)
 {
     uint64_t t = w->core->worker[worker].ticket;
-    uint32_t r;
+    uint32_t steps = w->core->worker[worker].steps, r;
 
     for (r = 0; r < ranges_of(w); r++)
         if (range == CORE_ALL || r == range) {
             if (!w->core->config.round)
                 assert_int_equal(core_lag(w->core, worker, r),
                                  w->version[r] - w->read[worker][r]);
-            w->applied[t][r]++;
+            for (uint32_t b = 0; b < steps; b++)
+                w->applied[t + b][r]++;
             if ((finite || (range == CORE_ALL && r < applied)) &&
                 !w->core->config.round)
                 w->version[r]++;
             w->read[worker][r] = w->version[r];
         }
     if (!finite)
-        w->dropped[t] = 1;
+        memset(&w->dropped[t], 1, steps);
 }
 
 static inline void do_round(struct world *w, bool finite)
@@ -193,17 +194,18 @@ static inline void hello(struct world *w)
 static inline void local(struct world *w, uint32_t worker)
 {
     uint64_t t = w->core->worker[worker].ticket, position[RANGES_MAX] = {0};
-    uint32_t r;
+    uint32_t steps = w->core->worker[worker].steps, r;
 
     for (r = 0; r < ranges_of(w); r++) {
-        w->applied[t][r]++;
+        for (uint32_t b = 0; b < steps; b++)
+            w->applied[t + b][r]++;
         w->waits_for_ready[worker][r] = true;
         position[r] = core_position(w->core, r);
     }
     feed(w, CORE_LOCAL, worker, 0, true);
     for (r = 0; r < ranges_of(w); r++) {
         assert_int_equal(core_version(w->core, r), w->version[r]);
-        assert_int_equal(core_position(w->core, r), position[r] + 1);
+        assert_int_equal(core_position(w->core, r), position[r] + steps);
         assert_int_equal(core_lag(w->core, worker, r),
                          w->version[r] - w->read[worker][r]);
     }
@@ -226,7 +228,7 @@ static inline int push(struct world *w, uint32_t worker, bool finite)
         memset(w->sent[worker], 0, sizeof w->sent[worker]);
     }
     if (!finite && cw->pushed == 0) {
-        w->dropped[cw->ticket] = 1;
+        memset(&w->dropped[cw->ticket], 1, cw->steps);
         for (r = 0; r < ranges_of(w); r++)
             w->waits_for_ready[worker][r] = true;
         feed(w, CORE_GRADIENT, worker, 0, false);

@@ -15,10 +15,10 @@ static void someone_dies(struct world *w, uint32_t worker)
     bool held = cw->state == CORE_COMPUTING || cw->state == CORE_PUSHED;
 
     if (held && cw->applied > 0)
-        w->partial[cw->ticket] = 1;
+        memset(&w->partial[cw->ticket], 1, cw->steps);
     if (held && cw->applied == 0 && cw->ticket < TICKETS_MAX) {
         w->given[cw->ticket] = 0;
-        w->dropped[cw->ticket] = 0;
+        memset(&w->dropped[cw->ticket], 0, cw->steps);
     }
     feed(w, CORE_GONE, worker, 0, draw(w, 4) == 0);
 }
@@ -75,6 +75,8 @@ static void fuzz(uint64_t seed)
     config.round = seed % 5 == 0;
     config.whole = config.round || seed % 5 == 1;
     config.local = !config.round && seed % 7 < 3;
+    config.steps = seed % 11 < 4 ? (uint32_t)(1 + seed % 9) : 0;
+    config.adapt = config.steps > 0 && seed % 2 == 0;
     config.workers_wait = seed % 3 == 0 ? config.workers_max : 0;
     config.wait_ns = 5000;
     begin(&w, &config, seed);
