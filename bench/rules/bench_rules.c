@@ -1,4 +1,5 @@
-/* gapless bench rules: is every rule one pass over memory at the speed of memory?
+/* gapless bench rules: is every rule one pass over memory at the speed of memory? And of
+ * rules that work on matrices: what do the products cost beside it (bench_matrices.c)?
  *
  * Four things alternate in one process, because only ratios taken in the same second
  * mean anything on a shared machine:
@@ -15,6 +16,7 @@
  * and staggered by an odd number of cache lines. */
 #include "bench/bench.h"
 
+#include "bench/rules/bench_matrices.h"
 #include "bench/rules/bench_passes.h"
 
 #include "engine/base/clock.h"
@@ -280,7 +282,15 @@ static json_t *json_of(const struct result *r)
                      "telemetry_cost", r->extra, "floor", r->floor_stream);
 }
 
-static int write_json(const char *path, const struct result *results, int count)
+static json_t *json_of_matrix(const struct bench_matrix *m)
+{
+    return json_pack("{s:i,s:i,s:f,s:f,s:f,s:f}", "rows", (int)m->rows, "cols",
+                     (int)m->cols, "passes_s", m->passes_s, "products_s", m->turn_s,
+                     "gemm_s", m->gemm_s, "operations", m->work);
+}
+
+static int write_json(const char *path, const struct result *results, int count,
+                      const struct bench_matrix *matrices, int matrices_count)
 {
     json_t *root = json_pack("{s:s,s:s}", "benchmark", "rules", "statistic",
                              "median over rounds of medians over samples");
@@ -290,6 +300,12 @@ static int write_json(const char *path, const struct result *results, int count)
     for (int i = 0; i < count; i++)
         (void)json_array_append_new(rows, json_of(&results[i]));
     (void)json_object_set_new(root, "results", rows);
+    rows = json_array();
+    for (int i = 0; i < matrices_count; i++)
+        (void)json_array_append_new(rows, json_of_matrix(&matrices[i]));
+    if (matrices_count > 0)
+        (void)json_object_set_new(root, "matrices", json_incref(rows));
+    json_decref(rows);
     return bench_write_json("bench rules", path, root) ? 0 : 1;
 }
 
@@ -353,8 +369,18 @@ static int verdict(const struct result *results, int count)
     return 1;
 }
 
+static bool has_matrices(const struct bench_rules_config *config)
+{
+    for (int i = 0; i < rules_count; i++)
+        if (bench_has(config->rules, i) && (rules[i].flags & RULE_MATRIX))
+            return true;
+    return false;
+}
+
 int bench_rules(const struct bench_rules_config *config)
 {
+    struct bench_matrix matrices[BENCH_MATRICES];
+    int matrices_count = 0;
     struct bench b = {.compute = compute_cpu()};
     double weights = 0.0;
     int count = 0, status;
@@ -373,16 +399,20 @@ int bench_rules(const struct bench_rules_config *config)
            b.compute->name);
     for (uint32_t i = 0; i < config->sizes.count; i++)
         weights += weight(config->sizes.at[i]);
-    for (uint32_t i = 0; i < config->sizes.count && count >= 0; i++) {
+    for (uint32_t i = 0;
+         i < config->sizes.count && count >= 0 && chosen_count(config) > 0; i++) {
         double seconds = config->seconds * weight(config->sizes.at[i]) / weights;
         int more = run_size(&b, config, config->sizes.at[i],
                             seconds / chosen_count(config), results + count);
         count = more < 0 ? -1 : count + more;
     }
+    if (has_matrices(config))
+        matrices_count = bench_matrices(b.compute, config->seconds, matrices);
     status = 1;
     if (count >= 0) {
         status = verdict(results, count) && config->check;
-        if (config->json && write_json(config->json, results, count))
+        if (config->json &&
+            write_json(config->json, results, count, matrices, matrices_count))
             status = 1;
     }
     free(results);

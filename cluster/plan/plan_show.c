@@ -400,6 +400,17 @@ static void show_terms(const char *title, const struct plan_case *c)
     }
 }
 
+/* What depends on the shapes of a model, of which a plan has only the number. */
+static void show_matrices(const char *rule)
+{
+    (void)printf(
+        "\n%s also multiplies matrices, which is not counted: of r and s rows and "
+        "columns,\nr the fewer, 5(4 r^2 s + 2 r^3) operations an update (gapless "
+        "bench rules has their speed).\nIts master is on the CPU in this "
+        "version.\n",
+        rule);
+}
+
 static void show_warning(const struct plan_options *o)
 {
     (void)printf(
@@ -461,6 +472,8 @@ void plan_show_one(const struct plan_options *o)
             "\nMore than one master, each with a part of the ranges and a port "
             "of its own, is not in this\nversion; several GPUs in one master "
             "(--device cuda:0,1) share memory and passes, not the port.\n");
+    if (c.at[0].input.rule.matrices)
+        show_matrices(c.at[0].input.rule.name);
     show_warning(o);
 }
 
@@ -501,6 +514,9 @@ void plan_show_rules(const struct plan_options *o)
         if (rule.synchronous)
             (void)printf("%s waits for all workers: gapless simulate --rule %s\n",
                          rule.name, rule.name);
+    for (unsigned i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++)
+        if (rule.matrices)
+            show_matrices(rule.name);
     (void)gapless_rule_find("dana-ga", &rule, NULL);
     plan_case_of(o, &rule, o->parameters, o->link, o->has_gpu, &c);
     show_terms(o->has_gpu ? "dana-ga on a GPU" : "dana-ga on one CPU thread", &c);

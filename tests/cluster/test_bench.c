@@ -103,6 +103,32 @@ static void test_one_figure(void **state)
     json_decref(root);
 }
 
+/* Rules that work on matrices: how fast the products are, beside the same ones alone. */
+static void test_matrices(void **state)
+{
+    char line[300], path[200];
+    json_t *root, *rows;
+    json_error_t error;
+    struct run run;
+
+    (void)state;
+    (void)snprintf(path, sizeof path, "%s/matrices.json", run_dir);
+    (void)snprintf(line, sizeof line,
+                   "bench rules --rules muon --seconds 0.1 --json-file %s", path);
+    run = run_start(NULL, 0, line);
+    assert_int_equal(run_wait(&run, 60.0), 0);
+    run_close(&run);
+    root = json_load_file(path, 0, &error);
+    assert_non_null(root);
+    rows = json_object_get(root, "matrices");
+    assert_true(json_array_size(rows) >= 1);
+    assert_true(run_number(json_array_get(rows, 0), "rows") == 64.0);
+    assert_true(run_number(json_array_get(rows, 0), "operations") == 66846720.0);
+    assert_true(run_number(json_array_get(rows, 0), "products_s") > 0.0);
+    assert_true(run_number(json_array_get(rows, 0), "gemm_s") > 0.0);
+    json_decref(root);
+}
+
 /* As on two machines; and the server ends with its client. */
 static void test_apart(void **state)
 {
@@ -184,6 +210,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_everything, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_one_figure, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_matrices, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_apart, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_killed, run_set_up, run_tear_down),
         cmocka_unit_test(test_wrong),
