@@ -149,9 +149,11 @@ struct steps {
     const struct step_scalars *k;
     const struct blocks *blocks;
     size_t n;
-    const number *g;        /* the gradient as corrected so far */
-    const number *step;     /* the vector that was multiplied by the rate */
-    const number *ahead_of; /* and its factor: the worker's part of the look-ahead */
+    const number *g;    /* the gradient as corrected so far */
+    const number *step; /* the vector that was multiplied by the rate */
+    const number
+        *ahead_of; /* and its factor: the worker's part of the look-ahead; NULL:
+                               there is none */
     number ahead;
 };
 
@@ -212,9 +214,13 @@ static void apart_delay_comp_adaptive(struct steps *s)
 /* Block by block, to whole chunks: the bits do not matter here. */
 static void apart_loss_gap(struct steps *s)
 {
+    const number *here = s->at->theta;
     size_t from = 0;
-    op_axpy(s->t[1], s->at->theta, s->ahead_of, -s->ahead, s->n);
-    op_sub(s->t[1], s->t[1], s->at->sent, 0, s->n);
+    if (s->ahead_of) {
+        op_axpy(s->t[1], here, s->ahead_of, -s->ahead, s->n);
+        here = s->t[1];
+    }
+    op_sub(s->t[1], here, s->at->sent, 0, s->n);
     for (uint32_t b = 0; b < s->blocks->count; b++) {
         size_t to = (s->blocks->ends[b] + LANES - 1) / LANES * LANES;
         double q = op_dot(s->g + from, s->t[1] + from, to - from);
@@ -317,6 +323,74 @@ static void step_elastic(struct steps *s)
     s->step = s->t[1];
 }
 
+/* Adam's: 1/(sqrt(square) + eps), into t[2]. */
+static void adam_inverse_apart(struct steps *s)
+{
+    op_root(s->t[2], s->at->square, NULL, 0, s->n);
+    op_offset(s->t[2], s->t[2], NULL, s->k->epsilon, s->n);
+    op_under(s->t[2], s->t[2], NULL, 1, s->n);
+}
+
+/* y = keep*y + add*x */
+static void mean_apart(struct steps *s, number *y, const number *x, number keep,
+                       number add)
+{
+    op_scale(y, y, NULL, keep, s->n);
+    op_axpy(y, y, x, add, s->n);
+}
+
+/* square, then the step along `mean`; t[0] and t[1] are used up, t[2] is the inverse. */
+static void adam_step_apart(struct steps *s, const number *mean, number keep, number add)
+{
+    op_mul(s->t[0], s->at->grad, s->at->grad, 0, s->n);
+    mean_apart(s, s->at->square, s->t[0], keep, add);
+    adam_inverse_apart(s);
+    op_mul(s->t[1], mean, s->t[2], 0, s->n);
+    op_axpy(s->t[1], s->t[1], s->at->theta, s->k->decay, s->n);
+    op_axpy(s->at->theta, s->at->theta, s->t[1], -s->k->rate, s->n);
+    s->step = s->t[1];
+}
+
+/* sent = theta - factor*all*inverse */
+static void adam_send_apart(struct steps *s, number factor)
+{
+    op_mul(s->t[0], s->at->all, s->t[2], 0, s->n);
+    op_axpy(s->at->sent, s->at->theta, s->t[0], -factor, s->n);
+}
+
+static void step_adam(struct steps *s)
+{
+    mean_apart(s, s->at->all, s->g, s->k->one_keep, s->k->one_add);
+    adam_step_apart(s, s->at->all, s->k->square_keep, s->k->square_add);
+    op_copy(s->at->sent, s->at->theta, NULL, 0, s->n);
+}
+
+static void step_adam_horizon(struct steps *s)
+{
+    mean_apart(s, s->at->all, s->g, s->k->one_keep, s->k->one_add);
+    adam_step_apart(s, s->at->all, s->k->square_keep, s->k->square_add);
+    adam_send_apart(s, s->k->rate_reach);
+}
+
+static void step_adam_dana(struct steps *s)
+{
+    op_copy(s->t[1], s->at->own, NULL, 0, s->n);
+    mean_apart(s, s->at->own, s->g, s->k->own_keep, s->k->own_add);
+    op_sub(s->t[1], s->at->own, s->t[1], 0, s->n);
+    op_add(s->at->all, s->at->all, s->t[1], 0, s->n);
+    adam_step_apart(s, s->at->own, s->k->round_keep, s->k->round_add);
+    adam_send_apart(s, s->k->rate_momentum);
+}
+
+static void step_adam_shared(struct steps *s)
+{
+    op_scale(s->t[1], s->at->all, NULL, s->k->share_keep, s->n);
+    op_axpy(s->t[1], s->t[1], s->g, s->k->share_add, s->n);
+    mean_apart(s, s->at->all, s->g, s->k->mean_keep, s->k->mean_add);
+    adam_step_apart(s, s->t[1], s->k->round_keep, s->k->round_add);
+    adam_send_apart(s, s->k->rate_round);
+}
+
 /* clang-format on */
 
 /* The components that are written here one operation at a time; a rule with another one
@@ -341,11 +415,20 @@ static const struct {
     const char *name;
     steps_fn *step;
 } momenta[] = {
-    {"plain", step_plain},     {"slim", step_plain},
-    {"nag", step_nag},         {"heavy_ball", step_heavy_ball},
-    {"lwp", step_lwp},         {"multi", step_multi},
-    {"dana", step_dana},       {"shared", step_shared},
-    {"elastic", step_elastic}, {"elastic_nesterov", step_elastic},
+    {"plain", step_plain},
+    {"slim", step_plain},
+    {"nag", step_nag},
+    {"heavy_ball", step_heavy_ball},
+    {"lwp", step_lwp},
+    {"multi", step_multi},
+    {"dana", step_dana},
+    {"shared", step_shared},
+    {"elastic", step_elastic},
+    {"elastic_nesterov", step_elastic},
+    {"adam", step_adam},
+    {"adam_horizon", step_adam_horizon},
+    {"adam_dana", step_adam_dana},
+    {"adam_shared", step_adam_shared},
 };
 
 /* What is done before the momentum, the momentum, what is done after. False: not here. */
@@ -367,6 +450,20 @@ static bool recipe_of(const struct rule *rule, steps_fn *ret[3])
     return false;
 }
 
+/* The worker's own part of Adam's look-ahead is made of `own` or `all`, divided by the root
+ * of the squares before this update; into t[2]. */
+static void adam_ahead(struct steps *s, const struct rule *rule)
+{
+    s->ahead_of = NULL;
+    if (!(rule->measure_reads & (SLOT_OWN | SLOT_ALL)))
+        return;
+    adam_inverse_apart(s);
+    op_mul(s->t[2], s->t[2], rule->measure_reads & SLOT_OWN ? s->at->own : s->at->all,
+           0, s->n);
+    s->ahead_of = s->t[2];
+    s->ahead = s->k->last_momentum;
+}
+
 static void separate(const struct rule *rule, const struct arrays *at,
                      number *const *scratch, const struct step_scalars *k,
                      const struct blocks *blocks, size_t n)
@@ -379,6 +476,8 @@ static void separate(const struct rule *rule, const struct arrays *at,
     s.ahead = rule->reads & SLOT_OWN ? k->rate_momentum : k->rate_share;
     if (!recipe_of(rule, recipe))
         return;
+    if ((rule->flags & RULE_BLOCK) && (rule->flags & RULE_ADAM))
+        adam_ahead(&s, rule);
     for (int i = 0; i < 3; i++)
         if (recipe[i])
             recipe[i](&s);
@@ -386,14 +485,15 @@ static void separate(const struct rule *rule, const struct arrays *at,
 
 static int separate_count(const struct rule *rule)
 {
-    _Alignas(64) number x[9][LANES] = {{0}};
-    number *scratch[BENCH_SCRATCH] = {x[6], x[7], x[8]};
+    _Alignas(64) number x[10][LANES] = {{0}};
+    number *scratch[BENCH_SCRATCH] = {x[7], x[8], x[9]};
     struct arrays at = {.theta = x[0],
                         .own = x[1],
                         .all = x[2],
                         .stat = x[3],
                         .sent = x[4],
-                        .grad = x[5]};
+                        .grad = x[5],
+                        .square = x[6]};
     struct step_scalars k = {.penalised = 0};
     uint32_t end = LANES;
     struct blocks blocks = {.ends = &end, .count = 1};
