@@ -33,6 +33,7 @@ CHANGE(beta2, c->beta2 = 0.5)
 CHANGE(epsilon, c->epsilon = 0.1)
 CHANGE(decay, c->decay = 0.7)
 CHANGE(decay_all, c->decay_all = true)
+CHANGE(rest_scale, c->rest_scale = 0.5)
 CHANGE(gap_ref, c->gap_ref = GAPLESS_GAP_OWN_LOOKAHEAD)
 CHANGE(scale_rate, c->ssgd_scale_rate = true)
 
@@ -47,6 +48,7 @@ static const struct change changes[] = {
     {"epsilon", GAPLESS_SETS_ADAM, epsilon},
     {"decay", GAPLESS_SETS_ADAM, decay},
     {"decay_all", GAPLESS_SETS_ADAM, decay_all},
+    {"rest_scale", GAPLESS_SETS_MATRIX, rest_scale},
     {"gap_ref", GAPLESS_SETS_GAP_REF, gap_ref},
     {"scale_rate", GAPLESS_SETS_SCALE_RATE, scale_rate},
 };
