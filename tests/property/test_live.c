@@ -284,6 +284,8 @@ static void test_a_gate_for_each_tensor(void **state)
     compare("dana-lga-adamw", false, 0, false);
     compare("shared-lga-adamw", false, 256, true);
     compare("lga-adamw", false, 256, false);
+    compare("muon-lga", false, 0, false);
+    compare("dana-lga-muon", false, 256, true);
     whole_gate = true;
 }
 

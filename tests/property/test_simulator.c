@@ -349,6 +349,32 @@ static void test_memory(void **state)
     assert_true(many.costs.buffer_bytes <= 6 * few.costs.buffer_bytes);
 }
 
+/* Several matrices, and others, of one update at a time: in one range, and in two. */
+static void test_threads_for_matrices(void **state)
+{
+    static const struct gapless_tensor tensors[] = {{"v", 2, {4, 8}, 0},
+                                                    {"b", 1, {9}, 0},
+                                                    {"w", 2, {7, 2}, 0},
+                                                    {"u", 2, {11, 4}, 0}};
+    static const char *const names[] = {"muon", "muon-lga", "dana-lga-muon"};
+    static struct sim_outcome one, more;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        for (uint64_t range = 0; range <= 32; range += 32) {
+            struct gapless_simulation_config config = sim_config(names[i], 6, 400);
+
+            config.master.model = (struct gapless_model){tensors, 4};
+            config.master.range_elements = range;
+            sim_run(&config, &one);
+            must(&one);
+            config.master.matrix_threads = 3;
+            sim_run(&config, &more);
+            must(&more);
+            assert_memory_equal(one.params, more.params, sizeof one.params);
+        }
+}
+
 /* Vectors at the master: as many as the rule says. */
 static void test_master_memory(void **state)
 {
@@ -376,13 +402,21 @@ static void test_master_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_repeats),         cmocka_unit_test(test_seeds_differ),
-        cmocka_unit_test(test_in_pieces),       cmocka_unit_test(test_round_robin),
-        cmocka_unit_test(test_listed_times),    cmocka_unit_test(test_time_ratios),
-        cmocka_unit_test(test_gamma),           cmocka_unit_test(test_incidents),
-        cmocka_unit_test(test_incident_errors), cmocka_unit_test(test_round_survives),
-        cmocka_unit_test(test_too_slow),        cmocka_unit_test(test_link),
-        cmocka_unit_test(test_not_finite),      cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_repeats),
+        cmocka_unit_test(test_seeds_differ),
+        cmocka_unit_test(test_in_pieces),
+        cmocka_unit_test(test_round_robin),
+        cmocka_unit_test(test_listed_times),
+        cmocka_unit_test(test_time_ratios),
+        cmocka_unit_test(test_gamma),
+        cmocka_unit_test(test_incidents),
+        cmocka_unit_test(test_incident_errors),
+        cmocka_unit_test(test_round_survives),
+        cmocka_unit_test(test_too_slow),
+        cmocka_unit_test(test_link),
+        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_threads_for_matrices),
         cmocka_unit_test(test_master_memory),
     };
 
