@@ -156,9 +156,9 @@ void options_defaults(enum option_command command, struct settings *ret);
  * or "is no option of gapless simulate". Nothing is printed. */
 bool options_set(enum option_command command, const char *name, const char *text,
                  struct settings *ret, struct parse_error *reason);
-/* Sets the defaults that follow from other options, of a run: a cosine has no milestones,
- * and a warm-up is at most a tenth of the run, unless they were given. options_read has
- * done it. */
+/* Sets the defaults that follow from other options, of a run: the rate follows the rule and
+ * local steps, a cosine has no milestones, and a warm-up is at most a tenth of the run,
+ * unless they were given. options_read has done it. */
 void options_derive(enum option_command command, struct settings *ret);
 /* Is the warm-up a tenth of the run because the default was longer? */
 bool options_warmup_shortened(const struct settings *settings);

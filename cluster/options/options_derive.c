@@ -55,6 +55,16 @@ static const char *outer_rate(const struct settings *settings)
     return part;
 }
 
+/* AdamW's and Muon's steps do not follow the size of a gradient: a rate of theirs is torch's
+ * for AdamW (measured, beside momentum SGD's: docs/rules.md). */
+static void derive_rate(enum option_command command, struct settings *ret)
+{
+    struct gapless_rule rule;
+
+    if (gapless_rule_find(ret->rule, &rule, NULL) == GAPLESS_OK && rule.own_decay)
+        derive_unset(command, "lr", "0.001", ret);
+}
+
 /* The inner ones are torch's. */
 static void derive_local(enum option_command command, struct settings *ret)
 {
@@ -77,6 +87,8 @@ void options_derive(enum option_command command, struct settings *ret)
         return;
     if (ret->local_steps > 0)
         derive_local(command, ret);
+    else
+        derive_rate(command, ret);
     if (ret->cosine && by_default(ret, "steps"))
         derive(command, "steps", "none", ret);
     if (by_default(ret, "warmup") && ret->warmup.unit == SPAN_EPOCHS &&

@@ -40,7 +40,7 @@ const struct option_row options_table[] = {
     {"rule", 'r', false, RUNS, KIND_RULE, GROUP_RULE, "NAME", "dana-ga", AT(rule), ANY, NULL,
      "how a gradient becomes an update; gapless rules lists them"},
     {"lr", 'l', false, RUNS, KIND_REAL, GROUP_RULE, "RATE", "0.005", AT(lr), {0, 1e6, true, true}, NULL,
-     "peak learning rate"},
+     "peak learning rate (default: 0.005; with Adam and Muon 0.001; see --local-steps, too)"},
     {"momentum", 0, false, RUNS, KIND_REAL, GROUP_RULE, "M", "0.9", AT(momentum), {0, 1, false, true}, NULL,
      "0 <= M < 1; Adam's beta1"},
     {"warmup", 0, false, RUNS, KIND_SPAN, GROUP_RULE, "SPAN", "1epoch", AT(warmup), ANY, NULL,

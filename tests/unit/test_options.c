@@ -382,6 +382,30 @@ static void test_simulation(void **state)
     assert_string_equal(got.record, "x");
 }
 
+/* Of Adam's and Muon's rules the default rate is AdamW's, of all others momentum SGD's;
+ * what is given is kept. A default stays one: another rule, another rate. */
+static void test_rate_of_rule(void **state)
+{
+    struct gapless_rule rule;
+    struct settings got;
+    unsigned adam = 0;
+
+    (void)state;
+    for (unsigned i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++) {
+        char line[100];
+
+        (void)snprintf(line, sizeof line, "simulate --rule %s", rule.name);
+        assert_int_equal(read_line(FOR_SIMULATE, line, &got), OPTIONS_GO);
+        assert_true(got.lr == (rule.own_decay ? 0.001 : 0.005));
+        assert_int_equal(options_source(&got, "lr"), OPTION_DEFAULT);
+        (void)snprintf(line, sizeof line, "train --lr 0.005 --rule %s", rule.name);
+        assert_int_equal(read_line(FOR_TRAIN, line, &got), OPTIONS_GO);
+        assert_true(got.lr == 0.005);
+        adam += rule.own_decay;
+    }
+    assert_int_equal(adam, 10);
+}
+
 /* With local steps the outer rate is DiLoCo's and the inner optimizer torch's, unless
  * they are given. */
 static void test_local_steps(void **state)
@@ -799,31 +823,19 @@ static void test_help_fits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_counts),
-        cmocka_unit_test(test_reals),
-        cmocka_unit_test(test_spans),
-        cmocka_unit_test(test_nearest),
-        cmocka_unit_test(test_sources),
-        cmocka_unit_test(test_schedules),
-        cmocka_unit_test(test_warmup),
-        cmocka_unit_test(test_outcome_untouched),
-        cmocka_unit_test(test_emit),
-        cmocka_unit_test(test_times),
-        cmocka_unit_test(test_batch_time),
-        cmocka_unit_test(test_json),
-        cmocka_unit_test(test_simulation),
-        cmocka_unit_test(test_local_steps),
-        cmocka_unit_test(test_operands),
-        cmocka_unit_test(test_same_and_take),
-        cmocka_unit_test(test_network),
-        cmocka_unit_test(test_shm_addresses),
-        cmocka_unit_test(test_verbs),
-        cmocka_unit_test(test_basics),
-        cmocka_unit_test(test_examples),
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_plan),
-        cmocka_unit_test(test_unknown_variables),
+        cmocka_unit_test(test_counts),        cmocka_unit_test(test_reals),
+        cmocka_unit_test(test_spans),         cmocka_unit_test(test_nearest),
+        cmocka_unit_test(test_sources),       cmocka_unit_test(test_schedules),
+        cmocka_unit_test(test_warmup),        cmocka_unit_test(test_outcome_untouched),
+        cmocka_unit_test(test_emit),          cmocka_unit_test(test_times),
+        cmocka_unit_test(test_batch_time),    cmocka_unit_test(test_json),
+        cmocka_unit_test(test_simulation),    cmocka_unit_test(test_rate_of_rule),
+        cmocka_unit_test(test_local_steps),   cmocka_unit_test(test_operands),
+        cmocka_unit_test(test_same_and_take), cmocka_unit_test(test_network),
+        cmocka_unit_test(test_shm_addresses), cmocka_unit_test(test_verbs),
+        cmocka_unit_test(test_basics),        cmocka_unit_test(test_examples),
+        cmocka_unit_test(test_names),         cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_plan),          cmocka_unit_test(test_unknown_variables),
         cmocka_unit_test(test_help_fits),
     };
 
