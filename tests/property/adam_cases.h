@@ -36,23 +36,6 @@ static void open_with(struct drive *d, const char *rule, uint32_t workers)
         drive_give(d, w, 0.0);
 }
 
-/* Gradient number `step` at the parameters x; the same for the same arguments. */
-static void gradient(const number *x, int step, double *ret)
-{
-    drive_random = (uint64_t)step * 2654435761u + 99;
-    for (int j = 0; j < K; j++) {
-        double g = (0.1 + 0.005 * j) * (double)x[j] + 0.3 * (drive_draw() - 0.5);
-        ret[j] = (double)(number)g;
-    }
-}
-
-static uint32_t pick(int step, uint32_t workers)
-{
-    drive_random = (uint64_t)step * 40503u + 7;
-    drive_draw();
-    return (uint32_t)(drive_draw() * workers);
-}
-
 /* ---- one worker ---------------------------------------------------------- */
 
 /* As torch.optim.AdamW has it: decay first, both means from 0, corrected when used. */
@@ -103,7 +86,7 @@ static void one_worker_is_adamw(void **state)
             double lr = step < 20 ? rate * step / 20 : step < 150 ? rate : rate / 10;
             for (int j = 0; j < K; j++)
                 x[j] = rows[i].sends_theta ? (number)t.theta[j] : d.sent[0][j];
-            gradient(x, step, g);
+            drive_gradient(x, step, K, g);
             drive_push(&d, 0, g, lr);
             textbook_step(&t, g, lr);
             for (int j = 0; j < K; j++)
@@ -131,7 +114,7 @@ static void the_gap_of_one_worker_is_zero_to_the_bit(void **state)
         open_with(&d, names[i], 1);
         d.settings.kappa = 1e30;
         for (int step = 0; step < STEPS; step++) {
-            gradient(d.sent[0], step, g);
+            drive_gradient(d.sent[0], step, K, g);
             d.read[0] = d.version - 1; /* as if it had a lag: the gap is measured */
             drive_push(&d, 0, g, step < 100 ? rate : rate / 10);
             assert_true(d.sums.gate_sum >= (double)K);
@@ -149,7 +132,7 @@ static void shared_is_dana_for_one_worker(void **state)
     open_with(&x, "dana-adamw", 1);
     open_with(&y, "shared-lga-adamw", 1);
     for (int step = 0; step < STEPS; step++) {
-        gradient(x.sent[0], step, g);
+        drive_gradient(x.sent[0], step, K, g);
         drive_push(&x, 0, g, rate);
         drive_push(&y, 0, g, rate);
         for (int j = 0; j < K; j++)
@@ -180,10 +163,10 @@ static void without_beta1_all_are_one_rule_to_the_bit(void **state)
     }
     d[2].settings.beta2 = rules_root(d[2].settings.beta2, N);
     for (int step = 0; step < STEPS; step++) {
-        uint32_t w = pick(step, N);
+        uint32_t w = drive_pick(step, N);
 
         for (int i = 0; i < 3; i++) {
-            gradient(d[i].sent[w], step, g);
+            drive_gradient(d[i].sent[w], step, K, g);
             drive_push(&d[i], w, g, rate);
             assert_memory_equal(d[i].theta, d[0].theta, VECTOR);
             assert_memory_equal(d[i].square, d[0].square, VECTOR);
@@ -210,9 +193,9 @@ static void the_scale_of_the_loss_does_not_matter(void **state)
         y.settings.epsilon *= 1024.0;
         y.settings.kappa /= 1024.0;
         for (int step = 0; step < STEPS; step++) {
-            uint32_t w = pick(step, 4);
+            uint32_t w = drive_pick(step, 4);
 
-            gradient(x.sent[w], step, g);
+            drive_gradient(x.sent[w], step, K, g);
             drive_push(&x, w, g, rate);
             for (int j = 0; j < K; j++)
                 g[j] *= 1024.0;
@@ -249,7 +232,7 @@ static void all_is_the_sum_of_own_through_joins_and_leaves(void **state)
     (void)state;
     open_with(&d, "dana-lga-adamw", N);
     for (int step = 0; step < 10 * STEPS; step++) {
-        uint32_t w = pick(step, N), other = pick(step + 77777, N);
+        uint32_t w = drive_pick(step, N), other = drive_pick(step + 77777, N);
 
         if (step % 37 == 36 && d.active > 2 && here[other]) {
             drive_forget(&d, other);
@@ -261,7 +244,7 @@ static void all_is_the_sum_of_own_through_joins_and_leaves(void **state)
         }
         if (!here[w])
             continue;
-        gradient(d.sent[w], step, g);
+        drive_gradient(d.sent[w], step, K, g);
         drive_push(&d, w, g, rate);
         compare_sum(&d);
     }
@@ -279,8 +262,8 @@ static void who_joins_and_leaves_changes_nothing(void **state)
     open_with(&d, "dana-adamw", 4);
     drive_forget(&d, 3);
     for (int step = 0; step < STEPS; step++) {
-        uint32_t w = pick(step, 3);
-        gradient(d.sent[w], step, g);
+        uint32_t w = drive_pick(step, 3);
+        drive_gradient(d.sent[w], step, K, g);
         drive_push(&d, w, g, rate);
     }
     memcpy(theta, d.theta, sizeof theta);
@@ -311,10 +294,10 @@ static void a_silent_element_stays_bounded(void **state)
     (void)state;
     open_with(&d, "dana-adamw", N);
     for (int step = 0; step < 200 * N; step++) {
-        uint32_t w = step < 3 * N ? (uint32_t)step % N : pick(step, N);
+        uint32_t w = step < 3 * N ? (uint32_t)step % N : drive_pick(step, N);
         double inverse, moved, ahead;
 
-        gradient(d.sent[w], step, g);
+        drive_gradient(d.sent[w], step, K, g);
         g[0] = step < 100 ? (double)(number)1e-3 : 0.0;
         if (step && step % (100 * N) == 0) /* as the master does */
             drive_resum(&d);
@@ -341,9 +324,9 @@ static void a_gate_changes_neither_square_nor_decay(void **state)
     open_with(&open, "adamw", 4);
     gated.settings.kappa = 1e6;
     for (int step = 0; step < STEPS; step++) {
-        uint32_t w = pick(step, 4);
+        uint32_t w = drive_pick(step, 4);
 
-        gradient(gated.sent[w], step, g);
+        drive_gradient(gated.sent[w], step, K, g);
         for (int j = 90; j < K; j++)
             g[j] = 0.0; /* these only decay, or stay */
         drive_push(&gated, w, g, rate);

@@ -54,6 +54,25 @@ static inline double drive_draw(void)
     return (double)(drive_random >> 11) * 0x1p-53;
 }
 
+/* Gradient number `step` of n elements at the parameters x, a bowl with noise; the same for
+ * the same arguments. */
+static inline void drive_gradient(const number *x, int step, int n, double *ret)
+{
+    drive_random = (uint64_t)step * 2654435761u + 99;
+    for (int j = 0; j < n; j++) {
+        double g = (0.1 + 0.005 * j) * (double)x[j] + 0.3 * (drive_draw() - 0.5);
+        ret[j] = (double)(number)g;
+    }
+}
+
+/* Whose gradient number `step` is. */
+static inline uint32_t drive_pick(int step, uint32_t workers)
+{
+    drive_random = (uint64_t)step * 40503u + 7;
+    drive_draw();
+    return (uint32_t)(drive_draw() * workers);
+}
+
 static inline number *drive_array(size_t n)
 {
     number *ret = aligned_alloc(64, n * sizeof(number) + 64);

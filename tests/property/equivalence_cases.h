@@ -36,23 +36,6 @@ static void open_with(struct drive *d, const char *rule, uint32_t workers, doubl
         drive_give(d, w, rate);
 }
 
-/* Gradient number `step` at the parameters x; the same for the same arguments. */
-static void gradient(const number *x, int step, double *ret)
-{
-    drive_random = (uint64_t)step * 2654435761u + 99;
-    for (int j = 0; j < K; j++) {
-        double g = (0.1 + 0.005 * j) * (double)x[j] + 0.3 * (drive_draw() - 0.5);
-        ret[j] = (double)(number)g;
-    }
-}
-
-static uint32_t pick(int step, uint32_t workers)
-{
-    drive_random = (uint64_t)step * 40503u + 7;
-    drive_draw();
-    return (uint32_t)(drive_draw() * workers);
-}
-
 static double distance(const number *a, const number *b)
 {
     double worst = 0.0;
@@ -100,11 +83,11 @@ static void same_runs(const struct setup *a, const struct setup *b, uint32_t wor
     open_setup(&x, a, workers);
     open_setup(&y, b, workers);
     for (int step = 0; step < STEPS; step++) {
-        uint32_t w = round_robin ? (uint32_t)step % workers : pick(step, workers);
+        uint32_t w = round_robin ? (uint32_t)step % workers : drive_pick(step, workers);
         double rate = rate_changes && step > 60 ? 0.005 : 0.05;
-        gradient(drive_params(&x, w), step, g);
+        drive_gradient(drive_params(&x, w), step, K, g);
         drive_push(&x, w, g, rate);
-        gradient(drive_params(&y, w), step, g);
+        drive_gradient(drive_params(&y, w), step, K, g);
         drive_push(&y, w, g, rate);
         double off = distance(drive_params(&x, w), drive_params(&y, w));
         if (!(off <= within))
@@ -151,7 +134,7 @@ static void one_worker_is_nesterov(void **state)
         memcpy(sent, d.sent[0], sizeof sent);
         for (int step = 0; step < STEPS; step++) {
             double rate = !gaps && step > 60 ? 0.005 : 0.05;
-            gradient(sent, step, g);
+            drive_gradient(sent, step, K, g);
             drive_push(&d, 0, g, rate);
             for (int j = 0; j < K; j++) {
                 v[j] = (number)0.9 * v[j] + (number)g[j];
@@ -178,7 +161,7 @@ static void slim_with_one_worker_is_nesterov_as_pytorch_has_it(void **state)
     memcpy(theta, d.theta, sizeof theta);
     for (int step = 0; step < STEPS; step++) {
         double rate = step > 60 ? 0.005 : 0.05;
-        gradient(theta, step, g);
+        drive_gradient(theta, step, K, g);
         drive_push(&d, 0, g, rate);
         for (int j = 0; j < K; j++) {
             v[j] = (number)0.9 * v[j] + (number)g[j];
@@ -256,8 +239,8 @@ static void sum_of_owns(void **state) /* E6 */
     (void)state;
     open_with(&d, "dana-zero", 7, 0.05);
     for (int step = 0; step < 20 * STEPS; step++) {
-        uint32_t w = pick(step, 7);
-        gradient(d.sent[w], step, g);
+        uint32_t w = drive_pick(step, 7);
+        drive_gradient(d.sent[w], step, K, g);
         drive_push(&d, w, g, 0.05);
     }
     memset(sum, 0, sizeof sum);
@@ -284,7 +267,7 @@ static void the_look_ahead_cancels_momentum(void **state)
     open_with(&d, "dana-zero", N, 0.05);
     for (int step = 0; step < STEPS; step++) {
         uint32_t w = (uint32_t)step % N;
-        gradient(d.sent[w], step, g);
+        drive_gradient(d.sent[w], step, K, g);
         memcpy(in_flight[step], g, sizeof g);
         for (int j = 0; j < K && step >= N; j++) {
             double others = 0.0, v = (double)d.own[w][j], before = (double)d.theta[j];
@@ -320,8 +303,8 @@ static void ids_do_not_matter(void **state) /* E14 */
         open_with(&x, rules[i].name, N, 0.0);
         open_with(&y, rules[i].name, N, 0.0);
         for (int step = 0; step < STEPS; step++) {
-            uint32_t w = pick(step, N);
-            gradient(drive_params(&x, w), step, g);
+            uint32_t w = drive_pick(step, N);
+            drive_gradient(drive_params(&x, w), step, K, g);
             drive_push(&x, w, g, 0.05);
             drive_push(&y, other[w], g, 0.05);
             assert_memory_equal(x.theta, y.theta, sizeof(number) * K);
@@ -344,8 +327,8 @@ static void an_exchange_conserves(void **state)
     d.period = 1, d.settings.elastic = 0.25;
     for (int step = 0; step < STEPS; step++) {
         double before[K];
-        uint32_t w = pick(step, 2);
-        gradient(d.x[w], step, g);
+        uint32_t w = drive_pick(step, 2);
+        drive_gradient(d.x[w], step, K, g);
         for (int j = 0; j < K; j++)
             before[j] = (double)(number)((double)d.x[w][j] -
                                          (double)((number)0.05 * (number)g[j])) +
@@ -386,7 +369,7 @@ static void between_exchanges_a_worker_is_alone(void **state)
         memcpy(theta, d.theta, sizeof theta);
         for (int step = 0; step < STEPS; step++) {
             double rate = step > 60 ? 0.005 : 0.05;
-            gradient(d.x[1], step, g);
+            drive_gradient(d.x[1], step, K, g);
             drive_push(&d, 1, g, rate);
             for (int j = 0; j < K; j++) {
                 number by = (number)g[j];
@@ -447,12 +430,12 @@ static void dots_are_as_good_as_the_gap(void **state)
             open_setup(&x, &gap, workers);
             open_setup(&y, &dot, workers);
             for (int step = 0; step < STEPS; step++) {
-                uint32_t w = pick(step, workers);
+                uint32_t w = drive_pick(step, workers);
                 memcpy(y.theta, x.theta, sizeof(number) * K); /* step by step */
                 memcpy(y.all, x.all, sizeof(number) * K);
                 for (uint32_t other = 0; other < workers; other++)
                     memcpy(y.sent[other], x.sent[other], sizeof(number) * K);
-                gradient(x.sent[w], step, g);
+                drive_gradient(x.sent[w], step, K, g);
                 drive_push(&x, w, g, 0.05);
                 drive_push(&y, w, g, 0.05);
                 closed += (K - x.sums.gate_sum) / K;
@@ -482,10 +465,10 @@ static void a_round_of_delayed_nesterov_is_nesterov(void **state)
     for (int j = 0; j < K; j++)
         theta[j] = (double)d.theta[j];
     for (int step = 0; step < STEPS; step++) {
-        uint32_t w = pick(step, d.active);
+        uint32_t w = drive_pick(step, d.active);
         if (step == 50) /* two of four are in the buffer */
             d.active = 3;
-        gradient(d.sent[w], step, g);
+        drive_gradient(d.sent[w], step, K, g);
         drive_push(&d, w, g, 0.05);
         for (int j = 0; j < K; j++)
             mean[j] += g[j] / n;

@@ -47,23 +47,6 @@ static void open_with(struct drive *d, const char *rule, uint32_t workers)
         drive_give(d, w, 0.0);
 }
 
-/* Gradient number `step` at the parameters x; the same for the same arguments. */
-static void gradient(const number *x, int step, double *ret)
-{
-    drive_random = (uint64_t)step * 2654435761u + 99;
-    for (int j = 0; j < K; j++) {
-        double g = (0.1 + 0.005 * j) * (double)x[j] + 0.3 * (drive_draw() - 0.5);
-        ret[j] = (double)(number)g;
-    }
-}
-
-static uint32_t pick(int step, uint32_t workers)
-{
-    drive_random = (uint64_t)step * 40503u + 7;
-    drive_draw();
-    return (uint32_t)(drive_draw() * workers);
-}
-
 /* ---- one worker ---------------------------------------------------------- */
 
 /* As it is written: decay first; Muon for matrices, torch.optim.AdamW for the rest. */
@@ -126,7 +109,7 @@ static void one_worker_is_the_textbook(const char *rule, bool sends_theta, doubl
 
         for (int j = 0; j < K; j++)
             x[j] = sends_theta ? (number)t.theta[j] : d.sent[0][j];
-        gradient(x, step, g);
+        drive_gradient(x, step, K, g);
         drive_push(&d, 0, g, lr);
         textbook_step(&t, g, lr);
         for (int j = 0; j < K; j++)
@@ -161,7 +144,7 @@ static void the_gap_of_one_worker_is_zero_to_the_bit(void **state)
         d.settings.kappa = 1e30;
         d.whole = whole;
         for (int step = 0; step < STEPS; step++) {
-            gradient(d.sent[0], step, g);
+            drive_gradient(d.sent[0], step, K, g);
             d.read[0] = d.version - 1; /* as if it had a lag: the gap is measured */
             drive_push(&d, 0, g, step < 100 ? rate : rate / 10);
             assert_true(d.sums.gate_sum >= K);
@@ -182,9 +165,9 @@ static void without_kappa_there_is_no_gate(void **state)
     open_with(&open, "muon", 4);
     gated.settings.kappa = 1e-300;
     for (int step = 0; step < STEPS; step++) {
-        uint32_t w = pick(step, 4);
+        uint32_t w = drive_pick(step, 4);
 
-        gradient(open.sent[w], step, g);
+        drive_gradient(open.sent[w], step, K, g);
         drive_push(&gated, w, g, rate);
         drive_push(&open, w, g, rate);
         assert_memory_equal(gated.theta, open.theta, VECTOR);
@@ -205,9 +188,9 @@ static void a_gate_changes_neither_square_nor_decay(void **state)
     open_with(&open, "muon", 4);
     gated.settings.kappa = 1e6;
     for (int step = 0; step < STEPS; step++) {
-        uint32_t w = pick(step, 4);
+        uint32_t w = drive_pick(step, 4);
 
-        gradient(gated.sent[w], step, g);
+        drive_gradient(gated.sent[w], step, K, g);
         for (uint32_t j = model[3].from; j < model[3].to; j++)
             g[j] = 0.0; /* this matrix only decays */
         drive_push(&gated, w, g, rate);
@@ -247,7 +230,7 @@ static void all_is_the_sum_of_steps_through_joins_and_leaves(void **state)
     (void)state;
     open_with(&d, "dana-lga-muon", N);
     for (int step = 0; step < 5 * STEPS; step++) {
-        uint32_t w = pick(step, N), other = pick(step + 77777, N);
+        uint32_t w = drive_pick(step, N), other = drive_pick(step + 77777, N);
 
         if (step % 37 == 36 && d.active > 2 && here[other]) {
             drive_forget(&d, other);
@@ -259,7 +242,7 @@ static void all_is_the_sum_of_steps_through_joins_and_leaves(void **state)
         }
         if (!here[w])
             continue;
-        gradient(d.sent[w], step, g);
+        drive_gradient(d.sent[w], step, K, g);
         drive_push(&d, w, g, rate);
         compare_sum(&d);
         for (int i = 0; i < STRETCHES; i++)
@@ -280,8 +263,8 @@ static void who_joins_begins_with_the_means(void **state)
     open_with(&d, "dana-lga-muon", 4);
     drive_forget(&d, 3);
     for (int step = 0; step < STEPS; step++) {
-        uint32_t w = pick(step, 3);
-        gradient(d.sent[w], step, g);
+        uint32_t w = drive_pick(step, 3);
+        drive_gradient(d.sent[w], step, K, g);
         drive_push(&d, w, g, rate);
     }
     memcpy(theta, d.theta, sizeof theta);
