@@ -229,7 +229,7 @@ static void check_beta2(const struct gapless_master *m,
         1.0 - rules_root(beta2, workers) < SQUARE_ADD_MIN)
         master_log(
             m,
-            "beta2 (--beta2) is %g in a round of %u workers: an update adds less "
+            "beta2 (--beta2) is %.9g in a round of %u workers: an update adds less "
             "than a millionth to the mean of squares, which 32-bit floats lose; "
             "take a smaller one",
             beta2, workers);

@@ -97,9 +97,9 @@ static const struct mistake mistakes[] = {
     {NULL, "simulate --data synthetic --drop-lag 3 --out /proc/nowhere", 1,
      "gapless simulate: gradients are dropped from a lag of 3 on: with 8 workers"},
     {NULL,
-     "train --data synthetic --rule dana-adamw --beta2 0.99999 --workers 100 --out "
+     "train --data synthetic --rule dana-adamw --beta2 0.9999999 --workers 100 --out "
      "/proc/nowhere",
-     1, "gapless train: beta2 (--beta2) is 0.99999 in a round of 100 workers"},
+     1, "gapless train: beta2 (--beta2) is 0.9999999 in a round of 100 workers"},
     {NULL,
      "simulate --data synthetic --rule shared-lga-adamw --beta2 0.99999 --workers 100 "
      "--out /proc/nowhere",
