@@ -51,3 +51,19 @@ int device_settle(const char *text, const char **ret_use, uint32_t *ret_gpus,
     *ret_gpus = 0;
     return GAPLESS_OK;
 }
+
+int device_settle_passes(const char *rule, const char **device, char *ret_note,
+                         size_t bytes, struct gapless_error *error)
+{
+    struct gapless_rule found;
+    uint32_t gpus;
+
+    if (strcmp(*device, "auto") == 0 &&
+        gapless_rule_find(rule, &found, NULL) == GAPLESS_OK && found.matrices) {
+        *device = "cpu";
+        (void)snprintf(ret_note, bytes,
+                       "no GPU is used: rule %.60s has no passes on a GPU", rule);
+        return GAPLESS_OK;
+    }
+    return device_settle(*device, device, &gpus, ret_note, bytes, error);
+}

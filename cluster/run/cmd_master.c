@@ -93,9 +93,8 @@ static int open_task(struct serving *serving, char *ret_job, uint64_t *ret_total
 static int choose_device(struct serving *serving, struct gapless_error *error)
 {
     char note[512];
-    uint32_t gpus;
-    int status = device_settle(serving->settings.device, &serving->settings.device,
-                               &gpus, note, sizeof note, error);
+    int status = device_settle_passes(serving->settings.rule, &serving->settings.device,
+                                      note, sizeof note, error);
 
     if (status == GAPLESS_OK && note[0] != '\0')
         report_failure("master", "%s", note);

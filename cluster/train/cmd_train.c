@@ -118,9 +118,8 @@ static int check_record(const char *path, struct gapless_error *error)
 static int choose_device(struct train *train, struct gapless_error *error)
 {
     char note[512];
-    uint32_t gpus;
-    int status = device_settle(train->settings.device, &train->settings.device, &gpus,
-                               note, sizeof note, error);
+    int status = device_settle_passes(train->settings.rule, &train->settings.device,
+                                      note, sizeof note, error);
 
     if (status == GAPLESS_OK && note[0] != '\0')
         report_failure("train", "%s", note);

@@ -30,6 +30,10 @@ done
     check "nothing was started" test ! -e no
     says "auto without a driver" 0 "no GPU is used: .*driver" env FAKE_CUDA_DRIVER=none timeout 250 "$program" train $task \
         --workers 1 --device auto --out auto
+    says "auto and a rule without passes on a GPU" 0 "no GPU is used: rule muon" timeout 250 "$program" train $task --workers 1 \
+        --rule muon --device auto --out auto
+    says "cuda and a rule without passes on a GPU" 1 "muon has no passes on a GPU" timeout 250 "$program" train $task \
+        --workers 1 --rule muon --device cuda --out auto
     says "a device that is none" 2 "write cpu, cuda" timeout 250 "$program" train $task --workers 1 --device gpu --out no
     says "a GPU that is not there" 1 "7" timeout 250 "$program" train $task --workers 1 --device cuda:7 --out no
 }
