@@ -54,7 +54,9 @@ RULE_FN struct arrays arrays_from(const struct arrays *at, size_t i)
                          .stat = at->stat + i,
                          .sent = at->sent + i,
                          .grad = at->grad + i,
-                         .square = at->square + i};
+                         .square = at->square + i,
+                         .mean = at->mean + i,
+                         .turned = at->turned + i};
     return ret;
 }
 

@@ -230,7 +230,7 @@ static int check_local(const struct plan *plan, const struct check *check,
         plan_line(plan, trial, "local-steps") > 0 ? "local-steps" : "rule";
     int status;
 
-    if (!plan_settings(plan, trial, &settings))
+    if (check->model == NULL || !plan_settings(plan, trial, &settings))
         return GAPLESS_OK; /* said by find_model */
     status = config_check_local(&settings, error);
     if (status == GAPLESS_OK)
