@@ -54,6 +54,7 @@ DEVICE_FN void four_update(struct four *x, const struct step_scalars *k, float g
         step_sq->c = e.step * e.step;                                                  \
         x->theta.c = e.theta, x->own.c = e.own, x->all.c = e.all;                      \
         x->stat.c = e.stat, x->sent.c = e.sent, x->square.c = e.square;                \
+        x->mean.c = e.mean, x->turned.c = e.turned;                                    \
     } while (0)
     FOUR_EACH(ELEMENT);
 #undef ELEMENT

@@ -1,4 +1,4 @@
-/* Finding cuBLAS at run time: a program that computes no model on a GPU needs none. */
+/* Finding cuBLAS at run time: a program that multiplies no matrices on a GPU needs none. */
 #include "gpu/cublas_api.h"
 
 #include <dlfcn.h>
@@ -45,7 +45,8 @@ static int open_library(void **ret, struct gapless_error *error)
     if (library == NULL)
         return gapless_error_set(
             error, GAPLESS_MISSING, 0,
-            "cuBLAS is not here, which models on a GPU need (%.160s): install NVIDIA's "
+            "cuBLAS is not here, which models and Muon on a GPU need (%.160s): install "
+            "NVIDIA's "
             "libcublas of CUDA 13 or 12, name the file, GAPLESS_CUBLAS=/path/"
             "libcublas.so.13, or compute on the CPU: --device cpu",
             first);

@@ -29,6 +29,7 @@ struct group {
 
 struct four {
     float4 theta, own, all, stat, sent, grad, square;
+    float4 mean, turned; /* RULE_MATRIX: the kernels of matrices alone */
 };
 
 /* Of the four elements from i on, those in begin..end - 1. */
@@ -138,6 +139,10 @@ DEVICE_FN void four_load(const struct arrays *at, struct group g, unsigned slots
             ret->grad = whole_load(at->grad, g);
         if (slots & SLOT_SQUARE)
             ret->square = whole_load(at->square, g);
+        if (slots & SLOT_MEAN)
+            ret->mean = whole_load(at->mean, g);
+        if (slots & SLOT_TURNED)
+            ret->turned = whole_load(at->turned, g);
     } else {
         if (slots & SLOT_THETA)
             ret->theta = some_load(at->theta, g);
@@ -153,6 +158,10 @@ DEVICE_FN void four_load(const struct arrays *at, struct group g, unsigned slots
             ret->grad = some_load(at->grad, g);
         if (slots & SLOT_SQUARE)
             ret->square = some_load(at->square, g);
+        if (slots & SLOT_MEAN)
+            ret->mean = some_load(at->mean, g);
+        if (slots & SLOT_TURNED)
+            ret->turned = some_load(at->turned, g);
     }
 }
 
@@ -172,6 +181,10 @@ DEVICE_FN void four_store(const struct arrays *at, struct group g, unsigned slot
             whole_store(at->sent, g, x->sent);
         if (slots & SLOT_SQUARE)
             whole_store(at->square, g, x->square);
+        if (slots & SLOT_MEAN)
+            whole_store(at->mean, g, x->mean);
+        if (slots & SLOT_TURNED)
+            whole_store(at->turned, g, x->turned);
     } else {
         if (slots & SLOT_THETA)
             some_store(at->theta, g, x->theta);
@@ -185,6 +198,10 @@ DEVICE_FN void four_store(const struct arrays *at, struct group g, unsigned slot
             some_store(at->sent, g, x->sent);
         if (slots & SLOT_SQUARE)
             some_store(at->square, g, x->square);
+        if (slots & SLOT_MEAN)
+            some_store(at->mean, g, x->mean);
+        if (slots & SLOT_TURNED)
+            some_store(at->turned, g, x->turned);
     }
 }
 
@@ -204,7 +221,8 @@ DEVICE_FN float4 four_decay(const struct arrays *at, struct group g,
 #define FOUR_ELEMENT(x, c, gate)                                                       \
     {                                                                                  \
         (x).theta.c, (x).own.c, (x).all.c, (x).stat.c, (x).sent.c, (x).grad.c,         \
-            (x).square.c, 0.0f, (gate), 0.0f, (x).grad.c, 0.0f, 0.0f, 0.0f             \
+            (x).square.c, 0.0f, (gate), 0.0f, (x).grad.c, 0.0f, (x).mean.c,            \
+            (x).turned.c                                                               \
     }
 
 /* DO(c) for the letter of each of the four. */
@@ -219,7 +237,7 @@ DEVICE_FN float4 four_decay(const struct arrays *at, struct group g,
 DEVICE_FN struct four four_zero(void)
 {
     float4 zero = four_of(0.0f);
-    struct four ret = {zero, zero, zero, zero, zero, zero, zero};
+    struct four ret = {zero, zero, zero, zero, zero, zero, zero, zero, zero};
     return ret;
 }
 

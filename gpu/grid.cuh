@@ -47,7 +47,9 @@ static inline bool arrays_aligned(const struct arrays *at, unsigned slots)
            (!(slots & SLOT_STAT) || aligned(at->stat)) &&
            (!(slots & SLOT_SENT) || aligned(at->sent)) &&
            (!(slots & SLOT_GRAD) || aligned(at->grad)) &&
-           (!(slots & SLOT_SQUARE) || aligned(at->square));
+           (!(slots & SLOT_SQUARE) || aligned(at->square)) &&
+           (!(slots & SLOT_MEAN) || aligned(at->mean)) &&
+           (!(slots & SLOT_TURNED) || aligned(at->turned));
 }
 
 #endif

@@ -9,9 +9,9 @@
  * row-major, then a bias. cuBLAS counts columns first: to it, each matrix is its own
  * transpose.
  */
-#include "gpu/cublas_api.h"
 #include "gpu/model_kernels.h"
 #include "gpu/plugin.h"
+#include "gpu/products.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -21,19 +21,14 @@
 #define BATCH_MAX 65536u
 #define CLASSES_MAX 256u     /* a label has 8 bits */
 #define WIDTH_MAX (1u << 20) /* features of the largest data set there can be */
-/* What NVIDIA recommends for Hopper; others need 4 MiB ("cuBLAS", cublasSetWorkspace).
- * With a workspace of its own a handle gives the same bits on every run. */
-#define WORKSPACE_BYTES ((size_t)32 << 20)
 #define WAIT_NS INT64_C(60000000000)
 
 struct gpu_model {
     struct device *device;
-    const struct cublas *cublas;
-    cublas_handle handle;
+    struct gpu_products products;
     uint32_t layers, batch_max;
     uint32_t widths[LAYERS_MAX + 1];
     /* of the GPU */
-    void *workspace;
     float *x, *losses;
     uint8_t *labels;
     float *outputs[LAYERS_MAX]; /* of each layer, after ReLU; logits of the last */
@@ -74,10 +69,8 @@ static int take_host(struct gpu_model *m, size_t count, size_t size, void *ret,
 static int take_all(struct gpu_model *m, struct gapless_error *error)
 {
     size_t batch = m->batch_max, inputs = m->widths[0], widest = 0;
-    int status = take(m, 1, WORKSPACE_BYTES, &m->workspace, error);
+    int status = take(m, batch * inputs, sizeof(float), &m->x, error);
 
-    if (status == GAPLESS_OK)
-        status = take(m, batch * inputs, sizeof(float), &m->x, error);
     if (status == GAPLESS_OK)
         status = take(m, batch, sizeof(float), &m->losses, error);
     if (status == GAPLESS_OK)
@@ -99,41 +92,6 @@ static int take_all(struct gpu_model *m, struct gapless_error *error)
     return status;
 }
 
-static int refused(const struct gpu_model *m, const char *call, int code,
-                   struct gapless_error *error)
-{
-    return gapless_error_set(
-        error, GAPLESS_SYSTEM, 0,
-        "GPU %u: cublas%s failed with status %d: cuBLAS, driver and GPU may not fit "
-        "together, or the GPU's memory is full (see nvidia-smi)",
-        device_number(m->device), call, code);
-}
-
-/* The stream first: cuBLAS forgets a workspace when it is given a stream. */
-static int open_cublas(struct gpu_model *m, struct gapless_error *error)
-{
-    int code;
-
-    if (!device_enter(m->device))
-        return device_failure(m->device, error);
-    code = m->cublas->Create_v2(&m->handle);
-    if (code != CUBLAS_OK) {
-        m->handle = NULL;
-        return refused(m, "Create", code, error);
-    }
-    code = m->cublas->SetStream_v2(m->handle, device_work_stream(m->device));
-    if (code != CUBLAS_OK)
-        return refused(m, "SetStream", code, error);
-    code = m->cublas->SetWorkspace_v2(m->handle, m->workspace, WORKSPACE_BYTES);
-    if (code != CUBLAS_OK)
-        return refused(m, "SetWorkspace", code, error);
-    code = m->cublas->SetMathMode(m->handle, CUBLAS_PLAIN_FLOATS);
-    if (code != CUBLAS_OK)
-        return refused(m, "SetMathMode", code, error);
-    code = m->cublas->SetPointerMode_v2(m->handle, CUBLAS_FROM_HOST);
-    return code == CUBLAS_OK ? GAPLESS_OK : refused(m, "SetPointerMode", code, error);
-}
-
 static void give(struct gpu_model *m, void *memory)
 {
     if (memory != NULL)
@@ -150,10 +108,8 @@ static void model_close(struct gpu_model *m)
 {
     if (m == NULL)
         return;
+    gpu_products_close(&m->products);
     (void)device_enter(m->device);
-    if (m->handle != NULL)
-        (void)m->cublas->Destroy_v2(m->handle);
-    give(m, m->workspace);
     give(m, m->x);
     give(m, m->losses);
     give(m, m->labels);
@@ -196,11 +152,9 @@ static int model_open(struct device *device, const uint32_t *widths, uint32_t la
     m->layers = layers;
     m->batch_max = batch_max;
     memcpy(m->widths, widths, (layers + 1) * sizeof *widths);
-    status = cublas_find(&m->cublas, error);
+    status = gpu_products_open(device, &m->products, error);
     if (status == GAPLESS_OK)
         status = take_all(m, error);
-    if (status == GAPLESS_OK)
-        status = open_cublas(m, error);
     if (status != GAPLESS_OK) {
         model_close(m);
         return status;
@@ -230,22 +184,14 @@ static struct layer layer_at(const struct gpu_model *m, uint32_t layer, uint32_t
 
 /* c = a b, of matrices whose columns lie one after another. False: kept as the
  * device's failure. */
-static bool product(struct gpu_model *m, int op_a, int op_b, int rows, int columns,
-                    int inner, const float *a, int a_step, const float *b, int b_step,
-                    float *c)
+static bool multiply(struct gpu_model *m, int op_a, int op_b, int rows, int columns,
+                     int inner, const float *a, int a_step, const float *b, int b_step,
+                     float *c)
 {
-    static const float one = 1.0F, zero = 0.0F;
-    int code;
+    const struct gpu_product it = {op_a, op_b, rows, columns, inner,  1.0F,
+                                   0.0F, a,    b,    a_step,  b_step, c};
 
-    if (!device_enter(m->device))
-        return false;
-    code = m->cublas->Sgemm_v2(m->handle, op_a, op_b, rows, columns, inner, &one, a,
-                               a_step, b, b_step, &zero, c, rows);
-    if (code == CUBLAS_OK)
-        return true;
-    (void)device_break(m->device, GAPLESS_SYSTEM, "cublasSgemm failed with status %d",
-                       code);
-    return false;
+    return gpu_multiply(&m->products, &it);
 }
 
 static bool launched(struct gpu_model *m, cudaError_t code, const char *kernel)
@@ -260,8 +206,8 @@ static bool layer_forward(struct gpu_model *m, uint32_t l, uint32_t batch,
     struct layer n = layer_at(m, l, batch);
     cudaStream_t stream = device_work_stream(m->device);
 
-    return product(m, CUBLAS_TRANSPOSED, CUBLAS_AS_IT_IS, n.outputs, n.batch, n.inputs,
-                   theta + n.weight, n.inputs, a, n.inputs, m->outputs[l]) &&
+    return multiply(m, CUBLAS_TRANSPOSED, CUBLAS_AS_IT_IS, n.outputs, n.batch, n.inputs,
+                    theta + n.weight, n.inputs, a, n.inputs, m->outputs[l]) &&
            launched(m,
                     model_bias(stream, m->outputs[l], theta + n.bias, batch,
                                m->widths[l + 1], l + 1 < m->layers),
@@ -279,13 +225,13 @@ static bool layer_backward(struct gpu_model *m, uint32_t l, uint32_t batch,
 
     if (!launched(m, model_columns(stream, dz, batch, m->widths[l + 1], grad + n.bias),
                   "columns_kernel") ||
-        !product(m, CUBLAS_AS_IT_IS, CUBLAS_TRANSPOSED, n.inputs, n.outputs, n.batch, a,
-                 n.inputs, dz, n.outputs, grad + n.weight))
+        !multiply(m, CUBLAS_AS_IT_IS, CUBLAS_TRANSPOSED, n.inputs, n.outputs, n.batch,
+                  a, n.inputs, dz, n.outputs, grad + n.weight))
         return false;
     if (l == 0)
         return true; /* the gradient of the pixels is not needed */
-    return product(m, CUBLAS_AS_IT_IS, CUBLAS_AS_IT_IS, n.inputs, n.batch, n.outputs,
-                   theta + n.weight, n.inputs, dz, n.outputs, da) &&
+    return multiply(m, CUBLAS_AS_IT_IS, CUBLAS_AS_IT_IS, n.inputs, n.batch, n.outputs,
+                    theta + n.weight, n.inputs, dz, n.outputs, da) &&
            launched(m, model_mask(stream, da, a, (size_t)batch * m->widths[l]),
                     "mask_kernel");
 }

@@ -4,8 +4,9 @@
 #include <stdio.h>
 
 static struct gpu_plugin plugin = {
-    DEVICE_ABI,  sizeof(struct gpu_plugin), "", /* see below */
-    &gpu_device, &gpu_model_cublas,         &gpu_group_nccl,
+    DEVICE_ABI,           sizeof(struct gpu_plugin), "", /* see below */
+    &gpu_device,          &gpu_model_cublas,         &gpu_group_nccl,
+    &gpu_matrices_cublas,
 };
 
 extern "C" __attribute__((visibility("default"))) const struct gpu_plugin *

@@ -1,10 +1,12 @@
 /* Plugin: what the parts of libgapless_cuda.so share. device.cu has the GPU itself,
- * model.cu the models, group.c the groups; plugin.cu hands their tables out.
+ * model.cu the models, group.c the groups, matrices.cu the rules of matrices; plugin.cu
+ * hands their tables out.
  *
  *   engine ── gapless_gpu_plugin(abi) ──> struct gpu_plugin
  *                                           device: gpu_device         device.cu
  *                                           model:  gpu_model_cublas   model.cu
  *                                           group:  gpu_group_nccl     group.c
+ *                                           matrices: gpu_matrices_cublas  matrices.cu
  *
  * A function that works on a device calls device_enter first, since a process may use
  * several GPUs from several threads and CUDA keeps the current one by thread; it stays
@@ -25,6 +27,7 @@ extern "C" {
 extern const struct device_ops gpu_device;
 extern const struct gpu_model_ops gpu_model_cublas;
 extern const struct gpu_group_ops gpu_group_nccl;
+extern const struct gpu_matrix_ops gpu_matrices_cublas;
 
 /* ---- the inside of a device ---------------------------------------------- */
 

@@ -55,15 +55,19 @@ int device_settle(const char *text, const char **ret_use, uint32_t *ret_gpus,
 int device_settle_passes(const char *rule, const char **device, char *ret_note,
                          size_t bytes, struct gapless_error *error)
 {
+    bool any = strcmp(*device, "auto") == 0;
+    const struct gpu_plugin *plugin = NULL;
+    struct gapless_error reason = {0};
     struct gapless_rule found;
     uint32_t gpus;
+    int status = device_settle(*device, device, &gpus, ret_note, bytes, error);
 
-    if (strcmp(*device, "auto") == 0 &&
-        gapless_rule_find(rule, &found, NULL) == GAPLESS_OK && found.matrices) {
+    if (status == GAPLESS_OK && any && gpus > 0 &&
+        gapless_rule_find(rule, &found, NULL) == GAPLESS_OK && found.matrices &&
+        device_plugin(&plugin, &reason) == GAPLESS_OK &&
+        plugin->matrices->ready(&reason) != GAPLESS_OK) {
         *device = "cpu";
-        (void)snprintf(ret_note, bytes,
-                       "no GPU is used: rule %.60s has no passes on a GPU", rule);
-        return GAPLESS_OK;
+        (void)snprintf(ret_note, bytes, "no GPU is used: %s", reason.text);
     }
-    return device_settle(*device, device, &gpus, ret_note, bytes, error);
+    return status;
 }

@@ -52,11 +52,6 @@ number *matrix_input(struct matrix_scratch *scratch)
     return scratch->x;
 }
 
-double matrix_spread(uint32_t rows, uint32_t cols)
-{
-    return 0.2 * sqrt((double)(rows > cols ? rows : cols));
-}
-
 double matrix_work(uint32_t rows, uint32_t cols)
 {
     double r = rows < cols ? rows : cols, s = rows < cols ? cols : rows;

@@ -29,6 +29,7 @@
 #include "engine/compute/compute.h"
 #include "engine/rules/element.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -76,7 +77,11 @@ void stretch_look_ahead(const struct compute *compute, const struct rule *rule,
                         const struct stretch *stretch);
 
 /* The factor on NS(m) of a step: 0.2 sqrt(max(rows, cols)). */
-double matrix_spread(uint32_t rows, uint32_t cols);
+static inline double matrix_spread(uint32_t rows, uint32_t cols)
+{
+    return 0.2 * sqrt((double)(rows > cols ? rows : cols));
+}
+
 /* Floating-point operations of NS. */
 double matrix_work(uint32_t rows, uint32_t cols);
 /* NS of x, which lies in rows * cols numbers at scratch_x, whose padding to whole chunks

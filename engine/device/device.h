@@ -26,6 +26,7 @@
 #define GAPLESS_DEVICE_H
 
 #include "engine/compute/compute.h"
+#include "engine/compute/matrices.h"
 #include "engine/rules/element.h"
 #include <gapless/status.h>
 
@@ -33,7 +34,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DEVICE_ABI 3u
+#define DEVICE_ABI 4u
 /* GPUs of one master, or of one group of workers. */
 #define DEVICE_MAX 16u
 /* Places for what passes give back. */
@@ -208,6 +209,35 @@ struct gpu_model_ops {
                     double *ret_loss, struct gapless_error *error);
 };
 
+/* ---- matrices: passes of RULE_MATRIX rules, with cuBLAS ---- */
+
+struct gpu_matrices; /* scratch memory of one device for its matrices */
+
+/* Passes over a range, stretch by stretch (engine/compute/matrices.h has what each does):
+ * asked for on WORK, as those of struct device_ops, and with their places. The stretches
+ * are all of the range, in order. Sums and gates have the CPU's bits but for gap_sq, whose
+ * order is that of the range as one; what cuBLAS multiplies agrees to 1e-4 of its norm. */
+struct gpu_matrix_ops {
+    /* Loads cuBLAS: GAPLESS_MISSING, GAPLESS_VERSION say how. Needs no GPU. */
+    int (*ready)(struct gapless_error *error);
+    /* For matrices of at most this many elements, whose smaller number of rows or columns
+     * is at most `side`; 0: there is none. Loads cuBLAS if need be. */
+    int (*open)(struct device *device, size_t elements, size_t side,
+                struct gpu_matrices **ret, struct gapless_error *error);
+    void (*close)(struct gpu_matrices *matrices); /* NULL is a no-op */
+    /* One gradient. The gate of each stretch is among gates(). */
+    void (*apply)(struct gpu_matrices *matrices, const struct rule *rule,
+                  const struct device_pass *pass, const struct stretch *stretches,
+                  uint32_t count, size_t n, uint32_t place);
+    /* `value`: what a gate of the whole vector is made of, of this range. */
+    void (*measure)(struct gpu_matrices *matrices, const struct rule *rule,
+                    const struct arrays *at, const struct step_scalars *scalars,
+                    const struct stretch *stretches, uint32_t count, uint32_t place);
+    void (*look_ahead)(struct gpu_matrices *matrices, const struct rule *rule,
+                       const struct arrays *at, const struct step_scalars *scalars,
+                       const struct stretch *stretches, uint32_t count);
+};
+
 /* ---- groups: several GPUs that act as one worker, by NCCL ---- */
 
 #define GPU_GROUP_ID 128u
@@ -246,6 +276,7 @@ struct gpu_plugin {
     const struct device_ops *device;
     const struct gpu_model_ops *model;
     const struct gpu_group_ops *group;
+    const struct gpu_matrix_ops *matrices;
 };
 
 /* The plugin's one exported function. NULL: it has no tables of that number. */

@@ -172,7 +172,7 @@ struct gapless_master {
     float *theta, *all, *stat, *square;
     uint16_t *decays;                 /* RULE_ADAM: see struct arrays */
     struct step_history *history;     /* RULE_HISTORY: of each range */
-    struct master_matrices *matrices; /* RULE_MATRIX; else NULL */
+    struct master_matrices *matrices; /* RULE_MATRIX, also on a GPU; else NULL */
     uint64_t *own_updates;            /* RULE_HISTORY: of each worker, by range */
     void *private_memory;             /* all, stat, square */
     size_t private_bytes;
@@ -237,10 +237,20 @@ void master_drain(struct gapless_master *m);
  * can have unread: one whose ring is full is dropped. */
 void master_notify(struct gapless_master *m, uint32_t worker, uint32_t note);
 
-/* ---- matrices.c: RULE_MATRIX on this processor --------------------------- */
+/* ---- matrices.c: RULE_MATRIX --------------------------------------------- */
 /* Refuses a model that has no matrix. Other rules: nothing happens, here and below. */
 int matrices_check(const struct gapless_master *m, struct gapless_error *error);
-/* Lists what is a matrix; takes memory for products, and threads. */
+/* Lists what is a matrix. */
+int matrices_list(struct gapless_master *m, const struct gapless_master_config *config,
+                  struct gapless_error *error);
+/* Of the list: the stretches of a range; and what memory for the products of ranges
+ * first .. end - 1 must hold, as matrix_scratch_new wants to know. */
+const struct stretch *matrices_stretches(const struct gapless_master *m, uint32_t range,
+                                         uint32_t *ret_count);
+void matrices_largest(const struct gapless_master *m, uint32_t first, uint32_t end,
+                      size_t *ret_elements, size_t *ret_side);
+/* Takes memory for products, and threads: where no GPU has been chosen. What follows is
+ * for this processor alone. */
 int matrices_open(struct gapless_master *m, const struct gapless_master_config *config,
                   struct gapless_error *error);
 void matrices_close(struct gapless_master *m);

@@ -1,6 +1,6 @@
-/* RULE_MATRIX on this processor: a range is worked on stretch by stretch (a matrix, or
- * another tensor), by as many threads as the run has for it. Nothing that comes of it
- * depends on how many. */
+/* RULE_MATRIX: which stretches a range has, also for a GPU; and its passes on this
+ * processor, stretch by stretch (a matrix, or another tensor), by as many threads as the run
+ * has for it. Nothing that comes of it depends on how many. */
 #include "engine/master/master.h"
 
 #include "engine/base/array.h"
@@ -45,19 +45,28 @@ static struct stretch stretch_of(const struct layout *l, uint32_t range, uint32_
         .decays = decay_all || tensor->dims > 1};
 }
 
-/* What scratch memory must hold: the most elements, and the largest of the smaller sides. */
-static void largest(const struct gapless_master *m, size_t *ret_elements,
-                    size_t *ret_side)
+/* The most elements, and the largest of the smaller sides. */
+void matrices_largest(const struct gapless_master *m, uint32_t first, uint32_t end,
+                      size_t *ret_elements, size_t *ret_side)
 {
     uint32_t b;
 
     *ret_elements = *ret_side = 0;
-    for (b = 0; b < m->layout.blocks_count; b++) {
+    for (b = m->layout.block_first[first]; b < m->layout.block_first[end]; b++) {
         const struct stretch *s = &m->matrices->stretch[b];
 
         *ret_elements = size_most(*ret_elements, (size_t)s->rows * s->cols);
         *ret_side = size_most(*ret_side, u32_least(s->rows, s->cols));
     }
+}
+
+const struct stretch *matrices_stretches(const struct gapless_master *m, uint32_t range,
+                                         uint32_t *ret_count)
+{
+    uint32_t first = m->layout.block_first[range];
+
+    *ret_count = m->layout.block_first[range + 1] - first;
+    return &m->matrices->stretch[first];
 }
 
 static int no_memory(const struct gapless_master *m, size_t elements, size_t side,
@@ -101,29 +110,39 @@ static void list_stretches(struct gapless_master *m, bool decay_all)
             m->matrices->stretch[b] = stretch_of(&m->layout, r, b, decay_all);
 }
 
+int matrices_list(struct gapless_master *m, const struct gapless_master_config *config,
+                  struct gapless_error *error)
+{
+    if (!(m->rule->flags & RULE_MATRIX))
+        return GAPLESS_OK;
+    m->matrices = calloc(1, sizeof *m->matrices);
+    if (m->matrices != NULL)
+        m->matrices->stretch =
+            calloc(m->layout.blocks_count, sizeof *m->matrices->stretch);
+    if (m->matrices == NULL || m->matrices->stretch == NULL)
+        return no_memory(m, 0, 0, 1, error);
+    list_stretches(m, config->decay_all);
+    return GAPLESS_OK;
+}
+
 int matrices_open(struct gapless_master *m, const struct gapless_master_config *config,
                   struct gapless_error *error)
 {
     uint32_t threads = config->matrix_threads > 0 ? config->matrix_threads : 1, i;
+    struct master_matrices *x = m->matrices;
     size_t elements, side;
-    struct master_matrices *x;
 
-    if (!(m->rule->flags & RULE_MATRIX))
+    if (x == NULL || m->passes != &pass_ops_cpu)
         return GAPLESS_OK;
-    x = m->matrices = calloc(1, sizeof *m->matrices);
-    if (x == NULL)
-        return no_memory(m, 0, 0, threads, error);
-    x->stretch = calloc(m->layout.blocks_count, sizeof *x->stretch);
     x->job = calloc(m->layout.blocks_count, sizeof *x->job);
     x->gate = calloc(m->layout.blocks_count, sizeof *x->gate);
     x->scalars = calloc(m->layout.ranges_count, sizeof *x->scalars);
     x->team = team_new(threads);
     x->scratch = calloc(threads, sizeof(struct matrix_scratch *));
-    if (x->stretch == NULL || x->job == NULL || x->gate == NULL || x->scalars == NULL ||
-        x->team == NULL || x->scratch == NULL)
+    if (x->job == NULL || x->gate == NULL || x->scalars == NULL || x->team == NULL ||
+        x->scratch == NULL)
         return no_memory(m, 0, 0, threads, error);
-    list_stretches(m, config->decay_all);
-    largest(m, &elements, &side);
+    matrices_largest(m, 0, m->layout.ranges_count, &elements, &side);
     for (i = 0; i < threads; i++) {
         x->scratch[i] = matrix_scratch_new(elements, side);
         if (x->scratch[i] == NULL)

@@ -682,9 +682,11 @@ static int open_master(const struct gapless_master_config *config,
     if (status == GAPLESS_OK)
         status = make_gates(m, error);
     if (status == GAPLESS_OK)
-        status = matrices_open(m, config, error);
+        status = matrices_list(m, config, error);
     if (status == GAPLESS_OK)
         status = passes_choose(m, config, error);
+    if (status == GAPLESS_OK)
+        status = matrices_open(m, config, error);
     if (status == GAPLESS_OK)
         status = go_public(m, config, place, error);
     if (status == GAPLESS_OK)

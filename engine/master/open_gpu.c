@@ -17,6 +17,8 @@ static int choose(struct gapless_master *m, const char *device, uint32_t *ret_nu
 
     if (status == GAPLESS_OK)
         status = device_choose(plugin, device, ret_numbers, ret_count, error);
+    if (status == GAPLESS_OK && m->matrices != NULL)
+        status = plugin->matrices->ready(error);
     if (status != GAPLESS_OK)
         return status;
     m->gpu = calloc(1, sizeof *m->gpu);
@@ -74,6 +76,16 @@ static int bring_decays(struct gapless_master *m, struct gpu_part *part,
     return m->gpu->error.status;
 }
 
+static int open_matrices(struct gapless_master *m, struct gpu_part *part,
+                         struct gapless_error *error)
+{
+    size_t elements, side;
+
+    matrices_largest(m, part->first, part->end, &elements, &side);
+    return m->gpu->plugin->matrices->open(part->device, elements, side, &part->matrices,
+                                          error);
+}
+
 static int open_part(struct gapless_master *m, struct gpu_part *part, uint32_t gpu,
                      struct gapless_error *error)
 {
@@ -102,6 +114,8 @@ static int open_part(struct gapless_master *m, struct gpu_part *part, uint32_t g
         status = take(m, part, &part->square, error);
     if (status == GAPLESS_OK && m->decays != NULL)
         status = bring_decays(m, part, error);
+    if (status == GAPLESS_OK && m->matrices != NULL)
+        status = open_matrices(m, part, error);
     if (status == GAPLESS_OK && master_publishes(m)) {
         status = take(m, part, &part->published[0], error);
         if (status == GAPLESS_OK)
@@ -116,7 +130,7 @@ static int open_blocks(struct gapless_master *m, struct gapless_error *error)
     int status = GAPLESS_OK;
     uint32_t p, r;
 
-    if (!(m->rule->flags & RULE_BLOCK))
+    if (!(m->rule->flags & RULE_BLOCK) || m->matrices != NULL)
         return GAPLESS_OK;
     g->blocks = calloc(m->layout.ranges_count, sizeof *g->blocks);
     if (g->blocks == NULL)
@@ -171,17 +185,6 @@ int passes_choose(struct gapless_master *m, const struct gapless_master_config *
 
     if (device == NULL || strcmp(device, "cpu") == 0 || m->external_buffers)
         return GAPLESS_OK;
-    if (m->matrices != NULL && any) {
-        master_log(m, "passes run on the CPU: rule %s has none on a GPU",
-                   m->rule->name);
-        return GAPLESS_OK;
-    }
-    if (m->matrices != NULL)
-        return gapless_error_set(
-            error, GAPLESS_UNSUPPORTED, 0,
-            "rule %s has no passes on a GPU: take the CPU (--device "
-            "cpu), or dana-lga-adamw",
-            m->rule->name);
     status = choose(m, any ? "cuda" : device, numbers, &count, &reason);
     if (status != GAPLESS_OK && any) {
         master_log(m, "passes run on the CPU: %s", reason.text);
@@ -424,6 +427,9 @@ static int take_slot(struct gapless_master *m, uint32_t worker, uint32_t p,
         status = take(m, part, &slot->sent[p], error);
     if (status == GAPLESS_OK && (used & SLOT_OWN) && slot->own[p] == NULL)
         status = take(m, part, &slot->own[p], error);
+    if (status == GAPLESS_OK && (rules_slots(m->rule) & SLOT_MEAN) &&
+        slot->mean[p] == NULL)
+        status = take(m, part, &slot->mean[p], error);
     if (status != GAPLESS_OK || !m->gpu->direct)
         return status;
     if (!published)
@@ -444,6 +450,8 @@ static void zero_slot(struct gapless_master *m, uint32_t worker, uint32_t p)
         m->gpu->ops->zero(part->device, slot->sent[p], bytes);
     if (slot->own[p] != NULL)
         m->gpu->ops->zero(part->device, slot->own[p], bytes);
+    if (slot->mean[p] != NULL)
+        m->gpu->ops->zero(part->device, slot->mean[p], bytes);
     part->busy = true;
 }
 
@@ -478,6 +486,8 @@ static void close_part(struct master_gpu *g, struct gpu_part *part)
          r++)
         if (g->blocks[r] != NULL)
             g->ops->blocks_free(part->device, g->blocks[r]);
+    g->plugin->matrices->close(part->matrices);
+    part->matrices = NULL;
     g->ops->close(part->device); /* with all memory taken, and unpins */
     part->device = NULL;
 }

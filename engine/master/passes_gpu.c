@@ -46,7 +46,8 @@ static struct arrays arrays_at(const struct gapless_master *m, uint32_t worker,
                            .sent = at_range(m, part, sent, range),
                            .grad = at_range(m, part, slot->grad[p], range),
                            .square = at_range(m, part, part->square, range),
-                           .decays = decays_at(m, part, range)};
+                           .decays = decays_at(m, part, range),
+                           .mean = at_range(m, part, slot->mean[p], range)};
 }
 
 /* Where a worker, or all of them, get what is sent, in host memory. */
@@ -265,6 +266,26 @@ static void write_ends(struct gapless_master *m, uint32_t range)
     m->gpu->open[range] = false;
 }
 
+/* Gradients of one range, one after another where they have matrices. */
+static void apply_pass(struct gapless_master *m, struct gpu_part *part, uint32_t range,
+                       const struct device_pass *pass, uint32_t count, uint32_t place)
+{
+    struct master_gpu *g = m->gpu;
+    const struct stretch *stretches;
+    uint32_t stretches_count, i;
+
+    if (m->matrices == NULL) {
+        g->ops->apply(part->device, m->rule, pass, count,
+                      g->blocks != NULL ? g->blocks[range] : NULL,
+                      pass_elements(m, range), place);
+        return;
+    }
+    stretches = matrices_stretches(m, range, &stretches_count);
+    for (i = 0; i < count; i++)
+        g->plugin->matrices->apply(part->matrices, m->rule, &pass[i], stretches,
+                                   stretches_count, pass_elements(m, range), place + i);
+}
+
 /* Launches the gradients that wait, all for one range, in one pass. */
 static void launch(struct gapless_master *m)
 {
@@ -284,9 +305,7 @@ static void launch(struct gapless_master *m)
         entry[i].place = place + i;
     }
     write_begins(m, entry->range);
-    g->ops->apply(part->device, m->rule, pass, count,
-                  g->blocks != NULL ? g->blocks[entry->range] : NULL,
-                  pass_elements(m, entry->range), place);
+    apply_pass(m, part, entry->range, pass, count, place);
     part->busy = g->changed = true;
     for (i = 0; i < count && !g->direct; i++)
         bring_out(m, part, host_sent(m, entry[i].worker, entry[i].range),
@@ -315,7 +334,7 @@ static void count_entries(struct gapless_master *m, uint64_t took_ns)
         write_ends(m, entry->range);
         pass_counted(m, entry->worker, entry->range,
                      &g->ops->result(part->device, entry->place)->sums,
-                     entry->pass.scalars.lagging
+                     entry->pass.scalars.lagging || m->matrices != NULL
                          ? g->ops->gates(part->device, entry->place)
                          : NULL);
         m->slot[entry->worker].pass_ns += took_ns / count;
@@ -418,8 +437,16 @@ static double gpu_measure(struct gapless_master *m, uint32_t worker, uint32_t ra
     uint32_t place = places(part, 1);
 
     launch(m);
-    m->gpu->ops->measure(part->device, m->rule, &at, scalars, pass_elements(m, range),
-                         place);
+    if (m->matrices != NULL) {
+        uint32_t count;
+        const struct stretch *stretches = matrices_stretches(m, range, &count);
+
+        m->gpu->plugin->matrices->measure(part->matrices, m->rule, &at, scalars,
+                                          stretches, count, place);
+    } else {
+        m->gpu->ops->measure(part->device, m->rule, &at, scalars,
+                             pass_elements(m, range), place);
+    }
     gpu_wait(m->gpu, part, DEVICE_WORK);
     return m->gpu->ops->result(part->device, place)->value;
 }
@@ -458,8 +485,16 @@ static void gpu_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t r
     struct arrays at = arrays_at(m, worker, range);
 
     launch(m);
-    m->gpu->ops->look_ahead(part->device, m->rule, &at, scalars,
-                            pass_elements(m, range));
+    if (m->matrices != NULL) {
+        uint32_t count;
+        const struct stretch *stretches = matrices_stretches(m, range, &count);
+
+        m->gpu->plugin->matrices->look_ahead(part->matrices, m->rule, &at, scalars,
+                                             stretches, count);
+    } else {
+        m->gpu->ops->look_ahead(part->device, m->rule, &at, scalars,
+                                pass_elements(m, range));
+    }
     part->busy = true;
     if (!m->gpu->direct)
         bring_out(m, part, host_sent(m, worker, range), at.sent, bytes_of(m, range));
@@ -475,6 +510,8 @@ static void gpu_forget(struct gapless_master *m, uint32_t worker)
         struct arrays at = arrays_at(m, worker, r);
 
         m->gpu->ops->forget(part->device, m->rule, &at, pass_elements(m, r));
+        if (at.mean != NULL)
+            m->gpu->ops->zero(part->device, at.mean, bytes_of(m, r));
         part->busy = true;
     }
 }
@@ -500,12 +537,18 @@ static void gpu_inherit(struct gapless_master *m, uint32_t worker, uint32_t rang
     struct arrays at = arrays_at(m, worker, range);
     const float *sum[] = {at.all, at.own};
     size_t n = pass_elements(m, range);
+    uint32_t i;
 
-    (void)workers;
     launch(m);
     m->gpu->ops->resum(part->device, at.own, sum, 1, n);
     m->gpu->ops->scale(part->device, at.own, (float)(1.0 / count), n);
     m->gpu->ops->resum(part->device, at.all, sum, 2, n);
+    for (i = 0; at.mean != NULL && i < count; i++)
+        m->vectors[i] = arrays_at(m, workers[i], range).mean;
+    if (at.mean != NULL) {
+        m->gpu->ops->resum(part->device, at.mean, m->vectors, count, n);
+        m->gpu->ops->scale(part->device, at.mean, (float)(1.0 / count), n);
+    }
     part->busy = true;
 }
 

@@ -49,8 +49,9 @@ struct gpu_part {
     uint32_t first, end; /* ranges */
     size_t from, to;     /* elements */
     float *theta, *all, *stat, *square, *published[2];
-    uint16_t *decays; /* RULE_ADAM */
-    void *probe;      /* for cards to prove themselves on, and to be flushed by */
+    uint16_t *decays;              /* RULE_ADAM */
+    struct gpu_matrices *matrices; /* RULE_MATRIX */
+    void *probe; /* for cards to prove themselves on, and to be flushed by */
     uint32_t next_landing, next_apply; /* places */
     bool pinned;                       /* its stretch of the host's theta */
     /* WORK, OUT have been asked for something since the last wait */
@@ -60,6 +61,7 @@ struct gpu_part {
 /* A worker's vectors, by part. */
 struct gpu_slot {
     float *own[DEVICE_MAX], *sent[DEVICE_MAX], *grad[DEVICE_MAX];
+    float *mean[DEVICE_MAX]; /* RULE_MATRIX with a sum: of matrices; else NULL */
     bool taken;
     bool whole; /* its gradient comes in one piece: copy ahead */
 };

@@ -60,7 +60,7 @@ static void compile(const char *name, const char *abi, const char *bytes,
     (void)snprintf(source, sizeof source, "%s.c", name);
     (void)snprintf(text, sizeof text,
                    "#include \"engine/device/device.h\"\n"
-                   "static const struct gpu_plugin p = {%s, %s, \"%s\", 0, 0, 0};\n"
+                   "static const struct gpu_plugin p = {%s, %s, \"%s\", 0, 0, 0, 0};\n"
                    "const struct gpu_plugin *gapless_gpu_plugin(uint32_t abi);\n"
                    "const struct gpu_plugin *gapless_gpu_plugin(uint32_t abi)\n"
                    "{ return abi == p.abi ? &p : NULL; }\n",

@@ -43,11 +43,20 @@
 static const struct gapless_tensor tensors[] = {
     {"w1", 1, {1500}, 0}, {"w2", 1, {1033}, 0}, {"b", 1, {800}, 0}};
 
+/* For rules of matrices: a wide one, a tall one, and vectors between them, none of which
+ * starts at a chunk of 16; 1,600 elements are whole chunks, where a range may end. */
+static const struct gapless_tensor with_matrices[] = {{"b0", 1, {5}, 0},
+                                                      {"w1", 2, {30, 50}, 0},
+                                                      {"b1", 1, {95}, 0},
+                                                      {"b2", 1, {933}, 0},
+                                                      {"w2", 2, {40, 20}, 0}};
+
 /* One run: what the master is, and what came of it. */
 struct run {
     const char *rule, *device;
     uint64_t range_elements;
     bool by_range, clip;
+    bool whole; /* muon's gate is of the whole gradient, not of each tensor */
     enum gapless_gap_ref gap_ref;
     bool rejoin; /* a worker leaves half-way, and is back */
 };
@@ -57,7 +66,7 @@ struct came {
     float seen[COUNT]; /* by an observer */
     struct gapless_stats stats;
     int gated;
-    double gates[3]; /* of the tensors */
+    double gates[5]; /* of the tensors */
 };
 
 static char address[64];
@@ -73,6 +82,22 @@ static void gradient(const float *params, uint64_t batch, float *grad)
         grad[i] = 0.3f * (params[i] - 1.0f) +
                   0.2f * ((float)((state >> 40) % 2001) / 1000.0f - 1.0f);
     }
+}
+
+static bool of_matrices(const char *rule)
+{
+    return strstr(rule, "muon") != NULL;
+}
+
+static bool gates_matrices(const char *rule)
+{
+    return of_matrices(rule) && strstr(rule, "lga") != NULL;
+}
+
+static struct gapless_model model_of(const char *rule)
+{
+    return of_matrices(rule) ? (struct gapless_model){with_matrices, 5}
+                             : (struct gapless_model){tensors, 3};
 }
 
 static int pull(struct gapless_worker *worker, uint64_t *ret_batch)
@@ -114,7 +139,7 @@ static struct gapless_worker *leave_and_join(const struct gapless_worker_config 
 static int work(const struct run *run)
 {
     struct gapless_worker_config config = {
-        .address = address, .model = {tensors, 3}, .by_range = run->by_range};
+        .address = address, .model = model_of(run->rule), .by_range = run->by_range};
     struct gapless_worker *worker[WORKERS];
     uint64_t batch[WORKERS];
     int i, w, status = GAPLESS_OK;
@@ -155,7 +180,7 @@ static void configure(const struct run *run, const float *initial,
     (void)snprintf(address, sizeof address, "shm:gpu-%ld-%d", (long)getpid(), runs++);
     *ret = (struct gapless_master_config){
         .address = address,
-        .model = {tensors, 3},
+        .model = model_of(run->rule),
         .initial = initial,
         .rule = run->rule,
         .schedule = {.rate = 0.05,
@@ -169,10 +194,24 @@ static void configure(const struct run *run, const float *initial,
         .block_elements = 256,
         .gap_every = 1,
         .gap_ref = run->gap_ref,
+        /* so that some gates are neither 0 nor 1 */
+        .kappa = !gates_matrices(run->rule) ? 0
+                 : run->whole               ? 0.02
+                                            : 0.1,
+        .gate = gates_matrices(run->rule) && !run->whole ? GAPLESS_GATE_TENSOR
+                                                         : GAPLESS_GATE_AUTO,
         .clip_norm = run->clip ? 5 : 0,
-        .weight_decay = run->clip && strstr(run->rule, "adam") == NULL ? 0.01 : 0,
+        .weight_decay =
+            run->clip && strstr(run->rule, "adam") == NULL && !of_matrices(run->rule)
+                ? 0.01
+                : 0,
         .device = run->device,
     };
+}
+
+static double initial_at(int i)
+{
+    return (i % 17) / 8.0 - 1.0;
 }
 
 static void observe(struct gapless_master *master, float *ret)
@@ -214,7 +253,7 @@ static void go(const struct run *run, struct came *ret)
     char device[512];
 
     for (int i = 0; i < COUNT; i++)
-        initial[i] = (float)(i % 17) / 8.0f - 1.0f;
+        initial[i] = (float)initial_at(i);
     configure(run, initial, &config);
     if (gapless_master_open(&config, &master, &error) != GAPLESS_OK)
         fail_msg("%s on %s: %s", run->rule, run->device, error.text);
@@ -235,7 +274,7 @@ static void go(const struct run *run, struct came *ret)
     memcpy(ret->params, gapless_master_params(master), sizeof ret->params);
     gapless_master_stats(master, &ret->stats);
     memset(ret->gates, 0, sizeof ret->gates);
-    ret->gated = gapless_master_tensor_gates(master, 3, ret->gates);
+    ret->gated = gapless_master_tensor_gates(master, 5, ret->gates);
     gapless_master_close(master);
 }
 
@@ -259,6 +298,51 @@ static void same(const struct run *run, const struct came *one, const struct cam
     assert_memory_equal(&one->stats.lag.mean, &two->stats.lag.mean, sizeof(double));
 }
 
+/* Of a range that is not one stretch, sums of the gap are added in another order. */
+static void alike(double one, double two)
+{
+    assert_true(fabs(one - two) <= 1e-5 * fabs(one));
+}
+
+/* What is no matrix has the same bits, and its gates, where nothing that is of the whole
+ * gradient is in between (a norm, a gate); products are added up in another order. */
+static void nearly_same(const struct run *run, const struct came *one,
+                        const struct came *two)
+{
+    bool apart = !run->clip && !run->whole;
+    int at = 0;
+
+    for (int t = 0; t < 5; t++) {
+        const struct gapless_tensor *tensor = &with_matrices[t];
+        int n = (int)(tensor->dim[0] * (tensor->dims > 1 ? tensor->dim[1] : 1));
+        double far = 0, gone = 0;
+
+        for (int i = at; i < at + n; i++) {
+            double off = (double)two->params[i] - (double)one->params[i];
+            double went = (double)one->params[i] - initial_at(i);
+
+            far += off * off;
+            gone += went * went;
+        }
+        if (tensor->dims > 1 || !apart ? sqrt(far) > 1e-4 * sqrt(gone) : far > 0)
+            fail_msg("%s on %s, tensor %s: off by %g, having gone %g", run->rule,
+                     run->device, tensor->name, sqrt(far), sqrt(gone));
+        if (tensor->dims > 1 || !apart)
+            alike(one->gates[t], two->gates[t]);
+        else
+            assert_memory_equal(&one->gates[t], &two->gates[t], sizeof(double));
+        at += n;
+    }
+    assert_memory_equal(two->params, two->seen, sizeof two->params);
+    assert_int_equal(one->stats.gradients, two->stats.gradients);
+    assert_int_equal(one->stats.updates, two->stats.updates);
+    assert_int_equal(two->stats.gap_rms.count, one->stats.gap_rms.count);
+    alike(one->stats.gap_rms.mean, two->stats.gap_rms.mean);
+    alike(one->stats.gate_mean, two->stats.gate_mean);
+    assert_int_equal(one->gated, two->gated);
+    assert_memory_equal(&one->stats.lag.mean, &two->stats.lag.mean, sizeof(double));
+}
+
 static void compare(struct run run)
 {
     static const char *const devices[] = {"cuda", "cuda:0,1,2"};
@@ -271,7 +355,10 @@ static void compare(struct run run)
     for (i = 0; i < (run.range_elements < COUNT ? 2u : 1u); i++) {
         run.device = devices[i];
         go(&run, &gpu);
-        same(&run, &cpu, &gpu);
+        if (of_matrices(run.rule))
+            nearly_same(&run, &cpu, &gpu);
+        else
+            same(&run, &cpu, &gpu);
     }
 }
 
@@ -282,8 +369,7 @@ static void every_rule(void **state)
 
     (void)state;
     for (i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++) {
-        if (i % RULES_APART != 3 % RULES_APART ||
-            rule.matrices) /* these refuse a GPU */
+        if (i % RULES_APART != 3 % RULES_APART && !rule.matrices)
             continue;
         compare((struct run){.rule = rule.name, .range_elements = 1 << 20});
         compare((struct run){
@@ -294,10 +380,11 @@ static void every_rule(void **state)
 /* Whose velocity is the mean of the others' then, or none. */
 static void who_is_back(void **state)
 {
-    static const char *const rules[] = {"dana-lga-adamw", "dana-adamw", "dana-ga"};
+    static const char *const rules[] = {"dana-lga-muon", "dana-lga-adamw", "dana-adamw",
+                                        "dana-ga"};
 
     (void)state;
-    for (unsigned i = 0; i < (SANITIZED ? 1u : 3u); i++) {
+    for (unsigned i = 0; i < (SANITIZED ? 2u : 4u); i++) {
         compare(
             (struct run){.rule = rules[i], .range_elements = 1 << 20, .rejoin = true});
         compare((struct run){.rule = rules[i], .range_elements = 1024, .rejoin = true});
@@ -306,25 +393,28 @@ static void who_is_back(void **state)
 
 static void variants(void **state)
 {
-    static const char *const rules[] = {"dana-ga", "dana-lga", "ga-global",
-                                        "shared-lga-dot", "dana-slim"};
+    static const char *const rules[] = {"dana-ga",        "dana-lga",  "ga-global",
+                                        "shared-lga-dot", "dana-slim", "dana-lga-muon"};
     unsigned i;
 
     (void)state;
-    for (i = 0; i < (SANITIZED ? 2u : 5u); i++) {
+    for (i = 0; i < (SANITIZED ? 2u : 6u); i++) {
         compare((struct run){.rule = rules[i],
                              .range_elements = 1024,
                              .gap_ref = GAPLESS_GAP_OWN_LOOKAHEAD});
         compare((struct run){
             .rule = rules[i], .range_elements = 1024, .by_range = true, .clip = true});
     }
+    compare(
+        (struct run){.rule = "dana-lga-muon", .range_elements = 1024, .whole = true});
 }
 
 /* ---- what may go wrong --------------------------------------------------- */
 
-static void refused(const char *device, int status, const char *text)
+static void refused_rule(const char *rule, const char *device, int status,
+                         const char *text)
 {
-    const struct run run = {.rule = "dana-ga", .device = device};
+    const struct run run = {.rule = rule, .device = device};
     struct gapless_master_config config;
     struct gapless_master *master = NULL;
     struct gapless_error error = {0};
@@ -334,6 +424,11 @@ static void refused(const char *device, int status, const char *text)
     assert_null(master);
     if (strstr(error.text, text) == NULL)
         fail_msg("'%s' does not say '%s'", error.text, text);
+}
+
+static void refused(const char *device, int status, const char *text)
+{
+    refused_rule("dana-ga", device, status, text);
 }
 
 static void bad_devices(void **state)
@@ -372,19 +467,58 @@ static void auto_finds_it(void **state)
     gapless_master_close(master);
 }
 
+/* First of all: once found, it stays. */
+static void no_cublas(void **state)
+{
+    const struct run run = {.rule = "dana-lga-muon", .device = "auto"};
+    struct gapless_master_config config;
+    struct gapless_master *master = NULL;
+    char text[512];
+
+    (void)state;
+    assert_int_equal(setenv("GAPLESS_CUBLAS", "/nothing.so", 1), 0);
+    refused_rule("dana-lga-muon", "cuda", GAPLESS_MISSING, "GAPLESS_CUBLAS");
+    configure(&run, NULL, &config);
+    config.log = on_line;
+    assert_int_equal(gapless_master_open(&config, &master, NULL), GAPLESS_OK);
+    gapless_master_device(master, text, sizeof text);
+    assert_non_null(strstr(text, "cpu"));
+    assert_non_null(strstr(last, "passes run on the CPU: GAPLESS_CUBLAS"));
+    gapless_master_close(master);
+    assert_int_equal(setenv("GAPLESS_CUBLAS",
+                            GAPLESS_BUILD_DIR "/tests/libgapless_fake_cublas.so", 1),
+                     0);
+}
+
+/* Each function of cuBLAS refuses once: nothing left behind. */
+static void cublas_refuses(void **state)
+{
+    static const char *const names[] = {"Create", "SetStream", "SetWorkspace",
+                                        "SetMathMode", "SetPointerMode"};
+    const struct fake_cuda *fake = fake_cuda_of_plugin();
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
+        unsigned before = fake->leaks();
+
+        assert_int_equal(setenv("FAKE_CUBLAS_FAIL", names[i], 1), 0);
+        refused_rule("dana-lga-muon", "cuda:0,1", GAPLESS_SYSTEM, names[i]);
+        assert_int_equal(fake->leaks(), before);
+    }
+    assert_int_equal(unsetenv("FAKE_CUBLAS_FAIL"), 0);
+}
+
 /* Every call of CUDA fails once while a master opens: an error in words, nothing left
  * behind. Of the many that make an event, a few do. */
-static void no_call_is_taken_for_granted(void **state)
+static void no_call_of(const char *rule)
 {
-    const struct run run = {
-        .rule = "dana-lga", .device = "cuda:0,1", .range_elements = 1024};
+    const struct run run = {.rule = rule, .device = "cuda:0,1", .range_elements = 1024};
     const struct fake_cuda *fake = fake_cuda_of_plugin();
     struct gapless_master_config config;
     struct gapless_master *master;
     struct gapless_error error;
     unsigned n, failed = 0;
 
-    (void)state;
     assert_non_null(fake);
     for (n = 1; n < 2000; n += SANITIZED ? 7 : 1) {
         unsigned before = fake->leaks();
@@ -410,6 +544,42 @@ static void no_call_is_taken_for_granted(void **state)
             n += 60;
     }
     assert_true(failed > 30);
+}
+
+static void no_call_is_taken_for_granted(void **state)
+{
+    (void)state;
+    no_call_of("dana-lga");
+    no_call_of("dana-lga-muon");
+}
+
+/* A product fails in the middle: so does the run. */
+static void a_failed_product_ends_the_run(void **state)
+{
+    const struct run run = {.rule = "muon", .device = "cuda:1"};
+    struct gapless_master_config config;
+    struct gapless_master *master = NULL;
+    struct gapless_error error = {0};
+    int status, ended;
+    pid_t child;
+
+    (void)state;
+    configure(&run, NULL, &config);
+    assert_int_equal(gapless_master_open(&config, &master, &error), GAPLESS_OK);
+    child = fork();
+    if (child == 0) {
+        (void)signal(SIGPIPE, SIG_IGN);
+        _exit(work(&run));
+    }
+    assert_int_equal(setenv("FAKE_CUBLAS_FAIL", "Sgemm", 1), 0);
+    do
+        status = gapless_master_run(master, 1000000000, &error);
+    while (status == GAPLESS_OK);
+    assert_true(status < 0 && status != GAPLESS_STOPPED);
+    assert_non_null(strstr(error.text, "GPU 1: cublasSgemm"));
+    gapless_master_close(master);
+    assert_true(waitpid(child, &ended, 0) == child);
+    assert_int_equal(unsetenv("FAKE_CUBLAS_FAIL"), 0);
 }
 
 /* A GPU is lost in the middle: the run ends with a text that names it, and the workers
@@ -450,12 +620,15 @@ static void a_lost_gpu_ends_the_run(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_cublas),
         cmocka_unit_test(every_rule),
         cmocka_unit_test(variants),
         cmocka_unit_test(who_is_back),
         cmocka_unit_test(bad_devices),
         cmocka_unit_test(auto_finds_it),
+        cmocka_unit_test(cublas_refuses),
         cmocka_unit_test(no_call_is_taken_for_granted),
+        cmocka_unit_test(a_failed_product_ends_the_run),
         cmocka_unit_test(a_lost_gpu_ends_the_run),
     };
 

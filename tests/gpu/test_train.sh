@@ -30,10 +30,12 @@ done
     check "nothing was started" test ! -e no
     says "auto without a driver" 0 "no GPU is used: .*driver" env FAKE_CUDA_DRIVER=none timeout 250 "$program" train $task \
         --workers 1 --device auto --out auto
-    says "auto and a rule without passes on a GPU" 0 "no GPU is used: rule muon" timeout 250 "$program" train $task --workers 1 \
-        --rule muon --device auto --out auto
-    says "cuda and a rule without passes on a GPU" 1 "muon has no passes on a GPU" timeout 250 "$program" train $task \
-        --workers 1 --rule muon --device cuda --out auto
+    says "auto and no cuBLAS for the rule" 0 "no GPU is used: GAPLESS_CUBLAS" env GAPLESS_CUBLAS=/nothing.so timeout 250 \
+        "$program" train $task --workers 1 --rule muon --device auto --out auto
+    says "no cuBLAS for the rule" 1 "GAPLESS_CUBLAS names no library" env GAPLESS_CUBLAS=/nothing.so timeout 250 "$program" \
+        train $task --workers 1 --rule muon --device cuda --out no
+    check "matrices on a GPU" env GAPLESS_CUBLAS="$GAPLESS_BUILD_DIR/tests/libgapless_fake_cublas.so" timeout 250 "$program" \
+        train $task --workers 1 --rule dana-lga-muon --device cuda --out matrices
     says "a device that is none" 2 "write cpu, cuda" timeout 250 "$program" train $task --workers 1 --device gpu --out no
     says "a GPU that is not there" 1 "7" timeout 250 "$program" train $task --workers 1 --device cuda:7 --out no
 }

@@ -93,6 +93,27 @@ static bool expect_rule(const char *family, int row, bool own, bool gap,
     return true;
 }
 
+/* Those of RULE_MATRIX, by momentum. */
+#define COUNT(slots) (unsigned)__builtin_popcount(slots)
+#define MATRIX(momentum)                                                               \
+    {"matrix_rest_" #momentum,                                                         \
+     {COUNT(momentum##_reads), COUNT(momentum##_writes), false, false}},               \
+        {"matrix_gather_" #momentum,                                                   \
+         {COUNT(momentum##_gather_reads), COUNT(momentum##_gather_writes), false,      \
+          false}},                                                                     \
+        {"matrix_turn_" #momentum,                                                     \
+         {COUNT(momentum##_turn_reads), COUNT(momentum##_turn_writes), false, false}}, \
+        {"matrix_send_" #momentum,                                                     \
+         {COUNT(SLOT_THETA | (momentum##_turn_reads & SLOT_ALL)), 1, false, false}},   \
+    {                                                                                  \
+        "matrix_measure_" #momentum,                                                   \
+        {                                                                              \
+            COUNT(SLOT_THETA | SLOT_GRAD | SLOT_SENT |                                 \
+                  (momentum##_turn_reads & SLOT_OWN)),                                 \
+                0, false, false                                                        \
+        }                                                                              \
+    }
+
 /* Kernels that are no rule's. */
 static const struct {
     const char *name;
@@ -107,6 +128,12 @@ static const struct {
     {"forget", {2, 2, false, false}},
     {"finite", {1, 0, false, false}},
     {"resum", {1, 1, false, true}},
+    {"matrix_normalise", {1, 1, false, false}},
+    {"matrix_diagonal", {0, 0, false, false}},
+    {"matrix_gate", {0, 0, false, false}},
+    {"matrix_sum", {0, 0, false, false}},
+    MATRIX(muon),
+    MATRIX(muon_dana),
 };
 
 /* What a kernel called gapless_<name> moves; false if there should be none of that
