@@ -59,7 +59,7 @@ int device_settle_passes(const char *rule, const char **device, char *ret_note,
     const struct gpu_plugin *plugin = NULL;
     struct gapless_error reason = {0};
     struct gapless_rule found;
-    uint32_t gpus;
+    uint32_t gpus = 0;
     int status = device_settle(*device, device, &gpus, ret_note, bytes, error);
 
     if (status == GAPLESS_OK && any && gpus > 0 &&
