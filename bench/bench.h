@@ -81,6 +81,10 @@ int bench_gpu(const struct bench_gpu_config *config);
 /* Bytes that a pass of a rule moves to and from memory for a parameter; 0: there is no such rule. */
 unsigned bench_rule_bytes(const char *rule);
 
+/* Sorts: the least first. */
+void bench_sort(double *values, size_t count);
+/* Sorts, and gives the one in the middle, or the mean of the two there. `count` is at least 1. */
+double bench_median(double *values, size_t count);
 /* Scalars of an update that may be repeated: every number stays finite, every gate open. */
 struct rule;
 struct step_scalars;

@@ -96,8 +96,7 @@ unsigned bg_again_bytes(const struct rule *rule);
 void bg_print_bytes(void);
 
 /* ---- bench_gpu_time.c ---------------------------------------------------- */
-double clock_seconds(void); /* s */
-double bg_median(double *values, int count);
+double clock_seconds(void);       /* s */
 bool bg_same(double a, double b); /* to the bit */
 /* Something that is launched on a device: no waiting. */
 typedef void bg_launch(void *context, struct device *device);

@@ -310,16 +310,9 @@ struct times {
     double p50, p99;
 };
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
 static void times_set(json_t *figures, const char *name, double *sample, int count)
 {
-    qsort(sample, (size_t)count, sizeof *sample, by_value);
+    bench_sort(sample, (size_t)count);
     (void)json_object_set_new(
         figures, name,
         json_pack("{s:f,s:f,s:f}", "p50_us", 1e6 * sample[count / 2], "p99_us",

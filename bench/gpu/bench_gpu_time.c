@@ -23,20 +23,6 @@ bool bg_same(double a, double b)
     return x == y;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-double bg_median(double *values, int count)
-{
-    qsort(values, (size_t)count, sizeof *values, by_value);
-    return count % 2 != 0 ? values[count / 2]
-                          : 0.5 * (values[count / 2 - 1] + values[count / 2]);
-}
-
 /* This many launches; seconds of all of them, or a failure. */
 static int batch(const struct bg_gpu *gpu, struct device *device, bg_launch *launch,
                  void *context, int count, double *ret, struct gapless_error *error)
@@ -74,7 +60,7 @@ int bg_time(const struct bg_gpu *gpu, struct device *device, bg_launch *launch,
         round[r] = spent / (double)launches;
     }
     if (status == GAPLESS_OK)
-        *ret = bg_median(round, ROUNDS);
+        *ret = bench_median(round, ROUNDS);
     return status;
 }
 

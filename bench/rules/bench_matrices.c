@@ -1,5 +1,6 @@
 /* Matrices: passes, products, and the products alone, in turns. What is shown are medians
  * over rounds, of the processor's time. */
+#include "bench/bench.h"
 #include "bench/rules/bench_matrices.h"
 
 #include "engine/base/array.h"
@@ -143,19 +144,6 @@ static double products(const struct bed *b, uint32_t rows, uint32_t cols)
     return thread_seconds() - began;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-static double median(double *x, int n)
-{
-    qsort(x, (size_t)n, sizeof *x, by_value);
-    return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
-}
-
 static void measure(const struct bed *b, double seconds, struct bench_matrix *ret)
 {
     const struct rule *rule = rules_find("dana-lga-muon");
@@ -171,9 +159,9 @@ static void measure(const struct bed *b, double seconds, struct bench_matrix *re
         passes[rounds] += passes_after(b, rule);
         gemm[rounds++] = products(b, ret->rows, ret->cols);
     }
-    ret->passes_s = median(passes, rounds);
-    ret->turn_s = median(turn, rounds);
-    ret->gemm_s = median(gemm, rounds);
+    ret->passes_s = bench_median(passes, (size_t)rounds);
+    ret->turn_s = bench_median(turn, (size_t)rounds);
+    ret->gemm_s = bench_median(gemm, (size_t)rounds);
 }
 
 int bench_matrices(const struct compute *compute, double seconds,

@@ -70,18 +70,6 @@ struct result {
     bool low;
 };
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *x, int n)
-{
-    qsort(x, (size_t)n, sizeof *x, by_value);
-    return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
-}
-
 /* ---- the vector ---------------------------------------------------------- */
 
 /* Tensors of a 784-64-10 network, the large one in three; else blocks of BLOCK. */
@@ -185,7 +173,7 @@ static double round_of(struct bench *b, const struct rule *rule, enum kind kind,
             samples[count++] = sample(b, rule, kind, size, from, n);
         }
     }
-    return median(samples, count);
+    return bench_median(samples, (size_t)count);
 }
 
 /* ---- one rule ------------------------------------------------------------ */
@@ -236,10 +224,10 @@ static void measure(struct bench *b, const struct rule *rule, size_t size,
     ret->bytes = rules_bytes(rule);
     ret->loops = loops;
     for (int i = 0; i < KINDS; i++)
-        ret->seconds[i] = median(t[i], rounds);
-    ret->stream = median(stream, rounds);
-    ret->separate = median(separate, rounds);
-    ret->extra = median(extra, rounds);
+        ret->seconds[i] = bench_median(t[i], (size_t)rounds);
+    ret->stream = bench_median(stream, (size_t)rounds);
+    ret->separate = bench_median(separate, (size_t)rounds);
+    ret->extra = bench_median(extra, (size_t)rounds);
     ret->floor_stream = floor_of(rule, size);
     ret->low = ret->stream < ret->floor_stream;
 }

@@ -283,19 +283,12 @@ static int round_of(struct bt_client *c, enum bt_op op, uint64_t bytes, uint64_t
     return status;
 }
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
 static double median_of(const double *value, int count)
 {
     double sorted[ROUNDS_MAX];
 
     memcpy(sorted, value, (size_t)count * sizeof *sorted);
-    qsort(sorted, (size_t)count, sizeof *sorted, compare);
+    bench_sort(sorted, (size_t)count);
     return sorted[count / 2];
 }
 

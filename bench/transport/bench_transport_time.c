@@ -7,7 +7,6 @@
 #include "engine/base/clock.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <time.h>
 
 uint64_t bt_ticks(void)
@@ -37,20 +36,13 @@ double bt_scale_end(const struct bt_scale *start)
     return ticks > 0 ? seconds / (double)ticks : 0.0;
 }
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
 void bt_quantiles(double *sample, uint64_t count, double scale, struct bt_figure *ret)
 {
     double sum = 0.0;
 
     if (count == 0)
         return;
-    qsort(sample, count, sizeof *sample, compare);
+    bench_sort(sample, count);
     for (uint64_t i = 0; i < count; i++)
         sum += sample[i];
     ret->p50_us = scale * sample[count / 2];

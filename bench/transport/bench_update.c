@@ -71,16 +71,9 @@ static void pin(int cpu)
     (void)sched_setaffinity(0, sizeof set, &set);
 }
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
 static struct quantiles quantiles(double *values, int count)
 {
-    qsort(values, (size_t)count, sizeof *values, compare);
+    bench_sort(values, (size_t)count);
     return (struct quantiles){values[count / 2], values[(count * 99) / 100],
                               values[count - 1]};
 }
