@@ -321,16 +321,25 @@ void stretch_apply(const struct compute *compute, const struct rule *rule,
         ret->gate_sum = (double)work.scalars.gate * (stretch->to - stretch->from);
 }
 
+/* What is done to the whole stretch: to a matrix, or to the rest. */
+static void walk(struct work *work, const struct arrays *at,
+                 const struct stretch *stretch, bool writes, part_fn *matrix,
+                 part_fn *rest)
+{
+    struct arrays here = arrays_of_stretch(at, stretch);
+    size_t from = stretch->from % SUM_LANES;
+
+    each_part(&here, from, from + (stretch->to - stretch->from), writes,
+              stretch->rows > 0 ? matrix : rest, work);
+}
+
 double stretch_measure(const struct compute *compute, const struct rule *rule,
                        const struct arrays *at, const struct step_scalars *scalars,
                        const struct stretch *stretch)
 {
     struct work work = work_of(compute, rule, scalars, stretch);
-    struct arrays here = arrays_of_stretch(at, stretch);
-    size_t from = stretch->from % SUM_LANES;
 
-    each_part(&here, from, from + (stretch->to - stretch->from), false,
-              stretch->rows > 0 ? matrix_measure_part : measure_part, &work);
+    walk(&work, at, stretch, false, matrix_measure_part, measure_part);
     return work.sum;
 }
 
@@ -339,9 +348,6 @@ void stretch_look_ahead(const struct compute *compute, const struct rule *rule,
                         const struct stretch *stretch)
 {
     struct work work = work_of(compute, rule, scalars, stretch);
-    struct arrays here = arrays_of_stretch(at, stretch);
-    size_t from = stretch->from % SUM_LANES;
 
-    each_part(&here, from, from + (stretch->to - stretch->from), true,
-              stretch->rows > 0 ? matrix_look_ahead_part : look_ahead_part, &work);
+    walk(&work, at, stretch, true, matrix_look_ahead_part, look_ahead_part);
 }

@@ -648,11 +648,11 @@ static int open_record(struct gapless_master *m, const struct gapless_master_con
                : record_create(c->record, &facts, c->record_note, &m->record, error);
 }
 
-static int open_master(const struct gapless_master_config *config,
-                       bool external_buffers, struct gapless_master **ret,
-                       struct gapless_error *error)
+/* A master of the configured rule, which is not checked yet. */
+static int master_new(const struct gapless_master_config *config,
+                      struct gapless_master **ret, struct gapless_error *error)
 {
-    const char *rule = config->rule == NULL ? "dana-ga" : config->rule, *place = NULL;
+    const char *rule = config->rule == NULL ? "dana-ga" : config->rule;
     struct gapless_rule found;
     struct gapless_master *m;
     int status = gapless_rule_find(rule, &found, error);
@@ -663,11 +663,25 @@ static int open_master(const struct gapless_master_config *config,
     if (m == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a master");
     m->rule = rules_find(rule);
+    m->log = config->log;
+    m->log_context = config->log_context;
+    *ret = m;
+    return GAPLESS_OK;
+}
+
+static int open_master(const struct gapless_master_config *config,
+                       bool external_buffers, struct gapless_master **ret,
+                       struct gapless_error *error)
+{
+    const char *place = NULL;
+    struct gapless_master *m = NULL;
+    int status = master_new(config, &m, error);
+
+    if (status != GAPLESS_OK)
+        return status;
     m->compute = compute_cpu();
     m->passes = &pass_ops_cpu;
     m->external_buffers = external_buffers;
-    m->log = config->log;
-    m->log_context = config->log_context;
     status = backend_find(config->address, &m->transport, &place, error);
     if (status == GAPLESS_OK)
         status = check_all(m, config, error);
@@ -702,19 +716,11 @@ static int open_master(const struct gapless_master_config *config,
 int gapless_master_check(const struct gapless_master_config *config,
                          struct gapless_error *error)
 {
-    const char *rule = config->rule == NULL ? "dana-ga" : config->rule;
-    struct gapless_rule found;
-    struct gapless_master *m;
-    int status = gapless_rule_find(rule, &found, error);
+    struct gapless_master *m = NULL;
+    int status = master_new(config, &m, error);
 
     if (status != GAPLESS_OK)
         return status;
-    m = calloc(1, sizeof *m);
-    if (m == NULL)
-        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
-    m->rule = rules_find(rule);
-    m->log = config->log;
-    m->log_context = config->log_context;
     status = check_all(m, config, error);
     layout_free(&m->layout);
     free(m);
