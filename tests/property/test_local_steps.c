@@ -306,7 +306,7 @@ static void test_counts_and_time(void **state)
     assert_int_equal(got.costs.virtual_ns, 43 * SIM_BATCH_NS);
 }
 
-/* The same bits whoever computes, also where workers come and go; every batch is
+/* The same bits for any number of threads, also where workers come and go; every batch is
  * consumed. */
 static void test_threads_and_events(void **state)
 {

@@ -109,7 +109,7 @@ void fake_cut(unsigned connection);
 /* The event comes to the side, with the status. */
 void fake_tell(unsigned connection, enum fake_side side, enum rdma_cm_event_type event,
                int status);
-/* From now on a passive side finds its ESTABLISHED only after so many looks for events. */
+/* From now on a passive side finds its ESTABLISHED only after this number of looks for events. */
 void fake_late(unsigned looks);
 /* How many of them are left. */
 unsigned fake_late_left(void);
