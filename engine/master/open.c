@@ -648,25 +648,27 @@ static int open_record(struct gapless_master *m, const struct gapless_master_con
                : record_create(c->record, &facts, c->record_note, &m->record, error);
 }
 
-/* A master of the configured rule, which is not checked yet. */
-static int master_new(const struct gapless_master_config *config,
-                      struct gapless_master **ret, struct gapless_error *error)
+/* A master of the configured rule, which is not checked yet; NULL: *ret_status says why. */
+static struct gapless_master *master_new(const struct gapless_master_config *config,
+                                         int *ret_status, struct gapless_error *error)
 {
     const char *rule = config->rule == NULL ? "dana-ga" : config->rule;
     struct gapless_rule found;
-    struct gapless_master *m;
-    int status = gapless_rule_find(rule, &found, error);
+    struct gapless_master *ret;
 
-    if (status != GAPLESS_OK)
-        return status;
-    m = calloc(1, sizeof *m);
-    if (m == NULL)
-        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a master");
-    m->rule = rules_find(rule);
-    m->log = config->log;
-    m->log_context = config->log_context;
-    *ret = m;
-    return GAPLESS_OK;
+    *ret_status = gapless_rule_find(rule, &found, error);
+    if (*ret_status != GAPLESS_OK)
+        return NULL;
+    ret = calloc(1, sizeof *ret);
+    if (ret == NULL) {
+        *ret_status =
+            gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a master");
+        return NULL;
+    }
+    ret->rule = rules_find(rule);
+    ret->log = config->log;
+    ret->log_context = config->log_context;
+    return ret;
 }
 
 static int open_master(const struct gapless_master_config *config,
@@ -674,10 +676,10 @@ static int open_master(const struct gapless_master_config *config,
                        struct gapless_error *error)
 {
     const char *place = NULL;
-    struct gapless_master *m = NULL;
-    int status = master_new(config, &m, error);
+    int status;
+    struct gapless_master *m = master_new(config, &status, error);
 
-    if (status != GAPLESS_OK)
+    if (m == NULL)
         return status;
     m->compute = compute_cpu();
     m->passes = &pass_ops_cpu;
@@ -716,10 +718,10 @@ static int open_master(const struct gapless_master_config *config,
 int gapless_master_check(const struct gapless_master_config *config,
                          struct gapless_error *error)
 {
-    struct gapless_master *m = NULL;
-    int status = master_new(config, &m, error);
+    int status;
+    struct gapless_master *m = master_new(config, &status, error);
 
-    if (status != GAPLESS_OK)
+    if (m == NULL)
         return status;
     status = check_all(m, config, error);
     layout_free(&m->layout);
