@@ -1,6 +1,6 @@
 #!/bin/sh
 # examples/c are built as a user would, against an installed copy by pkg-config and by find_package, and with the sources
-# by add_subdirectory, and each time run: a worker joins own_model, whose model gets better.
+# by add_subdirectory, and each time run: a worker joins own_model, whose model gets better; simulate_own_gradient once.
 . "$(dirname "$0")/install.sh"
 command -v pkg-config >/dev/null || skip "pkg-config is not installed"
 
@@ -21,7 +21,7 @@ train() {
 }
 
 mkdir "$scratch/pkg-config"
-for example in own_model worker; do
+for example in own_model worker simulate_own_gradient; do
     # shellcheck disable=SC2046,SC2086
     PKG_CONFIG_PATH="$pkgconfig" run $compiler -O2 -Wall -Wextra -Werror "$source/examples/c/$example.c" \
         -o "$scratch/pkg-config/$example" $(PKG_CONFIG_PATH="$pkgconfig" pkg-config --cflags --libs gapless) -lm
@@ -29,6 +29,12 @@ done
 LD_LIBRARY_PATH="$lib"
 export LD_LIBRARY_PATH
 train "$scratch/pkg-config"
+
+# A simulation gives the same numbers each time, and look-ahead is worth something.
+"$scratch/pkg-config/simulate_own_gradient" >"$scratch/simulated" 2>"$scratch/log" || fail "simulate: $(cat "$scratch/log")"
+"$scratch/pkg-config/simulate_own_gradient" | cmp - "$scratch/simulated" || fail "simulate_own_gradient: other numbers the second time"
+accuracy() { sed -n "s/^$1 .*accuracy \([0-9]*\).*/\1/p" "$scratch/simulated"; }
+[ "$(accuracy dana-zero)" -ge 90 ] && [ "$(accuracy nag-asgd)" -le 75 ] || fail "simulated: $(cat "$scratch/simulated")"
 unset LD_LIBRARY_PATH
 
 run cmake -S "$source/examples/c" -B "$scratch/find_package" -DCMAKE_PREFIX_PATH="$prefix" \
@@ -42,7 +48,7 @@ for type in "" Debug; do # none is not to become one; the other takes the least 
     run cmake -S "$scratch/subproject" -B "$scratch/subproject/build" -DGAPLESS_SOURCE="$source" \
         -DCMAKE_C_COMPILER="$compiler" -DCMAKE_BUILD_TYPE="$type" -DGAPLESS_ISA=generic
 done
-run cmake --build "$scratch/subproject/build" --parallel 2 --target own_model worker leak
+run cmake --build "$scratch/subproject/build" --parallel 2 --target own_model worker simulate_own_gradient leak
 train "$scratch/subproject/build/examples"
 
 lines=$(wc -l <"$source/examples/c/own_model.c")

