@@ -73,7 +73,7 @@ static int open_master(const struct bt_options *o, const char *text,
                        struct gapless_master **ret, struct gapless_error *error)
 {
     unsigned long long bytes = 0, range = 0;
-    struct gapless_tensor tensor = {"w", 1, {0}, 0};
+    struct gapless_tensor tensor = {.name = "w", .dims = 1, .dim = {0}};
     struct gapless_master_config config = {
         .address = o->update_address,
         .model = {&tensor, 1},

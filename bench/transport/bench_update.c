@@ -195,7 +195,8 @@ static int run_pair(const struct bench_update_config *o, struct gapless_master *
 static int measure(const struct bench_update_config *o, uint64_t bytes, int reps,
                    struct samples *samples)
 {
-    struct gapless_tensor tensor = {"w", 1, {bytes / sizeof(float)}, 0};
+    struct gapless_tensor tensor = {
+        .name = "w", .dims = 1, .dim = {bytes / sizeof(float)}};
     char address[64], size[32];
     struct gapless_master_config config = {
         .address = address,

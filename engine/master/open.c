@@ -235,6 +235,23 @@ static void check_beta2(const struct gapless_master *m,
             beta2, workers);
 }
 
+/* What tensors have of their own. */
+static int check_own(const struct gapless_master *m, struct gapless_error *error)
+{
+    uint32_t i;
+
+    for (i = 0; i < m->layout.tensors_count; i++) {
+        const struct gapless_tensor *t = &m->layout.tensors[i];
+
+        if (t->rate > 0 || t->decay > 0 || t->decay < 0 || t->average > 0)
+            return gapless_error_set(error, GAPLESS_UNSUPPORTED, 0,
+                                     "tensor '%s' has a rate, a decay or an average of "
+                                     "its own, which this version does not do yet",
+                                     t->name);
+    }
+    return GAPLESS_OK;
+}
+
 /* All that can be known without memory and without a network. Leaves the layout. */
 static int check_all(struct gapless_master *m, const struct gapless_master_config *c,
                      struct gapless_error *error)
@@ -254,6 +271,8 @@ static int check_all(struct gapless_master *m, const struct gapless_master_confi
         status =
             layout_init(&m->layout, &c->model, c->range_elements, c->block_elements,
                         (m->rule->flags & RULE_MATRIX) != 0, error);
+    if (status == GAPLESS_OK)
+        status = check_own(m, error);
     if (status == GAPLESS_OK)
         status = matrices_check(m, error);
     if (status == GAPLESS_OK)

@@ -1,6 +1,7 @@
 /* From tensors to one vector, blocks and ranges. */
 #include "engine/run/layout.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +28,38 @@ static bool name_is_plain(const char *name)
     return i > 0;
 }
 
+/* What a tensor has of its own. */
+static int check_own(const struct gapless_tensor *tensor, struct gapless_error *error)
+{
+    if (!(tensor->rate >= 0) || !isfinite(tensor->rate))
+        return gapless_error_set(
+            error, GAPLESS_INVALID, 0,
+            "tensor '%s' has a rate of %g times the run's: it must "
+            "be a number that is not negative; 0 means 1",
+            tensor->name, tensor->rate);
+    if (!(tensor->decay >= 0 ||
+          (tensor->decay <= GAPLESS_NO_DECAY && tensor->decay >= GAPLESS_NO_DECAY)) ||
+        !isfinite(tensor->decay))
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "tensor '%s' has a weight decay of %g: it must be a "
+                                 "number that is not negative; 0 means the run's, "
+                                 "GAPLESS_NO_DECAY none",
+                                 tensor->name, tensor->decay);
+    if (!(tensor->average >= 0 && tensor->average <= 1))
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "tensor '%s' has an average of %g: it must be above 0 "
+                                 "and at most 1; 0 means that it is a parameter",
+                                 tensor->name, tensor->average);
+    if (tensor->average > 0 &&
+        (tensor->decay > 0 ||
+         (tensor->rate > 0 && (tensor->rate < 1 || tensor->rate > 1))))
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "tensor '%s' is a running average, which has no rate "
+                                 "and no weight decay: leave both at 0",
+                                 tensor->name);
+    return GAPLESS_OK;
+}
+
 static int tensor_elements(const struct gapless_tensor *tensor, uint32_t index,
                            uint64_t *ret, struct gapless_error *error)
 {
@@ -48,6 +81,8 @@ static int tensor_elements(const struct gapless_tensor *tensor, uint32_t index,
                                  "not know: set them to 0, or see enum "
                                  "gapless_tensor_flag",
                                  tensor->name, tensor->flags);
+    if (check_own(tensor, error) != GAPLESS_OK)
+        return GAPLESS_INVALID;
     for (d = 0; d < tensor->dims; d++) {
         if (tensor->dim[d] == 0 || tensor->dim[d] > GAPLESS_ELEMENTS_MAX ||
             elements > GAPLESS_ELEMENTS_MAX / tensor->dim[d])

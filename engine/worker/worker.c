@@ -387,6 +387,14 @@ int gapless_worker_push(struct gapless_worker *w, double loss,
     return put_ranges(w, error);
 }
 
+int gapless_worker_set_rate(struct gapless_worker *w, double factor)
+{
+    if (!isfinite(factor) || factor < 0)
+        return GAPLESS_INVALID;
+    (void)w;
+    return factor >= 1 && factor <= 1 ? GAPLESS_OK : GAPLESS_UNSUPPORTED;
+}
+
 void worker_lend(struct gapless_worker *w, float *grad)
 {
     w->grad = grad;

@@ -20,8 +20,8 @@
 #define ENGINE_WAIT_NS INT64_C(120000000000)
 #define ENGINE_SECOND_NS INT64_C(1000000000)
 
-static const struct gapless_tensor engine_tensors[] = {{"w", 2, {2048, 2}, 0},
-                                                       {"b", 1, {3}, 0}};
+static const struct gapless_tensor engine_tensors[] = {
+    {.name = "w", .dims = 2, .dim = {2048, 2}}, {.name = "b", .dims = 1, .dim = {3}}};
 
 static char engine_address[64];
 

@@ -25,8 +25,8 @@
 #define RANGES 4u
 #define LONGEST 20 /* log lines kept */
 
-static const struct gapless_tensor tensors[] = {{"w", 2, {2048, 2}, 0},
-                                                {"b", 1, {3}, 0}};
+static const struct gapless_tensor tensors[] = {
+    {.name = "w", .dims = 2, .dim = {2048, 2}}, {.name = "b", .dims = 1, .dim = {3}}};
 
 static struct bed {
     struct gapless_master *m;

@@ -21,7 +21,7 @@
 /* Reads and updates of it. */
 #define READS PACE_TIMES(300u, 60u)
 
-static const struct gapless_tensor large[] = {{"w", 1, {LARGE}, 0}};
+static const struct gapless_tensor large[] = {{.name = "w", .dims = 1, .dim = {LARGE}}};
 
 /* Of a child: says why. */
 static int failed(int code, const struct gapless_error *error)

@@ -19,8 +19,8 @@
 #define GRADIENTS PACE_TIMES(2000u, 400u)
 #define RATE 0.001
 
-static const struct gapless_tensor large[] = {{"w", 1, {LARGE - 3}, 0},
-                                              {"b", 1, {3}, 0}};
+static const struct gapless_tensor large[] = {
+    {.name = "w", .dims = 1, .dim = {LARGE - 3}}, {.name = "b", .dims = 1, .dim = {3}}};
 
 /* ---- torn copies --------------------------------------------------------- */
 

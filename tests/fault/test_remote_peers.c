@@ -47,7 +47,7 @@ static void test_worker_dies(void **state)
 static void test_dropped_and_refused(void **state)
 {
     struct gapless_master_config config = settings("asgd");
-    static const struct gapless_tensor other[] = {{"x", 1, {7}, 0}};
+    static const struct gapless_tensor other[] = {{.name = "x", .dims = 1, .dim = {7}}};
     const struct gapless_worker_config wrong = {.address = address,
                                                 .model = {other, 1}};
     struct gapless_error error = {0};

@@ -41,15 +41,18 @@
 #define TOTAL 21
 
 static const struct gapless_tensor tensors[] = {
-    {"w1", 1, {1500}, 0}, {"w2", 1, {1033}, 0}, {"b", 1, {800}, 0}};
+    {.name = "w1", .dims = 1, .dim = {1500}},
+    {.name = "w2", .dims = 1, .dim = {1033}},
+    {.name = "b", .dims = 1, .dim = {800}}};
 
 /* For rules of matrices: a wide one, a tall one, and vectors between them, none of which
  * starts at a chunk of 16; 1,600 elements are whole chunks, where a range may end. */
-static const struct gapless_tensor with_matrices[] = {{"b0", 1, {5}, 0},
-                                                      {"w1", 2, {30, 50}, 0},
-                                                      {"b1", 1, {95}, 0},
-                                                      {"b2", 1, {933}, 0},
-                                                      {"w2", 2, {40, 20}, 0}};
+static const struct gapless_tensor with_matrices[] = {
+    {.name = "b0", .dims = 1, .dim = {5}},
+    {.name = "w1", .dims = 2, .dim = {30, 50}},
+    {.name = "b1", .dims = 1, .dim = {95}},
+    {.name = "b2", .dims = 1, .dim = {933}},
+    {.name = "w2", .dims = 2, .dim = {40, 20}}};
 
 /* One run: what the master is, and what came of it. */
 struct run {

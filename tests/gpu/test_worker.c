@@ -21,8 +21,9 @@
 #define COUNT 1507u
 #define TOTAL 60
 
-static const struct gapless_tensor tensors[] = {{"w", 2, {10, 148}, 0},
-                                                {"b", 1, {COUNT - 1480}, 0}};
+static const struct gapless_tensor tensors[] = {
+    {.name = "w", .dims = 2, .dim = {10, 148}},
+    {.name = "b", .dims = 1, .dim = {COUNT - 1480}}};
 
 static const struct gapless_master_config usual = {
     .model = {tensors, 2},
@@ -167,7 +168,7 @@ static void every_rule(void **state)
 static void large_gradient(void **state)
 {
     const size_t count = 300001;
-    const struct gapless_tensor one = {"w", 1, {count}, 0};
+    const struct gapless_tensor one = {.name = "w", .dims = 1, .dim = {count}};
     struct gapless_master_config config = {.model = {&one, 1},
                                            .rule = "asgd",
                                            .schedule = {.rate = 0.5},

@@ -12,8 +12,8 @@
 #define SIM_COUNT 99u
 #define SIM_BATCH_NS 1000000ull
 
-static const struct gapless_tensor sim_tensors[] = {{"w", 2, {9, 10}, 0},
-                                                    {"b", 1, {9}, 0}};
+static const struct gapless_tensor sim_tensors[] = {
+    {.name = "w", .dims = 2, .dim = {9, 10}}, {.name = "b", .dims = 1, .dim = {9}}};
 
 static inline uint64_t sim_random(uint64_t *state)
 {

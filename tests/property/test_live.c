@@ -23,8 +23,9 @@
 #define COUNT 507
 #define TOTAL 240
 
-static const struct gapless_tensor tensors[] = {{"w", 2, {24, 20}, 0},
-                                                {"b", 1, {COUNT - 480}, 0}};
+static const struct gapless_tensor tensors[] = {
+    {.name = "w", .dims = 2, .dim = {24, 20}},
+    {.name = "b", .dims = 1, .dim = {COUNT - 480}}};
 static const uint32_t block_ends[] = {480, COUNT};
 static const struct gapless_schedule schedule = {.rate = 0.02,
                                                  .warmup = 40,

@@ -23,8 +23,9 @@
 #define COUNT 1507u
 #define TOTAL 120
 
-static const struct gapless_tensor tensors[] = {{"w", 2, {10, 148}, 0},
-                                                {"b", 1, {COUNT - 1480}, 0}};
+static const struct gapless_tensor tensors[] = {
+    {.name = "w", .dims = 2, .dim = {10, 148}},
+    {.name = "b", .dims = 1, .dim = {COUNT - 1480}}};
 static const struct sim_link slow = {
     .latency_ns = 2000, .bytes_per_ns = 0.7, .pass_ns = 300, .pass_bytes_per_ns = 1.3};
 
@@ -196,7 +197,7 @@ static void test_every_rule(void **state)
 #define LINE 12.5 /* 100 Gb/s */
 #define LATENCY 2000u
 
-static const struct gapless_tensor large[] = {{"w", 1, {LARGE}, 0}};
+static const struct gapless_tensor large[] = {{.name = "w", .dims = 1, .dim = {LARGE}}};
 
 /* Virtual time of one update: from push to the parameters of the next batch. */
 static uint64_t update_ns(const char *rule, uint64_t range_elements,

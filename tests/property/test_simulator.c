@@ -352,10 +352,11 @@ static void test_memory(void **state)
 /* Several matrices, and others, of one update at a time: in one range, and in two. */
 static void test_threads_for_matrices(void **state)
 {
-    static const struct gapless_tensor tensors[] = {{"v", 2, {4, 8}, 0},
-                                                    {"b", 1, {9}, 0},
-                                                    {"w", 2, {7, 2}, 0},
-                                                    {"u", 2, {11, 4}, 0}};
+    static const struct gapless_tensor tensors[] = {
+        {.name = "v", .dims = 2, .dim = {4, 8}},
+        {.name = "b", .dims = 1, .dim = {9}},
+        {.name = "w", .dims = 2, .dim = {7, 2}},
+        {.name = "u", .dims = 2, .dim = {11, 4}}};
     static const char *const names[] = {"muon", "muon-lga", "dana-lga-muon"};
     static struct sim_outcome one, more;
 

@@ -16,8 +16,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const struct gapless_tensor tensors[] = {{"layer1.weight", 2, {7, 3}, 0},
-                                                {"layer1.bias", 1, {7}, 0}};
+static const struct gapless_tensor tensors[] = {
+    {.name = "layer1.weight", .dims = 2, .dim = {7, 3}},
+    {.name = "layer1.bias", .dims = 1, .dim = {7}}};
 static const struct gapless_model model = {tensors, 2};
 static char folder[] = "/tmp/gapless-test-XXXXXX";
 static char path[64];

@@ -7,15 +7,16 @@
 
 #include "engine/run/layout.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 static void test_flagship_is_one_range(void **state)
 {
-    const struct gapless_tensor t[] = {{"w1", 2, {784, 64}, 0},
-                                       {"b1", 1, {64}, 0},
-                                       {"w2", 2, {64, 10}, 0},
-                                       {"b2", 1, {10}, 0}};
+    const struct gapless_tensor t[] = {{.name = "w1", .dims = 2, .dim = {784, 64}},
+                                       {.name = "b1", .dims = 1, .dim = {64}},
+                                       {.name = "w2", .dims = 2, .dim = {64, 10}},
+                                       {.name = "b2", .dims = 1, .dim = {10}}};
     const struct gapless_model model = {t, 4};
     struct layout l;
 
@@ -45,12 +46,17 @@ static void refused(const struct gapless_tensor *t, uint32_t count, const char *
 static void test_bad_models(void **state)
 {
     const struct gapless_tensor
-        none[] = {{NULL, 1, {4}, 0}},
-        quote[] = {{"a\"b", 1, {4}, 0}}, flat[] = {{"a", 0, {4}, 0}},
-        deep[] = {{"a", 5, {4}, 0}}, zero[] = {{"a", 2, {4, 0}, 0}},
-        huge[] = {{"a", 2, {UINT64_C(1) << 40, UINT64_C(1) << 40}, 0}},
-        flags[] = {{"a", 1, {4}, 2}},
-        sum[] = {{"a", 1, {GAPLESS_ELEMENTS_MAX}, 0}, {"b", 1, {1}, 0}};
+        none[] = {{.dims = 1, .dim = {4}}},
+        quote[] = {{.name = "a\"b", .dims = 1, .dim = {4}}},
+        flat[] = {{.name = "a", .dims = 0, .dim = {4}}},
+        deep[] = {{.name = "a", .dims = 5, .dim = {4}}},
+        zero[] = {{.name = "a", .dims = 2, .dim = {4, 0}}},
+        huge[] = {{.name = "a",
+                   .dims = 2,
+                   .dim = {UINT64_C(1) << 40, UINT64_C(1) << 40}}},
+        flags[] = {{.name = "a", .dims = 1, .dim = {4}, .flags = 2}},
+        sum[] = {{.name = "a", .dims = 1, .dim = {GAPLESS_ELEMENTS_MAX}},
+                 {.name = "b", .dims = 1, .dim = {1}}};
 
     (void)state;
     refused(none, 1, "tensor 0");
@@ -62,6 +68,32 @@ static void test_bad_models(void **state)
     refused(sum, 2, "parameters");
     refused(flags, 1, "flags 0x2");
     refused(NULL, 0, "0");
+}
+
+/* What a tensor has of its own: each field that cannot be, by itself. */
+static void test_bad_own(void **state)
+{
+    static const struct {
+        double rate, decay, average;
+        const char *word;
+    } bad[] = {
+        {-1, 0, 0, "rate"},         {NAN, 0, 0, "rate"},      {INFINITY, 0, 0, "rate"},
+        {0, -2, 0, "decay"},        {0, -0.5, 0, "decay"},    {0, NAN, 0, "decay"},
+        {0, INFINITY, 0, "decay"},  {0, 0, -0.1, "average"},  {0, 0, 1.01, "average"},
+        {0, 0, NAN, "average"},     {0.5, 0, 0.1, "average"}, {0, 0.1, 0.1, "average"},
+        {0, 0, INFINITY, "average"}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        const struct gapless_tensor t = {.name = "a",
+                                         .dims = 1,
+                                         .dim = {4},
+                                         .rate = bad[i].rate,
+                                         .decay = bad[i].decay,
+                                         .average = bad[i].average};
+
+        refused(&t, 1, bad[i].word);
+    }
 }
 
 static uint64_t draw(uint64_t *random, uint64_t below)
@@ -133,10 +165,9 @@ static void test_random_models(void **state)
         for (i = 0; i < count; i++) {
             (void)snprintf(names[i], sizeof names[i], "t%u", (unsigned)i);
             t[i] = (struct gapless_tensor){
-                names[i],
-                1,
-                {1 + draw(&random, draw(&random, 3) == 0 ? 200000 : 100)},
-                0};
+                .name = names[i],
+                .dims = 1,
+                .dim = {1 + draw(&random, draw(&random, 3) == 0 ? 200000 : 100)}};
         }
         range = 1 + draw(&random, 100000);
         const struct gapless_model model = {t, (uint32_t)count};
@@ -156,7 +187,8 @@ static void test_random_models(void **state)
 
 static void test_size_of_blocks(void **state)
 {
-    const struct gapless_tensor t[] = {{"w", 2, {100, 1000}, 0}, {"b", 1, {10}, 0}};
+    const struct gapless_tensor t[] = {{.name = "w", .dims = 2, .dim = {100, 1000}},
+                                       {.name = "b", .dims = 1, .dim = {10}}};
     const struct gapless_model model = {t, 2};
     struct gapless_error e = {0};
     struct layout l;
@@ -179,7 +211,8 @@ static void test_size_of_blocks(void **state)
 /* More elements than a range may have, in one block that cannot be cut. */
 static void test_a_block_that_fits_no_range(void **state)
 {
-    const struct gapless_tensor t[] = {{"w", 1, {UINT64_C(1) << 33}, 0}};
+    const struct gapless_tensor t[] = {
+        {.name = "w", .dims = 1, .dim = {UINT64_C(1) << 33}}};
     const struct gapless_model model = {t, 1};
     struct gapless_error e = {0};
     struct layout l;
@@ -196,11 +229,15 @@ static void test_a_block_that_fits_no_range(void **state)
  * what is marked is none. The hash, by which a worker's model is known, is the same. */
 static void test_whole_matrices(void **state)
 {
-    const struct gapless_tensor t[] = {{"e", 2, {100, 1000}, GAPLESS_TENSOR_NOT_MATRIX},
-                                       {"w", 3, {1000, 10, 10}, 0},
-                                       {"row", 2, {1, 100000}, 0},
-                                       {"column", 2, {100000, 1}, 0},
-                                       {"b", 1, {10}, 0}};
+    const struct gapless_tensor t[] = {
+        {.name = "e",
+         .dims = 2,
+         .dim = {100, 1000},
+         .flags = GAPLESS_TENSOR_NOT_MATRIX},
+        {.name = "w", .dims = 3, .dim = {1000, 10, 10}},
+        {.name = "row", .dims = 2, .dim = {1, 100000}},
+        {.name = "column", .dims = 2, .dim = {100000, 1}},
+        {.name = "b", .dims = 1, .dim = {10}}};
     const uint32_t whole[] = {6, 1, 6, 6, 1}; /* blocks */
     const struct gapless_model model = {t, 5};
     uint64_t rows = 0, cols = 0;
@@ -228,9 +265,9 @@ static void test_whole_matrices(void **state)
 
 static void test_hash_tells_models_apart(void **state)
 {
-    const struct gapless_tensor a[] = {{"a", 2, {4, 6}, 0}},
-                                b[] = {{"a", 2, {6, 4}, 0}},
-                                c[] = {{"b", 2, {4, 6}, 0}};
+    const struct gapless_tensor a[] = {{.name = "a", .dims = 2, .dim = {4, 6}}},
+                                b[] = {{.name = "a", .dims = 2, .dim = {6, 4}}},
+                                c[] = {{.name = "b", .dims = 2, .dim = {4, 6}}};
     uint64_t n, ha, hb, hc;
 
     (void)state;
@@ -243,9 +280,12 @@ static void test_hash_tells_models_apart(void **state)
 /* A bit for each element of a tensor of two dimensions or more, whatever its place. */
 static void test_where_weight_decay_applies(void **state)
 {
-    const struct gapless_tensor t[] = {
-        {"w", 2, {3, 7}, 0},   {"b", 1, {5}, 0},  {"k", 4, {2, 2, 1, 1}, 0},
-        {"one", 2, {1, 1}, 0}, {"c", 1, {40}, 0}, {"v", 3, {2, 3, 4}, 0}};
+    const struct gapless_tensor t[] = {{.name = "w", .dims = 2, .dim = {3, 7}},
+                                       {.name = "b", .dims = 1, .dim = {5}},
+                                       {.name = "k", .dims = 4, .dim = {2, 2, 1, 1}},
+                                       {.name = "one", .dims = 2, .dim = {1, 1}},
+                                       {.name = "c", .dims = 1, .dim = {40}},
+                                       {.name = "v", .dims = 3, .dim = {2, 3, 4}}};
     const uint32_t sizes[] = {21, 5, 4, 1, 40, 24};
     const struct gapless_model model = {t, 6};
     uint16_t bits[6];
@@ -274,6 +314,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_flagship_is_one_range),
         cmocka_unit_test(test_bad_models),
+        cmocka_unit_test(test_bad_own),
         cmocka_unit_test(test_where_weight_decay_applies),
         cmocka_unit_test(test_random_models),
         cmocka_unit_test(test_size_of_blocks),

@@ -29,9 +29,12 @@
 #define WORKERS 2
 #define COUNT_MAX 300001u
 
-static const struct gapless_tensor small[] = {{"w", 2, {10, 148}, 0},
-                                              {"b", 1, {27}, 0}},
-                                   large[] = {{"w", 1, {COUNT_MAX}, 0}};
+static const struct gapless_tensor small[] = {{.name = "w",
+                                               .dims = 2,
+                                               .dim = {10, 148}},
+                                              {.name = "b", .dims = 1, .dim = {27}}},
+                                   large[] = {
+                                       {.name = "w", .dims = 1, .dim = {COUNT_MAX}}};
 static struct gapless_model model = {small, 2};
 static uint32_t count = 1507;
 static int total = 40;

@@ -107,14 +107,40 @@ int gapless_rule_at(unsigned index, struct gapless_rule *ret);
 
 /* ---- model and schedule -------------------------------------------------- */
 
+#define GAPLESS_NO_DECAY (-1.0)
+
 /* One tensor: row-major, `dims` sizes. Rules that want a number per block take a tensor
  * as a block, and cut large ones into pieces of 16 Ki elements or more. */
 struct gapless_tensor {
     const char *name;
     uint32_t dims; /* 1..4 */
     uint64_t dim[4];
-    uint32_t flags; /* enum gapless_tensor_flag; the master's alone count */
+    uint32_t flags; /* enum gapless_tensor_flag; this and what follows count at the
+                       master alone */
+    /* Of this tensor, in place of the run's. 0: as all. */
+    double rate;    /* factor on the learning rate */
+    double decay;   /* weight decay: of a rule with own_decay AdamW's `decay`, whatever
+                       the dimensions; else `weight_decay`. GAPLESS_NO_DECAY: none */
+    double average; /* it is a running average; see below */
 };
+
+/* A running average, such as BatchNorm's running_mean and running_var, moves by a batch:
+ * new = (1 - average) * params + average * b. With `average` above 0 and at most 1 the
+ * worker writes params - new in the place of its gradient, and the master does
+ *
+ *   theta -= grad + average * (theta - sent), that is theta = (1 - average) * theta + average * b
+ *
+ * however old `sent` was: the same as one worker that saw all batches in the order in which they
+ * arrived. No rate, momentum, gate, decay, norm or clipping has a part in it, no gap is taken of
+ * it, it is no matrix, and what is sent of it is theta. With local steps `average` is for a
+ * batch, and an exchange of H batches has 1 - (1 - average)^H; a synchronous rule takes the
+ * mean of the workers' new; a worker of an elastic rule has averages of its own, and
+ * draws near to the master's as with its parameters. A rule that keeps no copy of what a worker
+ * read (shared-lga-dot) refuses averages.
+ *
+ * The master cuts ranges where `rate`, `decay` or `average` changes: give tensors that have the
+ * same one after another. Under a rule of matrices a matrix may not share 16
+ * elements, from a multiple of 16 on, with a tensor that has others. */
 
 /* For rules that work on matrices (Muon): a tensor of two dimensions or more is a matrix of
  * dim[0] rows and all the others' product of columns, if it has two of both at least. */
@@ -174,8 +200,6 @@ struct gapless_net {
     uint32_t retries;     /* 1 to 6, before a peer counts as lost; 0: 6 */
     uint32_t ack_timeout; /* of one try, 4.096 us << n, n from 8 to 20; 0: 14 (67 ms) */
 };
-
-#define GAPLESS_NO_DECAY (-1.0)
 
 struct gapless_master_config {
     const char *address; /* "shm:NAME", "shm:/path/of/socket", "verbs:HOST:PORT" */
@@ -442,6 +466,10 @@ uint32_t gapless_worker_steps(const struct gapless_worker *worker);
  * GAPLESS_NOT_FINITE; go on with pull. */
 int gapless_worker_push(struct gapless_worker *worker, double loss,
                         struct gapless_error *error);
+/* The gradients pushed from now on are applied at the schedule's rate times `factor`; 1 at
+ * the start. It travels with the gradient, and a record has it. A synchronous rule takes
+ * the mean of a round. GAPLESS_INVALID: no finite number of at least 0. */
+int gapless_worker_set_rate(struct gapless_worker *worker, double factor);
 /* Leaves. NULL is a no-op. */
 void gapless_worker_close(struct gapless_worker *worker);
 
