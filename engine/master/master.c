@@ -167,7 +167,8 @@ static void record_event(struct gapless_master *m, const struct core_event *even
     struct record_event line = {.at_ns = event->now_ns - m->opened_ns,
                                 .worker = event->worker,
                                 .batch = was->ticket,
-                                .version = read};
+                                .version = read,
+                                .factor = 1};
 
     if (!record_kind_of(event, &line.kind))
         return;
@@ -183,6 +184,10 @@ static void record_event(struct gapless_master *m, const struct core_event *even
                ((event->kind == CORE_GRADIENT || event->kind == CORE_LOCAL) &&
                 (was->state != CORE_COMPUTING || was->pushed > 0))) {
         return;
+    } else if (line.kind == RECORD_GRADIENT || line.kind == RECORD_BAD) {
+        line.factor = m->slot[event->worker].factor;
+        if (line.factor < 0)
+            line.kind = RECORD_BAD, line.factor = 1;
     }
     record_add(m->record, &line);
 }
@@ -267,6 +272,7 @@ static void on_note(struct gapless_master *m, tp_peer peer, uint32_t note)
     if (who->role != ROLE_WORKER || NOTE_WHAT(note) == NOTE_WARMUP)
         return;
 
+    pass_announced(m, who->worker);
     if (NOTE_WHAT(note) == NOTE_PUSH)
         pass_reported(m, who->worker);
     if (NOTE_WHAT(note) == NOTE_PUSH && range == NOTE_ALL_RANGES)

@@ -60,6 +60,8 @@ struct master_slot {
     double step_sq; /* RULE_GLOBAL, likewise */
     double lag_sum;
     uint32_t steps;   /* batches of the present message */
+    double factor;    /* on its rate, as the worker says; negative: it says no such
+                         thing, and the message counts as not finite */
     double gate_sum;  /* RULE_BLOCK, over elements */
     bool gate_counts; /* the warm-up is over */
     bool gate_tells;  /* see struct gate_moment; never with local steps */
@@ -295,7 +297,10 @@ void pass_counted(struct gapless_master *m, uint32_t worker, uint32_t range,
                   const struct sums *sums, const float *gates);
 /* Shortly before a large vector is done: see NOTE_WARMUP. */
 void pass_warm_up(struct gapless_master *m, uint32_t worker);
-/* RULE_PUBLISHED: takes over what the worker tells of its next gradient. */
+/* Takes over what the worker tells of its next gradient, before any of it: the factor on
+ * its rate, .. */
+void pass_announced(struct gapless_master *m, uint32_t worker);
+/* .. and under RULE_PUBLISHED the versions that it read. */
 void pass_reported(struct gapless_master *m, uint32_t worker);
 /* One gradient of a worker in a range (CORE_ALL: in all, one after another). Returns
  * the number of ranges applied; where it is too small, the next one is not finite. */
@@ -303,7 +308,7 @@ uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range);
 /* Counts the gradient that pass_apply has completed, if it has. Apart from it, so that
  * the worker is answered first: after a large vector all of this is out of the cache. */
 void pass_record(struct gapless_master *m, uint32_t worker);
-/* The rate of the next gradient, for workers that move parameters of their own. */
+/* The schedule's rate of the next gradient, for workers that move parameters of their own. */
 double pass_rate(const struct gapless_master *m);
 /* A worker has used a gradient itself: there is nothing to apply, only to count, if the
  * core finds that it was its turn. Returns the rate of that gradient. */

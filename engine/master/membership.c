@@ -222,6 +222,7 @@ void member_welcome(struct gapless_master *m, uint32_t worker)
     }
     slot->peer = peer;
     slot->left = false;
+    slot->factor = 1;
     m->peer[peer] = (struct master_peer){
         .role = ROLE_WORKER, .worker = worker, .pid = m->hello_pid};
     shared_stats_workers(m->shared_stats)[worker] =

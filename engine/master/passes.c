@@ -39,6 +39,14 @@ static double rate_of(const struct gapless_master *m, uint32_t range)
     return schedule_rate(&m->schedule, m->gradients, core_position(m->core, range));
 }
 
+/* The same for a worker's gradient. */
+static double rate_for(const struct gapless_master *m, uint32_t worker, uint32_t range)
+{
+    double factor = m->slot[worker].factor;
+
+    return rate_of(m, range) * (factor >= 0 ? factor : 1);
+}
+
 static uint64_t *own_updates_of(const struct gapless_master *m, uint32_t worker,
                                 uint32_t range)
 {
@@ -117,7 +125,8 @@ static bool grad_is_finite(struct gapless_master *m, uint32_t worker, uint32_t f
 {
     uint64_t began = clock_of(m);
     /* In one process the worker has just looked at these very bytes. */
-    bool finite = m->external_buffers || m->passes->finite(m, worker, first, end);
+    bool finite = m->slot[worker].factor >= 0 &&
+                  (m->external_buffers || m->passes->finite(m, worker, first, end));
 
     m->slot[worker].check_ns += clock_of(m) - began;
     return finite;
@@ -227,7 +236,7 @@ static void apply_range(struct gapless_master *m, uint32_t worker, uint32_t rang
                         double of_all, bool warm_up)
 {
     struct step_context context = context_of(
-        m, worker, range, core_lag(m->core, worker, range), rate_of(m, range));
+        m, worker, range, core_lag(m->core, worker, range), rate_for(m, worker, range));
     struct step_scalars scalars;
 
     resum_if_due(m, range);
@@ -253,8 +262,8 @@ static double measure_all(struct gapless_master *m, uint32_t worker)
         (!m->whole_gate || core_lag(m->core, worker, 0) == 0))
         return 0;
     for (r = 0; r < m->layout.ranges_count; r++) {
-        const struct step_context context =
-            context_of(m, worker, r, core_lag(m->core, worker, r), rate_of(m, r));
+        const struct step_context context = context_of(
+            m, worker, r, core_lag(m->core, worker, r), rate_for(m, worker, r));
         struct step_scalars scalars;
 
         rules_step_scalars(m->rule, &m->settings, &context, &scalars);
@@ -310,7 +319,7 @@ double pass_rate(const struct gapless_master *m)
 double pass_local_begin(struct gapless_master *m, uint32_t worker)
 {
     m->slot[worker].check_ns = m->slot[worker].pass_ns = 0;
-    return rate_of(m, 0);
+    return rate_for(m, worker, 0);
 }
 
 void pass_local_count(struct gapless_master *m, uint32_t worker, double rate)
@@ -320,12 +329,29 @@ void pass_local_count(struct gapless_master *m, uint32_t worker, double rate)
                        -1, -1, m->slot[worker].push->loss, clock_of(m));
 }
 
-void pass_reported(struct gapless_master *m, uint32_t worker)
+/* Has nothing of the worker's next gradient arrived yet? */
+static bool is_new(const struct gapless_master *m, uint32_t worker)
 {
     const struct core_worker *cw = &m->core->worker[worker];
+
+    return cw->state == CORE_COMPUTING && cw->pushed == 0;
+}
+
+void pass_announced(struct gapless_master *m, uint32_t worker)
+{
+    double factor;
+
+    if (!is_new(m, worker))
+        return;
+    factor = m->slot[worker].push->rate;
+    m->slot[worker].factor = isfinite(factor) && factor >= 0 ? factor : -1;
+}
+
+void pass_reported(struct gapless_master *m, uint32_t worker)
+{
     uint32_t r;
 
-    if (!master_publishes(m) || cw->state != CORE_COMPUTING || cw->pushed > 0)
+    if (!master_publishes(m) || !is_new(m, worker))
         return;
     for (r = 0; r < m->layout.ranges_count; r++)
         core_read_at(m->core, worker, r, m->slot[worker].reported[r]);
@@ -343,7 +369,7 @@ static void message_begins(struct gapless_master *m, uint32_t worker)
     slot->gate_counts = (m->rule->flags & RULE_BLOCK) != 0 &&
                         core_position(m->core, 0) >= m->schedule.warmup;
     slot->gate_tells = m->core->config.steps == 0 && m->core->active >= GATE_WORKERS &&
-                       rate_of(m, 0) > GATE_RATE * m->settings.rate_max;
+                       rate_for(m, worker, 0) > GATE_RATE * m->settings.rate_max;
     slot->check_ns = slot->pass_ns = 0;
 }
 
@@ -398,19 +424,23 @@ static uint32_t round_members(struct gapless_master *m)
 
 static void round_range(struct gapless_master *m, uint32_t range, uint32_t members)
 {
-    double rate = rate_of(m, range) * (m->ssgd_scale_rate ? (double)members : 1.0);
     uint64_t began = clock_of(m);
-    struct step_context context = context_of(m, CORE_ALL, range, 0, rate);
+    struct step_context context = context_of(m, CORE_ALL, range, 0, 0);
     struct master_slot *first;
     struct step_scalars scalars;
+    double factors = 0, rate;
     uint32_t n = 0, w;
 
     for (w = core_next(m->core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
          w = core_next(m->core, CORE_PUSHED, w))
-        if (!m->core->worker[w].rejected)
+        if (!m->core->worker[w].rejected) {
             m->members[n++] = w;
+            factors += m->slot[w].factor;
+        }
     assert(n > 0 && n == members); /* a round has members */
     first = &m->slot[m->members[0]];
+    rate = rate_of(m, range) * (m->ssgd_scale_rate ? (double)members : 1.0);
+    context.rate = rate = rate * (factors / members);
     rules_step_scalars(m->rule, &m->settings, &context, &scalars);
     first->gap_sq += m->passes->round(m, range, m->members, members, &scalars);
     count_history(m, CORE_ALL, range, &context);
@@ -448,7 +478,7 @@ void pass_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range)
     if (master_publishes(m))
         return; /* it is there, for all */
     for (r = first; r < end; r++) {
-        double rate = m->history != NULL ? m->history[r].rate : rate_of(m, r);
+        double rate = m->history != NULL ? m->history[r].rate : rate_for(m, worker, r);
         const struct step_context context = context_of(m, worker, r, 0, rate);
         struct step_scalars scalars;
 

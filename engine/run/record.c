@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,6 +92,14 @@ int record_create(const char *path, const struct record_facts *facts, const char
     return GAPLESS_OK;
 }
 
+static uint64_t bits_of(double x)
+{
+    uint64_t bits;
+
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
 void record_add(struct record_writer *w, const struct record_event *e)
 {
     const struct word_of *word = &words[e->kind];
@@ -98,7 +107,11 @@ void record_add(struct record_writer *w, const struct record_event *e)
 
     if (w->failed)
         return;
-    if (word->batch)
+    if (word->batch && (e->factor < 1 || e->factor > 1))
+        done = fprintf(
+            w->file, "%s %" PRIu64 " %u %" PRIu64 " %" PRIu64 " %016" PRIx64 "\n",
+            word->word, e->at_ns, e->worker, e->batch, e->version, bits_of(e->factor));
+    else if (word->batch)
         done = fprintf(w->file, "%s %" PRIu64 " %u %" PRIu64 " %" PRIu64 "\n",
                        word->word, e->at_ns, e->worker, e->batch, e->version);
     else if (word->worker)
@@ -260,10 +273,23 @@ static int read_head(struct reading *r)
                                   : r->status;
 }
 
+/* Behind the version: the end, or the bits of a factor that can be one. */
+static bool factor_at(const char **at, double *ret)
+{
+    uint64_t bits;
+
+    if (**at == '\0')
+        return true;
+    if (!number_at(at, 16, &bits))
+        return false;
+    memcpy(ret, &bits, sizeof bits);
+    return isfinite(*ret) && *ret >= 0;
+}
+
 /* One line behind `begin`. */
 static bool read_event(const struct reading *r, struct record_event *ret)
 {
-    *ret = (struct record_event){.line = r->file.line};
+    *ret = (struct record_event){.line = r->file.line, .factor = 1};
     for (size_t k = 0; k < WORDS; k++) {
         const char *at = r->line;
 
@@ -272,8 +298,9 @@ static bool read_event(const struct reading *r, struct record_event *ret)
         ret->kind = (enum record_kind)k;
         return number_at(&at, 10, &ret->at_ns) &&
                (!words[k].worker || number32_at(&at, &ret->worker)) &&
-               (!words[k].batch || (number_at(&at, 10, &ret->batch) &&
-                                    number_at(&at, 10, &ret->version))) &&
+               (!words[k].batch ||
+                (number_at(&at, 10, &ret->batch) && number_at(&at, 10, &ret->version) &&
+                 factor_at(&at, &ret->factor))) &&
                *at == '\0';
     }
     return false;

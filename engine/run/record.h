@@ -9,6 +9,9 @@
  *     hello 1200000 0               time (ns since open), worker
  *     gradient 1900000 0 17 12      time, worker, batch, version it read (also one
  *                                   that its worker keeps: easgd)
+ *     gradient 1900000 0 17 12 3fe0000000000000
+ *                                   the same, at the rate times a factor that is not 1
+ *                                   (gapless_worker_set_rate): the bits of a double
  *     bad 1900000 0 17 12           the same, not finite
  *     left 2000000 0                said goodbye
  *     lost 2000000 0                gone without a word
@@ -41,6 +44,7 @@ struct record_event {
     enum record_kind kind;
     uint32_t worker;
     uint64_t batch, version;
+    double factor; /* of a gradient's rate; 1: the line does not say */
     uint64_t line; /* of the file, for messages */
 };
 

@@ -22,7 +22,7 @@
 #include "transport/ring.h"
 
 #define WIRE_MAGIC 0x53504147u /* "GAPS" */
-#define WIRE_PROTOCOL 6u
+#define WIRE_PROTOCOL 7u
 
 enum wire_kind {
     WIRE_HELLO = 1,
@@ -153,7 +153,8 @@ struct slot_head {
 struct slot_push {
     double loss; /* of the batch; NaN: not reported */
     double norm; /* of the gradient as it is put */
-    uint64_t spare[6];
+    double rate; /* factor on the schedule's rate: gapless_worker_set_rate */
+    uint64_t spare[5];
 };
 
 /* Under a rule with RULE_PUBLISHED the worker tells at reported_at: the version of each

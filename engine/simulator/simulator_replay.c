@@ -155,6 +155,8 @@ int replay_event(struct gapless_simulation *s, size_t index,
     case RECORD_GRADIENT:
     case RECORD_BAD:
         status = same_batch(s, e, error);
+        if (status == GAPLESS_OK)
+            status = gapless_worker_set_rate(s->worker[e->worker].worker, e->factor);
         return status == GAPLESS_OK
                    ? sim_push(s, e->worker, e->kind == RECORD_BAD, error)
                    : status;

@@ -57,6 +57,7 @@ int gapless_worker_open(const struct gapless_worker_config *config,
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a worker");
     w->compute = compute_cpu();
     w->by_range = config->by_range;
+    w->factor = 1;
     w->buffers = buffers;
     w->wait_ns = config->wait_ns > 0 ? config->wait_ns : WAIT_NS;
     status = client_open(&w->client,
@@ -266,10 +267,10 @@ static int step(struct gapless_worker *w)
 {
     const struct wire_welcome *welcome = &w->client.welcome;
 
-    if (!w->compute->local(w->own, w->grad,
-                           welcome->elastic == WIRE_ELASTIC_NESTEROV ? w->velocity
-                                                                     : NULL,
-                           (float)w->rate, (float)welcome->momentum, w->padded)) {
+    if (!w->compute->local(
+            w->own, w->grad,
+            welcome->elastic == WIRE_ELASTIC_NESTEROV ? w->velocity : NULL,
+            (float)(w->rate * w->factor), (float)welcome->momentum, w->padded)) {
         w->fresh = true;
         return GAPLESS_NOT_FINITE;
     }
@@ -379,6 +380,7 @@ int gapless_worker_push(struct gapless_worker *w, double loss,
     w->norm_ns = w->client.transport->now_ns(w->client.tp) - began;
     w->push->loss = loss;
     w->push->norm = norm;
+    w->push->rate = w->factor;
     if (status == GAPLESS_NOT_FINITE)
         return put_bad(w, error);
     if (w->own != NULL && !w->exchanged)
@@ -391,8 +393,8 @@ int gapless_worker_set_rate(struct gapless_worker *w, double factor)
 {
     if (!isfinite(factor) || factor < 0)
         return GAPLESS_INVALID;
-    (void)w;
-    return factor >= 1 && factor <= 1 ? GAPLESS_OK : GAPLESS_UNSUPPORTED;
+    w->factor = factor;
+    return GAPLESS_OK;
 }
 
 void worker_lend(struct gapless_worker *w, float *grad)

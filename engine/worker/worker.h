@@ -32,6 +32,7 @@ struct gapless_worker {
     double *dots;           /* in the slot: by block, <grad, copy> */
     uint32_t steps;         /* batches of the present pull */
     double rate;            /* EASGD: of the present batch */
+    double factor;          /* on the rate, of what is pushed from now on */
     uint64_t used;          /* EASGD: gradients used */
     bool exchanged;         /* EASGD: `given` answers an exchange */
     bool fresh;             /* EASGD: starts (again) from what is given */

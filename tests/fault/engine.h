@@ -78,6 +78,7 @@ struct engine_fault {
     long sleep_us;      /* per batch */
     bool by_range;      /* pushes range by range */
     int64_t spin_ns;    /* polls so long before it sleeps */
+    bool rates;         /* sets a rate for each batch */
     uint64_t hang_at;   /* never pushes this batch (and sleeps for long) */
 };
 
@@ -110,6 +111,9 @@ static inline int engine_work(const struct engine_fault *fault)
                 batch % 2 ? 1e38f * 10 : 0.0f / 0.0f;
         if (fault->hang_at > 0 && batch >= fault->hang_at)
             engine_sleep(30000000);
+        if (fault->rates &&
+            gapless_worker_set_rate(worker, 0.25 * (double)(batch % 6)) != GAPLESS_OK)
+            return 4;
         if (fault->sleep_us > 0)
             engine_sleep(fault->sleep_us);
         status = gapless_worker_push(worker, loss, &error);

@@ -45,7 +45,7 @@ static int served_to_its_end(struct gapless_master *m, pid_t pid)
 /* Workers come, send rubbish, die and come again while it is recorded. */
 static void live(const struct gapless_master_config *config, float *ret)
 {
-    static const struct engine_fault honest = {.sleep_us = 200},
+    static const struct engine_fault honest = {.sleep_us = 200, .rates = true},
                                      rubbish = {.nan_every = 7, .sleep_us = 100};
     struct gapless_master *m = open_master(config);
     pid_t a, b, c = -1, d = -1;
@@ -158,6 +158,10 @@ static void test_wrong_records(void **state)
         {LINES "jump 5 0\n", ":5:"},
         {LINES "hello 5 0\nhello 4 1\n", ":6:"},
         {LINES "gradient 5 0 1\n", ":5:"},
+        {LINES "gradient 5 0 1 0 3fe000000000000g\n", ":5:"},
+        {LINES "gradient 5 0 1 0 7ff0000000000000\n", ":5:"},
+        {LINES "gradient 5 0 1 0 bff0000000000000\n", ":5:"},
+        {LINES "gradient 5 0 1 0 3fe0000000000000 1\n", ":5:"},
     };
 
     (void)state;
