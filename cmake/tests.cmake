@@ -18,6 +18,8 @@
 enable_testing()
 find_program(GAPLESS_SH sh REQUIRED)
 find_program(GAPLESS_PYTHON python3)
+# The tests of the Python package need the interpreter that has the system's torch, wherever another is first in PATH.
+find_program(GAPLESS_SYSTEM_PYTHON python3 PATHS /usr/bin NO_DEFAULT_PATH)
 set(GAPLESS_TESTS_COUNT 0)
 add_custom_target(gapless_tests) # what the tests run
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS tests/seconds.txt)
@@ -181,6 +183,8 @@ function(gapless_test_add dir file)
     set(command ${target})
   elseif(kind STREQUAL .sh)
     set(command ${GAPLESS_SH} ${file} ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
+  elseif(GAPLESS_SYSTEM_PYTHON AND dir STREQUAL python)
+    set(command ${GAPLESS_SYSTEM_PYTHON} ${file} ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
   elseif(GAPLESS_PYTHON)
     set(command ${GAPLESS_PYTHON} ${file} ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
   else()

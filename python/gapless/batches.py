@@ -1,0 +1,107 @@
+"""Which samples a batch number is: the same in every worker.
+
+The master deals numbers 0, 1, 2, ... over all workers together. Number b is batch ``b % length`` of epoch ``b // length``.
+An epoch's batches come from the loader's own sampler, run with a seed that only the run's seed and the epoch decide: so
+workers that never spoke agree, and a number that is dealt again is the same batch again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+from typing import Any, Callable, Dict, Iterator, List, Optional
+
+from .errors import BadArgument
+
+
+def _is_torch_loader(loader: Any) -> bool:
+    data = sys.modules.get("torch.utils.data")
+    return data is not None and isinstance(loader, data.DataLoader)
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, generators: List[Any]) -> Iterator[None]:
+    """Random numbers of torch and Python, and of the generators, begin at the seed inside, and go on after it as before."""
+    import torch
+
+    states = [generator.get_state() for generator in generators]
+    python = random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        for generator in generators:
+            generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            for generator, state in zip(generators, states):
+                generator.set_state(state)
+
+
+def _mixed(seed: int, epoch: int) -> int:
+    """One seed of two: splitmix64's finish, so that neighbours have nothing in common."""
+    x = (seed * 0x9E3779B97F4A7C15 + epoch * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2 ** 64
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2 ** 64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2 ** 64
+    return (x ^ (x >> 31)) >> 1
+
+
+class Source:
+    """The batches of a loader by epoch and number. ``length``: batches in an epoch; None where the loader deals itself
+    (an iterable dataset, a generator): every worker then goes through its own."""
+
+    def __init__(self, loader: Any, seed: int) -> None:
+        self.loader = loader
+        self.length: Optional[int] = None
+        self._seed = seed
+        self._order: Dict[int, List[Any]] = {}
+        self._get: Callable[[int, int], Any]
+        if _is_torch_loader(loader):
+            self._begin_torch()
+        elif hasattr(loader, "__len__") and hasattr(loader, "__getitem__"):
+            self.length = len(loader)
+            self._get = lambda _, index: loader[index]
+        if self.length == 0:
+            raise BadArgument("the loader has no batch: with drop_last, its data set is smaller than a batch")
+
+    def _begin_torch(self) -> None:
+        from torch.utils.data import IterableDataset
+
+        if isinstance(self.loader.dataset, IterableDataset):
+            return
+        for sampler in (self.loader.sampler, getattr(self.loader.batch_sampler, "sampler", None)):
+            if type(sampler).__name__ == "DistributedSampler":
+                raise BadArgument("the loader has a DistributedSampler, which gives each process a fixed share: leave it out "
+                                  "(shuffle=True in its place), the master deals the batches")
+        self.length = len(self._indices(0))
+        self._get = self._fetch
+
+    def _indices(self, epoch: int) -> List[Any]:
+        """What the sampler gives in an epoch: a list of indices for each batch."""
+        if epoch not in self._order:
+            loader = self.loader
+            source = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
+            generators = {id(g): g for g in (getattr(loader, "generator", None), getattr(loader.sampler, "generator", None),
+                                             getattr(source, "generator", None)) if g is not None}
+            with _seeded(_mixed(self._seed, epoch), list(generators.values())):
+                order = list(source)
+            if self.length is not None and len(order) != self.length:
+                raise BadArgument(f"the sampler gave {len(order)} batches in epoch {epoch} and {self.length} in epoch 0: all must "
+                                  "have the same number, for the master deals by number")
+            self._order = {e: o for e, o in self._order.items() if e == epoch - 1} # a batch of it may be dealt again
+            self._order[epoch] = order
+        return self._order[epoch]
+
+    def _fetch(self, epoch: int, index: int) -> Any:
+        loader, chosen = self.loader, self._indices(epoch)[index]
+        if loader.batch_sampler is None:
+            return loader.collate_fn(loader.dataset[chosen])
+        if callable(getattr(loader.dataset, "__getitems__", None)):
+            return loader.collate_fn(loader.dataset.__getitems__(chosen))
+        return loader.collate_fn([loader.dataset[i] for i in chosen])
+
+    def get(self, epoch: int, index: int) -> Any:
+        """A batch as the loader would give it."""
+        return self._get(epoch, index)
