@@ -9,7 +9,7 @@ struct more_work {
     float *a;       /* changed, or not */
     float *b;       /* changed, or not */
     const float *c; /* never changed */
-    float factor;
+    float factor, share;
     struct tally tally;
     unsigned *flaw;
     struct device_result *ret;
@@ -153,6 +153,23 @@ DEVICE_FN bool all_finite(float4 x)
     return zero >= 0.0f;
 }
 
+/* a: theta, b: sent, c: grad, factor: the average */
+KERNEL gapless_average(const __grid_constant__ struct more_work work)
+{
+#pragma unroll 1
+    EACH_STRETCH(stretch, stretches_of(work.n))
+    {
+        struct group g = group_here(stretch, work.n, work.aligned);
+        float4 theta = array_load(work.a, g);
+        float4 moved = minus(theta, array_load(work.b, g));
+        float4 step = plus(times(work.share, array_load(work.c, g)),
+                           times(work.factor, moved));
+        theta = minus(theta, step);
+        array_store(work.a, g, theta);
+        array_store(work.b, g, theta);
+    }
+}
+
 KERNEL gapless_finite(const __grid_constant__ struct more_work work)
 {
     bool finite = true;
@@ -215,6 +232,7 @@ static struct more_work work_of(const struct kernel_place *place, float *a, floa
     work.b = b;
     work.c = c;
     work.factor = factor;
+    work.share = 1.0f;
     work.tally = tally_of(place, n);
     work.flaw = &scratch->flaw;
     work.ret = ret;
@@ -282,4 +300,13 @@ cudaError_t kernel_slim(const struct kernel_place *place, float *grad, float *ve
 {
     return LAUNCH(gapless_slim,
                   work_of(place, grad, velocity, NULL, momentum, n, NULL));
+}
+
+cudaError_t kernel_average(const struct kernel_place *place, float *theta, float *sent,
+                           const float *grad, float share, float average, size_t n)
+{
+    struct more_work work = work_of(place, theta, sent, grad, average, n, NULL);
+
+    work.share = share;
+    return LAUNCH(gapless_average, work);
 }

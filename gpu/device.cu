@@ -283,5 +283,5 @@ const struct device_ops gpu_device = {
     device_result_at, device_gates_at, device_blocks_new, device_blocks_free,
     device_apply,     device_measure,  device_round,      device_look_ahead,
     device_forget,    device_resum,    device_finite,     device_norm_sq,
-    device_scale,     device_decay,    device_slim,
+    device_scale,     device_decay,    device_slim,       device_average,
 };

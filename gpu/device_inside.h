@@ -166,5 +166,7 @@ void device_decay(struct device *device, float *grad, const float *params, float
                   size_t n, uint32_t place);
 void device_slim(struct device *device, float *grad, float *velocity, float momentum,
                  size_t n);
+void device_average(struct device *device, float *theta, float *sent, const float *grad,
+                    float share, float average, size_t n);
 
 #endif

@@ -335,3 +335,13 @@ void device_slim(struct device *device, float *grad, float *velocity, float mome
         (void)device_check(
             device, kernel_slim(&device->place, grad, velocity, momentum, n), "slim");
 }
+
+void device_average(struct device *device, float *theta, float *sent, const float *grad,
+                    float share, float average, size_t n)
+{
+    if (ready(device, "average", n, 0, 0))
+        (void)device_check(
+            device,
+            kernel_average(&device->place, theta, sent, grad, share, average, n),
+            "average");
+}

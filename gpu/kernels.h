@@ -70,6 +70,8 @@ cudaError_t kernel_decay(const struct kernel_place *place, float *grad,
                          struct device_result *ret);
 cudaError_t kernel_slim(const struct kernel_place *place, float *grad, float *velocity,
                         float momentum, size_t n);
+cudaError_t kernel_average(const struct kernel_place *place, float *theta, float *sent,
+                           const float *grad, float share, float average, size_t n);
 
 #ifdef __cplusplus
 }

@@ -456,7 +456,7 @@ static enum bg_verdict moves_of_a_vector(struct bits *b, struct gapless_error *e
 {
     const float *own[2][DEVICE_QUEUE];
 
-    b->pass = "slim, resum";
+    b->pass = "slim, resum, average";
     for (uint32_t w = 0; w < DEVICE_QUEUE; w++) {
         own[0][w] = cpu_at(b, OWN + w);
         own[1][w] = gpu_at(b, OWN + w);
@@ -466,6 +466,10 @@ static enum bg_verdict moves_of_a_vector(struct bits *b, struct gapless_error *e
     b->ops->slim(b->device, gpu_at(b, GRAD), gpu_at(b, OWN), 0.9f, b->n);
     b->cpu->resum(cpu_at(b, ALL), own[0], DEVICE_QUEUE, padded(b->n));
     b->ops->resum(b->device, gpu_at(b, ALL), own[1], DEVICE_QUEUE, b->n);
+    b->cpu->average(cpu_at(b, THETA), cpu_at(b, SENT), cpu_at(b, GRAD), 1.0f, 0.1f,
+                    padded(b->n));
+    b->ops->average(b->device, gpu_at(b, THETA), gpu_at(b, SENT), gpu_at(b, GRAD), 1.0f,
+                    0.1f, b->n);
     return end(b, error);
 }
 

@@ -116,6 +116,11 @@ struct compute {
     /* all = sum of the owns given, in order. */
     void (*resum)(number *all, const number *const *own, uint32_t workers, size_t n);
 
+    /* A running average: theta -= share*grad + average*(theta - sent); sent = theta. grad is
+     * what the worker took off what it was sent; see struct gapless_tensor. */
+    void (*average)(number *theta, number *sent, const number *grad, number share,
+                    number average, size_t n);
+
     /* True when every element is finite. */
     bool (*finite)(const number *x, size_t n);
     /* Sum of squares in double: not finite exactly when an element is not. */

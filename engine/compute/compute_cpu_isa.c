@@ -326,6 +326,17 @@ static void cpu_forget(const struct rule *rule, const struct arrays *at, size_t 
     }
 }
 
+static void cpu_average(number *theta, number *sent, const number *grad, number share,
+                        number average, size_t n)
+{
+    for (size_t i = 0; i < n; i += WIDTH) {
+        real x = lanes_load(theta + i), moved = x - lanes_load(sent + i);
+        x = x - (share * lanes_load(grad + i) + average * moved);
+        lanes_store(theta + i, x);
+        lanes_store(sent + i, x);
+    }
+}
+
 static double cpu_norm_sq(const number *x, size_t n)
 {
     struct spans sum = spans_zero();
@@ -533,6 +544,7 @@ const struct compute TABLE(GAPLESS_ISA_NAME) = {
     .look_ahead = cpu_look_ahead,
     .forget = cpu_forget,
     .resum = cpu_resum,
+    .average = cpu_average,
     .finite = cpu_finite,
     .norm_sq = cpu_norm_sq,
     .scale = cpu_scale,

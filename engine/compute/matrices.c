@@ -2,6 +2,7 @@
 #include "engine/compute/matrices.h"
 
 #include "engine/base/array.h"
+#include "engine/compute/chunk_copy.h"
 #include "engine/rules/corrections/loss_gap.h"
 
 #include <math.h>
@@ -129,61 +130,26 @@ struct work {
 };
 typedef void part_fn(struct work *work, const struct arrays *at, size_t n);
 
-enum {
-    VECTORS = 9
-};
-
-/* The vectors of struct arrays. `grad` is only read, here as there. */
-static void vectors_of(const struct arrays *at, number *ret[VECTORS])
-{
-    ret[0] = at->theta, ret[1] = at->own, ret[2] = at->all, ret[3] = at->stat;
-    ret[4] = at->sent, ret[5] = at->square, ret[6] = at->mean, ret[7] = at->turned;
-    ret[8] = (number *)(uintptr_t)at->grad;
-}
-
-static struct arrays arrays_of(number *const vector[VECTORS])
-{
-    return (struct arrays){.theta = vector[0],
-                           .own = vector[1],
-                           .all = vector[2],
-                           .stat = vector[3],
-                           .sent = vector[4],
-                           .square = vector[5],
-                           .mean = vector[6],
-                           .turned = vector[7],
-                           .grad = vector[8]};
-}
-
 static struct arrays arrays_from(const struct arrays *at, size_t n)
 {
-    number *vector[VECTORS];
+    number *vector[CHUNK_VECTORS];
 
-    vectors_of(at, vector);
-    for (int i = 0; i < VECTORS; i++)
+    chunk_vectors(at, vector);
+    for (int i = 0; i < CHUNK_VECTORS; i++)
         vector[i] = vector[i] == NULL ? NULL : vector[i] + n;
-    return arrays_of(vector);
+    return chunk_arrays(vector);
 }
 
 /* Lanes from .. to - 1 of the chunk at `at`: on copies, the other lanes of which are 0. */
 static void edge(const struct arrays *at, size_t from, size_t to, bool store,
                  part_fn *part, struct work *work)
 {
-    _Alignas(64) number lanes[VECTORS][SUM_LANES] = {{0}};
-    number *vector[VECTORS], *copy[VECTORS];
-    size_t bytes = (to - from) * sizeof(number);
-    struct arrays copies;
+    struct chunk_copy copy;
+    struct arrays copies = chunk_take(&copy, at, from, to, from);
 
-    vectors_of(at, vector);
-    for (int i = 0; i < VECTORS; i++) {
-        copy[i] = vector[i] == NULL ? NULL : lanes[i];
-        if (vector[i] != NULL)
-            memcpy(lanes[i] + from, vector[i] + from, bytes);
-    }
-    copies = arrays_of(copy);
     part(work, &copies, SUM_LANES);
-    for (int i = 0; store && i < VECTORS - 1; i++)
-        if (vector[i] != NULL)
-            memcpy(vector[i] + from, lanes[i] + from, bytes);
+    if (store)
+        chunk_put(&copy, at, from, to, from);
 }
 
 /* Elements from .. to - 1. */

@@ -34,7 +34,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DEVICE_ABI 4u
+#define DEVICE_ABI 5u
 /* GPUs of one master, or of one group of workers. */
 #define DEVICE_MAX 16u
 /* Places for what passes give back. */
@@ -186,6 +186,8 @@ struct device_ops {
                   size_t n, uint32_t place);
     void (*slim)(struct device *device, float *grad, float *velocity, float momentum,
                  size_t n);
+    void (*average)(struct device *device, float *theta, float *sent, const float *grad,
+                    float share, float average, size_t n);
 };
 
 /* ---- models: softmax regression and multi-layer perceptrons, by cuBLAS --- */

@@ -106,20 +106,25 @@ struct pass_ops {
     /* Is the gradient of a worker finite, in ranges [first, end)? */
     bool (*finite)(struct gapless_master *m, uint32_t worker, uint32_t first,
                    uint32_t end);
-    /* One range of a gradient. `warm_up`: it is the last, and pass_warm_up may be
-     * called. */
-    void (*apply)(struct gapless_master *m, uint32_t worker, uint32_t range,
-                  const struct step_scalars *scalars, bool warm_up);
+    /* One unit of a gradient; all units of a range one after another. `warm_up`: it is of the
+     * last range, and pass_warm_up may be called. Here and below: of a running average
+     * (pass_averages) nothing but `average` of the scalars counts. */
+    void (*apply)(struct gapless_master *m, uint32_t worker,
+                  const struct layout_unit *unit, const struct step_scalars *scalars,
+                  bool warm_up);
     /* The ranges of a worker's gradient that were asked for go on now, if they have not
      * yet: nothing else is asked for before. */
     void (*complete)(struct gapless_master *m, uint32_t worker);
-    /* Sum of gap^2 of a range (RULE_GLOBAL). */
-    double (*measure)(struct gapless_master *m, uint32_t worker, uint32_t range,
+    /* Sum of gap^2 of a unit (RULE_GLOBAL); never of a running average. */
+    double (*measure)(struct gapless_master *m, uint32_t worker,
+                      const struct layout_unit *unit,
                       const struct step_scalars *scalars);
-    /* A range of a round of `count` workers; gap_sq of the first. */
-    double (*round)(struct gapless_master *m, uint32_t range, const uint32_t *workers,
-                    uint32_t count, const struct step_scalars *scalars);
-    void (*look_ahead)(struct gapless_master *m, uint32_t worker, uint32_t range,
+    /* A unit of a round of `count` workers; gap_sq of the first. */
+    double (*round)(struct gapless_master *m, const struct layout_unit *unit,
+                    const uint32_t *workers, uint32_t count,
+                    const struct step_scalars *scalars);
+    void (*look_ahead)(struct gapless_master *m, uint32_t worker,
+                       const struct layout_unit *unit,
                        const struct step_scalars *scalars);
     /* Takes a worker's velocity out, if the rule has one. What the worker left behind is
      * done and counted then: its slot may be another's next. */
@@ -157,6 +162,7 @@ struct gapless_master {
     char *job;
     double clip_norm, weight_decay;
     bool whole_gate; /* RULE_BLOCK: one gate for all blocks of a gradient */
+    bool decay_all;
     uint32_t elastic_period;
     bool ssgd_scale_rate;
     uint32_t gap_every;
@@ -193,7 +199,9 @@ struct gapless_master {
     uint32_t *range_stage; /* schedule stage of the last update of each range */
     const float **vectors; /* lists of vectors for a pass, workers_max each */
     float **targets;
-    uint32_t *members;  /* workers of a pass, workers_max */
+    uint32_t *members; /* workers of a pass, workers_max */
+    float *
+        lanes; /* RULE_ROUND with seams: copies of a piece of each worker's grad and sent */
     double global_stat; /* ga-global: s */
     uint64_t global_samples;
     /* RULE_BLOCK: of the blocks of a range in the last pass, room for the range with the
@@ -227,6 +235,13 @@ static inline bool master_publishes(const struct gapless_master *m)
 /* gapless_master_open with `external_buffers`: the slots take no memory for gradients. */
 int master_open_external(const struct gapless_master_config *config,
                          struct gapless_master **ret, struct gapless_error *error);
+
+/* ---- own.c --------------------------------------------------------------- */
+/* Refuses a rate, decay or average of a tensor that this rule, or this run, cannot give. */
+int own_check(const struct gapless_master *m, const struct gapless_master_config *c,
+              struct gapless_error *error);
+/* The parts that workers treat differently; NULL: only how many. */
+uint32_t own_parts(const struct gapless_master *m, struct wire_part *ret);
 
 /* ---- master.c: the loop -------------------------------------------------- */
 /* An event for the core, behind those that wait; master_drain takes it. */
@@ -282,19 +297,46 @@ int passes_choose(struct gapless_master *m, const struct gapless_master_config *
 
 /* ---- passes.c ------------------------------------------------------------ */
 size_t pass_elements(const struct gapless_master *m, uint32_t range);
-/* The blocks of a range, with what the worker reported of them. */
+/* What passes take one after another of a range: all of it, or its pieces. */
+const struct layout_unit *pass_units(const struct gapless_master *m, uint32_t range,
+                                     uint32_t *ret_count);
+/* Is it a running average, which the rule has no part in? Elastic rules treat averages as
+ * all else. */
+bool pass_averages(const struct gapless_master *m, const struct layout_unit *unit);
+/* Is a pass over it that of matrices.c? */
+bool pass_of_matrices(const struct gapless_master *m, const struct layout_unit *unit);
+/* The first unit of a range, which begins where the range does; is this the first one of its
+ * range, or the last? */
+static inline const struct layout_unit *unit_first_of(const struct gapless_master *m,
+                                                      uint32_t range)
+{
+    return &m->layout.units[m->layout.unit_first[range]];
+}
+static inline bool unit_is_first(const struct gapless_master *m,
+                                 const struct layout_unit *unit)
+{
+    return unit == unit_first_of(m, unit->range);
+}
+static inline bool unit_is_last(const struct gapless_master *m,
+                                const struct layout_unit *unit)
+{
+    return unit + 1 == m->layout.units + m->layout.unit_first[unit->range + 1];
+}
+/* The blocks of a unit, with what the worker reported of them. */
 struct blocks pass_blocks(const struct gapless_master *m,
-                          const struct master_slot *slot, uint32_t range);
+                          const struct master_slot *slot,
+                          const struct layout_unit *unit);
 /* The vector that the next pass of a range writes what it sends to: the worker's own, or
  * the next version's place of what is published. */
 float *pass_sent(const struct gapless_master *m, float *own, float *const *published,
                  uint32_t range);
 /* Is the gap of a worker's present message measured? */
 bool pass_wants_gap(const struct gapless_master *m, uint32_t worker);
-/* What applying a range of a worker's gradient gave. gates: of its blocks; NULL: all have
+/* What applying a unit of a worker's gradient gave. gates: of its blocks; NULL: all have
  * the same, or they are not known one by one, and their mean stands for each. */
-void pass_counted(struct gapless_master *m, uint32_t worker, uint32_t range,
-                  const struct sums *sums, const float *gates);
+void pass_counted(struct gapless_master *m, uint32_t worker,
+                  const struct layout_unit *unit, const struct sums *sums,
+                  const float *gates);
 /* Shortly before a large vector is done: see NOTE_WARMUP. */
 void pass_warm_up(struct gapless_master *m, uint32_t worker);
 /* Takes over what the worker tells of its next gradient, before any of it: the factor on

@@ -42,7 +42,7 @@ static struct stretch stretch_of(const struct layout *l, uint32_t range, uint32_
         .rows = (uint32_t)rows,
         .cols = (uint32_t)cols,
         .pieces = l->block_pieces[block],
-        .decays = decay_all || tensor->dims > 1};
+        .decays = layout_tensor_decays(tensor, decay_all)};
 }
 
 /* The most elements, and the largest of the smaller sides. */

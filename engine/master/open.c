@@ -1,6 +1,7 @@
 /* Opening a master: checks the configuration, takes all memory, listens. */
 #include "engine/master/master.h"
 
+#include "engine/base/array.h"
 #include "engine/run/network.h"
 
 #include <math.h>
@@ -235,23 +236,6 @@ static void check_beta2(const struct gapless_master *m,
             beta2, workers);
 }
 
-/* What tensors have of their own. */
-static int check_own(const struct gapless_master *m, struct gapless_error *error)
-{
-    uint32_t i;
-
-    for (i = 0; i < m->layout.tensors_count; i++) {
-        const struct gapless_tensor *t = &m->layout.tensors[i];
-
-        if (t->rate > 0 || t->decay > 0 || t->decay < 0 || t->average > 0)
-            return gapless_error_set(error, GAPLESS_UNSUPPORTED, 0,
-                                     "tensor '%s' has a rate, a decay or an average of "
-                                     "its own, which this version does not do yet",
-                                     t->name);
-    }
-    return GAPLESS_OK;
-}
-
 /* All that can be known without memory and without a network. Leaves the layout. */
 static int check_all(struct gapless_master *m, const struct gapless_master_config *c,
                      struct gapless_error *error)
@@ -272,7 +256,7 @@ static int check_all(struct gapless_master *m, const struct gapless_master_confi
             layout_init(&m->layout, &c->model, c->range_elements, c->block_elements,
                         (m->rule->flags & RULE_MATRIX) != 0, error);
     if (status == GAPLESS_OK)
-        status = check_own(m, error);
+        status = own_check(m, c, error);
     if (status == GAPLESS_OK)
         status = matrices_check(m, error);
     if (status == GAPLESS_OK)
@@ -332,6 +316,7 @@ static void take_settings(struct gapless_master *m,
     m->gradients = c->gradients;
     m->clip_norm = c->clip_norm;
     m->weight_decay = c->weight_decay;
+    m->decay_all = c->decay_all;
     m->ssgd_scale_rate = c->ssgd_scale_rate;
     m->gap_every = c->gap_every == 0 ? GAP_EVERY_DEFAULT : c->gap_every;
     m->observers_max = c->observers_max == 0 ? OBSERVERS_DEFAULT : c->observers_max;
@@ -473,6 +458,20 @@ static int make_history(struct gapless_master *m, bool decay_all,
     return GAPLESS_OK;
 }
 
+/* RULE_ROUND: room for the pieces of seams. */
+static int make_lanes(struct gapless_master *m, struct gapless_error *error)
+{
+    size_t bytes =
+        (size_t)m->core->config.workers_max * 2 * LAYOUT_LANES * sizeof(float);
+
+    if (!(m->rule->flags & RULE_ROUND) || !m->layout.seams)
+        return GAPLESS_OK;
+    m->lanes = array_zeroed(ARRAY_LINE, bytes);
+    return m->lanes != NULL ? GAPLESS_OK
+                            : gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                                "no memory for the seams of a round");
+}
+
 /* RULE_BLOCK: room for the gates of a range. */
 static int make_gates(struct gapless_master *m, struct gapless_error *error)
 {
@@ -579,6 +578,7 @@ static int make_shared_stats(struct gapless_master *m, const float *initial,
                              struct gapless_error *error)
 {
     uint32_t ranges = m->layout.ranges_count, workers = m->core->config.workers_max;
+    uint32_t parts = own_parts(m, NULL);
     struct shared_stats shared_stats = {.head = wire_head(WIRE_WELCOME),
                                         .ranges = ranges,
                                         .workers_max = workers,
@@ -596,8 +596,12 @@ static int make_shared_stats(struct gapless_master *m, const float *initial,
     shared_stats.blocks_at =
         shared_stats.gates_at + shared_stats.gates * sizeof(struct gate_share);
     shared_stats.blocks = master_publishes(m) ? m->layout.blocks_count : 0;
-    shared_stats.bytes = pages(shared_stats.blocks_at +
-                               (ranges + 1u + shared_stats.blocks) * sizeof(uint32_t));
+    shared_stats.parts_at =
+        lines(shared_stats.blocks_at +
+              (ranges + 1u + shared_stats.blocks) * sizeof(uint32_t));
+    shared_stats.parts = parts;
+    shared_stats.bytes =
+        pages(shared_stats.parts_at + parts * sizeof(struct wire_part));
     status = m->transport->region_new(m->tp, shared_stats.bytes,
                                       &m->shared_stats_region, error);
     if (status != GAPLESS_OK)
@@ -615,6 +619,9 @@ static int make_shared_stats(struct gapless_master *m, const float *initial,
     *m->shared_stats = shared_stats;
     memcpy((char *)m->shared_stats + shared_stats.starts_at, m->layout.range_start,
            (ranges + 1u) * sizeof(uint64_t));
+    if (parts > 0)
+        (void)own_parts(
+            m, (struct wire_part *)(uintptr_t)shared_stats_parts(m->shared_stats));
     m->telemetry = &m->shared_stats->telemetry;
     m->telemetry->stats.gradients_total = m->gradients;
     m->telemetry->stats.gate = 1;
@@ -717,6 +724,8 @@ static int open_master(const struct gapless_master_config *config,
     if (status == GAPLESS_OK)
         status = make_gates(m, error);
     if (status == GAPLESS_OK)
+        status = make_lanes(m, error);
+    if (status == GAPLESS_OK)
         status = matrices_list(m, config, error);
     if (status == GAPLESS_OK)
         status = passes_choose(m, config, error);
@@ -789,6 +798,7 @@ void gapless_master_close(struct gapless_master *m)
     free(m->vectors);
     free(m->targets);
     free(m->members);
+    free(m->lanes);
     free(m->queue.event);
     free(m->job);
     free(m);

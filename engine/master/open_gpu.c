@@ -128,21 +128,24 @@ static int open_blocks(struct gapless_master *m, struct gapless_error *error)
 {
     struct master_gpu *g = m->gpu;
     int status = GAPLESS_OK;
-    uint32_t p, r;
+    uint32_t p, u;
 
-    if (!(m->rule->flags & RULE_BLOCK) || m->matrices != NULL)
+    if (!(m->rule->flags & RULE_BLOCK))
         return GAPLESS_OK;
-    g->blocks = calloc(m->layout.ranges_count, sizeof *g->blocks);
+    g->blocks = calloc(m->layout.units_count, sizeof *g->blocks);
     if (g->blocks == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for blocks");
-    for (p = 0; p < g->parts; p++)
-        for (r = g->part[p].first; status == GAPLESS_OK && r < g->part[p].end; r++) {
-            const struct master_slot no_slot = {0};
-            const struct blocks blocks = pass_blocks(m, &no_slot, r);
+    for (p = 0, u = 0; status == GAPLESS_OK && u < m->layout.units_count; u++) {
+        const struct layout_unit *unit = &m->layout.units[u];
+        const struct master_slot no_slot = {0};
+        const struct blocks blocks = pass_blocks(m, &no_slot, unit);
 
+        while (unit->range >= g->part[p].end)
+            p++;
+        if (!pass_averages(m, unit) && (m->matrices == NULL || unit->piece))
             status =
-                g->ops->blocks_new(g->part[p].device, &blocks, &g->blocks[r], error);
-        }
+                g->ops->blocks_new(g->part[p].device, &blocks, &g->blocks[u], error);
+    }
     return status;
 }
 
@@ -478,14 +481,16 @@ int gpu_slot_memory(struct gapless_master *m, uint32_t worker,
 
 /* ---- the end ------------------------------------------------------------- */
 
-static void close_part(struct master_gpu *g, struct gpu_part *part)
+static void close_part(struct gapless_master *m, struct gpu_part *part)
 {
-    uint32_t r;
+    struct master_gpu *g = m->gpu;
+    uint32_t first = m->layout.unit_first[part->first];
+    uint32_t end = m->layout.unit_first[part->end];
+    uint32_t u;
 
-    for (r = part->first; part->device != NULL && g->blocks != NULL && r < part->end;
-         r++)
-        if (g->blocks[r] != NULL)
-            g->ops->blocks_free(part->device, g->blocks[r]);
+    for (u = first; part->device != NULL && g->blocks != NULL && u < end; u++)
+        if (g->blocks[u] != NULL)
+            g->ops->blocks_free(part->device, g->blocks[u]);
     g->plugin->matrices->close(part->matrices);
     part->matrices = NULL;
     g->ops->close(part->device); /* with all memory taken, and unpins */
@@ -505,7 +510,7 @@ void gpu_detach(struct gapless_master *m)
         if (part->device == NULL)
             continue;
         if (!g->direct || g->error.status != GAPLESS_OK) {
-            close_part(g, part);
+            close_part(m, part);
             continue;
         }
         for (unsigned s = 0; s < DEVICE_STREAMS; s++)
@@ -521,7 +526,7 @@ void gpu_close(struct gapless_master *m)
     uint32_t p;
 
     for (p = 0; p < g->parts; p++)
-        close_part(g, &g->part[p]);
+        close_part(m, &g->part[p]);
     free(g->slot);
     free(g->blocks);
     free(g->open);

@@ -22,16 +22,43 @@ size_t pass_elements(const struct gapless_master *m, uint32_t range)
     return (size_t)(m->layout.range_start[range + 1] - m->layout.range_start[range]);
 }
 
-struct blocks pass_blocks(const struct gapless_master *m,
-                          const struct master_slot *slot, uint32_t range)
+const struct layout_unit *pass_units(const struct gapless_master *m, uint32_t range,
+                                     uint32_t *ret_count)
 {
-    uint32_t first = m->layout.block_first[range];
+    uint32_t first = m->layout.unit_first[range];
 
-    return (struct blocks){.ends = m->layout.block_ends + first,
-                           .count = m->layout.block_first[range + 1] - first,
-                           .pieces = m->layout.block_pieces + first,
-                           .gates = m->gates,
-                           .dots = slot->dots == NULL ? NULL : slot->dots + first};
+    *ret_count = m->layout.unit_first[range + 1] - first;
+    return &m->layout.units[first];
+}
+
+static const struct gapless_tensor *tensor_of(const struct gapless_master *m,
+                                              const struct layout_unit *unit)
+{
+    return &m->layout.tensors[unit->tensor];
+}
+
+bool pass_averages(const struct gapless_master *m, const struct layout_unit *unit)
+{
+    return tensor_of(m, unit)->average > 0 && !(m->rule->flags & RULE_WORKER_ELASTIC);
+}
+
+bool pass_of_matrices(const struct gapless_master *m, const struct layout_unit *unit)
+{
+    return m->matrices != NULL && !unit->piece && !pass_averages(m, unit);
+}
+
+struct blocks pass_blocks(const struct gapless_master *m,
+                          const struct master_slot *slot,
+                          const struct layout_unit *unit)
+{
+    uint32_t first = unit->block, range = unit->range;
+
+    return (struct blocks){
+        .ends = unit->piece ? &unit->elements : m->layout.block_ends + first,
+        .count = unit->piece ? 1 : m->layout.block_first[range + 1] - first,
+        .pieces = m->layout.block_pieces + first,
+        .gates = m->gates,
+        .dots = slot->dots == NULL ? NULL : slot->dots + first};
 }
 
 static double rate_of(const struct gapless_master *m, uint32_t range)
@@ -72,6 +99,33 @@ static struct step_context context_of(const struct gapless_master *m, uint32_t w
     if (m->history != NULL && worker != CORE_ALL)
         context.own_updates = *own_updates_of(m, worker, range);
     return context;
+}
+
+/* What is of these elements alone. */
+static void scalars_of(const struct gapless_master *m, const struct layout_unit *unit,
+                       const struct step_context *of_range, struct step_scalars *ret)
+{
+    const struct gapless_tensor *tensor = tensor_of(m, unit);
+    struct step_context context = *of_range;
+
+    context.scale = layout_rate(tensor);
+    context.decay = tensor->decay;
+    rules_step_scalars(m->rule, &m->settings, &context, ret);
+    if (unit->piece && !layout_tensor_decays(tensor, m->decay_all))
+        ret->decay = 0; /* it has no mask */
+}
+
+/* How far a running average goes by what a worker hands in of `steps` batches. */
+static double average_of(double average, uint32_t steps)
+{
+    double keep = 1 - average, kept = 1;
+
+    if (steps <= 1)
+        return average;
+    for (; steps > 0; steps >>= 1, keep *= keep)
+        if (steps & 1)
+            kept *= keep;
+    return 1 - kept;
 }
 
 /* An update with this context is done. */
@@ -160,18 +214,18 @@ static uint64_t gate_window(const struct gapless_master *m)
     return rounds > GATE_WINDOW ? rounds : GATE_WINDOW;
 }
 
-/* Into the means of the tensors that a range has parts of. */
-static void count_gates(struct gapless_master *m, uint32_t range,
+/* Into the means of the tensors that a unit has parts of. */
+static void count_gates(struct gapless_master *m, const struct layout_unit *unit,
                         const struct sums *sums, const float *gates)
 {
-    uint32_t first = m->layout.block_first[range], b;
-    uint32_t count = m->layout.block_first[range + 1] - first;
-    const uint32_t *ends = m->layout.block_ends + first;
-    double mean = sums->gate_sum / ends[count - 1];
+    const struct blocks blocks = pass_blocks(m, &m->slot[0], unit);
+    double mean = sums->gate_sum / blocks.ends[blocks.count - 1];
+    uint32_t b;
 
-    for (b = 0; b < count; b++) {
-        struct gate_share *share = &m->tensor_gates[m->layout.block_tensor[first + b]];
-        double elements = ends[b] - (b > 0 ? ends[b - 1] : 0);
+    for (b = 0; b < blocks.count; b++) {
+        struct gate_share *share =
+            &m->tensor_gates[m->layout.block_tensor[unit->block + b]];
+        double elements = blocks.ends[b] - (b > 0 ? blocks.ends[b - 1] : 0);
 
         share->sum += (gates != NULL ? (double)gates[b] : mean) * elements;
         share->elements += elements;
@@ -188,7 +242,7 @@ static void record_gate(struct gapless_master *m, const struct master_slot *slot
     char advice[256];
 
     if (m->rule->flags & RULE_BLOCK &&
-        telemetry_gate(m->telemetry, slot->gate_sum / (double)m->layout.count,
+        telemetry_gate(m->telemetry, slot->gate_sum / (double)m->layout.moved,
                        &moment) &&
         gapless_gate_advice(&m->telemetry->stats, advice, sizeof advice))
         master_log(m, "%s", advice);
@@ -219,33 +273,53 @@ bool pass_wants_gap(const struct gapless_master *m, uint32_t worker)
     return m->slot[worker].gap_sq >= 0;
 }
 
-void pass_counted(struct gapless_master *m, uint32_t worker, uint32_t range,
-                  const struct sums *sums, const float *gates)
+void pass_counted(struct gapless_master *m, uint32_t worker,
+                  const struct layout_unit *unit, const struct sums *sums,
+                  const float *gates)
 {
+    double scale = layout_rate(tensor_of(m, unit));
     struct master_slot *slot = &m->slot[worker];
 
+    if (pass_averages(m, unit))
+        return;
     if (slot->gap_sq >= 0)
         slot->gap_sq += sums->gap_sq;
-    slot->step_sq += sums->step_sq;
+    slot->step_sq += sums->step_sq * (scale * scale);
     slot->gate_sum += sums->gate_sum;
     if (slot->gate_counts)
-        count_gates(m, range, sums, gates);
+        count_gates(m, unit, sums, gates);
+}
+
+/* One unit of an update; `context` is the range's. */
+static void apply_unit(struct gapless_master *m, uint32_t worker,
+                       const struct layout_unit *unit,
+                       const struct step_context *context, bool warm_up)
+{
+    struct step_scalars scalars = {0};
+
+    if (pass_averages(m, unit))
+        scalars.average =
+            (scalar)average_of(tensor_of(m, unit)->average, m->slot[worker].steps);
+    else
+        scalars_of(m, unit, context, &scalars);
+    m->passes->apply(m, worker, unit, &scalars, warm_up);
 }
 
 static void apply_range(struct gapless_master *m, uint32_t worker, uint32_t range,
                         double of_all, bool warm_up)
 {
+    uint32_t count, i;
+    const struct layout_unit *units = pass_units(m, range, &count);
     struct step_context context = context_of(
         m, worker, range, core_lag(m->core, worker, range), rate_for(m, worker, range));
-    struct step_scalars scalars;
 
     resum_if_due(m, range);
     if (m->whole_gate)
         context.whole_gap = of_all;
     else
         context.global_gap = of_all;
-    rules_step_scalars(m->rule, &m->settings, &context, &scalars);
-    m->passes->apply(m, worker, range, &scalars, warm_up);
+    for (i = 0; i < count; i++)
+        apply_unit(m, worker, &units[i], &context, warm_up);
     count_history(m, worker, range, &context);
     m->slot[worker].lag_sum += (double)context.lag;
     m->telemetry->stats.rate = context.rate;
@@ -256,20 +330,24 @@ static void apply_range(struct gapless_master *m, uint32_t worker, uint32_t rang
 static double measure_all(struct gapless_master *m, uint32_t worker)
 {
     double sum = 0;
-    uint32_t r;
+    uint32_t i;
 
     if (!(m->rule->flags & RULE_GLOBAL) &&
         (!m->whole_gate || core_lag(m->core, worker, 0) == 0))
         return 0;
-    for (r = 0; r < m->layout.ranges_count; r++) {
+    for (i = 0; i < m->layout.units_count; i++) {
+        const struct layout_unit *unit = &m->layout.units[i];
+        uint32_t r = unit->range;
         const struct step_context context = context_of(
             m, worker, r, core_lag(m->core, worker, r), rate_for(m, worker, r));
         struct step_scalars scalars;
 
-        rules_step_scalars(m->rule, &m->settings, &context, &scalars);
-        sum += m->passes->measure(m, worker, r, &scalars);
+        if (pass_averages(m, unit))
+            continue;
+        scalars_of(m, unit, &context, &scalars);
+        sum += m->passes->measure(m, worker, unit, &scalars);
     }
-    return m->whole_gate ? sum : sqrt(sum / (double)m->layout.count);
+    return m->whole_gate ? sum : sqrt(sum / (double)m->layout.moved);
 }
 
 static void global_sample(struct gapless_master *m, double step_sq)
@@ -279,14 +357,14 @@ static void global_sample(struct gapless_master *m, double step_sq)
     if (!(m->rule->flags & RULE_GLOBAL))
         return;
     m->global_stat =
-        rho * m->global_stat + (1 - rho) * (step_sq / (double)m->layout.count);
+        rho * m->global_stat + (1 - rho) * (step_sq / (double)m->layout.moved);
     m->global_samples++;
 }
 
 static void record(struct gapless_master *m, uint32_t worker)
 {
     struct master_slot *slot = &m->slot[worker];
-    double gap = slot->gap_sq < 0 ? -1 : sqrt(slot->gap_sq / (double)m->layout.count);
+    double gap = slot->gap_sq < 0 ? -1 : sqrt(slot->gap_sq / (double)m->layout.moved);
     double lag = slot->lag_sum / m->layout.ranges_count;
 
     telemetry_gradient(m->telemetry, &shared_stats_workers(m->shared_stats)[worker],
@@ -426,10 +504,10 @@ static void round_range(struct gapless_master *m, uint32_t range, uint32_t membe
 {
     uint64_t began = clock_of(m);
     struct step_context context = context_of(m, CORE_ALL, range, 0, 0);
+    const struct layout_unit *units;
     struct master_slot *first;
-    struct step_scalars scalars;
-    double factors = 0, rate;
-    uint32_t n = 0, w;
+    double factors = 0, rate, gap_sq;
+    uint32_t n = 0, w, count, i;
 
     for (w = core_next(m->core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
          w = core_next(m->core, CORE_PUSHED, w))
@@ -441,8 +519,14 @@ static void round_range(struct gapless_master *m, uint32_t range, uint32_t membe
     first = &m->slot[m->members[0]];
     rate = rate_of(m, range) * (m->ssgd_scale_rate ? (double)members : 1.0);
     context.rate = rate = rate * (factors / members);
-    rules_step_scalars(m->rule, &m->settings, &context, &scalars);
-    first->gap_sq += m->passes->round(m, range, m->members, members, &scalars);
+    units = pass_units(m, range, &count);
+    for (i = 0; i < count; i++) {
+        struct step_scalars scalars;
+
+        scalars_of(m, &units[i], &context, &scalars);
+        gap_sq = m->passes->round(m, &units[i], m->members, members, &scalars);
+        first->gap_sq += pass_averages(m, &units[i]) ? 0 : gap_sq;
+    }
     count_history(m, CORE_ALL, range, &context);
     m->telemetry->stats.rate = rate;
     first->pass_ns += clock_of(m) - began;
@@ -473,17 +557,20 @@ bool pass_round(struct gapless_master *m)
 void pass_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range)
 {
     uint32_t first = range == CORE_ALL ? 0 : range, r;
-    uint32_t end = range == CORE_ALL ? m->layout.ranges_count : range + 1;
+    uint32_t end = range == CORE_ALL ? m->layout.ranges_count : range + 1, i, count;
 
     if (master_publishes(m))
         return; /* it is there, for all */
     for (r = first; r < end; r++) {
+        const struct layout_unit *units = pass_units(m, r, &count);
         double rate = m->history != NULL ? m->history[r].rate : rate_for(m, worker, r);
         const struct step_context context = context_of(m, worker, r, 0, rate);
         struct step_scalars scalars;
 
-        rules_step_scalars(m->rule, &m->settings, &context, &scalars);
-        m->passes->look_ahead(m, worker, r, &scalars);
+        for (i = 0; i < count; i++) {
+            scalars_of(m, &units[i], &context, &scalars);
+            m->passes->look_ahead(m, worker, &units[i], &scalars);
+        }
     }
 }
 

@@ -1,6 +1,10 @@
 /* The master's passes on this processor: which arrays, and in which parts. */
 #include "engine/master/master.h"
 
+#include "engine/compute/chunk_copy.h"
+
+#include <string.h>
+
 /* The same arrays from element n on. */
 static struct arrays arrays_from(const struct arrays *at, size_t n)
 {
@@ -18,19 +22,20 @@ static struct arrays arrays_from(const struct arrays *at, size_t n)
 }
 
 static struct arrays arrays_at(const struct gapless_master *m,
-                               const struct master_slot *slot, uint32_t range)
+                               const struct master_slot *slot,
+                               const struct layout_unit *unit)
 {
     struct arrays whole = {.theta = m->theta,
                            .own = slot->own,
                            .all = m->all,
                            .stat = m->stat,
-                           .sent = pass_sent(m, slot->sent, m->published, range),
+                           .sent = pass_sent(m, slot->sent, m->published, unit->range),
                            .grad = slot->grad,
                            .square = m->square,
                            .decays = m->decays,
                            .mean = slot->mean};
 
-    return arrays_from(&whole, (size_t)m->layout.range_start[range]);
+    return arrays_from(&whole, (size_t)unit->from);
 }
 
 static bool cpu_finite(struct gapless_master *m, uint32_t worker, uint32_t first,
@@ -56,14 +61,15 @@ static size_t tail_of(const struct gapless_master *m, const struct blocks *block
 
 /* One range, in two parts if `soon`, the second from tail_of on. The same bits: only
  * sums for the statistics are cut elsewhere. */
-static void apply_parts(struct gapless_master *m, uint32_t worker, uint32_t range,
+static void apply_parts(struct gapless_master *m, uint32_t worker,
+                        const struct layout_unit *unit,
                         const struct step_scalars *scalars, bool warm_up,
                         struct sums *ret)
 {
     const struct master_slot *slot = &m->slot[worker];
-    struct arrays at = arrays_at(m, slot, range);
-    struct blocks blocks = pass_blocks(m, slot, range);
-    size_t n = pass_elements(m, range);
+    struct arrays at = arrays_at(m, slot, unit);
+    struct blocks blocks = pass_blocks(m, slot, unit);
+    size_t n = unit->elements;
     size_t tail = warm_up && n > WIRE_WARMUP_ABOVE ? tail_of(m, &blocks, n) : 0;
     unsigned want = pass_wants_gap(m, worker) ? WANT_GAP : 0;
     uint32_t end;
@@ -87,11 +93,36 @@ static void apply_parts(struct gapless_master *m, uint32_t worker, uint32_t rang
     ret->gate_sum += part.gate_sum;
 }
 
+/* A running average, or a piece of a seam, is some elements: on copies, the first of which is
+ * in the first lane as it is where a GPU takes it. */
+static void apply_few(struct gapless_master *m, uint32_t worker,
+                      const struct layout_unit *unit,
+                      const struct step_scalars *scalars, struct sums *ret)
+{
+    const struct master_slot *slot = &m->slot[worker];
+    struct arrays at = arrays_at(m, slot, unit), copies = at;
+    struct blocks blocks = pass_blocks(m, slot, unit);
+    size_t n = unit->piece ? LAYOUT_LANES : unit->elements;
+    struct chunk_copy copy;
+
+    *ret = (struct sums){0};
+    if (unit->piece)
+        copies = chunk_take(&copy, &at, 0, unit->elements, 0);
+    if (pass_averages(m, unit))
+        m->compute->average(copies.theta, copies.sent, copies.grad, 1, scalars->average,
+                            n);
+    else
+        m->compute->apply(m->rule, &copies, scalars, &blocks, n,
+                          pass_wants_gap(m, worker) ? WANT_GAP : 0, ret);
+    if (unit->piece)
+        chunk_put(&copy, &at, 0, unit->elements, 0);
+}
+
 static void range_done(struct gapless_master *m, uint32_t worker, uint32_t range,
                        const struct sums *sums, const float *gates)
 {
     seq_write_end(&shared_stats_versions(m->shared_stats)[range]);
-    pass_counted(m, worker, range, sums, gates);
+    pass_counted(m, worker, unit_first_of(m, range), sums, gates);
 }
 
 static void cpu_complete(struct gapless_master *m, uint32_t worker)
@@ -100,64 +131,142 @@ static void cpu_complete(struct gapless_master *m, uint32_t worker)
         matrices_apply(m, worker, range_done);
 }
 
-static void cpu_apply(struct gapless_master *m, uint32_t worker, uint32_t range,
+static void cpu_apply(struct gapless_master *m, uint32_t worker,
+                      const struct layout_unit *unit,
                       const struct step_scalars *scalars, bool warm_up)
 {
-    struct seq_word *word = &shared_stats_versions(m->shared_stats)[range];
+    struct seq_word *word = &shared_stats_versions(m->shared_stats)[unit->range];
     struct sums sums;
 
-    seq_write_begin(word);
-    if (m->matrices != NULL) {
-        struct arrays at = arrays_at(m, &m->slot[worker], range);
+    if (unit_is_first(m, unit))
+        seq_write_begin(word);
+    if (pass_of_matrices(m, unit)) {
+        struct arrays at = arrays_at(m, &m->slot[worker], unit);
 
-        matrices_ask(m, range, &at, scalars, pass_wants_gap(m, worker) ? WANT_GAP : 0);
+        matrices_ask(m, unit->range, &at, scalars,
+                     pass_wants_gap(m, worker) ? WANT_GAP : 0);
         return;
     }
-    apply_parts(m, worker, range, scalars, warm_up, &sums);
-    range_done(m, worker, range, &sums, scalars->lagging ? m->gates : NULL);
+    if (unit->piece || pass_averages(m, unit))
+        apply_few(m, worker, unit, scalars, &sums);
+    else
+        apply_parts(m, worker, unit, scalars, warm_up, &sums);
+    if (unit_is_last(m, unit))
+        seq_write_end(word);
+    pass_counted(m, worker, unit, &sums, scalars->lagging ? m->gates : NULL);
 }
 
-static double cpu_measure(struct gapless_master *m, uint32_t worker, uint32_t range,
+static double cpu_measure(struct gapless_master *m, uint32_t worker,
+                          const struct layout_unit *unit,
                           const struct step_scalars *scalars)
 {
-    struct arrays at = arrays_at(m, &m->slot[worker], range);
+    struct arrays at = arrays_at(m, &m->slot[worker], unit);
+    struct chunk_copy copy;
 
-    if (m->matrices != NULL)
-        return matrices_measure(m, range, &at, scalars);
-    return m->compute->measure(m->rule, &at, scalars, pass_elements(m, range));
+    if (pass_of_matrices(m, unit))
+        return matrices_measure(m, unit->range, &at, scalars);
+    if (!unit->piece)
+        return m->compute->measure(m->rule, &at, scalars, unit->elements);
+    at = chunk_take(&copy, &at, 0, unit->elements, 0);
+    return m->compute->measure(m->rule, &at, scalars, LAYOUT_LANES);
 }
 
-static double cpu_round(struct gapless_master *m, uint32_t range,
-                        const uint32_t *workers, uint32_t count,
-                        const struct step_scalars *scalars)
+/* The gradients of a round and where its workers are given what is sent, in m->vectors and
+ * m->targets: of a piece, copies. */
+static void list_round(struct gapless_master *m, const struct layout_unit *unit,
+                       const uint32_t *workers, uint32_t count)
 {
-    struct seq_word *word = &shared_stats_versions(m->shared_stats)[range];
-    struct arrays at = arrays_at(m, &m->slot[workers[0]], range);
-    size_t from = (size_t)m->layout.range_start[range];
-    struct sums sums;
     uint32_t i;
 
     for (i = 0; i < count; i++) {
-        m->vectors[i] = m->slot[workers[i]].grad + from;
-        m->targets[i] = m->slot[workers[i]].sent + from;
+        const struct master_slot *slot = &m->slot[workers[i]];
+        float *copies;
+
+        m->vectors[i] = slot->grad + unit->from;
+        m->targets[i] = slot->sent + unit->from;
+        if (!unit->piece)
+            continue;
+        copies = m->lanes + (size_t)i * 2 * LAYOUT_LANES;
+        memset(copies, 0, 2 * LAYOUT_LANES * sizeof *copies);
+        memcpy(copies, m->vectors[i], unit->elements * sizeof *copies);
+        memcpy(copies + LAYOUT_LANES, m->targets[i], unit->elements * sizeof *copies);
+        m->vectors[i] = copies;
+        m->targets[i] = copies + LAYOUT_LANES;
     }
-    seq_write_begin(word);
-    m->compute->round(m->rule, &at, scalars, m->vectors, m->targets, count,
-                      pass_elements(m, range), WANT_GAP, &sums);
-    seq_write_end(word);
+}
+
+static void return_round(struct gapless_master *m, const struct layout_unit *unit,
+                         const uint32_t *workers, uint32_t count)
+{
+    uint32_t i;
+
+    for (i = 0; unit->piece && i < count; i++)
+        memcpy(m->slot[workers[i]].sent + unit->from, m->targets[i],
+               unit->elements * sizeof(float));
+}
+
+/* theta moves by the mean of what the workers took off, and all are given it. */
+static void average_round(struct gapless_master *m, float *theta, uint32_t count,
+                          size_t n)
+{
+    uint32_t i;
+
+    for (i = 0; i < count; i++)
+        m->compute->average(theta, m->targets[i], m->vectors[i],
+                            (float)(1.0 / (double)count), 0, n);
+    for (i = 0; i + 1 < count; i++)
+        memcpy(m->targets[i], theta, n * sizeof *theta);
+}
+
+static double cpu_round(struct gapless_master *m, const struct layout_unit *unit,
+                        const uint32_t *workers, uint32_t count,
+                        const struct step_scalars *scalars)
+{
+    struct seq_word *word = &shared_stats_versions(m->shared_stats)[unit->range];
+    struct arrays at = arrays_at(m, &m->slot[workers[0]], unit), copies = at;
+    size_t n = unit->piece ? LAYOUT_LANES : unit->elements;
+    struct sums sums = {0};
+    struct chunk_copy copy;
+
+    list_round(m, unit, workers, count);
+    if (unit->piece)
+        copies = chunk_take(&copy, &at, 0, unit->elements, 0);
+    if (unit_is_first(m, unit))
+        seq_write_begin(word);
+    if (pass_averages(m, unit))
+        average_round(m, copies.theta, count, n);
+    else
+        m->compute->round(m->rule, &copies, scalars, m->vectors, m->targets, count, n,
+                          WANT_GAP, &sums);
+    if (unit->piece)
+        chunk_put(&copy, &at, 0, unit->elements, 0);
+    return_round(m, unit, workers, count);
+    if (unit_is_last(m, unit))
+        seq_write_end(word);
     return sums.gap_sq;
 }
 
-static void cpu_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range,
+static void cpu_look_ahead(struct gapless_master *m, uint32_t worker,
+                           const struct layout_unit *unit,
                            const struct step_scalars *scalars)
 {
-    struct arrays at = arrays_at(m, &m->slot[worker], range);
+    struct arrays at = arrays_at(m, &m->slot[worker], unit), copies = at;
+    size_t n = unit->piece ? LAYOUT_LANES : unit->elements;
+    struct chunk_copy copy;
 
-    if (m->matrices != NULL) {
-        matrices_look_ahead(m, range, &at, scalars);
+    if (pass_of_matrices(m, unit)) {
+        matrices_look_ahead(m, unit->range, &at, scalars);
         return;
     }
-    m->compute->look_ahead(m->rule, &at, scalars, pass_elements(m, range));
+    if (pass_averages(m, unit)) {
+        memcpy(at.sent, at.theta, unit->elements * sizeof *at.sent);
+        return;
+    }
+    if (unit->piece)
+        copies = chunk_take(&copy, &at, 0, unit->elements, 0);
+    m->compute->look_ahead(m->rule, &copies, scalars, n);
+    if (unit->piece)
+        chunk_put(&copy, &at, 0, unit->elements, 0);
 }
 
 static void cpu_forget(struct gapless_master *m, uint32_t worker)
@@ -165,7 +274,7 @@ static void cpu_forget(struct gapless_master *m, uint32_t worker)
     uint32_t r;
 
     for (r = 0; m->slot[worker].own != NULL && r < m->layout.ranges_count; r++) {
-        struct arrays at = arrays_at(m, &m->slot[worker], r);
+        struct arrays at = arrays_at(m, &m->slot[worker], unit_first_of(m, r));
 
         m->compute->forget(m->rule, &at, pass_elements(m, r));
     }

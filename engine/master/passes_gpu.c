@@ -22,44 +22,61 @@ static float *at_range(const struct gapless_master *m, const struct gpu_part *pa
                : vector + ((size_t)m->layout.range_start[range] - part->from);
 }
 
-static const uint16_t *decays_at(const struct gapless_master *m,
-                                 const struct gpu_part *part, uint32_t range)
+static float *at_unit(const struct gpu_part *part, float *vector,
+                      const struct layout_unit *unit)
 {
-    return part->decays == NULL
+    return vector == NULL ? NULL : vector + ((size_t)unit->from - part->from);
+}
+
+/* A piece has no mask: its scalars say whether it decays. */
+static const uint16_t *decays_at(const struct gpu_part *part,
+                                 const struct layout_unit *unit)
+{
+    return part->decays == NULL || unit->piece
                ? NULL
-               : part->decays +
-                     ((size_t)m->layout.range_start[range] - part->from) / LAYOUT_LANES;
+               : part->decays + ((size_t)unit->from - part->from) / LAYOUT_LANES;
 }
 
 static struct arrays arrays_at(const struct gapless_master *m, uint32_t worker,
-                               uint32_t range)
+                               const struct layout_unit *unit)
 {
-    const struct gpu_part *part = part_of(m, range);
+    const struct gpu_part *part = part_of(m, unit->range);
     const struct gpu_slot *slot = &m->gpu->slot[worker];
     size_t p = (size_t)(part - m->gpu->part);
-    float *sent = pass_sent(m, slot->sent[p], part->published, range);
+    float *sent = pass_sent(m, slot->sent[p], part->published, unit->range);
 
-    return (struct arrays){.theta = at_range(m, part, part->theta, range),
-                           .own = at_range(m, part, slot->own[p], range),
-                           .all = at_range(m, part, part->all, range),
-                           .stat = at_range(m, part, part->stat, range),
-                           .sent = at_range(m, part, sent, range),
-                           .grad = at_range(m, part, slot->grad[p], range),
-                           .square = at_range(m, part, part->square, range),
-                           .decays = decays_at(m, part, range),
-                           .mean = at_range(m, part, slot->mean[p], range)};
+    return (struct arrays){.theta = at_unit(part, part->theta, unit),
+                           .own = at_unit(part, slot->own[p], unit),
+                           .all = at_unit(part, part->all, unit),
+                           .stat = at_unit(part, part->stat, unit),
+                           .sent = at_unit(part, sent, unit),
+                           .grad = at_unit(part, slot->grad[p], unit),
+                           .square = at_unit(part, part->square, unit),
+                           .decays = decays_at(part, unit),
+                           .mean = at_unit(part, slot->mean[p], unit)};
+}
+
+static const struct device_blocks *blocks_of(const struct gapless_master *m,
+                                             const struct layout_unit *unit)
+{
+    return m->gpu->blocks == NULL ? NULL : m->gpu->blocks[unit - m->layout.units];
 }
 
 /* Where a worker, or all of them, get what is sent, in host memory. */
-static float *host_sent(const struct gapless_master *m, uint32_t worker, uint32_t range)
+static float *host_sent(const struct gapless_master *m, uint32_t worker,
+                        const struct layout_unit *unit)
 {
-    return pass_sent(m, m->slot[worker].sent, m->published, range) +
-           m->layout.range_start[range];
+    return pass_sent(m, m->slot[worker].sent, m->published, unit->range) + unit->from;
 }
 
 static size_t bytes_of(const struct gapless_master *m, uint32_t range)
 {
     return pass_elements(m, range) * sizeof(float);
+}
+
+static size_t unit_bytes(const struct layout_unit *unit)
+{
+    return unit->elements * sizeof(float);
 }
 
 /* ---- waiting ------------------------------------------------------------- */
@@ -266,27 +283,34 @@ static void write_ends(struct gapless_master *m, uint32_t range)
     m->gpu->open[range] = false;
 }
 
-/* Gradients of one range, one after another where they have matrices. */
-static void apply_pass(struct gapless_master *m, struct gpu_part *part, uint32_t range,
-                       const struct device_pass *pass, uint32_t count, uint32_t place)
+/* Gradients of one unit, one after another where they have matrices, or are averages. */
+static void apply_pass(struct gapless_master *m, struct gpu_part *part,
+                       const struct layout_unit *unit, const struct device_pass *pass,
+                       uint32_t count, uint32_t place)
 {
     struct master_gpu *g = m->gpu;
     const struct stretch *stretches;
     uint32_t stretches_count, i;
 
-    if (m->matrices == NULL) {
-        g->ops->apply(part->device, m->rule, pass, count,
-                      g->blocks != NULL ? g->blocks[range] : NULL,
-                      pass_elements(m, range), place);
+    if (pass_averages(m, unit)) {
+        for (i = 0; i < count; i++)
+            g->ops->average(part->device, pass[i].at.theta, pass[i].at.sent,
+                            pass[i].at.grad, 1, pass[i].scalars.average,
+                            unit->elements);
         return;
     }
-    stretches = matrices_stretches(m, range, &stretches_count);
+    if (!pass_of_matrices(m, unit)) {
+        g->ops->apply(part->device, m->rule, pass, count, blocks_of(m, unit),
+                      unit->elements, place);
+        return;
+    }
+    stretches = matrices_stretches(m, unit->range, &stretches_count);
     for (i = 0; i < count; i++)
         g->plugin->matrices->apply(part->matrices, m->rule, &pass[i], stretches,
-                                   stretches_count, pass_elements(m, range), place + i);
+                                   stretches_count, unit->elements, place + i);
 }
 
-/* Launches the gradients that wait, all for one range, in one pass. */
+/* Launches the gradients that wait, all for one unit, in one pass. */
 static void launch(struct gapless_master *m)
 {
     struct master_gpu *g = m->gpu;
@@ -298,27 +322,27 @@ static void launch(struct gapless_master *m)
 
     if (count == 0)
         return;
-    part = part_of(m, entry->range);
+    part = part_of(m, entry->unit->range);
     place = places(part, count);
     for (i = 0; i < count; i++) {
         pass[i] = entry[i].pass;
         entry[i].place = place + i;
     }
-    write_begins(m, entry->range);
-    apply_pass(m, part, entry->range, pass, count, place);
+    write_begins(m, entry->unit->range);
+    apply_pass(m, part, entry->unit, pass, count, place);
     part->busy = g->changed = true;
     for (i = 0; i < count && !g->direct; i++)
-        bring_out(m, part, host_sent(m, entry[i].worker, entry[i].range),
-                  entry[i].pass.at.sent, bytes_of(m, entry[i].range));
+        bring_out(m, part, host_sent(m, entry[i].worker, entry->unit),
+                  entry[i].pass.at.sent, unit_bytes(entry->unit));
     g->launched = g->entries;
 }
 
-static bool joins(const struct master_gpu *g, uint32_t range)
+static bool joins(const struct master_gpu *g, const struct layout_unit *unit)
 {
     uint32_t waiting = g->entries - g->launched;
 
     return waiting == 0 ||
-           (g->entry[g->launched].range == range && waiting < DEVICE_QUEUE);
+           (g->entry[g->launched].unit == unit && waiting < DEVICE_QUEUE);
 }
 
 /* Gradients that are through: what they gave, and that they are. */
@@ -329,12 +353,13 @@ static void count_entries(struct gapless_master *m, uint64_t took_ns)
 
     for (i = 0; i < count; i++) {
         const struct gpu_entry *entry = &g->entry[i];
-        struct gpu_part *part = part_of(m, entry->range);
+        struct gpu_part *part = part_of(m, entry->unit->range);
 
-        write_ends(m, entry->range);
-        pass_counted(m, entry->worker, entry->range,
+        if (unit_is_last(m, entry->unit))
+            write_ends(m, entry->unit->range);
+        pass_counted(m, entry->worker, entry->unit,
                      &g->ops->result(part->device, entry->place)->sums,
-                     entry->pass.scalars.lagging || m->matrices != NULL
+                     entry->pass.scalars.lagging || pass_of_matrices(m, entry->unit)
                          ? g->ops->gates(part->device, entry->place)
                          : NULL);
         m->slot[entry->worker].pass_ns += took_ns / count;
@@ -386,7 +411,8 @@ static void gpu_notify(struct gapless_master *m, uint32_t worker, uint32_t note)
     g->note[g->notes++] = (struct gpu_note){worker, note};
 }
 
-static void gpu_apply(struct gapless_master *m, uint32_t worker, uint32_t range,
+static void gpu_apply(struct gapless_master *m, uint32_t worker,
+                      const struct layout_unit *unit,
                       const struct step_scalars *scalars, bool warm_up)
 {
     struct master_gpu *g = m->gpu;
@@ -395,16 +421,16 @@ static void gpu_apply(struct gapless_master *m, uint32_t worker, uint32_t range,
     (void)warm_up;
     if (g->entries == GPU_ENTRIES)
         (void)gpu_drain(m, NULL);
-    if (!joins(g, range))
+    if (!joins(g, unit))
         launch(m);
     entry = &g->entry[g->entries++];
-    *entry = (struct gpu_entry){
-        .worker = worker,
-        .range = range,
-        .pass = {.at = arrays_at(m, worker, range),
-                 .scalars = *scalars,
-                 .dots = pass_blocks(m, &m->slot[worker], range).dots,
-                 .want = pass_wants_gap(m, worker) ? WANT_GAP : 0}};
+    *entry =
+        (struct gpu_entry){.worker = worker,
+                           .unit = unit,
+                           .pass = {.at = arrays_at(m, worker, unit),
+                                    .scalars = *scalars,
+                                    .dots = pass_blocks(m, &m->slot[worker], unit).dots,
+                                    .want = pass_wants_gap(m, worker) ? WANT_GAP : 0}};
     /* A global rule needs its sum for the next scalars. What is published for all has two
      * places, which readers tell apart by versions: each must be whole before the next.
      */
@@ -429,75 +455,97 @@ static bool gpu_pending(const struct gapless_master *m, uint32_t worker)
 
 /* ---- the other passes ---------------------------------------------------- */
 
-static double gpu_measure(struct gapless_master *m, uint32_t worker, uint32_t range,
+static double gpu_measure(struct gapless_master *m, uint32_t worker,
+                          const struct layout_unit *unit,
                           const struct step_scalars *scalars)
 {
-    struct gpu_part *part = part_of(m, range);
-    struct arrays at = arrays_at(m, worker, range);
+    struct gpu_part *part = part_of(m, unit->range);
+    struct arrays at = arrays_at(m, worker, unit);
     uint32_t place = places(part, 1);
 
     launch(m);
-    if (m->matrices != NULL) {
+    if (pass_of_matrices(m, unit)) {
         uint32_t count;
-        const struct stretch *stretches = matrices_stretches(m, range, &count);
+        const struct stretch *stretches = matrices_stretches(m, unit->range, &count);
 
         m->gpu->plugin->matrices->measure(part->matrices, m->rule, &at, scalars,
                                           stretches, count, place);
     } else {
-        m->gpu->ops->measure(part->device, m->rule, &at, scalars,
-                             pass_elements(m, range), place);
+        m->gpu->ops->measure(part->device, m->rule, &at, scalars, unit->elements,
+                             place);
     }
     gpu_wait(m->gpu, part, DEVICE_WORK);
     return m->gpu->ops->result(part->device, place)->value;
 }
 
-static double gpu_round(struct gapless_master *m, uint32_t range,
+/* The same as on a processor (passes_cpu.c), in m->vectors and m->targets. */
+static void average_round(struct gapless_master *m, const struct gpu_part *part,
+                          float *theta, uint32_t count, size_t n)
+{
+    uint32_t i;
+
+    for (i = 0; i < count; i++)
+        m->gpu->ops->average(part->device, theta, m->targets[i], m->vectors[i],
+                             (float)(1.0 / (double)count), 0, n);
+    for (i = 0; i + 1 < count; i++)
+        m->gpu->ops->copy(part->device, m->targets[i], theta, n * sizeof(float));
+}
+
+static double gpu_round(struct gapless_master *m, const struct layout_unit *unit,
                         const uint32_t *workers, uint32_t count,
                         const struct step_scalars *scalars)
 {
     struct master_gpu *g = m->gpu;
-    struct gpu_part *part = part_of(m, range);
-    struct arrays at = arrays_at(m, workers[0], range);
+    struct gpu_part *part = part_of(m, unit->range);
+    struct arrays at = arrays_at(m, workers[0], unit);
     uint32_t place = places(part, 1), i;
+    bool averages = pass_averages(m, unit);
 
     for (i = 0; i < count; i++) {
-        struct arrays of = arrays_at(m, workers[i], range);
+        struct arrays of = arrays_at(m, workers[i], unit);
 
         m->vectors[i] = of.grad;
         m->targets[i] = of.sent;
     }
-    write_begins(m, range);
-    g->ops->round(part->device, m->rule, &at, scalars, m->vectors, m->targets, count,
-                  pass_elements(m, range), WANT_GAP, place);
+    if (unit_is_first(m, unit))
+        write_begins(m, unit->range);
+    if (averages)
+        average_round(m, part, at.theta, count, unit->elements);
+    else
+        g->ops->round(part->device, m->rule, &at, scalars, m->vectors, m->targets,
+                      count, unit->elements, WANT_GAP, place);
     part->busy = g->changed = true;
     for (i = 0; i < count && !g->direct; i++)
-        bring_out(m, part, host_sent(m, workers[i], range), m->targets[i],
-                  bytes_of(m, range));
+        bring_out(m, part, host_sent(m, workers[i], unit), m->targets[i],
+                  unit_bytes(unit));
     gpu_wait(g, part, DEVICE_WORK);
-    write_ends(m, range);
-    return g->ops->result(part->device, place)->sums.gap_sq;
+    if (unit_is_last(m, unit))
+        write_ends(m, unit->range);
+    return averages ? 0 : g->ops->result(part->device, place)->sums.gap_sq;
 }
 
-static void gpu_look_ahead(struct gapless_master *m, uint32_t worker, uint32_t range,
+static void gpu_look_ahead(struct gapless_master *m, uint32_t worker,
+                           const struct layout_unit *unit,
                            const struct step_scalars *scalars)
 {
-    struct gpu_part *part = part_of(m, range);
-    struct arrays at = arrays_at(m, worker, range);
+    struct gpu_part *part = part_of(m, unit->range);
+    struct arrays at = arrays_at(m, worker, unit);
 
     launch(m);
-    if (m->matrices != NULL) {
+    if (pass_averages(m, unit)) {
+        m->gpu->ops->copy(part->device, at.sent, at.theta, unit_bytes(unit));
+    } else if (pass_of_matrices(m, unit)) {
         uint32_t count;
-        const struct stretch *stretches = matrices_stretches(m, range, &count);
+        const struct stretch *stretches = matrices_stretches(m, unit->range, &count);
 
         m->gpu->plugin->matrices->look_ahead(part->matrices, m->rule, &at, scalars,
                                              stretches, count);
     } else {
-        m->gpu->ops->look_ahead(part->device, m->rule, &at, scalars,
-                                pass_elements(m, range));
+        m->gpu->ops->look_ahead(part->device, m->rule, &at, scalars, unit->elements);
     }
     part->busy = true;
     if (!m->gpu->direct)
-        bring_out(m, part, host_sent(m, worker, range), at.sent, bytes_of(m, range));
+        bring_out(m, part, host_sent(m, worker, unit), at.sent, unit_bytes(unit));
 }
 
 static void gpu_forget(struct gapless_master *m, uint32_t worker)
@@ -507,7 +555,7 @@ static void gpu_forget(struct gapless_master *m, uint32_t worker)
     (void)gpu_drain(m, NULL);
     for (r = 0; m->slot[worker].own != NULL && r < m->layout.ranges_count; r++) {
         struct gpu_part *part = part_of(m, r);
-        struct arrays at = arrays_at(m, worker, r);
+        struct arrays at = arrays_at(m, worker, unit_first_of(m, r));
 
         m->gpu->ops->forget(part->device, m->rule, &at, pass_elements(m, r));
         if (at.mean != NULL)
@@ -524,7 +572,7 @@ static void gpu_resum(struct gapless_master *m, uint32_t range, const uint32_t *
 
     launch(m);
     for (i = 0; i < count; i++)
-        m->vectors[i] = arrays_at(m, workers[i], range).own;
+        m->vectors[i] = arrays_at(m, workers[i], unit_first_of(m, range)).own;
     m->gpu->ops->resum(part->device, at_range(m, part, part->all, range), m->vectors,
                        count, pass_elements(m, range));
     part->busy = true;
@@ -534,7 +582,7 @@ static void gpu_inherit(struct gapless_master *m, uint32_t worker, uint32_t rang
                         const uint32_t *workers, uint32_t count)
 {
     struct gpu_part *part = part_of(m, range);
-    struct arrays at = arrays_at(m, worker, range);
+    struct arrays at = arrays_at(m, worker, unit_first_of(m, range));
     const float *sum[] = {at.all, at.own};
     size_t n = pass_elements(m, range);
     uint32_t i;
@@ -544,7 +592,7 @@ static void gpu_inherit(struct gapless_master *m, uint32_t worker, uint32_t rang
     m->gpu->ops->scale(part->device, at.own, (float)(1.0 / count), n);
     m->gpu->ops->resum(part->device, at.all, sum, 2, n);
     for (i = 0; at.mean != NULL && i < count; i++)
-        m->vectors[i] = arrays_at(m, workers[i], range).mean;
+        m->vectors[i] = arrays_at(m, workers[i], unit_first_of(m, range)).mean;
     if (at.mean != NULL) {
         m->gpu->ops->resum(part->device, at.mean, m->vectors, count, n);
         m->gpu->ops->scale(part->device, at.mean, (float)(1.0 / count), n);

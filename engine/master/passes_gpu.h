@@ -72,9 +72,10 @@ struct gpu_landing {
     uint64_t ticket;
 };
 
-/* A range of a gradient that is applied, or about to be. */
+/* A unit of a gradient that is applied, or about to be. */
 struct gpu_entry {
-    uint32_t worker, range, place;
+    const struct layout_unit *unit;
+    uint32_t worker, place;
     struct device_pass pass;
 };
 
@@ -88,7 +89,8 @@ struct master_gpu {
     uint32_t parts;
     struct gpu_part part[DEVICE_MAX];
     struct gpu_slot *slot;         /* workers_max */
-    struct device_blocks **blocks; /* of each range; NULL where the rule has none */
+    struct device_blocks **blocks; /* of each unit; NULL where the rule has none, and of
+                                      what it has no part in */
     bool *open;                    /* by range: its version word says "being written" */
 
     bool direct; /* cards reach the vectors; else they are copied */

@@ -227,6 +227,9 @@ struct step_scalars {
     scalar matrix_last;     /* eta beta1          with the last update's rate */
     scalar spread;          /* 0.2 sqrt(max(R, C)) of this matrix: matrix_spread */
 
+    scalar average; /* a              of a running average, which no rule moves: see
+                                                  compute->average */
+
     scalar gate; /* f                 where it is not measured: of the whole
                                                   vector, or 1 */
 

@@ -98,6 +98,11 @@ static double power(double base, uint64_t exponent)
     return ret;
 }
 
+static double scale_of(const struct step_context *context)
+{
+    return context->scale > 0.0 ? context->scale : 1.0;
+}
+
 /* Gap-Aware: scalars shared by the parameter-wise and the global form. */
 static void gap_aware_scalars(const struct settings *settings,
                               const struct step_context *context,
@@ -105,9 +110,10 @@ static void gap_aware_scalars(const struct settings *settings,
 {
     double rho = settings->rho;
     double bias = context->samples ? 1.0 / (1.0 - power(rho, context->samples)) : 1.0;
-    double smallest = settings->rate_max * 1e-8; /* of C, where nothing ever moved */
+    double rate_max = scale_of(context) * settings->rate_max;
+    double smallest = rate_max * 1e-8; /* of C, where nothing ever moved */
 
-    ret->rate_max = (scalar)settings->rate_max;
+    ret->rate_max = (scalar)rate_max;
     ret->bias = (scalar)bias;
     ret->rho = (scalar)rho;
     ret->rho_rest = (scalar)(1.0 - rho);
@@ -201,11 +207,13 @@ static double rest_scale_of(const struct rule *rule, const struct settings *sett
 static void matrix_scalars(const struct settings *settings,
                            const struct step_context *context, struct step_scalars *ret)
 {
+    double scale = scale_of(context), rate = scale * context->rate;
+
     ret->mu = (scalar)settings->mu;
     ret->mu_rest = (scalar)(1.0 - settings->mu);
-    ret->matrix_rate = (scalar)context->rate;
-    ret->matrix_momentum = (scalar)(context->rate * settings->momentum);
-    ret->matrix_last = (scalar)(context->history.rate * settings->momentum);
+    ret->matrix_rate = (scalar)rate;
+    ret->matrix_momentum = (scalar)(rate * settings->momentum);
+    ret->matrix_last = (scalar)(scale * context->history.rate * settings->momentum);
 }
 
 static void adam_scalars(const struct rule *rule, const struct settings *settings,
@@ -215,7 +223,8 @@ static void adam_scalars(const struct rule *rule, const struct settings *setting
     const struct step_history *history = &context->history;
     uint32_t workers = context->active > 0 ? context->active : 1;
     double beta1 = settings->momentum, beta2 = settings->beta2;
-    double scale = rest_scale_of(rule, settings), rate = scale * context->rate;
+    double scale = rest_scale_of(rule, settings) * scale_of(context);
+    double rate = scale * context->rate;
 
     weights(beta2, history->square, &ret->square_keep, &ret->square_add);
     weights(rules_root(beta2, workers), history->round, &ret->round_keep,
@@ -229,7 +238,9 @@ static void adam_scalars(const struct rule *rule, const struct settings *setting
     if (workers == 1) /* the mean of one is its own */
         ret->mean_keep = ret->share_keep, ret->mean_add = ret->share_add;
     ret->epsilon = (scalar)settings->epsilon;
-    ret->decay = (scalar)settings->decay;
+    ret->decay = (scalar)(context->decay < 0.0   ? 0.0
+                          : context->decay > 0.0 ? context->decay
+                                                 : settings->decay);
     ret->last_momentum = (scalar)(scale * history->rate * beta1);
     ret->rate_round = (scalar)(rate * beta1 * (double)workers);
     ret->rate_reach = (scalar)(rate * beta1 * (1.0 - power(beta1, (uint64_t)horizon)) /
@@ -243,14 +254,14 @@ static void delayed_scalars(const struct step_context *context,
     uint32_t together = together_of(context);
 
     ret->together = (scalar)together;
-    ret->rate_part = (scalar)(context->rate / together);
+    ret->rate_part = (scalar)(scale_of(context) * context->rate / together);
     ret->turn = context->history.waiting + 1 >= together;
 }
 
 void rules_step_scalars(const struct rule *rule, const struct settings *settings,
                         const struct step_context *context, struct step_scalars *ret)
 {
-    double rate = rest_scale_of(rule, settings) * context->rate;
+    double rate = rest_scale_of(rule, settings) * scale_of(context) * context->rate;
     double gamma = settings->momentum;
     double workers = context->active ? (double)context->active : 1.0;
     double horizon = settings->horizon < 0.0   ? 0.0

@@ -121,6 +121,9 @@ struct step_history {
  * scalars. */
 struct step_context {
     double rate;        /* eta, of this update */
+    double scale;       /* of these elements' rate, now and before; 0: 1 */
+    double decay;       /* RULE_ADAM: of these elements, in place of the settings'; 0:
+                           the settings', negative: none */
     uint64_t lag;       /* tau: updates since the worker's look-ahead was made */
     uint32_t active;    /* N: workers now active, at least 1 */
     uint64_t samples;   /* n: updates that went into stat so far */

@@ -144,6 +144,40 @@ static uint64_t pieces_of(uint64_t elements, uint64_t block_elements)
     return elements / (block_elements + LAYOUT_LANES);
 }
 
+uint64_t layout_elements(const struct gapless_tensor *tensor)
+{
+    uint64_t ret = 1;
+    uint32_t d;
+
+    for (d = 0; d < tensor->dims; d++)
+        ret *= tensor->dim[d];
+    return ret;
+}
+
+double layout_rate(const struct gapless_tensor *tensor)
+{
+    return tensor->rate > 0 ? tensor->rate : 1;
+}
+
+static bool same(double x, double y)
+{
+    return x <= y && x >= y;
+}
+
+bool layout_alike(const struct gapless_tensor *a, const struct gapless_tensor *b)
+{
+    if (a->average > 0 || b->average > 0)
+        return same(a->average, b->average);
+    return same(layout_rate(a), layout_rate(b)) && same(a->decay, b->decay);
+}
+
+bool layout_tensor_decays(const struct gapless_tensor *tensor, bool all)
+{
+    if (tensor->average > 0 || tensor->decay < 0)
+        return false;
+    return all || tensor->dims > 1 || tensor->decay > 0;
+}
+
 bool layout_is_matrix(const struct gapless_tensor *tensor, uint64_t *ret_rows,
                       uint64_t *ret_cols)
 {
@@ -152,7 +186,7 @@ bool layout_is_matrix(const struct gapless_tensor *tensor, uint64_t *ret_rows,
 
     for (d = 1; d < tensor->dims; d++)
         cols *= tensor->dim[d];
-    if (tensor->dims < 2 || tensor->dim[0] < 2 || cols < 2 ||
+    if (tensor->dims < 2 || tensor->dim[0] < 2 || cols < 2 || tensor->average > 0 ||
         (tensor->flags & GAPLESS_TENSOR_NOT_MATRIX) != 0)
         return false;
     *ret_rows = tensor->dim[0];
@@ -160,52 +194,179 @@ bool layout_is_matrix(const struct gapless_tensor *tensor, uint64_t *ret_rows,
     return true;
 }
 
-/* Walks the blocks; with `ret` filled in far enough it also writes them. A range ends
- * at the first block end that is a multiple of 16 once it has range_elements. */
-static int cut(struct layout *ret, uint64_t range_elements, uint64_t block_elements,
-               bool whole_matrices, bool write)
+/* A walk over the blocks. With `write` the layout has room for what is found; without, it
+ * is counted. A range ends at the first block end that is a multiple of 16 once it has
+ * range_elements, and where it has to. */
+struct cut {
+    struct layout *to;
+    uint64_t range_elements, block_elements;
+    bool whole_matrices, write;
+    uint64_t at, start; /* of the present tensor and range */
+    uint32_t blocks, ranges, units;
+    uint32_t first;  /* block of the range */
+    bool seam;       /* the range is one */
+    uint32_t failed; /* tensor that a seam would cut */
+};
+
+static void write_unit(struct cut *c, const struct layout_unit *unit)
 {
-    uint64_t at = 0, start = 0;
-    uint32_t blocks = 0, ranges = 0, i;
+    if (c->write)
+        c->to->units[c->units] = *unit;
+    c->units++;
+}
 
-    for (i = 0; i < ret->tensors_count; i++) {
-        const struct gapless_tensor *t = &ret->tensors[i];
-        uint64_t elements = 1, pieces, p, rows, cols;
-        uint32_t d;
+/* The range ends here, with the block before. */
+static void end_range(struct cut *c, uint64_t end)
+{
+    struct layout *to = c->to;
+    struct layout_unit unit = {
+        .from = c->start, .range = c->ranges, .block = c->first, .piece = c->seam};
+    uint32_t b;
 
-        for (d = 0; d < t->dims; d++)
-            elements *= t->dim[d];
-        pieces = whole_matrices && layout_is_matrix(t, &rows, &cols)
-                     ? 1
-                     : pieces_of(elements, block_elements);
-        for (p = 1; p <= pieces; p++) {
-            uint64_t end = p == pieces
-                               ? at + elements
-                               : round_up(at + elements / pieces * p, LAYOUT_LANES);
-
-            if (end - start > UINT32_MAX - LAYOUT_LANES || blocks == UINT32_MAX)
-                return GAPLESS_CAPACITY;
-            if (write) {
-                ret->block_ends[blocks] = (uint32_t)(end - start);
-                ret->block_pieces[blocks] = (uint32_t)pieces;
-                ret->block_tensor[blocks] = i;
-            }
-            blocks++;
-            if ((end - start >= range_elements && end % LAYOUT_LANES == 0) ||
-                end == ret->count) {
-                if (write) {
-                    ret->range_start[ranges + 1] = end;
-                    ret->block_first[ranges + 1] = blocks;
-                }
-                ranges++;
-                start = end;
-            }
-        }
-        at += elements;
+    if (c->write) {
+        to->range_start[c->ranges + 1] = end;
+        to->block_first[c->ranges + 1] = c->blocks;
+        unit.tensor = to->block_tensor[c->first];
+        unit.elements = (uint32_t)(round_up(end, LAYOUT_LANES) -
+                                   c->start); /* padded, if the last */
     }
-    ret->blocks_count = blocks;
-    ret->ranges_count = ranges;
+    for (b = c->first; c->seam && b < c->blocks; b++) {
+        unit.block = b;
+        if (c->write) {
+            uint32_t begin = b > c->first ? to->block_ends[b - 1] : 0;
+
+            unit.from = c->start + begin;
+            unit.elements = to->block_ends[b] - begin;
+            unit.tensor = to->block_tensor[b];
+        }
+        write_unit(c, &unit);
+    }
+    if (!c->seam)
+        write_unit(c, &unit);
+    to->seams |= c->seam;
+    c->ranges++;
+    if (c->write)
+        to->unit_first[c->ranges] = c->units;
+    c->first = c->blocks;
+    c->start = end;
+    c->seam = false;
+}
+
+static int end_block(struct cut *c, uint64_t end, uint32_t tensor, uint64_t pieces)
+{
+    if (end - c->start > UINT32_MAX - LAYOUT_LANES || c->blocks == UINT32_MAX)
+        return GAPLESS_CAPACITY;
+    if (c->write) {
+        c->to->block_ends[c->blocks] = (uint32_t)(end - c->start);
+        c->to->block_pieces[c->blocks] = (uint32_t)pieces;
+        c->to->block_tensor[c->blocks] = tensor;
+    }
+    c->blocks++;
     return GAPLESS_OK;
+}
+
+/* How often a block goes into its tensor: what is measured on it stands for all. */
+static uint64_t times(uint64_t block, uint64_t elements)
+{
+    uint64_t ret = (elements + block / 2) / block;
+
+    return ret > UINT32_MAX ? UINT32_MAX : ret > 0 ? ret : 1;
+}
+
+/* A piece of a tensor in a seam: elements from .. to - 1, with no multiple of 16 between. */
+static int cut_piece(struct cut *c, uint32_t tensor, uint64_t from, uint64_t to)
+{
+    int status;
+
+    if (from >= to)
+        return GAPLESS_OK;
+    if (from == c->start)
+        c->seam = true;
+    status = end_block(c, to, tensor,
+                       times(to - from, layout_elements(&c->to->tensors[tensor])));
+    if (status == GAPLESS_OK && (to % LAYOUT_LANES == 0 || to == c->to->count))
+        end_range(c, to);
+    return status;
+}
+
+/* A tensor, or what seams leave of it. last: a range has to end behind it. */
+static int cut_tensor(struct cut *c, uint32_t tensor, uint64_t from, uint64_t to,
+                      bool last)
+{
+    const struct gapless_tensor *t = &c->to->tensors[tensor];
+    uint64_t elements = to - from, all = layout_elements(t), rows, cols;
+    uint64_t pieces, p;
+
+    if (from >= to)
+        return GAPLESS_OK;
+    pieces = c->whole_matrices && layout_is_matrix(t, &rows, &cols)
+                 ? 1
+                 : pieces_of(elements, c->block_elements);
+    for (p = 1; p <= pieces; p++) {
+        uint64_t end =
+            p == pieces ? to : round_up(from + elements / pieces * p, LAYOUT_LANES);
+        int status = end_block(
+            c, end, tensor, elements == all ? pieces : times(elements / pieces, all));
+
+        if (status != GAPLESS_OK)
+            return status;
+        if ((end - c->start >= c->range_elements && end % LAYOUT_LANES == 0) ||
+            end == c->to->count || (last && end == to))
+            end_range(c, end);
+    }
+    return GAPLESS_OK;
+}
+
+/* Tensors first .. end - 1, which are alike: elements from .. to - 1. */
+static int cut_run(struct cut *c, uint32_t first, uint32_t end, uint64_t to)
+{
+    uint64_t from = c->at, inner = round_up(from, LAYOUT_LANES);
+    uint64_t outer = to == c->to->count ? to : to / LAYOUT_LANES * LAYOUT_LANES;
+    int status = GAPLESS_OK;
+    uint32_t i;
+
+    if (inner > outer) /* all of it is in one chunk of 16 */
+        inner = outer = to;
+    for (i = first; status == GAPLESS_OK && i < end; i++) {
+        uint64_t at = c->at, behind = at + layout_elements(&c->to->tensors[i]), cols;
+
+        if (c->whole_matrices && (at < inner || behind > outer) &&
+            layout_is_matrix(&c->to->tensors[i], &cols, &cols)) {
+            c->failed = i;
+            return GAPLESS_INVALID;
+        }
+        status = cut_piece(c, i, at, behind < inner ? behind : inner);
+        if (status == GAPLESS_OK)
+            status = cut_tensor(c, i, at > inner ? at : inner,
+                                behind < outer ? behind : outer, behind >= outer);
+        if (status == GAPLESS_OK)
+            status = cut_piece(c, i, at > outer ? at : outer, behind);
+        c->at = behind;
+    }
+    return status;
+}
+
+/* GAPLESS_INVALID: a seam would cut a matrix, `failed`. */
+static int cut(struct cut *c)
+{
+    struct layout *to = c->to;
+    uint32_t first = 0, end;
+    int status = GAPLESS_OK;
+
+    while (status == GAPLESS_OK && first < to->tensors_count) {
+        uint64_t behind = c->at;
+
+        for (end = first; end < to->tensors_count &&
+                          layout_alike(&to->tensors[first], &to->tensors[end]);
+             end++)
+            behind += layout_elements(&to->tensors[end]);
+        status = cut_run(c, first, end, behind);
+        first = end;
+    }
+    to->blocks_count = c->blocks;
+    to->ranges_count = c->ranges;
+    to->units_count = c->units;
+    return status;
 }
 
 static int copy_tensors(struct layout *ret, const struct gapless_model *model)
@@ -227,11 +388,49 @@ static int copy_tensors(struct layout *ret, const struct gapless_model *model)
     return GAPLESS_OK;
 }
 
+/* Memory for what the first walk has counted. False: there is none. */
+static bool take_tables(struct layout *l)
+{
+    l->range_start = calloc(l->ranges_count + 1u, sizeof *l->range_start);
+    l->block_first = calloc(l->ranges_count + 1u, sizeof *l->block_first);
+    l->unit_first = calloc(l->ranges_count + 1u, sizeof *l->unit_first);
+    l->block_ends = calloc(l->blocks_count, sizeof *l->block_ends);
+    l->block_pieces = calloc(l->blocks_count, sizeof *l->block_pieces);
+    l->block_tensor = calloc(l->blocks_count, sizeof *l->block_tensor);
+    l->units = calloc(l->units_count, sizeof *l->units);
+    return l->range_start != NULL && l->block_first != NULL && l->unit_first != NULL &&
+           l->block_ends != NULL && l->block_pieces != NULL &&
+           l->block_tensor != NULL && l->units != NULL;
+}
+
+static int cannot_cut(const struct cut *cut, int status, struct gapless_error *error)
+{
+    if (status == GAPLESS_INVALID)
+        return gapless_error_set(
+            error, status, 0,
+            "tensor '%s' is a matrix, and shares 16 elements with a tensor of another "
+            "rate, decay or average, which no pass can cut: give tensors of one "
+            "dimension between them, or tensors in another order",
+            cut->to->tensors[cut->failed].name);
+    return gapless_error_set(
+        error, GAPLESS_CAPACITY, 0,
+        "ranges of about %llu elements, in whole blocks of at least %llu, do not "
+        "fit this model: at most %u ranges of at most %u elements; choose another "
+        "range size or smaller blocks%s",
+        (unsigned long long)cut->range_elements,
+        (unsigned long long)cut->block_elements, GAPLESS_RANGES_MAX - 1, UINT32_MAX,
+        cut->to->seams ? ", or give tensors of the same rate, decay and average one "
+                         "after another"
+                       : "");
+}
+
 int layout_init(struct layout *ret, const struct gapless_model *model,
                 uint64_t range_elements, uint64_t block_elements, bool whole_matrices,
                 struct gapless_error *error)
 {
     struct layout l = {0};
+    struct cut counts = {.to = &l, .whole_matrices = whole_matrices}, writes;
+    uint32_t i;
     int status;
 
     if (block_elements != 0 && block_elements < LAYOUT_BLOCK_MIN)
@@ -244,33 +443,22 @@ int layout_init(struct layout *ret, const struct gapless_model *model,
     if (status != GAPLESS_OK)
         return status;
     l.padded = round_up(l.count, LAYOUT_LANES);
-    status = copy_tensors(&l, model);
-    if (status != GAPLESS_OK)
+    if (copy_tensors(&l, model) != GAPLESS_OK)
         goto no_memory;
-    if (range_elements == 0)
-        range_elements = LAYOUT_RANGE_DEFAULT;
-    if (block_elements == 0)
-        block_elements = LAYOUT_BLOCK_DEFAULT;
-    status = cut(&l, range_elements, block_elements, whole_matrices, false);
+    for (i = 0; i < l.tensors_count; i++)
+        l.moved += l.tensors[i].average > 0 ? 0 : layout_elements(&l.tensors[i]);
+    counts.range_elements = range_elements == 0 ? LAYOUT_RANGE_DEFAULT : range_elements;
+    counts.block_elements = block_elements == 0 ? LAYOUT_BLOCK_DEFAULT : block_elements;
+    writes = counts;
+    writes.write = true;
+    status = cut(&counts);
     if (status != GAPLESS_OK || l.ranges_count >= GAPLESS_RANGES_MAX) {
-        status = gapless_error_set(
-            error, GAPLESS_CAPACITY, 0,
-            "ranges of about %llu elements, in whole blocks of at least %llu, do not "
-            "fit this model: at most %u ranges of at most %u elements; choose another "
-            "range size or smaller blocks",
-            (unsigned long long)range_elements, (unsigned long long)block_elements,
-            GAPLESS_RANGES_MAX - 1, UINT32_MAX);
+        status = cannot_cut(&counts, status, error);
         goto free_layout;
     }
-    l.range_start = calloc(l.ranges_count + 1u, sizeof *l.range_start);
-    l.block_first = calloc(l.ranges_count + 1u, sizeof *l.block_first);
-    l.block_ends = calloc(l.blocks_count, sizeof *l.block_ends);
-    l.block_pieces = calloc(l.blocks_count, sizeof *l.block_pieces);
-    l.block_tensor = calloc(l.blocks_count, sizeof *l.block_tensor);
-    if (l.range_start == NULL || l.block_first == NULL || l.block_ends == NULL ||
-        l.block_pieces == NULL || l.block_tensor == NULL)
+    if (!take_tables(&l))
         goto no_memory;
-    (void)cut(&l, range_elements, block_elements, whole_matrices, true);
+    (void)cut(&writes);
     l.range_start[l.ranges_count] = l.padded;
     *ret = l;
     return GAPLESS_OK;
@@ -287,17 +475,14 @@ free_layout:
 void layout_decays(const struct layout *layout, bool all, uint16_t *ret)
 {
     uint64_t at = 0, end;
-    uint32_t i, d;
+    uint32_t i;
 
     memset(ret, 0, layout->padded / LAYOUT_LANES * sizeof *ret);
     for (i = 0; i < layout->tensors_count; i++) {
-        const struct gapless_tensor *t = &layout->tensors[i];
-        uint64_t elements = 1;
+        bool decays = layout_tensor_decays(&layout->tensors[i], all);
 
-        for (d = 0; d < t->dims; d++)
-            elements *= t->dim[d];
-        for (end = at + elements; at < end; at++)
-            if (all || t->dims > 1)
+        for (end = at + layout_elements(&layout->tensors[i]); at < end; at++)
+            if (decays)
                 ret[at / LAYOUT_LANES] |= (uint16_t)(1u << at % LAYOUT_LANES);
     }
 }
@@ -307,7 +492,8 @@ uint32_t layout_matrices(const struct layout *layout)
     uint32_t count = 0, i;
 
     for (i = 0; i < layout->tensors_count; i++)
-        count += layout->tensors[i].dims > 1 ? 1 : 0;
+        count +=
+            layout->tensors[i].dims > 1 && !(layout->tensors[i].average > 0) ? 1 : 0;
     return count;
 }
 
@@ -318,6 +504,8 @@ void layout_free(struct layout *layout)
     free(layout->block_ends);
     free(layout->block_pieces);
     free(layout->block_tensor);
+    free(layout->units);
+    free(layout->unit_first);
     free(layout->tensors);
     free(layout->names);
     *layout = (struct layout){0};

@@ -160,6 +160,14 @@ struct slot_push {
 /* Under a rule with RULE_PUBLISHED the worker tells at reported_at: the version of each
  * range that it copied (uint64_t), then <grad, copy> of each block (double). */
 
+/* A part of the vector, up to element `end`, as far as it is another's to a worker: an average
+ * (0: none), the weight decay that it adds to the gradient, and the factor on the rate of its own
+ * steps (EASGD). */
+struct wire_part {
+    uint64_t end;
+    double rate, decay, average;
+};
+
 /* The shared statistics, read by workers (range table) and observers (all of it); written by the
  * master only. Then follow, at the offsets given: ranges + 1 starts, ranges version
  * words, capacity worker statistics, gates of the tensors. */
@@ -174,6 +182,8 @@ struct shared_stats {
     uint64_t blocks, blocks_at;
     /* struct gate_share of each tensor; 0: the rule has no gate. */
     uint64_t gates, gates_at;
+    /* struct wire_part: how many, in order; 0: all is alike, and as the welcome says. */
+    uint64_t parts, parts_at;
     /* The rest changes while the run goes on. */
     uint64_t now_ns;       /* by the master's clock: times here are of that */
     struct seq_word copy;  /* of the copy made on request (window WIRE_COPY) */
@@ -190,6 +200,11 @@ static inline const uint64_t *shared_stats_starts(const struct shared_stats *b)
 static inline const uint32_t *shared_stats_blocks(const struct shared_stats *b)
 {
     return (const uint32_t *)(const void *)((const char *)b + b->blocks_at);
+}
+
+static inline const struct wire_part *shared_stats_parts(const struct shared_stats *b)
+{
+    return (const struct wire_part *)(const void *)((const char *)b + b->parts_at);
 }
 
 static inline struct seq_word *shared_stats_versions(const struct shared_stats *b)

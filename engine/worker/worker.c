@@ -234,13 +234,26 @@ static double norm_sq(struct gapless_worker *w)
     return sum + w->compute->norm_sq(w->grad + most, w->padded - most);
 }
 
+/* The same where parts are treated differently. */
+static int prepare_parts(struct gapless_worker *w, double *ret_norm)
+{
+    int status = parts_prepare(w, parts_pass, ret_norm, NULL);
+
+    if (status == GAPLESS_OK && w->copy != NULL)
+        report_dots(w);
+    return status;
+}
+
 /* Norm, clipping, decay: what is a function of the worker's own vectors alone.
  * GAPLESS_NOT_FINITE, without a text. */
 static int prepare(struct gapless_worker *w, double *ret_norm)
 {
     const struct wire_welcome *welcome = &w->client.welcome;
-    double norm = sqrt(norm_sq(w));
+    double norm;
 
+    if (w->parts != NULL)
+        return prepare_parts(w, ret_norm);
+    norm = sqrt(norm_sq(w));
     if (!isfinite(norm))
         return GAPLESS_NOT_FINITE;
     if (welcome->clip_norm > 0 && norm > welcome->clip_norm) {
@@ -266,11 +279,19 @@ static int prepare(struct gapless_worker *w, double *ret_norm)
 static int step(struct gapless_worker *w)
 {
     const struct wire_welcome *welcome = &w->client.welcome;
+    struct part_pass parts = {
+        .kind = PART_LOCAL, .factor = welcome->momentum, .rate = w->rate * w->factor};
+    bool bad;
 
-    if (!w->compute->local(
-            w->own, w->grad,
-            welcome->elastic == WIRE_ELASTIC_NESTEROV ? w->velocity : NULL,
-            (float)(w->rate * w->factor), (float)welcome->momentum, w->padded)) {
+    if (w->parts != NULL)
+        (void)parts_pass(w, &parts, NULL);
+    bad = w->parts != NULL
+              ? parts.bad
+              : !w->compute->local(
+                    w->own, w->grad,
+                    welcome->elastic == WIRE_ELASTIC_NESTEROV ? w->velocity : NULL,
+                    (float)parts.rate, (float)welcome->momentum, w->padded);
+    if (bad) {
         w->fresh = true;
         return GAPLESS_NOT_FINITE;
     }
@@ -441,6 +462,7 @@ void worker_abandon(struct gapless_worker *w)
     free(w->copy);
     free(w->listed);
     free(w->begun);
+    free(w->parts);
     free(w);
 }
 

@@ -5,6 +5,7 @@
  *   worker_fetch.c    its memory, and how it gets what it computes at
  *   worker_buffers.c  buffers of the caller's in place of its own
  *   worker_direct.c   those that a network card reaches by itself
+ *   worker_parts.c    passes where parts of the gradient are treated differently
  */
 #ifndef GAPLESS_WORKER_H
 #define GAPLESS_WORKER_H
@@ -27,11 +28,13 @@ struct gapless_worker {
     const float *given; /* what the master sent, in the slot */
     float *copy;        /* RULE_PUBLISHED: what it copied, which `params` is */
     struct tp_region published;
-    const float *place[2];  /* in it, of version v in place v % 2 */
-    uint64_t *reported;     /* in the slot: by range, the version copied */
-    double *dots;           /* in the slot: by block, <grad, copy> */
-    uint32_t steps;         /* batches of the present pull */
-    double rate;            /* EASGD: of the present batch */
+    const float *place[2];   /* in it, of version v in place v % 2 */
+    uint64_t *reported;      /* in the slot: by range, the version copied */
+    double *dots;            /* in the slot: by block, <grad, copy> */
+    uint32_t steps;          /* batches of the present pull */
+    double rate;             /* EASGD: of the present batch */
+    struct wire_part *parts; /* a copy of the master's; NULL: all is alike */
+    uint32_t parts_count;
     double factor;          /* on the rate, of what is pushed from now on */
     uint64_t used;          /* EASGD: gradients used */
     bool exchanged;         /* EASGD: `given` answers an exchange */
@@ -76,6 +79,35 @@ void fetch_again(struct gapless_worker *worker);
 /* RULE_PUBLISHED: copies what is published for all. GAPLESS_TORN. */
 int fetch_published(struct gapless_worker *worker, uint64_t deadline_ns,
                     struct gapless_error *error);
+
+/* ---- worker_parts.c ------------------------------------------------------ */
+/* The passes over a gradient where parts are treated differently: as those of a whole one, in
+ * the same order, but running averages are in no norm, and neither scaled, decayed nor turned to
+ * a momentum. */
+struct part_pass {
+    enum {
+        PART_NORM,    /* `sum` of squares */
+        PART_AVERAGE, /* ... of averages, which is not finite where one is not */
+        PART_SCALE,   /* by `factor` */
+        PART_DECAY,   /* each part's; `sum` of squares afterwards */
+        PART_SLIM,    /* with momentum `factor` */
+        PART_LOCAL /* EASGD, by `rate` and momentum `factor`; of averages by 1 alone */
+    } kind;
+    double factor, rate;
+    double sum;
+    bool bad; /* PART_LOCAL: what came out is not finite */
+};
+/* Copies the parts that the master has. GAPLESS_PROTOCOL, GAPLESS_NO_MEMORY. */
+int parts_open(struct gapless_worker *worker, struct gapless_error *error);
+/* One pass over all parts: on this processor, where it does not fail; on the caller's GPU, which
+ * has no PART_LOCAL. */
+typedef int parts_fn(struct gapless_worker *worker, struct part_pass *pass,
+                     struct gapless_error *error);
+parts_fn parts_pass, parts_pass_direct;
+/* Norm, clipping, decay, momentum of DANA-Slim. GAPLESS_NOT_FINITE: it is not, nothing more
+ * was done, and there is no text. */
+int parts_prepare(struct gapless_worker *worker, parts_fn *pass, double *ret_norm,
+                  struct gapless_error *error);
 
 /* ---- worker.c ------------------------------------------------------------ */
 /* The norm is taken of this many elements first, then of the rest; 0: of all at once. */

@@ -230,6 +230,15 @@ static int decay(struct gapless_worker *w, double *ret_norm,
     return status;
 }
 
+static int prepare_parts(struct gapless_worker *w, double *ret_norm,
+                         struct gapless_error *error)
+{
+    int status = parts_prepare(w, parts_pass_direct, ret_norm, error);
+
+    return status == GAPLESS_OK ? buffers_wait(&w->buffers, DEVICE_WORK, error)
+                                : status;
+}
+
 int direct_prepare(struct gapless_worker *w, double *ret_norm,
                    struct gapless_error *error)
 {
@@ -237,8 +246,11 @@ int direct_prepare(struct gapless_worker *w, double *ret_norm,
     struct worker_buffers *b = &w->buffers;
     size_t count = (size_t)welcome->count;
     double norm = 0;
-    int status = norm_sq(w, &norm, error);
+    int status;
 
+    if (w->parts != NULL)
+        return prepare_parts(w, ret_norm, error);
+    status = norm_sq(w, &norm, error);
     if (status != GAPLESS_OK)
         return status;
     norm = sqrt(norm);

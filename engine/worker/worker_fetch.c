@@ -206,6 +206,8 @@ int worker_map(struct gapless_worker *w, struct gapless_error *error)
         status = map_published(w, bytes, error);
     if (status == GAPLESS_OK)
         status = own_lists(w, error);
+    if (status == GAPLESS_OK)
+        status = parts_open(w, error);
     return status == GAPLESS_OK ? own_memory(w, error) : status;
 }
 

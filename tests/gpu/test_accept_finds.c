@@ -132,6 +132,12 @@ static void no_slim(struct device *device, float *grad, float *velocity, float m
     ok->slim(device, grad, velocity, nextafterf(momentum, 1.0f), n);
 }
 
+static void no_average(struct device *device, float *theta, float *sent,
+                       const float *grad, float share, float average, size_t n)
+{
+    ok->average(device, theta, sent, grad, share, nextafterf(average, 1.0f), n);
+}
+
 static void round_of_fewer(struct device *device, const struct rule *rule,
                            const struct arrays *at, const struct step_scalars *scalars,
                            const float *const *grad, float *const *sent,
@@ -245,9 +251,12 @@ static void passes_of_a_vector(void **state)
     bad.scale = no_scale;
     finds("asgd", "norm_sq, decay, scale, finite of a vector");
     bad.slim = no_slim;
-    finds("asgd", "slim, resum of a vector");
+    finds("asgd", "slim, resum, average of a vector");
     bad.resum = no_resum;
-    finds("asgd", "slim, resum of a vector");
+    finds("asgd", "slim, resum, average of a vector");
+    bad = *ok;
+    bad.average = no_average;
+    finds("asgd", "slim, resum, average of a vector");
 }
 
 /* The report of a run in which the GPU goes in the first of two checks. */

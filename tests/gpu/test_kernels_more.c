@@ -1,5 +1,5 @@
 /* The passes beside apply, with the bits of the CPU: measure, round, look-ahead, norms,
- * decay, finite, slim, scale, who comes and who goes.
+ * decay, finite, slim, averages, scale, who comes and who goes.
  * */
 #include "tests/gpu/kernels_bed.h"
 
@@ -92,6 +92,9 @@ static void norms_each(uint64_t seed, const char *what)
     cpu->scale(bed.cpu[1], 0.7f, bed.padded);
     bed_wait(&bed, kernel_slim(&bed.place, *here, bed.gpu[2], 0.9f, bed.n));
     cpu->slim(*grad, bed.cpu[2], 0.9f, bed.padded);
+    bed_wait(&bed, kernel_average(&bed.place, bed.gpu[1], bed.gpu[BED_SENT], *here,
+                                  0.3f, 0.1f, bed.n));
+    cpu->average(bed.cpu[1], bed.cpu[BED_SENT], *grad, 0.3f, 0.1f, bed.padded);
 }
 
 static void norms_decay_scale_slim(void **state)

@@ -357,6 +357,10 @@ static void small_ones(void **state)
     cpu->slim(bed.host[GRAD + 1], bed.host[OWN + 1], 0.9f, N);
     ops->slim(bed.device, bed.there[GRAD + 1], bed.there[OWN + 1], 0.9f, N);
     same(&bed, "slim");
+    cpu->average(bed.host[THETA], bed.host[SENT], bed.host[GRAD], 1.0f, 0.1f, N);
+    ops->average(bed.device, bed.there[THETA], bed.there[SENT], bed.there[GRAD], 1.0f,
+                 0.1f, N);
+    same(&bed, "average");
     bed.host[GRAD][N - 1] = strtof("inf", NULL);
     ops->copy_in(bed.device, bed.there[GRAD], bed.host[GRAD], BYTES);
     ops->after(bed.device, DEVICE_WORK, ops->mark(bed.device, DEVICE_IN));

@@ -21,7 +21,8 @@ struct oracle {
     const struct oracle_correction *correction;
     const struct oracle_momentum *momentum;
     int k, workers, active, blocks;
-    const uint32_t *ends;
+    const uint32_t *ends,
+        *times; /* times: how often a block goes into its tensor; NULL: 1 */
     double gamma, rate_max, rho, lambda, lambda_zero, m, kappa, horizon, elastic;
     long period, steps[ORACLE_WORKERS];
     bool own_lookahead, whole; /* whole: one gate for all blocks */
@@ -35,6 +36,9 @@ struct oracle {
      * means have got (oracle_adam_begin) */
     double beta2, epsilon, decay;
     bool decays[ORACLE_ELEMENTS]; /* the element has weight decay */
+    /* What an element has of its own: the factor on its rate, and its decay (0: as all); and it
+     * is a running average of this momentum (0: it is none) */
+    double scale[ORACLE_ELEMENTS], decay_of[ORACLE_ELEMENTS], average[ORACLE_ELEMENTS];
     double square[ORACLE_ELEMENTS], raw[ORACLE_ELEMENTS];
     double last; /* the rate of the last update */
     double updates, own_updates[ORACLE_WORKERS];
@@ -70,6 +74,34 @@ struct oracle_momentum {
     /* Before the elements of an update. NULL: nothing to do. */
     void (*begin)(struct oracle *o, int w, double rate);
 };
+
+/* ---- what elements have of their own ---- */
+
+static double oracle_scale(const struct oracle *o, int j)
+{
+    return o->scale[j] > 0.0 ? o->scale[j] : 1.0;
+}
+
+/* The rate of the last update. */
+static double oracle_last(const struct oracle *o, int j)
+{
+    return o->last * oracle_scale(o, j);
+}
+
+static double oracle_decay(const struct oracle *o, int j)
+{
+    double decay = o->decay_of[j] > 0.0 ? o->decay_of[j] : o->decay;
+    return o->decays[j] ? decay * o->theta[j] : 0.0;
+}
+
+/* Parameters that are no averages. */
+static double oracle_moved(const struct oracle *o)
+{
+    int count = 0;
+    for (int j = 0; j < o->k; j++)
+        count += o->average[j] > 0.0 ? 0 : 1;
+    return (double)count;
+}
 
 /* ---- momenta ---- */
 
@@ -222,8 +254,7 @@ static double oracle_adam_direction(struct oracle *o, int j, double m)
 {
     o->square[j] =
         o->keep_square * o->square[j] + o->add_square * o->raw[j] * o->raw[j];
-    return m * oracle_adam_inverse(o, j) +
-           (o->decays[j] ? o->decay * o->theta[j] : 0.0);
+    return m * oracle_adam_inverse(o, j) + oracle_decay(o, j);
 }
 
 static double oracle_adam(struct oracle *o, int w, int j, double g)
@@ -252,20 +283,20 @@ static double oracle_adam_dana_given(const struct oracle *o, int w, int j, doubl
 {
     (void)w, (void)rate;
     return o->theta[j] -
-           o->last * o->gamma * oracle_sum(o, j) * oracle_adam_inverse(o, j);
+           oracle_last(o, j) * o->gamma * oracle_sum(o, j) * oracle_adam_inverse(o, j);
 }
 
 static double oracle_adam_dana_ahead(const struct oracle *o, int w, int j, double rate)
 {
     (void)rate;
-    return o->last * o->gamma * o->own[w][j] * oracle_adam_inverse(o, j);
+    return oracle_last(o, j) * o->gamma * o->own[w][j] * oracle_adam_inverse(o, j);
 }
 
 static double oracle_adam_shared_ahead(const struct oracle *o, int w, int j,
                                        double rate)
 {
     (void)w, (void)rate;
-    return o->last * o->gamma * o->v[j] * oracle_adam_inverse(o, j);
+    return oracle_last(o, j) * o->gamma * o->v[j] * oracle_adam_inverse(o, j);
 }
 
 static double oracle_adam_shared_given(const struct oracle *o, int w, int j,
@@ -283,7 +314,8 @@ static double oracle_adam_horizon_given(const struct oracle *o, int w, int j,
     (void)w, (void)rate;
     for (int t = 1; t <= (int)horizon; t++)
         steps += pow(o->gamma, t);
-    return o->theta[j] - o->last * steps * o->v[j] * oracle_adam_inverse(o, j);
+    return o->theta[j] -
+           oracle_last(o, j) * steps * o->v[j] * oracle_adam_inverse(o, j);
 }
 
 /* ---- Muon ---- */
@@ -353,7 +385,7 @@ static void oracle_matrix(struct oracle *o, int w, const double *g)
 
 static double oracle_muon_step(const struct oracle *o, int j)
 {
-    return o->turned[j] + (o->decays[j] ? o->decay * o->theta[j] : 0.0);
+    return o->turned[j] + oracle_decay(o, j);
 }
 
 static double oracle_muon(struct oracle *o, int w, int j, double g)
@@ -374,14 +406,15 @@ static double oracle_muon_dana(struct oracle *o, int w, int j, double g)
 static double oracle_muon_dana_given(const struct oracle *o, int w, int j, double rate)
 {
     double of_adam = o->theta[j] - oracle_adam_dana_given(o, w, j, rate);
-    return o->theta[j] - (oracle_in_matrix(o, j) ? o->last * o->gamma * oracle_sum(o, j)
-                                                 : o->rest_scale * of_adam);
+    return o->theta[j] - (oracle_in_matrix(o, j)
+                              ? oracle_last(o, j) * o->gamma * oracle_sum(o, j)
+                              : o->rest_scale * of_adam);
 }
 
 static double oracle_muon_dana_ahead(const struct oracle *o, int w, int j, double rate)
 {
     return oracle_in_matrix(o, j)
-               ? o->last * o->gamma * o->own[w][j]
+               ? oracle_last(o, j) * o->gamma * o->own[w][j]
                : o->rest_scale * oracle_adam_dana_ahead(o, w, j, rate);
 }
 
@@ -434,12 +467,15 @@ static const struct oracle_momentum oracle_momenta[] = {
 
 static double oracle_ahead(const struct oracle *o, int w, int j, double rate)
 {
-    return o->momentum->ahead ? o->momentum->ahead(o, w, j, rate) : 0.0;
+    return o->momentum->ahead ? o->momentum->ahead(o, w, j, rate * oracle_scale(o, j))
+                              : 0.0;
 }
 
 static double oracle_gap(const struct oracle *o, int w, int j, double rate)
 {
     double ahead = o->own_lookahead ? oracle_ahead(o, w, j, rate) : 0.0;
+    if (o->average[j] > 0.0)
+        return 0.0;
     return o->theta[j] - ahead - o->sent[w][j];
 }
 
@@ -479,7 +515,8 @@ static double oracle_largest(const struct oracle *o, double s)
 static void oracle_gap_aware(struct oracle *o, int w, double *g, double rate)
 {
     for (int j = 0; j < o->k && o->samples; j++)
-        g[j] /= 1.0 + fabs(oracle_gap(o, w, j, rate)) / oracle_largest(o, o->s[j]);
+        g[j] /= 1.0 + fabs(oracle_gap(o, w, j, rate)) /
+                          (oracle_scale(o, j) * oracle_largest(o, o->s[j]));
 }
 
 static void oracle_gap_aware_after(struct oracle *o, int j, double step)
@@ -491,7 +528,7 @@ static void oracle_gap_aware_global(struct oracle *o, int w, double *g, double r
 {
     double mean = 0.0;
     for (int j = 0; j < o->k; j++)
-        mean += pow(oracle_gap(o, w, j, rate), 2) / o->k;
+        mean += pow(oracle_gap(o, w, j, rate), 2) / oracle_moved(o);
     for (int j = 0; j < o->k && o->samples; j++)
         g[j] /= 1.0 + sqrt(mean) / oracle_largest(o, o->global_s);
 }
@@ -505,6 +542,7 @@ static void oracle_loss_gap(struct oracle *o, int w, double *g, double rate)
             b = o->blocks - 1, to = o->k;
         for (int j = from; j < to; j++)
             q += g[j] * (o->theta[j] - oracle_ahead(o, w, j, rate) - o->sent[w][j]);
+        q *= o->times && !o->whole ? o->times[b] : 1.0;
         for (int j = from; j < to && oracle_lag(o, w) > 0; j++)
             g[j] *= fmin(1.0, fmax(0.0, 1.0 + o->kappa * q));
         from = to;
@@ -546,7 +584,10 @@ static bool oracle_moves_itself(const struct oracle *o)
 static void oracle_give(struct oracle *o, int w, double rate)
 {
     for (int j = 0; j < o->k; j++)
-        o->x[w][j] = o->sent[w][j] = o->momentum->given(o, w, j, rate);
+        o->x[w][j] = o->sent[w][j] =
+            o->average[j] > 0.0
+                ? o->theta[j]
+                : o->momentum->given(o, w, j, rate * oracle_scale(o, j));
     o->read[w] = o->version;
 }
 
@@ -560,7 +601,11 @@ static void oracle_elastic(struct oracle *o, int w, const double *gradient, doub
     for (int j = 0; j < o->k; j++) {
         double *x = &o->x[w][j], *v = &o->slim[w][j], between;
         *v = o->gamma * *v + gradient[j];
-        *x -= rate * (nesterov ? gradient[j] + o->gamma * *v : gradient[j]);
+        if (o->average[j] > 0.0)
+            *x -= gradient[j];
+        else
+            *x -= rate * oracle_scale(o, j) *
+                  (nesterov ? gradient[j] + o->gamma * *v : gradient[j]);
         between = *x - o->theta[j];
         if (!meet)
             continue;
@@ -623,17 +668,25 @@ static inline void oracle_push(struct oracle *o, int w, const double *gradient,
     memcpy(g, gradient, sizeof(double) * (size_t)o->k);
     memcpy(o->raw, gradient, sizeof(double) * (size_t)o->k);
     o->gap_sq = 0.0;
-    for (int j = 0; j < o->k; j++)
-        o->gap_sq += pow(o->theta[j] - o->sent[w][j], 2);
+    for (int j = 0; j < o->k; j++) {
+        double gap = o->theta[j] - o->sent[w][j];
+        o->gap_sq += o->average[j] > 0.0 ? 0.0 : gap * gap;
+        g[j] = o->average[j] > 0.0 ? 0.0 : g[j];
+    }
     if (o->correction->correct)
         o->correction->correct(o, w, g, rate);
     if (o->momentum->begin)
         o->momentum->begin(o, w, rate);
     oracle_matrix(o, w, g);
     for (int j = 0; j < o->k; j++) {
-        double step = o->momentum->step(o, w, j, g[j]);
-        o->theta[j] -= rate * step;
-        squares += step * step / o->k;
+        double step;
+        if (o->average[j] > 0.0) {
+            o->theta[j] -= gradient[j] + o->average[j] * (o->theta[j] - o->sent[w][j]);
+            continue;
+        }
+        step = o->momentum->step(o, w, j, g[j]);
+        o->theta[j] -= rate * oracle_scale(o, j) * step;
+        squares += pow(oracle_scale(o, j) * step, 2) / oracle_moved(o);
         if (o->correction->after)
             o->correction->after(o, j, step);
     }
@@ -654,7 +707,9 @@ static inline void oracle_round(struct oracle *o, double (*gradient)[ORACLE_ELEM
         for (int w = 0; w < o->workers; w++)
             mean += gradient[w][j] / o->workers;
         o->raw[j] = mean;
-        o->theta[j] -= rate * o->momentum->step(o, 0, j, mean);
+        o->theta[j] -= o->average[j] > 0.0 ? mean
+                                           : rate * oracle_scale(o, j) *
+                                                 o->momentum->step(o, 0, j, mean);
     }
     o->version++;
     for (int w = 0; w < o->workers; w++)

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include <gapless/gapless.h>
+#include "engine/run/layout.h"
 #include "engine/run/schedule.h"
 #include "tests/pace.h"
 #include "tests/property/oracle.h"
@@ -26,12 +27,32 @@
 static const struct gapless_tensor tensors[] = {
     {.name = "w", .dims = 2, .dim = {24, 20}},
     {.name = "b", .dims = 1, .dim = {COUNT - 480}}};
-static const uint32_t block_ends[] = {480, COUNT};
 static const struct gapless_schedule schedule = {.rate = 0.02,
                                                  .warmup = 40,
                                                  .warmup_from = 0.25,
                                                  .steps_count = 1,
                                                  .steps = {{150, 0.1}}};
+/* The same number of elements; where rate, decay or average changes is no multiple of 16, and
+ * the chunks of three changes are next to each other. `h` is none of a matrix's 16 elements. */
+static const struct gapless_tensor own_tensors[] = {
+    {.name = "w", .dims = 2, .dim = {24, 10}},
+    {.name = "b", .dims = 1, .dim = {7}},
+    {.name = "c", .dims = 1, .dim = {12}, .rate = 0.25, .decay = 0.05},
+    {.name = "v",
+     .dims = 2,
+     .dim = {10, 10},
+     .rate = 0.25,
+     .decay = 0.05,
+     .flags = GAPLESS_TENSOR_NOT_MATRIX},
+    {.name = "d", .dims = 1, .dim = {5}, .rate = 2, .decay = GAPLESS_NO_DECAY},
+    {.name = "e", .dims = 1, .dim = {9}, .average = 0.1},
+    {.name = "f", .dims = 2, .dim = {3, 10}, .average = 0.1},
+    {.name = "g", .dims = 1, .dim = {20}, .rate = 1, .average = 0.5},
+    {.name = "h", .dims = 1, .dim = {COUNT - 423}}};
+static struct gapless_tensor
+    no_averages[9]; /* those, but that averages are parameters */
+static struct gapless_model model = {tensors, 2}; /* of the present case */
+static bool rates;                                /* likewise: batches have a rate */
 static char address[64];
 static double clip_norm, weight_decay; /* of the present case; 0: none */
 static bool whole_gate = true;         /* of the rules of Adam */
@@ -43,12 +64,35 @@ static uint64_t draw(uint64_t *state, uint64_t below)
     return (*state >> 33) % below;
 }
 
-/* Of a quadratic bowl around 1, with the noise of its batch. */
+static const struct gapless_tensor *tensor_of(int i)
+{
+    const struct gapless_tensor *t = model.tensors;
+
+    for (; i >= (int)layout_elements(t); t++)
+        i -= (int)layout_elements(t);
+    return t;
+}
+
+static double average_of(int i)
+{
+    return tensor_of(i)->average;
+}
+
+/* The factor on the rate of a batch. */
+static double factor_of(uint64_t batch)
+{
+    return rates ? 0.5 + 0.25 * (double)(batch % 4) : 1;
+}
+
+/* Of a quadratic bowl around 1, with the noise of its batch; of an average, of a statistic that is
+ * somewhere about 1, too, what the average takes off. */
 static double gradient_of(double param, uint64_t batch, int i)
 {
     uint64_t state = batch * 1000003u + (uint64_t)i;
 
     (void)draw(&state, 2);
+    if (average_of(i) > 0)
+        return average_of(i) * (param - (double)draw(&state, 2001) / 1000);
     return (0.2 + 0.8 * (i % 7) / 6.0) * (param - 1) +
            0.5 * ((double)draw(&state, 2001) / 1000 - 1);
 }
@@ -99,6 +143,8 @@ static int push_one(struct gapless_worker *worker, uint64_t batch)
 
     for (int i = 0; i < COUNT; i++)
         grad[i] = (float)gradient_of((double)params[i], batch, i);
+    if (rates && gapless_worker_set_rate(worker, factor_of(batch)) != GAPLESS_OK)
+        return 1;
     return gapless_worker_push(worker, 0, NULL) != GAPLESS_OK;
 }
 
@@ -106,7 +152,7 @@ static int push_one(struct gapless_worker *worker, uint64_t batch)
 static int work(bool round, bool by_range)
 {
     struct gapless_worker_config config = {
-        .address = address, .model = {tensors, 2}, .by_range = by_range};
+        .address = address, .model = model, .by_range = by_range};
     struct gapless_worker *worker[WORKERS];
     struct order order;
     int i, w, failed = 0;
@@ -143,17 +189,57 @@ static void oracle_prepare(double *gradient, const double *x)
     double norm = 0;
 
     for (int i = 0; i < COUNT; i++)
-        norm += gradient[i] * gradient[i];
+        norm += average_of(i) > 0 ? 0 : gradient[i] * gradient[i];
     norm = sqrt(norm);
     for (int i = 0; i < COUNT; i++) {
+        double decay = tensor_of(i)->decay;
+
+        if (average_of(i) > 0)
+            continue;
         if (clip_norm > 0 && norm > clip_norm)
             gradient[i] *= clip_norm / norm;
-        gradient[i] += weight_decay * x[i];
+        if (!oracle_is_adam(&oracle))
+            gradient[i] += (decay > 0 ? decay : decay < 0 ? 0 : weight_decay) * x[i];
     }
 }
 
-static void oracle_run(const char *rule, bool own_lookahead, bool round)
+/* The blocks of the whole vector, as the master cuts it. */
+static void oracle_blocks(uint64_t range_elements)
 {
+    static uint32_t ends[64], times[64];
+    bool matrices = (rules_find(oracle.rule)->flags & RULE_MATRIX) != 0;
+    struct layout l;
+    uint32_t r, b;
+
+    assert_int_equal(layout_init(&l, &model, range_elements, 0, matrices, NULL),
+                     GAPLESS_OK);
+    assert_in_range(l.blocks_count, 1, 64);
+    for (r = 0; r < l.ranges_count; r++)
+        for (b = l.block_first[r]; b < l.block_first[r + 1]; b++) {
+            ends[b] = (uint32_t)l.range_start[r] + l.block_ends[b];
+            times[b] = l.block_pieces[b];
+        }
+    oracle.blocks = (int)l.blocks_count;
+    oracle.ends = ends, oracle.times = times;
+    layout_free(&l);
+}
+
+/* What elements have of their own. */
+static void oracle_own_of(int i)
+{
+    const struct gapless_tensor *t = tensor_of(i);
+
+    oracle.scale[i] = t->average > 0 ? 0 : t->rate;
+    oracle.average[i] = t->average;
+    oracle.decay_of[i] = t->decay;
+    oracle.decays[i] =
+        t->average <= 0 && t->decay >= 0 && (t->dims > 1 || decay_all || t->decay > 0);
+}
+
+static void oracle_run(const char *rule, bool own_lookahead, bool round,
+                       uint64_t range_elements)
+{
+    static double factors;
     bool elastic = strcmp(rule, "easgd") == 0 || strcmp(rule, "eamsgd") == 0;
     uint64_t pulled[WORKERS] = {0};
     struct order order;
@@ -164,26 +250,31 @@ static void oracle_run(const char *rule, bool own_lookahead, bool round)
     assert_true(oracle_find(&oracle));
     oracle.k = COUNT;
     oracle.workers = oracle.active = WORKERS;
-    oracle.blocks = 2;
-    oracle.ends = block_ends;
+    oracle_blocks(range_elements);
     oracle.gamma = 0.9, oracle.rate_max = 0.02, oracle.rho = 0.999,
     oracle.lambda = 0.04;
     oracle.lambda_zero = 2, oracle.m = 0.95;
     oracle.whole = whole_gate && oracle_is_adam(&oracle);
-    oracle.kappa = oracle.whole              ? 30
-                   : oracle_is_adam(&oracle) ? 10
-                                             : 5; /* auto, with one matrix */
+    oracle.kappa = oracle.whole ? 30
+                   : oracle_is_adam(&oracle)
+                       ? 10
+                       : 5; /* auto, of each with two dimensions */
+    for (uint32_t i = 1; i < model.tensors_count && !oracle.whole; i++)
+        if (model.tensors[i].dims > 1 && model.tensors[i].average <= 0)
+            oracle.kappa += oracle_is_adam(&oracle) ? 10 : 5;
     oracle.rest_scale = 1;
     if (rules_find(rule)->flags & RULE_MATRIX)
-        oracle.rows = 24, oracle.cols = 20;
+        oracle.rows = (int)model.tensors->dim[0],
+        oracle.cols = (int)model.tensors->dim[1];
     oracle.beta2 = 0.95, oracle.epsilon = 1e-8, oracle.decay = 0.1;
     for (int i = 0; i < COUNT; i++)
-        oracle.decays[i] = i < 480 || decay_all; /* the matrix, and not the bias */
+        oracle_own_of(i);
     oracle.elastic = 0.9 / WORKERS, oracle.period = 4;
     oracle.own_lookahead = own_lookahead;
     order_begin(&order, round);
     for (uint64_t t = 0; t < TOTAL; t++) {
         int w = order_next(&order);
+        uint64_t batch = order.ticket[w];
 
         for (int i = 0; i < COUNT; i++)
             round_gradient[w][i] = gradient_of(oracle.x[w][i], order.ticket[w], i);
@@ -192,6 +283,9 @@ static void oracle_run(const char *rule, bool own_lookahead, bool round)
         rate = schedule_rate(&schedule, 0, round ? t - t % WORKERS : t);
         if (elastic) /* the worker has the rate from its last pull */
             rate = schedule_rate(&schedule, 0, pulled[w]);
+        factors =
+            round && t % WORKERS > 0 ? factors + factor_of(batch) : factor_of(batch);
+        rate *= round ? factors / WORKERS : factors;
         pulled[w] = t + 1;
         if (!round)
             oracle_push(&oracle, w, round_gradient[w], rate);
@@ -217,7 +311,7 @@ static void compare(const char *rule, bool own_lookahead, uint64_t range_element
 {
     struct gapless_master_config config = {
         .address = address,
-        .model = {tensors, 2},
+        .model = model,
         .rule = rule,
         .schedule = schedule,
         .workers_max = WORKERS,
@@ -249,7 +343,7 @@ static void compare(const char *rule, bool own_lookahead, uint64_t range_element
     if (i == 2000)
         (void)kill(pid, SIGKILL);
     assert_int_equal(status, 0);
-    oracle_run(rule, own_lookahead, round);
+    oracle_run(rule, own_lookahead, round, range_elements);
     gapless_master_stats(m, &stats);
     (void)gapless_master_run(m, 1000000, NULL);
     print_message("%-16s %s %llu  off by %.1e of steps of about 1e-2\n", rule,
@@ -321,6 +415,49 @@ static void test_clipping_and_decay(void **state)
     weight_decay = 0;
 }
 
+/* Rates, decays and averages of tensors, and rates of batches. */
+static void every_own(void)
+{
+    struct gapless_rule rule;
+    unsigned i;
+
+    rates = true;
+    for (i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++) {
+        model.tensors =
+            strcmp(rule.name, "shared-lga-dot") == 0 ? no_averages : own_tensors;
+        model.tensors_count = 9;
+        compare(rule.name, false, 0, false);
+        compare(rule.name, false, 64, true);
+    }
+}
+
+static void test_tensors_of_their_own(void **state)
+{
+    (void)state;
+    memcpy(no_averages, own_tensors, sizeof no_averages);
+    for (int i = 0; i < 9; i++)
+        no_averages[i].average = 0;
+    every_own();
+    whole_gate = false;
+    compare("dana-lga-adamw", false, 0, false);
+    compare("shared-lga-adamw", false, 64, true);
+    compare("muon-lga", false, 64, false);
+    compare("dana-lga-muon", false, 0, true);
+    whole_gate = true;
+    compare("dana-ga", true, 64, false);
+    compare("dana-ga-global", true, 0, true);
+    decay_all = true;
+    compare("dana-adamw", false, 64, true);
+    decay_all = false;
+    clip_norm = 5, weight_decay = 0.3;
+    compare("nag-asgd", false, 0, false);
+    compare("dana-slim", false, 64, true);
+    compare("eamsgd", false, 64, false);
+    compare("ssgd", false, 64, true);
+    clip_norm = weight_decay = 0, rates = false;
+    model = (struct gapless_model){tensors, 2};
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -329,6 +466,7 @@ int main(void)
         cmocka_unit_test(test_decay_of_all_tensors),
         cmocka_unit_test(test_own_look_ahead),
         cmocka_unit_test(test_clipping_and_decay),
+        cmocka_unit_test(test_tensors_of_their_own),
     };
 
     pace_alarm(100);

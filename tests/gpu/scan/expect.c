@@ -125,6 +125,7 @@ static const struct {
     {"decay", {2, 1, false, false}},
     {"scale", {1, 1, false, false}},
     {"slim", {2, 2, false, false}},
+    {"average", {3, 2, false, false}},
     {"forget", {2, 2, false, false}},
     {"finite", {1, 0, false, false}},
     {"resum", {1, 1, false, true}},
