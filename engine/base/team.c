@@ -1,9 +1,8 @@
-/* Threads that go through a list together. */
+/* Threads that help one other. */
 #include "engine/base/team.h"
 
 #include <pthread.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdlib.h>
 
 struct helper {
@@ -12,10 +11,17 @@ struct helper {
     uint32_t number;
 };
 
+/* Numbers, first in, first out. */
+struct fifo {
+    uint32_t *entry; /* as many places as there are entries, around the end */
+    uint32_t first, count;
+};
+
 struct team {
     pthread_mutex_t lock;
     pthread_cond_t work, done;
-    uint32_t next, count, under_way; /* entries */
+    struct fifo put, finished;
+    uint32_t entries, under_way; /* by helpers */
     team_fn *fn;
     void *context;
     bool quit;
@@ -24,31 +30,40 @@ struct team {
     struct helper helper[];
 };
 
-/* Does what is left of the list. With the lock held, which is let go meanwhile. */
-static void work_on(struct team *t, uint32_t thread)
+static void fifo_add(const struct team *t, struct fifo *fifo, uint32_t entry)
 {
-    while (t->next < t->count) {
-        uint32_t index = t->next++;
+    fifo->entry[(fifo->first + fifo->count++) % t->entries] = entry;
+}
 
-        t->under_way++;
-        (void)pthread_mutex_unlock(&t->lock);
-        t->fn(t->context, index, thread);
-        (void)pthread_mutex_lock(&t->lock);
-        t->under_way--;
-    }
+static bool fifo_take(const struct team *t, struct fifo *fifo, uint32_t *ret)
+{
+    if (fifo->count == 0)
+        return false;
+    *ret = fifo->entry[fifo->first];
+    fifo->first = (fifo->first + 1) % t->entries;
+    fifo->count--;
+    return true;
 }
 
 static void *help(void *argument)
 {
     struct helper *h = argument;
     struct team *t = h->team;
+    uint32_t entry;
 
     (void)pthread_mutex_lock(&t->lock);
     while (!t->quit) {
-        work_on(t, h->number);
-        if (t->under_way == 0)
-            (void)pthread_cond_signal(&t->done);
-        (void)pthread_cond_wait(&t->work, &t->lock);
+        if (!fifo_take(t, &t->put, &entry)) {
+            (void)pthread_cond_wait(&t->work, &t->lock);
+            continue;
+        }
+        t->under_way++;
+        (void)pthread_mutex_unlock(&t->lock);
+        t->fn(t->context, entry, h->number);
+        (void)pthread_mutex_lock(&t->lock);
+        t->under_way--;
+        fifo_add(t, &t->finished, entry);
+        (void)pthread_cond_signal(&t->done);
     }
     (void)pthread_mutex_unlock(&t->lock);
     return NULL;
@@ -72,17 +87,22 @@ static bool start(struct team *t)
     return t->helpers + 1 >= t->threads;
 }
 
-struct team *team_new(uint32_t threads)
+struct team *team_new(uint32_t threads, uint32_t entries, team_fn *fn, void *context)
 {
     struct team *ret = calloc(1, sizeof *ret + threads * sizeof *ret->helper);
 
     if (ret == NULL)
         return NULL;
     ret->threads = threads > 0 ? threads : 1;
+    ret->entries = entries > 0 ? entries : 1;
+    ret->fn = fn;
+    ret->context = context;
     (void)pthread_mutex_init(&ret->lock, NULL);
     (void)pthread_cond_init(&ret->work, NULL);
     (void)pthread_cond_init(&ret->done, NULL);
-    if (!start(ret)) {
+    ret->put.entry = calloc(ret->entries, sizeof *ret->put.entry);
+    ret->finished.entry = calloc(ret->entries, sizeof *ret->finished.entry);
+    if (ret->put.entry == NULL || ret->finished.entry == NULL || !start(ret)) {
         team_free(ret);
         return NULL;
     }
@@ -94,18 +114,45 @@ uint32_t team_threads(const struct team *team)
     return team->threads;
 }
 
-void team_run(struct team *t, uint32_t count, team_fn *fn, void *context)
+void team_put(struct team *t, uint32_t entry)
 {
     (void)pthread_mutex_lock(&t->lock);
-    t->next = 0;
-    t->count = count;
-    t->fn = fn;
-    t->context = context;
-    if (t->helpers > 0 && count > 1)
-        (void)pthread_cond_broadcast(&t->work);
-    work_on(t, 0);
+    fifo_add(t, &t->put, entry);
+    if (t->helpers > 0)
+        (void)pthread_cond_signal(&t->work);
+    (void)pthread_mutex_unlock(&t->lock);
+}
+
+bool team_take(struct team *t, uint32_t *ret)
+{
+    bool any;
+
+    (void)pthread_mutex_lock(&t->lock);
+    any = fifo_take(t, &t->put, ret);
+    (void)pthread_mutex_unlock(&t->lock);
+    return any;
+}
+
+bool team_done(struct team *t, bool wait, uint32_t *ret)
+{
+    bool any;
+
+    (void)pthread_mutex_lock(&t->lock);
+    while (wait && t->finished.count == 0 &&
+           (t->under_way > 0 || (t->helpers > 0 && t->put.count > 0)))
+        (void)pthread_cond_wait(&t->done, &t->lock);
+    any = fifo_take(t, &t->finished, ret);
+    (void)pthread_mutex_unlock(&t->lock);
+    return any;
+}
+
+void team_drop(struct team *t)
+{
+    (void)pthread_mutex_lock(&t->lock);
+    t->put.count = 0;
     while (t->under_way > 0)
         (void)pthread_cond_wait(&t->done, &t->lock);
+    t->finished.count = 0;
     (void)pthread_mutex_unlock(&t->lock);
 }
 
@@ -114,6 +161,7 @@ void team_free(struct team *t)
     if (t == NULL)
         return;
     (void)pthread_mutex_lock(&t->lock);
+    t->put.count = 0;
     t->quit = true;
     (void)pthread_cond_broadcast(&t->work);
     (void)pthread_mutex_unlock(&t->lock);
@@ -122,5 +170,7 @@ void team_free(struct team *t)
     (void)pthread_cond_destroy(&t->done);
     (void)pthread_cond_destroy(&t->work);
     (void)pthread_mutex_destroy(&t->lock);
+    free(t->put.entry);
+    free(t->finished.entry);
     free(t);
 }

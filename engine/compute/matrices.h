@@ -9,6 +9,9 @@
  *                 turn: the step, what is sent                           one pass
  *   of the rest   compute->apply
  *
+ * An update of a stretch is cut into steps, so that who walks it can look at other things in
+ * between: gather, each of the 15 products, turn; one step of the rest.
+ *
  * NS is Newton-Schulz's iteration towards the nearest matrix whose singular values are
  * alike (Jordan's Muon): X = m/(|m| + 1e-12), |m| the root of the sum of squares; 5 times
  * X = (a I + b A + c A^2) X with A = X X', or, of more rows than columns, A = X' X from the
@@ -63,11 +66,49 @@ void matrix_scratch_free(struct matrix_scratch *scratch); /* NULL is a no-op */
  * of 16; `turned` is not used, and where decay applies says the stretch, not `decays`.
  * `scalars` are those of the whole range. */
 
-/* One gradient. With a gate for each block (scalars->lagging) it is measured first. */
-void stretch_apply(const struct compute *compute, const struct rule *rule,
-                   const struct arrays *at, const struct step_scalars *scalars,
-                   const struct stretch *stretch, unsigned want,
-                   struct matrix_scratch *scratch, struct sums *ret);
+/* What is done to the parts of a stretch. */
+struct stretch_work {
+    const struct compute *compute;
+    const struct rule *rule;
+    struct step_scalars scalars;
+    unsigned want;
+    struct sums sums;
+    double sum;
+};
+
+/* NS under way, in scratch memory. */
+struct matrix_walk {
+    struct matrix_scratch *scratch;
+    number *from, *to; /* X, and where the next one comes */
+    uint32_t rows, cols;
+    uint32_t product; /* that comes next */
+};
+
+/* One gradient in one stretch, under way: the fields are matrices.c's. `sums` holds what it
+ * gave after the last step. */
+struct stretch_walk {
+    struct stretch_work work;
+    struct arrays at;
+    struct stretch stretch;
+    struct matrix_walk turned;
+    bool begun;
+    struct sums sums;
+};
+
+/* One gradient: nothing is read or written before the first step. What `at` points to, and
+ * `compute` and `rule`, stay where they are until the last one. */
+void stretch_walk_begin(struct stretch_walk *walk, const struct compute *compute,
+                        const struct rule *rule, const struct arrays *at,
+                        const struct step_scalars *scalars,
+                        const struct stretch *stretch, unsigned want);
+/* The next step; true: it was the last one. `scratch` is the same at every step of a matrix,
+ * and of nobody else meanwhile; of what is no matrix it is not looked at. With a gate for each
+ * block (scalars->lagging) the first step measures. */
+bool stretch_walk_step(struct stretch_walk *walk, struct matrix_scratch *scratch);
+/* Does the next step write theta and sent? The last one does, and no other. */
+bool stretch_walk_writes(const struct stretch_walk *walk);
+/* Floating-point operations of the next step, about. */
+double stretch_walk_cost(const struct stretch_walk *walk);
 /* What a gate is made of: compute->measure. */
 double stretch_measure(const struct compute *compute, const struct rule *rule,
                        const struct arrays *at, const struct step_scalars *scalars,

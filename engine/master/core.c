@@ -543,6 +543,12 @@ void core_reject(struct master_core *core, uint32_t worker)
     core->worker[worker].rejected = true;
 }
 
+void core_excuse(struct master_core *core, uint32_t worker, uint64_t now_ns)
+{
+    if (core->worker[worker].state == CORE_COMPUTING)
+        core->worker[worker].since_ns = now_ns;
+}
+
 int core_step(struct master_core *core, const struct core_event *event,
               struct todo *ret)
 {

@@ -109,7 +109,7 @@ struct core_worker {
     uint32_t applied;     /* ranges of it that are done */
     uint32_t incarnation; /* times this slot was taken */
     uint64_t ticket;
-    uint64_t since_ns; /* when it got the ticket */
+    uint64_t since_ns; /* when it got the ticket, or core_excuse */
     uint64_t from_ns;  /* of the event that led to it: a record has that one */
     uint64_t step_ns;  /* running mean of its time for a batch; 0: not known yet */
 };
@@ -187,6 +187,9 @@ void core_reject(struct master_core *core, uint32_t worker);
  * range that it tells. One that cannot be is taken as the present one. */
 void core_read_at(struct master_core *core, uint32_t worker, uint32_t range,
                   uint64_t version);
+
+/* A worker in CORE_COMPUTING is not slow: its time begins anew. */
+void core_excuse(struct master_core *core, uint32_t worker, uint64_t now_ns);
 
 /* Updates of a range so far; gradients consumed by it (the schedule's t); lag of a
  * worker's gradient in it. */

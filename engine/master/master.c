@@ -1,5 +1,5 @@
 /* The master's loop: poll, step, perform. */
-#include "engine/master/master.h"
+#include "engine/master/waiting.h"
 
 #include "engine/run/checkpoint.h"
 #include "engine/run/network.h"
@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 /* Sleep no longer than this, so that a stop from another thread and time-outs are
  * seen. */
@@ -59,8 +60,7 @@ static void ready(struct gapless_master *m, uint32_t w, uint32_t range)
             ready_one(m, w, CORE_ALL);
 }
 
-/* Memory has changed: the core counts that before it looks at anything else. */
-static void applied(struct gapless_master *m, uint32_t worker, uint32_t range,
+void master_applied(struct gapless_master *m, uint32_t worker, uint32_t range,
                     bool finite, uint32_t ranges)
 {
     queue_add_first(&m->queue,
@@ -72,14 +72,6 @@ static void applied(struct gapless_master *m, uint32_t worker, uint32_t range,
                                          .applied = ranges});
 }
 
-static void apply(struct gapless_master *m, uint32_t worker, uint32_t range)
-{
-    uint32_t ranges = range == CORE_ALL ? m->layout.ranges_count : 1;
-    uint32_t done = pass_apply(m, worker, range);
-
-    applied(m, worker, range, done == ranges, done);
-}
-
 static void perform(struct gapless_master *m, const struct core_action *action)
 {
     switch (action->kind) {
@@ -87,10 +79,10 @@ static void perform(struct gapless_master *m, const struct core_action *action)
         member_welcome(m, action->worker);
         break;
     case CORE_APPLY:
-        apply(m, action->worker, action->range);
+        pass_apply(m, action->worker, action->range);
         break;
     case CORE_ROUND:
-        applied(m, CORE_ALL, CORE_ALL, pass_round(m), 0);
+        master_applied(m, CORE_ALL, CORE_ALL, pass_round(m), 0);
         break;
     case CORE_READY:
         ready(m, action->worker, action->range);
@@ -229,8 +221,14 @@ void master_drain(struct gapless_master *m)
 
     assert(!m->queue.draining);
     m->queue.draining = true;
-    while (queue_take(&m->queue, &event))
+    do {
+        while (queue_take(&m->queue, &event))
+            if (!waiting_keeps(m, &event))
+                step(m, &event);
+        if (!waiting_next(m, &event))
+            break;
         step(m, &event);
+    } while (true);
     m->queue.draining = false;
 }
 
@@ -256,10 +254,7 @@ static void copy_for_observer(struct gapless_master *m)
         return; /* the run ends with this batch */
     m->copied_ns = now;
     m->passes->theta(m);
-    seq_write_begin(&m->shared_stats->copy);
-    memcpy(m->copy_region.base, m->theta, (size_t)m->layout.count * sizeof(float));
-    m->shared_stats->copy_version = core_version(m->core, 0);
-    seq_write_end(&m->shared_stats->copy);
+    waiting_copy(m);
 }
 
 static void on_note(struct gapless_master *m, tp_peer peer, uint32_t note)
@@ -321,7 +316,8 @@ static void tick(struct gapless_master *m, uint64_t now_ns)
         return;
     m->ticked_ns = now_ns;
     member_tick(m, now_ns);
-    master_event(m, CORE_TICK, 0, 0, true);
+    if (waiting_tick(m, now_ns))
+        master_event(m, CORE_TICK, 0, 0, true);
     master_drain(m);
 }
 
@@ -355,29 +351,59 @@ static int finish_batch(struct gapless_master *m, struct gapless_error *error)
     return status;
 }
 
+static void nap(int64_t ns)
+{
+    const struct timespec t = {0, ns < TICK_NS ? ns : TICK_NS};
+
+    if (ns > 0)
+        (void)nanosleep(&t, NULL);
+}
+
+/* One look at what happened, for at most this long (negative: not at all), and all that
+ * follows from it but what matrices leave under way. */
+static int serve(struct gapless_master *m, int64_t left_ns, struct gapless_error *error)
+{
+    int64_t wait = matrices_go_on(m);
+    int n = 0, i;
+
+    if (left_ns < TICK_NS && wait == INT64_MAX)
+        wait = left_ns < 0 ? 0 : left_ns;
+    if (wait > TICK_NS)
+        wait = TICK_NS;
+    if (waiting_full(m))
+        nap(wait);
+    else
+        n = m->transport->poll(m->tp, m->events, MASTER_EVENTS, wait);
+    if (n < 0) {
+        while (!waiting_ends(m)) /* nobody works on the parameters behind the caller */
+            nap(matrices_go_on(m));
+        return transport_failed(m, n, error);
+    }
+    m->passes->begin(m, m->events, n);
+    for (i = 0; i < n; i++)
+        on_event(m, &m->events[i]);
+    return n;
+}
+
 int gapless_master_run(struct gapless_master *m, int64_t timeout_ns,
                        struct gapless_error *error)
 {
     uint64_t began = m->transport->now_ns(m->tp), now = began;
     bool was_over = is_over(m);
     int64_t left;
-    int n, i;
+    int n;
 
+    waiting_begins(m);
+    master_drain(m);
     for (;;) {
         if (is_over(m) && (!was_over || timeout_ns < 0))
             return GAPLESS_STOPPED;
         left = timeout_ns < 0 ? TICK_NS : timeout_ns - (int64_t)(now - began);
-        if (left <= 0 && now != began)
+        if (left <= 0 && now != began && waiting_ends(m))
             return is_over(m) ? GAPLESS_STOPPED : GAPLESS_OK;
-        n = m->transport->poll(m->tp, m->events, MASTER_EVENTS,
-                               left < 0         ? 0
-                               : left < TICK_NS ? left
-                                                : TICK_NS);
+        n = serve(m, left, error);
         if (n < 0)
-            return transport_failed(m, n, error);
-        m->passes->begin(m, m->events, n);
-        for (i = 0; i < n; i++)
-            on_event(m, &m->events[i]);
+            return n;
         now = m->transport->now_ns(m->tp);
         now += now == began ? 1 : 0;
         tick(m, now);

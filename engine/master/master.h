@@ -38,6 +38,7 @@ struct master_peer {
     enum master_role role;
     uint32_t worker;
     uint64_t since_ns; /* ROLE_UNKNOWN: when it connected */
+    uint64_t hello;    /* ROLE_UNKNOWN: its hello waits under this number; 0: none */
     uint32_t pid;      /* 0: unknown */
 };
 
@@ -70,6 +71,13 @@ struct master_slot {
     bool complete; /* applied in all ranges; pass_record has not counted it yet */
 };
 
+/* A gradient of a worker, or one range of it, that is being applied. */
+struct pass_work {
+    uint32_t worker, range; /* of the core; CORE_ALL: all ranges */
+    uint32_t ranges;        /* applied, from `range` or 0 on */
+    uint64_t took_ns;       /* of other threads, or later than pass_apply */
+};
+
 /* How passes are carried out, and when what they gave is there to be seen: at once, on
  * this processor (passes_cpu.c), or once a GPU is through (passes_gpu.c). Every entry
  * is filled. `worker` and `range` are of the core.
@@ -77,7 +85,8 @@ struct master_slot {
  *   prepare
  *   for each batch of events:  begin            what it brings may begin to move
  *                              passes, notify   while its events are performed
- *                              drain            all of it is done, counted and sent
+ *                              drain            all of it is done, counted and sent,
+ *                                               but for what complete left to matrices
  *   detach, close
  *
  * What applies a gradient calls pass_counted with its sums: at once, or before the
@@ -113,8 +122,9 @@ struct pass_ops {
                   const struct layout_unit *unit, const struct step_scalars *scalars,
                   bool warm_up);
     /* The ranges of a worker's gradient that were asked for go on now, if they have not
-     * yet: nothing else is asked for before. */
-    void (*complete)(struct gapless_master *m, uint32_t worker);
+     * yet: nothing else is asked for before. True: pass_applied will be called with this
+     * work, by matrices_go_on, and nothing is asked for in its range before. */
+    bool (*complete)(struct gapless_master *m, const struct pass_work *work);
     /* Sum of gap^2 of a unit (RULE_GLOBAL); never of a running average. */
     double (*measure)(struct gapless_master *m, uint32_t worker,
                       const struct layout_unit *unit,
@@ -146,6 +156,7 @@ struct pass_ops {
 };
 
 struct master_matrices; /* of matrices.c only */
+struct master_waiting;  /* of waiting.c only */
 struct master_gpu;      /* of passes_gpu.c and open_gpu.c only */
 
 struct gapless_master {
@@ -181,6 +192,7 @@ struct gapless_master {
     uint16_t *decays;                 /* RULE_ADAM: see struct arrays */
     struct step_history *history;     /* RULE_HISTORY: of each range */
     struct master_matrices *matrices; /* RULE_MATRIX, also on a GPU; else NULL */
+    struct master_waiting *waiting;   /* where matrices are under way; else NULL */
     uint64_t *own_updates;            /* RULE_HISTORY: of each worker, by range */
     void *private_memory;             /* all, stat, square */
     size_t private_bytes;
@@ -250,6 +262,10 @@ void master_event(struct gapless_master *m, enum core_event_kind kind, uint32_t 
 /* Steps the core through all events that wait and those that follow from them. Called
  * between events from outside, never by what performs an action. */
 void master_drain(struct gapless_master *m);
+/* A gradient of a worker is applied, in this range or in all; or, if not finite, only in
+ * ranges below `ranges`. The core counts that before it looks at anything else. */
+void master_applied(struct gapless_master *m, uint32_t worker, uint32_t range,
+                    bool finite, uint32_t ranges);
 /* A note to a worker, if it is there. Its ring holds every note that an honest worker
  * can have unread: one whose ring is full is dropped. */
 void master_notify(struct gapless_master *m, uint32_t worker, uint32_t note);
@@ -271,15 +287,22 @@ void matrices_largest(const struct gapless_master *m, uint32_t first, uint32_t e
 int matrices_open(struct gapless_master *m, const struct gapless_master_config *config,
                   struct gapless_error *error);
 void matrices_close(struct gapless_master *m);
-/* A range of a gradient is applied with the next matrices_apply. */
+/* The team is at rest, and what is under way is never done: before memory goes. */
+void matrices_rest(struct gapless_master *m);
+/* Is this range's update under way (CORE_ALL: any)? Has it a matrix? */
+bool matrices_under_way(const struct gapless_master *m, uint32_t range);
+bool matrices_in(const struct gapless_master *m, uint32_t range);
+/* A range of a gradient is applied with the next matrices_begin. */
 void matrices_ask(struct gapless_master *m, uint32_t range, const struct arrays *at,
                   const struct step_scalars *scalars, unsigned want);
-/* Applies what was asked for, several stretches at a time; then `done` of each range, with the gate of
- * each of its blocks. */
-void matrices_apply(struct gapless_master *m, uint32_t worker,
-                    void (*done)(struct gapless_master *m, uint32_t worker,
-                                 uint32_t range, const struct sums *sums,
-                                 const float *gates));
+/* Begins to apply what was asked for. False: it is done, and was counted (pass_counted). */
+bool matrices_begin(struct gapless_master *m, const struct pass_work *work);
+/* Goes on with what is under way for a moment: for as long as 0.1 ms of products takes, and
+ * one product more. What is done is counted and applied (pass_applied), and what follows from
+ * it performed. Returns for how long the loop may wait for events before it calls again. */
+int64_t matrices_go_on(struct gapless_master *m);
+/* Of workers with a gradient under way: core_excuse. */
+void matrices_excuse(struct gapless_master *m, uint64_t now_ns);
 double matrices_measure(struct gapless_master *m, uint32_t range,
                         const struct arrays *at, const struct step_scalars *scalars);
 void matrices_look_ahead(struct gapless_master *m, uint32_t range,
@@ -344,9 +367,12 @@ void pass_warm_up(struct gapless_master *m, uint32_t worker);
 void pass_announced(struct gapless_master *m, uint32_t worker);
 /* .. and under RULE_PUBLISHED the versions that it read. */
 void pass_reported(struct gapless_master *m, uint32_t worker);
-/* One gradient of a worker in a range (CORE_ALL: in all, one after another). Returns
- * the number of ranges applied; where it is too small, the next one is not finite. */
-uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range);
+/* One gradient of a worker in a range (CORE_ALL: in all, one after another), up to the first
+ * range that is not finite. Ends with master_applied: at once, or later if matrices are
+ * under way then. */
+void pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range);
+/* What pass_apply has begun is done. */
+void pass_applied(struct gapless_master *m, const struct pass_work *work);
 /* Counts the gradient that pass_apply has completed, if it has. Apart from it, so that
  * the worker is answered first: after a large vector all of this is out of the cache. */
 void pass_record(struct gapless_master *m, uint32_t worker);

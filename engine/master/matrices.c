@@ -1,30 +1,64 @@
 /* RULE_MATRIX: which stretches a range has, also for a GPU; and its passes on this
  * processor, stretch by stretch (a matrix, or another tensor), by as many threads as the run
- * has for it. Nothing that comes of it depends on how many. */
-#include "engine/master/master.h"
+ * has for it. Nothing that comes of it depends on how many.
+ *
+ *   matrices_ask ... matrices_begin ──> jobs, one a stretch ──> helpers, each a whole job
+ *        of each range    │                    │
+ *                         │ no matrix          └──> the loop, step by step (matrices_go_on)
+ *                         v                                       │ the last job of a gradient
+ *                       done                                      v
+ *                                                            pass_applied
+ *
+ * So the loop never waits for products. It works on them itself where there is no helper, and
+ * where every range is under way, so that nothing else could be applied: for as long as
+ * SLICE_COST takes, and at most one product more. */
+#include "engine/master/waiting.h"
 
 #include "engine/base/array.h"
+#include "engine/base/clock.h"
 #include "engine/base/team.h"
 
+#include <assert.h>
+#include <pthread.h>
 #include <stdlib.h>
+
+#define NO_JOB UINT32_MAX
+/* Operations between two looks at the transport: 0.1 ms. */
+#define SLICE_COST 1e7
+/* The loop looks so often for what helpers have done, without work of its own. */
+#define HELPERS_NS 100000
 
 /* A stretch of a gradient that is asked for. */
 struct matrix_job {
     uint32_t range;
-    const struct stretch *stretch;
-    struct arrays at;
-    unsigned want;
-    struct sums sums;
+    uint32_t group; /* of its gradient */
+    bool wrote;     /* theta and sent, or has begun to */
+    uint64_t took_ns;
+    struct stretch_walk walk;
+};
+
+/* What is applied together: a range of a gradient, or all of them. */
+struct matrix_group {
+    struct pass_work work;
+    uint32_t left; /* jobs */
 };
 
 struct master_matrices {
-    struct stretch *stretch; /* one for each block of the layout */
+    struct stretch *stretch; /* one for each block of the layout, as what follows */
+    struct matrix_job *job;
+    float *gate;
+    uint32_t *asked; /* of the present gradient, until matrices_begin */
+    uint32_t asked_count;
     struct team *team;
     struct matrix_scratch **scratch; /* of each thread */
-    struct matrix_job *job;          /* of the present gradient; one for each block */
-    float *gate;                     /* of each job */
-    uint32_t jobs;
-    struct step_scalars *scalars; /* by range */
+    uint32_t mine;                   /* the loop's own job, begun; NO_JOB: none */
+    bool at_once;                    /* all is done before matrices_begin returns */
+
+    bool *under_way; /* by range, as what follows */
+    struct matrix_group *group;
+    uint32_t ranges_under_way;
+    pthread_mutex_t lock; /* of `writing` */
+    bool *writing;        /* its version is odd */
 };
 
 /* ---- open and close ------------------------------------------------------ */
@@ -117,12 +151,143 @@ int matrices_list(struct gapless_master *m, const struct gapless_master_config *
         return GAPLESS_OK;
     m->matrices = calloc(1, sizeof *m->matrices);
     if (m->matrices != NULL)
+        (void)pthread_mutex_init(&m->matrices->lock, NULL);
+    if (m->matrices != NULL)
         m->matrices->stretch =
             calloc(m->layout.blocks_count, sizeof *m->matrices->stretch);
     if (m->matrices == NULL || m->matrices->stretch == NULL)
         return no_memory(m, 0, 0, 1, error);
     list_stretches(m, config->decay_all);
     return GAPLESS_OK;
+}
+
+/* ---- jobs ---------------------------------------------------------------- */
+
+/* The first that writes a range says so to observers: products may take long, and until then
+ * the range is whole. */
+static void write_begins(struct gapless_master *m, struct matrix_job *job)
+{
+    struct master_matrices *x = m->matrices;
+
+    if (job->wrote)
+        return;
+    job->wrote = true;
+    (void)pthread_mutex_lock(&x->lock);
+    if (!x->writing[job->range])
+        seq_write_begin(&shared_stats_versions(m->shared_stats)[job->range]);
+    x->writing[job->range] = true;
+    (void)pthread_mutex_unlock(&x->lock);
+}
+
+/* One step; true: it was the last one. */
+static bool job_step(struct gapless_master *m, struct matrix_job *job,
+                     struct matrix_scratch *scratch)
+{
+    if (stretch_walk_writes(&job->walk))
+        write_begins(m, job);
+    return stretch_walk_step(&job->walk, scratch);
+}
+
+static void do_job(void *context, uint32_t block, uint32_t thread)
+{
+    struct gapless_master *m = context;
+    struct matrix_job *job = &m->matrices->job[block];
+    uint64_t began = clock_ns();
+
+    while (!job_step(m, job, m->matrices->scratch[thread]))
+        continue;
+    job->took_ns += clock_ns() - began;
+}
+
+/* What a range gave, in the order of its blocks. Its versions count it. */
+static void range_done(struct gapless_master *m, uint32_t worker, uint32_t range)
+{
+    struct master_matrices *x = m->matrices;
+    uint32_t first = m->layout.block_first[range], b;
+    struct sums sums = {0};
+
+    for (b = first; b < m->layout.block_first[range + 1]; b++) {
+        const struct matrix_job *job = &x->job[b];
+        const struct stretch *stretch = &x->stretch[b];
+
+        sums.gap_sq += job->walk.sums.gap_sq;
+        sums.gate_sum += job->walk.sums.gate_sum;
+        x->gate[b] =
+            (float)(job->walk.sums.gate_sum / (double)(stretch->to - stretch->from));
+    }
+    x->writing[range] = false;
+    seq_write_end(&shared_stats_versions(m->shared_stats)[range]);
+    pass_counted(m, worker, unit_first_of(m, range), &sums, &x->gate[first]);
+}
+
+static void set_under_way(struct gapless_master *m, const struct pass_work *work,
+                          bool under_way)
+{
+    struct master_matrices *x = m->matrices;
+    uint32_t first = work->range == CORE_ALL ? 0 : work->range, r;
+    uint32_t end = work->range == CORE_ALL ? m->layout.ranges_count : first + 1;
+
+    for (r = first; r < end; r++)
+        x->under_way[r] = under_way;
+    if (under_way)
+        x->ranges_under_way += end - first;
+    else
+        x->ranges_under_way -= end - first;
+}
+
+static void group_done(struct gapless_master *m, const struct pass_work *work)
+{
+    uint32_t first = work->range == CORE_ALL ? 0 : work->range, r;
+
+    for (r = first; r < first + work->ranges; r++)
+        if (pass_of_matrices(m, unit_first_of(m, r)))
+            range_done(m, work->worker, r);
+}
+
+/* True: it was the last of its gradient. */
+static bool job_done(struct gapless_master *m, uint32_t block)
+{
+    struct master_matrices *x = m->matrices;
+    struct matrix_group *group = &x->group[x->job[block].group];
+
+    group->work.took_ns += x->job[block].took_ns;
+    if (--group->left > 0)
+        return false;
+    group_done(m, &group->work);
+    return true;
+}
+
+/* Like job_done, of what is not done at once. */
+static void job_reaped(struct gapless_master *m, uint32_t block)
+{
+    struct master_matrices *x = m->matrices;
+    struct pass_work work;
+
+    if (!job_done(m, block))
+        return;
+    work = x->group[x->job[block].group].work;
+    set_under_way(m, &work, false);
+    waiting_freed(m, &work);
+    pass_applied(m, &work);
+}
+
+/* ---- open and close ------------------------------------------------------ */
+
+static bool take_memory(const struct gapless_master *m, uint32_t threads)
+{
+    struct master_matrices *x = m->matrices;
+    size_t blocks = m->layout.blocks_count, ranges = m->layout.ranges_count;
+
+    x->job = calloc(blocks, sizeof *x->job);
+    x->gate = calloc(blocks, sizeof *x->gate);
+    x->asked = calloc(blocks, sizeof *x->asked);
+    x->under_way = calloc(ranges, sizeof *x->under_way);
+    x->writing = calloc(ranges, sizeof *x->writing);
+    x->group = calloc(ranges, sizeof *x->group);
+    x->scratch = calloc(threads, sizeof(struct matrix_scratch *));
+    return x->job != NULL && x->gate != NULL && x->asked != NULL &&
+           x->under_way != NULL && x->writing != NULL && x->group != NULL &&
+           x->scratch != NULL;
 }
 
 int matrices_open(struct gapless_master *m, const struct gapless_master_config *config,
@@ -134,13 +299,11 @@ int matrices_open(struct gapless_master *m, const struct gapless_master_config *
 
     if (x == NULL || m->passes != &pass_ops_cpu)
         return GAPLESS_OK;
-    x->job = calloc(m->layout.blocks_count, sizeof *x->job);
-    x->gate = calloc(m->layout.blocks_count, sizeof *x->gate);
-    x->scalars = calloc(m->layout.ranges_count, sizeof *x->scalars);
-    x->team = team_new(threads);
-    x->scratch = calloc(threads, sizeof(struct matrix_scratch *));
-    if (x->job == NULL || x->gate == NULL || x->scalars == NULL || x->team == NULL ||
-        x->scratch == NULL)
+    x->mine = NO_JOB;
+    /* Where a simulation drives the master, time is no matter of threads. */
+    x->at_once = m->external_buffers;
+    x->team = team_new(threads, m->layout.blocks_count, do_job, m);
+    if (x->team == NULL || !take_memory(m, threads))
         return no_memory(m, 0, 0, threads, error);
     matrices_largest(m, 0, m->layout.ranges_count, &elements, &side);
     for (i = 0; i < threads; i++) {
@@ -149,6 +312,12 @@ int matrices_open(struct gapless_master *m, const struct gapless_master_config *
             return no_memory(m, elements, side, threads, error);
     }
     return GAPLESS_OK;
+}
+
+void matrices_rest(struct gapless_master *m)
+{
+    if (m->matrices != NULL && m->matrices->team != NULL)
+        team_drop(m->matrices->team);
 }
 
 void matrices_close(struct gapless_master *m)
@@ -161,16 +330,41 @@ void matrices_close(struct gapless_master *m)
     for (i = 0; x->scratch != NULL && x->team != NULL && i < team_threads(x->team); i++)
         matrix_scratch_free(x->scratch[i]);
     team_free(x->team);
+    (void)pthread_mutex_destroy(&x->lock);
     free((void *)x->scratch);
     free(x->stretch);
     free(x->job);
     free(x->gate);
-    free(x->scalars);
+    free(x->asked);
+    free(x->under_way);
+    free(x->writing);
+    free(x->group);
     free(x);
     m->matrices = NULL;
 }
 
 /* ---- passes -------------------------------------------------------------- */
+
+bool matrices_under_way(const struct gapless_master *m, uint32_t range)
+{
+    const struct master_matrices *x = m->matrices;
+
+    if (x == NULL || x->under_way == NULL)
+        return false;
+    return range == CORE_ALL ? x->ranges_under_way > 0 : x->under_way[range];
+}
+
+bool matrices_in(const struct gapless_master *m, uint32_t range)
+{
+    uint32_t b;
+
+    if (!pass_of_matrices(m, unit_first_of(m, range)))
+        return false;
+    for (b = m->layout.block_first[range]; b < m->layout.block_first[range + 1]; b++)
+        if (m->matrices->stretch[b].rows > 0)
+            return true;
+    return false;
+}
 
 void matrices_ask(struct gapless_master *m, uint32_t range, const struct arrays *at,
                   const struct step_scalars *scalars, unsigned want)
@@ -178,46 +372,126 @@ void matrices_ask(struct gapless_master *m, uint32_t range, const struct arrays 
     struct master_matrices *x = m->matrices;
     uint32_t b;
 
-    x->scalars[range] = *scalars;
-    for (b = m->layout.block_first[range]; b < m->layout.block_first[range + 1]; b++)
-        x->job[x->jobs++] = (struct matrix_job){
-            .range = range, .stretch = &x->stretch[b], .at = *at, .want = want};
-}
-
-static void apply_stretch(void *context, uint32_t index, uint32_t thread)
-{
-    struct gapless_master *m = context;
-    struct master_matrices *x = m->matrices;
-    struct matrix_job *job = &x->job[index];
-
-    stretch_apply(m->compute, m->rule, &job->at, &x->scalars[job->range], job->stretch,
-                  job->want, x->scratch[thread], &job->sums);
-}
-
-void matrices_apply(struct gapless_master *m, uint32_t worker,
-                    void (*done)(struct gapless_master *m, uint32_t worker,
-                                 uint32_t range, const struct sums *sums,
-                                 const float *gates))
-{
-    struct master_matrices *x = m->matrices;
-    struct sums sums = {0};
-    uint32_t first = 0, i; /* first: of a range */
-
-    team_run(x->team, x->jobs, apply_stretch, m);
-    for (i = 0; i < x->jobs; i++) {
-        const struct matrix_job *job = &x->job[i];
-
-        sums.gap_sq += job->sums.gap_sq;
-        sums.gate_sum += job->sums.gate_sum;
-        x->gate[i] = (float)(job->sums.gate_sum /
-                             (double)(job->stretch->to - job->stretch->from));
-        if (i + 1 < x->jobs && x->job[i + 1].range == job->range)
-            continue;
-        done(m, worker, job->range, &sums, &x->gate[first]);
-        first = i + 1;
-        sums = (struct sums){0};
+    for (b = m->layout.block_first[range]; b < m->layout.block_first[range + 1]; b++) {
+        x->job[b] = (struct matrix_job){.range = range};
+        stretch_walk_begin(&x->job[b].walk, m->compute, m->rule, at, scalars,
+                           &x->stretch[b], want);
+        x->asked[x->asked_count++] = b;
     }
-    x->jobs = 0;
+}
+
+/* All of the gradient, by all threads, now. */
+static void do_all(struct gapless_master *m)
+{
+    struct master_matrices *x = m->matrices;
+    uint32_t left = x->asked_count, i, block;
+
+    for (i = 0; i < x->asked_count; i++)
+        team_put(x->team, x->asked[i]);
+    while (left > 0) {
+        if (team_take(x->team, &block))
+            do_job(m, block, 0);
+        else if (!team_done(x->team, true, &block))
+            break;
+        (void)job_done(m, block);
+        left--;
+    }
+    assert(left == 0);
+}
+
+bool matrices_begin(struct gapless_master *m, const struct pass_work *work)
+{
+    struct master_matrices *x = m->matrices;
+    uint32_t place = work->range == CORE_ALL ? 0 : work->range, i;
+    bool any = false;
+
+    if (x == NULL || x->asked_count == 0)
+        return false;
+    x->group[place] = (struct matrix_group){.work = *work, .left = x->asked_count};
+    for (i = 0; i < x->asked_count; i++) {
+        x->job[x->asked[i]].group = place;
+        any |= x->stretch[x->asked[i]].rows > 0;
+    }
+    if (any && !x->at_once) {
+        set_under_way(m, work, true);
+        for (i = 0; i < x->asked_count; i++)
+            team_put(x->team, x->asked[i]);
+    } else if (any) {
+        do_all(m);
+    } else {
+        for (i = 0; i < x->asked_count; i++) {
+            do_job(m, x->asked[i], 0);
+            (void)job_done(m, x->asked[i]);
+        }
+    }
+    x->asked_count = 0;
+    return any && !x->at_once;
+}
+
+/* Is it the loop's own work? */
+static bool own_work(const struct gapless_master *m)
+{
+    const struct master_matrices *x = m->matrices;
+
+    return x->mine != NO_JOB || team_threads(x->team) == 1 ||
+           x->ranges_under_way == m->layout.ranges_count;
+}
+
+/* A slice of it; false: there was none. */
+static bool work_on(struct gapless_master *m)
+{
+    struct master_matrices *x = m->matrices;
+    double cost = 0;
+
+    while (cost < SLICE_COST) {
+        struct matrix_job *job;
+        uint64_t began = clock_ns();
+        bool last;
+
+        if (x->mine == NO_JOB && !team_take(x->team, &x->mine))
+            break;
+        job = &x->job[x->mine];
+        cost += stretch_walk_cost(&job->walk);
+        last = job_step(m, job, x->scratch[0]);
+        job->took_ns += clock_ns() - began;
+        if (last) {
+            uint32_t block = x->mine;
+
+            x->mine = NO_JOB;
+            job_reaped(m, block);
+            return true; /* what follows from it comes first */
+        }
+    }
+    return cost > 0;
+}
+
+int64_t matrices_go_on(struct gapless_master *m)
+{
+    struct master_matrices *x = m->matrices;
+    uint32_t block;
+    bool worked;
+
+    if (!matrices_under_way(m, CORE_ALL))
+        return INT64_MAX;
+    worked = own_work(m) && work_on(m);
+    master_drain(m);
+    while (team_done(x->team, false, &block)) {
+        job_reaped(m, block);
+        master_drain(m);
+    }
+    if (!matrices_under_way(m, CORE_ALL))
+        return INT64_MAX;
+    return worked ? 0 : HELPERS_NS;
+}
+
+void matrices_excuse(struct gapless_master *m, uint64_t now_ns)
+{
+    const struct master_matrices *x = m->matrices;
+    uint32_t r;
+
+    for (r = 0; r < m->layout.ranges_count; r++)
+        if (x->group[r].left > 0)
+            core_excuse(m->core, x->group[r].work.worker, now_ns);
 }
 
 double matrices_measure(struct gapless_master *m, uint32_t range,

@@ -156,6 +156,8 @@ void member_text(struct gapless_master *m, tp_peer peer, const void *data,
         refuse(m, peer, &reason);
         return;
     }
+    if (m->peer[peer].hello != 0)
+        return; /* its first one waits */
     m->hello_peer = peer;
     m->hello_pid = hello.pid;
     master_event(m, CORE_HELLO,
@@ -289,7 +291,7 @@ void member_tick(struct gapless_master *m, uint64_t now_ns)
     (void)gapless_error_set(&reason, GAPLESS_TIMEOUT, 0,
                             "the master waited 10 s for a hello");
     for (p = 0; p < m->peers_max; p++)
-        if (m->peer[p].role == ROLE_UNKNOWN &&
+        if (m->peer[p].role == ROLE_UNKNOWN && m->peer[p].hello == 0 &&
             now_ns - m->peer[p].since_ns > HELLO_BOUND_NS)
             refuse(m, p, &reason);
 }

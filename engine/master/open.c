@@ -1,5 +1,5 @@
 /* Opening a master: checks the configuration, takes all memory, listens. */
-#include "engine/master/master.h"
+#include "engine/master/waiting.h"
 
 #include "engine/base/array.h"
 #include "engine/run/network.h"
@@ -732,6 +732,8 @@ static int open_master(const struct gapless_master_config *config,
     if (status == GAPLESS_OK)
         status = matrices_open(m, config, error);
     if (status == GAPLESS_OK)
+        status = waiting_open(m, error);
+    if (status == GAPLESS_OK)
         status = go_public(m, config, place, error);
     if (status == GAPLESS_OK)
         status = open_record(m, config, error);
@@ -784,6 +786,7 @@ void gapless_master_close(struct gapless_master *m)
     if (m->private_memory != NULL)
         (void)munmap(m->private_memory, m->private_bytes);
     record_finish(m->record);
+    waiting_close(m);
     matrices_close(m);
     layout_free(&m->layout);
     free(m->core);

@@ -451,7 +451,22 @@ static void message_begins(struct gapless_master *m, uint32_t worker)
     slot->check_ns = slot->pass_ns = 0;
 }
 
-uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
+void pass_applied(struct gapless_master *m, const struct pass_work *work)
+{
+    const struct core_worker *cw = &m->core->worker[work->worker];
+    struct master_slot *slot = &m->slot[work->worker];
+    uint32_t asked = work->range == CORE_ALL ? m->layout.ranges_count : 1;
+    bool whole = work->ranges == asked;
+
+    if (whole)
+        global_sample(m, slot->step_sq);
+    slot->pass_ns += work->took_ns;
+    slot->complete =
+        whole && cw->applied + asked == m->layout.ranges_count && !cw->rejected;
+    master_applied(m, work->worker, work->range, whole, work->ranges);
+}
+
+void pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
 {
     const struct core_worker *cw = &m->core->worker[worker];
     struct master_slot *slot = &m->slot[worker];
@@ -460,26 +475,29 @@ uint32_t pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
     bool whole = m->core->config.whole;
     bool last = cw->applied + (end - first) == m->layout.ranges_count;
     uint64_t began = clock_of(m), checked = slot->check_ns;
-    double of_all;
+    struct pass_work work = {.worker = worker, .range = range};
+    double of_all = 0;
+    bool under_way;
 
-    if (cw->applied == 0)
+    if (range == CORE_ALL || cw->pushed == 1)
         message_begins(m, worker), checked = 0;
     /* What is made of all of the gradient comes first. Otherwise each range is checked
      * just before it is applied: that brings it into the cache, so the check costs no
      * trip to memory. */
     if (whole && !grad_is_finite(m, worker, first, end))
-        return 0;
-    of_all = measure_all(m, worker);
+        end = first;
+    else
+        of_all = measure_all(m, worker);
     for (r = first; r < end; r++) {
         if (!whole && !grad_is_finite(m, worker, r, r + 1))
             break;
         apply_range(m, worker, r, of_all, last && r + 1 == end && !whole);
     }
-    m->passes->complete(m, worker);
-    global_sample(m, slot->step_sq);
+    work.ranges = r - first;
+    under_way = m->passes->complete(m, &work);
     slot->pass_ns += clock_of(m) - began - (slot->check_ns - checked);
-    slot->complete = r == end && last && !cw->rejected;
-    return r - first;
+    if (!under_way)
+        pass_applied(m, &work);
 }
 
 /* Workers of the round whose gradient is finite; the others are left out and informed to

@@ -118,17 +118,9 @@ static void apply_few(struct gapless_master *m, uint32_t worker,
         chunk_put(&copy, &at, 0, unit->elements, 0);
 }
 
-static void range_done(struct gapless_master *m, uint32_t worker, uint32_t range,
-                       const struct sums *sums, const float *gates)
+static bool cpu_complete(struct gapless_master *m, const struct pass_work *work)
 {
-    seq_write_end(&shared_stats_versions(m->shared_stats)[range]);
-    pass_counted(m, worker, unit_first_of(m, range), sums, gates);
-}
-
-static void cpu_complete(struct gapless_master *m, uint32_t worker)
-{
-    if (m->matrices != NULL)
-        matrices_apply(m, worker, range_done);
+    return matrices_begin(m, work);
 }
 
 static void cpu_apply(struct gapless_master *m, uint32_t worker,
@@ -138,8 +130,6 @@ static void cpu_apply(struct gapless_master *m, uint32_t worker,
     struct seq_word *word = &shared_stats_versions(m->shared_stats)[unit->range];
     struct sums sums;
 
-    if (unit_is_first(m, unit))
-        seq_write_begin(word);
     if (pass_of_matrices(m, unit)) {
         struct arrays at = arrays_at(m, &m->slot[worker], unit);
 
@@ -147,6 +137,8 @@ static void cpu_apply(struct gapless_master *m, uint32_t worker,
                      pass_wants_gap(m, worker) ? WANT_GAP : 0);
         return;
     }
+    if (unit_is_first(m, unit))
+        seq_write_begin(word);
     if (unit->piece || pass_averages(m, unit))
         apply_few(m, worker, unit, scalars, &sums);
     else
@@ -309,7 +301,7 @@ static void cpu_inherit(struct gapless_master *m, uint32_t worker, uint32_t rang
     m->compute->scale(m->slot[worker].mean + from, (float)(1.0 / count), n);
 }
 
-/* ---- all is done at once ------------------------------------------------- */
+/* ---- all but matrices is done at once ------------------------------------ */
 
 static int cpu_prepare(struct gapless_master *m,
                        const struct gapless_master_config *config,
@@ -354,6 +346,11 @@ static const char *cpu_describe(const struct gapless_master *m)
     return m->compute->name;
 }
 
+static void cpu_detach(struct gapless_master *m)
+{
+    matrices_rest(m);
+}
+
 static void cpu_close(struct gapless_master *m)
 {
     (void)m;
@@ -377,6 +374,6 @@ const struct pass_ops pass_ops_cpu = {
     .resum = cpu_resum,
     .inherit = cpu_inherit,
     .describe = cpu_describe,
-    .detach = cpu_close,
+    .detach = cpu_detach,
     .close = cpu_close,
 };

@@ -438,9 +438,10 @@ static void gpu_apply(struct gapless_master *m, uint32_t worker,
         (void)gpu_drain(m, NULL);
 }
 
-static void gpu_complete(struct gapless_master *m, uint32_t worker)
+static bool gpu_complete(struct gapless_master *m, const struct pass_work *work)
 {
-    (void)m, (void)worker; /* gpu_drain does */
+    (void)m, (void)work;
+    return false; /* its notes wait for gpu_drain */
 }
 
 static bool gpu_pending(const struct gapless_master *m, uint32_t worker)

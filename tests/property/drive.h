@@ -243,7 +243,7 @@ static inline double drive_measure(const struct drive *d, const struct arrays *a
 static inline void drive_apply(struct drive *d, const struct arrays *at,
                                const struct step_scalars *scalars)
 {
-    struct sums sums;
+    struct stretch_walk walk;
 
     if (!d->stretches) {
         d->compute->apply(d->rule, at, scalars, &d->blocks, d->n, d->want, &d->sums);
@@ -251,10 +251,12 @@ static inline void drive_apply(struct drive *d, const struct arrays *at,
     }
     memset(&d->sums, 0, sizeof d->sums);
     for (uint32_t i = 0; i < d->stretches; i++) {
-        stretch_apply(d->compute, d->rule, at, scalars, &d->stretch[i], d->want,
-                      d->scratch, &sums);
-        d->sums.gap_sq += sums.gap_sq;
-        d->sums.gate_sum += sums.gate_sum;
+        stretch_walk_begin(&walk, d->compute, d->rule, at, scalars, &d->stretch[i],
+                           d->want);
+        while (!stretch_walk_step(&walk, d->scratch))
+            continue;
+        d->sums.gap_sq += walk.sums.gap_sq;
+        d->sums.gate_sum += walk.sums.gate_sum;
     }
 }
 

@@ -234,8 +234,10 @@ struct gapless_master_config {
     /* The Muon rules: their rate times this for all that is no matrix; 0: 1. */
     double rest_scale;
     /* ... and threads that work on matrices, each on one at a time: the caller's, and as
-     * many more as are missing. The bits do not depend on it; 0: 1. While such a master is
-     * open, OpenBLAS has one thread in this process. */
+     * many more as are missing. The caller's looks for other work after each product; where
+     * it may find some, it leaves matrices to the others, if there are any. The bits do not
+     * depend on it; 0: 1. While such a master is open, OpenBLAS has one thread in this
+     * process. */
     uint32_t matrix_threads;
     enum gapless_gap_ref gap_ref;
     bool ssgd_scale_rate; /* ssgd: rate times the number of active workers */
@@ -375,9 +377,9 @@ int gapless_master_check(const struct gapless_master_config *config,
  * slot when a worker first takes it. */
 int gapless_master_open(const struct gapless_master_config *config,
                         struct gapless_master **ret, struct gapless_error *error);
-/* Serves for at most timeout_ns (negative: until the run is over). GAPLESS_OK: the time
- * passed; GAPLESS_STOPPED: the run is over, its parameters are final; otherwise a
- * failure. After the end, keep calling it for as long as observers shall be served. */
+/* Serves for at most timeout_ns (negative: until the run is over); if matrices are in
+ * work then (the Muon rules), until they are done. GAPLESS_OK: the time passed;
+ * GAPLESS_STOPPED: the run is over, its parameters are final; otherwise a failure. After the end, keep calling it for as long as observers shall be served. */
 int gapless_master_run(struct gapless_master *master, int64_t timeout_ns,
                        struct gapless_error *error);
 /* Ends the run: workers learn of it at their next pull. May be called from a signal
