@@ -33,7 +33,7 @@ static int choose(const struct evaluation *e, struct job *ret,
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "%.200s does not say which model it is, or on which "
                                  "data it was trained: give --model and --data",
-                                 e->file.path);
+                                 e->file.file.name);
     return job_set(data, settings->data_dir, model, 1, 1, ret, error);
 }
 
@@ -54,7 +54,7 @@ static int read_parameters(struct evaluation *e, struct gapless_error *error)
                 gapless_error_set(error, GAPLESS_CORRUPT, 0,
                                   "%.200s: parameter %zu of %zu is not finite: the "
                                   "training that wrote it diverged",
-                                  e->file.path, i + 1, count);
+                                  e->file.file.name, i + 1, count);
     return status;
 }
 
@@ -112,12 +112,12 @@ static int measure(struct evaluation *e, struct gapless_error *error)
 
 static void print_json(const struct evaluation *e)
 {
-    json_t *root =
-        json_pack("{s:s,s:s,s:s,s:s,s:I,s:f,s:f,s:s,s:s,s:s}", "file", e->file.path,
-                  "model", e->task.model.spec, "data", e->task.job.data, "part",
-                  e->settings.part, "samples", (json_int_t)e->samples, "accuracy",
-                  e->accuracy, "loss", e->loss, "rule", e->file.rule, "gradients",
-                  e->file.gradients, "version", e->file.version);
+    json_t *root = json_pack("{s:s,s:s,s:s,s:s,s:I,s:f,s:f,s:s,s:s,s:s}", "file",
+                             e->file.file.name, "model", e->task.model.spec, "data",
+                             e->task.job.data, "part", e->settings.part, "samples",
+                             (json_int_t)e->samples, "accuracy", e->accuracy, "loss",
+                             e->loss, "rule", e->file.rule, "gradients",
+                             e->file.gradients, "version", e->file.version);
 
     (void)json_dumpf(root, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
     (void)printf("\n");

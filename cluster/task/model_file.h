@@ -15,9 +15,9 @@
 #define CLUSTER_MODEL_FILE_H
 
 #include "cluster/task/task.h"
+#include "cluster/task/tensor_file.h"
 
 #include <stdint.h>
-#include <stdio.h>
 
 #define MODEL_FILE_TEXTS 20
 
@@ -25,7 +25,7 @@
 struct model_file_metadata {
     const char *text[MODEL_FILE_TEXTS + 1];
 };
-/* What is said of a task's model. Of a test function: nothing. */
+/* What is said of a task's model. Without data, of a test function or a foreign model: nothing. */
 int model_file_metadata(const struct task *task, struct model_file_metadata *ret,
                         struct gapless_error *error);
 void model_file_metadata_free(struct model_file_metadata *metadata);
@@ -34,14 +34,9 @@ void model_file_metadata_free(struct model_file_metadata *metadata);
 int model_file_save(const struct task *task, const float *theta, const char *rule,
                     uint64_t gradients, const char *path, struct gapless_error *error);
 
-struct json_t;
-
 /* A file that is open. */
 struct model_file {
-    const char *path;
-    FILE *file;
-    struct json_t *header;
-    uint64_t tensors_at, bytes; /* where they begin; how many there are */
+    struct tensor_file file;
     /* what it says; "" and 0: nothing. The texts are the header's */
     const char *model, *data, *rule, *version, *gradients;
     struct data_standard standard; /* count 0: it does not say */
