@@ -12,8 +12,8 @@
 
 /* Commands that multiply matrices. */
 #define MULTIPLY                                                                       \
-    (FOR_TRAIN | FOR_MASTER | FOR_WORKER | FOR_OBSERVE | FOR_EVALUATE | FOR_SIMULATE | \
-     FOR_STUDY | FOR_DOCTOR)
+    (FOR_TRAIN | FOR_RUN | FOR_MASTER | FOR_WORKER | FOR_OBSERVE | FOR_EVALUATE |      \
+     FOR_SIMULATE | FOR_STUDY | FOR_DOCTOR)
 
 /* Of those: may start the program again, with better kernels of OpenBLAS, and says so.
  * The doctor says more itself. */
@@ -30,7 +30,8 @@ static void choose_kernels(const struct option_command_row *command, char **argv
 }
 
 /* Commands whose product is what they print; of the others it is files, or an update. */
-#define PRINT_NONE (FOR_TRAIN | FOR_MASTER | FOR_WORKER | FOR_SIMULATE | FOR_STUDY)
+#define PRINT_NONE                                                                     \
+    (FOR_TRAIN | FOR_RUN | FOR_MASTER | FOR_WORKER | FOR_SIMULATE | FOR_STUDY)
 
 /* What was printed and found no room is a failure of a command that prints. */
 static int written(const struct option_command_row *command, int code)

@@ -226,7 +226,7 @@ int ssgd_finish(struct ssgd *run)
         status = save(run, &error);
     if (status == GAPLESS_OK)
         status = results_write(&run->follow.results, &outcome, &error);
-    results_print(&outcome);
+    results_print(&outcome, stdout);
     (void)printf("\n  %s/: %smetrics.jsonl%s\n", run->folder,
                  status == GAPLESS_OK ? "result.json, " : "",
                  fetched && status == GAPLESS_OK ? ", model.safetensors" : "");

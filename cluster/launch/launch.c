@@ -13,35 +13,68 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#define LAUNCH_NOT_RUN 127 /* as a shell has it */
 #define KILL_WAIT_S                                                                    \
     5.0 /* a killed process ends at once, unless the kernel holds it                   \
          */
 
+/* What a child becomes. */
+struct image {
+    const char *program;
+    char *const *argv, *const *environment;
+    int out, err;  /* -1: nothing */
+    int death;     /* the signal that it gets when the parent dies */
+    bool as_usual; /* what this program ignores is as usual for another */
+};
+
 /* In the child, until it becomes the program. Only calls that are safe after fork. */
-static void become(int log, pid_t parent, const char *program, char *const *argv)
+static void become(const struct image *image, pid_t parent)
 {
+    static const int ignored[] = {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGXFSZ};
     struct sigaction usual = {.sa_handler = SIG_DFL};
     int nothing;
     sigset_t none;
 
     (void)setpgid(0, 0);
-    (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
+    (void)prctl(PR_SET_PDEATHSIG, image->death);
     if (getppid() != parent)
         _exit(1); /* it died before the line above */
     (void)sigaction(SIGPIPE, &usual, NULL);
+    for (size_t i = 0; image->as_usual && i < sizeof ignored / sizeof ignored[0]; i++)
+        (void)sigaction(ignored[i], &usual, NULL);
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (nothing < 0 || dup2(nothing, STDIN_FILENO) < 0 ||
-        dup2(nothing, STDOUT_FILENO) < 0 || dup2(log, STDERR_FILENO) < 0)
+        dup2(image->out >= 0 ? image->out : nothing, STDOUT_FILENO) < 0 ||
+        dup2(image->err >= 0 ? image->err : nothing, STDERR_FILENO) < 0)
         _exit(1);
-    (void)execv(program, argv);
-    _exit(127);
+    (void)execve(image->program, image->argv, image->environment);
+    _exit(LAUNCH_NOT_RUN);
+}
+
+/* Starts it. The child's group is there when this returns, so that it can be signalled. */
+static int start(const char *name, const struct image *image, pid_t *ret,
+                 struct gapless_error *error)
+{
+    pid_t parent = getpid(), pid = fork();
+
+    if (pid == 0)
+        become(image, parent);
+    if (pid < 0)
+        return gapless_error_set(error, GAPLESS_SYSTEM, errno,
+                                 "cannot start %s: the limit on processes (ulimit -u) "
+                                 "or memory",
+                                 name);
+    (void)setpgid(pid, pid);
+    *ret = pid;
+    return GAPLESS_OK;
 }
 
 bool launch_argument(struct launch_arguments *to, const char *format, ...)
@@ -72,35 +105,128 @@ int launch_child(const char *name, const char *log_folder, char *const *argv,
 {
     struct child child = {.pid = 0};
     char program[LAUNCH_PATH_MAX];
-    pid_t parent = getpid();
-    int log, used;
+    struct image image = {program, argv, environ, -1, -1, SIGTERM, false};
+    int used, status;
 
     (void)snprintf(child.name, sizeof child.name, "%s", name);
     used = snprintf(child.log, sizeof child.log, "%s/%s.log", log_folder, name);
     if (used < 0 || (size_t)used >= sizeof child.log)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "the path of the log folder is too long");
-    log = open(child.log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
-    if (log < 0)
+    image.err =
+        open(child.log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
+    if (image.err < 0)
         return gapless_error_set(error, GAPLESS_IO, errno, "cannot write %.150s",
                                  child.log);
     program_file(program, sizeof program);
-    child.pid = fork();
-    if (child.pid == 0)
-        become(log, parent, program, argv);
-    (void)close(log);
-    if (child.pid < 0)
-        return gapless_error_set(error, GAPLESS_SYSTEM, errno,
-                                 "cannot start %s: the limit on processes (ulimit -u) "
-                                 "or memory",
-                                 name);
-    *ret = child;
-    return GAPLESS_OK;
+    status = start(name, &image, &child.pid, error);
+    (void)close(image.err);
+    if (status == GAPLESS_OK)
+        *ret = child;
+    return status;
+}
+
+/* This process's environment, but what `settings` has in its place: the texts are theirs,
+ * the list malloc'ed. NULL: no memory. */
+static char **environment_with(char *const *settings)
+{
+    size_t count = 0, more = 0, used = 0;
+    char **ret;
+
+    while (environ[count] != NULL)
+        count++;
+    while (settings[more] != NULL)
+        more++;
+    ret = calloc(count + more + 1, sizeof *ret);
+    for (size_t i = 0; ret != NULL && i < count; i++) {
+        size_t bytes = strcspn(environ[i], "=") + 1;
+        bool other = true;
+
+        for (size_t k = 0; other && k < more; k++)
+            other = strncmp(environ[i], settings[k], bytes) != 0;
+        if (other)
+            ret[used++] = environ[i];
+    }
+    for (size_t k = 0; ret != NULL && k < more; k++)
+        ret[used++] = settings[k];
+    return ret;
+}
+
+int launch_program(const char *name, const struct launch_program *program,
+                   struct child *ret, struct gapless_error *error)
+{
+    struct image image = {program->file, program->argv, NULL, program->out,
+                          program->err,  SIGKILL,       true};
+    char **environment = environment_with(program->settings);
+    struct child child = {.group = true};
+    int status;
+
+    if (environment == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
+    image.environment = environment;
+    (void)snprintf(child.name, sizeof child.name, "%s", name);
+    status = start(name, &image, &child.pid, error);
+    free(environment);
+    if (status == GAPLESS_OK)
+        *ret = child;
+    return status;
+}
+
+static bool runnable(const char *path)
+{
+    struct stat is;
+
+    return stat(path, &is) == 0 && S_ISREG(is.st_mode) && access(path, X_OK) == 0;
+}
+
+bool launch_find(const char *file, char ret[LAUNCH_PATH_MAX])
+{
+    const char *path = getenv("PATH");
+
+    if (strchr(file, '/') != NULL)
+        return snprintf(ret, LAUNCH_PATH_MAX, "%s", file) < LAUNCH_PATH_MAX &&
+               runnable(ret);
+    for (const char *at = path != NULL ? path : "/bin:/usr/bin"; *at != '\0';) {
+        size_t bytes = strcspn(at, ":");
+
+        if (snprintf(ret, LAUNCH_PATH_MAX, "%.*s/%s", (int)bytes, at, file) <
+                LAUNCH_PATH_MAX &&
+            bytes > 0 && runnable(ret))
+            return true;
+        at += bytes + (at[bytes] == ':');
+    }
+    return false;
+}
+
+uint64_t launch_descriptors(uint64_t need)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return need;
+    if (limit.rlim_cur >= need)
+        return limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max == RLIM_INFINITY || limit.rlim_max > need
+                         ? need
+                         : limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+    return limit.rlim_cur;
 }
 
 static bool runs(const struct child *child)
 {
     return child->pid > 0 && !child->ended;
+}
+
+/* Of a child that has ended and was not waited for yet, so that its number is its own:
+ * what is left in its group is killed. */
+static void end_group(const struct child *child)
+{
+    siginfo_t info = {0};
+
+    if (waitid(P_PID, (id_t)child->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+        info.si_pid == child->pid)
+        (void)kill(-child->pid, SIGKILL);
 }
 
 bool launch_reap(struct child *children, uint32_t count)
@@ -112,6 +238,8 @@ bool launch_reap(struct child *children, uint32_t count)
 
         if (!runs(&children[i]))
             continue;
+        if (children[i].group)
+            end_group(&children[i]);
         got = waitpid(children[i].pid, &children[i].status, WNOHANG);
         if (got == children[i].pid || (got < 0 && errno == ECHILD))
             any = children[i].ended = true;
@@ -123,7 +251,7 @@ void launch_signal(const struct child *children, uint32_t count, int number)
 {
     for (uint32_t i = 0; i < count; i++)
         if (runs(&children[i]))
-            (void)kill(children[i].pid, number);
+            (void)kill(children[i].group ? -children[i].pid : children[i].pid, number);
 }
 
 bool launch_wait(struct child *children, uint32_t count, double seconds)
@@ -162,8 +290,9 @@ void launch_describe(const struct child *child, char *ret, size_t max)
                        WTERMSIG(child->status), strsignal(WTERMSIG(child->status)));
     else
         (void)snprintf(ret, max, "ended with code %d%s", WEXITSTATUS(child->status),
-                       WEXITSTATUS(child->status) == EXIT_LOST ? " (it lost the master)"
-                                                               : "");
+                       !child->group && WEXITSTATUS(child->status) == EXIT_LOST
+                           ? " (it lost the master)"
+                           : "");
 }
 
 void launch_last_words(const struct child *child, char *ret, size_t max)

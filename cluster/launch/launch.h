@@ -1,9 +1,11 @@
 /* The processes of a run: started as children of this one, watched, and never left
  * behind.
  *
- * A child is this program again, in a process group of its own (so that Ctrl-C reaches
- * only the parent), with its stderr in a file of the log folder, and gets SIGTERM when
- * the parent dies, however that happens. Every wait has a bound.
+ * A child is this program again, or another, in a process group of its own (so that Ctrl-C
+ * reaches only the parent). This program gets its stderr into a file of the log folder, and
+ * SIGTERM when the parent dies, however that happens; another program gets the descriptors
+ * that it is given, SIGKILL when the parent dies, and when it ends, what it has started
+ * and left in its group is killed. Every wait has a bound.
  */
 #ifndef CLUSTER_LAUNCH_H
 #define CLUSTER_LAUNCH_H
@@ -21,6 +23,7 @@ struct child {
     bool ended;
     int status;    /* as wait gives it, when ended */
     bool seen;     /* for the caller: its end was noticed */
+    bool group;    /* signals go to all of its group */
     char name[24]; /* "master", "worker-03" */
     char log[LAUNCH_PATH_MAX];
 };
@@ -40,6 +43,22 @@ void launch_arguments_free(struct launch_arguments *arguments);
  * folder must exist. */
 int launch_child(const char *name, const char *log_folder, char *const *argv,
                  struct child *ret, struct gapless_error *error);
+/* Another program. */
+struct launch_program {
+    const char *file;      /* as in PATH, or with a slash in it */
+    char *const *argv;     /* ends with NULL */
+    char *const *settings; /* "NAME=VALUE", of its environment, beside what this process
+                              has; ends with NULL */
+    int out, err;          /* its stdout and stderr; its stdin is empty */
+};
+/* It has no log: its last words are to be found by the reader of `err`. To be called by the thread that
+ * lives as long as the child shall. */
+int launch_program(const char *name, const struct launch_program *program,
+                   struct child *ret, struct gapless_error *error);
+/* Finds a program as the shell does. False: there is none that may be run. */
+bool launch_find(const char *file, char ret[LAUNCH_PATH_MAX]);
+/* Raises the limit on open files to `need`, as far as it goes; what it is then. */
+uint64_t launch_descriptors(uint64_t need);
 /* Notices which children have ended; does not wait. True if one has. */
 bool launch_reap(struct child *children, uint32_t count);
 /* Sends a signal to those that run. */

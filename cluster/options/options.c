@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* Commands that take words without a dash. */
-#define TAKES_OPERANDS (FOR_STUDY | FOR_REPORT | FOR_EVALUATE)
+#define TAKES_OPERANDS (FOR_STUDY | FOR_REPORT | FOR_EVALUATE | FOR_RUN)
 
 /* "gapless train: --workers must be ..." and, for a rule, where they are listed. */
 static void mistake(enum option_command command, const struct option_row *row,
@@ -141,6 +141,8 @@ static void getopt_tables(enum option_command command, struct option *ret_long,
 {
     unsigned used = 0;
 
+    if ((command & OPTIONS_FIRST) != 0)
+        *ret_short++ = '+';
     *ret_short++ = ':';
     for (unsigned i = 0; i < options_count; i++) {
         const struct option_row *row = &options_table[i];
@@ -172,7 +174,7 @@ static bool read_flags(enum option_command command, int argc, char **argv,
                        struct settings *ret)
 {
     struct option longs[OPTIONS_MAX + 1];
-    char shorts[2 * OPTIONS_MAX + 2];
+    char shorts[2 * OPTIONS_MAX + 3];
     int got;
 
     getopt_tables(command, longs, shorts);
@@ -212,14 +214,15 @@ static bool read_flags(enum option_command command, int argc, char **argv,
 /* What no single option can know. */
 static bool consistent(enum option_command command, struct settings *ret)
 {
-    if ((command & (FOR_TRAIN | FOR_MASTER | FOR_SIMULATE)) == 0)
+    if ((command & (FOR_TRAIN | FOR_MASTER | FOR_SIMULATE | FOR_RUN)) == 0)
         return true;
-    ret->horizon_set = options_source(ret, "horizon") != OPTION_UNSET;
     if (ret->workers_max != 0 && ret->workers > ret->workers_max) {
         (void)fprintf(stderr,
-                      "gapless %s: --workers %u is more than the capacity, "
+                      "gapless %s: --%s %u is more than the capacity, "
                       "--workers-max %u\n",
-                      options_command_name(command), ret->workers, ret->workers_max);
+                      options_command_name(command),
+                      command == FOR_RUN ? "ranks" : "workers", ret->workers,
+                      ret->workers_max);
         return false;
     }
     if (command == FOR_SIMULATE)
@@ -278,17 +281,36 @@ static void help(enum option_command command, bool all)
         options_basics(command, stdout);
 }
 
+/* How many of the arguments are this program's. */
+static int own_arguments(enum option_command command, int argc, char **argv)
+{
+    struct option longs[OPTIONS_MAX + 1];
+    char shorts[2 * OPTIONS_MAX + 3];
+
+    if ((command & OPTIONS_FIRST) == 0)
+        return argc;
+    getopt_tables(command, longs, shorts);
+    opterr = 0;
+    optind = 0;
+    while (getopt_long(argc, argv, shorts, longs, NULL) != -1)
+        ;
+    return optind;
+}
+
 enum options_outcome options_read(enum option_command command, int argc, char **argv,
                                   struct settings *ret)
 {
     struct settings found = {.data_fd = -1};
 
-    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+    const int own = own_arguments(command, argc, argv);
+
+    for (int i = 1; i < own && strcmp(argv[i], "--") != 0; i++)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             help(command, argv[i][1] == '-'); /* also where the environment is wrong */
             return OPTIONS_HELPED;
         }
-    options_warn_unknown(command);
+    if ((command & OPTIONS_FIRST) == 0) /* which may read what it likes */
+        options_warn_unknown(command);
     if (!read_defaults(command, &found) || !read_environment(command, &found) ||
         !read_flags(command, argc, argv, &found) || !consistent(command, &found) ||
         !options_network(command, &found))

@@ -4,8 +4,8 @@
  *     default in the table  <  GAPLESS_NAME in the environment  <  --name typed
  *
  * A value goes through the same strict reader wherever it came from. Texts in `struct
- * settings` point into the table, the environment or argv. Only study and report take
- * operands, words without a dash.
+ * settings` point into the table, the environment or argv. Only study, report, evaluate
+ * and run take operands, words without a dash; of run the first one ends the options.
  */
 #ifndef CLUSTER_OPTIONS_H
 #define CLUSTER_OPTIONS_H
@@ -37,7 +37,8 @@ enum option_command {
     FOR_BENCH_UPDATE = 4096,
     FOR_BENCH_TRANSPORT = 8192,
     FOR_BENCH_GPU = 16384,
-    FOR_EVALUATE = 32768
+    FOR_EVALUATE = 32768,
+    FOR_RUN = 65536
 };
 
 enum option_source {
@@ -127,10 +128,14 @@ struct settings {
     /* what is shown and kept */
     const char *out, *save;
     const char *part; /* of a data set */
-    bool quiet, no_color, json, once, accuracy;
+    bool quiet, no_color, json, once, accuracy, view;
     double interval;
     bool help;
-    /* what was given without a dash, for study and report: in argv */
+    /* another program, and how it is started */
+    uint32_t restarts;
+    bool module;
+    const char *log_dir;
+    /* what was given without a dash: in argv */
     char **operand;
     int operands;
     /* where each value came from, by row of the table */

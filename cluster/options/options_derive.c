@@ -71,6 +71,8 @@ static void derive_local(enum option_command command, struct settings *ret)
     bool adamw;
 
     derive_unset(command, "lr", outer_rate(ret), ret);
+    if (command == FOR_RUN)
+        return; /* the program has the inner optimizer */
     derive_unset(command, "inner", "adamw", ret);
     adamw = strcmp(ret->inner, "adamw") == 0;
     derive_unset(command, "inner-lr", adamw ? "0.001" : "0.05", ret);
@@ -83,15 +85,17 @@ static void derive_local(enum option_command command, struct settings *ret)
 
 void options_derive(enum option_command command, struct settings *ret)
 {
-    if ((command & (FOR_TRAIN | FOR_MASTER | FOR_SIMULATE)) == 0)
+    if ((command & (FOR_TRAIN | FOR_MASTER | FOR_SIMULATE | FOR_RUN)) == 0)
         return;
+    ret->horizon_set = options_source(ret, "horizon") != OPTION_UNSET;
     if (ret->local_steps > 0)
         derive_local(command, ret);
     else
         derive_rate(command, ret);
     if (ret->cosine && by_default(ret, "steps"))
         derive(command, "steps", "none", ret);
-    if (by_default(ret, "warmup") && ret->warmup.unit == SPAN_EPOCHS &&
+    if (command != FOR_RUN && by_default(ret, "warmup") &&
+        ret->warmup.unit == SPAN_EPOCHS &&
         ret->warmup.amount > WARMUP_SHARE * ret->epochs)
         derive(command, "warmup", warmup_share, ret);
 }

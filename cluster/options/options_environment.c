@@ -19,6 +19,11 @@ const struct option_variable options_variables[] = {
     {"GAPLESS_CUBLAS", false, "the file of cuBLAS, libcublas.so"},
     {"GAPLESS_GROUP_TIMEOUT", false,
      "seconds after which a GPU that does not keep up ends its group (60)"},
+    {"GAPLESS_RUN_DIR", false,
+     "set by gapless run for its ranks: the folder of the run"},
+    {"GAPLESS_OFFER", false,
+     "set by gapless run for its ranks: the file that the model is offered in"},
+    {"GAPLESS_LIBRARY", false, "the file of the library, for the Python package"},
     {"GAPLESS_FAULT", false, "makes a worker misbehave, for tests: see gapless-worker"},
     {"GAPLESS_BLAS_CORE", true, NULL}, /* of this program, for itself */
     {"GAPLESS_LAB", true, NULL},

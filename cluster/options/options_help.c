@@ -87,8 +87,12 @@ static bool shown(const struct option_row *row, enum option_command command)
 
 static void print_head(const struct option_command_row *about, FILE *out)
 {
-    (void)fprintf(out, "usage: gapless %s%s%s\n\n%s\n", about->name, about->words,
-                  about->command != FOR_NOTHING ? " [OPTION...]" : "", about->summary);
+    bool first = (about->command & OPTIONS_FIRST) != 0;
+    const char *options = about->command != FOR_NOTHING ? " [OPTION...]" : "";
+
+    (void)fprintf(out, "usage: gapless %s%s%s\n\n%s\n", about->name,
+                  first ? options : about->words, first ? about->words : options,
+                  about->summary);
 }
 
 /* Commands whose names begin with this one's: the benchmarks of "bench". */

@@ -60,6 +60,10 @@ struct option_row {
     const char *help;
 };
 
+/* Commands whose first word without a dash ends their options: what follows is another
+ * program's. */
+#define OPTIONS_FIRST FOR_RUN
+
 extern const struct option_row options_table[];
 extern const unsigned options_count;
 extern const char *const options_group_titles[GROUPS];

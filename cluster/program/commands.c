@@ -12,6 +12,18 @@ const struct option_command_row options_commands[] = {
      "Exit code: 0 done, 1 failed, 2 misuse, 128 + signal if stopped by one.",
      "data model rule workers epochs lr batch seed device out",
      "gapless train --workers 4 --rule dana-ga --out runs/first", cmd_train},
+    {FOR_RUN, "run", "train your own program: a master and copies of it", " PROGRAM [ARGUMENT...]",
+     "Starts a master and --ranks copies of PROGRAM on this machine, as torchrun does; a name that ends in .py is run by $PYTHON or "
+     "python3. The program makes a gapless.Worker, which offers its model and its settings; options that are given before PROGRAM win "
+     "over those. What follows PROGRAM is PROGRAM's.\n"
+     "Each rank finds RANK, LOCAL_RANK, WORLD_SIZE and LOCAL_WORLD_SIZE in its environment, GAPLESS_MASTER, GAPLESS_RUN_DIR and "
+     "GAPLESS_OFFER, and its share of the cores as OMP_NUM_THREADS, OPENBLAS_NUM_THREADS and MKL_NUM_THREADS unless these are set. "
+     "What it prints is shown line by line behind [RANK], and kept in --log-dir. A rank that dies is reported, and the others go on; "
+     "with --restarts it is started again. The run is over when all ranks have ended. Ctrl-C is handed on to the ranks; a second one "
+     "ends all at once. Writes DIR/result.json, DIR/metrics.jsonl and DIR/model.safetensors.\n"
+     "Exit code: 0 if the ranks that were not lost have ended with 0, 1 failed, 2 misuse, 128 + signal if stopped by one.",
+     "ranks rule lr momentum out restarts interval log-dir device",
+     "gapless run --ranks 8 --rule dana-lga-adamw train.py --epochs 10", cmd_run},
     {FOR_MASTER, "master", "only the master: keeps the parameters, applies gradients", "",
      "A worker asks the master what to train: 'gapless worker --master ADDRESS' needs nothing else, but over a network "
      "the master's --token-file. With --out it writes what train writes. After the end the master serves observers for up "

@@ -125,6 +125,7 @@ static void bash_operands(void)
     (void)printf("    elif [[ ' ");
     for (unsigned i = 0; i < options_commands_count; i++)
         if (strstr(options_commands[i].words, "FILE") != NULL ||
+            strstr(options_commands[i].words, "PROGRAM") != NULL ||
             strstr(options_commands[i].words, "DIR") != NULL)
             (void)printf("%s ", options_commands[i].name);
     (void)printf("' == *\" $command \"* ]]; then\n");

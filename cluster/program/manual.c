@@ -117,14 +117,18 @@ static void example(const struct option_command_row *about, FILE *out)
 
 static void command_page(const struct option_command_row *about, FILE *out)
 {
+    static const char options[] = " [\\fIOPTION\\fR...]";
     char name[64];
 
     page_name(about->name, name, sizeof name);
     head(name, about->summary, out);
     (void)fprintf(out, ".SH SYNOPSIS\n\\fBgapless %s\\fR", about->name);
+    if ((about->command & OPTIONS_FIRST) != 0)
+        (void)fprintf(out, "%s", options);
     put(about->words, out);
-    (void)fprintf(out, "%s\n",
-                  about->command != FOR_NOTHING ? " [\\fIOPTION\\fR...]" : "");
+    if (about->command != FOR_NOTHING && (about->command & OPTIONS_FIRST) == 0)
+        (void)fprintf(out, "%s", options);
+    (void)fputc('\n', out);
     if (about->more != NULL) {
         (void)fprintf(out, ".SH DESCRIPTION\n");
         put(about->more, out);

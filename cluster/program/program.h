@@ -17,6 +17,7 @@ enum {
 };
 
 int cmd_train(int argc, char **argv);
+int cmd_run(int argc, char **argv);
 int cmd_master(int argc, char **argv);
 int cmd_worker(int argc, char **argv);
 int cmd_simulate(int argc, char **argv);

@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #define SLICE_NS 200000000ll /* between two looks at the terminal */
-#define LINGER_S 10.0        /* after the end, for observers that stay */
 
 static struct gapless_master *stop_this; /* what the signals stop */
 static volatile sig_atomic_t stopped;
@@ -158,11 +157,9 @@ static int open_master(struct serving *serving, struct gapless_error *error)
     free(note);
     if (status != GAPLESS_OK)
         return status;
-    serving->worker = calloc(serving->config.workers_max, sizeof *serving->worker);
-    if (serving->worker == NULL)
-        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
-    return serving->settings.launched
-               ? GAPLESS_OK
+    status = serving_room(serving, error);
+    return status != GAPLESS_OK || serving->settings.launched
+               ? status
                : background_open(&serving->task, &serving->background, error);
 }
 
@@ -176,39 +173,6 @@ static int serve(struct serving *serving, struct gapless_error *error)
         serving_show(serving);
     } while (status == GAPLESS_OK);
     return status == GAPLESS_STOPPED ? GAPLESS_OK : status;
-}
-
-/* Lets observers read the end. A short run may be over before its launcher has begun to
- * observe. */
-static void linger(struct serving *serving)
-{
-    double end = now_seconds() + LINGER_S;
-
-    while (now_seconds() < end) {
-        int status;
-
-        if (gapless_master_observers(serving->master) > 0)
-            serving->observed = true;
-        else if (serving->observed || !serving->settings.launched ||
-                 getppid() != serving->parent)
-            return;
-        status = gapless_master_run(serving->master, SLICE_NS / 10, NULL);
-        if (status != GAPLESS_OK && status != GAPLESS_STOPPED)
-            return;
-    }
-}
-
-static void close_all(struct serving *serving)
-{
-    stop_this = NULL;
-    background_close(&serving->background);
-    results_close(&serving->follow.results);
-    gapless_master_close(serving->master);
-    network_close(&serving->network);
-    task_close(&serving->task);
-    free(serving->worker);
-    if (serving->settings.out != NULL)
-        results_unmake(serving->settings.out, serving->out_missing);
 }
 
 /* Serves, and keeps what there is then, also after a failure. The exit code. */
@@ -227,7 +191,7 @@ static int run(struct serving *serving)
         (void)report_error("master", &serving->failure);
     if (kept != GAPLESS_OK)
         (void)report_error("master", &error);
-    linger(serving);
+    serving_linger(serving);
     return status == GAPLESS_OK && kept == GAPLESS_OK ? EXIT_DONE : EXIT_FAILED;
 }
 
@@ -239,11 +203,13 @@ int cmd_master(int argc, char **argv)
 
     if (!program_options(FOR_MASTER, argc, argv, &serving.settings, &code))
         return code;
+    serving.command = "master";
     serving.argc = argc;
     serving.argv = argv;
     serving.parent = getppid();
     code = open_master(&serving, &error) == GAPLESS_OK ? run(&serving)
                                                        : report_error("master", &error);
-    close_all(&serving);
+    stop_this = NULL;
+    serving_close(&serving);
     return code;
 }

@@ -34,6 +34,7 @@ struct observing {
     struct gapless_stats
         line_stats; /* as they were at the last line; 0: there is none */
     bool measured;  /* for this line */
+    bool foreign;   /* the model is another program's */
     bool live;      /* a picture on a terminal, rather than lines */
     double start;
 };
@@ -71,16 +72,35 @@ static int open_data(struct observing *observing, struct gapless_error *error)
     return evaluator_open(&observing->task, &observing->evaluator, error);
 }
 
+/* Of another program's model there are no data here, and no names of its tensors. */
+static int open_foreign(const struct observing *observing, struct gapless_error *error)
+{
+    const struct settings *settings = &observing->settings;
+
+    if (!settings->accuracy && settings->save == NULL)
+        return GAPLESS_OK;
+    return gapless_error_set(
+        error, GAPLESS_INVALID, 0,
+        "--%s is not for this run: its model is another program's, "
+        "which has no data %s here",
+        settings->accuracy ? "accuracy" : "save",
+        settings->accuracy ? "to measure it on" : "and no names of its tensors");
+}
+
 /* The data set is only needed to measure accuracy, and for the names of the tensors. A
  * picture does without where it is not here. */
 static int open_task(struct observing *observing, struct gapless_error *error)
 {
     const struct settings *settings = &observing->settings;
+    const char *job = gapless_observer_job(observing->observer);
     struct gapless_error reason = {0};
-    int status =
-        job_read(gapless_observer_job(observing->observer), &observing->job, error);
+    int status;
 
     observing->evaluator.accuracy = observing->evaluator.mean_loss = (double)NAN;
+    observing->foreign = job_is_foreign(job);
+    if (observing->foreign)
+        return open_foreign(observing, error);
+    status = job_read(job, &observing->job, error);
     if (status != GAPLESS_OK)
         return status;
     if (settings->accuracy || settings->save != NULL)
@@ -110,11 +130,12 @@ static int open_facts(struct observing *observing, struct gapless_error *error)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
     *facts = (struct view_facts){
         .rule = observing->job.rule,
-        .data = observing->job.data,
-        .model = observing->job.model,
+        .data = observing->foreign ? NULL : observing->job.data,
+        .model = observing->foreign ? "another program's model" : observing->job.model,
         .parameters = gapless_observer_count(observing->observer),
         .epoch_gradients = (double)observing->job.epoch,
         .accuracy = (double)NAN,
+        .unmeasured = observing->foreign,
         .worker = observing->worker,
         .worker_count = room,
     };
@@ -228,11 +249,11 @@ static void print_line(const struct observing *observing)
     if (observing->settings.accuracy)
         (void)printf("  accuracy %s %%",
                      word_real(100.0 * observing->evaluator.accuracy, 2).text);
-    (void)printf("  %s%s\n",
-                 stats->state == GAPLESS_RUN_DONE
-                     ? "done"
-                     : word_seconds(view_seconds_left(facts)).text,
-                 stats->state == GAPLESS_RUN_DONE ? "" : " left");
+    if (stats->state == GAPLESS_RUN_DONE)
+        (void)printf("  done");
+    else if (stats->gradients_total > 0)
+        (void)printf("  %s left", word_seconds(view_seconds_left(facts)).text);
+    (void)printf("\n");
 }
 
 /* In pieces, so that the end of the run, or of the master, is noticed soon. */

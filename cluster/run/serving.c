@@ -10,7 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SLICE_NS 20000000ll /* serving, while the final parameters are measured */
+#define SLICE_NS                                                                       \
+    20000000ll        /* serving, while the final parameters are measured, or read */
+#define LINGER_S 10.0 /* after the end, for observers that stay */
 
 /* Does it show and write what gapless train does? Its launcher does, if it has one. */
 static bool alone(const struct serving *serving)
@@ -18,15 +20,44 @@ static bool alone(const struct serving *serving)
     return !serving->settings.launched;
 }
 
+int serving_room(struct serving *serving, struct gapless_error *error)
+{
+    uint32_t tensors = serving->task.shape.tensors_count;
+
+    serving->worker = calloc(serving->config.workers_max, sizeof *serving->worker);
+    serving->tensor_gates = calloc(tensors, sizeof *serving->tensor_gates);
+    if (serving->worker == NULL || serving->tensor_gates == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
+    serving->background.evaluator.accuracy = (double)NAN; /* where it is not opened */
+    serving->background.evaluator.mean_loss = (double)NAN;
+    return GAPLESS_OK;
+}
+
+/* Of another program's model. */
+static void say_what(struct serving *serving)
+{
+    const struct settings *settings = &serving->settings;
+
+    view_note(
+        &serving->view,
+        "gapless %s: %s, %u rank%s, %s: %s parameters in %u tensors, to %s; watch "
+        "it by: gapless observe --master %s",
+        serving->command, settings->rule, settings->workers,
+        settings->workers == 1 ? "" : "s", settings->model,
+        word_count(serving->task.model.parameters).text,
+        serving->task.shape.tensors_count, settings->out, serving->address);
+}
+
 static void say_where(struct serving *serving)
 {
     const struct settings *settings = &serving->settings;
+    const char *command = serving->command;
     char link[512] = "";
 
     view_note(&serving->view,
-              "gapless master: listening at %s; workers join by: gapless worker "
+              "gapless %s: listening at %s; workers join by: gapless worker "
               "--master %s%s%s",
-              serving->config.address,
+              command, serving->config.address,
               address_is_wildcard(serving->config.address)
                   ? "verbs:ADDR:PORT (ADDR: one of this machine)"
                   : serving->config.address,
@@ -34,9 +65,21 @@ static void say_where(struct serving *serving)
               settings->token_file != NULL ? settings->token_file : "");
     gapless_master_link(serving->master, link, sizeof link);
     if (link[0] != '\0')
-        view_note(&serving->view, "gapless master: %s", link);
+        view_note(&serving->view, "gapless %s: %s", command, link);
     gapless_master_device(serving->master, link, sizeof link);
-    view_note(&serving->view, "gapless master: passes run on %s", link);
+    view_note(&serving->view, "gapless %s: passes run on %s", command, link);
+}
+
+/* stdout and the screen are the ranks', unless a person wants the picture. */
+static void open_foreign_view(struct serving *serving)
+{
+    struct view *view = &serving->view;
+
+    if (!serving->settings.view)
+        view->terminal.fd = -1;
+    view->line_fd = STDERR_FILENO;
+    view->line_every = serving->settings.interval;
+    serving->facts.unmeasured = true;
 }
 
 void serving_open_view(struct serving *serving)
@@ -45,18 +88,22 @@ void serving_open_view(struct serving *serving)
 
     view_open(&serving->view, settings->quiet, settings->no_color);
     serving->start = now_seconds();
-    serving->facts =
-        view_facts_of(settings, serving->task.model.parameters,
-                      (double)sampler_batches_per_epoch(&serving->task.sampler),
-                      serving->worker, serving->config.workers_max);
+    serving->facts = view_facts_of(settings, serving->task.model.parameters,
+                                   (double)task_epoch(&serving->task), serving->worker,
+                                   serving->config.workers_max);
     serving->follow = follow_new(&serving->facts, &serving->background.evaluator);
-    if (!settings->quiet) {
-        config_report_warmup("master", settings);
+    if (serving->task.is_foreign)
+        open_foreign_view(serving);
+    if (!settings->quiet && serving->task.is_foreign)
+        say_what(serving);
+    if (!settings->quiet && !serving->task.is_foreign) {
+        config_report_warmup(serving->command, settings);
         say_where(serving);
     }
     if (alone(serving) && settings->out == NULL)
-        report_failure("master", "nothing of this run is kept, neither the model nor "
-                                 "result.json: --out DIR keeps them");
+        report_failure(serving->command,
+                       "nothing of this run is kept, neither the model nor "
+                       "result.json: --out DIR keeps them");
 }
 
 static void look(struct serving *serving)
@@ -77,6 +124,8 @@ static void evaluate(struct serving *serving)
 {
     struct background *background = &serving->background;
 
+    if (!background->open)
+        return;
     if (background_take(background))
         follow_measured(&serving->follow);
     if (background_idle(background) && follow_wants_accuracy(&serving->follow))
@@ -98,8 +147,8 @@ void serving_show(struct serving *serving)
     evaluate(serving);
     follow_show(&serving->follow, &serving->view);
     if (results->failed && !failed)
-        view_note(&serving->view, "gapless master: %s; the run goes on without",
-                  results->error.text);
+        view_note(&serving->view, "gapless %s: %s; the run goes on without",
+                  serving->command, results->error.text);
 }
 
 /* ---- the end ------------------------------------------------------------- */
@@ -127,7 +176,7 @@ static int save_model(const struct serving *serving, struct gapless_error *error
 static void measure(struct serving *serving)
 {
     struct background *background = &serving->background;
-    bool started = false, ended = false;
+    bool started = false, ended = !background->open;
 
     while (!ended) {
         bool took = background_take(background);
@@ -140,7 +189,8 @@ static void measure(struct serving *serving)
         if (gapless_master_run(serving->master, SLICE_NS, NULL) != GAPLESS_STOPPED)
             (void)usleep(SLICE_NS / 1000); /* it failed before: this cannot wait */
     }
-    follow_take(&serving->follow);
+    if (background->open)
+        follow_take(&serving->follow);
     look(serving);
 }
 
@@ -162,7 +212,8 @@ static struct outcome outcome_of(struct serving *serving)
         gapless_master_tensor_gates(serving->master, serving->task.shape.tensors_count,
                                     serving->tensor_gates) == GAPLESS_OK;
 
-    serving->settings.workers = serving->facts.workers;
+    if (!serving->task.is_foreign || serving->facts.workers > serving->settings.workers)
+        serving->settings.workers = serving->facts.workers;
     return (struct outcome){
         .settings = &serving->settings,
         .task = &serving->task,
@@ -182,6 +233,12 @@ static struct outcome outcome_of(struct serving *serving)
     };
 }
 
+/* stdout is the ranks', where there are any. */
+static FILE *printed(const struct serving *serving)
+{
+    return serving->task.is_foreign ? stderr : stdout;
+}
+
 /* What train writes for a master that it has started. */
 static int keep_results(struct serving *serving, struct gapless_error *error)
 {
@@ -198,7 +255,7 @@ static int keep_results(struct serving *serving, struct gapless_error *error)
         follow_metrics(follow); /* the last line has what was measured last */
         status = results_write(&follow->results, &outcome, error);
     }
-    results_print(&outcome);
+    results_print(&outcome, printed(serving));
     return status;
 }
 
@@ -208,15 +265,16 @@ static void report(const struct serving *serving, bool written)
     const struct gapless_stats *stats = &serving->facts.stats;
     const char *out = serving->settings.out;
 
-    (void)printf("\ngapless master: %s updates in %.1f s, %s gradients dropped, %u "
-                 "workers lost; %s%s\n",
-                 word_count(stats->updates).text, stats->seconds,
-                 word_count(stats->dropped).text, stats->workers_lost,
-                 out == NULL ? "the parameters are not kept (--out)"
-                 : written   ? "result.json, metrics.jsonl, model.safetensors are in "
-                             : "metrics.jsonl is in ",
-                 out != NULL ? out : "");
-    (void)fflush(stdout);
+    (void)fprintf(printed(serving),
+                  "\ngapless %s: %s updates in %.1f s, %s gradients dropped, %u "
+                  "workers lost; %s%s\n",
+                  serving->command, word_count(stats->updates).text, stats->seconds,
+                  word_count(stats->dropped).text, stats->workers_lost,
+                  out == NULL ? "the parameters are not kept (--out)"
+                  : written   ? "result.json, metrics.jsonl, model.safetensors are in "
+                              : "metrics.jsonl is in ",
+                  out != NULL ? out : "");
+    (void)fflush(printed(serving));
 }
 
 int serving_keep(struct serving *serving, struct gapless_error *error)
@@ -228,7 +286,8 @@ int serving_keep(struct serving *serving, struct gapless_error *error)
     if (serving->facts.stats.updates == 0) {
         view_leave(&serving->view); /* what was learnt before must stay */
         if (alone(serving))
-            report_failure("master", "there were no updates: nothing is written");
+            report_failure(serving->command,
+                           "there were no updates: nothing is written");
         return GAPLESS_OK;
     }
     if (out != NULL)
@@ -244,4 +303,39 @@ int serving_keep(struct serving *serving, struct gapless_error *error)
         status = error->status;
     }
     return status == GAPLESS_OK ? check_record(serving, error) : status;
+}
+
+/* A short run may be over before its launcher has begun to observe. */
+void serving_linger(struct serving *serving)
+{
+    double end = now_seconds() + LINGER_S;
+
+    while (now_seconds() < end) {
+        int status;
+
+        if (gapless_master_observers(serving->master) > 0)
+            serving->observed = true;
+        else if (serving->observed || !serving->settings.launched ||
+                 getppid() != serving->parent)
+            return;
+        status = gapless_master_run(serving->master, SLICE_NS, NULL);
+        if (status != GAPLESS_OK && status != GAPLESS_STOPPED)
+            return;
+    }
+}
+
+void serving_close(struct serving *serving)
+{
+    background_close(&serving->background);
+    results_close(&serving->follow.results);
+    gapless_master_close(serving->master);
+    serving->master = NULL;
+    network_close(&serving->network);
+    task_close(&serving->task);
+    free(serving->worker);
+    free(serving->tensor_gates);
+    serving->worker = NULL;
+    serving->tensor_gates = NULL;
+    if (serving->settings.out != NULL)
+        results_unmake(serving->settings.out, serving->out_missing);
 }

@@ -1,6 +1,6 @@
-/* Private to `gapless master`: its state. cmd_master.c opens it and serves; serving.c
- * shows how the run goes, and writes what it leaves, as gapless train does. A master
- * that train has started (--launched) writes the model alone.
+/* A master in this process: of `gapless master`, and of `gapless run`. They open it and
+ * serve; serving.c shows how the run goes, and writes what it leaves, as gapless train does.
+ * A master that train has started (--launched) writes the model alone.
  */
 #ifndef CLUSTER_SERVING_H
 #define CLUSTER_SERVING_H
@@ -16,6 +16,7 @@
 #include <sys/types.h>
 
 struct serving {
+    const char *command; /* "master" */
     struct settings settings;
     int argc;
     char **argv;
@@ -26,8 +27,8 @@ struct serving {
     struct gapless_master *master;
     size_t out_missing; /* see results_missing */
     struct gapless_worker_stats *worker;
-    double tensor_gates[MODEL_TENSORS_MAX];
-    struct background background; /* measures; not open if launched */
+    double *tensor_gates;         /* of each tensor */
+    struct background background; /* measures; not open if launched, or without data */
     struct view view;
     struct view_facts facts;
     struct follow follow;
@@ -38,7 +39,9 @@ struct serving {
     pid_t parent;
 };
 
-/* Says where it listens, and what is kept. */
+/* For a master that is open: room for what is known of its workers and tensors. */
+int serving_room(struct serving *serving, struct gapless_error *error);
+/* Opens the view, and says where the master listens and what is kept. */
 void serving_open_view(struct serving *serving);
 /* Between two slices of serving: statistics, accuracy, a line of metrics.jsonl, the
  * picture. */
@@ -47,5 +50,11 @@ void serving_show(struct serving *serving);
  * and prints the table of the run. Serves observers meanwhile. Nothing where nothing was
  * learnt. */
 int serving_keep(struct serving *serving, struct gapless_error *error);
+
+/* Lets observers read the end: as long as there are any, for some seconds. Of a master that
+ * was launched, also until one has come. */
+void serving_linger(struct serving *serving);
+/* Closes what serving_room and the run have opened, and the master. */
+void serving_close(struct serving *serving);
 
 #endif

@@ -300,7 +300,7 @@ static int finish(struct simulate *s)
     if (status == GAPLESS_OK) /* last: a reader that finds it has all of them */
         status = results_write(&s->results, &outcome, &error);
     if (status == GAPLESS_OK) {
-        results_print(&outcome);
+        results_print(&outcome, stdout);
         print_cost(s, real_s);
     } else {
         (void)report_error("simulate", &error);

@@ -161,7 +161,7 @@ static int check_local_rule(const struct settings *settings,
 static int check_local_others(const struct settings *settings,
                               struct gapless_error *error)
 {
-    bool sgd = strcmp(settings->inner, "sgd") == 0;
+    bool sgd = settings->inner != NULL && strcmp(settings->inner, "sgd") == 0;
 
     if (settings->weight_decay > 0.0)
         return gapless_error_set(error, GAPLESS_INVALID, 0,

@@ -131,6 +131,17 @@ int job_read(const char *text, struct job *ret, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
+bool job_is_foreign(const char *text)
+{
+    static const char *const own[] = {"data=", "model=", "batch="};
+
+    for (; *text != '\0'; text += strcspn(text, "\n"), text += *text == '\n')
+        for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+            if (strncmp(text, own[i], strlen(own[i])) == 0)
+                return false;
+    return true;
+}
+
 const char *job_difference(const struct job *a, const struct job *b)
 {
     if (strcmp(a->data, b->data) != 0)

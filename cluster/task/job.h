@@ -8,6 +8,7 @@
 #include "cluster/workloads/data.h"
 #include <gapless/gapless.h>
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct job {
@@ -28,6 +29,9 @@ int job_write(const struct job *job, char ret[GAPLESS_JOB_MAX],
               struct gapless_error *error);
 /* GAPLESS_PROTOCOL where a key is missing or its value is not one. */
 int job_read(const char *text, struct job *ret, struct gapless_error *error);
+/* Is it the text of another program, with a model of its own (gapless run)? Then no key of
+ * the ones above is in it. */
+bool job_is_foreign(const char *text);
 /* The first key in which two jobs differ for a worker, or NULL. The folder is not
  * compared: it may differ between machines. */
 const char *job_difference(const struct job *a, const struct job *b);

@@ -82,7 +82,7 @@ struct run_cost {
 };
 
 /* Prints how it went: accuracy, loss, updates, lag, gap, what was lost. */
-void results_print(const struct outcome *outcome);
+void results_print(const struct outcome *outcome, FILE *out);
 
 /* Makes the folder, checks that it can be written and has room for `parameters`: before
  * anything is computed. */

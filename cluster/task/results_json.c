@@ -293,17 +293,21 @@ static json_t *local_json(const struct settings *settings)
     return ret;
 }
 
+/* A foreign model's batches and seed are its program's. */
 static void set_settings(json_t *ret, const struct outcome *outcome)
 {
     const struct settings *settings = outcome->settings;
+    const bool foreign = outcome->task->is_foreign;
 
     set(ret, "rule", text(settings->rule));
     set(ret, "workers", count(settings->workers));
     set(ret, "data", text(outcome->task->has_toy ? NULL : settings->data));
     set(ret, "model", text(settings->model));
     set(ret, "parameters", count(outcome->task->model.parameters));
-    set(ret, "batch", count(settings->batch));
-    set(ret, "epochs", real(settings->epochs));
+    if (!foreign) {
+        set(ret, "batch", count(settings->batch));
+        set(ret, "epochs", real(settings->epochs));
+    }
     set(ret, "lr", real(settings->lr));
     set(ret, "momentum", real(settings->momentum));
     set(ret, "weight_decay", real(settings->weight_decay));
@@ -311,9 +315,10 @@ static void set_settings(json_t *ret, const struct outcome *outcome)
     set(ret, "gap_ref", text(settings->gap_ref));
     set(ret, "schedule",
         schedule_json(settings)); /* with local steps the inner rate's */
-    if (settings->local_steps > 0)
+    if (settings->local_steps > 0 && !foreign)
         set(ret, "local", local_json(settings));
-    set(ret, "seed", count(settings->seed));
+    if (!foreign)
+        set(ret, "seed", count(settings->seed));
     if (settings->device != NULL)
         set(ret, "device", text(settings->device));
     if (settings->worker_device != NULL)
@@ -454,7 +459,10 @@ int results_write(struct results *results, const struct outcome *outcome,
     const struct gapless_stats *stats = outcome->stats;
     json_t *ret = json_object();
 
-    set(ret, "mode", text(outcome->simulated != NULL ? "simulate" : "train"));
+    set(ret, "mode",
+        text(outcome->simulated != NULL  ? "simulate"
+             : outcome->task->is_foreign ? "run"
+                                         : "train"));
     set(ret, "final_accuracy", real(outcome->accuracy));
     set(ret, "final_loss", real(outcome->test_loss));
     set(ret, "training_loss", real(stats->loss));

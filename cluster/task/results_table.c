@@ -8,22 +8,23 @@
 #define GATES_SHOWN 6u
 #define GATES_ALIKE 0.005 /* in two decimals */
 
-static void line_of(const char *name, const struct gapless_summary *of, bool small)
+static void line_of(FILE *out, const char *name, const struct gapless_summary *of,
+                    bool small)
 {
     if (of->count == 0)
-        (void)printf("  %-18s not measured\n", name);
+        (void)fprintf(out, "  %-18s not measured\n", name);
     else if (small)
-        (void)printf("  %-18s mean %s   p50 %s   p99 %s   max %s\n", name,
-                     word_small(of->mean).text, word_small(of->p50).text,
-                     word_small(of->p99).text, word_small(of->max).text);
+        (void)fprintf(out, "  %-18s mean %s   p50 %s   p99 %s   max %s\n", name,
+                      word_small(of->mean).text, word_small(of->p50).text,
+                      word_small(of->p99).text, word_small(of->max).text);
     else
-        (void)printf("  %-18s mean %s   p50 %.0f   p99 %.0f   max %.0f\n", name,
-                     word_real(of->mean, 2).text, of->p50, of->p99, of->max);
+        (void)fprintf(out, "  %-18s mean %s   p50 %.0f   p99 %.0f   max %.0f\n", name,
+                      word_real(of->mean, 2).text, of->p50, of->p99, of->max);
 }
 
 /* The tensors' gates: all of a few tensors, else the least and the most. */
-static void print_tensor_gates(const struct gapless_tensor *tensors, uint32_t count,
-                               const double *gates)
+static void print_tensor_gates(FILE *out, const struct gapless_tensor *tensors,
+                               uint32_t count, const double *gates)
 {
     uint32_t least = 0, most = 0;
 
@@ -34,84 +35,91 @@ static void print_tensor_gates(const struct gapless_tensor *tensors, uint32_t co
     if (gates[most] - gates[least] < GATES_ALIKE)
         return; /* as of one gate for all */
     if (count > GATES_SHOWN) {
-        (void)printf(" (least %s %.2f, most %s %.2f)", tensors[least].name,
-                     gates[least], tensors[most].name, gates[most]);
+        (void)fprintf(out, " (least %s %.2f, most %s %.2f)", tensors[least].name,
+                      gates[least], tensors[most].name, gates[most]);
         return;
     }
     for (uint32_t i = 0; i < count; i++)
-        (void)printf("%s%s %.2f", i == 0 ? " (" : ", ", tensors[i].name, gates[i]);
-    (void)printf(")");
+        (void)fprintf(out, "%s%s %.2f", i == 0 ? " (" : ", ", tensors[i].name,
+                      gates[i]);
+    (void)fprintf(out, ")");
 }
 
-static void print_gate(const struct outcome *outcome)
+static void print_gate(FILE *out, const struct outcome *outcome)
 {
     const struct gapless_stats *stats = outcome->stats;
     const struct gapless_model *shape = &outcome->task->shape;
 
     if (stats->gate_count == 0)
         return;
-    (void)printf("  %-18s mean %.2f", "gate", stats->gate_mean);
+    (void)fprintf(out, "  %-18s mean %.2f", "gate", stats->gate_mean);
     if (outcome->tensor_gates != NULL)
-        print_tensor_gates(shape->tensors, shape->tensors_count, outcome->tensor_gates);
-    (void)printf("\n");
+        print_tensor_gates(out, shape->tensors, shape->tensors_count,
+                           outcome->tensor_gates);
+    (void)fprintf(out, "\n");
 }
 
 /* How far staleness was tamed, in measured numbers only. */
-static void print_staleness(const struct outcome *outcome)
+static void print_staleness(FILE *out, const struct outcome *outcome)
 {
     const struct gapless_stats *stats = outcome->stats;
     double share = 100.0 * stats->gap_rms.mean / outcome->parameters_rms;
 
     if (stats->gap_rms.count == 0 || stats->lag.count == 0)
         return;
-    (void)printf("\n  While a gradient was under way, %s other updates were applied on "
-                 "average.\n  When it arrived, the parameters were %s (rms, each) from "
-                 "where it had been computed",
-                 word_real(stats->lag.mean, 2).text,
-                 word_small(stats->gap_rms.mean).text);
+    (void)fprintf(
+        out,
+        "\n  While a gradient was under way, %s other updates were applied on "
+        "average.\n  When it arrived, the parameters were %s (rms, each) from "
+        "where it had been computed",
+        word_real(stats->lag.mean, 2).text, word_small(stats->gap_rms.mean).text);
     if (isfinite(share))
-        (void)printf(":\n  %.2g %% of their own size, %s.\n", share,
-                     word_small(outcome->parameters_rms).text);
+        (void)fprintf(out, ":\n  %.2g %% of their own size, %s.\n", share,
+                      word_small(outcome->parameters_rms).text);
     else
-        (void)printf(".\n");
+        (void)fprintf(out, ".\n");
 }
 
-static void print_goal(const struct outcome *outcome)
+static void print_goal(FILE *out, const struct outcome *outcome)
 {
-    if (!outcome->task->has_toy || outcome->simulated == NULL) {
-        (void)printf("\n  %-18s %s %%   (loss %s)\n", "test accuracy",
-                     word_real(100.0 * outcome->accuracy, 2).text,
-                     word_real(outcome->test_loss, 4).text);
+    if (outcome->task->is_foreign) {
+        (void)fprintf(out, "\n"); /* no data of ours to measure on */
         return;
     }
-    (void)printf("\n  %-18s %s\n", "function value",
-                 word_small(outcome->test_loss).text);
-    (void)printf("  %-18s %s at the end, least %s\n", "squared gradient",
-                 word_small(outcome->simulated->grad_norm_sq_last).text,
-                 word_small(outcome->simulated->grad_norm_sq_min).text);
+    if (!outcome->task->has_toy || outcome->simulated == NULL) {
+        (void)fprintf(out, "\n  %-18s %s %%   (loss %s)\n", "test accuracy",
+                      word_real(100.0 * outcome->accuracy, 2).text,
+                      word_real(outcome->test_loss, 4).text);
+        return;
+    }
+    (void)fprintf(out, "\n  %-18s %s\n", "function value",
+                  word_small(outcome->test_loss).text);
+    (void)fprintf(out, "  %-18s %s at the end, least %s\n", "squared gradient",
+                  word_small(outcome->simulated->grad_norm_sq_last).text,
+                  word_small(outcome->simulated->grad_norm_sq_min).text);
 }
 
-void results_print(const struct outcome *outcome)
+void results_print(const struct outcome *outcome, FILE *out)
 {
     const struct gapless_stats *stats = outcome->stats;
     bool small = outcome->simulated != NULL && stats->seconds < 10.0;
 
-    print_goal(outcome);
-    (void)printf("  %-18s %s\n", "training loss",
-                 stats->loss < 0.01 ? word_small(stats->loss).text
-                                    : word_real(stats->loss, 4).text);
-    (void)printf("  %-18s %s in %s %ss, %.0f a second\n", "updates",
-                 word_count(stats->updates).text,
-                 word_real(stats->seconds, small ? 3 : 1).text,
-                 outcome->simulated != NULL ? "virtual " : "",
-                 stats->seconds > 0.0 ? (double)stats->updates / stats->seconds : 0.0);
-    line_of("lag", &stats->lag, false);
-    line_of("gap (rms)", &stats->gap_rms, true);
-    print_gate(outcome);
-    (void)printf("  %-18s %s not finite or late, %s cut short\n", "dropped",
-                 word_count(stats->dropped).text, word_count(stats->partial).text);
-    (void)printf("  %-18s %u, %u lost\n", "workers", outcome->settings->workers,
-                 outcome->workers_lost);
-    print_staleness(outcome);
-    (void)fflush(stdout);
+    print_goal(out, outcome);
+    (void)fprintf(out, "  %-18s %s\n", "training loss",
+                  stats->loss < 0.01 ? word_small(stats->loss).text
+                                     : word_real(stats->loss, 4).text);
+    (void)fprintf(out, "  %-18s %s in %s %ss, %.0f a second\n", "updates",
+                  word_count(stats->updates).text,
+                  word_real(stats->seconds, small ? 3 : 1).text,
+                  outcome->simulated != NULL ? "virtual " : "",
+                  stats->seconds > 0.0 ? (double)stats->updates / stats->seconds : 0.0);
+    line_of(out, "lag", &stats->lag, false);
+    line_of(out, "gap (rms)", &stats->gap_rms, true);
+    print_gate(out, outcome);
+    (void)fprintf(out, "  %-18s %s not finite or late, %s cut short\n", "dropped",
+                  word_count(stats->dropped).text, word_count(stats->partial).text);
+    (void)fprintf(out, "  %-18s %u, %u lost\n", "workers", outcome->settings->workers,
+                  outcome->workers_lost);
+    print_staleness(out, outcome);
+    (void)fflush(out);
 }

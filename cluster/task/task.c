@@ -113,6 +113,16 @@ int task_open_toy(const struct job *job, struct task *ret, struct gapless_error 
     return GAPLESS_OK;
 }
 
+void task_open_foreign(const struct gapless_model *shape, uint64_t parameters,
+                       uint64_t epoch, struct task *ret)
+{
+    memset(ret, 0, sizeof *ret);
+    ret->is_foreign = true;
+    ret->foreign_epoch = epoch;
+    ret->model.parameters = parameters;
+    ret->shape = *shape;
+}
+
 void task_close(struct task *task)
 {
     data_free(task->data);
@@ -121,6 +131,8 @@ void task_close(struct task *task)
 
 uint64_t task_epoch(const struct task *task)
 {
+    if (task->is_foreign)
+        return task->foreign_epoch;
     return task->has_toy ? TASK_TOY_EPOCH : sampler_batches_per_epoch(&task->sampler);
 }
 

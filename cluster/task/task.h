@@ -1,5 +1,6 @@
 /* What is trained: a data set, a model that fits it, and the order of the batches; or a
- * test function (cluster/workloads/toy.h), which needs none of them. */
+ * test function (cluster/workloads/toy.h), which needs none of them; or the model of
+ * another program, of which only the tensors are known. */
 #ifndef CLUSTER_TASK_H
 #define CLUSTER_TASK_H
 
@@ -17,14 +18,17 @@
 
 struct task {
     struct job job;
-    struct data *data;  /* NULL where has_toy */
-    struct model model; /* where has_toy only its parameters are given */
+    struct data *data;  /* NULL where has_toy or is_foreign */
+    struct model model; /* ... and only its parameters are given */
     struct sampler sampler;
     bool has_toy;
     struct toy toy;
+    bool is_foreign;
+    uint64_t foreign_epoch; /* gradients; 0: not known */
     struct gapless_tensor tensors[MODEL_TENSORS_MAX];
     struct gapless_model
-        shape; /* the model as the engine wants it; points into the task */
+        shape; /* the model as the engine wants it; points into the task, but of a
+                  foreign one */
 };
 
 /* Loads the data (from data_fd if it is not -1) and makes the model. GAPLESS_INVALID:
@@ -39,9 +43,13 @@ int task_open_as(const struct job *job, const struct data_standard *as,
                  struct task *ret, struct gapless_error *error);
 /* The same for a test function, as job->model names it (see toy_is). */
 int task_open_toy(const struct job *job, struct task *ret, struct gapless_error *error);
+/* The same for a model of another program: its tensors, which must outlive the task, the
+ * number of its parameters, and the gradients of an epoch (0: not known). */
+void task_open_foreign(const struct gapless_model *shape, uint64_t parameters,
+                       uint64_t epoch, struct task *ret);
 void task_close(struct task *task);
 
-/* Gradients that make an epoch. */
+/* Gradients that make an epoch; of a foreign model 0 where that is not known. */
 uint64_t task_epoch(const struct task *task);
 
 /* Gradients in this many epochs, rounded; at least 1. GAPLESS_INVALID when there are more

@@ -56,6 +56,8 @@ void view_open(struct view *view, bool quiet, bool no_color)
     view->drawn = false;
     view->drawn_lines = 0;
     view->line_due = LINE_FIRST_S;
+    view->line_every = LINE_EVERY_S;
+    view->line_fd = STDOUT_FILENO;
 }
 
 /* Puts the cursor where the picture on the screen begins; on a clean screen where it has
@@ -114,9 +116,9 @@ void view_show(struct view *view, const struct view_facts *facts)
     }
     if (facts->elapsed < view->line_due)
         return;
-    view->line_due = facts->elapsed + LINE_EVERY_S;
+    view->line_due = facts->elapsed + view->line_every;
     view_line(facts, line, sizeof line);
-    print_line(&view->out, STDOUT_FILENO, line);
+    print_line(&view->out, view->line_fd, line);
 }
 
 void view_last(struct view *view, const struct view_facts *facts)

@@ -34,11 +34,12 @@ void history_add(struct history *history, double value);
 
 /* What is shown. */
 struct view_facts {
-    const char *rule, *data, *model;
+    const char *rule, *data, *model; /* data NULL: not known */
     uint32_t workers;
     uint64_t parameters;
-    double epochs, epoch_gradients;
-    double elapsed; /* s since the start of the program */
+    double epochs, epoch_gradients; /* 0: not known */
+    bool unmeasured;                /* there are no data to measure the accuracy on */
+    double elapsed;                 /* s since the start of the program */
     struct gapless_stats stats;
     double updates_per_second; /* lately */
     double accuracy;           /* NaN: not measured yet */
@@ -67,6 +68,8 @@ struct view {
     unsigned drawn_lines;   /* ...of this many lines, the cursor below it */
     unsigned width, height; /* ...on a terminal of this size */
     double line_due;        /* elapsed time of the next line in a log */
+    double line_every;      /* s between two of them */
+    int line_fd;            /* where they go: stdout, unless the caller sets another */
     struct canvas canvas;
     char frame[OUTLET_BYTES]; /* the canvas, and what moves the cursor before it */
     struct outlet out, err;   /* lines of a log, and what is said beside it */

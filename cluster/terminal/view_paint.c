@@ -1,6 +1,8 @@
 /* The picture of a run, and its line in a log: from facts to text, nothing else. */
 #include "cluster/terminal/view.h"
 
+#include "engine/base/text_page.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -62,12 +64,15 @@ static void paint_title(struct canvas *canvas, const struct view_facts *facts)
 {
     canvas_put(canvas, STYLE_STRONG, " gapless  ");
     canvas_put(canvas, STYLE_ACCENT, "%s", facts->rule);
-    canvas_dot(canvas);
+    if (facts->rule[0] != '\0')
+        canvas_dot(canvas);
     canvas_put(canvas, STYLE_PLAIN, "%u worker%s", facts->workers,
                facts->workers == 1 ? "" : "s");
     canvas_dot(canvas);
-    canvas_put(canvas, STYLE_PLAIN, "%s", facts->data);
-    canvas_dot(canvas);
+    if (facts->data != NULL) {
+        canvas_put(canvas, STYLE_PLAIN, "%s", facts->data);
+        canvas_dot(canvas);
+    }
     canvas_put(canvas, STYLE_PLAIN, "%s, %s parameters", facts->model,
                word_count(facts->parameters).text);
     canvas_line(canvas);
@@ -84,8 +89,14 @@ static void paint_progress(struct canvas *canvas, const struct view_facts *facts
     canvas_bar(canvas, STYLE_GOOD, bar, share_done(facts), true);
     canvas_right(canvas, bar + 8, STYLE_STRONG, "%.0f %%",
                  floor(100.0 * share_done(facts)));
-    canvas_put(canvas, STYLE_PLAIN, "   epoch %.2f of %g", epochs_done(facts),
-               facts->epochs);
+    if (facts->epoch_gradients > 0.0 && facts->stats.gradients_total > 0)
+        canvas_put(canvas, STYLE_PLAIN, "   epoch %.2f of %g", epochs_done(facts),
+                   facts->epochs);
+    else if (facts->epoch_gradients > 0.0)
+        canvas_put(canvas, STYLE_PLAIN, "   epoch %.2f", epochs_done(facts));
+    else
+        canvas_put(canvas, STYLE_PLAIN, "   gradient %s",
+                   word_count(facts->stats.gradients).text);
     if (state[0] != '\0')
         canvas_put(canvas, facts->stopping ? STYLE_WARN : STYLE_ACCENT, "   %s", state);
     else
@@ -340,33 +351,39 @@ void view_paint(struct canvas *canvas, const struct view_facts *facts, unsigned 
         paint_workers(canvas, facts, used, height - canvas->lines - 1);
 }
 
+/* Where the run is, and what was measured, each where it is known. */
+static void line_progress(struct text_page *page, const struct view_facts *facts)
+{
+    text_add(page, "%6.1f s  ", facts->elapsed);
+    if (facts->epoch_gradients > 0.0)
+        text_add(page, "epoch %.2f", epochs_done(facts));
+    if (facts->epoch_gradients > 0.0 && facts->stats.gradients_total > 0)
+        text_add(page, "/%g", facts->epochs);
+    if (facts->epoch_gradients > 0.0)
+        text_add(page, "  ");
+    text_add(page, "updates %s (%.0f/s)  loss %s  ",
+             word_count(facts->stats.updates).text, facts->updates_per_second,
+             word_real(view_loss(&facts->stats), 4).text);
+    if (!facts->unmeasured)
+        text_add(page, "accuracy %s %%  ", word_real(100.0 * facts->accuracy, 2).text);
+}
+
 void view_line(const struct view_facts *facts, char *ret, size_t max)
 {
     const struct gapless_stats *stats = &facts->stats;
     const char *state = state_text(facts);
-    int used;
+    struct text_page page = text_page(ret, max);
 
-    used = snprintf(
-        ret, max,
-        "%6.1f s  epoch %.2f/%g  updates %s (%.0f/s)  loss %s  accuracy "
-        "%s %%  rate %s  lag %s  gap %s  workers %u",
-        facts->elapsed, epochs_done(facts), facts->epochs,
-        word_count(stats->updates).text, facts->updates_per_second,
-        word_real(view_loss(stats), 4).text, word_real(100.0 * facts->accuracy, 2).text,
-        word_small(stats->rate).text,
+    line_progress(&page, facts);
+    text_add(
+        &page, "rate %s  lag %s  gap %s  workers %u", word_small(stats->rate).text,
         word_real(stats->lag.count > 0 ? stats->lag.mean : (double)NAN, 2).text,
         word_small(stats->gap_rms.count > 0 ? stats->gap_rms.mean : (double)NAN).text,
         stats->workers_active);
-    if (used < 0 || (size_t)used >= max)
-        return;
     if (stats->dropped > 0)
-        used += snprintf(ret + used, max - (size_t)used, "  dropped %s",
-                         word_count(stats->dropped).text);
-    if ((size_t)used >= max)
-        return;
+        text_add(&page, "  dropped %s", word_count(stats->dropped).text);
     if (state[0] != '\0')
-        (void)snprintf(ret + used, max - (size_t)used, "  %s", state);
-    else
-        (void)snprintf(ret + used, max - (size_t)used, "  %s left",
-                       word_seconds(view_seconds_left(facts)).text);
+        text_add(&page, "  %s", state);
+    else if (stats->gradients_total > 0)
+        text_add(&page, "  %s left", word_seconds(view_seconds_left(facts)).text);
 }

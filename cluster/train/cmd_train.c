@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -81,21 +80,15 @@ static int choose_network(struct train *train, struct gapless_error *error)
  * and checked. */
 static int raise_descriptors(const struct train *train, struct gapless_error *error)
 {
-    struct rlimit limit;
-    rlim_t need = 64 + (rlim_t)DESCRIPTORS_EACH * train->settings.workers;
+    uint64_t limit =
+        launch_descriptors(64 + (uint64_t)DESCRIPTORS_EACH * train->settings.workers);
 
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= need)
-        return GAPLESS_OK;
-    limit.rlim_cur = limit.rlim_max == RLIM_INFINITY || limit.rlim_max > need
-                         ? need
-                         : limit.rlim_max;
-    (void)setrlimit(RLIMIT_NOFILE, &limit);
-    if (limit.rlim_cur < 64 + 2 * (rlim_t)train->settings.workers)
+    if (limit < 64 + 2 * (uint64_t)train->settings.workers)
         return gapless_error_set(
             error, GAPLESS_SYSTEM, 0,
             "%u workers need more open files than the limit of %llu "
             "(ulimit -n): raise it or start fewer",
-            train->settings.workers, (unsigned long long)limit.rlim_max);
+            train->settings.workers, (unsigned long long)limit);
     return GAPLESS_OK;
 }
 

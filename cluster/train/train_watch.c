@@ -327,7 +327,7 @@ int train_finish(struct train *train)
     }
     outcome = outcome_of(train);
     written = results_write(&train->follow.results, &outcome, &error) == GAPLESS_OK;
-    results_print(&outcome);
+    results_print(&outcome, stdout);
     print_files(train, written);
     if (!written)
         (void)report_error("train", &error);

@@ -47,6 +47,8 @@ TABLE = {
         short="build/gapless train --workers 4 --rule dana-ga --out runs/dana --epochs 0.2", says="test accuracy"),
     "build/gapless report runs/nag runs/dana": Row(says="report.html"),
     "build/gapless evaluate runs/dana/model.safetensors": Row(says="accuracy"),
+    "build/gapless run --ranks 8 train.py": Row(
+        short=f"build/gapless run --ranks 2 '{BUILD}/tests/test_cluster_run' rank steps=50", says="gradients dropped"),
     "build/gapless simulate --workers 128 --rule dana-lga": Row(
         short="build/gapless simulate --workers 128 --rule dana-lga --epochs 0.2", says="test accuracy"),
     "build/gapless study bench/studies/rate.ini": Row(
@@ -111,6 +113,12 @@ TABLE = {
     "gapless simulate --workers 32 --rule dn --local-steps 16 --clock heterogeneous --adapt-steps": Row(
         short="gapless simulate --workers 8 --rule dn --local-steps 16 --clock heterogeneous --adapt-steps --epochs 0.2",
         says="test accuracy"),
+    # docs/run.md
+    "gapless run --ranks 8 train.py --epochs 10": Row(
+        short=f"gapless run --ranks 2 '{BUILD}/tests/test_cluster_run' rank steps=50", says="gradients dropped"),
+    "gapless run --ranks 8 --rule dana-lga-adamw --lr 0.0005 --out runs/mine train.py --epochs 10": Row(
+        short=f"gapless run --ranks 8 --rule dana-lga-adamw --lr 0.0005 --out runs/mine '{BUILD}/tests/test_cluster_run' rank "
+        "steps=50", says="runs/mine"),
     # docs/simulate.md
     "gapless simulate --workers 128 --rule dana-lga --out runs/many": Row(
         short="gapless simulate --workers 128 --rule dana-lga --out runs/many --epochs 0.2", says="test accuracy"),
