@@ -7,8 +7,7 @@
 #include <string.h>
 
 #define OFFER_FORM "1"
-#define DIMS_MAX 4u
-#define FLAGS_KNOWN ((json_int_t)GAPLESS_TENSOR_NOT_MATRIX)
+#define WHO "the offer"
 
 static int wrong(struct gapless_error *error, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
@@ -21,109 +20,56 @@ static int wrong(struct gapless_error *error, const char *format, ...)
     va_start(list, format);
     (void)vsnprintf(text, sizeof text, format, list);
     va_end(list);
-    return gapless_error_set(error, GAPLESS_INVALID, 0, "the offer %s", text);
+    return gapless_error_set(error, GAPLESS_INVALID, 0, WHO " %s", text);
 }
 
 /* ---- the list of tensors ------------------------------------------------- */
 
-/* The sizes of a row, and how many elements they make. */
-static int read_shape(const json_t *shape, const char *name, struct gapless_tensor *ret,
-                      uint64_t *ret_count, struct gapless_error *error)
-{
-    uint64_t count = 1;
-
-    if (!json_is_array(shape) || json_array_size(shape) < 1 ||
-        json_array_size(shape) > DIMS_MAX)
-        return wrong(error, "has tensor %.80s without a shape of one to %u sizes", name,
-                     DIMS_MAX);
-    ret->dims = (uint32_t)json_array_size(shape);
-    for (uint32_t d = 0; d < ret->dims; d++) {
-        json_int_t size = json_integer_value(json_array_get(shape, d));
-
-        if (size < 1 || (uint64_t)size > GAPLESS_ELEMENTS_MAX / count)
-            return wrong(error, "has tensor %.80s with a size that cannot be", name);
-        ret->dim[d] = (uint64_t)size;
-        count *= (uint64_t)size;
-    }
-    *ret_count = count;
-    return GAPLESS_OK;
-}
-
 /* Where the tensor is in the file: behind the one before it. */
-static int check_entry(const struct offer *offer, const char *name, uint64_t count,
-                       struct gapless_error *error)
+static int check_entry(const struct offer *offer, const struct gapless_tensor *tensor,
+                       uint64_t at, struct gapless_error *error)
 {
     struct tensor_entry entry;
-    uint64_t has = 1;
+    uint64_t count = tensor_list_elements(tensor), has = 1;
 
-    if (!tensor_file_find(&offer->file, name, &entry))
-        return wrong(error, "lists tensor %.80s, which is not in the file", name);
+    if (!tensor_file_find(&offer->file, tensor->name, &entry))
+        return wrong(error, "lists tensor %.80s, which is not in the file",
+                     tensor->name);
     for (uint32_t d = 0; d < entry.dims; d++)
         has = entry.dim[d] > 0 && has > UINT64_MAX / entry.dim[d] ? UINT64_MAX
                                                                   : has * entry.dim[d];
     if (has != count)
         return wrong(error,
-                     "has tensor %.80s of %llu elements in the file, and %llu "
-                     "in its list",
-                     name, (unsigned long long)has, (unsigned long long)count);
-    if (entry.from != offer->parameters * sizeof(float))
-        return wrong(error, "has tensor %.80s at another place than its list", name);
-    return GAPLESS_OK;
-}
-
-static int read_row(struct offer *offer, uint32_t index, struct gapless_error *error)
-{
-    const json_t *row = json_array_get(offer->list, index);
-    const char *name = json_string_value(json_object_get(row, "name"));
-    const json_t *flags = json_object_get(row, "flags");
-    struct gapless_tensor *tensor = &offer->tensors[index];
-    uint64_t count = 0;
-    int status;
-
-    if (name == NULL || name[0] == '\0')
-        return wrong(error, "has a tensor without a name, number %u", index);
-    if (strlen(name) >= GAPLESS_NAME_MAX)
-        return wrong(error, "has a name of %zu bytes; %u are allowed: %.80s",
-                     strlen(name), GAPLESS_NAME_MAX - 1, name);
-    status = read_shape(json_object_get(row, "shape"), name, tensor, &count, error);
-    if (status == GAPLESS_OK)
-        status = check_entry(offer, name, count, error);
-    if (status != GAPLESS_OK)
-        return status;
-    if (flags != NULL &&
-        (!json_is_integer(flags) || (json_integer_value(flags) & ~FLAGS_KNOWN) != 0))
-        return wrong(error, "has tensor %.80s with flags that are not known", name);
-    tensor->name = name;
-    tensor->flags = (uint32_t)json_integer_value(flags);
-    offer->parameters += count;
-    if (offer->parameters > GAPLESS_ELEMENTS_MAX)
-        return wrong(error, "has more than %llu parameters",
-                     (unsigned long long)GAPLESS_ELEMENTS_MAX);
+                     "has tensor %.80s of %llu elements in the file, and %llu in its "
+                     "list",
+                     tensor->name, (unsigned long long)has, (unsigned long long)count);
+    if (entry.from != at * sizeof(float))
+        return wrong(error, "has tensor %.80s at another place than its list",
+                     tensor->name);
     return GAPLESS_OK;
 }
 
 static int read_tensors(struct offer *offer, struct gapless_error *error)
 {
-    size_t count = json_array_size(offer->list);
-    int status = GAPLESS_OK;
+    int status = tensor_list_read(offer->list, WHO, &offer->tensors, error);
+    uint64_t at = 0;
 
-    if (count < 1 || count > GAPLESS_TENSORS_MAX)
-        return wrong(error, "has no list of 1 to %u tensors (gapless.tensors)",
-                     GAPLESS_TENSORS_MAX);
-    if (count != tensor_file_count(&offer->file))
-        return wrong(error, "lists %zu tensors, and the file has %zu", count,
-                     tensor_file_count(&offer->file));
-    offer->tensors = calloc(count, sizeof *offer->tensors);
-    if (offer->tensors == NULL)
-        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
-    offer->model.tensors = offer->tensors;
-    offer->model.tensors_count = (uint32_t)count;
-    for (uint32_t i = 0; status == GAPLESS_OK && i < count; i++)
-        status = read_row(offer, i, error);
-    if (status == GAPLESS_OK && offer->file.bytes != offer->parameters * sizeof(float))
+    if (status != GAPLESS_OK)
+        return status;
+    if (offer->tensors.count != tensor_file_count(&offer->file))
+        return wrong(error, "lists %u tensors, and the file has %zu",
+                     offer->tensors.count, tensor_file_count(&offer->file));
+    offer->model.tensors = offer->tensors.tensors;
+    offer->model.tensors_count = offer->tensors.count;
+    for (uint32_t i = 0; status == GAPLESS_OK && i < offer->tensors.count; i++) {
+        status = check_entry(offer, &offer->tensors.tensors[i], at, error);
+        at += tensor_list_elements(&offer->tensors.tensors[i]);
+    }
+    if (status == GAPLESS_OK && offer->file.bytes != at * sizeof(float))
         status = wrong(error, "has %llu bytes of tensors; its list makes %llu",
                        (unsigned long long)offer->file.bytes,
-                       (unsigned long long)(offer->parameters * sizeof(float)));
+                       (unsigned long long)(at * sizeof(float)));
+    offer->parameters = at;
     return status;
 }
 
@@ -138,14 +84,12 @@ static int read_values(struct offer *offer, struct gapless_error *error)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory for %llu parameters",
                                  (unsigned long long)offer->parameters);
-    for (uint32_t i = 0; i < offer->model.tensors_count; i++) {
-        const char *name = offer->tensors[i].name;
+    for (uint32_t i = 0; i < offer->tensors.count; i++) {
+        const char *name = offer->tensors.tensors[i].name;
+        uint64_t count = tensor_list_elements(&offer->tensors.tensors[i]);
         struct tensor_entry entry;
-        uint64_t count = 1;
         int status;
 
-        for (uint32_t d = 0; d < offer->tensors[i].dims; d++)
-            count *= offer->tensors[i].dim[d];
         (void)tensor_file_find(&offer->file, name, &entry); /* read_row has found it */
         status =
             tensor_file_read(&offer->file, &entry, count, offer->initial + at, error);
@@ -207,7 +151,7 @@ int offer_open(const char *path, struct offer *ret, struct gapless_error *error)
     int status;
 
     *ret = (struct offer){.initial = NULL};
-    status = tensor_file_open(path, "the offer", &ret->file, error);
+    status = tensor_file_open(path, WHO, &ret->file, error);
     if (status == GAPLESS_OK)
         status = read_metadata(ret, error);
     if (status == GAPLESS_OK)
@@ -247,7 +191,7 @@ void offer_close(struct offer *offer)
     tensor_file_close(&offer->file);
     json_decref(offer->list);
     json_decref(offer->options);
-    free(offer->tensors);
+    tensor_list_free(&offer->tensors);
     free(offer->initial);
     *offer = (struct offer){.initial = NULL};
 }

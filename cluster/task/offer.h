@@ -3,8 +3,8 @@
  * say what is to be done with them.
  *
  *     gapless.offer       "1": the form that is described here
- *     gapless.tensors     a JSON list, in the order of the tensors in the file: {"name",
- *                         "shape": one to four sizes, "flags": gapless_tensor_flag bits}
+ *     gapless.tensors     a JSON list, in the order of the tensors in the file
+ *                         (cluster/workloads/tensor_list.h)
  *     gapless.options     a JSON object: options of a master, without the dashes, to
  *                         their values: {"rule": "adamw", "lr": "0.001"}; a flag is "1"
  *     gapless.job         a text for the workers (gapless_worker_job)
@@ -19,6 +19,7 @@
 
 #include "cluster/options/options.h"
 #include "cluster/task/tensor_file.h"
+#include "cluster/workloads/tensor_list.h"
 #include <gapless/gapless.h>
 
 #include <stdint.h>
@@ -26,7 +27,7 @@
 struct offer {
     struct tensor_file file;
     struct json_t *list, *options; /* names and texts are theirs */
-    struct gapless_tensor *tensors;
+    struct tensor_list tensors;
     struct gapless_model model; /* points to them */
     uint64_t parameters, gradients, epoch;
     float *initial;

@@ -356,7 +356,7 @@ static void test_broken_offers(void **state)
         {"order", "has tensor layer.bias at another place than its list"},
         {"flags", "has tensor layer.weight with flags that are not known"},
         {"missing", "lists tensor layer.weight, which is not in the file"},
-        {"nolist", "has no list of 1 to 65536 tensors"},
+        {"nolist", "the offer has no list of 1 to 65536 tensors"},
         {"length", "has a gapless.gradients that must be"},
         {"cut", "has 136 bytes of tensors; its list makes 144"},
         {"nan", "has a parameter that is not finite: layer.weight, element 5"},
