@@ -34,8 +34,8 @@ target_compile_definitions(gapless_test INTERFACE GAPLESS_HAVE_VERBS=$<BOOL:${GA
 # The second compile that the *_double tests use: rules and compute in double, to check the formulas. It has one
 # instruction set: the tests name compute_cpu_generic.
 add_library(gapless_double STATIC EXCLUDE_FROM_ALL
-  engine/rules/rules.c engine/status.c engine/compute/compute_cpu_isa.c engine/compute/matrices.c
-  engine/compute/products.c)
+  engine/rules/rules.c engine/status.c engine/compute/compute_cpu_isa.c engine/compute/compute_ways.c
+  engine/compute/matrices.c engine/compute/products.c)
 target_compile_definitions(gapless_double PUBLIC GAPLESS_REAL_DOUBLE PRIVATE GAPLESS_HAVE_BLAS=0)
 target_link_libraries(gapless_double PUBLIC m)
 target_compile_options(gapless_double PRIVATE -O1) # little runs in it, and -O3 would compile for long

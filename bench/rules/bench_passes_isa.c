@@ -16,11 +16,38 @@
 
 static volatile float sink; /* what was read was needed */
 
-RULE_FN void read_only(const struct arrays *arrays, size_t n, unsigned reads)
+enum {
+    ASK_AHEAD = 32 * LANES /* elements */
+};
+
+/* Lines of the arrays in `slots` that will be needed soon. */
+RULE_FN void ask(const struct arrays *at, size_t i, unsigned slots)
+{
+    i += ASK_AHEAD;
+    if (slots & SLOT_THETA)
+        __builtin_prefetch(at->theta + i, 0, 3);
+    if (slots & SLOT_OWN)
+        __builtin_prefetch(at->own + i, 0, 3);
+    if (slots & SLOT_ALL)
+        __builtin_prefetch(at->all + i, 0, 3);
+    if (slots & SLOT_STAT)
+        __builtin_prefetch(at->stat + i, 0, 3);
+    if (slots & SLOT_SENT)
+        __builtin_prefetch(at->sent + i, 0, 3);
+    if (slots & SLOT_GRAD)
+        __builtin_prefetch(at->grad + i, 0, 3);
+    if (slots & SLOT_SQUARE)
+        __builtin_prefetch(at->square + i, 0, 3);
+}
+
+RULE_FN void read_only(const struct arrays *arrays, size_t n, unsigned reads,
+                       enum bench_way way)
 {
     const struct arrays at = *arrays;
     real sum = real_zero();
     for (size_t i = 0; i < n; i += WIDTH) {
+        if ((way == BENCH_ASKED || way == BENCH_PAST_ASKED) && i % LANES == 0)
+            ask(&at, i, reads);
         struct element e = element_load(&at, i, reads);
         sum += e.theta + e.own + e.all + e.stat + e.sent + e.grad + e.square;
     }
@@ -28,10 +55,17 @@ RULE_FN void read_only(const struct arrays *arrays, size_t n, unsigned reads)
 }
 
 RULE_FN void in_place(const struct arrays *arrays, size_t n, unsigned reads,
-                      unsigned writes)
+                      unsigned writes, enum bench_way way)
 {
     const struct arrays at = *arrays;
+    const bool past = !(reads & SLOT_SENT) && way >= BENCH_PAST;
+    const unsigned asked = way == BENCH_ASKED        ? reads | writes
+                           : way == BENCH_PAST_ASKED ? reads
+                                                     : 0;
+
     for (size_t i = 0; i < n; i += WIDTH) {
+        if (asked && i % LANES == 0)
+            ask(&at, i, asked);
         struct element e = element_load(&at, i, reads);
         e.theta += e.grad;
         e.own += e.grad;
@@ -42,8 +76,12 @@ RULE_FN void in_place(const struct arrays *arrays, size_t n, unsigned reads,
             e.sent += e.grad;
         else
             e.sent = e.theta;
-        element_store(&at, i, writes, &e);
+        element_store(&at, i, past ? writes & ~(unsigned)SLOT_SENT : writes, &e);
+        if (past && (writes & SLOT_SENT))
+            lanes_store_past(at.sent + i, e.sent);
     }
+    if (past)
+        stores_past_done();
 }
 
 RULE_FN struct arrays arrays_from(const struct arrays *at, size_t i)
@@ -60,44 +98,60 @@ RULE_FN struct arrays arrays_from(const struct arrays *at, size_t i)
     return ret;
 }
 
-RULE_FN void stream_of(const struct arrays *at, size_t n, bool cached, unsigned reads,
-                       unsigned writes, unsigned measure_reads, unsigned flags)
+RULE_FN void stream_of(const struct arrays *at, size_t n, unsigned reads,
+                       unsigned writes, unsigned measure_reads,
+                       enum bench_visits visits, enum bench_way way)
 {
     size_t tile = 16 * 1024;
-    if (flags & RULE_GLOBAL) {
-        read_only(at, n, measure_reads);
-        in_place(at, n, reads, writes);
-    } else if ((flags & RULE_BLOCK) && cached) {
+    if (visits == BENCH_TWICE) {
+        read_only(at, n, measure_reads, way);
+        in_place(at, n, reads, writes, way);
+    } else if (visits == BENCH_TILES) {
         for (size_t i = 0; i < n; i += tile) {
             struct arrays from = arrays_from(at, i);
             size_t len = n - i < tile ? n - i : tile;
-            read_only(&from, len, measure_reads);
-            in_place(&from, len, reads, writes);
+            read_only(&from, len, measure_reads, way);
+            in_place(&from, len, reads, writes, way);
         }
     } else {
-        in_place(at, n, reads | measure_reads, writes);
+        in_place(at, n, reads | measure_reads, writes, way);
     }
 }
 
+/* A loop for each way. */
+#define WAY(symbol, way)                                                               \
+    case way:                                                                          \
+        stream_of(at, n, rule_##symbol##_reads, rule_##symbol##_writes,                \
+                  rule_##symbol##_measure_reads, visits, way);                         \
+        break;
 #define RULE(symbol, name, correction, momentum, extra, source)                        \
-    static void stream_##symbol(const struct arrays *at, size_t n, bool cached)        \
+    static void stream_##symbol(const struct arrays *at, size_t n,                     \
+                                enum bench_visits visits, enum bench_way way)          \
     {                                                                                  \
-        stream_of(at, n, cached, rule_##symbol##_reads, rule_##symbol##_writes,        \
-                  rule_##symbol##_measure_reads, rule_##symbol##_flags);               \
+        switch (way) {                                                                 \
+            WAY(symbol, BENCH_PLAIN)                                                   \
+            WAY(symbol, BENCH_ASKED)                                                   \
+            WAY(symbol, BENCH_PAST)                                                    \
+            WAY(symbol, BENCH_PAST_ASKED)                                              \
+        case BENCH_WAYS:                                                               \
+            break;                                                                     \
+        }                                                                              \
     }
 #include "engine/rules/rules.def"
 #undef RULE
+#undef WAY
 
 #define RULE(symbol, name, correction, momentum, extra, source) stream_##symbol,
-static void (*const streams[])(const struct arrays *, size_t, bool) = {
+static void (*const streams[])(const struct arrays *, size_t, enum bench_visits,
+                               enum bench_way) = {
 #include "engine/rules/rules.def"
 };
 #undef RULE
 
 static void stream(const struct rule *rule, const struct arrays *at, size_t n,
-                   bool cached)
+                   enum bench_visits visits, enum bench_way way)
 {
-    streams[rule->index](at, n, cached);
+    streams[rule->index](at, n, visits, way);
 }
 
 /* ---- separate passes ----------------------------------------------------- */

@@ -5,15 +5,21 @@
  * mean anything on a shared machine:
  *
  *   stream      in place, with the reads and writes of the rule and hardly any
- *               arithmetic
+ *               arithmetic: plain, with prefetches, or with stores past the caches,
+ *               whichever is the fastest of them here
  *   apply       the rule
  *   apply+gap   the rule with telemetry (WANT_GAP)
  *   separate    the same arithmetic, a loop over memory for each operation
  *
+ * Where the gate of a rule may be one of the whole gradient the rule has two rows: with a
+ * gate for each block, measured in the pass, and "(whole)": everything is measured, then
+ * updated. Its stream reads, then goes over all in place, likewise.
+ *
  * A sample is one pass of a small vector or a window of a large one, short, so that a
  * preempted one is an outlier; a round takes the median of its samples; ratios are
- * formed in a round, and what is printed is the median over rounds. Arrays are separate
- * and staggered by an odd number of cache lines. */
+ * formed in a round, and what is printed is the median over rounds. Of a large vector each
+ * kind takes another part than the kind before it, which may still be in a large cache.
+ * Arrays are separate and staggered by an odd number of cache lines. */
 #include "bench/bench.h"
 
 #include "bench/rules/bench_matrices.h"
@@ -35,10 +41,12 @@ enum {
     ARRAYS = SLOTS + BENCH_SCRATCH,
     ROUNDS_MAX = 64,
     SAMPLES_MAX = 64,
-    CACHED_MAX = 4 << 20, /* elements; beyond, a vector is swept in windows */
-    WINDOW = 512 << 10,   /* 3 ms or less, a scheduler's slice */
-    SLICE = 8 << 20,      /* a round's part of a large vector: no cache holds it */
-    STAGGER = 11 * 16,    /* elements: 11 cache lines */
+    CACHED = 128 << 10,   /* elements that stay in the caches of a core */
+    CACHED_MAX = 4 << 20, /* beyond, a vector is swept in windows */
+    WAY_TURNS = 3,
+    WINDOW = 512 << 10, /* 3 ms or less, a scheduler's slice */
+    SLICE = 8 << 20,    /* one kind's part of a large vector, in a round */
+    STAGGER = 11 * 16,  /* elements: 11 cache lines */
     BLOCK = 20011 /* elements in a block of a large vector; odd, so most are ragged */
 };
 
@@ -59,9 +67,16 @@ struct bench {
     size_t d; /* elements of the vector, padded */
 };
 
-struct result {
+/* A row: a rule, and whether its gate is one of the whole gradient. */
+struct row {
     const struct rule *rule;
+    bool whole;
+};
+
+struct result {
+    struct row row;
     size_t size;
+    enum bench_way way; /* of the stream */
     int rounds, loops;
     unsigned bytes;
     double seconds[KINDS];          /* per element */
@@ -116,8 +131,42 @@ static void bench_close(struct bench *b)
 
 /* ---- one sample ---------------------------------------------------------- */
 
-static double sample(struct bench *b, const struct rule *rule, enum kind kind,
-                     size_t size, size_t from, size_t n)
+/* Is everything measured before anything is updated? */
+static bool visits_twice(const struct row *row)
+{
+    return row->whole || (row->rule->flags & RULE_GLOBAL) != 0;
+}
+
+static void stream(const struct bench *b, const struct row *row,
+                   const struct arrays *at, size_t n, enum bench_way way)
+{
+    bool tiles = (row->rule->flags & RULE_BLOCK) != 0 && b->d <= CACHED;
+
+    b->passes->stream(row->rule, at, n,
+                      visits_twice(row) ? BENCH_TWICE
+                      : tiles           ? BENCH_TILES
+                                        : BENCH_ONCE,
+                      way);
+}
+
+static void apply(const struct bench *b, const struct row *row, const struct arrays *at,
+                  const struct blocks *blocks, size_t n, unsigned want)
+{
+    struct step_scalars k;
+    struct sums sums;
+
+    bench_scalars(row->rule, &k);
+    if (visits_twice(row))
+        b->compute->measure(row->rule, at, &k, n);
+    if (row->whole)
+        k.lagging = 0; /* it has its gate */
+    b->compute->apply(row->rule, at, &k, blocks, n, want | compute_cpu_ways(b->d),
+                      &sums);
+}
+
+/* Seconds for an element. `way` is the stream's. */
+static double sample(struct bench *b, const struct row *row, enum kind kind,
+                     enum bench_way way, size_t size, size_t from, size_t n)
 {
     number *m = b->memory + from, *scratch[BENCH_SCRATCH];
     struct arrays at = {.theta = m,
@@ -129,69 +178,86 @@ static double sample(struct bench *b, const struct rule *rule, enum kind kind,
                         .square = m + 6 * b->stride};
     struct blocks blocks = blocks_of(b, size, n);
     struct step_scalars k;
-    struct sums sums;
 
-    bench_scalars(rule, &k);
+    bench_scalars(row->rule, &k);
     for (size_t i = 0; i < BENCH_SCRATCH; i++)
         scratch[i] = m + (SLOTS + i) * b->stride;
     double start = clock_seconds();
-    if (kind == STREAM) {
-        b->passes->stream(rule, &at, n, b->d <= 128 * 1024);
-    } else if (kind == SEPARATE) {
-        b->passes->separate(rule, &at, scratch, &k, &blocks, n);
-    } else {
-        if (rule->flags & RULE_GLOBAL)
-            b->compute->measure(rule, &at, &k, n);
-        b->compute->apply(rule, &at, &k, &blocks, n, kind == APPLY_GAP ? WANT_GAP : 0,
-                          &sums);
-    }
+    if (kind == STREAM)
+        stream(b, row, &at, n, way);
+    else if (kind == SEPARATE)
+        b->passes->separate(row->rule, &at, scratch, &k, &blocks, n);
+    else
+        apply(b, row, &at, &blocks, n, kind == APPLY_GAP ? WANT_GAP : 0);
     return (clock_seconds() - start) / (double)n;
 }
 
-/* The median over one round's samples of one kind. A large vector is swept window by
- * window over another slice each round; a rule that goes over the whole vector twice
- * takes the slice at once, or the second pass would find a window in the cache. */
-static double round_of(struct bench *b, const struct rule *rule, enum kind kind,
-                       size_t size, int round)
+/* The median over one turn's samples of one kind. A large vector is swept window by
+ * window over another slice each turn; a row that goes over the whole vector twice
+ * takes the slice in large parts, or the second pass would find a window in the cache. */
+static double turn_of(struct bench *b, const struct row *row, enum kind kind,
+                      enum bench_way way, size_t size, int turn)
 {
     double samples[SAMPLES_MAX];
     int count = 0;
 
     if (b->d <= CACHED_MAX) {
-        int wanted = b->d <= 128 * 1024 ? 40 : 4;
+        int wanted = b->d <= CACHED ? 40 : 4;
         for (int i = -2; i < wanted; i++) {
-            double t = sample(b, rule, kind, size, 0, b->d);
+            double t = sample(b, row, kind, way, size, 0, b->d);
             if (i >= 0)
                 samples[count++] = t;
         }
     } else {
         size_t slice = SLICE < b->d ? SLICE : b->d;
-        size_t begin = (size_t)round % (b->d / slice) * slice, end = begin + slice;
-        size_t window = rule->flags & RULE_GLOBAL ? CACHED_MAX : WINDOW;
+        size_t begin = (size_t)turn % (b->d / slice) * slice, end = begin + slice;
+        size_t window = visits_twice(row) ? CACHED_MAX : WINDOW;
         for (size_t from = begin; from < end && count < SAMPLES_MAX; from += window) {
             size_t n = end - from < window ? end - from : window;
-            samples[count++] = sample(b, rule, kind, size, from, n);
+            samples[count++] = sample(b, row, kind, way, size, from, n);
         }
     }
     return bench_median(samples, (size_t)count);
+}
+
+/* The fastest way for the stream, by turns of each. What a cache holds is not stored past
+ * it: the worker, which reads `sent` next, would have to wait for memory. */
+static enum bench_way fastest(struct bench *b, const struct row *row, size_t size,
+                              int *turn)
+{
+    int ways = b->d > CACHED_MAX ? BENCH_WAYS : BENCH_PAST;
+    double t[BENCH_WAYS][WAY_TURNS];
+    int best = BENCH_PLAIN;
+
+    for (int i = 0; i < WAY_TURNS; i++)
+        for (int way = 0; way < ways; way++)
+            t[way][i] = turn_of(b, row, STREAM, (enum bench_way)way, size, (*turn)++);
+    for (int way = 0; way < ways; way++) {
+        t[way][0] = bench_median(t[way], WAY_TURNS);
+        best = t[way][0] < t[best][0] ? way : best;
+    }
+    return (enum bench_way)best;
 }
 
 /* ---- one rule ------------------------------------------------------------ */
 
 /* What counts as a failure, of the speed of the stream.
  *
- * Out of cache nothing but memory may be felt, but by the RULE_BLOCK rules: they visit
- * a block twice, and a core that waits for memory does not go over L2 meanwhile. In L2
- * the root and the division of gap_aware and delay_comp_adaptive are felt: they take
- * the time of about ten reads and writes, of which these rules have 7 to 11. Adam's have
- * both, and its gated rules twice: where they measure, and where they update. */
-static double floor_of(const struct rule *rule, size_t size)
+ * Out of cache nothing but memory may be felt, but by the RULE_BLOCK rules with a gate for
+ * each block: they visit a block twice, the second time in L2. In L2 the root and the
+ * division of gap_aware and delay_comp_adaptive are felt: they take the time of about
+ * ten reads and writes, of which these rules have 7 to 11. Adam's have both, and its gated
+ * rules twice: where they measure, and where they update. */
+static double floor_of(const struct row *row, size_t size)
 {
-    bool cached = size <= 128 * 1024;
+    const struct rule *rule = row->rule;
+    bool cached = size <= CACHED;
+    if (row->whole)
+        return cached ? 0.50 : 0.90;
     if ((rule->flags & RULE_BLOCK) && (rule->flags & RULE_ADAM))
-        return cached ? 0.55 : size <= CACHED_MAX ? 0.45 : 0.60;
+        return cached ? 0.52 : size <= CACHED_MAX ? 0.70 : 0.80;
     if (rule->flags & RULE_BLOCK)
-        return cached ? 0.88 : size <= CACHED_MAX ? 0.50 : 0.70;
+        return cached ? 0.88 : size <= CACHED_MAX ? 0.80 : 0.82;
     if (!cached)
         return size <= CACHED_MAX ? 0.85 : 0.92; /* a cache that others share */
     if (!(rule->reads & (SLOT_STAT | SLOT_SQUARE)))
@@ -199,36 +265,50 @@ static double floor_of(const struct rule *rule, size_t size)
     return rule->reads & SLOT_OWN ? 0.72 : rule->reads & SLOT_ALL ? 0.60 : 0.45;
 }
 
-static void measure(struct bench *b, const struct rule *rule, size_t size,
-                    double seconds, int rounds_max, struct result *ret)
+static unsigned bytes_of(const struct row *row)
+{
+    unsigned read = (unsigned)__builtin_popcount(row->rule->measure_reads);
+    unsigned once =
+        (unsigned)__builtin_popcount(row->rule->measure_reads & ~row->rule->reads);
+
+    /* What only the measure reads is counted with the rule. */
+    return rules_bytes(row->rule) +
+           (row->whole ? (read - once) * (unsigned)sizeof(number) : 0);
+}
+
+static void measure(struct bench *b, const struct row *row, size_t size, double seconds,
+                    int rounds_max, struct result *ret)
 {
     double t[KINDS][ROUNDS_MAX], stream[ROUNDS_MAX], separate[ROUNDS_MAX],
         extra[ROUNDS_MAX];
     double start = clock_seconds();
-    int rounds = 0, loops = b->passes->separate_count(rule);
+    int rounds = 0, loops = row->whole ? 0 : b->passes->separate_count(row->rule);
+    int turn = 0;
+    enum bench_way way = fastest(b, row, size, &turn);
 
     while (rounds < rounds_max && (rounds < 3 || clock_seconds() - start < seconds)) {
         for (int i = 0; i < KINDS; i++)
             t[i][rounds] = i == SEPARATE && !loops
                                ? 0.0
-                               : round_of(b, rule, (enum kind)i, size, rounds);
+                               : turn_of(b, row, (enum kind)i, way, size, turn++);
         stream[rounds] = t[STREAM][rounds] / t[APPLY][rounds];
         separate[rounds] = t[SEPARATE][rounds] / t[APPLY][rounds];
         extra[rounds] = t[APPLY_GAP][rounds] / t[APPLY][rounds] - 1.0;
         rounds++;
     }
     memset(ret, 0, sizeof *ret);
-    ret->rule = rule;
+    ret->row = *row;
     ret->size = size;
+    ret->way = way;
     ret->rounds = rounds;
-    ret->bytes = rules_bytes(rule);
+    ret->bytes = bytes_of(row);
     ret->loops = loops;
     for (int i = 0; i < KINDS; i++)
         ret->seconds[i] = bench_median(t[i], (size_t)rounds);
     ret->stream = bench_median(stream, (size_t)rounds);
     ret->separate = bench_median(separate, (size_t)rounds);
     ret->extra = bench_median(extra, (size_t)rounds);
-    ret->floor_stream = floor_of(rule, size);
+    ret->floor_stream = floor_of(row, size);
     ret->low = ret->stream < ret->floor_stream;
 }
 
@@ -236,19 +316,31 @@ static void measure(struct bench *b, const struct rule *rule, size_t size,
 
 static void print_head(size_t size)
 {
-    printf("\n%zu elements\n%-16s %6s %8s %7s %8s %7s %6s %10s\n", size, "rule",
-           "B/par", "ns/elem", "GB/s", "x stream", "x apart", "loops", "telemetry");
+    printf("\n%zu elements\n%-24s %6s %8s %7s %8s %-12s %7s %6s %10s\n", size, "rule",
+           "B/par", "ns/elem", "GB/s", "x stream", "which is", "x apart", "loops",
+           "telemetry");
+}
+
+static const char *const way_names[BENCH_WAYS] = {"plain", "asked", "past",
+                                                  "past, asked"};
+
+static const char *row_name(const struct row *row, char *text, size_t room)
+{
+    (void)snprintf(text, room, "%s%s", row->rule->name, row->whole ? " (whole)" : "");
+    return text;
 }
 
 static void print_result(const struct result *r)
 {
+    char name[40];
     char apart[32] = "     -      -"; /* no such loops: not compared */
 
     if (r->loops)
         snprintf(apart, sizeof apart, "%6.2f %6d", r->separate, r->loops);
-    printf("%-16s %6u %8.3f %7.1f %8.2f%c %s %+9.1f%%\n", r->rule->name, r->bytes,
-           r->seconds[APPLY] * 1e9, r->bytes * 1e-9 / r->seconds[APPLY], r->stream,
-           r->low ? '!' : ' ', apart, 100.0 * r->extra);
+    printf("%-24s %6u %8.3f %7.1f %8.2f%c %-11s %s %+9.1f%%\n",
+           row_name(&r->row, name, sizeof name), r->bytes, r->seconds[APPLY] * 1e9,
+           r->bytes * 1e-9 / r->seconds[APPLY], r->stream, r->low ? '!' : ' ',
+           way_names[r->way], apart, 100.0 * r->extra);
     fflush(stdout);
 }
 
@@ -260,8 +352,9 @@ static json_t *json_apart(const struct result *r, double value)
 
 static json_t *json_of(const struct result *r)
 {
-    return json_pack("{s:s,s:I,s:i,s:i,s:f,s:f,s:o*,s:f,s:f,s:o*,s:f,s:f}", "rule",
-                     r->rule->name, "elements", (json_int_t)r->size, "rounds",
+    return json_pack("{s:s,s:b,s:s,s:I,s:i,s:i,s:f,s:f,s:o*,s:f,s:f,s:o*,s:f,s:f}",
+                     "rule", r->row.rule->name, "whole", (int)r->row.whole, "stream",
+                     way_names[r->way], "elements", (json_int_t)r->size, "rounds",
                      r->rounds, "bytes_per_element", (int)r->bytes, "ns_per_element",
                      r->seconds[APPLY] * 1e9, "stream_ns", r->seconds[STREAM] * 1e9,
                      "separate_ns", json_apart(r, r->seconds[SEPARATE] * 1e9),
@@ -305,11 +398,18 @@ static bool measured(const struct bench_rules_config *config, int rule)
     return bench_has(config->rules, rule) && !(rules[rule].flags & RULE_MATRIX);
 }
 
+/* One, or two where the gate may be one of the whole gradient, which is Adam's default. */
+static int rows_of(const struct rule *rule)
+{
+    return (rule->flags & RULE_BLOCK) && (rule->flags & RULE_ADAM) ? 2 : 1;
+}
+
 static int chosen_count(const struct bench_rules_config *config)
 {
     int ret = 0;
     for (int i = 0; i < rules_count; i++)
-        ret += measured(config, i);
+        if (measured(config, i))
+            ret += rows_of(&rules[i]);
     return ret;
 }
 
@@ -328,12 +428,13 @@ static int run_size(struct bench *b, const struct bench_rules_config *config,
         return -1;
     print_head(size);
     for (int i = 0; i < rules_count; i++) {
-        if (!measured(config, i))
-            continue;
-        fprintf(stderr, "\r%-40s\r%s, %zu elements", "", rules[i].name, size);
-        measure(b, &rules[i], size, seconds, (int)config->rounds, &ret[count]);
-        fprintf(stderr, "\r%-40s\r", "");
-        print_result(&ret[count++]);
+        for (int j = 0; measured(config, i) && j < rows_of(&rules[i]); j++) {
+            const struct row row = {&rules[i], j == 1};
+            fprintf(stderr, "\r%-40s\r%s, %zu elements", "", rules[i].name, size);
+            measure(b, &row, size, seconds, (int)config->rounds, &ret[count]);
+            fprintf(stderr, "\r%-40s\r", "");
+            print_result(&ret[count++]);
+        }
     }
     bench_close(b);
     return count;
@@ -341,6 +442,7 @@ static int run_size(struct bench *b, const struct bench_rules_config *config,
 
 static int verdict(const struct result *results, int count)
 {
+    char name[40];
     int low = 0;
     for (int i = 0; i < count; i++)
         low += results[i].low;
@@ -351,7 +453,8 @@ static int verdict(const struct result *results, int count)
     printf("\nbelow the floor (marked !):");
     for (int i = 0; i < count; i++)
         if (results[i].low)
-            printf(" %s at %zu (%.2f < %.2f)", results[i].rule->name, results[i].size,
+            printf(" %s at %zu (%.2f < %.2f)",
+                   row_name(&results[i].row, name, sizeof name), results[i].size,
                    results[i].stream, results[i].floor_stream);
     printf("\n");
     return 1;
@@ -380,7 +483,7 @@ int bench_rules(const struct bench_rules_config *config)
         return 1;
     }
     struct result *results =
-        calloc((size_t)config->sizes.count * (size_t)rules_count, sizeof *results);
+        calloc((size_t)config->sizes.count * 2 * (size_t)rules_count, sizeof *results);
     if (!results)
         return 1;
     printf("%s, one thread; ratios are medians over rounds, above 1 is better\n",

@@ -5,6 +5,8 @@
  *       note -----------------------------> check: is the gradient finite?
  *                                           pass: the rule, in one pass over memory
  *   t1  pulled <--------------------------- note
+ *   t2  all parameters read once: where the master has left them, in a cache or in
+ *       memory, is felt here and not before t1
  *
  * rest = (t1 - t0) - norm - check - pass: the protocol, both notes, the bookkeeping of
  * the master. Both sides poll, as they do under load; --sleep lets them sleep at once
@@ -39,11 +41,12 @@ enum {
     CHECK,
     PASS,
     REST,
+    READ,
     COLUMNS
 };
 
-static const char *const column_names[] = {"round trip", "norm", "check", "pass",
-                                           "rest"};
+static const char *const column_names[] = {"round trip", "norm", "check",
+                                           "pass",       "rest", "first read"};
 
 /* Shared with the worker process. */
 struct samples {
@@ -78,6 +81,18 @@ static struct quantiles quantiles(double *values, int count)
                               values[count - 1]};
 }
 
+/* Reads a number of every cache line of the parameters, which brings all of them; microseconds. */
+static double read_all(const struct gapless_worker *worker)
+{
+    const volatile float *params = gapless_worker_params(worker);
+    uint64_t i, count = gapless_worker_count(worker);
+    double began = now_us();
+
+    for (i = 0; i < count; i += 16)
+        (void)params[i];
+    return now_us() - began;
+}
+
 static void work(const char *address, int reps, bool sleeping, struct samples *ret)
 {
     struct gapless_worker_config config = {.address = address,
@@ -104,6 +119,7 @@ static void work(const char *address, int reps, bool sleeping, struct samples *r
             ret->us[PASS][n - 1] = 1e-3 * (double)round_trip.pass_ns;
             ret->us[REST][n - 1] = ret->us[TRIP][n - 1] - ret->us[NORM][n - 1] -
                                    ret->us[CHECK][n - 1] - ret->us[PASS][n - 1];
+            ret->us[READ][n - 1] = read_all(worker);
             ret->count = n;
         }
         began = now_us();
@@ -275,12 +291,12 @@ int bench_update(const struct bench_update_config *o)
         return 1;
     }
     rows = json_array();
-    (void)printf(
-        "%s, rule %s, both sides %s; microseconds\n%-10s  %-29s  %9s  %9s  %9s  %s\n"
-        "%-10s  %9s %9s %9s  %9s  %9s  %9s  %9s %9s %9s\n",
-        o->transport, o->rule, o->sleep ? "sleep" : "spin", "", "round trip", "norm",
-        "check", "pass", "rest", "parameters", "p50", "p99", "max", "p50", "p50", "p50",
-        "p50", "p99", "max");
+    (void)printf("%s, rule %s, both sides %s; microseconds\n"
+                 "%-10s  %-29s  %9s  %9s  %9s  %-29s  %s\n"
+                 "%-10s  %9s %9s %9s  %9s  %9s  %9s  %9s %9s %9s  %10s\n",
+                 o->transport, o->rule, o->sleep ? "sleep" : "spin", "", "round trip",
+                 "norm", "check", "pass", "rest", "first read", "parameters", "p50",
+                 "p99", "max", "p50", "p50", "p50", "p50", "p99", "max", "p50");
     for (uint32_t i = 0; code == 0 && i < o->sizes.count; i++) {
         uint64_t bytes = o->sizes.at[i];
         int reps = o->reps > 0 ? (int)o->reps : bytes > (8u << 20) ? 40 : 2000;

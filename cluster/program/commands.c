@@ -75,7 +75,7 @@ const struct option_command_row options_commands[] = {
     {FOR_BENCH, "bench", "measure the engine: bench rules, update, transport, gpu", " rules|update|transport|gpu", NULL,
      "", "gapless bench rules --seconds 20", cmd_bench},
     {FOR_BENCH_RULES, "bench rules", "each rule's pass over memory, beside a plain stream", "",
-     "Every update rule against an in-place stream with the same reads and writes, and against the same arithmetic in "
+     "Every update rule against the fastest in-place stream with the same reads and writes, and against the same arithmetic in "
      "separate loops over memory. One thread. GAPLESS_ISA=generic, avx2 or avx512 chooses the instruction set.",
      "rules sizes seconds rounds json-file check", "gapless bench rules --rules asgd,dana-ga --seconds 10", cmd_bench_rules},
     {FOR_BENCH_UPDATE, "bench update", "a worker's round trip: push to pulled", "",

@@ -52,9 +52,19 @@ struct blocks {
     number *gates;
 };
 
+/* What a pass is asked for beside the update, and ways for it to go over memory. Ways change
+ * no bit; which are fast depends on the processor and on how much there is to go over. */
 enum {
-    WANT_GAP = 1
-}; /* telemetry: ask for gap_sq; costs a read of `sent` where the rule has none */
+    WANT_GAP = 1,  /* telemetry: gap_sq; a read of `sent`, where the rule has none */
+    WAY_WOVEN = 2, /* RULE_BLOCK: see compute_blocks.h */
+    WAY_ASK = 4,   /* lines are asked for ahead */
+    WAY_PAST = 8   /* `sent`, where it is written without being read, is stored past the
+                      caches, and has arrived in memory when the pass returns */
+};
+
+/* The ways that are fast on this processor, for that number of parameters. Only where they
+ * were measured: none on other makers' processors than Intel. */
+unsigned compute_cpu_ways(uint64_t elements);
 
 /* The order in which every backend adds, so that sums have the same bits everywhere:
  * see compute_lanes.h. */

@@ -54,6 +54,30 @@ RULE_FN void lanes_store(number *to, real x)
     *(real *)(void *)to = x;
 }
 
+/* Past the caches, to memory, where the processor can; others see it after
+ * stores_past_done. */
+RULE_FN void lanes_store_past(number *to, real x)
+{
+#if defined(GAPLESS_REAL_DOUBLE)
+    *to = x;
+#elif defined(__AVX512F__)
+    _mm512_stream_ps(to, (__m512)x);
+#elif defined(__AVX__)
+    _mm256_stream_ps(to, (__m256)x);
+#elif defined(__SSE2__)
+    _mm_stream_ps(to, (__m128)x);
+#else
+    lanes_store(to, x);
+#endif
+}
+
+RULE_FN void stores_past_done(void)
+{
+#if !defined(GAPLESS_REAL_DOUBLE) && defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
+
 RULE_FN struct chunk chunk_zero(void)
 {
     struct chunk ret;

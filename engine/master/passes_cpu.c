@@ -71,7 +71,8 @@ static void apply_parts(struct gapless_master *m, uint32_t worker,
     struct blocks blocks = pass_blocks(m, slot, unit);
     size_t n = unit->elements;
     size_t tail = warm_up && n > WIRE_WARMUP_ABOVE ? tail_of(m, &blocks, n) : 0;
-    unsigned want = pass_wants_gap(m, worker) ? WANT_GAP : 0;
+    unsigned want =
+        (pass_wants_gap(m, worker) ? WANT_GAP : 0) | compute_cpu_ways(m->layout.count);
     uint32_t end;
     struct sums part;
 

@@ -1,6 +1,6 @@
 /* Every instruction set of this machine has the same bits: all rules, both references
  * of the gap, with and without telemetry, ragged blocks, and all the passes beside
- * them. Then what must hold bit by bit on each of them: telemetry changes nothing,
+ * them; and so has every way to go over memory. Then what must hold bit by bit on each of them: telemetry changes nothing,
  * padding stays 0, a penalty never enlarges a gradient. */
 #include "tests/property/drive.h"
 
@@ -134,6 +134,31 @@ static void every_rule_has_the_same_bits(void **state)
             }
 }
 
+/* How a pass goes over memory: with every way, and with all of them at once. */
+static void ways_change_no_bit(void **state)
+{
+    static const unsigned ways[] = {WAY_WOVEN, WAY_ASK, WAY_PAST,
+                                    WAY_WOVEN | WAY_ASK | WAY_PAST};
+    const struct compute *const *all = compute_cpu_all();
+    static struct state plain, other;
+    (void)state;
+    for (int c = 0; all[c]; c++)
+        for (int i = 0; i < rules_count; i++)
+            for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++)
+                for (int variant = 0; variant < 8; variant++) {
+                    unsigned want = variant & 4 ? WANT_GAP : 0;
+                    fill(&plain, lengths[l], 29 + (uint64_t)variant);
+                    apply(all[c], &rules[i], variant & 3, lengths[l], want, &plain);
+                    for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
+                        fill(&other, lengths[l], 29 + (uint64_t)variant);
+                        apply(all[c], &rules[i], variant & 3, lengths[l],
+                              want | ways[w], &other);
+                        same_state(&plain, &other, rules[i].name, all[c]->name,
+                                   lengths[l]);
+                    }
+                }
+}
+
 /* Everything that is not apply, one after another on the same numbers. */
 static void others(const struct compute *c, const struct rule *rule, size_t n,
                    struct state *s)
@@ -232,6 +257,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_rule_has_the_same_bits),
+        cmocka_unit_test(ways_change_no_bit),
         cmocka_unit_test(the_other_passes_have_the_same_bits),
         cmocka_unit_test(telemetry_changes_nothing),
         cmocka_unit_test(gap_aware_only_shrinks),

@@ -224,7 +224,7 @@ static number *big(number value)
  * with kappa = 1/64 the gate is max(0, 1 - n/65536): exact. Every third block is one of
  * three pieces, and counts for all of them. */
 static void gates_of_rule(const struct compute *compute, const char *name,
-                          const uint32_t *ends, uint32_t count, bool cut)
+                          const uint32_t *ends, uint32_t count, bool cut, unsigned ways)
 {
     const struct rule *rule = rules_find(name);
     double *dots = calloc(count, sizeof *dots);
@@ -250,7 +250,7 @@ static void gates_of_rule(const struct compute *compute, const char *name,
     compute->dots(at.grad, at.sent, &blocks, BIG, dots);
     if (rule->flags & RULE_PUBLISHED)
         blocks.dots = dots;
-    compute->apply(rule, &at, &scalars, &blocks, BIG, WANT_GAP, &sums);
+    compute->apply(rule, &at, &scalars, &blocks, BIG, WANT_GAP | ways, &sums);
     for (uint32_t block = 0, from = 0; block < count; from = ends[block++]) {
         double gate = fmax(0.0, 1.0 - pieces[block] * (ends[block] - from) / 65536.0);
         sum += gate * (ends[block] - from);
@@ -274,9 +274,10 @@ static void gates_of_rule(const struct compute *compute, const char *name,
 static void gates_of(const struct compute *compute, const uint32_t *ends,
                      uint32_t count)
 {
-    for (int cut = 0; cut < 2; cut++) {
-        gates_of_rule(compute, "shared-lga", ends, count, cut != 0);
-        gates_of_rule(compute, "shared-lga-dot", ends, count, cut != 0);
+    for (int way = 0; way < 4; way++) {
+        unsigned ways = way & 1 ? WAY_WOVEN : 0;
+        gates_of_rule(compute, "shared-lga", ends, count, way >= 2, ways);
+        gates_of_rule(compute, "shared-lga-dot", ends, count, way >= 2, ways);
     }
 }
 
@@ -327,6 +328,10 @@ static void a_gate_for_every_block(void **state)
         gates_of(compute, ends, 5); /* one of them is empty */
         for (uint32_t i = 0; i < 3000; i++)
             ends[i] = 0; /* far more empty ones than gates are kept for */
+        ends[3000] = BIG;
+        gates_of(compute, ends, 3001);
+        for (uint32_t i = 0; i < 3000; i++)
+            ends[i] = 30000 + i; /* a long one, then too many of one element each */
         ends[3000] = BIG;
         gates_of(compute, ends, 3001);
         uint32_t count = 0;
