@@ -77,7 +77,7 @@ DEVICE_FN void matrix_send(const struct matrix_work *work)
 
 /* The kernels of one momentum: of what is no matrix, of a matrix before the products and
  * after them, and of a matrix the look-ahead and the measure. */
-#define MATRIX_KERNELS(momentum)                                                       \
+#define MATRIX_MOMENTUM(momentum)                                                      \
     KERNEL gapless_matrix_rest_##momentum(                                             \
         const __grid_constant__ struct matrix_work work)                               \
     {                                                                                  \
@@ -109,8 +109,8 @@ DEVICE_FN void matrix_send(const struct matrix_work *work)
                         (momentum##_turn_reads & SLOT_OWN),                            \
                     SUM_GAP, ahead_matrix_##momentum, measure_loss_gap>(&work);        \
     }
-MATRIX_KERNELS(muon)
-MATRIX_KERNELS(muon_dana)
+#include "engine/rules/matrix_momenta.def"
+#undef MATRIX_MOMENTUM
 
 /* What was measured of a stretch: of its parts in order. */
 DEVICE_FN double parts_sum(const struct gate_work *work)
@@ -180,22 +180,21 @@ KERNEL gapless_matrix_diagonal(float *b, size_t side)
 
 /* ---- launches ------------------------------------------------------------ */
 
-/* Of a rule without a sum, and with. */
-#define KERNELS_OF(what)                                                               \
-    {                                                                                  \
-        gapless_matrix_##what##_muon, gapless_matrix_##what##_muon_dana                \
-    }
-static matrix_kernel *const rests[2] = KERNELS_OF(rest);
-static matrix_kernel *const gathers[2] = KERNELS_OF(gather);
-static matrix_kernel *const turns[2] = KERNELS_OF(turn);
-static matrix_kernel *const sends[2] = KERNELS_OF(send);
-
-static matrix_kernel *kernel_of(const struct rule *rule, enum matrix_step step)
-{
-    static matrix_kernel *const *const kernels[] = {rests, gathers, turns, sends};
-
-    return kernels[step][(rule->flags & RULE_SUM) != 0];
-}
+/* By rule, and enum matrix_step; of rules without matrices all are NULL. */
+static matrix_kernel *const kernels[][4] = {
+#define RULE(symbol, name, correction, momentum, extra, source)                        \
+    {IF_MATRIX_##momentum(                                                             \
+        gapless_matrix_rest_##momentum, gapless_matrix_gather_##momentum,              \
+        gapless_matrix_turn_##momentum, gapless_matrix_send_##momentum)},
+#include "engine/rules/rules.def"
+#undef RULE
+};
+static rule_kernel *const measures[][1] = {
+#define RULE(symbol, name, correction, momentum, extra, source)                        \
+    {IF_MATRIX_##momentum(gapless_matrix_measure_##momentum)},
+#include "engine/rules/rules.def"
+#undef RULE
+};
 
 static const unsigned every_slot = SLOT_THETA | SLOT_OWN | SLOT_ALL | SLOT_SENT |
                                    SLOT_GRAD | SLOT_SQUARE | SLOT_MEAN | SLOT_TURNED;
@@ -213,7 +212,7 @@ cudaError_t matrix_pass(const struct kernel_place *place, const struct rule *rul
     work.begin = begin;
     work.end = end;
     work.aligned = arrays_aligned(at, every_slot);
-    return GAPLESS_LAUNCH(kernel_of(rule, step), grid_of(place, end), THREADS,
+    return GAPLESS_LAUNCH(kernels[rule->index][step], grid_of(place, end), THREADS,
                           place->stream, work);
 }
 
@@ -229,9 +228,8 @@ cudaError_t matrix_measure(const struct kernel_place *place, const struct rule *
     work.ret = ret;
     work.n = n;
     work.aligned = arrays_aligned(at, every_slot);
-    return GAPLESS_LAUNCH((rule->flags & RULE_SUM) ? gapless_matrix_measure_muon_dana
-                                                   : gapless_matrix_measure_muon,
-                          grid_of(place, n), THREADS, place->stream, work);
+    return GAPLESS_LAUNCH(measures[rule->index][0], grid_of(place, n), THREADS,
+                          place->stream, work);
 }
 
 cudaError_t matrix_decide(const struct kernel_place *place,

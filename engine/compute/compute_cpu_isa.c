@@ -458,7 +458,7 @@ static void cpu_approach(number *params, const number *sent, number elastic, siz
 /* ---- matrices (RULE_MATRIX) ---- */
 
 /* The passes over a matrix of one momentum. */
-#define MATRIX_PASSES(momentum)                                                        \
+#define MATRIX_MOMENTUM(momentum)                                                      \
     static void gather_all_##momentum(const struct arrays *at,                         \
                                       const struct step_scalars *k, size_t n)          \
     {                                                                                  \
@@ -507,44 +507,48 @@ static void cpu_approach(number *params, const number *sent, number elastic, siz
         sweep_send(at, k, n, SLOT_THETA | (momentum##_turn_reads & SLOT_ALL),          \
                    send_matrix_##momentum);                                            \
     }
-MATRIX_PASSES(muon)
-MATRIX_PASSES(muon_dana)
+#include "engine/rules/matrix_momenta.def"
+#undef MATRIX_MOMENTUM
+
+/* By rule; of those without matrices all are 0. */
+static const struct {
+    bool matrices;
+    void (*gather)(const struct arrays *at, const struct step_scalars *k, size_t n);
+    void (*turn)(const struct arrays *at, const struct step_scalars *k, size_t n,
+                 bool gap, struct sums *ret);
+    double (*measure)(const struct arrays *at, const struct step_scalars *k, size_t n);
+    void (*send)(const struct arrays *at, const struct step_scalars *k, size_t n);
+} matrix_passes[] = {
+#define RULE(symbol, name, correction, momentum, extra, source)                        \
+    {0 IF_MATRIX_##momentum(+1, gather_all_##momentum, turn_all_##momentum,            \
+                            measure_matrix_##momentum, send_all_##momentum)},
+#include "engine/rules/rules.def"
+#undef RULE
+};
 
 static void cpu_gather(const struct rule *rule, const struct arrays *at,
                        const struct step_scalars *scalars, size_t n)
 {
-    if (rule->flags & RULE_SUM)
-        gather_all_muon_dana(at, scalars, n);
-    else
-        gather_all_muon(at, scalars, n);
+    matrix_passes[rule->index].gather(at, scalars, n);
 }
 
 static void cpu_turn(const struct rule *rule, const struct arrays *at,
                      const struct step_scalars *scalars, size_t n, unsigned want,
                      struct sums *ret)
 {
-    bool gap = (want & WANT_GAP) != 0;
-
-    if (rule->flags & RULE_SUM)
-        turn_all_muon_dana(at, scalars, n, gap, ret);
-    else
-        turn_all_muon(at, scalars, n, gap, ret);
+    matrix_passes[rule->index].turn(at, scalars, n, (want & WANT_GAP) != 0, ret);
 }
 
 static double cpu_matrix_measure(const struct rule *rule, const struct arrays *at,
                                  const struct step_scalars *scalars, size_t n)
 {
-    return rule->flags & RULE_SUM ? measure_matrix_muon_dana(at, scalars, n)
-                                  : measure_matrix_muon(at, scalars, n);
+    return matrix_passes[rule->index].measure(at, scalars, n);
 }
 
 static void cpu_matrix_look_ahead(const struct rule *rule, const struct arrays *at,
                                   const struct step_scalars *scalars, size_t n)
 {
-    if (rule->flags & RULE_SUM)
-        send_all_muon_dana(at, scalars, n);
-    else
-        send_all_muon(at, scalars, n);
+    matrix_passes[rule->index].send(at, scalars, n);
 }
 
 #define TABLE(isa) JOIN(compute_cpu_, isa)

@@ -10,6 +10,12 @@
  *   momenta/NAME.h       FORMULA_NAME, AHEAD_NAME, NAME_reads, NAME_writes, NAME_flags,
  *                        NAME_settings, NAME_ahead_reads; momentum_NAME, look_ahead_NAME, ahead_NAME
  *
+ *                        of matrices (RULE_MATRIX), also: NAME_gather_reads, NAME_gather_writes,
+ *                        NAME_turn_reads, NAME_turn_writes; gather_NAME, turn_NAME,
+ *                        send_matrix_NAME, ahead_matrix_NAME. Those momenta are listed in
+ *                        engine/rules/matrix_momenta.def, made by cmake/rules.cmake, and
+ *                        IF_MATRIX_NAME(...) is its arguments for them alone
+ *
  *   GAP_NAME     how the correction looks at the gap:
  *     NO_GAP         not at all
  *     ELEMENT_GAP    at the gap of each element
@@ -126,6 +132,10 @@
         !(rule_##symbol##_flags & RULE_SUM) ||                                         \
             ((momentum##_reads & SLOT_OWN) && (momentum##_reads & SLOT_ALL)),          \
         "rule " name ": a sum (RULE_SUM) is `all`, of every `own`");                   \
+    static_assert((0 IF_MATRIX_##momentum(+1)) ==                                      \
+                      ((momentum##_flags & RULE_MATRIX) != 0),                         \
+                  "rule " name ": a momentum of matrices (RULE_MATRIX) says what its " \
+                  "passes read and write: " #momentum "_gather_reads and so on");      \
     static_assert(!(rule_##symbol##_flags & RULE_ROUND) ||                             \
                       (!(rule_##symbol##_reads & (SLOT_OWN | SLOT_SENT)) &&            \
                        !(rule_##symbol##_flags & (RULE_BLOCK | RULE_GLOBAL))),         \

@@ -12,11 +12,6 @@ enum {
 };
 #undef RULE
 
-/* Of both passes over a matrix; with a sum they are muon_dana's, else muon's. */
-#define MATRIX_SLOTS(flags, which)                                                     \
-    (!((flags)&RULE_MATRIX) ? 0u                                                       \
-     : (flags)&RULE_SUM     ? muon_dana_gather_##which | muon_dana_turn_##which        \
-                            : muon_gather_##which | muon_turn_##which)
 #define RULE(symbol, text, correct, move, extra, paper)                                \
     {.name = (text),                                                                   \
      .formula = FORMULA_##correct FORMULA_##move,                                      \
@@ -26,8 +21,8 @@ enum {
      .reads = rule_##symbol##_reads,                                                   \
      .writes = rule_##symbol##_writes,                                                 \
      .measure_reads = rule_##symbol##_measure_reads,                                   \
-     .matrix_reads = MATRIX_SLOTS(rule_##symbol##_flags, reads),                       \
-     .matrix_writes = MATRIX_SLOTS(rule_##symbol##_flags, writes),                     \
+     .matrix_reads = 0 IF_MATRIX_##move(| move##_gather_reads | move##_turn_reads),    \
+     .matrix_writes = 0 IF_MATRIX_##move(| move##_gather_writes | move##_turn_writes), \
      .flags = rule_##symbol##_flags,                                                   \
      .settings = rule_##symbol##_settings,                                             \
      .index = ROW_##symbol},

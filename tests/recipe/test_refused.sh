@@ -30,6 +30,8 @@ cp "$source/tests/recipe/every_slot.h" "$source/tests/recipe/mean_square.h" "$wo
     cat "$build/generated/engine/rules/components.h"
     echo '#include "engine/rules/momenta/every_slot.h"'
     echo '#include "engine/rules/momenta/mean_square.h"'
+    echo '#define IF_MATRIX_every_slot(...)'
+    echo '#define IF_MATRIX_mean_square(...)'
 } >"$work/engine/rules/components.h"
 
 # compile HOW: the source that has the loops, with the planted table; what was said goes to $work/said.
