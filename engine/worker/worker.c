@@ -215,6 +215,26 @@ int gapless_worker_pull(struct gapless_worker *w, uint64_t *ret_batch,
     return GAPLESS_OK;
 }
 
+int gapless_worker_poll(struct gapless_worker *w, int64_t timeout_ns,
+                        struct gapless_error *error)
+{
+    uint64_t began = w->client.transport->now_ns(w->client.tp);
+    bool ready = false;
+    int status = worker_look(w, &ready, error);
+
+    while (status == GAPLESS_OK && !ready) {
+        int64_t left =
+            timeout_ns - (int64_t)(w->client.transport->now_ns(w->client.tp) - began);
+
+        if (left <= 0 || w->has_params)
+            return GAPLESS_AGAIN;
+        status = client_poll(&w->client, left < SLICE_NS ? left : SLICE_NS, error);
+        if (status == GAPLESS_OK)
+            status = worker_look(w, &ready, error);
+    }
+    return status == GAPLESS_PEER_LOST && w->over ? GAPLESS_OK : status;
+}
+
 size_t worker_norm_cut(const struct gapless_worker *w)
 {
     return w->padded > WIRE_WARMUP_ABOVE ? w->padded - WIRE_WARMUP_REST : 0;

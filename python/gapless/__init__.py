@@ -20,7 +20,7 @@ _PLACES = {
     "Worker": "worker", "Step": "worker", "Master": "master", "Observer": "observer", "run_stats": "observer",
     "simulate": "simulation", "save": "files", "load": "files", "GaplessError": "errors",
 }
-_MODULES = ("errors", "settings", "metrics", "files", "stats")
+_MODULES = ("batches", "errors", "settings", "metrics", "files", "stats")
 __all__ = sorted([*_PLACES, "__version__"])
 
 if TYPE_CHECKING:

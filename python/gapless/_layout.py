@@ -67,12 +67,14 @@ class Layout:
     """The tensors of a model in the engine's order. ``count`` is the number of elements; ``frozen`` lists the parameters
     that are left out because they are not trained: (name, parameter)."""
 
-    def __init__(self, entries: List[Entry], frozen: Optional[List[Tuple[str, Any]]] = None, model: Any = None) -> None:
+    def __init__(self, entries: List[Entry], frozen: Optional[List[Tuple[str, Any]]] = None, model: Any = None,
+                 groups: Optional[List[Dict[str, Any]]] = None) -> None:
         if not entries:
             raise ModelError("the model has no parameter with requires_grad: nothing can be trained")
         self.entries = entries
         self.frozen = frozen or []
         self.model = model
+        self.groups = groups or []
         self.count = sum(entry.count for entry in entries)
         self.averaged = sum(entry.count for entry in entries if entry.average > 0)
         self._keep: Any = None
@@ -198,6 +200,7 @@ def of_module(model: Any, params: Any = None, lr: float = 1.0, accumulate: int =
                     raise ModelError(f"parameter '{names[id(p)]}' is in the groups {seen[id(p)]} and {at}")
                 continue
             seen[id(p)] = at
+            guards.shaped(names[id(p)], p)
             if not p.requires_grad:
                 frozen.append((names[id(p)], p))
             elif p.numel() > 0:
@@ -209,7 +212,10 @@ def of_module(model: Any, params: Any = None, lr: float = 1.0, accumulate: int =
             frozen += [(name, p) for name, p in model.named_parameters() if id(p) not in seen and not p.requires_grad]
         entries += _averages(model, accumulate)
     _one_device(entries)
-    return Layout(entries, frozen, model)
+    trained = {id(entry.tensor) for entry in entries}
+    kept = [{"params": [p for p in group["params"] if id(p) in trained], "lr": lr if group.get("lr") is None else group["lr"]}
+            for group in groups]
+    return Layout(entries, frozen, model, [group for group in kept if group["params"]])
 
 
 def _lookups(model: Any) -> "set[int]":
@@ -236,6 +242,8 @@ def _averages(model: Any, accumulate: int) -> List[Entry]:
 
 def _one_device(entries: List[Entry]) -> None:
     for entry in entries:
+        if entry.tensor.device.type not in ("cpu", "cuda"):
+            raise ModelError(f"'{entry.name}' is on {entry.tensor.device}: the host and CUDA devices are possible")
         if entry.tensor.device != entries[0].tensor.device:
             raise ModelError(f"'{entry.name}' is on {entry.tensor.device} and '{entries[0].name}' on {entries[0].tensor.device}: a "
                              "worker's parameters are on one device")

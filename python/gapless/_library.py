@@ -222,6 +222,7 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "worker_count": (c.c_uint64, [_P]),
     "worker_number": (c.c_uint32, [_P]),
     "worker_job": (c.c_char_p, [_P]),
+    "worker_poll": (c.c_int, [_P, c.c_int64, _E]),
     "worker_pull": (c.c_int, [_P, POINTER(c.c_uint64), _E]),
     "worker_steps": (c.c_uint32, [_P]),
     "worker_push": (c.c_int, [_P, c.c_double, _E]),

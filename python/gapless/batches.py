@@ -40,7 +40,7 @@ def _seeded(seed: int, generators: List[Any]) -> Iterator[None]:
                 generator.set_state(state)
 
 
-def _mixed(seed: int, epoch: int) -> int:
+def mixed(seed: int, epoch: int) -> int:
     """One seed of two: splitmix64's finish, so that neighbours have nothing in common."""
     x = (seed * 0x9E3779B97F4A7C15 + epoch * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2 ** 64
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2 ** 64
@@ -85,7 +85,7 @@ class Source:
             source = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
             generators = {id(g): g for g in (getattr(loader, "generator", None), getattr(loader.sampler, "generator", None),
                                              getattr(source, "generator", None)) if g is not None}
-            with _seeded(_mixed(self._seed, epoch), list(generators.values())):
+            with _seeded(mixed(self._seed, epoch), list(generators.values())):
                 order = list(source)
             if self.length is not None and len(order) != self.length:
                 raise BadArgument(f"the sampler gave {len(order)} batches in epoch {epoch} and {self.length} in epoch 0: all must "
@@ -105,3 +105,22 @@ class Source:
     def get(self, epoch: int, index: int) -> Any:
         """A batch as the loader would give it."""
         return self._get(epoch, index)
+
+
+def by_number(loader: Any, seed: int = 0) -> Callable[[int], Any]:
+    """A function from a batch number to the batch, as workers with this seed are dealt it: for :func:`gapless.simulate`. Its
+    attribute ``length`` is the number of batches in an epoch.
+
+    >>> batch = gapless.batches.by_number(loader)
+    >>> gapless.simulate(lambda model, b: criterion(model(batch(b)[0]), batch(b)[1]), model, gradients=10 * batch.length)
+    """
+    source = Source(loader, seed)
+    length = source.length
+    if length is None:
+        raise BadArgument("an iterable data set, or a generator, has no batch of a given number")
+
+    def batch(number: int) -> Any:
+        return source.get(*divmod(number, length))
+
+    batch.length = length # type: ignore[attr-defined]
+    return batch

@@ -102,7 +102,7 @@ def _put(path: str, found: Dict[str, Any], model: Any, strict: bool) -> None:
 
     model = guards.unwrapped(model)
     state = model.state_dict(keep_vars=True)
-    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    parameters = {id(p) for p in model.parameters()}
     first: Dict[int, str] = {} # a tensor that has two names is in a master's file once
     used = set()
     with torch.no_grad():
@@ -111,7 +111,7 @@ def _put(path: str, found: Dict[str, Any], model: Any, strict: bool) -> None:
             if key is None and id(tensor) in first:
                 continue
             if key is None:
-                if strict and name in parameters:
+                if strict and id(tensor) in parameters:
                     raise ModelError(f"{path} has no tensor '{name}', which the model has; strict=False leaves it as it is")
                 continue
             if found[key].numel() != tensor.numel():

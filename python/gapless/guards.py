@@ -31,12 +31,18 @@ def unwrapped(model: Any) -> Any:
     return model
 
 
-def parameter(name: str, p: Any) -> None:
-    """Refuses a parameter that cannot be part of a flat vector of 32-bit floats."""
+def shaped(name: str, p: Any) -> None:
+    """Refuses a parameter of a lazy module that has seen no batch yet."""
     import torch
 
     if isinstance(p, torch.nn.parameter.UninitializedParameter):
         raise ModelError(f"parameter '{name}' has no shape yet: run one batch through the model before Worker")
+
+
+def parameter(name: str, p: Any) -> None:
+    """Refuses a parameter that cannot be part of a flat vector of 32-bit floats."""
+    import torch
+
     if getattr(p, "device_mesh", None) is not None:
         raise ModelError(f"parameter '{name}' is a DTensor, a piece of it is here: a worker needs whole parameters")
     if p.dtype != torch.float32:

@@ -87,7 +87,8 @@ class Observer:
 
     def _into(self, layout: layouts.Layout, timeout: float = 10.0) -> None:
         self._fits(layout)
-        _arrays.into_tensors(layout, self._vector(timeout).address)
+        vector = self._vector(timeout) # lives until it is copied
+        _arrays.into_tensors(layout, vector.address)
 
     def stats(self) -> RunStats:
         """Statistics of the run, as the master keeps them."""

@@ -33,6 +33,7 @@ ADAPTIVE_STEPS = 16
 CONNECT_S = 10.0
 CONNECT_LAUNCHED_S = 120.0 # others may still import torch
 NOT_FINITE_MAX = 10       # gradients in a row before it is said aloud
+SLICE_NS = 200_000_000    # of a wait
 SWEEP_EVERY = 256         # steps from one walk over the model to the next
 
 
@@ -248,8 +249,6 @@ class Worker:
         device = self.layout.entries[0].tensor.device
         if device.type == "cpu":
             return
-        if device.type != "cuda":
-            raise NotSupported(f"the model is on {device}: the host and CUDA devices are possible")
         self._params = torch.zeros(self.layout.count, device=device)
         self._grad = torch.zeros(self.layout.count, device=device)
         config.params, config.grad = self._params.data_ptr(), self._grad.data_ptr()
@@ -294,6 +293,11 @@ class Worker:
     def _pull(self) -> bool:
         """Takes the next parameters. False: the run is over."""
         self._losses, self._done, self._parts = 0.0, 0, 0
+        status = self._lib.worker_poll(self._handle, SLICE_NS, self._error_ref)
+        if status == lib.AGAIN: # in slices, between which Python hears Ctrl-C
+            self._wait_on()
+        elif status < 0:
+            self._fail(status)
         status = self._lib.worker_pull(self._handle, self._batch_ref, self._error_ref)
         if status < 0:
             if status == lib.STOPPED:
@@ -310,6 +314,18 @@ class Worker:
         self._watch.renewed()
         return True
 
+    def _wait_on(self) -> None:
+        """Until parameters are there."""
+        deadline = time.monotonic() + self._wait - 1e-9 * SLICE_NS
+        status = lib.AGAIN
+        while status == lib.AGAIN:
+            if time.monotonic() > deadline:
+                raise WaitTimeout(f"the master at {self.address} gave worker {self.number} no parameters within {self._wait:g} s: it "
+                                  "may be stopped, or waiting for others (a synchronous rule waits for the slowest)")
+            status = self._lib.worker_poll(self._handle, SLICE_NS, self._error_ref)
+        if status < 0:
+            self._fail(status)
+
     def _fail(self, status: int) -> None:
         self._error.status = status
         error = lib.raised(self._error)
@@ -321,7 +337,9 @@ class Worker:
         if self._averages is not None:
             self._torch.sub(self._params[self._tail], self._averages, out=self._grad[self._tail])
         if self._facade is not None:
-            self._facade.apply_rate()
+            factor = self._facade._apply()
+            if factor is not None and self._lib.worker_set_rate(self._handle, factor) < 0:
+                raise BadArgument(f"a factor of {factor} on the rate: a finite number of at least 0 is needed")
         if self._cuda:
             self._torch.cuda.current_stream(self._grad.device).synchronize()
         status = self._lib.worker_push(self._handle, loss, self._error_ref)
@@ -468,6 +486,30 @@ class Worker:
             self._parts += 1
             yield data
         self._parts = 0
+
+    @property
+    def optimizer(self) -> Any:
+        """This worker as a torch.optim.Optimizer: give it to a scheduler, whose changes of ``lr`` then travel with each
+        gradient, as a factor on the master's rate; or to a trainer that calls its step(). A scheduler that is stepped once an
+        epoch does what it says; one that is stepped once a batch sees this worker's batches only, so with N workers take the
+        master's own schedule (warmup=, steps=, cosine=), which counts those of all."""
+        if self._local is not None:
+            raise NotSupported("worker.optimizer, with local steps: give the scheduler the inner optimizer")
+        if self._facade is None:
+            from .optimizer import WorkerOptimizer
+
+            self._facade = WorkerOptimizer(self, self.layout.groups)
+        return self._facade
+
+    def _gather(self) -> None:
+        """Gradients that have left the engine's buffer are copied there."""
+        for p, grad, _, _ in self._watch.rows:
+            if p.grad is not grad:
+                if p.grad is None:
+                    grad.zero_()
+                else:
+                    grad.copy_(p.grad)
+                p.grad = grad
 
     # ---- looking at it ----
 

@@ -178,9 +178,15 @@ static void test_bounds(void **state)
     assert_int_equal(gapless_worker_pull(w, &batch, &error), GAPLESS_TIMEOUT);
     assert_in_range(sim_now_ns(sim_world_of(bed.m->tp)) - began, 2000000000,
                     2200000000);
+    began = sim_now_ns(sim_world_of(bed.m->tp));
+    assert_int_equal(gapless_worker_poll(w, 300000000, &error), GAPLESS_AGAIN);
+    assert_in_range(sim_now_ns(sim_world_of(bed.m->tp)) - began, 300000000, 400000000);
+    assert_int_equal(gapless_worker_poll(w, 0, &error), GAPLESS_AGAIN);
     /* It may pull again, and is served once the master goes on. */
     bed.also = NULL;
+    assert_int_equal(gapless_worker_poll(w, 2000000000, &error), GAPLESS_OK);
     assert_int_equal(gapless_worker_pull(w, &batch, &error), GAPLESS_OK);
+    assert_int_equal(gapless_worker_poll(w, 300000000, &error), GAPLESS_AGAIN);
     gapless_worker_close(w);
     gapless_observer_close(o);
     close_bed();

@@ -155,6 +155,57 @@ static void test_layouts(void **state)
     believes("shared-lga-dot", published, 3);
 }
 
+/* What a worker makes of parts of which one number is changed. */
+static void test_parts(void **state)
+{
+    static const struct gapless_tensor own[] = {
+        {.name = "a", .dims = 1, .dim = {20}, .decay = 0.5},
+        {.name = "b", .dims = 1, .dim = {COUNT - 20}, .average = 0.5}};
+    static const double numbers[] = {-1, NAN, INFINITY};
+    struct gapless_master_config config = settings("asgd");
+    struct gapless_error error = {0};
+    struct wire_part *parts;
+    struct shared_stats *b;
+
+    (void)state;
+    config.model = (struct gapless_model){own, 2};
+    config.range_elements = 2048; /* with the two at its start as many as RANGES */
+    open_bed(&config);
+    b = bed.m->shared_stats;
+    parts = (struct wire_part *)(uintptr_t)shared_stats_parts(b);
+    assert_int_equal(b->parts, 2);
+    assert_int_equal(mapped(0, 0, false, &error), GAPLESS_OK);
+#define WRONG(field, value)                                                            \
+    do {                                                                               \
+        __typeof__(field) was = (field);                                               \
+        (field) = (value);                                                             \
+        if (mapped(0, 0, false, &error) != GAPLESS_PROTOCOL)                           \
+            fail_msg("believed: %s is %s", #field, #value);                            \
+        (field) = was;                                                                 \
+    } while (0)
+    WRONG(b->parts, 1);
+    WRONG(b->parts, 3);
+    WRONG(b->parts, UINT64_MAX);
+    WRONG(b->parts, GAPLESS_TENSORS_MAX);
+    WRONG(b->parts_at, b->bytes - 8);
+    WRONG(b->parts_at, b->parts_at + 4);
+    WRONG(b->parts_at, UINT64_MAX - 7);
+    WRONG(parts[0].end, 0);
+    WRONG(parts[0].end, COUNT);
+    WRONG(parts[1].end, COUNT - 1);
+    WRONG(parts[1].end, COUNT + 1);
+    WRONG(parts[1].average, 1.5);
+    WRONG(parts[0].rate, 0);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        WRONG(parts[0].rate, numbers[i]);
+        WRONG(parts[0].decay, numbers[i]);
+        WRONG(parts[0].average, numbers[i]);
+    }
+#undef WRONG
+    assert_int_equal(mapped(0, 0, false, &error), GAPLESS_OK);
+    close_bed();
+}
+
 /* ---- settings and sights ------------------------------------------------- */
 
 static void wrong_net(const struct gapless_net *net, const char *word)
@@ -248,7 +299,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_worker_dies), cmocka_unit_test(test_dropped_and_refused),
         cmocka_unit_test(test_the_end),     cmocka_unit_test(test_layouts),
-        cmocka_unit_test(test_settings),    cmocka_unit_test(test_traffic),
+        cmocka_unit_test(test_parts),       cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_traffic),
     };
 
     pace_alarm(100);

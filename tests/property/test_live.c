@@ -35,8 +35,8 @@ static const struct gapless_schedule schedule = {.rate = 0.02,
 /* The same number of elements; where rate, decay or average changes is no multiple of 16, and
  * the chunks of three changes are next to each other. `h` is none of a matrix's 16 elements. */
 static const struct gapless_tensor own_tensors[] = {
-    {.name = "w", .dims = 2, .dim = {24, 10}},
-    {.name = "b", .dims = 1, .dim = {7}},
+    {.name = "w", .dims = 2, .dim = {24, 10}, .rate = 0.5},
+    {.name = "b", .dims = 1, .dim = {7}, .rate = 0.5},
     {.name = "c", .dims = 1, .dim = {12}, .rate = 0.25, .decay = 0.05},
     {.name = "v",
      .dims = 2,
@@ -180,6 +180,7 @@ static int work(bool round, bool by_range)
 /* ---- the oracle's side --------------------------------------------------- */
 
 static struct oracle oracle;
+static double mean_gap; /* of a rule that measures it at every gradient */
 static double round_gradient[ORACLE_WORKERS][ORACLE_ELEMENTS];
 
 /* What the worker does to its gradient before it hands it in: clips, then adds the
@@ -272,6 +273,7 @@ static void oracle_run(const char *rule, bool own_lookahead, bool round,
     oracle.elastic = 0.9 / WORKERS, oracle.period = 4;
     oracle.own_lookahead = own_lookahead;
     order_begin(&order, round);
+    mean_gap = 0;
     for (uint64_t t = 0; t < TOTAL; t++) {
         int w = order_next(&order);
         uint64_t batch = order.ticket[w];
@@ -289,7 +291,10 @@ static void oracle_run(const char *rule, bool own_lookahead, bool round,
         pulled[w] = t + 1;
         if (!round)
             oracle_push(&oracle, w, round_gradient[w], rate);
-        else if (t % WORKERS == WORKERS - 1)
+        mean_gap += sqrt(oracle.gap_sq / oracle_moved(&oracle)) / TOTAL;
+        if (!round)
+            continue;
+        if (t % WORKERS == WORKERS - 1)
             oracle_round(&oracle, round_gradient, rate);
     }
 }
@@ -356,6 +361,8 @@ static void compare(const char *rule, bool own_lookahead, uint64_t range_element
     /* Float against double over 240 updates: rounding of 6e-8 a step on parameters of
      * about 1. */
     assert_true(worst_error(m) < 2e-5);
+    if (!round && oracle.version == TOTAL && strcmp(rule, "shared-lga-dot") != 0)
+        assert_true(fabs(stats.gap_rms.mean - mean_gap) < 1e-3 * mean_gap);
     gapless_master_close(m);
 }
 

@@ -26,6 +26,17 @@
 static const struct gapless_tensor tensors[] = {
     {.name = "w", .dims = 2, .dim = {10, 148}},
     {.name = "b", .dims = 1, .dim = {COUNT - 1480}}};
+/* The same number of elements, whose rates, decays and averages change within 16 of them. */
+static const struct gapless_tensor own_tensors[] = {
+    {.name = "w", .dims = 2, .dim = {10, 70}},
+    {.name = "b", .dims = 1, .dim = {9}},
+    {.name = "c", .dims = 1, .dim = {300}, .rate = 0.5, .decay = GAPLESS_NO_DECAY},
+    {.name = "d", .dims = 1, .dim = {7}, .decay = 0.1},
+    {.name = "e", .dims = 1, .dim = {301}, .average = 0.1},
+    {.name = "f", .dims = 1, .dim = {190}, .rate = 2}};
+static const struct gapless_model own_model = {own_tensors, 6},
+                                  usual_model = {tensors, 2};
+static const struct gapless_model *model = &usual_model; /* of the present case */
 static const struct sim_link slow = {
     .latency_ns = 2000, .bytes_per_ns = 0.7, .pass_ns = 300, .pass_bytes_per_ns = 1.3};
 
@@ -99,6 +110,9 @@ static bool push(struct gapless_worker *w, uint64_t batch)
     gradient(gapless_worker_params(w), batch, grad);
     if (batch % 9 == 8)
         grad[batch % COUNT] = (float)NAN;
+    if (model == &own_model)
+        assert_int_equal(gapless_worker_set_rate(w, 0.5 * (double)(batch % 4)),
+                         GAPLESS_OK);
     status = gapless_worker_push(w, 0.25 * (double)batch, NULL);
     assert_int_equal(status, batch % 9 == 8 ? GAPLESS_NOT_FINITE : GAPLESS_OK);
     return status == GAPLESS_OK;
@@ -116,7 +130,7 @@ static void run(const char *transport, const struct sim_link *link, const char *
                 uint64_t range_elements, bool by_range, struct outcome *ret)
 {
     struct gapless_master_config config = {
-        .model = {tensors, 2},
+        .model = *model,
         .rule = rule,
         .schedule = {.rate = 0.02,
                      .warmup = 40,
@@ -191,6 +205,28 @@ static void test_every_rule(void **state)
         }
 }
 
+/* The same of tensors with what is their own, and of rates of batches. */
+static void test_tensors_of_their_own(void **state)
+{
+    static const struct sim_link none;
+    static struct outcome near, remote;
+    struct gapless_rule rule;
+
+    (void)state;
+    model = &own_model;
+    for (unsigned i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++) {
+        uint64_t range = i % 2 == 0 ? 0 : 256;
+
+        if (strcmp(rule.name, "shared-lga-dot") == 0)
+            continue;
+        run("sim", &none, rule.name, range, i % 4 > 1, &near);
+        assert_true(near.stats.dropped > 5);
+        run("simnet", &slow, rule.name, range, false, &remote);
+        same(&near, &remote);
+    }
+    model = &usual_model;
+}
+
 /* ---- overlap ------------------------------------------------------------- */
 
 #define LARGE (4u << 20)
@@ -254,6 +290,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_rule),
+        cmocka_unit_test(test_tensors_of_their_own),
         cmocka_unit_test(test_overlap),
     };
 

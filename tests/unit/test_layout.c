@@ -123,7 +123,14 @@ static void check(const struct layout *l, uint64_t range_elements)
             assert_int_equal(begin + l->block_ends[b - 1], end);
         else
             assert_int_equal(begin + l->block_ends[b - 1], l->count);
+        assert_int_equal(l->units[r].from, begin);
+        assert_int_equal(l->units[r].elements, end - begin);
+        assert_int_equal(l->units[r].block, l->block_first[r]);
     }
+    assert_int_equal(l->units_count,
+                     l->ranges_count); /* nobody has anything of its own */
+    assert_false(l->seams);
+    assert_int_equal(l->moved, l->count);
 }
 
 /* A piece is never shorter than asked for, unless it is its whole tensor; and a tensor
@@ -183,6 +190,160 @@ static void test_random_models(void **state)
         assert_int_equal(l.hash, hash); /* ranges and blocks are not the model */
         layout_free(&l);
     }
+}
+
+/* ---- what tensors have of their own -------------------------------------- */
+
+/* Which tensor an element is of. */
+static const struct gapless_tensor *owner(const struct layout *l, uint64_t element)
+{
+    const struct gapless_tensor *t = l->tensors;
+
+    for (; element >= layout_elements(t); t++)
+        element -= layout_elements(t);
+    return t;
+}
+
+/* Does the chunk of 16 elements from here on have tensors that are not alike? */
+static bool mixed(const struct layout *l, uint64_t chunk)
+{
+    uint64_t end = chunk + LAYOUT_LANES < l->count ? chunk + LAYOUT_LANES : l->count, i;
+
+    for (i = chunk + 1; i < end; i++)
+        if (!layout_alike(owner(l, chunk), owner(l, i)))
+            return true;
+    return false;
+}
+
+/* The units are the whole vector, in order, and what each has is alike. */
+static void check_units(const struct layout *l)
+{
+    uint64_t at = 0, moved = 0, i;
+    uint32_t u, b = 0;
+
+    for (u = 0; u < l->units_count; u++) {
+        const struct layout_unit *unit = &l->units[u];
+        uint32_t r = unit->range;
+        bool last = u + 1 == l->unit_first[r + 1];
+        uint64_t end = unit->from + unit->elements;
+
+        assert_in_range(u, l->unit_first[r], l->unit_first[r + 1] - 1);
+        assert_int_equal(unit->from, at);
+        assert_int_equal(unit->from == l->range_start[r], u == l->unit_first[r]);
+        assert_int_equal(unit->block, b);
+        assert_ptr_equal(owner(l, at), &l->tensors[l->block_tensor[b]]);
+        assert_int_equal(unit->piece, mixed(l, at / LAYOUT_LANES * LAYOUT_LANES));
+        if (!unit->piece)
+            assert_true(last && end == l->range_start[r + 1]);
+        if (unit->piece)
+            assert_true(unit->elements < LAYOUT_LANES &&
+                        l->range_start[r + 1] - l->range_start[r] == LAYOUT_LANES);
+        for (i = at; i < end && i < l->count; i++)
+            assert_true(layout_alike(owner(l, i), &l->tensors[unit->tensor]));
+        b = unit->piece ? b + 1 : l->block_first[r + 1];
+        at = last ? l->range_start[r + 1] : end;
+        assert_true(at - end < LAYOUT_LANES && (at == end || u + 1 == l->units_count));
+    }
+    assert_int_equal(at, l->padded);
+    assert_int_equal(b, l->blocks_count);
+    for (i = 0; i < l->tensors_count; i++)
+        moved += l->tensors[i].average > 0 ? 0 : layout_elements(&l->tensors[i]);
+    assert_int_equal(l->moved, moved);
+}
+
+/* Each block is of one tensor, and goes into it as often as it says, nearly. */
+static void check_times(const struct layout *l)
+{
+    uint32_t r, b;
+
+    for (r = 0; r < l->ranges_count; r++)
+        for (b = l->block_first[r]; b < l->block_first[r + 1]; b++) {
+            uint64_t begin = b == l->block_first[r] ? 0 : l->block_ends[b - 1];
+            double size = (double)(l->block_ends[b] - begin);
+            double all = (double)l->tensors[l->block_tensor[b]].dim[0];
+
+            assert_ptr_equal(owner(l, l->range_start[r] + begin),
+                             &l->tensors[l->block_tensor[b]]);
+            assert_ptr_equal(owner(l, l->range_start[r] + l->block_ends[b] - 1),
+                             &l->tensors[l->block_tensor[b]]);
+            assert_true(l->block_pieces[b] >= 1 &&
+                        fabs(l->block_pieces[b] - all / size) <=
+                            0.5 + 0.1 * (all / size));
+        }
+}
+
+static void test_random_own(void **state)
+{
+    struct gapless_tensor t[30];
+    char names[30][8];
+    uint64_t random = 5;
+    struct layout l;
+    uint32_t seams = 0;
+
+    (void)state;
+    for (int seed = 0; seed < 400; seed++) {
+        const struct gapless_model model = {t, 1 + (uint32_t)draw(&random, 30)};
+        uint64_t most = seed % 2 ? 40 : 400;
+
+        for (uint32_t i = 0; i < model.tensors_count; i++) {
+            (void)snprintf(names[i], sizeof names[i], "t%u", i);
+            t[i] = (struct gapless_tensor){
+                .name = names[i], .dims = 1, .dim = {1 + draw(&random, most)}};
+            t[i].average = draw(&random, 4) == 0 ? 0.1 : 0;
+            t[i].rate = draw(&random, 2) == 0 ? 1 : 0;
+            if (!(t[i].average > 0) && draw(&random, 4) == 0)
+                t[i].rate = 0.5;
+            if (!(t[i].average > 0) && draw(&random, 4) == 0)
+                t[i].decay = draw(&random, 2) == 0 ? GAPLESS_NO_DECAY : 0.1;
+        }
+        assert_int_equal(
+            layout_init(&l, &model, 1 + draw(&random, 500), 64, false, NULL),
+            GAPLESS_OK);
+        check_units(&l);
+        check_times(&l);
+        seams += l.seams;
+        layout_free(&l);
+    }
+    assert_in_range(seams, 300, 399);
+}
+
+/* A matrix that a seam would cut is refused; what stands between helps. */
+static void test_seams_cut_no_matrix(void **state)
+{
+    struct gapless_tensor t[] = {
+        {.name = "b", .dims = 1, .dim = {20}},
+        {.name = "w", .dims = 2, .dim = {5, 5}, .rate = 0.5},
+        {.name = "c", .dims = 1, .dim = {12}, .rate = 0.5},
+        {.name = "v", .dims = 2, .dim = {5, 5}},
+    };
+    const struct gapless_model model = {t, 4};
+    struct gapless_error error = {0};
+    uint16_t decays[8] = {0};
+    struct layout l;
+
+    (void)state;
+    assert_int_equal(layout_init(&l, &model, 0, 0, true, &error), GAPLESS_INVALID);
+    assert_non_null(strstr(error.text, "'w' is a matrix"));
+    t[0].dim[0] = 16;
+    assert_int_equal(layout_init(&l, &model, 0, 0, true, &error), GAPLESS_INVALID);
+    assert_non_null(strstr(error.text, "'v' is a matrix")); /* from 53 on: 48 to 63 */
+    t[2].dim[0] = 7;
+    assert_int_equal(layout_init(&l, &model, 0, 0, true, &error), GAPLESS_OK);
+    check_units(&l);
+    layout_free(&l);
+    t[2].dim[0] = 12;
+    t[1].flags = t[3].flags = GAPLESS_TENSOR_NOT_MATRIX;
+    t[2].decay = 0.1, t[3].decay = GAPLESS_NO_DECAY, t[0].average = 0.1;
+    assert_int_equal(layout_init(&l, &model, 0, 0, true, &error), GAPLESS_OK);
+    layout_decays(&l, false, decays);
+    assert_int_equal(decays[0], 0);      /* b: an average */
+    assert_int_equal(decays[1], 0xffff); /* w: of two dimensions */
+    assert_int_equal(decays[2], 0xffff); /* w, c: it has a decay */
+    assert_int_equal(decays[3], 0x001f); /* c; v has none */
+    layout_decays(&l, true, decays);
+    assert_int_equal(decays[0], 0);
+    assert_int_equal(decays[3], 0x001f);
+    layout_free(&l);
 }
 
 static void test_size_of_blocks(void **state)
@@ -317,6 +478,8 @@ int main(void)
         cmocka_unit_test(test_bad_own),
         cmocka_unit_test(test_where_weight_decay_applies),
         cmocka_unit_test(test_random_models),
+        cmocka_unit_test(test_random_own),
+        cmocka_unit_test(test_seams_cut_no_matrix),
         cmocka_unit_test(test_size_of_blocks),
         cmocka_unit_test(test_whole_matrices),
         cmocka_unit_test(test_a_block_that_fits_no_range),

@@ -35,6 +35,13 @@ static const struct gapless_tensor small[] = {{.name = "w",
                                               {.name = "b", .dims = 1, .dim = {27}}},
                                    large[] = {
                                        {.name = "w", .dims = 1, .dim = {COUNT_MAX}}};
+/* What a worker treats differently changes within 16 elements. */
+static const struct gapless_tensor own[] = {
+    {.name = "w", .dims = 1, .dim = {700}, .decay = GAPLESS_NO_DECAY},
+    {.name = "e", .dims = 1, .dim = {9}, .average = 0.1},
+    {.name = "f", .dims = 1, .dim = {2}, .decay = 0.2},
+    {.name = "g", .dims = 1, .dim = {500}, .average = 0.3},
+    {.name = "v", .dims = 1, .dim = {296}}};
 static struct gapless_model model = {small, 2};
 static uint32_t count = 1507;
 static int total = 40;
@@ -226,6 +233,18 @@ static void a_large_one(void **state)
     total = 40;
 }
 
+static void tensors_of_their_own(void **state)
+{
+    (void)state;
+    at = ROCE;
+    model = (struct gapless_model){own, 5};
+    compare("asgd", 256, "direct");
+    compare("dana-slim", 0, "direct");
+    compare("dana-ga", 256, "direct");
+    compare("easgd", 0, "staged");
+    model = (struct gapless_model){small, 2};
+}
+
 static void parameters_at_the_worker(void **state)
 {
     (void)state;
@@ -397,6 +416,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(straight_from_the_gpu),
         cmocka_unit_test(a_large_one),
+        cmocka_unit_test(tensors_of_their_own),
         cmocka_unit_test(parameters_at_the_worker),
         cmocka_unit_test(by_its_address),
         cmocka_unit_test(iwarp),

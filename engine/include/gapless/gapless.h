@@ -461,6 +461,11 @@ const char *gapless_worker_job(const struct gapless_worker *worker);
  * over, close. GAPLESS_PEER_LOST: the master is gone. */
 int gapless_worker_pull(struct gapless_worker *worker, uint64_t *ret_batch,
                         struct gapless_error *error);
+/* Waits until a pull would not wait, at most timeout_ns (0: takes what is there):
+ * GAPLESS_OK. GAPLESS_AGAIN: not yet, or what was pulled is not pushed yet. For a process
+ * that looks at something else between slices of a wait, as at Ctrl-C. */
+int gapless_worker_poll(struct gapless_worker *worker, int64_t timeout_ns,
+                        struct gapless_error *error);
 /* How many batches the last pull was for, from *ret_batch on: 1 without local steps. */
 uint32_t gapless_worker_steps(const struct gapless_worker *worker);
 /* Hands in the gradient with the mean loss of its batch. Adds weight decay, takes the
