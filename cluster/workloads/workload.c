@@ -23,7 +23,7 @@
 
 #define CHILD_SOCKET 3
 #define CHILD_MEMORY 4
-#define END_WAIT_S 2.0 /* for a child that was told to end */
+#define END_WAIT_S 2.0 /* for a child that was asked to end */
 
 enum {
     WHAT_HELLO = 1,

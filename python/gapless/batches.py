@@ -7,10 +7,11 @@ workers that never spoke agree, and a number that is dealt again is the same bat
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import random
 import sys
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional
 
 from .errors import BadArgument
 
@@ -48,6 +49,82 @@ def mixed(seed: int, epoch: int) -> int:
     return (x ^ (x >> 31)) >> 1
 
 
+# ---- a loader's own processes ----
+
+
+def _as_list(samples: List[Any]) -> Optional[List[Any]]:
+    """Stands in for a collate_fn: samples as they are; None: there were none."""
+    return list(samples) or None
+
+
+def _as_part(samples: List[Any]) -> Any:
+    """A part of a batch, by torch's own collate_fn."""
+    from torch.utils.data import default_collate
+
+    return default_collate(samples) if samples else None
+
+
+def _joined(parts: List[Any]) -> Any:
+    """Parts that default_collate has made, as it would have made the whole."""
+    import torch
+
+    first = parts[0]
+    if isinstance(first, torch.Tensor):
+        return torch.cat(parts)
+    if isinstance(first, dict):
+        return type(first)({key: _joined([part[key] for part in parts]) for key in first})
+    if isinstance(first, tuple) and hasattr(first, "_fields"):
+        return type(first)(*(_joined(list(column)) for column in zip(*parts)))
+    if isinstance(first, (list, tuple)) and first and not isinstance(first[0], (str, bytes)):
+        return type(first)(_joined(list(column)) for column in zip(*parts))
+    return [value for part in parts for value in part] # texts
+
+
+class _Feed:
+    """The batch_sampler of the processes: what is put into ``waiting``, and else nothing, [], so that none ever waits."""
+
+    def __init__(self) -> None:
+        self.waiting: Deque[List[Any]] = collections.deque()
+
+    def __iter__(self) -> Iterator[List[Any]]:
+        while True:
+            yield self.waiting.popleft() if self.waiting else []
+
+
+class _Processes:
+    """num_workers processes of a DataLoader, between which the samples of one batch are divided: which batch comes next is known
+    only when the master has dealt it."""
+
+    def __init__(self, loader: Any) -> None:
+        from torch.utils.data import DataLoader, default_collate
+
+        self._count = loader.num_workers
+        self._collate = loader.collate_fn
+        self._parted = loader.collate_fn is default_collate
+        self._feed = _Feed()
+        self._iterator: Any = iter(DataLoader(
+            loader.dataset, batch_sampler=self._feed, num_workers=loader.num_workers, prefetch_factor=1, timeout=loader.timeout,
+            collate_fn=_as_part if self._parted else _as_list, worker_init_fn=loader.worker_init_fn,
+            multiprocessing_context=loader.multiprocessing_context))
+
+    def get(self, chosen: List[Any]) -> Any:
+        """The samples of these indices as a batch, in their order."""
+        size = -(-len(chosen) // self._count)
+        pieces = [chosen[at:at + size] for at in range(0, len(chosen), size)]
+        self._feed.waiting.extend(pieces)
+        parts: List[Any] = []
+        while len(parts) < len(pieces):
+            part = next(self._iterator)
+            if part is not None:
+                parts.append(part)
+        if self._parted:
+            return _joined(parts)
+        return self._collate([sample for part in parts for sample in part])
+
+    def close(self) -> None:
+        self._iterator = None # its processes end
+
+
 class Source:
     """The batches of a loader by epoch and number. ``length``: batches in an epoch; None where the loader deals itself
     (an iterable dataset, a generator): every worker then goes through its own."""
@@ -57,6 +134,7 @@ class Source:
         self.length: Optional[int] = None
         self._seed = seed
         self._order: Dict[int, List[Any]] = {}
+        self._processes: Optional[_Processes] = None
         self._get: Callable[[int, int], Any]
         if _is_torch_loader(loader):
             self._begin_torch()
@@ -96,11 +174,32 @@ class Source:
 
     def _fetch(self, epoch: int, index: int) -> Any:
         loader, chosen = self.loader, self._indices(epoch)[index]
+        if loader.num_workers > 0 and loader.batch_sampler is not None:
+            if self._processes is None:
+                self._processes = _Processes(loader)
+            return self._pinned(self._processes.get(list(chosen)))
+        return self._pinned(self._here(chosen))
+
+    def _pinned(self, data: Any) -> Any:
+        if not self.loader.pin_memory:
+            return data
+        import torch
+
+        return torch.utils.data._utils.pin_memory.pin_memory(data) if torch.cuda.is_available() else data
+
+    def _here(self, chosen: Any) -> Any:
+        loader = self.loader
         if loader.batch_sampler is None:
             return loader.collate_fn(loader.dataset[chosen])
         if callable(getattr(loader.dataset, "__getitems__", None)):
             return loader.collate_fn(loader.dataset.__getitems__(chosen))
         return loader.collate_fn([loader.dataset[i] for i in chosen])
+
+    def close(self) -> None:
+        """Ends the loader's processes, if there are any."""
+        if self._processes is not None:
+            self._processes.close()
+            self._processes = None
 
     def get(self, epoch: int, index: int) -> Any:
         """A batch as the loader would give it."""

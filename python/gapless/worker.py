@@ -569,6 +569,8 @@ class Worker:
         self._closed = True
         self.running = False
         _open_workers.discard(self)
+        for source in getattr(self, "_sources", {}).values():
+            source.close()
         placed = getattr(self, "_watch", None) is not None
         lost = self._error.status == lib.PEER_LOST
         if placed:

@@ -90,6 +90,9 @@ TABLE = {
     "gapless bench gpu --accept --rdma 10.0.0.1 --out accept": Row(refused=[GPU]),
     "ib_write_bw -R -F --use_cuda=0 --use_cuda_dmabuf -s 8388608 -D 5 --report_gbits": Row(short=":"),  # of perftest, on
     "ib_write_bw -R -F -s 8388608 -D 5 --report_gbits 10.0.0.1": Row(short=":"),  # hardware; tests/vm/perftest.sh
+    # docs/python.md
+    "./quickstart build": Row(short="./quickstart --help", says="install what is missing and build"),
+    "cmake --build build --target wheel": Row(short=":"),  # tests/python/test_wheel.sh
     # docs/rdma.md
     "gapless doctor": Row(says="machine", codes=(0, 1)),
     "gapless master --transport verbs --listen 10.0.0.1 --token-file run.token --workers 8 --out runs/first": Row(

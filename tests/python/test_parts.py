@@ -224,6 +224,41 @@ class Others(unittest.TestCase):
             self.assertFalse(worker.running)
             self.assertIsNone(model[0].weight.grad)
 
+    def test_a_loaders_processes(self):
+        """They give what one process gives, whatever is in a sample; an exception in one comes out."""
+        from torch.utils.data import DataLoader
+
+        class Samples(torch.utils.data.Dataset):
+            def __len__(self):
+                return 25
+
+            def __getitem__(self, i):
+                if i == 24 and self.bad:
+                    raise LookupError("sample 24")
+                return {"x": torch.full((2,), float(i)), "n": i, "text": str(i), "pair": (i, [2.0 * i])}
+            bad = False
+
+        def pairs(samples): # a collate_fn of one's own
+            return [(sample["n"], sample["text"]) for sample in samples]
+        model = bed.mlp(torch)
+        for collate in (None, pairs):
+            seen = []
+            for processes in (0, 3):
+                with gapless.Worker(model) as worker:
+                    loader, got = DataLoader(Samples(), 10, shuffle=True, num_workers=processes, collate_fn=collate), []
+                    for _ in range(2):
+                        for batch in worker.batches(loader):
+                            got.append(batch)
+                            worker.step(0)
+                seen.append(got)
+            self.assertEqual((len(seen[0]), len(seen[1])), (6, 6))
+            self.assertEqual(str(seen[0]), str(seen[1]))
+        samples = Samples()
+        samples.bad = True
+        with self.assertRaisesRegex(LookupError, "sample 24"), gapless.Worker(model) as worker:
+            for _ in worker.batches(DataLoader(samples, 10, num_workers=2)):
+                worker.step(0)
+
     def test_batches_that_are_not_torchs(self):
         model = bed.mlp(torch)
         with gapless.Worker(model) as worker:
