@@ -45,6 +45,27 @@ static bool refuse(const struct option_row *row, const char *text,
     return false;
 }
 
+static const char *word_at(const void *context, unsigned index)
+{
+    const char *const *words = context;
+
+    return words[index];
+}
+
+/* Of a value that may be a word, and was refused as what else it may be: adds the word that
+ * was probably meant. `words` ends with NULL. */
+static bool refuse_word(const char *text, const char *const *words,
+                        struct parse_error *reason)
+{
+    const char *near = parse_nearest(text, word_at, words);
+    size_t said = strlen(reason->text);
+
+    if (near != NULL)
+        (void)snprintf(reason->text + said, sizeof reason->text - said,
+                       "; did you mean '%s'?", near);
+    return false;
+}
+
 /* The number of a value, and in *ret what it is called in the table. */
 static bool find(const struct option_row *row, const char *text, unsigned *ret_index,
                  const char **ret, struct parse_error *reason)
@@ -190,6 +211,7 @@ static bool schedule_set(const char *text, struct settings *ret,
                          struct parse_error *reason)
 {
     static const struct real_bounds share = {0.0, 1.0, false, false};
+    static const char *const words[] = {"constant", "cosine", NULL};
     double to = 0.0;
 
     if (strcmp(text, "constant") == 0) {
@@ -197,9 +219,11 @@ static bool schedule_set(const char *text, struct settings *ret,
         ret->cosine_to = 0.0;
         return true;
     }
-    if (strncmp(text, "cosine", 6) != 0 || (text[6] != '\0' && text[6] != ':'))
-        return parse_refuse(
+    if (strncmp(text, "cosine", 6) != 0 || (text[6] != '\0' && text[6] != ':')) {
+        (void)parse_refuse(
             reason, "must be one of: constant, cosine, cosine:TO; not '%.60s'", text);
+        return refuse_word(text, words, reason);
+    }
     if (text[6] == ':' && !parse_real(text + 7, share, &to, reason))
         return false;
     ret->cosine = true;
@@ -245,8 +269,10 @@ static bool text_set(const char *text, const char **ret, struct parse_error *rea
 
 static bool link_set(const char *text, double *ret, struct parse_error *reason)
 {
-    if (strcmp(text, "measured") != 0)
-        return parse_link(text, ret, reason);
+    static const char *const words[] = {"measured", NULL};
+
+    if (strcmp(text, words[0]) != 0)
+        return parse_link(text, ret, reason) || refuse_word(text, words, reason);
     *ret = -1;
     return true;
 }
@@ -262,8 +288,10 @@ static bool real_set(const struct option_row *row, const char *text, double *ret
         *ret = 0.0;
         return true;
     }
-    return parse_real(text, row->bounds, ret, &number) ||
-           parse_refuse(reason, "%s; or give %s", number.text, row->choices[0]);
+    if (parse_real(text, row->bounds, ret, &number))
+        return true;
+    (void)parse_refuse(reason, "%s; or give %s", number.text, row->choices[0]);
+    return refuse_word(text, row->choices, reason);
 }
 
 bool options_value_set(const struct option_row *row, const char *text,
