@@ -62,12 +62,20 @@ int device_settle_passes(const char *rule, const char **device, char *ret_note,
     uint32_t gpus = 0;
     int status = device_settle(*device, device, &gpus, ret_note, bytes, error);
 
-    if (status == GAPLESS_OK && any && gpus > 0 &&
-        gapless_rule_find(rule, &found, NULL) == GAPLESS_OK && found.matrices &&
-        device_plugin(&plugin, &reason) == GAPLESS_OK &&
-        plugin->matrices->ready(&reason) != GAPLESS_OK) {
-        *device = "cpu";
-        (void)snprintf(ret_note, bytes, "no GPU is used: %s", reason.text);
+    if (status != GAPLESS_OK || gpus == 0 ||
+        gapless_rule_find(rule, &found, NULL) != GAPLESS_OK || !found.matrices)
+        return status;
+    status = device_plugin(&plugin, &reason);
+    if (status == GAPLESS_OK)
+        status = plugin->matrices->ready(&reason);
+    if (status == GAPLESS_OK)
+        return GAPLESS_OK;
+    if (!any) {
+        if (error != NULL)
+            *error = reason;
+        return status;
     }
-    return status;
+    *device = "cpu";
+    (void)snprintf(ret_note, bytes, "no GPU is used: %s", reason.text);
+    return GAPLESS_OK;
 }

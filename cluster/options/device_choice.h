@@ -18,8 +18,9 @@ bool device_is_place(const char *text);
  * what to do. */
 int device_settle(const char *text, const char **ret_use, uint32_t *ret_gpus,
                   char *ret_note, size_t bytes, struct gapless_error *error);
-/* The same for the passes of a master under `rule`: "auto" is the CPU, too, where the rule
- * needs cuBLAS and there is none. *device is replaced by what is used. */
+/* The same for the passes of a master under `rule`: where the rule needs cuBLAS and there is
+ * none, "auto" is the CPU, too, and "cuda..." is refused. *device is replaced by what is
+ * used. */
 int device_settle_passes(const char *rule, const char **device, char *ret_note,
                          size_t bytes, struct gapless_error *error);
 

@@ -34,6 +34,7 @@ done
         "$program" train $task --workers 1 --rule muon --device auto --out auto
     says "no cuBLAS for the rule" 1 "GAPLESS_CUBLAS names no library" env GAPLESS_CUBLAS=/nothing.so timeout 250 "$program" \
         train $task --workers 1 --rule muon --device cuda --out no
+    check "nothing was started for want of cuBLAS" test ! -e no
     check "matrices on a GPU" env GAPLESS_CUBLAS="$GAPLESS_BUILD_DIR/tests/libgapless_fake_cublas.so" timeout 250 "$program" \
         train $task --workers 1 --rule dana-lga-muon --device cuda --out matrices
     says "a device that is none" 2 "write cpu, cuda" timeout 250 "$program" train $task --workers 1 --device gpu --out no
