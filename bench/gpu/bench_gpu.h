@@ -164,6 +164,9 @@ int bg_start(const char *const *words, const char *const *environment,
 bool bg_wait(struct bg_tool *tool, double seconds);
 /* Kills it if it runs, removes its output. */
 void bg_end(struct bg_tool *tool);
+/* The object that it printed, behind what it had to say first, which is in the same file;
+ * NULL: none. */
+json_t *bg_object(const struct bg_tool *tool);
 /* Its last lines, at most `bytes`, on one line; "" if there are none. */
 void bg_tail(const struct bg_tool *tool, char *ret, size_t bytes);
 /* Where a program is: PATH, then the usual places of CUDA. False: nowhere. */

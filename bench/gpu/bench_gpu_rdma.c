@@ -254,7 +254,7 @@ static int flow(struct bg_run *run, struct placed *placed, struct bt_options *o,
     if (served == 0)
         (void)bg_wait(&client, TOOL_S);
     if (served == 0 && client.pid == 0 && client.code == 0)
-        *ret = json_load_file(client.output, 0, NULL);
+        *ret = bg_object(&client);
     if (*ret == NULL) {
         bg_tail(&client, tail, sizeof tail);
         status =

@@ -340,25 +340,6 @@ static void network_words(const struct hunt *h, struct line *line, const char *o
     add(line, h->token);
 }
 
-/* The object in what a program printed, behind what it had to say first (a file has both);
- * NULL: none. */
-static json_t *object_in(const char *path)
-{
-    FILE *file = fopen(path, "re");
-    json_t *ret = NULL;
-    int c;
-
-    if (file == NULL)
-        return NULL;
-    do
-        c = fgetc(file);
-    while (c != EOF && c != '{');
-    if (c == '{' && ungetc(c, file) == c)
-        ret = json_loadf(file, JSON_DISABLE_EOF_CHECK, NULL);
-    (void)fclose(file);
-    return ret;
-}
-
 /* What an observer learns of the run; NULL: nothing yet. */
 static json_t *look(const struct hunt *h)
 {
@@ -372,7 +353,7 @@ static json_t *look(const struct hunt *h)
     network_words(h, &line, "--master");
     if (bg_start(line.word, NULL, &tool, &error) == GAPLESS_OK &&
         bg_wait(&tool, LOOK_S) && tool.code == 0)
-        ret = object_in(tool.output);
+        ret = bg_object(&tool);
     bg_end(&tool);
     return ret;
 }

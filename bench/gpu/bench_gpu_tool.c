@@ -119,6 +119,23 @@ void bg_end(struct bg_tool *tool)
     tool->output[0] = '\0';
 }
 
+json_t *bg_object(const struct bg_tool *tool)
+{
+    FILE *file = fopen(tool->output, "re");
+    json_t *ret = NULL;
+    int c;
+
+    if (file == NULL)
+        return NULL;
+    do
+        c = fgetc(file);
+    while (c != EOF && c != '{');
+    if (c == '{' && ungetc(c, file) == c)
+        ret = json_loadf(file, JSON_DISABLE_EOF_CHECK, NULL);
+    (void)fclose(file);
+    return ret;
+}
+
 void bg_tail(const struct bg_tool *tool, char *ret, size_t bytes)
 {
     char text[TAIL_MAX];
