@@ -93,6 +93,8 @@ struct pass_work {
  * worker is notified. An entry may drop a worker that does not read its notes
  * (master_notify), which adds an event to the queue; it never steps the core. */
 struct pass_ops {
+    bool
+        sound; /* what a measure returns is right: no device that may have failed made it */
     /* The endpoint listens, no peer is served yet: prepares what peers will reach. */
     int (*prepare)(struct gapless_master *m, const struct gapless_master_config *config,
                    struct gapless_error *error);

@@ -350,6 +350,19 @@ static double measure_all(struct gapless_master *m, uint32_t worker)
     return m->whole_gate ? sum : sqrt(sum / (double)m->layout.moved);
 }
 
+/* A gate of the whole gradient is made of a sum with a product g*gap for each element. It is
+ * finite only if every g is: a product with a g that is not a number, or infinite, is not
+ * finite whatever the gap (infinity times 0 is not a number), and a sum with it neither. So
+ * no second look at the gradient is needed, unless finite numbers overflow. A GPU looks in
+ * any case: it may have failed. */
+static bool gate_proves_finite(const struct gapless_master *m, uint32_t worker,
+                               double sum)
+{
+    return m->whole_gate && m->passes->sound && m->slot[worker].factor >= 0 &&
+           core_lag(m->core, worker, 0) > 0 && m->layout.moved == m->layout.count &&
+           isfinite(sum);
+}
+
 static void global_sample(struct gapless_master *m, double step_sq)
 {
     double rho = m->settings.rho;
@@ -484,10 +497,11 @@ void pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
     /* What is made of all of the gradient comes first. Otherwise each range is checked
      * just before it is applied: that brings it into the cache, so the check costs no
      * trip to memory. */
-    if (whole && !grad_is_finite(m, worker, first, end))
-        end = first;
-    else
+    if (whole)
         of_all = measure_all(m, worker);
+    if (whole && !gate_proves_finite(m, worker, of_all) &&
+        !grad_is_finite(m, worker, first, end))
+        end = first;
     for (r = first; r < end; r++) {
         if (!whole && !grad_is_finite(m, worker, r, r + 1))
             break;

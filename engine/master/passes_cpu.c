@@ -358,6 +358,7 @@ static void cpu_close(struct gapless_master *m)
 }
 
 const struct pass_ops pass_ops_cpu = {
+    .sound = true,
     .prepare = cpu_prepare,
     .slot_memory = cpu_slot_memory,
     .begin = cpu_begin,

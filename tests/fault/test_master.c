@@ -321,9 +321,12 @@ static int careless_worker(uint32_t nan_every)
             break;
         for (r = 0; r < ENGINE_COUNT; r++)
             grad[r] = 0.01f;
-        if (++n % nan_every == 0)
-            grad[n % ENGINE_COUNT] = (float)NAN;
-        (void)c.transport->put(c.tp, c.peer, &slot, 0, 0, NOTE(NOTE_PUSH, 0));
+        if (++n % nan_every == 0) /* anywhere; every second one in the small tensor */
+            grad[n / nan_every % 2 != 0 ? n * 1367u % ENGINE_COUNT
+                                        : ENGINE_COUNT - 1 - n / nan_every % 3] =
+                n % 3 == 0 ? (float)NAN : (float)INFINITY;
+        (void)c.transport->put(c.tp, c.peer, &slot, 0, 0,
+                               NOTE(NOTE_PUSH, NOTE_ALL_RANGES));
     }
     client_close(&c);
     return 0;
@@ -353,7 +356,52 @@ static void test_master_finds_nan(void **state)
     (void)state;
     master_finds_nan("asgd");
     master_finds_nan("dana-lga");
+    master_finds_nan("dana-lga-adamw");
     master_finds_nan("ssgd");
+}
+
+/* With two workers gradients have a lag, and the gate of the whole gradient is measured.
+ * `average`: of the small tensor, which then has no part in the gate. */
+static void a_gate_of_all_finds_nan(const char *rule, enum gapless_gate gate,
+                                    double average)
+{
+    struct gapless_tensor tensors[] = {engine_tensors[0], engine_tensors[1]};
+    struct gapless_master_config config = engine_config(rule, 500);
+    struct gapless_stats stats;
+    struct gapless_master *m;
+    pid_t pid[2];
+    uint32_t i;
+
+    tensors[1].average = average;
+    config.model.tensors = tensors;
+    config.gate = gate;
+    config.workers_wait = 2;
+    m = open_master(&config);
+    for (i = 0; i < 2; i++)
+        if ((pid[i] = fork()) == 0)
+            _exit(careless_worker(5));
+    run_to_end(m);
+    gapless_master_run(m, 10000000, NULL);
+    stats = stats_of(m);
+    assert_int_equal(stats.gradients, 500);
+    assert_in_range(stats.dropped, 98, 102); /* each counts its own to five */
+    for (i = 0; i < ENGINE_COUNT; i++)
+        assert_true(isfinite(gapless_master_params(m)[i]));
+    gapless_master_close(m);
+    for (i = 0; i < 2; i++)
+        assert_int_equal(engine_wait(pid[i]), 0);
+}
+
+static void test_a_gate_of_all_finds_nan(void **state)
+{
+    (void)state;
+    a_gate_of_all_finds_nan("dana-lga-adamw", GAPLESS_GATE_WHOLE, 0);
+    a_gate_of_all_finds_nan("dana-lga-adamw", GAPLESS_GATE_WHOLE, 0.1);
+    a_gate_of_all_finds_nan("lga-adamw", GAPLESS_GATE_WHOLE, 0);
+    a_gate_of_all_finds_nan("shared-lga-adamw", GAPLESS_GATE_WHOLE, 0);
+    a_gate_of_all_finds_nan("muon-lga", GAPLESS_GATE_WHOLE, 0);
+    a_gate_of_all_finds_nan("dana-lga-adamw", GAPLESS_GATE_TENSOR, 0);
+    a_gate_of_all_finds_nan("dana-ga-global", GAPLESS_GATE_AUTO, 0);
 }
 
 /* ---- workers that come, go, die and hang --------------------------------- */
@@ -557,6 +605,7 @@ int main(void)
         cmocka_unit_test(test_capacity),
         cmocka_unit_test(test_worker_finds_nan),
         cmocka_unit_test(test_master_finds_nan),
+        cmocka_unit_test(test_a_gate_of_all_finds_nan),
         cmocka_unit_test(test_kill_at_twenty_instants),
         cmocka_unit_test(test_hung_worker_is_dropped),
         cmocka_unit_test(test_late_joiners),

@@ -159,6 +159,42 @@ static void ways_change_no_bit(void **state)
                 }
 }
 
+static bool measures_finite(const struct compute *c, const struct rule *rule, size_t n,
+                            struct state *s)
+{
+    struct arrays at = arrays_of(s);
+    struct step_scalars scalars;
+    scalars_of(rule, 0, &scalars);
+    return isfinite(c->measure(rule, &at, &scalars, n)) != 0;
+}
+
+/* What the gate of a whole gradient is made of is finite only if every element is, also
+ * where nothing has moved: the master relies on it. */
+static void a_measure_shows_what_is_not_finite(void **state)
+{
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    const struct compute *const *all = compute_cpu_all();
+    static struct state s;
+    (void)state;
+    for (int c = 0; all[c]; c++)
+        for (int i = 0; i < rules_count; i++)
+            for (int moved = 0; moved < 2; moved++) {
+                const size_t n = 1040;
+                if (!(rules[i].flags & RULE_BLOCK) || !(rules[i].flags & RULE_ADAM))
+                    continue;
+                fill(&s, n, 7);
+                for (int a = 0; a < 5 && !moved; a++)
+                    memset(s.array[a], 0, sizeof s.array[a]);
+                assert_true(measures_finite(all[c], &rules[i], n, &s));
+                for (size_t j = 0; j < 3 * (n - 5); j++) {
+                    number *g = &s.array[5][j / 3], good = *g;
+                    *g = (number)bad[j % 3];
+                    assert_false(measures_finite(all[c], &rules[i], n, &s));
+                    *g = good;
+                }
+            }
+}
+
 /* Everything that is not apply, one after another on the same numbers. */
 static void others(const struct compute *c, const struct rule *rule, size_t n,
                    struct state *s)
@@ -258,6 +294,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_rule_has_the_same_bits),
         cmocka_unit_test(ways_change_no_bit),
+        cmocka_unit_test(a_measure_shows_what_is_not_finite),
         cmocka_unit_test(the_other_passes_have_the_same_bits),
         cmocka_unit_test(telemetry_changes_nothing),
         cmocka_unit_test(gap_aware_only_shrinks),
