@@ -6,6 +6,7 @@ the master and the job. It appears whole or not at all, and the first of several
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import Any, Dict, List, Optional
@@ -37,7 +38,7 @@ def write(path: str, layout: Layout, settings: Settings, job: str) -> bool:
     except FileExistsError:
         return False
     finally:
-        if os.path.exists(temporary):
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
 
 

@@ -27,14 +27,29 @@ _open_workers: "weakref.WeakSet[Worker]" = weakref.WeakSet()
 
 RULE = "dana-lga-adamw"
 RULE_LOCAL = "dana-zero"  # local steps: Nesterov's momentum of the differences
-LR = 1e-3
+LR, LR_ADAPTIVE = 5e-3, 1e-3 # of momentum SGD; of Adam and Muon: those of `gapless master`
 LR_LOCAL = 0.7            # DiLoCo's (arXiv 2311.08105), as is its momentum of 0.9
+LR_LOCAL_STALE = 0.35     # over the workers, where differences are not averaged: bench/results, local steps
 ADAPTIVE_STEPS = 16
 CONNECT_S = 10.0
 CONNECT_LAUNCHED_S = 120.0 # others may still import torch
 NOT_FINITE_MAX = 10       # gradients in a row before it is said aloud
 SLICE_NS = 200_000_000    # of a wait
 SWEEP_EVERY = 256         # steps from one walk over the model to the next
+
+
+def _workers() -> int:
+    """How many a launcher says that there are; 1 without one."""
+    size = os.environ.get("WORLD_SIZE", "")
+    return int(size) if size.isdigit() and int(size) > 0 else 1
+
+
+def _usual_rate(row: lib.Rule, local: bool) -> float:
+    if not local:
+        return LR_ADAPTIVE if row.own_decay or row.matrices else LR
+    if row.synchronous or _workers() == 1:
+        return LR_LOCAL
+    return LR_LOCAL_STALE if row.averages else LR_LOCAL_STALE / _workers()
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,8 @@ class Worker:
                 requires_grad are left out. Running statistics of batch norm are averaged by the master, with the module's
                 momentum; other buffers stay the worker's own.
     optimizer   the master's rule (``gapless rules``); None: "dana-lga-adamw", with local steps "dana-zero"
-    lr          its peak rate; None: 1e-3, with local steps 0.7
+    lr          its peak rate; None: 1e-3 for rules of Adam and Muon, else 5e-3; with local steps 0.7 where the differences of
+                all workers are averaged or there is one worker, else 0.35 over the number of workers
     params      parameter groups as torch.optim takes them; each may have its own lr and weight_decay
     inner       local steps: an optimizer of torch over the same parameters, for the steps of this worker alone
     local_steps batches that it takes before it hands in the difference (DiLoCo); "adaptive": up to 16, a slower worker fewer
@@ -113,7 +129,6 @@ class Worker:
         self._error = lib.Error()
         given = self._settings(optimizer, lr, inner, local_steps, settings)
         groups_lr = float(given.given["lr"])
-        rule(str(given.given["rule"])) # is there one of this name?
         self.layout = layouts.of_module(model, params, groups_lr, accumulate)
         self.model = self.layout.model
         self.inner = inner
@@ -137,7 +152,8 @@ class Worker:
                               "how many (16, or 'adaptive')")
         given: Dict[str, Any] = dict(settings)
         given["rule"] = optimizer or (RULE_LOCAL if local else RULE)
-        given["lr"] = lr if lr is not None else (LR_LOCAL if local else LR)
+        row = rule(given["rule"])
+        given["lr"] = lr if lr is not None else _usual_rate(row, local > 0)
         if local:
             given["local_steps"] = local
             if adaptive:
@@ -241,13 +257,16 @@ class Worker:
 
     # ---- memory ----
 
+    _own_buffers = False # torch's memory on the host, too: for a test of what a GPU's is like
+
     def _own_memory(self, config: lib.WorkerConfig) -> None:
         """On a GPU the buffers are torch's, of the model's device; on the host the engine's own are used."""
         import torch
 
         self._params = self._grad = None
         device = self.layout.entries[0].tensor.device
-        if device.type == "cpu":
+        self._cuda = device.type == "cuda"
+        if not self._cuda and not self._own_buffers:
             return
         self._params = torch.zeros(self.layout.count, device=device)
         self._grad = torch.zeros(self.layout.count, device=device)
@@ -258,8 +277,7 @@ class Worker:
         import torch
 
         self._torch = torch
-        self._cuda = self._params is not None
-        if not self._cuda:
+        if self._params is None:
             count = self._lib.worker_count(self._handle)
             self._params = _arrays.tensor_at(self._lib.worker_params(self._handle), count)
             self._grad = _arrays.tensor_at(self._lib.worker_grad(self._handle), count)
@@ -619,7 +637,7 @@ class Worker:
 
     def _wait_for_others(self) -> None:
         """A master in rank 0 serves the other ranks until they have left."""
-        if int(os.environ.get("WORLD_SIZE", "1")) <= 1 or self._thread is None or self._thread.failure is not None:
+        if _workers() == 1 or self._thread is None or self._thread.failure is not None:
             return
         try:
             watcher = self._watcher()

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import types
 import unittest
+import unittest.mock
 
 import bed
 
@@ -67,6 +68,33 @@ class Rates(unittest.TestCase):
             gapless.Worker(model, params=[{"params": model.parameters()}, {"params": [model[0].weight]}])
         with self.assertRaisesRegex(ModelError, "is no parameter of the model"):
             gapless.Worker(model, params=[{"params": [nn.Parameter(torch.ones(3))]}])
+
+    def test_batch_norm(self):
+        """The running statistics of one worker are torch's; they are the master's, and come back."""
+        from gapless import _layout
+
+        def network():
+            torch.manual_seed(0)
+            return nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6, momentum=0.2), nn.ReLU(), nn.Linear(6, 3))
+        a, b = network(), network()
+        optimizer = torch.optim.SGD(a.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+        with gapless.Worker(b, "dana-zero", lr=0.05, momentum=0.9) as worker, gapless.Observer(worker.address) as observer:
+            for i in range(10):
+                optimizer.zero_grad()
+                backward(a, i)
+                optimizer.step()
+                worker.step(backward(b, i))
+                for part in ("running_mean", "running_var"):
+                    self.assertLess(float((getattr(a[1], part) - getattr(b[1], part)).abs().max()), 1e-5)
+            self.assertLess(apart(a, b), 1e-5)
+            self.assertEqual(int(b[1].num_batches_tracked), 10)
+            seen = network()
+            observer.read(seen)
+            self.assertTrue(torch.equal(seen[1].running_var, b[1].running_var))
+        self.assertTrue(torch.equal(seen[1].running_var, b[1].running_var))
+        b[1].running_var.add_(1) # memory of its own again
+        self.assertEqual([(entry.name, round(entry.average, 6)) for entry in _layout.of_module(b, accumulate=3).averages],
+                         [("1.running_mean", 0.488), ("1.running_var", 0.488)]) # 1 - 0.8 ** 3: three batches move it
 
     def test_a_scheduler(self):
         a, b = bed.mlp(torch), bed.mlp(torch)
@@ -137,8 +165,7 @@ class LocalSteps(unittest.TestCase):
         model = bed.mlp(torch)
         inner = torch.optim.SGD(model.parameters(), lr=0.05)
         loader = bed.loader(torch, batch_size=16)
-        with gapless.Worker(model, inner=inner, local_steps=8) as worker:
-            self.assertEqual(worker.stats().rate, worker.stats().rate)
+        with gapless.Worker(model, "dana-zero", lr=1.0, momentum=0, inner=inner, local_steps=8) as worker:
             for epoch in range(3):
                 count = 0
                 for x, y in worker.batches(loader):
@@ -148,7 +175,22 @@ class LocalSteps(unittest.TestCase):
                     count += 1
                 self.assertEqual((count, worker.epoch), (20, epoch))
             self.assertEqual(worker.batch, 60)
+            ended = [p.clone() for p in model.parameters()]
+        for p, q in zip(model.parameters(), ended):
+            self.assertLess(float((p - q).abs().max()), 1e-6)
         self.assertGreater(apart(model, bed.mlp(torch)), 0.01)
+
+    def test_rates(self):
+        """Of the outer optimizer, and without local steps, where none is given."""
+        model = bed.mlp(torch)
+        inner = torch.optim.SGD(model.parameters(), lr=0.1)
+        for size, name, local, rate in (("", None, 0, 1e-3), ("", "dana-ga", 0, 5e-3), ("", None, 4, 0.7), ("8", None, 4, 0.35 / 8),
+                                        ("8", "ssgd", 4, 0.7), ("8", "dn", 4, 0.35)):
+            os.environ["WORLD_SIZE"] = size
+            given = gapless.Worker._settings(name, None, inner if local else None, local, {}).given
+            self.assertAlmostEqual(given["lr"], rate)
+        self.assertEqual(gapless.Worker._settings(None, None, inner, "adaptive", {}).given["adapt_steps"], True)
+        del os.environ["WORLD_SIZE"]
 
     def test_adaptive(self):
         model = bed.mlp(torch)
@@ -336,6 +378,8 @@ class Files(unittest.TestCase):
                              "steps": [(50, 0.5)], "decay_all": True})
         self.assertTrue(_offer.write(self.path, layout, settings, "job"))
         self.assertFalse(_offer.write(self.path, layout, settings, "another"))
+        with unittest.mock.patch("os.path.exists", return_value=False): # two at the same moment
+            self.assertFalse(_offer.write(self.path, layout, settings, "another"))
         head, at = gapless.files.header(self.path)
         meta = head["__metadata__"]
         self.assertEqual((meta["gapless.offer"], meta["gapless.job"], meta["gapless.gradients"]), ("1", "job", "100"))

@@ -70,6 +70,21 @@ class Training(unittest.TestCase):
         self.assertEqual(again, epochs[0])
 
 
+    def test_buffers_of_torchs(self):
+        """As on a GPU: the engine is given pointers of torch's tensors. The bits are those of its own buffers; that the pointers
+        may be a GPU's is tested in tests/gpu, over the fake."""
+        models = [bed.mlp(torch), bed.mlp(torch)]
+        for model, own in zip(models, (False, True)):
+            gapless.Worker._own_buffers = own
+            self.addCleanup(setattr, gapless.Worker, "_own_buffers", False)
+            with gapless.Worker(model, "dana-ga", lr=0.05) as worker:
+                self.assertEqual("buffers of the caller" in worker.device, own)
+                self.assertEqual(worker._params.data_ptr() == worker._lib.worker_params(worker._handle), True)
+                train(worker, model, worker.batches(bed.loader(torch)))
+        for p, q in zip(*(model.parameters() for model in models)):
+            self.assertTrue(torch.equal(p, q))
+
+
 class Equality(unittest.TestCase):
     """One worker is the optimizer of torch: tight at first, later to what ReLU makes of rounding."""
 
