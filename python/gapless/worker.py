@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import itertools
 import logging
 import os
 import time
@@ -212,11 +213,10 @@ class Worker:
             address = f"shm:gapless-{os.getuid()}-{parent}"
             if int(rank) != 0:
                 return address
-            if not self._given.given.get("workers"):
-                self._given = Settings({**self._given.given, "workers": int(size)})
-        elif not self._given.given.get("workers"):
-            self._given = Settings({**self._given.given, "workers": 1})
-        self._thread = MasterThread(Master._of(self.layout, self._given, address, job))
+        # Each worker is an observer, too, when it looks at statistics or leaves.
+        usual = {"workers": _workers(), "observers_max": 8 + 2 * _workers()}
+        settings = Settings({**usual, **self._given.given})
+        self._thread = MasterThread(Master._of(self.layout, settings, address, job))
         return address
 
     def _open(self, seconds: float) -> None:
@@ -444,17 +444,18 @@ class Worker:
         self._bad = bad
         return self._pull()
 
-    def _ready(self, what: str) -> None:
+    def _ready(self, what: str, over: bool = False) -> None:
         if self._pid != os.getpid():
             raise StepError(f"{what}(): this worker belongs to process {self._pid}; a forked child must make its own")
         if self._closed:
             raise StepError(f"{what}(): this worker has left its run")
-        if not self.running:
+        if not self.running and not over:
             raise RunEnded(f"{what}(): the run is over, as the last step() said by returning False; leave the loop then "
                            "(while worker.running)")
 
-    def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
-        """Batches of ``loader`` to the end of an epoch, or of the run: those that the master deals to this worker.
+    def batches(self, loader: Iterable[Any], epochs: Optional[int] = None) -> Iterator[Any]:
+        """Batches of ``loader`` to the end of an epoch, or of the run: those that the master deals to this worker. With
+        ``epochs`` to the end of that many, counted from the start of the run, also by a worker that joined later.
 
         Over all workers together an epoch has each batch once, however workers come and go; so one worker gets its share of an
         epoch, and the length of the loop depends on its speed. Call :meth:`step` after each (with ``accumulate``, after
@@ -466,13 +467,17 @@ class Worker:
 
         Raises StepError where a batch is asked for before a step, BadArgument for a loader that cannot be dealt.
         """
-        self._ready("batches")
+        self._ready("batches", over=True)
+        if not self.running:
+            return iter(())
         self._watch.sweep()
         source = self._sources.get(id(loader))
         if source is None or source.loader is not loader:
             source = self._sources[id(loader)] = Source(loader, self._seed)
         self._parts = 0
-        return self._dealt(source, source.length) if source.length is not None else self._undealt(loader)
+        if source.length is not None:
+            return self._dealt(source, source.length, epochs)
+        return itertools.chain.from_iterable(self._undealt(loader) for _ in range(epochs or 1))
 
     def _asked(self) -> None:
         if self._parts >= self.accumulate:
@@ -480,7 +485,7 @@ class Worker:
                             "backward(); to add up several batches, say so (accumulate=N); to leave a batch out, call "
                             "worker.skip()")
 
-    def _dealt(self, source: Source, length: int) -> Iterator[Any]:
+    def _dealt(self, source: Source, length: int, epochs: Optional[int]) -> Iterator[Any]:
         length //= self.accumulate
         if length == 0:
             raise BadArgument(f"accumulate={self.accumulate} is more than the loader has batches")
@@ -488,7 +493,7 @@ class Worker:
         while self.running and not self._closed:
             self._asked()
             now, index = divmod(self._batch.value + self._done, length)
-            if epoch is not None and now != epoch:
+            if now >= epochs if epochs is not None else epoch is not None and now != epoch:
                 return
             self.epoch = epoch = now
             data = source.get(epoch, index * self.accumulate + self._parts)
@@ -624,7 +629,7 @@ class Worker:
             return
         from .observer import Observer
 
-        for _ in range(3): # many workers may leave at once, and a master has room for few observers
+        for _ in range(20): # many workers may leave at once, and a master has room for few observers
             try:
                 with Observer(self.address, token=self._token, connect=2.0) as observer:
                     observer._into(self.layout)
@@ -633,7 +638,7 @@ class Worker:
                 _log.debug("the master's last parameters were not to be had: %s", error)
                 if error.status != lib.CAPACITY:
                     return
-                time.sleep(0.2)
+                time.sleep(0.1)
 
     def _wait_for_others(self) -> None:
         """A master in rank 0 serves the other ranks until they have left."""

@@ -40,20 +40,17 @@ def main():
     taken = 0
     with gapless.Worker(model, "dana-ga", lr=0.01, momentum=0.9) as worker:
         say("began", worker.number, float(sum(p.sum() for p in model.parameters())))
-        while worker.running:
-            for number, x, y in worker.batches(loader):
-                if worker.epoch >= EPOCHS:
-                    return
-                loss = torch.nn.functional.cross_entropy(model(x), y)
-                loss.backward()
-                if taken == KILLED_AFTER and KIND == "killed":
-                    os.kill(os.getpid(), signal.SIGKILL)
-                if taken == KILLED_AFTER and KIND == "raises":
-                    raise ZeroDivisionError("the user's own")
-                taken += 1
-                worker.step(loss)
-                say("step", worker.epoch, *number.tolist())
-                time.sleep(0.001)
+        for number, x, y in worker.batches(loader, epochs=EPOCHS):
+            loss = torch.nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            if taken == KILLED_AFTER and KIND == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if taken == KILLED_AFTER and KIND == "raises":
+                raise ZeroDivisionError("the user's own")
+            taken += 1
+            worker.step(loss)
+            say("step", worker.epoch, *number.tolist())
+            time.sleep(0.001)
 
 
 if KIND == "waits": # for a master that does not answer: Ctrl-C has to be heard

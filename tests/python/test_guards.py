@@ -178,6 +178,7 @@ class Order(Fixture):
                 going = worker.step(0)
                 seen += 1
             self.assertEqual((seen, going, worker.running), (5, False, False))
+            self.assertEqual(list(worker.batches(bed.loader(torch))), [])
             with self.assertRaisesRegex(RunEnded, "run is over"):
                 worker.step(0)
 

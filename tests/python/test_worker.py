@@ -62,12 +62,19 @@ class Training(unittest.TestCase):
                 epochs.append(seen)
         self.assertNotEqual(epochs[0], epochs[1])
         self.assertNotEqual(epochs[0], list(range(50)))
-        with gapless.Worker(bed.mlp(torch), lr=1e-3) as worker: # the order is the seed's
-            again = []
-            for numbers in worker.batches(loader):
-                again += numbers.tolist()
-                worker.step(0)
-        self.assertEqual(again, epochs[0])
+        generator = torch.Generator().manual_seed(5)
+        state, orders = generator.get_state(), []
+        for more in ({}, {"generator": generator}, {"generator": generator}): # the order is the run's seed's alone
+            loader = torch.utils.data.DataLoader(Numbers(), batch_size=8, shuffle=True, **more)
+            with gapless.Worker(bed.mlp(torch), lr=1e-3) as worker:
+                again = []
+                for numbers in worker.batches(loader, epochs=2):
+                    again += numbers.tolist()
+                    worker.step(0)
+                self.assertEqual((worker.batch, list(worker.batches(loader, epochs=2))), (14, []))
+            orders.append(again)
+        self.assertEqual((orders[0], orders[1]), (epochs[0] + epochs[1], orders[2]))
+        self.assertTrue(torch.equal(generator.get_state(), state))
 
 
     def test_buffers_of_torchs(self):
