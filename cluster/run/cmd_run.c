@@ -308,6 +308,7 @@ static void wait_for_ranks(struct running *run)
 static void serve(struct running *run)
 {
     struct serving *serving = &run->serving;
+    bool saved = false;
     int status = GAPLESS_OK;
 
     while (run_left(run) > 0 || status == GAPLESS_OK) {
@@ -317,6 +318,9 @@ static void serve(struct running *run)
         if (status != GAPLESS_OK && status != GAPLESS_STOPPED)
             break;
         serving_show(serving);
+        if (status == GAPLESS_STOPPED && !saved) /* ranks may look for the model */
+            (void)serving_save(serving, NULL);   /* serving_keep says why not */
+        saved = status == GAPLESS_STOPPED;
         look_around(run, 0.0);
     }
     if (status == GAPLESS_STOPPED)

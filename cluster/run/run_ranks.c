@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define PYTHON "python3"
-#define DRAIN_S 2.0 /* for what a rank printed last to be read */
+#define DRAIN_S 1.0 /* for what a rank printed last to be read */
 #define SETTINGS_MAX 16u
 #define SETTING_BYTES (RESULTS_PATH_MAX + 32)
 

@@ -153,7 +153,7 @@ void serving_show(struct serving *serving)
 
 /* ---- the end ------------------------------------------------------------- */
 
-static int save_model(const struct serving *serving, struct gapless_error *error)
+static int save_model(struct serving *serving, struct gapless_error *error)
 {
     const char *out = serving->settings.out;
     struct model_file_metadata metadata;
@@ -169,7 +169,17 @@ static int save_model(const struct serving *serving, struct gapless_error *error
         return status;
     status = gapless_master_save_with(serving->master, path, metadata.text, error);
     model_file_metadata_free(&metadata);
+    serving->saved = status == GAPLESS_OK;
     return status;
+}
+
+int serving_save(struct serving *serving, struct gapless_error *error)
+{
+    look(serving);
+    if (serving->facts.stats.updates == 0 || serving->settings.out == NULL ||
+        serving->saved)
+        return GAPLESS_OK;
+    return save_model(serving, error);
 }
 
 /* The final parameters, by the thread that measures; observers are served meanwhile. */
@@ -279,10 +289,8 @@ static void report(const struct serving *serving, bool written)
 
 int serving_keep(struct serving *serving, struct gapless_error *error)
 {
-    const char *out = serving->settings.out;
-    int status = GAPLESS_OK;
+    int status = serving_save(serving, error);
 
-    look(serving);
     if (serving->facts.stats.updates == 0) {
         view_leave(&serving->view); /* what was learnt before must stay */
         if (alone(serving))
@@ -290,8 +298,6 @@ int serving_keep(struct serving *serving, struct gapless_error *error)
                            "there were no updates: nothing is written");
         return GAPLESS_OK;
     }
-    if (out != NULL)
-        status = save_model(serving, error);
     if (alone(serving)) {
         int results = keep_results(serving, status == GAPLESS_OK ? error : NULL);
 

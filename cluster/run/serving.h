@@ -33,6 +33,7 @@ struct serving {
     struct view_facts facts;
     struct follow follow;
     double start;
+    bool saved;                   /* the final parameters are in their file */
     bool stopped;                 /* before its end, by a signal */
     struct gapless_error failure; /* of the serving; status 0: none */
     bool observed;                /* an observer was there to see it */
@@ -46,7 +47,9 @@ void serving_open_view(struct serving *serving);
 /* Between two slices of serving: statistics, accuracy, a line of metrics.jsonl, the
  * picture. */
 void serving_show(struct serving *serving);
-/* After the run: writes the model; unless launched also measures it, writes result.json
+/* After the run: writes the model into --out, once; nothing where nothing was learnt. */
+int serving_save(struct serving *serving, struct gapless_error *error);
+/* The same; unless launched also measures it, writes result.json
  * and prints the table of the run. Serves observers meanwhile. Nothing where nothing was
  * learnt. */
 int serving_keep(struct serving *serving, struct gapless_error *error);

@@ -9,6 +9,8 @@
  *         lines=N      prints so many lines to stdout and as many to stderr
  *         ms=N         a gradient takes so long
  *         stubborn     takes no notice of SIGINT and SIGTERM
+ *         fork         leaves a child behind
+ *         model        in the end, waits for the run's model to be there
  */
 #include "tests/cluster/run.h"
 
@@ -30,6 +32,7 @@
 /* ---- a rank -------------------------------------------------------------- */
 
 static char rank_offer[32], rank_die[32];
+static bool rank_forks, rank_looks;
 static unsigned long rank_steps = 100, rank_lines, rank_ms;
 static volatile sig_atomic_t rank_left;
 
@@ -159,6 +162,8 @@ static void rank_read(char **words)
         (void)sscanf(*words, "die=%31s", rank_die);
         (void)sscanf(*words, "lines=%lu", &rank_lines);
         (void)sscanf(*words, "ms=%lu", &rank_ms);
+        rank_forks |= strcmp(*words, "fork") == 0;
+        rank_looks |= strcmp(*words, "model") == 0;
         if (strcmp(*words, "stubborn") == 0) {
             (void)signal(SIGINT, SIG_IGN);
             (void)signal(SIGTERM, SIG_IGN);
@@ -209,6 +214,21 @@ static unsigned long rank_train(struct gapless_worker *worker)
     return done;
 }
 
+static int rank_sees_model(void)
+{
+    struct pace_bound bound = pace_begin(10000000000);
+    char path[600];
+
+    (void)snprintf(path, sizeof path, "%s/model.safetensors",
+                   rank_env("GAPLESS_RUN_DIR"));
+    while (access(path, R_OK) != 0)
+        if (pace_over(&bound))
+            return 5;
+        else
+            run_sleep(0.02);
+    return 0;
+}
+
 static int rank_main(char **words)
 {
     struct gapless_worker_config config = {.address = rank_env("GAPLESS_MASTER"),
@@ -224,6 +244,8 @@ static int rank_main(char **words)
         (void)printf("out %s line %lu of %lu\n", rank, i, rank_lines);
         (void)fprintf(stderr, "err %s line %lu of %lu\n", rank, i, rank_lines);
     }
+    if (rank_forks && fork() == 0)
+        run_sleep(600.0);
     if (strcmp(rank_offer, "none") == 0)
         return 0;
     rank_dies(12345);
@@ -241,7 +263,7 @@ static int rank_main(char **words)
         done == rank_steps ? "all" : "some", rank_env("OMP_NUM_THREADS"),
         gapless_worker_job(worker));
     gapless_worker_close(worker);
-    return 0;
+    return rank_looks ? rank_sees_model() : 0;
 }
 
 /* ---- the runs ------------------------------------------------------------ */
@@ -446,7 +468,7 @@ static void test_program(void **state)
 /* The length that the program says: ranks are sent home by their pulls. */
 static void test_length(void **state)
 {
-    char *output = whole("-n 3", "offer=ends steps=0", 0, "did some steps");
+    char *output = whole("-n 3", "offer=ends steps=0 model", 0, "did some steps");
     json_t *json = result();
 
     (void)state;
@@ -516,6 +538,28 @@ static void test_kills(void **state)
     run_close(&run);
 }
 
+/* What a rank leaves behind ends with it, and holds nothing up. */
+static void test_left_behind(void **state)
+{
+    (void)state;
+    free(whole("-n 2", "steps=5 fork", 0, "did all steps")); /* has a bound */
+    run_none_left(run_dir);
+}
+
+static void test_log_folder(void **state)
+{
+    char options[64], path[64];
+    struct stat is;
+
+    (void)state;
+    (void)snprintf(options, sizeof options, "-n 2 -q --log-dir %s/logs", run_dir);
+    free(whole(options, "steps=5 lines=3", 0, "did all steps"));
+    (void)snprintf(path, sizeof path, "%s/logs/rank-01.log", run_dir);
+    assert_int_equal(stat(path, &is), 0);
+    assert_true(is.st_size > 100);
+    assert_false(exists("log"));
+}
+
 /* Of many lines at once none is cut, mixed or lost. */
 static void test_lines(void **state)
 {
@@ -579,7 +623,7 @@ int main(int argc, char **argv)
         TEST(test_rank_dies),        TEST(test_restarts),   TEST(test_none_left),
         TEST(test_program),          TEST(test_length),     TEST(test_interrupt),
         TEST(test_second_interrupt), TEST(test_kills),      TEST(test_lines),
-        TEST(test_watched),
+        TEST(test_left_behind),      TEST(test_log_folder), TEST(test_watched),
     };
     ssize_t bytes = readlink("/proc/self/exe", self, sizeof self - 1);
 
