@@ -311,12 +311,12 @@ RULE_FN void weave(struct cursors *c, const struct plan *plan,
     struct chunk gate = update_gate(c), some = c->some;
 
     for (size_t i = 0; i < take; i++, m += LANES, u += LANES) {
-        prefetch_chunk(measure->reads | measure->reads_later, at, m + AHEAD_ELEMENTS,
-                       true);
-        if (!(measure->reads & SLOT_SENT) && !(plan->ways & WAY_PAST))
-            prefetch(at->sent + m + AHEAD_ELEMENTS, true);
+        prefetch_chunk((measure->reads | measure->reads_later) & ~(unsigned)SLOT_SENT,
+                       at, m + AHEAD_ELEMENTS, true);
+        if (!(plan->ways & WAY_PAST))
+            prefetch_to_write(at->sent + m + AHEAD_ELEMENTS);
         if (sends_unread(plan) && !(plan->ways & WAY_PAST))
-            prefetch(at->sent + u + NEAR_ELEMENTS, true);
+            prefetch_to_write(at->sent + u + NEAR_ELEMENTS);
         sweep_chunk(plan, at, k, u, &gate, tally);
         struct chunk product = measure_chunk(measure, at, k, m);
         for (int p = 0; p < PARTS; p++)

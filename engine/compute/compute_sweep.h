@@ -226,6 +226,12 @@ RULE_FN void prefetch(const number *line, bool near)
         __builtin_prefetch(line, 0, 2);
 }
 
+/* Takes the line from another core that has it, too. */
+RULE_FN void prefetch_to_write(const number *line)
+{
+    __builtin_prefetch(line, 1, 3);
+}
+
 /* Asks for chunk i of the arrays in `slots`: for L1 if `near`, else for L2. */
 RULE_FN void prefetch_chunk(unsigned slots, const struct arrays *at, size_t i,
                             bool near)
@@ -255,7 +261,7 @@ RULE_FN void sweep_ask(const struct plan *plan, const struct arrays *at, size_t 
     if (far)
         prefetch_chunk(plan->reads | plan->reads_first, at, i + AHEAD_ELEMENTS, true);
     if (sends_unread(plan) && !(plan->ways & WAY_PAST))
-        prefetch(at->sent + i + AHEAD_ELEMENTS, true);
+        prefetch_to_write(at->sent + i + AHEAD_ELEMENTS);
 }
 
 RULE_FN struct chunk chunk_of(number x)
