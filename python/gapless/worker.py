@@ -17,7 +17,7 @@ from . import _arrays, _offer, guards
 from . import _layout as layouts
 from . import _library as lib
 from .batches import Source
-from .errors import (BadArgument, GaplessError, JoinRefused, MasterLost, ModelMismatch, NotFinite, NotSupported, RunEnded,
+from .errors import (BadArgument, CapacityReached, GaplessError, JoinRefused, MasterLost, ModelMismatch, NotFinite, NotSupported, RunEnded,
                      StepError, WaitTimeout)
 from .master import Master, MasterThread, new_address
 from .settings import Settings, job_read, job_text, rule
@@ -547,6 +547,8 @@ class Worker:
         return self._batch.value + self._done
 
     def _watcher(self) -> Any:
+        if self._handle is None and self._thread is None:
+            raise StepError("this worker has left its run")
         if self._observer is None:
             from .observer import Observer
 
@@ -558,8 +560,13 @@ class Worker:
         return self._watcher().stats()
 
     def metrics(self) -> Dict[str, float]:
-        """Numbers for a tracker: the run's, and this worker's lag, gap and share of dropped gradients."""
-        found = dict(self.stats().metrics())
+        """Numbers for a tracker: the run's, and this worker's lag and gap. {} where the master has no room for one more that
+        looks at it: training goes on."""
+        try:
+            found = dict(self.stats().metrics())
+        except CapacityReached as error:
+            _log.info("no metrics of the run: %s", error)
+            return {}
         own = self._watcher().worker_stats(self.number)
         if own is not None:
             found.update(worker_lag=own.lag, worker_gap_rms=own.gap_rms, worker_gradients=float(own.gradients))
@@ -610,9 +617,10 @@ class Worker:
             observer, self._observer = getattr(self, "_observer", None), None
             if observer is not None:
                 observer.close()
-            if self._thread is not None:
-                self._thread.end()
-                self._thread.master.close()
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                thread.end()
+                thread.master.close()
 
     def _cuda_used(self) -> bool:
         return bool(getattr(self, "_cuda", False))
@@ -641,13 +649,16 @@ class Worker:
                 time.sleep(0.1)
 
     def _wait_for_others(self) -> None:
-        """A master in rank 0 serves the other ranks until they have left."""
+        """A master in rank 0 serves the other ranks until they have left; one that has not joined yet, for a while."""
         if _workers() == 1 or self._thread is None or self._thread.failure is not None:
             return
         try:
-            watcher = self._watcher()
-            while watcher.stats().workers_active > 0 and watcher.stats().state != "done":
+            watcher, deadline = self._watcher(), time.monotonic() + CONNECT_LAUNCHED_S
+            stats = watcher.stats()
+            while stats.state != "done" and (stats.workers_active > 0 or (
+                    stats.workers_joined < _workers() and time.monotonic() < deadline)):
                 time.sleep(0.02)
+                stats = watcher.stats()
         except GaplessError as error:
             _log.debug("waiting for the other workers: %s", error)
 

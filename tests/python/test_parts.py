@@ -243,6 +243,27 @@ class Others(unittest.TestCase):
         with self.assertRaisesRegex(BadArgument, "closed"):
             master.run(0)
 
+    def test_another_model_than_the_offers(self):
+        """Of several processes that a launcher started, one has another model: the first difference is named."""
+        from gapless import _offer
+        from gapless.master import MasterThread
+
+        def others():
+            yield bed.mlp(torch, width=4), r"'0.weight' has the shape \[4, 8\] here and \[16, 8\] at the master"
+            yield nn.Sequential(*bed.mlp(torch)[:2]), "'2.weight' is at the master only"
+            yield nn.Sequential(nn.Identity(), *bed.mlp(torch)), "tensor 0 is '1.weight' here and '0.weight' at the master"
+        model = bed.mlp(torch)
+        with tempfile.TemporaryDirectory() as folder, gapless.Master(model, "dana-ga", lr=0.05) as master:
+            offer = os.path.join(folder, "offer")
+            _offer.write(offer, master.layout, gapless.settings.Settings({"rule": "dana-ga", "lr": 0.05}), "")
+            thread = MasterThread(master)
+            with unittest.mock.patch.dict(os.environ, GAPLESS_MASTER=master.address, GAPLESS_OFFER=offer):
+                for other, words in others():
+                    with self.assertRaisesRegex(gapless.errors.ModelMismatch, "trains another model: " + words):
+                        gapless.Worker(other, connect=20)
+                gapless.Worker(bed.mlp(torch), connect=20).close()
+            thread.end()
+
     def test_a_master_that_dies(self):
         model = bed.mlp(torch)
         with self.assertRaisesRegex(gapless.errors.MasterLost, "gone|lost"):
@@ -431,6 +452,16 @@ class Metrics(unittest.TestCase):
             self.assertEqual(len(seen[name]), count)
             self.assertLessEqual({prefix + key for key in self.NAMES}, set(seen[name][0][0]))
             self.assertTrue(all(isinstance(value, float) for value in seen[name][0][0].values()))
+
+    def test_a_master_without_room(self):
+        seen = []
+        model = bed.mlp(torch)
+        with gapless.Worker(model, lr=1e-3, observers_max=1, on_step=lambda step: seen.append(step.metrics())) as worker:
+            with gapless.Observer(worker.address):
+                worker.step(backward(model))
+        self.assertEqual(set(seen[0]), {"worker_loss", "epoch"})
+        with self.assertRaisesRegex(StepError, "has left"):
+            worker.stats()
 
     def test_imported_when_used(self):
         calls = []

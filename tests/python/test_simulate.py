@@ -2,6 +2,8 @@
 """The simulator with gradients in Python: ctest: plain"""
 import math
 import os
+import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -185,6 +187,11 @@ class Numpy(unittest.TestCase):
         result = gapless.simulate(None, {"a": numpy.zeros(2), "b": numpy.ones(1)}, local=local, local_steps=2, rule="dana-zero",
                                   lr=1.0, momentum=0, workers=1, gradients=10)
         self.assertEqual([list(map(float, value)) for value in result.params.values()], [[10.0, 10.0], [1.0]])
+
+    def test_without_torch(self):
+        code = ("import sys, numpy, gapless; r = gapless.simulate(lambda w, b: (0.0, w - 1), numpy.zeros(3), gradients=500, lr=0.02); "
+                "assert abs(r.params['parameters'] - 1).max() < 0.05, r.params; assert 'torch' not in sys.modules")
+        subprocess.run([sys.executable, "-c", code], check=True)
 
     def test_bad_answers(self):
         for answer, words in ((3.0, "returns \\(loss"), ((1.0, [1, 2, 3]), "broadcast|shape"), ((1.0,), "returns \\(loss")):
