@@ -457,9 +457,10 @@ static void cpu_approach(number *params, const number *sent, number elastic, siz
 
 /* ---- matrices (RULE_MATRIX) ---- */
 
-/* The passes over a matrix of one momentum. */
+/* The passes over a matrix of one momentum; it need not have a row in the table. */
+#define UNUSED static __attribute__((unused))
 #define MATRIX_MOMENTUM(momentum)                                                      \
-    static void gather_all_##momentum(const struct arrays *at,                         \
+    UNUSED void gather_all_##momentum(const struct arrays *at,                         \
                                       const struct step_scalars *k, size_t n)          \
     {                                                                                  \
         const struct plan plan = {.reads = momentum##_gather_reads,                    \
@@ -470,7 +471,7 @@ static void cpu_approach(number *params, const number *sent, number elastic, siz
         struct sums none;                                                              \
         sweep(&plan, at, k, n, &none);                                                 \
     }                                                                                  \
-    static void turn_all_##momentum(const struct arrays *at,                           \
+    UNUSED void turn_all_##momentum(const struct arrays *at,                           \
                                     const struct step_scalars *k, size_t n, bool gap,  \
                                     struct sums *ret)                                  \
     {                                                                                  \
@@ -487,7 +488,7 @@ static void cpu_approach(number *params, const number *sent, number elastic, siz
         plan.want_gap = true;                                                          \
         sweep(&plan, at, k, n, ret);                                                   \
     }                                                                                  \
-    static double measure_matrix_##momentum(const struct arrays *at,                   \
+    UNUSED double measure_matrix_##momentum(const struct arrays *at,                   \
                                             const struct step_scalars *k, size_t n)    \
     {                                                                                  \
         const struct block_plan plan = {.reads = SLOT_THETA | SLOT_GRAD | SLOT_SENT |  \
@@ -501,7 +502,7 @@ static void cpu_approach(number *params, const number *sent, number elastic, siz
         sweep_sums(&plan, at, k, &whole, n, compute_cpu_ways(n), &sum);                \
         return sum;                                                                    \
     }                                                                                  \
-    static void send_all_##momentum(const struct arrays *at,                           \
+    UNUSED void send_all_##momentum(const struct arrays *at,                           \
                                     const struct step_scalars *k, size_t n)            \
     {                                                                                  \
         sweep_send(at, k, n, SLOT_THETA | (momentum##_turn_reads & SLOT_ALL),          \
