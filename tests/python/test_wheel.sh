@@ -6,9 +6,9 @@ set -u
 source=$1 build=$2
 python=/usr/bin/python3
 [ -e "$build/libgapless.so" ] || { echo "SKIP: this build has no shared library" && exit 77; }
-for module in pip venv setuptools wheel torch; do
-    "$python" -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$module') is None)" 2>/dev/null ||
-        { echo "SKIP: python3-$module is not installed" && exit 77; }
+for module in pip ensurepip:venv setuptools wheel torch; do
+    "$python" -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('${module%%:*}') is None)" 2>/dev/null ||
+        { echo "SKIP: python3-${module##*:} is not installed" && exit 77; }
 done
 work=$(mktemp -d "${TMPDIR:-/tmp}/gapless-wheel.XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
