@@ -55,8 +55,8 @@ def main():
 
 if KIND == "waits": # for a master that does not answer: Ctrl-C has to be heard
     with gapless.Worker(bed.mlp(torch), "ssgd", lr=0.01) as waiting:
-        say("began", waiting.number)
         try:
+            say("began", waiting.number)
             while True:
                 waiting.step(0)
         except KeyboardInterrupt:

@@ -209,7 +209,7 @@ class Others(unittest.TestCase):
             from gapless.master import MasterThread
 
             thread = MasterThread(master)
-            with gapless.Worker(copy_, address=master.address, wait=20) as worker, gapless.Observer(master.address) as observer:
+            with gapless.Worker(copy_, address=master.address) as worker, gapless.Observer(master.address) as observer:
                 self.assertEqual(apart(copy_, model), 0) # parameters are the master's
                 self.assertEqual((worker.job, observer.job, observer.count), ("mine", "mine", worker.layout.count))
                 count = 0
