@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -23,6 +24,26 @@
 #define KILL_WAIT_S                                                                    \
     5.0 /* a killed process ends at once, unless the kernel holds it                   \
          */
+
+void launch_block_signals(sigset_t *ret)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGCHLD, SIGTSTP, SIGWINCH};
+
+    (void)sigemptyset(ret);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        (void)sigaddset(ret, numbers[i]);
+    (void)sigprocmask(SIG_BLOCK, ret, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
+}
+
+void launch_address(const char *what, char *ret, size_t max)
+{
+    unsigned chance = 0;
+
+    if (getrandom(&chance, sizeof chance, GRND_NONBLOCK) < 0)
+        chance = (unsigned)time(NULL);
+    (void)snprintf(ret, max, "shm:%s-%d-%08x", what, (int)getpid(), chance);
+}
 
 /* What a child becomes. */
 struct image {

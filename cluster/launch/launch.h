@@ -12,7 +12,9 @@
 
 #include <gapless/gapless.h>
 
+#include <signal.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -38,6 +40,12 @@ struct launch_arguments {
 bool launch_argument(struct launch_arguments *to, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void launch_arguments_free(struct launch_arguments *arguments);
+
+/* For a launcher that waits for its signals (sigtimedwait) in place of being interrupted:
+ * blocks those that it minds and puts them into *ret; a log without a reader ends nothing. */
+void launch_block_signals(sigset_t *ret);
+/* An address for the master of a new run: "shm:WHAT-PID-CHANCE". */
+void launch_address(const char *what, char *ret, size_t max);
 
 /* Starts `argv` (argv[0] is what it is called; the program is this one). The log's
  * folder must exist. */

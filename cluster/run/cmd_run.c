@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,17 +25,6 @@
 #define OFFER_NAME "offer.safetensors"
 
 /* ---- signals ------------------------------------------------------------- */
-
-static void block_signals(struct running *run)
-{
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGCHLD, SIGTSTP, SIGWINCH};
-
-    (void)sigemptyset(&run->signals);
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
-        (void)sigaddset(&run->signals, numbers[i]);
-    (void)sigprocmask(SIG_BLOCK, &run->signals, NULL);
-    (void)signal(SIGPIPE, SIG_IGN); /* without a reader the run goes on */
-}
 
 static void ask_to_stop(struct running *run, int number)
 {
@@ -149,13 +137,9 @@ static int prepare(struct running *run, struct gapless_error *error)
     struct serving *serving = &run->serving;
     const struct settings *settings = &serving->settings;
     uint64_t need = 64 + (uint64_t)DESCRIPTORS_EACH * settings->workers;
-    unsigned chance = 0;
     int status;
 
-    if (getrandom(&chance, sizeof chance, GRND_NONBLOCK) < 0)
-        chance = (unsigned)time(NULL);
-    (void)snprintf(serving->address, sizeof serving->address, "shm:run-%d-%08x",
-                   (int)getpid(), chance);
+    launch_address("run", serving->address, sizeof serving->address);
     run->ranks = settings->workers;
     run->child = calloc(run->ranks, sizeof *run->child);
     run->starts = calloc(run->ranks, sizeof *run->starts);
@@ -449,7 +433,7 @@ int cmd_run(int argc, char **argv)
     run.serving.argv = argv;
     if (!run_find_program(&run))
         return EXIT_MISUSE;
-    block_signals(&run);
+    launch_block_signals(&run.signals);
     code =
         prepare(&run, &error) == GAPLESS_OK ? train(&run) : report_error("run", &error);
     close_all(&run);

@@ -86,9 +86,12 @@ static void paint_progress(struct canvas *canvas, const struct view_facts *facts
     unsigned bar = width > 62 + words ? width - 48 - words : 14;
 
     canvas_put(canvas, STYLE_PLAIN, " ");
-    canvas_bar(canvas, STYLE_GOOD, bar, share_done(facts), true);
-    canvas_right(canvas, bar + 8, STYLE_STRONG, "%.0f %%",
-                 floor(100.0 * share_done(facts)));
+    if (facts->stats.gradients_total > 0 ||
+        !facts->unmeasured) { /* else no end is set */
+        canvas_bar(canvas, STYLE_GOOD, bar, share_done(facts), true);
+        canvas_right(canvas, bar + 8, STYLE_STRONG, "%.0f %%",
+                     floor(100.0 * share_done(facts)));
+    }
     if (facts->epoch_gradients > 0.0 && facts->stats.gradients_total > 0)
         canvas_put(canvas, STYLE_PLAIN, "   epoch %.2f of %g", epochs_done(facts),
                    facts->epochs);
@@ -99,7 +102,7 @@ static void paint_progress(struct canvas *canvas, const struct view_facts *facts
                    word_count(facts->stats.gradients).text);
     if (state[0] != '\0')
         canvas_put(canvas, facts->stopping ? STYLE_WARN : STYLE_ACCENT, "   %s", state);
-    else
+    else if (facts->stats.gradients_total > 0 || !facts->unmeasured)
         canvas_put(canvas, STYLE_PLAIN, "   %s left",
                    word_seconds(view_seconds_left(facts)).text);
     canvas_line(canvas);
@@ -111,12 +114,14 @@ static void paint_learning(struct canvas *canvas, const struct view_facts *facts
 {
     const struct gapless_stats *stats = &facts->stats;
 
-    canvas_put(canvas, STYLE_FAINT, " test accuracy");
-    canvas_right(canvas, 24, STYLE_STRONG, "%s",
-                 word_real(100.0 * facts->accuracy, 2).text);
-    canvas_put(canvas, STYLE_PLAIN, " %% ");
-    canvas_curve(canvas, STYLE_GOOD, half - 28, facts->accuracies.value,
-                 facts->accuracies.count);
+    if (!facts->unmeasured) {
+        canvas_put(canvas, STYLE_FAINT, " test accuracy");
+        canvas_right(canvas, 24, STYLE_STRONG, "%s",
+                     word_real(100.0 * facts->accuracy, 2).text);
+        canvas_put(canvas, STYLE_PLAIN, " %% ");
+        canvas_curve(canvas, STYLE_GOOD, half - 28, facts->accuracies.value,
+                     facts->accuracies.count);
+    }
     canvas_to(canvas, half);
     canvas_put(canvas, STYLE_FAINT, " training loss");
     canvas_right(canvas, half + 26, STYLE_STRONG, "%s",

@@ -12,38 +12,20 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define DESCRIPTORS_EACH 16u /* at the master, for one worker; generous */
 
-/* From here on these are waited for; see train_signals. */
-static void block_signals(struct train *train)
-{
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGCHLD, SIGTSTP, SIGWINCH};
-
-    (void)sigemptyset(&train->signals);
-    for (unsigned i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
-        (void)sigaddset(&train->signals, numbers[i]);
-    (void)sigprocmask(SIG_BLOCK, &train->signals, NULL);
-    (void)signal(SIGPIPE,
-                 SIG_IGN); /* a log without a reader is no reason to end a run */
-}
-
 static void choose_names(struct train *train)
 {
     const struct settings *settings = &train->settings;
-    unsigned chance = 0;
 
     results_choose(settings->out, settings->rule, train->folder);
     (void)snprintf(train->log_folder, sizeof train->log_folder, "%.1000s/log",
                    train->folder);
-    if (getrandom(&chance, sizeof chance, GRND_NONBLOCK) < 0)
-        chance = (unsigned)time(NULL);
-    (void)snprintf(train->address, sizeof train->address, "shm:train-%d-%08x",
-                   (int)getpid(), chance);
+    launch_address("train", train->address, sizeof train->address);
 }
 
 /* Where the master will listen, and the token: one of this run where none was given, so
@@ -266,7 +248,7 @@ int cmd_train(int argc, char **argv)
     train.argv = argv;
     train.data_fd = train.token_fd = -1;
     train.parameters_rms = (double)NAN;
-    block_signals(&train);
+    launch_block_signals(&train.signals); /* see train_signals */
     code = run(&train, &error);
     close_all(&train);
     return code;

