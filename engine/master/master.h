@@ -102,6 +102,8 @@ struct pass_ops {
      * use. */
     int (*slot_memory)(struct gapless_master *m, uint32_t worker,
                        struct gapless_error *error);
+    /* The slot's region is freed next. */
+    void (*slot_release)(struct gapless_master *m, uint32_t worker);
     /* These events are performed next: what they bring may begin to move. */
     void (*begin)(struct gapless_master *m, const struct tp_event *events, int count);
     /* A note to a worker, once all that was asked for so far is done. */

@@ -164,13 +164,19 @@ void member_text(struct gapless_master *m, tp_peer peer, const void *data,
                  hello.wish < m->core->config.workers_max ? hello.wish : 0, 0, true);
 }
 
-/* Memory of a slot, at its first use; a slot that was used before keeps its memory. */
+/* Memory of a slot, at its first use. A slot that was used before keeps its memory, but
+ * where that is mapped into the process of a worker that did not say goodbye: that process
+ * may still live, stopped or hung, and would write into its successor's gradient. */
 static int slot_memory(struct gapless_master *m, struct master_slot *slot,
                        struct gapless_error *error)
 {
     char *base;
     int status;
 
+    if (slot->region.base != NULL && m->transport->mapped && !slot->left) {
+        m->passes->slot_release(m, (uint32_t)(slot - m->slot));
+        m->transport->region_free(m->tp, &slot->region);
+    }
     if (slot->region.base == NULL) {
         status = m->transport->region_new(m->tp, m->slot_bytes, &slot->region, error);
         if (status != GAPLESS_OK)

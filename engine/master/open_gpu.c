@@ -470,13 +470,23 @@ int gpu_slot_memory(struct gapless_master *m, uint32_t worker,
         status = take_slot(m, worker, p, error);
     if (status != GAPLESS_OK)
         return status;
-    if (!g->slot[worker].taken && !g->direct)
-        (void)g->ops->pin(g->part[0].device, region->base, region->bytes,
-                          NULL); /* not being able to costs only time */
+    if (!g->slot[worker].pinned && !g->direct)
+        g->slot[worker].pinned = /* not being able to costs only time */
+            g->ops->pin(g->part[0].device, region->base, region->bytes, NULL) ==
+            GAPLESS_OK;
     g->slot[worker].taken = true;
     for (p = 0; p < g->parts; p++)
         zero_slot(m, worker, p);
     return GAPLESS_OK;
+}
+
+void gpu_slot_release(struct gapless_master *m, uint32_t worker)
+{
+    struct master_gpu *g = m->gpu;
+
+    if (g->slot[worker].pinned)
+        g->ops->unpin(g->part[0].device, m->slot[worker].region.base);
+    g->slot[worker].pinned = false;
 }
 
 /* ---- the end ------------------------------------------------------------- */

@@ -319,6 +319,11 @@ static int cpu_slot_memory(struct gapless_master *m, uint32_t worker,
     return GAPLESS_OK; /* the slot itself */
 }
 
+static void cpu_slot_release(struct gapless_master *m, uint32_t worker)
+{
+    (void)m, (void)worker;
+}
+
 static void cpu_begin(struct gapless_master *m, const struct tp_event *events,
                       int count)
 {
@@ -361,6 +366,7 @@ const struct pass_ops pass_ops_cpu = {
     .sound = true,
     .prepare = cpu_prepare,
     .slot_memory = cpu_slot_memory,
+    .slot_release = cpu_slot_release,
     .begin = cpu_begin,
     .notify = master_notify,
     .drain = cpu_drain,

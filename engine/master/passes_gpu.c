@@ -621,6 +621,7 @@ static void gpu_theta(const struct gapless_master *m)
 const struct pass_ops pass_ops_gpu = {
     .prepare = gpu_prepare,
     .slot_memory = gpu_slot_memory,
+    .slot_release = gpu_slot_release,
     .begin = gpu_begin,
     .notify = gpu_notify,
     .drain = gpu_drain,

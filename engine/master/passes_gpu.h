@@ -63,6 +63,7 @@ struct gpu_slot {
     float *own[DEVICE_MAX], *sent[DEVICE_MAX], *grad[DEVICE_MAX];
     float *mean[DEVICE_MAX]; /* RULE_MATRIX with a sum: of matrices; else NULL */
     bool taken;
+    bool pinned; /* the slot's region */
     bool whole; /* its gradient comes in one piece: copy ahead */
 };
 
@@ -117,6 +118,7 @@ int gpu_prepare(struct gapless_master *m, const struct gapless_master_config *co
                 struct gapless_error *error);
 int gpu_slot_memory(struct gapless_master *m, uint32_t worker,
                     struct gapless_error *error);
+void gpu_slot_release(struct gapless_master *m, uint32_t worker);
 const char *gpu_describe(const struct gapless_master *m);
 void gpu_detach(struct gapless_master *m);
 void gpu_close(struct gapless_master *m);

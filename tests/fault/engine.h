@@ -80,7 +80,18 @@ struct engine_fault {
     int64_t spin_ns;    /* polls so long before it sleeps */
     bool rates;         /* sets a rate for each batch */
     uint64_t hang_at;   /* never pushes this batch (and sleeps for long) */
+    uint64_t haunt_at;  /* the same, and writes into its gradient all the time */
 };
+
+/* Writes what would ruin any model, for half a minute. */
+static inline void engine_haunt(struct gapless_worker *worker)
+{
+    for (int i = 0; i < 30000; i++) {
+        for (uint32_t k = 0; k < ENGINE_COUNT; k++)
+            gapless_worker_grad(worker)[k] = 1e20f;
+        engine_sleep(1000);
+    }
+}
 
 /* A worker until the run is over. Returns its exit code: 0 if it ended in order. */
 static inline int engine_work(const struct engine_fault *fault)
@@ -111,6 +122,8 @@ static inline int engine_work(const struct engine_fault *fault)
                 batch % 2 ? 1e38f * 10 : 0.0f / 0.0f;
         if (fault->hang_at > 0 && batch >= fault->hang_at)
             engine_sleep(30000000);
+        if (fault->haunt_at > 0 && batch >= fault->haunt_at)
+            engine_haunt(worker);
         if (fault->rates &&
             gapless_worker_set_rate(worker, 0.25 * (double)(batch % 6)) != GAPLESS_OK)
             return 4;

@@ -473,6 +473,34 @@ static void test_hung_worker_is_dropped(void **state)
     gapless_master_close(m);
 }
 
+/* One that was dropped, and goes on writing into the gradient that it had: not into that of
+ * the worker who has its number now. */
+static void test_dropped_worker_that_lives(void **state)
+{
+    struct gapless_master_config config = engine_config("dana-ga", 500);
+    const struct engine_fault haunt = {.haunt_at = 1};
+    struct gapless_master *m;
+    pid_t good, dropped;
+
+    (void)state;
+    config.workers_max = 1;
+    config.worker_timeout_ns = pace_ns(100000000);
+    m = open_master(&config);
+    dropped = engine_start(&haunt);
+    run_until(m, stats_of(m).gradients > 0);
+    run_until(m, stats_of(m).workers_lost == 1);
+    good = engine_start(&no_fault);
+    run_to_end(m);
+    assert_int_equal(engine_wait(good), 0);
+    assert_int_equal(stats_of(m).gradients, 500);
+    assert_int_equal(stats_of(m).dropped, 0);
+    assert_int_equal(kill(dropped, 0), 0); /* it did live */
+    (void)kill(dropped, SIGKILL);
+    (void)waitpid(dropped, NULL, 0);
+    check_learned(m);
+    gapless_master_close(m);
+}
+
 static void test_late_joiners(void **state)
 {
     struct gapless_master_config config = engine_config("dana-ga", 0);
@@ -608,6 +636,7 @@ int main(void)
         cmocka_unit_test(test_a_gate_of_all_finds_nan),
         cmocka_unit_test(test_kill_at_twenty_instants),
         cmocka_unit_test(test_hung_worker_is_dropped),
+        cmocka_unit_test(test_dropped_worker_that_lives),
         cmocka_unit_test(test_late_joiners),
         cmocka_unit_test(test_dead_master_is_noticed),
         cmocka_unit_test(test_bad_configurations),

@@ -374,7 +374,8 @@ struct gapless_master;
 int gapless_master_check(const struct gapless_master_config *config,
                          struct gapless_error *error);
 /* Takes memory, listens. After this the master allocates nothing but the memory of a
- * slot when a worker first takes it. */
+ * slot: when a worker first takes it, and over shared memory when one takes it after a
+ * worker that did not say goodbye, whose process may still write into what it had. */
 int gapless_master_open(const struct gapless_master_config *config,
                         struct gapless_master **ret, struct gapless_error *error);
 /* Serves for at most timeout_ns (negative: until the run is over); if matrices are in
