@@ -62,7 +62,7 @@ struct files {
 
 struct settings {
     /* what is trained */
-    const char *data, *data_dir, *model;
+    const char *data, *data_dir, *model, *workload;
     uint32_t batch;
     uint64_t seed;
     /* how it moves */

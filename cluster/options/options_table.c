@@ -33,6 +33,9 @@ const struct option_row options_table[] = {
      "where the data set's files are (default: the usual places; see gapless doctor; of csv:, idx: and npy:, what they say)"},
     {"model", 'm', false, TASKS, KIND_TEXT, GROUP_TASK, "NAME", "mlp:64", AT(model), ANY, WORDS("softmax", "mlp:64", "cnn:16,32", "quadratic", "valley"),
      "softmax, mlp:WIDTH[,WIDTH...], cnn:CHANNELS[,CHANNELS...], or a test function (quadratic, valley)"},
+    {"workload", 0, false, FOR_SIMULATE, KIND_TEXT, GROUP_TASK, "FILE", NULL, AT(workload), ANY, NULL,
+     "a program of one's own that computes the gradients, in place of --data, --model and --batch: a Python file or another program, "
+     "and words for it, \"resnet.py depth=20\" (docs/simulate.md)"},
     {"batch", 'b', false, TASKS, KIND_COUNT32, GROUP_TASK, "N", "32", AT(batch), {1, 65536, false, false}, NULL,
      "samples in a gradient"},
     {"seed", 's', false, TASKS, KIND_COUNT64, GROUP_TASK, "N", "1", AT(seed), {0, 9e18, false, false}, NULL,

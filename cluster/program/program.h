@@ -53,6 +53,9 @@ extern const char program_commit_built[];
 /* The file of this program, to start it again by its name; /proc/self/exe where that file
  * was replaced. */
 void program_file(char *ret, size_t max);
+/* Python programs that this one starts find the package `gapless`: where it is beside the build,
+ * its folder becomes the last of PYTHONPATH. Before any thread is started. */
+void program_python_path(void);
 
 /* Did all that was printed find room? If not, says so. */
 bool program_printed(const char *command);

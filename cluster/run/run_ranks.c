@@ -67,6 +67,7 @@ bool run_find_program(struct running *run)
                               "train.py");
         return false;
     }
+    program_python_path();
     name = settings->operand[0];
     script = !settings->module && ends_with(name, ".py");
     if (script && access(name, R_OK) != 0) {

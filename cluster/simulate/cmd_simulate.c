@@ -23,6 +23,31 @@ static uint64_t nanoseconds(double seconds)
 
 /* ---- before the run ------------------------------------------------------ */
 
+/* A workload has data, model and batch of its own, which are words of it. */
+static int open_workload(struct simulate *s, const struct job *job,
+                         struct gapless_error *error)
+{
+    static const char *const own[] = {"data", "model", "batch", "data-dir", "replay"};
+    struct settings *settings = &s->settings;
+    int status;
+
+    for (unsigned i = 0; i < sizeof own / sizeof own[0]; i++)
+        if (!settings->launched && options_source(settings, own[i]) > OPTION_DEFAULT)
+            return gapless_error_set(
+                error, GAPLESS_INVALID, 0,
+                "--workload and --%s do not go together: give a workload's settings as "
+                "its words, --workload \"%.100s NAME=VALUE\"",
+                own[i], settings->workload);
+    program_python_path();
+    status = task_open_workload(settings->workload, job, &s->task, error);
+    if (status != GAPLESS_OK)
+        return status;
+    settings->data = NULL;
+    settings->model = s->task.job.model;
+    settings->batch = s->task.job.batch;
+    return GAPLESS_OK;
+}
+
 static int open_task(struct simulate *s, struct gapless_error *error)
 {
     const struct settings *settings = &s->settings;
@@ -32,6 +57,8 @@ static int open_task(struct simulate *s, struct gapless_error *error)
 
     if (status != GAPLESS_OK)
         return status;
+    if (settings->workload != NULL)
+        return open_workload(s, &job, error);
     if (toy_is(settings->model))
         return task_open_toy(&job, &s->task, error);
     status = task_open(&job, settings->data_fd, &s->task, error);
@@ -119,9 +146,9 @@ static int prepare(struct simulate *s, struct gapless_error *error)
     if (status == GAPLESS_OK)
         status = set_workers(s, error);
     if (status == GAPLESS_OK)
-        status = set_clock(s, error);
+        status = open_task(s, error); /* a workload says how large a batch is */
     if (status == GAPLESS_OK)
-        status = open_task(s, error);
+        status = set_clock(s, error);
     if (status == GAPLESS_OK)
         status = task_gradients(&s->task, settings->epochs, &s->total, error);
     if (status == GAPLESS_OK)
@@ -155,9 +182,10 @@ static void announce(struct simulate *s)
     (void)printf("gapless simulate: %s, %u worker%s, %s%s%s (%s parameters), %g "
                  "epoch%s, %s, to %s\n",
                  settings->rule, settings->workers, settings->workers == 1 ? "" : "s",
-                 s->task.has_toy ? "" : settings->data, s->task.has_toy ? "" : ", ",
-                 settings->model, word_count(s->task.model.parameters).text,
-                 settings->epochs, settings->epochs > 1.0 ? "s" : "",
+                 s->task.data == NULL ? "" : settings->data,
+                 s->task.data == NULL ? "" : ", ", settings->model,
+                 word_count(s->task.model.parameters).text, settings->epochs,
+                 settings->epochs > 1.0 ? "s" : "",
                  settings->replay != NULL ? "a replay" : settings->clock, s->folder);
     (void)fflush(stdout);
 }
@@ -287,7 +315,9 @@ static int finish(struct simulate *s)
     struct gapless_error error = {0};
     int status = GAPLESS_OK;
 
-    if (gapless_master_tensor_gates(gapless_simulation_master(s->simulation),
+    s->tensor_gates = calloc(s->task.shape.tensors_count, sizeof *s->tensor_gates);
+    if (s->tensor_gates != NULL &&
+        gapless_master_tensor_gates(gapless_simulation_master(s->simulation),
                                     s->task.shape.tensors_count,
                                     s->tensor_gates) == GAPLESS_OK)
         outcome.tensor_gates = s->tensor_gates;
@@ -328,6 +358,7 @@ static void close_all(struct simulate *s)
     task_close(&s->task);
     free((void *)(uintptr_t)s->config.incidents);
     free((void *)(uintptr_t)s->config.times);
+    free(s->tensor_gates);
     results_unmake(s->folder, s->folder_missing);
 }
 

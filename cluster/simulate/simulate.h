@@ -66,16 +66,17 @@ struct pool {
     const struct task *task;
     struct pool_thread *thread;
     uint32_t threads;
-    double *correct, *loss; /* of each slice of the test set */
+    double *correct, *loss, *weight; /* of each slice of the test set */
     uint32_t slices;
     struct local_plan plan; /* local steps: set by who opens the pool */
     struct local **local;   /* of each worker that has joined, once it has begun */
     size_t locals, locals_room;
-    pthread_mutex_t lock; /* of these */
+    pthread_mutex_t lock;         /* of these, and: */
+    struct gapless_error failure; /* of a workload: the first; status 0: none */
 };
 
 /* threads: 0: one a processor that this process may use; a test function is done with
- * before a second thread has heard of it, and gets one. */
+ * before a second thread has heard of it, and gets one. A workload gets a process for each. */
 int pool_open(const struct task *task, uint32_t threads, enum model_ops ops,
               struct pool *ret, struct gapless_error *error);
 void pool_close(struct pool *pool);
@@ -85,6 +86,8 @@ double pool_gradient(void *context, uint32_t thread, uint64_t batch,
 /* The same with local steps. One whose state finds no memory gives what is not finite. */
 double pool_local(void *context, uint32_t thread, uint32_t joined, uint64_t batch,
                   uint32_t steps, const float *params, float *grad);
+/* Has a workload failed? The error says how; then gradients and measures are not finite. */
+bool pool_failed(struct pool *pool, struct gapless_error *ret);
 /* Accuracy and mean loss over the test set, by all threads; the same bits for any
  * number of them. Of a test function its value, and no accuracy. */
 void pool_measure(struct pool *pool, const float *params, double *ret_accuracy,
@@ -154,9 +157,9 @@ struct simulate {
     uint64_t measured_at;       /* after this many gradients; UINT64_MAX: never */
     double evaluate_s;
     double grad_norm_sq_min, grad_norm_sq_last;
-    double tensor_gates[MODEL_TENSORS_MAX];
-    bool advised; /* what the gate says of kappa was shown */
-    int signal;   /* that asked for the end; 0: none */
+    double *tensor_gates; /* of each tensor */
+    bool advised;         /* what the gate says of kappa was shown */
+    int signal;           /* that asked for the end; 0: none */
     char failure[480];
 };
 

@@ -46,6 +46,19 @@ static int thread_open(const struct task *task, enum model_ops ops,
     return status;
 }
 
+/* Parts in which the test set is measured. */
+static uint32_t slices_of(const struct task *task)
+{
+    struct workload_about about;
+
+    if (task->data != NULL)
+        return (data_count(task->data, DATA_TEST) + SLICE - 1) / SLICE;
+    if (task->workload == NULL)
+        return 0;
+    workload_about(task->workload, &about);
+    return about.parts;
+}
+
 int pool_open(const struct task *task, uint32_t threads, enum model_ops ops,
               struct pool *ret, struct gapless_error *error)
 {
@@ -55,16 +68,19 @@ int pool_open(const struct task *task, uint32_t threads, enum model_ops ops,
 
     if (threads == 0)
         pool.threads = task->has_toy ? 1 : processors();
-    if (!task->has_toy)
-        pool.slices = (data_count(task->data, DATA_TEST) + SLICE - 1) / SLICE;
+    pool.slices = slices_of(task);
     pool.thread = calloc(pool.threads, sizeof *pool.thread);
     pool.correct = calloc(pool.slices + 1, sizeof *pool.correct);
     pool.loss = calloc(pool.slices + 1, sizeof *pool.loss);
-    if (pool.thread == NULL || pool.correct == NULL || pool.loss == NULL) {
+    pool.weight = calloc(pool.slices + 1, sizeof *pool.weight);
+    if (pool.thread == NULL || pool.correct == NULL || pool.loss == NULL ||
+        pool.weight == NULL) {
         pool_close(&pool);
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
     }
-    for (uint32_t i = 0; status == GAPLESS_OK && !task->has_toy && i < pool.threads;
+    if (task->workload != NULL)
+        status = workload_threads(task->workload, pool.threads, error);
+    for (uint32_t i = 0; status == GAPLESS_OK && task->data != NULL && i < pool.threads;
          i++)
         status = thread_open(task, ops, &pool.thread[i], error);
     if (status != GAPLESS_OK) {
@@ -90,17 +106,50 @@ void pool_close(struct pool *pool)
     free(pool->thread);
     free(pool->correct);
     free(pool->loss);
+    free(pool->weight);
     *pool = (struct pool){.task = NULL};
+}
+
+static void fail(struct pool *pool, const struct gapless_error *reason)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    if (pool->failure.status == GAPLESS_OK)
+        pool->failure = *reason;
+    (void)pthread_mutex_unlock(&pool->lock);
+}
+
+bool pool_failed(struct pool *pool, struct gapless_error *ret)
+{
+    (void)pthread_mutex_lock(&pool->lock);
+    *ret = pool->failure;
+    (void)pthread_mutex_unlock(&pool->lock);
+    return ret->status != GAPLESS_OK;
+}
+
+static double foreign_gradient(struct pool *pool, uint32_t thread, uint64_t batch,
+                               const float *params, float *grad)
+{
+    struct gapless_error reason = {0};
+    double loss = (double)NAN;
+
+    if (workload_gradient(pool->task->workload, thread, batch, params, grad, &loss,
+                          &reason) != GAPLESS_OK) {
+        fail(pool, &reason);
+        grad[0] = NAN;
+    }
+    return loss;
 }
 
 double pool_gradient(void *context, uint32_t thread, uint64_t batch,
                      const float *params, float *grad)
 {
-    const struct pool *pool = context;
+    struct pool *pool = context;
     const struct task *task = pool->task;
     const struct pool_thread *own = &pool->thread[thread];
     uint32_t count;
 
+    if (task->workload != NULL)
+        return foreign_gradient(pool, thread, batch, params, grad);
     if (task->has_toy)
         return toy_gradient(&task->toy, task->job.seed, batch, params, grad);
     sampler_batch(&task->sampler, batch, own->index, &count);
@@ -183,6 +232,29 @@ static void measure_slice(const struct measuring *m, uint32_t slice)
         loss = (double)NAN;
     m->pool->correct[slice] = accuracy * (double)part.test_count;
     m->pool->loss[slice] = loss * (double)part.test_count;
+    m->pool->weight[slice] = (double)part.test_count;
+}
+
+/* The same of a workload. */
+static void measure_part(const struct measuring *m, uint32_t part)
+{
+    struct workload_measured measured = {.loss = (double)NAN, .correct = (double)NAN};
+    struct gapless_error reason = {0};
+
+    if (workload_measure(m->pool->task->workload, m->number, part, m->params, &measured,
+                         &reason) != GAPLESS_OK)
+        fail(m->pool, &reason);
+    m->pool->correct[part] = measured.correct * measured.weight;
+    m->pool->loss[part] = measured.loss * measured.weight;
+    m->pool->weight[part] = measured.weight;
+}
+
+static void measure_one(const struct measuring *m, uint32_t slice)
+{
+    if (m->pool->task->workload != NULL)
+        measure_part(m, slice);
+    else
+        measure_slice(m, slice);
 }
 
 static void *measure_share(void *context)
@@ -190,7 +262,7 @@ static void *measure_share(void *context)
     const struct measuring *m = context;
 
     for (uint32_t i = m->number; i < m->pool->slices; i += m->pool->threads)
-        measure_slice(m, i);
+        measure_one(m, i);
     return NULL;
 }
 
@@ -213,14 +285,14 @@ static void measure_all(struct pool *pool, const float *params)
         if (share[i].started)
             (void)pthread_join(share[i].thread, NULL);
     for (uint32_t i = 0; share == NULL && i < pool->slices; i++)
-        measure_slice(&alone, i);
+        measure_one(&alone, i);
     free(share);
 }
 
 void pool_measure(struct pool *pool, const float *params, double *ret_accuracy,
                   double *ret_loss)
 {
-    double correct = 0.0, loss = 0.0, all;
+    double correct = 0.0, loss = 0.0, all = 0.0;
 
     if (pool->task->has_toy) {
         *ret_accuracy = (double)NAN;
@@ -232,8 +304,8 @@ void pool_measure(struct pool *pool, const float *params, double *ret_accuracy,
     for (uint32_t i = 0; i < pool->slices; i++) {
         correct += pool->correct[i];
         loss += pool->loss[i];
+        all += pool->weight[i];
     }
-    all = (double)data_count(pool->task->data, DATA_TEST);
     *ret_accuracy = correct / all;
     *ret_loss = loss / all;
 }

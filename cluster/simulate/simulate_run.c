@@ -189,6 +189,7 @@ static int stretch(struct simulate *s, uint64_t point, struct gapless_error *err
 {
     uint64_t next = s->stats.gradients + s->stride;
     double before = now_seconds(), took;
+    struct gapless_error reason;
     int status =
         gapless_simulation_run(s->simulation, next < point ? next : point, error);
 
@@ -199,6 +200,10 @@ static int stretch(struct simulate *s, uint64_t point, struct gapless_error *err
         s->stride /= 2;
     look(s);
     progress_show(&s->progress, &s->facts);
+    if (pool_failed(&s->pool, &reason)) {
+        *error = reason;
+        return reason.status;
+    }
     return status;
 }
 

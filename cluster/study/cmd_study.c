@@ -153,6 +153,7 @@ static int prepare(struct work *work, struct gapless_error *error)
     bool fresh = access(work->folder, F_OK) != 0;
     int status = GAPLESS_OK;
 
+    program_python_path(); /* for workloads */
     if (!fresh)
         status = enter_folder(work, error);
     for (size_t i = 0; i < work->plan.trials && status == GAPLESS_OK; i++)

@@ -11,14 +11,15 @@
 #include <unistd.h>
 
 /* Rough costs on one processor; only their proportions matter. */
-#define FLOP_S 5e-11       /* of dense layers */
-#define PARAMETER_S 1e-8   /* one update of one parameter, all vectors */
-#define GRADIENT_S 1.5e-5  /* what each gradient costs beside */
-#define WORKERS_SLOW 300.0 /* this many workers' vectors double an update's time */
+#define FLOP_S 5e-11        /* of dense layers */
+#define WORKLOAD_USES 100.0 /* of a parameter by a sample, as in convolutions */
+#define PARAMETER_S 1e-8    /* one update of one parameter, all vectors */
+#define GRADIENT_S 1.5e-5   /* what each gradient costs beside */
+#define WORKERS_SLOW 300.0  /* this many workers' vectors double an update's time */
 
 struct study_model {
-    const char *data, *model, *batch; /* texts of the plan */
-    int data_index;                   /* -1: none */
+    const char *data, *model, *batch, *workload; /* texts of the plan */
+    int data_index;                              /* -1: none */
     double epoch_gradients;
     double gradient_s, update_s;
 };
@@ -44,7 +45,10 @@ static void measure(const struct task *task, struct study_model *ret)
 {
     double flops = 6.0 * (double)task->job.batch;
 
-    flops *= task->has_toy ? 1.0 : products(&task->model);
+    if (task->workload != NULL)
+        flops *= (double)task->model.parameters * WORKLOAD_USES;
+    else if (!task->has_toy)
+        flops *= products(&task->model);
     ret->epoch_gradients = (double)task_epoch(task);
     ret->gradient_s = GRADIENT_S + flops * FLOP_S;
     ret->update_s = (double)task->model.parameters * PARAMETER_S;
@@ -101,13 +105,17 @@ static int open_model(struct check *check, const struct settings *settings,
                          settings->seed, &job, error);
 
     *ret_blamed = "data";
-    if (status == GAPLESS_OK && !toy_is(job.model))
+    if (status == GAPLESS_OK && ret->workload == NULL && !toy_is(job.model))
         status = load_data(check, &job, ret->data, &index, error);
     if (status != GAPLESS_OK)
         return status;
-    *ret_blamed = "model";
-    status = toy_is(job.model) ? task_open_toy(&job, &task, error)
-                               : task_open(&job, check->data[index].fd, &task, error);
+    *ret_blamed = ret->workload != NULL ? "workload" : "model";
+    if (ret->workload != NULL)
+        status = task_open_workload(ret->workload, &job, &task, error);
+    else if (toy_is(job.model))
+        status = task_open_toy(&job, &task, error);
+    else
+        status = task_open(&job, check->data[index].fd, &task, error);
     if (status != GAPLESS_OK)
         return status;
     ret->data_index = index;
@@ -148,6 +156,7 @@ static int find_model(struct plan *plan, struct check *check, struct trial *tria
         .data = plan_value(plan, trial, "data"),
         .model = plan_value(plan, trial, "model"),
         .batch = plan_value(plan, trial, "batch"),
+        .workload = plan_value(plan, trial, "workload"),
         .data_index = -1,
     };
     struct settings settings;
@@ -158,7 +167,8 @@ static int find_model(struct plan *plan, struct check *check, struct trial *tria
     for (size_t i = check->models; i-- > 0;)
         if (same(check->model[i].data, model.data) &&
             same(check->model[i].model, model.model) &&
-            same(check->model[i].batch, model.batch)) {
+            same(check->model[i].batch, model.batch) &&
+            same(check->model[i].workload, model.workload)) {
             trial->model = (int)i;
             return GAPLESS_OK;
         }

@@ -12,6 +12,9 @@
 static const char *const always[] = {"rule",  "workers", "seed",     "data",   "model",
                                      "batch", "lr",      "momentum", "epochs", "clock"};
 #define ALWAYS (sizeof always / sizeof always[0])
+/* ... of which a workload has its own. */
+static const char *const own[] = {"data", "model", "batch"};
+#define OWN (sizeof own / sizeof own[0])
 
 /* ---- columns ------------------------------------------------------------- */
 
@@ -141,6 +144,8 @@ static void set_values(const struct plan *plan, const struct settings *defaults,
     model = plan_value(plan, trial, "model");
     if (toy_is(model)) /* it needs no data: say none, rather than the default */
         trial->value[plan_column(plan, "data")] = NULL;
+    for (size_t i = 0; plan_value(plan, trial, "workload") != NULL && i < OWN; i++)
+        trial->value[plan_column(plan, own[i])] = NULL;
 }
 
 /* Adds the trials of one grid. */

@@ -4,8 +4,10 @@
 
 #include <ctype.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define LIST_COMPARED_MAX 2000 /* in longer lists doubles are found by the folder */
 
@@ -273,6 +275,41 @@ static int options_check(const struct study *study, struct study_options *option
     return GAPLESS_OK;
 }
 
+/* A workload's file is looked for beside the study's, then where the command was given. */
+static bool place_workload(const struct study *study, struct study_value *value)
+{
+    const char *slash = strrchr(study->path, '/');
+    size_t file = strcspn(value->text, " \t");
+    int folder = slash != NULL ? (int)(slash - study->path) : 0;
+    char *beside, *whole;
+    bool there;
+
+    if (value->text[0] == '/' || slash == NULL)
+        return true;
+    if (asprintf(&beside, "%.*s/%.*s", folder, study->path, (int)file, value->text) < 0)
+        return false;
+    there = access(beside, R_OK) == 0;
+    free(beside);
+    if (!there)
+        return true;
+    if (asprintf(&whole, "%.*s/%s", folder, study->path, value->text) < 0)
+        return false;
+    free(value->text);
+    value->text = whole;
+    return true;
+}
+
+static int place_workloads(const struct study *study, struct study_options *options,
+                           struct gapless_error *error)
+{
+    for (size_t i = 0; i < options->count; i++)
+        for (size_t k = 0; k < options->option[i].count; k++)
+            if (strcmp(options->option[i].name, "workload") == 0 &&
+                !place_workload(study, &options->option[i].value[k]))
+                return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
+    return GAPLESS_OK;
+}
+
 int study_resolve(struct study *study, struct gapless_error *error)
 {
     int status = head_settle(study, error);
@@ -281,5 +318,9 @@ int study_resolve(struct study *study, struct gapless_error *error)
         status = options_check(study, &study->run, false, error);
     for (size_t i = 0; status == GAPLESS_OK && i < study->grids; i++)
         status = options_check(study, &study->grid[i].options, true, error);
+    if (status == GAPLESS_OK)
+        status = place_workloads(study, &study->run, error);
+    for (size_t i = 0; status == GAPLESS_OK && i < study->grids; i++)
+        status = place_workloads(study, &study->grid[i].options, error);
     return status;
 }

@@ -159,7 +159,7 @@ int local_read(const char *text, struct local_plan *ret, struct gapless_error *e
 /* Elements in a row that decay alike. */
 struct stretch {
     size_t end;
-    bool decays;
+    bool decays, average;
 };
 
 struct local {
@@ -200,8 +200,10 @@ int local_new(const struct local_plan *plan, const struct gapless_model *model,
         l->stretches = model->tensors_count;
         for (uint32_t i = 0; i < l->stretches; i++) {
             l->count += elements(&model->tensors[i]);
-            l->stretch[i] =
-                (struct stretch){.end = l->count, .decays = model->tensors[i].dims > 1};
+            l->stretch[i] = (struct stretch){.end = l->count,
+                                             .decays = model->tensors[i].dims > 1 &&
+                                                       !(model->tensors[i].decay < 0),
+                                             .average = model->tensors[i].average > 0};
         }
         l->x = calloc(l->count, sizeof *l->x);
         l->first = calloc(l->count, sizeof *l->first);
@@ -231,15 +233,22 @@ void local_free(struct local *l)
 
 /* ---- the optimizers ------------------------------------------------------ */
 
-static void sgd(struct local *l, const float *grad, double rate)
+static void sgd_stretch(double momentum, double rate, const float *restrict grad,
+                        float *restrict x, float *restrict v, size_t count)
 {
-    float mu = (float)l->plan.momentum, lr = (float)rate;
-    float *restrict x = l->x, *restrict v = l->first;
+    float mu = (float)momentum, lr = (float)rate;
 
-    for (size_t i = 0; i < l->count; i++) {
+    for (size_t i = 0; i < count; i++) {
         v[i] = mu * v[i] + grad[i];
         x[i] -= lr * v[i];
     }
+}
+
+/* A running average: its gradient is the way that it went. */
+static void average_stretch(const float *restrict grad, float *restrict x, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        x[i] -= grad[i];
 }
 
 /* The scalars of a step are computed in double and rounded once. */
@@ -264,34 +273,43 @@ static void adamw_stretch(const struct adamw *k, const float *restrict grad,
     }
 }
 
-static void adamw(struct local *l, const float *grad, double rate)
+/* What a step of AdamW has for all tensors alike. */
+static struct adamw adamw_of(struct local *l, double rate)
 {
     const struct local_plan *p = &l->plan;
-    struct adamw k = {.keep1 = (float)p->momentum,
-                      .add1 = (float)(1 - p->momentum),
-                      .keep2 = (float)p->beta2,
-                      .add2 = (float)(1 - p->beta2)};
-    size_t from = 0;
 
     l->faded1 *= p->momentum;
     l->faded2 *= p->beta2;
-    k.scale = (float)(rate / (1 - l->faded1));
-    k.root = (float)(1 / sqrt(1 - l->faded2));
-    for (uint32_t i = 0; i < l->stretches; from = l->stretch[i++].end) {
-        k.decay = l->stretch[i].decays ? (float)(rate * p->decay) : 0.0F;
-        adamw_stretch(&k, grad + from, l->x + from, l->first + from, l->square + from,
-                      l->stretch[i].end - from);
-    }
+    return (struct adamw){.keep1 = (float)p->momentum,
+                          .add1 = (float)(1 - p->momentum),
+                          .keep2 = (float)p->beta2,
+                          .add2 = (float)(1 - p->beta2),
+                          .scale = (float)(rate / (1 - l->faded1)),
+                          .root = (float)(1 / sqrt(1 - l->faded2))};
 }
 
 static void inner_step(struct local *l, uint64_t batch, const float *grad)
 {
-    double rate = schedule_rate(&l->plan.schedule, l->plan.total, batch);
+    const struct local_plan *p = &l->plan;
+    double rate = schedule_rate(&p->schedule, p->total, batch);
+    struct adamw k = {0};
+    size_t from = 0;
 
-    if (l->plan.inner == LOCAL_ADAMW)
-        adamw(l, grad, rate);
-    else
-        sgd(l, grad, rate);
+    if (p->inner == LOCAL_ADAMW)
+        k = adamw_of(l, rate);
+    for (uint32_t i = 0; i < l->stretches; from = l->stretch[i++].end) {
+        size_t count = l->stretch[i].end - from;
+
+        k.decay = l->stretch[i].decays ? (float)(rate * p->decay) : 0.0F;
+        if (l->stretch[i].average)
+            average_stretch(grad + from, l->x + from, count);
+        else if (p->inner == LOCAL_ADAMW)
+            adamw_stretch(&k, grad + from, l->x + from, l->first + from,
+                          l->square + from, count);
+        else
+            sgd_stretch(p->momentum, rate, grad + from, l->x + from, l->first + from,
+                        count);
+    }
 }
 
 /* False: it is not finite. */

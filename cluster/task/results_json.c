@@ -293,17 +293,20 @@ static json_t *local_json(const struct settings *settings)
     return ret;
 }
 
-/* A foreign model's batches and seed are its program's. */
+/* A foreign model's batches and seed are its program's, unless it is a workload. */
 static void set_settings(json_t *ret, const struct outcome *outcome)
 {
     const struct settings *settings = outcome->settings;
-    const bool foreign = outcome->task->is_foreign;
+    const struct task *task = outcome->task;
+    const bool foreign = task->is_foreign && task->workload == NULL;
 
     set(ret, "rule", text(settings->rule));
     set(ret, "workers", count(settings->workers));
-    set(ret, "data", text(outcome->task->has_toy ? NULL : settings->data));
+    set(ret, "data", text(task->has_toy ? NULL : settings->data));
     set(ret, "model", text(settings->model));
-    set(ret, "parameters", count(outcome->task->model.parameters));
+    set(ret, "parameters", count(task->model.parameters));
+    if (settings->workload != NULL)
+        set(ret, "workload", text(settings->workload));
     if (!foreign) {
         set(ret, "batch", count(settings->batch));
         set(ret, "epochs", real(settings->epochs));

@@ -82,8 +82,13 @@ static void print_staleness(FILE *out, const struct outcome *outcome)
 
 static void print_goal(FILE *out, const struct outcome *outcome)
 {
-    if (outcome->task->is_foreign) {
+    if (outcome->task->is_foreign && outcome->task->workload == NULL) {
         (void)fprintf(out, "\n"); /* no data of ours to measure on */
+        return;
+    }
+    if (outcome->task->workload != NULL && !isfinite(outcome->accuracy)) {
+        (void)fprintf(out, "\n  %-18s %s\n", "test loss",
+                      word_real(outcome->test_loss, 4).text);
         return;
     }
     if (!outcome->task->has_toy || outcome->simulated == NULL) {

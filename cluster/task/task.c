@@ -123,8 +123,32 @@ void task_open_foreign(const struct gapless_model *shape, uint64_t parameters,
     ret->shape = *shape;
 }
 
+int task_open_workload(const char *command, const struct job *job, struct task *ret,
+                       struct gapless_error *error)
+{
+    struct workload *workload = NULL;
+    struct workload_about about;
+    struct gapless_model shape;
+    int status = workload_open(command, job->seed, &workload, error);
+
+    if (status != GAPLESS_OK)
+        return status;
+    workload_about(workload, &about);
+    shape = (struct gapless_model){.tensors = about.tensors,
+                                   .tensors_count = about.tensors_count};
+    task_open_foreign(&shape, about.parameters, about.epoch, ret);
+    ret->job = *job;
+    ret->job.data[0] = '\0';
+    ret->job.batch = about.batch;
+    workload_name(command, ret->job.model, sizeof ret->job.model);
+    ret->workload = workload;
+    return GAPLESS_OK;
+}
+
 void task_close(struct task *task)
 {
+    workload_close(task->workload);
+    task->workload = NULL;
     data_free(task->data);
     task->data = NULL;
 }
@@ -164,7 +188,14 @@ int task_initial(const struct task *task, float **ret, struct gapless_error *err
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory for %zu parameters",
                                  task->model.parameters);
-    if (task->has_toy)
+    if (task->workload != NULL) {
+        int status = workload_initial(task->workload, theta, error);
+
+        if (status != GAPLESS_OK) {
+            free(theta);
+            return status;
+        }
+    } else if (task->has_toy)
         toy_init(&task->toy, task->job.seed, theta);
     else
         model_init(&task->model, task->job.seed, theta);

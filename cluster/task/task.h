@@ -8,6 +8,7 @@
 #include "cluster/workloads/model.h"
 #include "cluster/workloads/sampler.h"
 #include "cluster/workloads/toy.h"
+#include "cluster/workloads/workload.h"
 #include "cluster/task/job.h"
 #include <gapless/gapless.h>
 
@@ -24,7 +25,9 @@ struct task {
     bool has_toy;
     struct toy toy;
     bool is_foreign;
-    uint64_t foreign_epoch; /* gradients; 0: not known */
+    uint64_t foreign_epoch;    /* gradients; 0: not known */
+    struct workload *workload; /* a foreign model's, where this process asks for its
+                                  gradients; or NULL */
     struct gapless_tensor tensors[MODEL_TENSORS_MAX];
     struct gapless_model
         shape; /* the model as the engine wants it; points into the task, but of a
@@ -47,6 +50,10 @@ int task_open_toy(const struct job *job, struct task *ret, struct gapless_error 
  * number of its parameters, and the gradients of an epoch (0: not known). */
 void task_open_foreign(const struct gapless_model *shape, uint64_t parameters,
                        uint64_t epoch, struct task *ret);
+/* The same for a workload, which is started: settings of `job` that are not its own (data,
+ * batch) are set from it. */
+int task_open_workload(const char *command, const struct job *job, struct task *ret,
+                       struct gapless_error *error);
 void task_close(struct task *task);
 
 /* Gradients that make an epoch; of a foreign model 0 where that is not known. */

@@ -103,6 +103,9 @@ TABLE = {
     "gapless bench transport --transport verbs --server 10.0.0.1 --token-file run.token": Row(refused=[RDMA]),
     "gapless bench transport --transport verbs --server 10.0.0.1 --token-file run.token --ops write --sizes 64K "
     "--json": Row(refused=[RDMA]),
+    # docs/simulate.md
+    'gapless simulate --workload "bench/studies/resnet.py depth=8" --workers 32 --rule dana-ga --epochs 1': Row(
+        short=":"),  # tests/python/test_workloads.py, with data that is made there
     # docs/rules.md
     "gapless rules": Row(says="dana-lga"),
     "gapless rules --json": Row(says='"bytes_per_parameter"'),
