@@ -43,8 +43,5 @@ class Language(gapless.workload.Workload):
         starts = (torch.arange(MEASURED) + part * MEASURED) * every
         return self.predict(self.valid, starts).item(), None, MEASURED
 
-    def settings(self, name, parameter):
-        return {"flags": 1} if "embed" in name or "place" in name else {}  # no matrix for Muon
-
 
 gapless.workload.serve(Language)

@@ -63,9 +63,10 @@ def main():
     loader = loader_of(x, y, args.batch)
     model = networks.ResNet(args.depth, args.widen)
     run = args.epochs * len(loader)
-    settings = {"weight_decay": 5e-4 if args.widen > 1 else 1e-4, "steps": [(run // 2, 0.1), (run * 3 // 4, 0.1)]}
+    settings = {"weight_decay": 5e-4 if args.widen > 1 else 1e-4, "warmup": min(5 * len(loader), run // 10),
+                "steps": [(run // 2, 0.1), (run * 3 // 4, 0.1)]}
 
-    with gapless.Worker(model, optimizer=args.rule, lr=args.lr, warmup=5 * len(loader), **settings) as worker:
+    with gapless.Worker(model, optimizer=args.rule, lr=args.lr, **settings) as worker:
         for epoch in range(args.epochs):
             begun = time.monotonic()
             for images, labels in worker.batches(loader):

@@ -28,13 +28,14 @@ def _standard(*sets):
 
 
 def synthetic(samples, shape, classes, seed=0):
-    """Pictures around a centre for each class: (x, y), (x of a test set, y)."""
+    """Pictures of a few large squares, others for each class, with noise: (x, y), (x of a test set, y)."""
     make = numpy.random.default_rng(seed)
-    centres = make.normal(size=(classes,) + shape).astype(numpy.float32)
+    squares = make.normal(size=(classes, shape[0], 2, 2)).astype(numpy.float32)
+    centres = squares.repeat(shape[1] // 2, 2).repeat(shape[2] // 2, 3)
     sets = []
     for count in samples, max(samples // 5, classes):
         y = make.integers(classes, size=count)
-        x = centres[y] + 2 * make.normal(size=(count,) + shape).astype(numpy.float32)
+        x = centres[y] + make.normal(size=(count,) + shape).astype(numpy.float32)
         sets.append((torch.from_numpy(x), torch.from_numpy(y)))
     return sets
 

@@ -40,12 +40,12 @@ import sys
 import traceback
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from . import _layout as layouts
+
 _SOCKET, _MEMORY = 3, 4  # descriptors that the simulator leaves open
 _REQUEST = struct.Struct("=IIQ")
 _ANSWER = struct.Struct("=IIddd")
 _HELLO, _INITIAL, _GRADIENT, _MEASURE = 1, 2, 3, 4
-_NAME_MAX = 63  # bytes of a tensor's name
-_DIMS_MAX = 4
 
 __all__ = ["Workload", "serve"]
 
@@ -76,10 +76,10 @@ class Workload:
         number of samples, or what else weighs it among the parts."""
         raise NotImplementedError
 
-    def settings(self, name: str, parameter: Any) -> Dict[str, float]:
-        """``rate`` (a factor on the learning rate), ``decay`` and ``flags`` of a parameter, as
-        in struct gapless_tensor; whatever is missing is as for all."""
-        return {}
+    def groups(self) -> Optional[List[Dict[str, Any]]]:
+        """Parameter groups as torch.optim takes them, where tensors differ: ``lr`` is a factor on the run's rate,
+        ``weight_decay`` this group's. None: all alike."""
+        return None
 
 
 def serve(make: Callable[..., Workload]) -> None:
@@ -156,16 +156,12 @@ class _Server:
         self.seed = seed
         self.workload = self.make(seed, **self.words)
         model = self.workload.model
-        self.entries = [(name, parameter, dict(self.workload.settings(name, parameter)))
-                        for name, parameter in model.named_parameters() if parameter.requires_grad]
-        self.entries += [(name, buffer, {"average": momentum}) for name, buffer, momentum in _averages(model)]
-        self.initial = torch.cat([tensor.detach().reshape(-1).clone() for _, tensor, _ in self.entries])
-        if self.initial.dtype != torch.float32 or self.initial.device.type != "cpu":
-            raise TypeError("the model has %s on %s; a workload's has 32-bit floats on the CPU" %
-                            (self.initial.dtype, self.initial.device))
-        return json.dumps({
-            "tensors": [dict(own, name=_name(name), shape=_shape(tensor)) for name, tensor, own in self.entries],
-            "epoch": int(self.workload.epoch), "batch": int(self.workload.batch), "parts": int(self.workload.parts)})
+        self.layout = layouts.of_module(self.workload.model, self.workload.groups(), lr=1.0)
+        self.initial = torch.cat([entry.tensor.detach().reshape(-1).clone() for entry in self.layout.entries])
+        if self.initial.device.type != "cpu":
+            raise TypeError("the model is on %s; a workload's is on the CPU" % self.initial.device)
+        return json.dumps({"tensors": self.layout.described(), "epoch": int(self.workload.epoch),
+                           "batch": int(self.workload.batch), "parts": int(self.workload.parts)})
 
     def bind(self) -> None:
         """Parameters and gradients become views of the memory that both sides have."""
@@ -177,16 +173,13 @@ class _Server:
         self.memory = mmap.mmap(_MEMORY, 8 * count)
         both = torch.frombuffer(self.memory, dtype=torch.float32)
         self.params, self.grad = both[:count], both[count:]
-        self.averages = []
-        at = 0
-        for _, tensor, own in self.entries:
-            here = slice(at, at + tensor.numel())
-            value, grad = self.params[here].view(tensor.shape), self.grad[here].view(tensor.shape)
-            if "average" in own:
-                self.averages.append((tensor, value, grad))
-            else:
-                tensor.data, tensor.grad = value, grad
-            at += tensor.numel()
+        entries = self.layout.entries
+        views = list(zip(entries, layouts.views(self.params, entries), layouts.views(self.grad, entries)))
+        self.averages = [(entry.tensor, value, grad) for entry, value, grad in views if entry.average > 0]
+        self.weights = [(entry, grad) for entry, value, grad in views if entry.average == 0]
+        for entry, value, grad in views:
+            if entry.average == 0:
+                entry.tensor.data, entry.tensor.grad = value, grad
         self.bound = True
 
     def load_averages(self) -> None:
@@ -202,12 +195,9 @@ class _Server:
         torch.manual_seed((self.seed * 1000003 + number) % (1 << 62))
         loss = self.workload.loss(number)
         loss.backward()
-        at = 0
-        for name, tensor, own in self.entries:  # an unused one keeps the zeros of above
-            if "average" not in own and (tensor.grad is None or
-                                         tensor.grad.data_ptr() != self.grad.data_ptr() + 4 * at):
-                raise RuntimeError("the gradient of %s has left its memory: do not call zero_grad" % name)
-            at += tensor.numel()
+        for entry, grad in self.weights:  # of an unused one the zeros of above are left
+            if entry.tensor.grad is None or entry.tensor.grad.data_ptr() != grad.data_ptr():
+                raise RuntimeError("the gradient of %s has left its memory: do not call zero_grad" % entry.name)
         with torch.no_grad():
             for buffer, value, grad in self.averages:
                 torch.sub(value, buffer, out=grad)
@@ -221,30 +211,3 @@ class _Server:
         with torch.no_grad():
             loss, correct, weight = self.workload.measure(part)
         return float(loss), math.nan if correct is None else float(correct), float(weight)
-
-
-def _averages(model: Any) -> List[Tuple[str, Any, float]]:
-    """Running averages of normalisation layers: name, buffer, and share of a batch in it."""
-    import torch
-
-    found = []
-    for prefix, module in model.named_modules():
-        if not isinstance(module, torch.nn.modules.batchnorm._NormBase) or module.running_mean is None:  # pylint: disable=protected-access
-            continue
-        if module.momentum is None:
-            raise ValueError("%s has momentum None, a mean of all batches: give it a number, such as 0.1" % prefix)
-        for name in "running_mean", "running_var":
-            found.append((prefix + "." + name if prefix else name, getattr(module, name), float(module.momentum)))
-    return found
-
-
-def _name(name: str) -> str:
-    if len(name.encode()) > _NAME_MAX:
-        raise ValueError("a tensor's name has at most %d bytes: %s" % (_NAME_MAX, name))
-    return name
-
-
-def _shape(tensor: Any) -> List[int]:
-    """Up to four sizes: of a tensor with more, the last ones as one."""
-    shape = list(tensor.shape) or [1]
-    return shape if len(shape) <= _DIMS_MAX else shape[:_DIMS_MAX - 1] + [math.prod(shape[_DIMS_MAX - 1:])]
