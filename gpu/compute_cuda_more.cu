@@ -162,8 +162,8 @@ KERNEL gapless_average(const __grid_constant__ struct more_work work)
         struct group g = group_here(stretch, work.n, work.aligned);
         float4 theta = array_load(work.a, g);
         float4 moved = minus(theta, array_load(work.b, g));
-        float4 step = plus(times(work.share, array_load(work.c, g)),
-                           times(work.factor, moved));
+        float4 step =
+            plus(times(work.share, array_load(work.c, g)), times(work.factor, moved));
         theta = minus(theta, step);
         array_store(work.a, g, theta);
         array_store(work.b, g, theta);

@@ -15,8 +15,8 @@
 #define BENCHES                                                                        \
     (FOR_BENCH_RULES | FOR_BENCH_UPDATE | FOR_BENCH_TRANSPORT | FOR_BENCH_GPU)
 #define ALL                                                                            \
-    (TASKS | FOR_RUN | FOR_OBSERVE | FOR_EVALUATE | FOR_RULES | FOR_DOCTOR | FOR_STUDY |         \
-     FOR_REPORT | FOR_PLAN | FOR_BENCH | BENCHES)
+    (TASKS | FOR_RUN | FOR_OBSERVE | FOR_EVALUATE | FOR_RULES | FOR_DOCTOR |           \
+     FOR_STUDY | FOR_REPORT | FOR_PLAN | FOR_BENCH | BENCHES)
 /* Words of a value: see struct option_row. */
 #define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
 

@@ -64,7 +64,7 @@ struct gpu_slot {
     float *mean[DEVICE_MAX]; /* RULE_MATRIX with a sum: of matrices; else NULL */
     bool taken;
     bool pinned; /* the slot's region */
-    bool whole; /* its gradient comes in one piece: copy ahead */
+    bool whole;  /* its gradient comes in one piece: copy ahead */
 };
 
 /* A range of a gradient that is on its way, and will be checked. */
