@@ -510,6 +510,20 @@ static void test_second_interrupt(void **state)
     run_close(&run);
 }
 
+/* Ranks that would stay, of a launcher that is killed. */
+static void test_launcher_killed(void **state)
+{
+    struct run run = start("-n 2", "steps=0 ms=600000 stubborn");
+
+    (void)state;
+    run_expect(&run, "watch it by", 20.0);
+    run_sleep(0.2); /* to be in the middle of a gradient, where no loss is noticed */
+    assert_int_equal(kill(run.pid, SIGKILL), 0);
+    assert_int_equal(run_wait(&run, 5.0), -SIGKILL);
+    run_none_left(run_dir);
+    run_close(&run);
+}
+
 /* A rank that is killed disturbs nobody; ranks of a launcher that is killed are gone. */
 static void test_kills(void **state)
 {
@@ -615,11 +629,14 @@ static void test_watched(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_eight_ranks),      TEST(test_typed_wins), TEST(test_broken_offers),
-        TEST(test_rank_dies),        TEST(test_restarts),   TEST(test_none_left),
-        TEST(test_program),          TEST(test_length),     TEST(test_interrupt),
-        TEST(test_second_interrupt), TEST(test_kills),      TEST(test_lines),
-        TEST(test_left_behind),      TEST(test_log_folder), TEST(test_watched),
+        TEST(test_eight_ranks),   TEST(test_typed_wins),
+        TEST(test_broken_offers), TEST(test_rank_dies),
+        TEST(test_restarts),      TEST(test_none_left),
+        TEST(test_program),       TEST(test_length),
+        TEST(test_interrupt),     TEST(test_second_interrupt),
+        TEST(test_kills),         TEST(test_launcher_killed),
+        TEST(test_lines),         TEST(test_left_behind),
+        TEST(test_log_folder),    TEST(test_watched),
     };
     ssize_t bytes = readlink("/proc/self/exe", self, sizeof self - 1);
 
