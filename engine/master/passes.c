@@ -363,6 +363,21 @@ static bool gate_proves_finite(const struct gapless_master *m, uint32_t worker,
            isfinite(sum);
 }
 
+/* What is made of all of a gradient. False: it is not finite. */
+static bool look_at_all(struct gapless_master *m, uint32_t worker, uint32_t first,
+                        uint32_t end, double *ret)
+{
+    /* A GPU measures what it has checked: before that the gradient may not be there. */
+    if (!m->passes->sound) {
+        if (!grad_is_finite(m, worker, first, end))
+            return false;
+        *ret = measure_all(m, worker);
+        return true;
+    }
+    *ret = measure_all(m, worker);
+    return gate_proves_finite(m, worker, *ret) || grad_is_finite(m, worker, first, end);
+}
+
 static void global_sample(struct gapless_master *m, double step_sq)
 {
     double rho = m->settings.rho;
@@ -497,10 +512,7 @@ void pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
     /* What is made of all of the gradient comes first. Otherwise each range is checked
      * just before it is applied: that brings it into the cache, so the check costs no
      * trip to memory. */
-    if (whole)
-        of_all = measure_all(m, worker);
-    if (whole && !gate_proves_finite(m, worker, of_all) &&
-        !grad_is_finite(m, worker, first, end))
+    if (whole && !look_at_all(m, worker, first, end, &of_all))
         end = first;
     for (r = first; r < end; r++) {
         if (!whole && !grad_is_finite(m, worker, r, r + 1))
