@@ -274,6 +274,7 @@ static int ask(const struct workload *w, struct child *child, struct request req
     if (child->socket < 0 || send(child->socket, &request, sizeof request,
                                   MSG_NOSIGNAL) != (ssize_t)sizeof request)
         return gone(w, child, error);
+    *ret = (struct answer){0};
     status = take(w, child, ret, sizeof *ret, end, error);
     if (status != GAPLESS_OK)
         return status;
@@ -375,7 +376,7 @@ static int hear(struct workload *w, uint32_t index, struct gapless_error *error)
 {
     struct request hello = {.what = WHAT_HELLO, .part = index, .number = w->seed};
     struct child *child = w->child[index];
-    struct answer answer;
+    struct answer answer = {0};
     char *text = NULL;
     int status = ask(w, child, hello, &answer, &text, error);
 
@@ -474,7 +475,7 @@ static int ask_at(struct workload *w, struct child *child, struct request reques
 int workload_initial(struct workload *workload, float *ret, struct gapless_error *error)
 {
     struct request request = {.what = WHAT_INITIAL};
-    struct answer answer;
+    struct answer answer = {0};
 
     return ask_at(workload, workload->child[0], request, NULL, ret, &answer, error);
 }
@@ -484,7 +485,7 @@ int workload_gradient(struct workload *workload, uint32_t thread, uint64_t batch
                       struct gapless_error *error)
 {
     struct request request = {.what = WHAT_GRADIENT, .number = batch};
-    struct answer answer;
+    struct answer answer = {0};
     int status = ask_at(workload, workload->child[thread], request, params, ret_grad,
                         &answer, error);
 
@@ -498,7 +499,7 @@ int workload_measure(struct workload *workload, uint32_t thread, uint32_t part,
                      struct gapless_error *error)
 {
     struct request request = {.what = WHAT_MEASURE, .part = part};
-    struct answer answer;
+    struct answer answer = {0};
     int status = ask_at(workload, workload->child[thread], request, params, NULL,
                         &answer, error);
 
