@@ -3,7 +3,7 @@
 
     /usr/bin/python3 bench/python/ddp.py [--seconds 20] [--rounds 3] [--json FILE]
 
-Each training runs for so many seconds, from the same parameters, on Fashion-MNIST: a small convolutional network, batches of 32, one
+Each training runs for --seconds, from the same parameters, on Fashion-MNIST: a small convolutional network, batches of 32, one
 thread a process. A slowed process sleeps after each batch for as long as the batch took. Samples a second count the batches of both
 processes between the first and the last; the accuracy is that of the parameters at the end. The four kinds take turns; medians
 of the rounds, and ratios of them. DDP takes one step of two batches, Gapless two steps of one. Asked for: at least 1.0 times DDP's
