@@ -16,7 +16,8 @@
 
 static const struct transport *const t = &transport_verbs;
 static char address[80];
-static int each; /* connections of a thread */
+static int each;  /* connections of a thread */
+static int ended; /* threads of clients that have closed all of theirs */
 
 static struct tp *end_open(uint32_t peers)
 {
@@ -67,20 +68,26 @@ static void *clients_run(void *argument)
     for (int i = 0; tp != NULL && i < each; i++)
         t->close(tp[i]);
     free(tp);
+    __atomic_add_fetch(&ended, 1, __ATOMIC_RELEASE);
     return (void *)good;
 }
 
-/* Every peer comes, is answered, and goes. */
+/* Every peer comes, is answered, and goes. What has not gone AFTER_S seconds after the last
+ * client has closed its end never will. */
+#define AFTER_S 60
 static bool serve(struct tp *server, int peers)
 {
-    int up = 0, noted = 0, down = 0, most = 0;
+    int up = 0, noted = 0, down = 0, most = 0, silent = 0;
     struct tp_event event;
 
-    while (down < peers) {
+    while (down < peers && silent < AFTER_S) {
         int n = t->poll(server, &event, 1, 1000000000);
 
         if (n < 0)
             return false;
+        silent = n == 0 && __atomic_load_n(&ended, __ATOMIC_ACQUIRE) == THREADS
+                     ? silent + 1
+                     : 0;
         if (n == 0)
             continue;
         up += event.kind == TP_UP ? 1 : 0;
@@ -91,7 +98,7 @@ static bool serve(struct tp *server, int peers)
             return false;
     }
     (void)printf("%d came, %d at once, %d notes, %d went\n", up, most, noted, down);
-    return up == peers && noted == peers;
+    return up == peers && noted == peers && down == peers;
 }
 
 int main(int argc, char **argv)
