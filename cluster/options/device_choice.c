@@ -12,6 +12,21 @@ bool device_is_place(const char *text)
            strcmp(text, "cuda") == 0 || strncmp(text, "cuda:", 5) == 0;
 }
 
+/* No GPU can be used: with auto the CPU is, and the note says why; else that is a failure. */
+static int without_gpu(bool any, int status, const struct gapless_error *reason,
+                       const char **ret_use, char *ret_note, size_t bytes,
+                       struct gapless_error *error)
+{
+    if (!any) {
+        if (error != NULL)
+            *error = *reason;
+        return status;
+    }
+    (void)snprintf(ret_note, bytes, "no GPU is used: %s", reason->text);
+    *ret_use = "cpu";
+    return GAPLESS_OK;
+}
+
 int device_settle(const char *text, const char **ret_use, uint32_t *ret_gpus,
                   char *ret_note, size_t bytes, struct gapless_error *error)
 {
@@ -41,15 +56,9 @@ int device_settle(const char *text, const char **ret_use, uint32_t *ret_gpus,
         *ret_gpus = count;
         return GAPLESS_OK;
     }
-    if (!any) {
-        if (error != NULL)
-            *error = reason;
-        return status;
-    }
-    (void)snprintf(ret_note, bytes, "no GPU is used: %s", reason.text);
-    *ret_use = "cpu";
-    *ret_gpus = 0;
-    return GAPLESS_OK;
+    if (any)
+        *ret_gpus = 0;
+    return without_gpu(any, status, &reason, ret_use, ret_note, bytes, error);
 }
 
 int device_settle_passes(const char *rule, const char **device, char *ret_note,
@@ -70,12 +79,5 @@ int device_settle_passes(const char *rule, const char **device, char *ret_note,
         status = plugin->matrices->ready(&reason);
     if (status == GAPLESS_OK)
         return GAPLESS_OK;
-    if (!any) {
-        if (error != NULL)
-            *error = reason;
-        return status;
-    }
-    *device = "cpu";
-    (void)snprintf(ret_note, bytes, "no GPU is used: %s", reason.text);
-    return GAPLESS_OK;
+    return without_gpu(any, status, &reason, device, ret_note, bytes, error);
 }

@@ -2,6 +2,7 @@
 #include "cluster/task/local.h"
 
 #include "cluster/options/parse.h"
+#include "cluster/workloads/tensor_list.h"
 #include "engine/base/text_page.h"
 #include "engine/run/schedule.h"
 
@@ -181,15 +182,6 @@ static void start_anew(struct local *l)
     l->faded1 = l->faded2 = 1;
 }
 
-static size_t elements(const struct gapless_tensor *tensor)
-{
-    size_t ret = 1;
-
-    for (uint32_t d = 0; d < tensor->dims; d++)
-        ret *= (size_t)tensor->dim[d];
-    return ret;
-}
-
 int local_new(const struct local_plan *plan, const struct gapless_model *model,
               struct local **ret, struct gapless_error *error)
 {
@@ -199,7 +191,7 @@ int local_new(const struct local_plan *plan, const struct gapless_model *model,
         l->plan = *plan;
         l->stretches = model->tensors_count;
         for (uint32_t i = 0; i < l->stretches; i++) {
-            l->count += elements(&model->tensors[i]);
+            l->count += tensor_list_elements(&model->tensors[i]);
             l->stretch[i] = (struct stretch){.end = l->count,
                                              .decays = model->tensors[i].dims > 1 &&
                                                        !(model->tensors[i].decay < 0),
