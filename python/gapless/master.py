@@ -15,7 +15,7 @@ from . import _layout as layouts
 from . import _library as lib
 from .errors import BadArgument, GaplessError
 from .settings import Settings, job_text
-from .stats import RunStats, WorkerStats, run_stats_of, worker_stats_of
+from .stats import RunStats, WorkerStats, run_stats_of, workers_of
 
 _log = logging.getLogger("gapless")
 _serial = itertools.count()
@@ -122,13 +122,8 @@ class Master:
 
     def workers(self) -> List[WorkerStats]:
         """Statistics of each worker that is or was there."""
-        found, number, raw = [], 0, lib.WorkerStats()
-        while self._lib.master_worker_stats(self._alive(), number, raw) == lib.OK:
-            stats = worker_stats_of(number, raw)
-            if stats is not None:
-                found.append(stats)
-            number += 1
-        return found
+        handle = self._alive()
+        return workers_of(lambda number, raw: self._lib.master_worker_stats(handle, number, raw))
 
     def params(self) -> Dict[str, Any]:
         """A copy of the parameters by name; torch tensors where torch is loaded, else memoryviews of floats."""

@@ -11,7 +11,7 @@ from . import _layout as layouts
 from . import _library as lib
 from .errors import BadArgument, ModelError
 from .settings import job_read
-from .stats import RunStats, WorkerStats, run_stats_of, worker_stats_of
+from .stats import RunStats, WorkerStats, run_stats_of, worker_stats_of, workers_of
 
 
 class Observer:
@@ -104,13 +104,8 @@ class Observer:
 
     def workers(self) -> List[WorkerStats]:
         """Statistics of each worker that is or was there."""
-        found, number, raw = [], 0, lib.WorkerStats()
-        while self._lib.observer_worker_stats(self._alive(), number, raw) == lib.OK:
-            stats = worker_stats_of(number, raw)
-            if stats is not None:
-                found.append(stats)
-            number += 1
-        return found
+        handle = self._alive()
+        return workers_of(lambda number, raw: self._lib.observer_worker_stats(handle, number, raw))
 
     def close(self) -> None:
         """Disconnects. May be called twice."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from . import _library as lib
 
@@ -98,3 +98,15 @@ def worker_stats_of(number: int, raw: lib.WorkerStats) -> Optional[WorkerStats]:
         number, _WORKER_STATES[raw.state] if raw.state < 3 else str(raw.state), raw.pid, raw.gradients, raw.dropped,
         raw.lag_sum / raw.lag_count if raw.lag_count else 0.0, raw.gap_sum / raw.gap_count if raw.gap_count else 0.0,
         raw.loss)
+
+
+def workers_of(look: Callable[[int, lib.WorkerStats], int]) -> List[WorkerStats]:
+    """Of each worker that is or was there. ``look`` fills the structure for a number; its status is not OK past the last."""
+    found: List[WorkerStats] = []
+    number, raw = 0, lib.WorkerStats()
+    while look(number, raw) == lib.OK:
+        stats = worker_stats_of(number, raw)
+        if stats is not None:
+            found.append(stats)
+        number += 1
+    return found

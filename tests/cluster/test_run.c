@@ -6,7 +6,7 @@
  *         steps=N      gradients; 0: until the run is over
  *         offer=KIND   see offer_break; none: it makes no offer
  *         die=R@K      rank R ends with code 9, in words, before its gradient K
- *         lines=N      prints so many lines to stdout and as many to stderr
+ *         lines=N      prints N lines to stdout and as many to stderr
  *         ms=N         a gradient takes so long
  *         stubborn     takes no notice of SIGINT and SIGTERM
  *         fork         leaves a child behind
