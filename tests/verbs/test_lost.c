@@ -3,11 +3,13 @@
  * that lead nowhere, memory that cannot be locked; and which devices are used. */
 #include "tests/verbs/bed.h"
 
+#include "engine/base/clock.h"
 #include "transport/verbs/verbs.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #define TOKEN "a token of this run"
 
@@ -46,6 +48,22 @@ static void silence_is_noticed(void **state)
     (void)state;
     want_noticed(ROCE, "10.1.1.1:");
     want_noticed(IWARP, "10.2.1.1:");
+}
+
+/* A process that was away, for a long pass or a stop, has the answer in its queue. */
+static void who_was_away_has_lost_nobody(void **state)
+{
+    struct bed bed;
+
+    (void)state;
+    fake_begin();
+    must_bed(&bed, ROCE, PAGE);
+    verbs_keepalive(bed.server.tp->peers[bed.to_client].channel[0], clock_ns());
+    (void)usleep(VERBS_LEASE_NS / 1000 + 100000);
+    verbs_pause(bed.server.tp, 0);
+    must_work(&bed.server, bed.to_client, &bed.client, bed.to_server, &bed.window,
+              &bed.region);
+    bed_end(&bed);
 }
 
 static void disconnected(void **state)
@@ -397,6 +415,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(silence_is_noticed),
+        cmocka_unit_test(who_was_away_has_lost_nobody),
         cmocka_unit_test(disconnected),
         cmocka_unit_test(dropped_at_once),
         cmocka_unit_test(an_established_link_is_unreachable),

@@ -2,6 +2,9 @@
  * note, is answered, and goes.
  *
  *     many IP N
+ *
+ * Of few connections signs of life are asked for, as in every run: where the kernel keeps
+ * a departure to itself (siw has, once in some hundred runs), they find it.
  */
 #include "tests/pace.h"
 #include "transport/transport.h"
@@ -16,13 +19,14 @@
 
 static const struct transport *const t = &transport_verbs;
 static char address[80];
-static int each;  /* connections of a thread */
-static int ended; /* threads of clients that have closed all of theirs */
+static int each;   /* connections of a thread */
+static bool exact; /* ask nobody for a sign of life */
+static int ended;  /* threads of clients that have closed all of theirs */
 
 static struct tp *end_open(uint32_t peers)
 {
     struct tp_config config = {
-        .peers_max = peers, .net.insecure = true, .net.exact = true};
+        .peers_max = peers, .net.insecure = true, .net.exact = exact};
     struct gapless_error error = {0};
     struct tp *tp = NULL;
 
@@ -113,6 +117,7 @@ int main(int argc, char **argv)
         return 2;
     pace_alarm(150);
     each = (int)(strtol(argv[2], NULL, 10) / THREADS);
+    exact = each * THREADS > 64;
     server = end_open((uint32_t)(each * THREADS));
     (void)snprintf(address, sizeof address, "%s:%d", argv[1], 7600 + getpid() % 400);
     if (t->listen(server, address, &error) != GAPLESS_OK) {

@@ -242,8 +242,7 @@ static void on_channel_event(struct verbs_channel *channel,
     case RDMA_CM_EVENT_ROUTE_RESOLVED:
         break;
     default:
-        for (int i = 0; i < 64 && verbs_drain(channel->tp, 64) > 0; i++)
-            ; /* what it said before, a farewell perhaps */
+        verbs_drain_all(channel->tp); /* what it said before, a farewell perhaps */
         if (channel->state == CHANNEL_ENDING || channel->state == CHANNEL_FREE) {
             channel->disconnected = true;
             break;

@@ -12,6 +12,8 @@
 #define BATCH 16
 /* Looks at the queues before the clock is read; the clock may cost more than a look. */
 #define LOOKS 64u
+/* Against a flood: lots of 64 completions that are taken at once. */
+#define DRAINS 1024
 /* Polls that find something, until the connection manager is asked again. */
 #define POLLS 256u
 /* Of the clock, until the connection manager is asked again. */
@@ -410,31 +412,49 @@ int verbs_drain(struct tp *tp, int max)
     return count;
 }
 
+void verbs_drain_all(struct tp *tp)
+{
+    for (int i = 0; i < DRAINS && verbs_drain(tp, 64) > 0; i++)
+        ;
+}
+
 /* ---- waiting ------------------------------------------------------------- */
+
+/* How long a peer may owe a sign of life. */
+static uint64_t lease_ns(const struct tp *tp)
+{
+    const struct tp_net *net = &tp->config.net;
+    uint64_t lease =
+        (uint64_t)(net->retries + 1) * 2 * (UINT64_C(4096) << net->ack_timeout);
+
+    return lease < VERBS_LEASE_NS ? VERBS_LEASE_NS : lease;
+}
+
+static bool owes_life(const struct verbs_channel *channel, uint64_t now_ns)
+{
+    return channel->keepalive_pending &&
+           now_ns - channel->keepalive_ns > lease_ns(channel->tp);
+}
 
 /* Asks idle peers for a sign of life; ends those that owed one for too long. */
 static void keepalives(struct tp *tp, uint64_t now_ns)
 {
-    uint64_t lease = (uint64_t)(tp->config.net.retries + 1) * 2 *
-                     (UINT64_C(4096) << tp->config.net.ack_timeout);
     struct gapless_error reason = {0};
     uint32_t i;
 
     if (tp->config.net.exact || now_ns - tp->keepalive_ns < VERBS_KEEPALIVE_NS)
         return;
     tp->keepalive_ns = now_ns;
-    if (lease < UINT64_C(1000000000))
-        lease = UINT64_C(1000000000);
     for (i = 0; i < tp->channels_max; i++) {
         struct verbs_channel *channel = tp->channels[i];
 
         if (channel == NULL || channel->state != CHANNEL_LIVE)
             continue;
-        if (channel->keepalive_pending && now_ns - channel->keepalive_ns > lease) {
+        if (owes_life(channel, now_ns)) {
             (void)gapless_error_set(&reason, GAPLESS_PEER_LOST, 0,
                                     "%s gave no sign of life for %.1f s: the machine "
                                     "died or the link is down",
-                                    channel->name, 1e-9 * (double)lease);
+                                    channel->name, 1e-9 * (double)lease_ns(tp));
             verbs_peer_end(channel->peer, &reason);
         } else if (!channel->heard && !channel->keepalive_pending) {
             verbs_keepalive(channel, now_ns);
@@ -445,8 +465,12 @@ static void keepalives(struct tp *tp, uint64_t now_ns)
 
 static void manage(struct tp *tp, uint64_t now_ns)
 {
+    bool away = now_ns - tp->looked_ns > VERBS_AWAY_NS;
+
     tp->looked_ns = now_ns;
     verbs_cm_take(tp);
+    if (away) /* what peers sent meanwhile is in time */
+        verbs_drain_all(tp);
     verbs_tidy(tp, now_ns);
     keepalives(tp, now_ns);
 }

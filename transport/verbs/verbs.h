@@ -47,6 +47,11 @@
 #define VERBS_PIECE (1u << 30)
 /* A peer that does nothing is asked for a sign of life so often. */
 #define VERBS_KEEPALIVE_NS UINT64_C(250000000)
+/* A peer that owes one so long, or as long as the card tries, is lost. */
+#define VERBS_LEASE_NS UINT64_C(1000000000)
+/* After so long in which this endpoint was not looked after (a long pass, a stopped
+ * process) what has arrived is taken before any deadline is looked at. */
+#define VERBS_AWAY_NS UINT64_C(100000000)
 /* A connection that is not made, greeted or ended by then is given up. */
 #define VERBS_GREET_NS UINT64_C(5000000000)
 #define VERBS_DRAIN_NS UINT64_C(1000000000)
@@ -468,6 +473,8 @@ void verbs_notes_go_on(struct verbs_channel *channel);
 int verbs_poll(struct tp *tp, struct tp_event *events, int max, int64_t timeout_ns);
 /* Takes completions, at most about `max` of them; returns how many. */
 int verbs_drain(struct tp *tp, int max);
+/* Takes all that are there, but for a flood. */
+void verbs_drain_all(struct tp *tp);
 void verbs_emit(struct tp *tp, const struct tp_event *event);
 void verbs_emit_forget(struct tp *tp, tp_peer peer);
 /* Completions, events and time, for at most ns; for calls that wait. */
