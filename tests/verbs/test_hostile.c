@@ -15,6 +15,45 @@
 
 static const struct transport *const t = &transport_verbs;
 
+/* ---- strangers ----------------------------------------------------------- */
+
+/* Acknowledges an event; what it was, -1: there was none. */
+static int event_end(struct rdma_cm_event *reported)
+{
+    int kind;
+
+    if (reported == NULL)
+        return -1;
+    kind = (int)reported->event;
+    assert_int_equal(rdma_ack_cm_event(reported), 0);
+    return kind;
+}
+
+/* A stranger: connected, and that is all. */
+static void stranger_comes(struct bed *bed, struct end *end)
+{
+    struct verbs_request hello = {.magic = VERBS_MAGIC, .protocol = VERBS_PROTOCOL};
+    struct rdma_conn_param param = {.private_data = &hello,
+                                    .private_data_len = sizeof hello,
+                                    .responder_resources = 4,
+                                    .initiator_depth = 4,
+                                    .retry_count = 6,
+                                    .rnr_retry_count = 6};
+    struct tp_event events[4];
+    struct rdma_cm_event *reported = NULL;
+
+    memset(end, 0, sizeof *end);
+    end_ask(end, "10.1.1.1", 7471, &param);
+    for (int i = 0; i < 1000 && reported == NULL; i++) {
+        (void)t->poll(bed->server.tp, events, 4, 1 * MS);
+        (void)rdma_get_cm_event(end->channel, &reported);
+    }
+    assert_int_equal(event_end(reported), RDMA_CM_EVENT_ESTABLISHED);
+    for (uint64_t i = 0; i < RECEIVES; i++)
+        assert_int_equal(
+            receive(end, i, (uint32_t)i * VERBS_FRAME_BYTES, VERBS_FRAME_BYTES), 0);
+}
+
 /* ---- keys ---------------------------------------------------------------- */
 
 /* The server's key that permits `access` to the client of a connection, the last made
@@ -145,6 +184,36 @@ static void keys_of_others(void **state)
     the_key_of_another(IWARP);
 }
 
+/* What all may read, a stranger who has only connected may not, should it guess the
+ * key. */
+static void a_stranger_reads(void **state)
+{
+    struct end *end = aligned_alloc(4096, sizeof *end);
+    struct gapless_error error = {0};
+    struct tp_region shared;
+    struct fake_key key;
+    struct bed bed;
+
+    (void)state;
+    assert_non_null(end);
+    fake_begin();
+    must_bed(&bed, ROCE, BYTES);
+    assert_int_equal(t->region_new(bed.server.tp, BYTES, &shared, &error), GAPLESS_OK);
+    assert_int_equal(
+        t->grant(bed.server.tp, bed.to_client, &shared, 1, TP_READ, &error),
+        GAPLESS_OK);
+    key = key_of(0, IBV_ACCESS_REMOTE_READ);
+    assert_int_equal(key.base, (uintptr_t)shared.base);
+    stranger_comes(&bed, end);
+    reach(1, key.rkey, key.base, false);
+    assert_int_equal(refusals(), 1);
+    must_work(&bed.server, bed.to_client, &bed.client, bed.to_server, &bed.window,
+              &bed.region);
+    end_close(end);
+    free(end);
+    bed_end(&bed);
+}
+
 /* A slot that was taken away: what its old owner still sends finds nothing. */
 static void keys_end_with_their_peer(const char *address)
 {
@@ -181,43 +250,6 @@ static void a_late_write_finds_nothing(void **state)
 }
 
 /* ---- frames -------------------------------------------------------------- */
-
-/* Acknowledges an event; what it was, -1: there was none. */
-static int event_end(struct rdma_cm_event *reported)
-{
-    int kind;
-
-    if (reported == NULL)
-        return -1;
-    kind = (int)reported->event;
-    assert_int_equal(rdma_ack_cm_event(reported), 0);
-    return kind;
-}
-
-/* A stranger: connected, and that is all. */
-static void stranger_comes(struct bed *bed, struct end *end)
-{
-    struct verbs_request hello = {.magic = VERBS_MAGIC, .protocol = VERBS_PROTOCOL};
-    struct rdma_conn_param param = {.private_data = &hello,
-                                    .private_data_len = sizeof hello,
-                                    .responder_resources = 4,
-                                    .initiator_depth = 4,
-                                    .retry_count = 6,
-                                    .rnr_retry_count = 6};
-    struct tp_event events[4];
-    struct rdma_cm_event *reported = NULL;
-
-    memset(end, 0, sizeof *end);
-    end_ask(end, "10.1.1.1", 7471, &param);
-    for (int i = 0; i < 1000 && reported == NULL; i++) {
-        (void)t->poll(bed->server.tp, events, 4, 1 * MS);
-        (void)rdma_get_cm_event(end->channel, &reported);
-    }
-    assert_int_equal(event_end(reported), RDMA_CM_EVENT_ESTABLISHED);
-    for (uint64_t i = 0; i < RECEIVES; i++)
-        assert_int_equal(
-            receive(end, i, (uint32_t)i * VERBS_FRAME_BYTES, VERBS_FRAME_BYTES), 0);
-}
 
 static void stranger_sends(struct end *end, const void *data, uint32_t bytes)
 {
@@ -362,6 +394,7 @@ int main(void)
         cmocka_unit_test(out_of_bounds),
         cmocka_unit_test(the_wrong_way),
         cmocka_unit_test(keys_of_others),
+        cmocka_unit_test(a_stranger_reads),
         cmocka_unit_test(a_late_write_finds_nothing),
         cmocka_unit_test(frames_of_strangers),
         cmocka_unit_test(pieces_of_frames),

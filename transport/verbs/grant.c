@@ -1,9 +1,9 @@
 /* The verbs transport: grants, what peers may do with regions, and windows.
  *
- *   server region    TP_READ: one registration for reading that all peers share
- *                    TP_SPLIT, TP_READ_WRITE: per peer and channel a memory window of type
- *                      2 for each half of each part, which only its queue pair can use;
- *                      without windows a registration in the channel's own domain
+ *   server region    per peer and channel a memory window of type 2 for each half of each
+ *                      part, which only its queue pair can use; without windows a
+ *                      registration in the channel's own domain. So the queue pair of a
+ *                      stranger, which is there before the handshake, has no key to use.
  *   client window    local memory of the same size; no other peer can reach it
  *
  * What a peer was given ends with it: the key is gone before the slot is used again, so
@@ -166,23 +166,6 @@ static int key_make(const struct piece *p, uint32_t half, unsigned access,
                                    channel->name);
 }
 
-/* Everything may be read, by all peers. */
-static int read_grant(const struct piece *p, struct verbs_key *key,
-                      struct verbs_offer_part *ret, struct gapless_error *error)
-{
-    struct ibv_mr **mr = &p->part->shared[p->channel->nic_at];
-
-    if (!p->channel->windows)
-        return key_make(p, 0, IBV_ACCESS_REMOTE_READ, key, &ret->read_key, error);
-    if (*mr == NULL)
-        *mr = verbs_part_register(p->channel->tp, p->channel->nic->pd, p->part, p->from,
-                                  p->to - p->from, IBV_ACCESS_REMOTE_READ, error);
-    if (*mr == NULL)
-        return GAPLESS_NO_MEMORY;
-    ret->read_key = (*mr)->rkey;
-    return GAPLESS_OK;
-}
-
 /* What a card of the caller's is to reach must be registered with it, and windows
  * cannot be bound there. */
 static int placed_ready(const struct piece *p, struct gapless_error *error)
@@ -209,8 +192,6 @@ static int part_grant(const struct piece *p, enum tp_access access,
         return status;
     *ret = (struct verbs_offer_part){.bytes = p->part->bytes,
                                      .address = (uint64_t)(uintptr_t)p->part->at};
-    if (access == TP_READ)
-        return read_grant(p, key, ret, error);
     if (access == TP_READ_WRITE)
         above |= IBV_ACCESS_REMOTE_READ;
     if (p->channel->windows)

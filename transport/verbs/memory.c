@@ -7,7 +7,6 @@
  *
  *   whole     for our own use: a client's put and get; what is placed, always
  *   half      server: windows are bound in it, below the split and from it on
- *   shared    server, TP_READ: one more, for reading, that all peers share
  *
  * What only one peer may do has a registration or window of its own (grant.c).
  */
@@ -313,7 +312,6 @@ void verbs_part_forget(struct tp *tp, struct verbs_part *part)
         mr_end(tp, &part->whole[i]);
         mr_end(tp, &part->half[0][i]);
         mr_end(tp, &part->half[1][i]);
-        mr_end(tp, &part->shared[i]);
     }
 }
 
