@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -61,6 +62,33 @@ static int read_file(int fd, const char *path, unsigned char *ret, size_t max,
     return GAPLESS_OK;
 }
 
+/* How often what is repeated appears: bits of a text of that many letters, of which each
+ * is as likely as it is frequent here. Letters are bytes, or steps from byte to byte. */
+static double bits_of(const unsigned char *text, size_t bytes, bool steps)
+{
+    size_t count[256] = {0}, all = steps ? bytes - 1 : bytes;
+    double bits = 0;
+
+    for (size_t i = 0; i < all; i++)
+        count[(unsigned char)(steps ? text[i + 1] - text[i] : text[i])]++;
+    for (size_t i = 0; i < 256; i++)
+        if (count[i] > 0)
+            bits -= (double)count[i] * log2((double)count[i] / (double)all);
+    return bits;
+}
+
+/* Of "passwordpassword" one half counts, of "1234567812345678" next to nothing. Words of a
+ * dictionary are not looked for. */
+static bool is_guessable(const unsigned char *token, size_t bytes)
+{
+    size_t period = 1;
+
+    while (period < bytes && memcmp(token, token + period, bytes - period) != 0)
+        period++;
+    return period < 2 || fmin(bits_of(token, period, false),
+                              bits_of(token, period, true)) < NETWORK_TOKEN_BITS;
+}
+
 int network_token(const char *path, void *ret, size_t *ret_bytes,
                   struct gapless_error *error)
 {
@@ -93,6 +121,11 @@ int network_token(const char *path, void *ret, size_t *ret_bytes,
                 path, bytes > NETWORK_TOKEN_MAX ? "more than " : "",
                 bytes > NETWORK_TOKEN_MAX ? (size_t)NETWORK_TOKEN_MAX : bytes,
                 NETWORK_TOKEN_MIN, NETWORK_TOKEN_MAX);
+        else if (is_guessable(text, bytes))
+            status = gapless_error_set(error, GAPLESS_INVALID, 0,
+                                       "--token-file %.120s holds a token that can be "
+                                       "guessed; make one by: " HOW_TO_MAKE,
+                                       path);
     }
     if (status == GAPLESS_OK) {
         memcpy(ret, text, bytes);

@@ -12,6 +12,8 @@
 
 #define NETWORK_TOKEN_MIN 16
 #define NETWORK_TOKEN_MAX 4096
+/* What a stranger has to guess of it, at least. */
+#define NETWORK_TOKEN_BITS 40.0
 
 /* `net` points into `token` and into the settings: it must not be moved. */
 struct network {

@@ -159,10 +159,13 @@ static int remove_folder(void **state)
     return rmdir(folder);
 }
 
+static char written[NETWORK_TOKEN_MAX + 3];
+
 static void write_token(const char *text, size_t bytes, mode_t mode)
 {
     int fd;
 
+    memcpy(written, text, bytes);
     (void)unlink(path);
     fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     assert_true(fd >= 0);
@@ -192,14 +195,13 @@ static void taken(size_t expected)
     if (network_token(path, token, &bytes, &error) != GAPLESS_OK)
         fail_msg("%s", error.text);
     assert_int_equal(bytes, expected);
-    for (size_t i = 0; i < bytes; i++)
-        assert_true(token[i] == 't' || token[i] == '\n');
+    assert_memory_equal(token, written, bytes);
 }
 
 static void test_token_modes(void **state)
 {
     static const mode_t wrong[] = {0604, 0640, 0666, 0700, 0620, 0602, 0644, 0444};
-    static const char text[] = "tttttttttttttttttttttttttttttttt\n";
+    static const char text[] = "what nobody can guestttttttttttt\n";
     char fifo[80];
 
     (void)state;
@@ -223,7 +225,7 @@ static void test_token_modes(void **state)
 static void test_token_owner(void **state)
 {
     (void)state;
-    write_token("tttttttttttttttttttt", 20, 0600);
+    write_token("what nobody can guess", 20, 0600);
     if (geteuid() != 0) {
         (void)printf("only root can give files away: not tested\n");
         return;
@@ -232,12 +234,32 @@ static void test_token_owner(void **state)
     refused(path, "belongs to user 12345");
 }
 
+static void test_tokens_that_can_be_guessed(void **state)
+{
+    static const char *const bad[] = {"tttttttttttttttttttt", "passwordpassword",
+                                      "1234567812345678",     "abababababababab",
+                                      "0000000000000001",     "0123456789abcdef"};
+    static const char *const good[] = {"4f1c09be73d2a856", "Zm9vYmFyYmF6cXV4",
+                                       "what nobody can guess"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        write_token(bad[i], strlen(bad[i]), 0600);
+        refused(path, "can be guessed");
+    }
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        write_token(good[i], strlen(good[i]), 0600);
+        taken(strlen(good[i]));
+    }
+}
+
 static void test_token_sizes(void **state)
 {
     static char text[NETWORK_TOKEN_MAX + 3];
 
     (void)state;
-    memset(text, 't', sizeof text);
+    for (size_t i = 0; i < sizeof text; i++)
+        text[i] = (char)('a' + i * i * 7 % 26);
     write_token(text, 0, 0600);
     refused(path, "holds 0 bytes");
     write_token(text, 15, 0600);
@@ -247,14 +269,14 @@ static void test_token_sizes(void **state)
     text[15] = '\n'; /* the end of the line does not count */
     write_token(text, 16, 0600);
     refused(path, "holds 15 bytes");
-    text[15] = 't';
+    text[15] = '?';
     text[16] = text[17] = '\n'; /* one of two */
     write_token(text, 18, 0600);
     taken(17);
     text[16] = '\r'; /* the end of a line of another system */
     write_token(text, 18, 0600);
     taken(16);
-    text[16] = text[17] = 't';
+    text[16] = text[17] = '?';
     write_token(text, NETWORK_TOKEN_MAX, 0600);
     taken(NETWORK_TOKEN_MAX);
     write_token(text, NETWORK_TOKEN_MAX + 1, 0600);
@@ -305,11 +327,11 @@ static void test_open(void **state)
     assert_true(network.net.insecure && network.net.channels == 2 &&
                 network.net.retries == 3 && network.net.ack_timeout == 16);
     assert_string_equal(network.net.devices, "mlx5_0");
-    write_token("tttttttttttttttttttt\n", 21, 0600);
+    write_token("what nobody can gues\n", 21, 0600);
     settings.token_file = path;
     assert_int_equal(network_open(&settings, &network, &error), GAPLESS_OK);
     assert_int_equal(network.net.token_bytes, 20);
-    assert_memory_equal(network.net.token, "tttttttttttttttttttt", 20);
+    assert_memory_equal(network.net.token, "what nobody can gues", 20);
     network_close(&network);
     assert_null(network.net.token);
     for (size_t i = 0; i < sizeof network.token; i++)
@@ -448,6 +470,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_token_modes, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_token_owner, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_token_sizes, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_tokens_that_can_be_guessed, make_folder,
+                                        remove_folder),
         cmocka_unit_test(test_token_new),
         cmocka_unit_test_setup_teardown(test_open, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_links, make_folder, remove_folder),
