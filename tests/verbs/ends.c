@@ -45,7 +45,7 @@ int event(struct end *end, enum rdma_cm_event_type want)
     return status;
 }
 
-static void end_open(struct end *end)
+void end_open(struct end *end)
 {
     struct ibv_qp_init_attr attr = {
         .cap = {.max_send_wr = SENDS,

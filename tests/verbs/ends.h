@@ -37,6 +37,8 @@ struct sockaddr_in at(const char *host, uint16_t port);
 bool readable(int fd);
 struct rdma_cm_event *next(struct end *end, enum rdma_cm_event_type want);
 int event(struct end *end, enum rdma_cm_event_type want);
+/* What an id that has a device needs to send and receive. */
+void end_open(struct end *end);
 void end_close(struct end *end);
 void listen_at(struct both *both, const char *host);
 /* Up to the request to connect. */

@@ -3,7 +3,7 @@
  * nothing reaches memory that was given back. */
 #include "tests/verbs/placed.h"
 
-#include "transport/verbs/wire.h"
+#include "transport/verbs/verbs.h"
 
 #include <string.h>
 
@@ -185,9 +185,9 @@ static void windows_in_placed_memory(void **state)
 
 /* ---- grants -------------------------------------------------------------- */
 
-/* The server's card sends a frame that the server knows nothing of. */
-static void send_offer(unsigned connection, const struct verbs_offer *offer,
-                       uint32_t bytes)
+/* The server's card sends a frame that the server knows nothing of but its tag. */
+static void send_offer(struct bed *bed, unsigned connection,
+                       const struct verbs_offer *offer, uint32_t bytes)
 {
     struct verbs_frame frame = {.kind = VERBS_GRANT, .bytes = (uint16_t)bytes};
     struct ibv_qp *qp = fake_pair(connection, FAKE_PASSIVE);
@@ -199,6 +199,7 @@ static void send_offer(unsigned connection, const struct verbs_offer *offer,
     struct ibv_send_wr *ret = NULL;
 
     frame.as.offer = *offer;
+    verbs_tag(bed->server.tp->peers[bed->to_client].channel[connection], &frame);
     assert_int_equal(ibv_post_send(qp, &wr, &ret), 0);
     assert_int_equal(ibv_dereg_mr(mr), 0);
 }
@@ -223,9 +224,9 @@ static void want_ended(const struct verbs_offer *first, const struct verbs_offer
 
     fake_begin();
     must_bed(&bed, ROCE, 2 * PAGE);
-    send_offer(0, first, then != NULL ? VERBS_OFFER_BYTES(first->count) : bytes);
+    send_offer(&bed, 0, first, then != NULL ? VERBS_OFFER_BYTES(first->count) : bytes);
     if (then != NULL)
-        send_offer(0, then, bytes);
+        send_offer(&bed, 0, then, bytes);
     (void)must_event(&bed.client, TP_DOWN);
     t->last_error(bed.client.tp, bed.to_server, &reason);
     assert_int_equal(reason.status, GAPLESS_PROTOCOL);
@@ -304,13 +305,13 @@ static void a_grant_in_pieces(void **state)
     must_bed(&bed, ROCE, 2 * PAGE);
     offer.window = 0;
     offer.count = 1;
-    send_offer(0, &offer, VERBS_OFFER_BYTES(1));
+    send_offer(&bed, 0, &offer, VERBS_OFFER_BYTES(1));
     assert_int_equal(bed_event(&bed.client, TP_TEXT, &event, 20 * MS), GAPLESS_TIMEOUT);
     must_work(&bed.server, bed.to_client, &bed.client, bed.to_server, &bed.window,
               &bed.region);
     offer.first = 1;
     offer.part[0] = offer.part[1];
-    send_offer(0, &offer, VERBS_OFFER_BYTES(1));
+    send_offer(&bed, 0, &offer, VERBS_OFFER_BYTES(1));
     assert_int_equal(bed_event(&bed.client, TP_TEXT, &event, 20 * MS), GAPLESS_TIMEOUT);
     assert_int_equal(t->put(bed.client.tp, bed.to_server, &bed.window, PAGE, 8, 1),
                      GAPLESS_INVALID);
@@ -330,10 +331,10 @@ static void channels_are_granted_the_same(void **state)
     (void)state;
     fake_begin();
     must_bed(&bed, TWO, 2 * PAGE);
-    send_offer(0, &offer, VERBS_OFFER_BYTES(2));
+    send_offer(&bed, 0, &offer, VERBS_OFFER_BYTES(2));
     offer.bytes += PAGE;
     offer.part[1].bytes += PAGE;
-    send_offer(1, &offer, VERBS_OFFER_BYTES(2));
+    send_offer(&bed, 1, &offer, VERBS_OFFER_BYTES(2));
     (void)must_event(&bed.client, TP_DOWN);
     t->last_error(bed.client.tp, bed.to_server, &reason);
     assert_non_null(strstr(reason.text, "different things"));

@@ -176,6 +176,7 @@ static void on_request(struct tp *tp, struct rdma_cm_id *id,
         return;
     }
     channel->id = id;
+    channel->far_pair = offered->qp_num;
     id->context = channel;
     verbs_channel_state(channel, CHANNEL_MAKING);
     channel->deadline_ns = clock_ns() + VERBS_GREET_NS;
@@ -285,6 +286,8 @@ void verbs_cm_take(struct tp *tp)
             if (kind == RDMA_CM_EVENT_DEVICE_REMOVAL)
                 listener_gone(tp, id);
         } else if (channel->id == id) {
+            if (kind == RDMA_CM_EVENT_ESTABLISHED && tp->role == VERBS_CLIENT)
+                channel->far_pair = conn.qp_num;
             if (kind == RDMA_CM_EVENT_REJECTED && data.magic == VERBS_MAGIC)
                 status = -(int)data.status;
             on_channel_event(channel, kind, status);

@@ -1,36 +1,120 @@
-/* The verbs transport: the handshake on a fresh connection. Nothing that a stranger
- * could use (a key, an address, a window) is sent before both sides have proved that
- * they know the run's token. */
+/* The verbs transport: the handshake on a fresh connection, and the tags of the frames
+ * behind it (wire.h). Nothing that a stranger could use (a key, an address, a window) is
+ * sent before the client has proved that it knows the run's token, and nothing that the
+ * server says is used before the server has. */
 #include "transport/verbs/verbs.h"
 
 #include "engine/base/array.h"
 #include "engine/base/clock.h"
 
+#include <arpa/inet.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
-static void prove(const struct tp *tp, const char *who, const struct verbs_hello *hello,
-                  const uint8_t *nonce, uint8_t *ret)
+/* ---- what both ends prove ------------------------------------------------ */
+
+static void address_take(const struct sockaddr *from, uint8_t ret[16],
+                         uint16_t *ret_port)
+{
+    const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)(const void *)from;
+    const struct sockaddr_in *four = (const struct sockaddr_in *)(const void *)from;
+
+    memset(ret, 0, 16);
+    if (from->sa_family == AF_INET6) {
+        memcpy(ret, &six->sin6_addr, 16);
+        *ret_port = ntohs(six->sin6_port);
+    } else {
+        ret[10] = ret[11] = 0xff;
+        memcpy(ret + 12, &four->sin_addr, 4);
+        *ret_port = ntohs(four->sin_port);
+    }
+}
+
+/* The connection as this end sees it. */
+static void link_look(const struct verbs_channel *channel, struct verbs_link *ret)
+{
+    uint32_t me = channel->tp->role == VERBS_SERVER ? 1 : 0;
+    const struct rdma_ib_addr *ib = &channel->id->route.addr.addr.ibaddr;
+
+    *ret = (struct verbs_link){0};
+    address_take(rdma_get_local_addr(channel->id), ret->address[me], &ret->port[me]);
+    address_take(rdma_get_peer_addr(channel->id), ret->address[1 - me],
+                 &ret->port[1 - me]);
+    if (channel->nic->iwarp)
+        return;
+    memcpy(ret->gid[me], ib->sgid.raw, 16);
+    memcpy(ret->gid[1 - me], ib->dgid.raw, 16);
+    ret->pair[me] = channel->qp->qp_num;
+    ret->pair[1 - me] = channel->far_pair;
+}
+
+/* A hash, keyed with the token's, of what the two ends have said. */
+static void digest(const struct verbs_channel *channel, const char *what,
+                   const struct verbs_link *link, uint8_t ret[VERBS_MAC])
 {
     crypto_generichash_state state;
 
-    (void)crypto_generichash_init(&state, tp->key, sizeof tp->key, VERBS_MAC);
-    (void)crypto_generichash_update(&state, (const uint8_t *)who, strlen(who) + 1);
-    (void)crypto_generichash_update(&state, (const uint8_t *)hello, sizeof *hello);
-    (void)crypto_generichash_update(&state, nonce, VERBS_NONCE);
+    (void)crypto_generichash_init(&state, channel->tp->key, sizeof channel->tp->key,
+                                  VERBS_MAC);
+    (void)crypto_generichash_update(&state, (const uint8_t *)what, strlen(what) + 1);
+    (void)crypto_generichash_update(&state, (const uint8_t *)&channel->hello,
+                                    sizeof channel->hello);
+    (void)crypto_generichash_update(&state, (const uint8_t *)&channel->challenge,
+                                    sizeof channel->challenge);
+    (void)crypto_generichash_update(&state, (const uint8_t *)link, sizeof *link);
     (void)crypto_generichash_final(&state, ret, VERBS_MAC);
 }
 
-static bool proved(const struct tp *tp, const char *who,
-                   const struct verbs_hello *hello, const uint8_t *nonce,
-                   const uint8_t *mac)
+/* Frames have tags from here on. */
+static void tags_begin(struct verbs_channel *channel, const struct verbs_link *link)
 {
-    uint8_t wanted[VERBS_MAC];
+    _Static_assert(VERBS_MAC == 2 * VERBS_TAG, "a key for each direction");
+    uint8_t keys[VERBS_MAC];
 
-    prove(tp, who, hello, nonce, wanted);
-    return sodium_memcmp(wanted, mac, VERBS_MAC) == 0;
+    digest(channel, "gapless session", link, keys);
+    memcpy(channel->tag_key, keys, sizeof keys);
+    sodium_memzero(keys, sizeof keys);
+    channel->tags_in = channel->tags_out = 0;
+    channel->proved = true;
 }
+
+/* Of the frame with this number; what its tag was is lost. */
+static void tag_make(const uint8_t key[VERBS_TAG], uint64_t number,
+                     struct verbs_frame *frame, uint8_t ret[VERBS_TAG])
+{
+    _Static_assert(crypto_shorthash_siphashx24_BYTES == VERBS_TAG, "a tag");
+    _Static_assert(crypto_shorthash_siphashx24_KEYBYTES == VERBS_TAG, "its key");
+
+    memset(frame->tag, 0, VERBS_TAG);
+    memcpy(frame->tag, &number, sizeof number);
+    (void)crypto_shorthash_siphashx24(ret, (const uint8_t *)frame,
+                                      VERBS_FRAME_HEAD + frame->bytes, key);
+}
+
+void verbs_tag(struct verbs_channel *channel, struct verbs_frame *frame)
+{
+    uint32_t me = channel->tp->role == VERBS_SERVER ? 1 : 0;
+    uint8_t tag[VERBS_TAG] = {0};
+
+    if (channel->proved)
+        tag_make(channel->tag_key[me], channel->tags_out++, frame, tag);
+    memcpy(frame->tag, tag, VERBS_TAG);
+}
+
+bool verbs_tag_good(struct verbs_channel *channel, struct verbs_frame *frame)
+{
+    uint32_t other = channel->tp->role == VERBS_SERVER ? 0 : 1;
+    uint8_t had[VERBS_TAG], wanted[VERBS_TAG];
+
+    if (!channel->proved)
+        return true;
+    memcpy(had, frame->tag, VERBS_TAG);
+    tag_make(channel->tag_key[other], channel->tags_in++, frame, wanted);
+    return sodium_memcmp(had, wanted, VERBS_TAG) == 0;
+}
+
+/* ---- the client begins --------------------------------------------------- */
 
 /* Notes that this side has room for. */
 static uint32_t notes_room(const struct verbs_channel *channel)
@@ -77,7 +161,7 @@ static void refuse(struct verbs_channel *channel, const struct gapless_error *re
 static void on_hello(struct verbs_channel *channel, const struct verbs_hello *hello)
 {
     struct verbs_frame frame = {.kind = VERBS_CHALLENGE,
-                                .bytes = sizeof frame.as.proof};
+                                .bytes = sizeof frame.as.challenge};
     struct gapless_error reason = {0};
 
     if (hello->magic != VERBS_MAGIC || hello->protocol != VERBS_PROTOCOL)
@@ -98,11 +182,9 @@ static void on_hello(struct verbs_channel *channel, const struct verbs_hello *he
         return;
     }
     channel->hello = *hello;
-    channel->proof.has_token = channel->tp->has_token;
-    randombytes_buf(channel->proof.nonce, sizeof channel->proof.nonce);
-    prove(channel->tp, "gapless server", hello, channel->proof.nonce,
-          channel->proof.mac);
-    frame.as.proof = channel->proof;
+    channel->challenge = (struct verbs_challenge){.has_token = channel->tp->has_token};
+    randombytes_buf(channel->challenge.nonce, sizeof channel->challenge.nonce);
+    frame.as.challenge = channel->challenge;
     if (verbs_frame_send(channel, &frame, false) != GAPLESS_OK)
         verbs_channel_end(channel, NULL);
 }
@@ -201,23 +283,47 @@ static void further_channel(struct verbs_channel *channel)
     refuse(channel, &reason);
 }
 
+/* Whose token is right may be at the other end of a relay; then the two see different
+ * connections. */
+static bool link_same(const struct verbs_channel *channel,
+                      const struct verbs_link *theirs, struct gapless_error *ret)
+{
+    struct verbs_link link;
+    const char *what;
+
+    link_look(channel, &link);
+    if (sodium_memcmp(&link, theirs, sizeof link) == 0)
+        return true;
+    what = memcmp(link.pair, theirs->pair, sizeof link.pair) != 0 ? "queue pairs"
+           : memcmp(link.gid, theirs->gid, sizeof link.gid) != 0  ? "GIDs"
+                                                                  : "addresses";
+    (void)gapless_error_set(ret, GAPLESS_REFUSED, 0,
+                            "the two ends of this connection name different %s: it is "
+                            "relayed, or addresses are translated on the way; connect "
+                            "to the master itself",
+                            what);
+    return false;
+}
+
 static void on_proof(struct verbs_channel *channel, const struct verbs_proof *proof)
 {
     struct gapless_error reason = {0};
+    uint8_t wanted[VERBS_MAC];
 
     if (channel->hello.magic != VERBS_MAGIC || channel->proved) {
         verbs_channel_end(channel, NULL);
         return;
     }
-    if (!proved(channel->tp, "gapless client", &channel->hello, channel->proof.nonce,
-                proof->mac)) {
+    digest(channel, "gapless client", &proof->link, wanted);
+    if (sodium_memcmp(wanted, proof->mac, VERBS_MAC) != 0)
         (void)gapless_error_set(&reason, GAPLESS_REFUSED, 0,
                                 "the master does not know this token: use the same "
                                 "--token-file on both sides");
+    if (reason.status != GAPLESS_OK || !link_same(channel, &proof->link, &reason)) {
         refuse(channel, &reason);
         return;
     }
-    channel->proved = true;
+    tags_begin(channel, &proof->link);
     if (channel->hello.session != 0)
         further_channel(channel);
     else
@@ -237,30 +343,28 @@ void verbs_handshake_peer_slots(struct tp *tp)
 /* ---- the client ---------------------------------------------------------- */
 
 static void on_challenge(struct verbs_channel *channel,
-                         const struct verbs_proof *challenge)
+                         const struct verbs_challenge *challenge)
 {
     struct verbs_frame frame = {.kind = VERBS_PROOF, .bytes = sizeof frame.as.proof};
+    struct verbs_proof *proof = &frame.as.proof;
     struct gapless_error reason = {0};
 
-    if (channel->tp->has_token && !challenge->has_token)
+    if (channel->tp->has_token && !challenge->has_token) {
         (void)gapless_error_set(&reason, GAPLESS_REFUSED, 0,
                                 "the master at %s has no token, this side has one: "
                                 "start the master with --token-file, or is it another "
                                 "run's master?",
                                 channel->name);
-    else if (!proved(channel->tp, "gapless server", &channel->hello, challenge->nonce,
-                     challenge->mac))
-        (void)gapless_error_set(&reason, GAPLESS_REFUSED, 0,
-                                "the master at %s does not know this run's token: use "
-                                "the same --token-file on both sides",
-                                channel->name);
-    if (reason.status == GAPLESS_OK) {
-        prove(channel->tp, "gapless client", &channel->hello, challenge->nonce,
-              frame.as.proof.mac);
-        if (verbs_frame_send(channel, &frame, false) == GAPLESS_OK)
-            return;
+        verbs_channel_end(channel, &reason);
+        return;
     }
-    verbs_channel_end(channel, &reason);
+    channel->challenge = *challenge;
+    link_look(channel, &proof->link);
+    digest(channel, "gapless client", &proof->link, proof->mac);
+    if (verbs_frame_send(channel, &frame, false) == GAPLESS_OK)
+        tags_begin(channel, &proof->link);
+    else
+        verbs_channel_end(channel, NULL);
 }
 
 static void on_welcome(struct verbs_channel *channel,
@@ -292,28 +396,45 @@ static void on_refuse(struct verbs_channel *channel, const struct verbs_refuse *
     verbs_channel_end(channel, &reason);
 }
 
-void verbs_handshake_frame(struct verbs_channel *channel,
-                           const struct verbs_frame *frame)
+/* The first frame with a tag is the master's proof. */
+static void on_impostor(struct verbs_channel *channel)
+{
+    struct gapless_error reason = {0};
+
+    (void)gapless_error_set(&reason, GAPLESS_REFUSED, 0,
+                            "the master at %s does not know this run's token: use the "
+                            "same --token-file on both sides",
+                            channel->name);
+    verbs_channel_end(channel, &reason);
+}
+
+static bool is(const struct verbs_frame *frame, enum verbs_frame_kind kind,
+               size_t bytes)
+{
+    return frame->kind == kind && frame->bytes == bytes;
+}
+
+void verbs_handshake_frame(struct verbs_channel *channel, struct verbs_frame *frame)
 {
     bool server = channel->tp->role == VERBS_SERVER;
     bool early = channel->state == CHANNEL_MAKING || channel->state == CHANNEL_GREETED;
 
-    if (early && server && frame->kind == VERBS_HELLO &&
-        frame->bytes == sizeof frame->as.hello)
+    if (early && server && is(frame, VERBS_HELLO, sizeof frame->as.hello))
         on_hello(channel, &frame->as.hello);
-    else if (early && server && frame->kind == VERBS_PROOF &&
-             frame->bytes == sizeof frame->as.proof)
+    else if (early && server && is(frame, VERBS_PROOF, sizeof frame->as.proof))
         on_proof(channel, &frame->as.proof);
-    else if (early && !server && frame->kind == VERBS_CHALLENGE &&
-             frame->bytes == sizeof frame->as.proof && !channel->proved) {
-        channel->proved = true;
-        on_challenge(channel, &frame->as.proof);
-    } else if (early && !server && frame->kind == VERBS_WELCOME && channel->proved &&
-               frame->bytes == sizeof frame->as.welcome)
-        on_welcome(channel, &frame->as.welcome);
-    else if (early && !server && frame->kind == VERBS_REFUSE &&
-             frame->bytes == sizeof frame->as.refuse)
+    else if (early && !server && !channel->proved &&
+             is(frame, VERBS_CHALLENGE, sizeof frame->as.challenge))
+        on_challenge(channel, &frame->as.challenge);
+    else if (early && !server && is(frame, VERBS_REFUSE, sizeof frame->as.refuse))
         on_refuse(channel, &frame->as.refuse);
+    else if (early && !server && channel->proved &&
+             is(frame, VERBS_WELCOME, sizeof frame->as.welcome) &&
+             !verbs_tag_good(channel, frame))
+        on_impostor(channel);
+    else if (early && !server && channel->proved &&
+             is(frame, VERBS_WELCOME, sizeof frame->as.welcome))
+        on_welcome(channel, &frame->as.welcome);
     else if (channel->state != CHANNEL_ENDING && channel->state != CHANNEL_LEAVING)
         verbs_channel_end(channel, NULL);
 }

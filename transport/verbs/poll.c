@@ -226,22 +226,22 @@ static void on_credit(struct verbs_channel *channel, const struct verbs_credit *
     verbs_notes_go_on(channel);
 }
 
-static void on_frame(struct verbs_channel *channel, const struct verbs_frame *frame,
+static void on_frame(struct verbs_channel *channel, const struct verbs_frame *received,
                      uint32_t bytes)
 {
     bool welcome = channel->peer != NULL &&
                    (channel->tp->role == VERBS_SERVER || channel->notes_may > 0);
+    struct verbs_frame copy = {0}, *frame = &copy; /* nobody else can change it */
 
+    memcpy(frame, received, bytes < sizeof copy ? bytes : sizeof copy);
     if (bytes < VERBS_FRAME_HEAD || bytes != VERBS_FRAME_HEAD + frame->bytes ||
-        bytes > VERBS_FRAME_BYTES) {
+        bytes > VERBS_FRAME_BYTES)
         broke_protocol(channel, "sent a frame that makes no sense");
-        return;
-    }
-    if (!welcome) {
+    else if (!welcome)
         verbs_handshake_frame(channel, frame);
-        return;
-    }
-    if (frame->kind == VERBS_TEXT)
+    else if (!verbs_tag_good(channel, frame))
+        broke_protocol(channel, "sent a frame with a false tag, if it was its own");
+    else if (frame->kind == VERBS_TEXT)
         on_text(channel, frame);
     else if (frame->kind == VERBS_GRANT)
         on_offer(channel, &frame->as.offer, frame->bytes);

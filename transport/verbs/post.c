@@ -109,7 +109,7 @@ uint16_t verbs_frame_take(struct verbs_channel *channel, char **ret)
     return (uint16_t)(frame + 1);
 }
 
-int verbs_frame_send(struct verbs_channel *channel, const struct verbs_frame *frame,
+int verbs_frame_send(struct verbs_channel *channel, struct verbs_frame *frame,
                      bool needs_credit)
 {
     size_t bytes = VERBS_FRAME_HEAD + frame->bytes;
@@ -126,6 +126,7 @@ int verbs_frame_send(struct verbs_channel *channel, const struct verbs_frame *fr
         (needs_credit && channel->frames_out >= channel->frames_may) ||
         (!in_line && channel->spare_frames == 0))
         return GAPLESS_AGAIN;
+    verbs_tag(channel, frame);
     if (in_line) {
         sge = (struct ibv_sge){.addr = (uint64_t)(uintptr_t)frame,
                                .length = (uint32_t)bytes};
@@ -449,6 +450,7 @@ static int note_frame(struct verbs_channel *channel, uint32_t note, bool tell)
     struct verbs_sent sent = {
         .what = tell ? VERBS_PUT : VERBS_NOTE, .tell = tell, .note = note};
 
+    verbs_tag(channel, &frame);
     if (channel->inline_max < sge.length) {
         char *buffer;
 

@@ -90,7 +90,6 @@ struct verbs_part {
     const char *how;    /* placed: it was registered; NULL: not yet */
     struct ibv_mr *whole[VERBS_NICS];   /* for our own use; placed: always there */
     struct ibv_mr *half[2][VERBS_NICS]; /* to bind windows in: below the split, above */
-    struct ibv_mr *shared[VERBS_NICS];  /* TP_READ: of all peers */
 };
 
 struct verbs_region {
@@ -206,10 +205,13 @@ struct verbs_channel {
     /* server: notes for which there is no credit yet; notes_max, made when needed */
     uint32_t *queue_notes, queue_at, queue_count;
 
-    struct verbs_hello hello; /* of the client */
-    struct verbs_proof proof; /* of the server */
-    bool proved;
-    struct gapless_error refusal; /* in the other side's words */
+    struct verbs_hello hello;         /* of the client */
+    struct verbs_challenge challenge; /* of the server */
+    uint32_t far_pair;                /* the other side's queue pair */
+    bool proved;                      /* frames have tags from here on */
+    uint8_t tag_key[2][VERBS_TAG];    /* of the client's frames, of the server's */
+    uint64_t tags_in, tags_out;       /* frames that had one */
+    struct gapless_error refusal;     /* in the other side's words */
 
     bool heard, keepalive_pending; /* since the last look; a keepalive is under way */
     uint64_t keepalive_ns;
@@ -418,8 +420,11 @@ size_t verbs_describe(struct tp *tp, tp_peer peer, char *ret, size_t bytes);
 int verbs_handshake_start(struct verbs_channel *channel, uint64_t session,
                           uint32_t number, uint32_t channels);
 /* A frame of the handshake has come. */
-void verbs_handshake_frame(struct verbs_channel *channel,
-                           const struct verbs_frame *frame);
+void verbs_handshake_frame(struct verbs_channel *channel, struct verbs_frame *frame);
+/* Gives a frame its tag; all zero before both sides have proved themselves. */
+void verbs_tag(struct verbs_channel *channel, struct verbs_frame *frame);
+/* Is the frame the next that the other side sent? Its tag is lost. */
+bool verbs_tag_good(struct verbs_channel *channel, struct verbs_frame *frame);
 /* Server: greets channels that wait for a peer slot. */
 void verbs_handshake_peer_slots(struct tp *tp);
 
@@ -442,8 +447,8 @@ static inline struct ibv_sge verbs_sge(const void *at, size_t bytes,
 }
 int verbs_send_control(struct tp *tp, tp_peer peer, const void *data, uint32_t bytes,
                        struct gapless_error *error);
-/* A frame of `bytes` payload. GAPLESS_AGAIN: no room, or (if it needs it) no credit. */
-int verbs_frame_send(struct verbs_channel *channel, const struct verbs_frame *frame,
+/* Sends a frame of `bytes` payload, with its tag. GAPLESS_AGAIN: no room, or (if it needs it) no credit. */
+int verbs_frame_send(struct verbs_channel *channel, struct verbs_frame *frame,
                      bool needs_credit);
 /* Binds a memory window, which takes a new key. */
 int verbs_bind(struct verbs_channel *channel, struct ibv_mw *mw, struct ibv_mr *mr,

@@ -2,15 +2,21 @@
  *
  *   client                                   server
  *   connection request: magic, version ----> refuses at once, or accepts
- *   HELLO: nonce, channel, capacities --------->
- *        <------------ CHALLENGE: nonce, proof that it knows the token
- *   PROOF ---------------------------------->
- *        <------------ WELCOME (after it: grants, texts, notes), or REFUSE
+ *   HELLO: nonce, channel, capacities -------->
+ *        <--------------------------- CHALLENGE: nonce
+ *   PROOF: the connection as it sees it, mac ->
+ *        <--------------------------- WELCOME (after it: grants, texts, notes), or REFUSE
  *
- * A proof is BLAKE2b, keyed with the hash of the token, over who proves it, the HELLO
- * and the server's nonce: both nonces are in it, so that none can be played back. Keys
- * and addresses are sent only after both proofs. Without a token the key is all zero
- * and the proof proves that both had none. Numbers are little-endian.
+ * The mac is BLAKE2b, keyed with the hash of the token, over HELLO, CHALLENGE and the
+ * connection. Both nonces are in it, so that no proof can be played back; and both queue
+ * pairs, GIDs, addresses and ports, so that none can be passed on over another connection.
+ * The client proves first: a stranger who asks gets nothing to try tokens with.
+ *
+ * From the same is made a key for each direction of the connection. Every frame from
+ * WELCOME on has a tag, SipHash-2-4 of 128 bits with that key over the number of the frame
+ * and its bytes; that of WELCOME is the server's proof. Keys and addresses of memory are
+ * sent only behind it. Without a token the hash is all zero, and proofs and tags show
+ * only that both sides had none. Numbers are little-endian.
  */
 #ifndef GAPLESS_VERBS_WIRE_H
 #define GAPLESS_VERBS_WIRE_H
@@ -19,13 +25,14 @@
 #include <stdint.h>
 
 #define VERBS_MAGIC 0x47535256u
-#define VERBS_PROTOCOL 2u
+#define VERBS_PROTOCOL 3u
 #define VERBS_NONCE 32u
 #define VERBS_MAC 32u
+#define VERBS_TAG 16u
 #define VERBS_FRAME_BYTES 256u
-#define VERBS_FRAME_HEAD 8u
+#define VERBS_FRAME_HEAD (8u + VERBS_TAG)
 #define VERBS_FRAME_DATA (VERBS_FRAME_BYTES - VERBS_FRAME_HEAD)
-/* Frames that may be unread: a control message of TP_TEXT_MAX needs 17, and up to half
+/* Frames that may be unread: a control message of TP_TEXT_MAX needs 18, and up to half
  * of the credit may be out. */
 #define VERBS_FRAMES 48u
 
@@ -60,10 +67,24 @@ struct verbs_hello {
     uint32_t notes_max, windows_max; /* of the client */
 };
 
-struct verbs_proof { /* CHALLENGE; of PROOF the mac counts */
+struct verbs_challenge {
     uint8_t nonce[VERBS_NONCE];
-    uint8_t mac[VERBS_MAC];
     uint32_t has_token;
+    uint32_t spare;
+};
+
+/* What a connection is known by, at both ends: of the client, of the server. Over iWARP
+ * queue pairs and GIDs are 0; there it is the addresses and ports of TCP. */
+struct verbs_link {
+    uint8_t address[2][16]; /* of IPv6; of IPv4 mapped into it */
+    uint8_t gid[2][16];
+    uint32_t pair[2];
+    uint16_t port[2];
+};
+
+struct verbs_proof {
+    struct verbs_link link;
+    uint8_t mac[VERBS_MAC];
 };
 
 struct verbs_welcome {
@@ -85,7 +106,7 @@ struct verbs_offer_part {
 
 /* Most parts of a region, and of one frame. */
 #define VERBS_PARTS 64u
-#define VERBS_OFFER_PARTS 9u
+#define VERBS_OFFER_PARTS 8u
 
 struct verbs_offer { /* GRANT: `count` of `parts` parts, from number `first` on */
     uint32_t window;
@@ -110,9 +131,11 @@ struct verbs_frame {
     uint8_t last; /* VERBS_TEXT: of its message */
     uint16_t bytes;
     uint32_t spare;
+    uint8_t tag[VERBS_TAG];
     union {
         char data[VERBS_FRAME_DATA];
         struct verbs_hello hello;
+        struct verbs_challenge challenge;
         struct verbs_proof proof;
         struct verbs_welcome welcome;
         struct verbs_refuse refuse;
