@@ -99,6 +99,7 @@ struct tp_counters {
     uint64_t completions; /* taken from completion queues */
     uint64_t wakeups;     /* sleeps that ended */
     uint64_t regions;     /* registrations of memory, now */
+    uint64_t refused;     /* connections that were not let in */
 };
 
 /* Memory of the caller's that a card can reach by itself: of a GPU, or of the host. */
@@ -226,7 +227,8 @@ struct transport {
     size_t (*describe)(struct tp *tp, tp_peer peer, char *ret, size_t bytes);
     /* Why a peer went: valid from its TP_DOWN, or from the first GAPLESS_PEER_LOST,
      * until its number is used again. Names the peer, the operation, the likely cause
-     * and the remedy. status GAPLESS_OK: it closed in order, or nothing is known. */
+     * and the remedy. status GAPLESS_OK: it closed in order, or nothing is known.
+     * TP_NOBODY: why the endpoint broke, or the last connection was not let in. */
     void (*last_error)(struct tp *tp, tp_peer peer, struct gapless_error *ret);
     void (*count)(struct tp *tp, struct tp_counters *ret);
 };

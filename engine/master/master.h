@@ -227,6 +227,9 @@ struct gapless_master {
 
     struct tp_event events[MASTER_EVENTS];
     uint64_t ticked_ns;
+    /* peers that were not let in: by the master, by the transport; of these reported; when */
+    uint64_t refused, refused_below, refused_reported, refused_ns;
+    struct gapless_error refused_last;
     struct flag_word stop; /* from signal handlers and other threads */
 
     /* Vectors lie outside of the slots (the simulator): the code that delivers a gradient

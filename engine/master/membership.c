@@ -7,6 +7,8 @@
 
 /* A peer that has connected says hello at once; a hello takes microseconds. */
 #define HELLO_BOUND_NS 10000000000ull
+/* A line about refused peers at most so often, so that a flood of them fills no log. */
+#define REFUSED_EVERY_NS 10000000000ull
 
 void master_log(const struct gapless_master *m, const char *format, ...)
 {
@@ -19,6 +21,47 @@ void master_log(const struct gapless_master *m, const char *format, ...)
     (void)vsnprintf(line, sizeof line, format, list);
     va_end(list);
     m->log(m->log_context, line);
+}
+
+uint64_t gapless_master_refused(const struct gapless_master *m)
+{
+    return m->refused + m->refused_below;
+}
+
+static void report_refused(struct gapless_master *m)
+{
+    uint64_t now_ns = m->transport->now_ns(m->tp);
+    uint64_t all = gapless_master_refused(m), more = all - m->refused_reported;
+
+    if (more == 0 ||
+        (m->refused_reported > 0 && now_ns - m->refused_ns < REFUSED_EVERY_NS))
+        return;
+    m->refused_reported = all;
+    m->refused_ns = now_ns;
+    if (more == 1)
+        master_log(m, "refused a peer: %s", m->refused_last.text);
+    else
+        master_log(m, "refused %llu peers, the last: %s", (unsigned long long)more,
+                   m->refused_last.text);
+}
+
+static void note_refused(struct gapless_master *m, const struct gapless_error *reason)
+{
+    m->refused++;
+    m->refused_last = *reason;
+    report_refused(m);
+}
+
+/* Of those that the transport did not let in. */
+static void look_refused(struct gapless_master *m)
+{
+    struct tp_counters counters;
+
+    m->transport->count(m->tp, &counters);
+    if (counters.refused > m->refused_below)
+        m->transport->last_error(m->tp, TP_NOBODY, &m->refused_last);
+    m->refused_below = counters.refused;
+    report_refused(m);
 }
 
 static void refuse(struct gapless_master *m, tp_peer peer,
@@ -140,7 +183,7 @@ void member_text(struct gapless_master *m, tp_peer peer, const void *data,
         return;
     }
     if (check_hello(m, &hello, bytes, &reason) != GAPLESS_OK) {
-        master_log(m, "refused a peer: %s", reason.text);
+        note_refused(m, &reason);
         refuse(m, peer, &reason);
         return;
     }
@@ -152,7 +195,7 @@ void member_text(struct gapless_master *m, tp_peer peer, const void *data,
         (void)gapless_error_set(
             &reason, GAPLESS_CAPACITY, 0,
             "the master has room for %u observers and all are there", m->observers_max);
-        master_log(m, "refused an observer (pid %u): %s", hello.pid, reason.text);
+        note_refused(m, &reason);
         refuse(m, peer, &reason);
         return;
     }
@@ -298,8 +341,11 @@ void member_tick(struct gapless_master *m, uint64_t now_ns)
                             "the master waited 10 s for a hello");
     for (p = 0; p < m->peers_max; p++)
         if (m->peer[p].role == ROLE_UNKNOWN && m->peer[p].hello == 0 &&
-            now_ns - m->peer[p].since_ns > HELLO_BOUND_NS)
+            now_ns - m->peer[p].since_ns > HELLO_BOUND_NS) {
+            note_refused(m, &reason);
             refuse(m, p, &reason);
+        }
+    look_refused(m);
 }
 
 static void drop_text(const struct gapless_master *m, uint32_t worker,
@@ -340,7 +386,7 @@ void member_drop(struct gapless_master *m, uint32_t worker, enum core_reason rea
     drop_text(m, worker, reason, &text);
     if (worker == CORE_ALL) {
         if (reason != CORE_OVER)
-            master_log(m, "refused a worker (pid %u): %s", m->hello_pid, text.text);
+            note_refused(m, &text);
         refuse(m, peer, &text);
         return;
     }

@@ -213,6 +213,7 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "master_tensor_gates": (c.c_int, [_P, c.c_uint32, POINTER(c.c_double)]),
     "master_params": (_P, [_P]),
     "master_observers": (c.c_uint32, [_P]),
+    "master_refused": (c.c_uint64, [_P]),
     "master_save_with": (c.c_int, [_P, c.c_char_p, POINTER(c.c_char_p), _E]),
     "master_device": (None, [_P, c.c_char_p, c.c_size_t]),
     "master_close": (None, [_P]),

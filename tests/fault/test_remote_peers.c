@@ -59,6 +59,10 @@ static void test_dropped_and_refused(void **state)
     open_bed(&config);
     assert_int_equal(gapless_worker_open(&wrong, &none, &error), GAPLESS_MODEL);
     assert_true(logged("refused", "parameters"));
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(gapless_worker_open(&wrong, &none, &error), GAPLESS_MODEL);
+    assert_int_equal(gapless_master_refused(bed.m), 4);
+    assert_int_equal(bed.lines, 1); /* not a line each */
     w = worker();
     assert_int_equal(gapless_worker_pull(w, &batch, &error), GAPLESS_OK);
     (void)gapless_master_run(bed.m, 2000000000, NULL);

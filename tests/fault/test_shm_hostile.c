@@ -32,6 +32,7 @@ static void test_greetings(void **state)
     void *base;
     tp_peer peer;
     struct tp *good = raw_good_client(server, &peer);
+    struct tp_counters counters;
     int pipe_fds[2];
     int fd;
 
@@ -85,6 +86,10 @@ static void test_greetings(void **state)
     shm_close_fd(&pipe_fds[0]);
     shm_close_fd(&pipe_fds[1]);
 
+    raw_t->count(server, &counters);
+    assert_int_equal(counters.refused, 9);
+    raw_t->last_error(server, TP_NOBODY, &raw_error);
+    assert_int_equal(raw_error.status, GAPLESS_PROTOCOL);
     raw_silent(server, 10 * MS);
     raw_ping(server, good, peer);
     raw_t->close(good);

@@ -17,6 +17,8 @@ static void want_refusal(const char *at_server, const char *at_client)
     struct tp_config config = bed_config(2, at_server);
     struct gapless_error error = {0};
     struct bed_end server, client;
+    struct tp_counters counters = {0};
+    struct tp_event event;
     struct tp_region region;
     tp_peer peer, number;
 
@@ -31,6 +33,13 @@ static void want_refusal(const char *at_server, const char *at_client)
     assert_non_null(strstr(error.text, "10.1.1.1:7471"));
     assert_non_null(strstr(error.text, "token"));
     assert_int_equal(fake_keys(NULL, 0), 0);
+    for (int i = 0; i < 500 && counters.refused == 0; i++) { /* it hears of the end */
+        (void)bed_event(&server, TP_NOTE, &event, 10 * MS);
+        t->count(server.tp, &counters);
+    }
+    assert_int_equal(counters.refused, 1);
+    t->last_error(server.tp, TP_NOBODY, &error);
+    assert_non_null(strstr(error.text, "10.1.1.1:4"));
     bed_close_both(&server, &client);
     must_be_clean();
 }

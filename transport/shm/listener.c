@@ -67,6 +67,8 @@ static void pending_conn_refuse(struct tp *tp, struct shm_pending_conn *pending_
 
     (void)shm_frame_send(pending_conn->fd, &frame, text, (uint32_t)strlen(text), NULL,
                          0);
+    flag_word_publish(&tp->refused_status, (uint32_t)-status);
+    flag_word_publish(&tp->refused, ++tp->refusals);
     pending_conn_close(tp, pending_conn);
 }
 

@@ -375,6 +375,23 @@ static size_t shm_describe(struct tp *tp, tp_peer index, char *ret, size_t bytes
     return 0;
 }
 
+static const char *refusal_text(int status)
+{
+    switch (status) {
+    case GAPLESS_REFUSED:
+        return "a process of another user";
+    case GAPLESS_VERSION:
+        return "a process that is no gapless, or another version's";
+    case GAPLESS_CAPACITY:
+        return "there is no room for more peers";
+    case GAPLESS_TIMEOUT:
+        return "a process that did not greet in time, or for which no peer slot came "
+               "free";
+    default:
+        return "a process whose greeting makes no sense";
+    }
+}
+
 static void shm_last_error(struct tp *tp, tp_peer index, struct gapless_error *ret)
 {
     static const char *const text[] = {
@@ -392,6 +409,10 @@ static void shm_last_error(struct tp *tp, tp_peer index, struct gapless_error *r
     *ret = (struct gapless_error){0};
     if (index < tp->config.peers_max)
         reason = flag_word_read(&tp->peers[index].reason);
+    else if (flag_word_read(&tp->refused) > 0)
+        (void)gapless_error_set(
+            ret, -(int)flag_word_read(&tp->refused_status), 0, "%s",
+            refusal_text(-(int)flag_word_read(&tp->refused_status)));
     if (reason != SHM_REASON_UNKNOWN)
         (void)gapless_error_set(ret, GAPLESS_PEER_LOST, 0, "%s", text[reason]);
 }
@@ -399,7 +420,8 @@ static void shm_last_error(struct tp *tp, tp_peer index, struct gapless_error *r
 /* There are no requests: a put is a store. */
 static void shm_count(struct tp *tp, struct tp_counters *ret)
 {
-    *ret = (struct tp_counters){.wakeups = tp->wakeups};
+    *ret = (struct tp_counters){.wakeups = tp->wakeups,
+                                .refused = flag_word_read(&tp->refused)};
 }
 
 const struct transport transport_shm = {

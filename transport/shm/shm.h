@@ -197,12 +197,15 @@ struct tp {
     uint64_t *pending; /* bit: a peer to look at */
     uint32_t *over;    /* peers whose DOWN was just delivered */
     uint32_t over_count;
+    /* Of the listener: how many it refused, and minus the last's status. */
+    struct flag_word refused, refused_status;
     uint64_t swept_ns; /* when all rings, and a client's sockets, were last looked at */
     uint64_t wakeups;  /* sleeps of poll that ended */
 
     /* The listener's, or the client's own. */
     _Alignas(RING_LINE) uint32_t mail_posted;
     uint32_t gone_count; /* peers gone whose DOWN is not posted yet */
+    uint32_t refusals;   /* connections that were not let in */
     bool listening;      /* the listening socket is watched */
     uint64_t listen_ns;  /* if not: when to try again */
     struct shm_pending_conn pending_conns[SHM_PENDING_CONNS];

@@ -174,6 +174,25 @@ static bool channel_empty(const struct verbs_channel *channel)
     return channel->posted == 0 && channel->sent_count == 0;
 }
 
+/* Whose connection was not let in, and why. */
+static void note_refused(const struct verbs_channel *channel)
+{
+    struct tp *tp = channel->tp;
+    const char *text = channel->refusal.text;
+    bool named = strncmp(text, channel->name, strlen(channel->name)) == 0;
+
+    if (tp->role != VERBS_SERVER || channel->peer != NULL || !channel->connected)
+        return;
+    tp->counters.refused++;
+    (void)gapless_error_set(
+        &tp->refused,
+        channel->refusal.status == GAPLESS_OK ? GAPLESS_PROTOCOL
+                                              : channel->refusal.status,
+        0, "%s%s%s", named ? "" : channel->name, named ? "" : ": ",
+        text[0] != '\0' ? text
+                        : "it went, or sent what makes no sense, before it was let in");
+}
+
 void verbs_channel_end(struct verbs_channel *channel,
                        const struct gapless_error *reason)
 {
@@ -183,6 +202,7 @@ void verbs_channel_end(struct verbs_channel *channel,
         return;
     if (reason != NULL && channel->refusal.status == GAPLESS_OK)
         channel->refusal = *reason;
+    note_refused(channel);
     /* A channel that is greeted may be so before ESTABLISHED has been taken. */
     if (channel->qp == NULL ||
         (!channel->connected && channel->state == CHANNEL_MAKING)) {

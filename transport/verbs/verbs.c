@@ -215,7 +215,7 @@ static void verbs_last_error(struct tp *tp, tp_peer peer, struct gapless_error *
     if (peer < tp->config.peers_max)
         *ret = tp->peers[peer].reason;
     else
-        *ret = tp->reason;
+        *ret = tp->broken != 0 ? tp->reason : tp->refused;
 }
 
 static void verbs_count(struct tp *tp, struct tp_counters *ret)

@@ -299,7 +299,8 @@ struct tp {
     uint64_t looked_ns, keepalive_ns;
     uint32_t busy_channels; /* that are neither free nor live: they have deadlines */
     int broken;             /* a status: nothing works any more */
-    struct gapless_error reason;
+    struct gapless_error reason;  /* why it broke */
+    struct gapless_error refused; /* why the last connection was not let in */
     struct tp_counters counters;
     char link[256];
     char address[128];

@@ -404,6 +404,10 @@ bool gapless_gate_advice(const struct gapless_stats *stats, char *ret, size_t by
 const float *gapless_master_params(const struct gapless_master *master);
 /* Observers now connected. */
 uint32_t gapless_master_observers(const struct gapless_master *master);
+/* Peers that were not let in since it was opened: another token, version, model or user,
+ * no room, a greeting that made no sense or did not come. A line about them goes to
+ * config->log, at most every 10 s. */
+uint64_t gapless_master_refused(const struct gapless_master *master);
 /* Writes the parameters as safetensors: to a temporary file, synced, renamed. */
 int gapless_master_save(const struct gapless_master *master, const char *path,
                         struct gapless_error *error);
