@@ -14,6 +14,11 @@ static double accuracy(const struct set *set, const struct run *run)
     return run_number(set, run, "final_accuracy");
 }
 
+static double loss(const struct set *set, const struct run *run)
+{
+    return run_number(set, run, "final_loss");
+}
+
 static double target_time(const struct set *set, const struct run *run)
 {
     return run_number(set, run, "time_to_target");
@@ -57,6 +62,7 @@ static const struct kind {
     const char *choice; /* an option of whose values the best is taken, or NULL */
     bool bars;          /* where x does not vary: a bar a line */
     bool never;         /* a run without the number counts: it did not get there */
+    run_value *instead; /* only for a study that asks for it, or whose runs lack this */
     struct plot plot[2];
 } kinds[] = {
     {.id = "accuracy-workers",
@@ -64,6 +70,12 @@ static const struct kind {
      .x = "workers",
      .choice = "lr",
      .plot = {{accuracy, "", {"final test accuracy", "linear", true, 1}}}},
+    {.id = "loss-workers",
+     .title = "Test loss by number of workers",
+     .x = "workers",
+     .choice = "lr",
+     .instead = accuracy,
+     .plot = {{loss, "", {"final test loss", "linear", false, -1}}}},
     {.id = "accuracy-lr",
      .title = "Test accuracy by learning rate",
      .x = "lr",
@@ -216,8 +228,12 @@ static void kind_make(struct arena *arena, const struct set *set, json_t *charts
     bool over = false, chosen = false;
     json_t *chart;
 
-    for (size_t i = 0; i < views; i++)
+    for (size_t i = 0; i < views; i++) {
         over = over || view_varies(&view[i], kind->x);
+        if (kind->instead != NULL && any_number(&view[i], kind->instead) &&
+            (set->chart == NULL || strcmp(set->chart, kind->id) != 0))
+            return;
+    }
     if (!over && (!kind->bars || view[0].runs < 2))
         return; /* one number makes no chart; it is in the table */
     if (kind->never)

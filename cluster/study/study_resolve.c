@@ -14,6 +14,7 @@
 static const char *const chart_names[] = {
     [CHART_TABLE] = "table",
     [CHART_ACCURACY_WORKERS] = "accuracy-workers",
+    [CHART_LOSS_WORKERS] = "loss-workers",
     [CHART_ACCURACY_LR] = "accuracy-lr",
     [CHART_TIME_TO_TARGET] = "time-to-target",
     [CHART_GAP_COURSE] = "gap-course",

@@ -209,6 +209,23 @@ class ReportTest(unittest.TestCase):
         means = self.chart(page, "means")["panels"][0]["lines"][0]["points"][0]
         self.assertEqual((means["text"], means["y"]), ("10 to 87 %", None))
 
+    def test_loss_alone(self):
+        """Where nothing but a loss is measured, as of language, that is what the page shows over workers."""
+        def spoil(cell, row, path):
+            row["final_accuracy"] = ""
+
+        grids = {"": {"rule": ["adamw", "dana-adamw"], "workers": [2, 4], "seed": [1, 2]}}
+        make_study.study(self.path("s"), grids, "x", "loss-workers", spoil=spoil)
+        make_study.study(self.path("both"), grids, "x", "accuracy-workers")
+        self.report("s", "-q")
+        page, _ = self.check_page(self.path("s", "report.html"))
+        first = page.data["charts"][0]
+        self.assertEqual((first["id"], first["panels"][0]["y"]["better"]), ("loss-workers", -1))
+        self.assertEqual([len(line["points"]) for line in first["panels"][0]["lines"]], [2, 2])
+        self.report("both", "-q")
+        page, _ = self.check_page(self.path("both", "report.html"))
+        self.assertNotIn("loss-workers", [chart["id"] for chart in page.data["charts"]])
+
     def edit(self, path, **values):
         with open(os.path.join(path, "result.json"), encoding="utf-8") as file:
             result = json.load(file)
