@@ -1,6 +1,9 @@
 /* From tensors to one vector, blocks and ranges. */
 #include "engine/run/layout.h"
 
+#include "engine/run/safetensors.h"
+#include "engine/run/state.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +29,19 @@ static bool name_is_plain(const char *name)
             name[i] == '"' || name[i] == '\\')
             return false;
     return i > 0;
+}
+
+/* Names that a file of tensors has for something else. */
+static int check_name(const char *name, struct gapless_error *error)
+{
+    if (strcmp(name, HEADER_METADATA) != 0 &&
+        strncmp(name, STATE_PREFIX, sizeof STATE_PREFIX - 1) != 0)
+        return GAPLESS_OK;
+    return gapless_error_set(error, GAPLESS_INVALID, 0,
+                             "a tensor cannot be called '%s': safetensors files have "
+                             "'" HEADER_METADATA "' for their metadata, and states of "
+                             "a run '" STATE_PREFIX "...' for what is no parameter",
+                             name);
 }
 
 /* What a tensor has of its own. */
@@ -81,7 +97,8 @@ static int tensor_elements(const struct gapless_tensor *tensor, uint32_t index,
                                  "not know: set them to 0, or see enum "
                                  "gapless_tensor_flag",
                                  tensor->name, tensor->flags);
-    if (check_own(tensor, error) != GAPLESS_OK)
+    if (check_name(tensor->name, error) != GAPLESS_OK ||
+        check_own(tensor, error) != GAPLESS_OK)
         return GAPLESS_INVALID;
     for (d = 0; d < tensor->dims; d++) {
         if (tensor->dim[d] == 0 || tensor->dim[d] > GAPLESS_ELEMENTS_MAX ||
@@ -388,6 +405,36 @@ static int copy_tensors(struct layout *ret, const struct gapless_model *model)
     return GAPLESS_OK;
 }
 
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* A file of tensors has each name once. */
+static int check_names_differ(const struct layout *l, struct gapless_error *error)
+{
+    const char **names = calloc(l->tensors_count, sizeof *names);
+    const char *twice = NULL;
+    uint32_t i;
+
+    if (names == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                 "no memory for the names of %u tensors",
+                                 l->tensors_count);
+    for (i = 0; i < l->tensors_count; i++)
+        names[i] = l->tensors[i].name;
+    qsort(names, l->tensors_count, sizeof *names, by_name);
+    for (i = 1; i < l->tensors_count && twice == NULL; i++)
+        twice = strcmp(names[i - 1], names[i]) == 0 ? names[i] : NULL;
+    free(names);
+    if (twice == NULL)
+        return GAPLESS_OK;
+    return gapless_error_set(error, GAPLESS_INVALID, 0,
+                             "two tensors are called '%s': each needs a name of its "
+                             "own, by which files have it",
+                             twice);
+}
+
 /* Memory for what the first walk has counted. False: there is none. */
 static bool take_tables(struct layout *l)
 {
@@ -445,6 +492,9 @@ int layout_init(struct layout *ret, const struct gapless_model *model,
     l.padded = round_up(l.count, LAYOUT_LANES);
     if (copy_tensors(&l, model) != GAPLESS_OK)
         goto no_memory;
+    status = check_names_differ(&l, error);
+    if (status != GAPLESS_OK)
+        goto free_layout;
     for (i = 0; i < l.tensors_count; i++)
         l.moved += l.tensors[i].average > 0 ? 0 : layout_elements(&l.tensors[i]);
     counts.range_elements = range_elements == 0 ? LAYOUT_RANGE_DEFAULT : range_elements;
