@@ -209,6 +209,12 @@ struct seq_word {
 #pragma GCC diagnostic ignored "-Wtsan"
 #endif
 
+/* Before any reader is there: the number of writes so far, times 2. */
+static inline void seq_set(struct seq_word *word, uint64_t value)
+{
+    atomic_store_explicit(&word->value, value, memory_order_release);
+}
+
 static inline void seq_write_begin(struct seq_word *word)
 {
     uint64_t value = atomic_load_explicit(&word->value, memory_order_relaxed);

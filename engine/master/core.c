@@ -78,6 +78,11 @@ uint32_t core_next(const struct master_core *core, enum core_worker_state state,
     return CORE_ALL;
 }
 
+static size_t tickets_room(const struct core_config *config)
+{
+    return (size_t)config->workers_max + config->tickets_more;
+}
+
 size_t core_bytes(const struct core_config *config)
 {
     uint64_t cells = (uint64_t)config->workers_max * config->ranges;
@@ -85,8 +90,8 @@ size_t core_bytes(const struct core_config *config)
     if (config->workers_max == 0 || config->ranges == 0 || cells > CORE_CELLS_MAX)
         return 0;
     return sizeof(struct master_core) +
-           config->workers_max *
-               (sizeof(struct core_worker) + sizeof(struct core_ticket)) +
+           config->workers_max * sizeof(struct core_worker) +
+           tickets_room(config) * sizeof(struct core_ticket) +
            (2 * (size_t)config->ranges + cells) * sizeof(uint64_t) + cells;
 }
 
@@ -99,7 +104,7 @@ void core_init(struct master_core *core, const struct core_config *config)
     core->bytes = core_bytes(config);
     core->at_returned = sizeof *core + config->workers_max * sizeof(struct core_worker);
     core->at_version =
-        core->at_returned + config->workers_max * sizeof(struct core_ticket);
+        core->at_returned + tickets_room(config) * sizeof(struct core_ticket);
     core->at_position = core->at_version + config->ranges * sizeof(uint64_t);
     core->at_read = core->at_position + config->ranges * sizeof(uint64_t);
     core->at_landed = core->at_read + cells * sizeof(uint64_t);
@@ -258,6 +263,8 @@ static void start(struct master_core *core, uint64_t now_ns, struct todo *todo)
     core->phase = CORE_RUNNING;
     if (assign_waiting(core, now_ns))
         act(todo, CORE_READY, CORE_ALL, CORE_ALL, CORE_OVER);
+    else
+        drain(core, todo); /* a run that goes on may have nothing left to do */
 }
 
 static void on_hello(struct master_core *core, const struct core_event *e,
@@ -578,4 +585,213 @@ int core_step(struct master_core *core, const struct core_event *event,
         core->event_ns = event->now_ns;
     step[event->kind](core, event, ret);
     return 0;
+}
+
+/* ---- for a file ---------------------------------------------------------- */
+
+/* The counters, in order; the first two say how many of all else there are. */
+static uint64_t *counter_of(struct master_core *core, uint32_t index)
+{
+    uint64_t *const counters[] = {
+        &core->issued,  &core->consumed, &core->dropped, &core->partial,
+        &core->updates, &core->first_ns, &core->stop_ns, &core->event_ns,
+        &core->joined,  &core->lost,
+    };
+
+    return index < sizeof counters / sizeof counters[0] ? counters[index] : NULL;
+}
+
+enum {
+    WORDS_COUNTERS = 10,
+    WORDS_HEAD = 8 + WORDS_COUNTERS,
+    WORDS_WORKER = 10
+};
+
+static size_t words_for(const struct core_config *config)
+{
+    uint64_t workers = config->workers_max, ranges = config->ranges;
+
+    return (size_t)(WORDS_HEAD + workers * WORDS_WORKER + 2 * tickets_room(config) +
+                    2 * ranges + 2 * workers * ranges);
+}
+
+size_t core_words(const struct master_core *core)
+{
+    return words_for(&core->config);
+}
+
+static void export_worker(const struct core_worker *w, uint64_t *ret)
+{
+    const uint64_t words[WORDS_WORKER] = {
+        w->state,
+        (w->ready ? 1u : 0u) | (w->stop ? 2u : 0u) | (w->refresh ? 4u : 0u) |
+            (w->rejected ? 8u : 0u) | (w->late ? 16u : 0u),
+        w->steps,
+        w->pushed,
+        w->applied,
+        w->incarnation,
+        w->ticket,
+        w->since_ns,
+        w->from_ns,
+        w->step_ns};
+
+    memcpy(ret, words, sizeof words);
+}
+
+/* False: it is no worker of this core. */
+static bool import_worker(const struct master_core *core, const uint64_t *words,
+                          struct core_worker *ret)
+{
+    uint64_t ranges = core->config.ranges;
+
+    if (words[0] > CORE_PUSHED || words[1] > 31 || words[2] > UINT32_MAX ||
+        words[3] > ranges || words[4] > ranges || words[5] > UINT32_MAX)
+        return false;
+    *ret = (struct core_worker){.state = (enum core_worker_state)words[0],
+                                .ready = (words[1] & 1) != 0,
+                                .stop = (words[1] & 2) != 0,
+                                .refresh = (words[1] & 4) != 0,
+                                .rejected = (words[1] & 8) != 0,
+                                .late = (words[1] & 16) != 0,
+                                .steps = (uint32_t)words[2],
+                                .pushed = (uint32_t)words[3],
+                                .applied = (uint32_t)words[4],
+                                .incarnation = (uint32_t)words[5],
+                                .ticket = words[6],
+                                .since_ns = words[7],
+                                .from_ns = words[8],
+                                .step_ns = words[9]};
+    return ret->state != CORE_COMPUTING || ret->steps > 0;
+}
+
+void core_export(const struct master_core *from, uint64_t *ret)
+{
+    struct master_core *core = (struct master_core *)(uintptr_t)from; /* only read */
+    uint32_t workers = core->config.workers_max, ranges = core->config.ranges, i, r;
+    const struct core_ticket *returned = returned_of(core);
+
+    *ret++ = workers;
+    *ret++ = ranges;
+    *ret++ = core->config.tickets_more;
+    *ret++ = core->phase;
+    *ret++ = core->active;
+    *ret++ = core->computing;
+    *ret++ = core->pushed_workers;
+    *ret++ = core->returned;
+    for (i = 0; i < WORDS_COUNTERS; i++)
+        *ret++ = *counter_of(core, i);
+    for (i = 0; i < workers; i++, ret += WORDS_WORKER)
+        export_worker(&core->worker[i], ret);
+    for (i = 0; i < tickets_room(&core->config); i++) {
+        *ret++ = i < core->returned ? returned[i].first : 0;
+        *ret++ = i < core->returned ? returned[i].steps : 0;
+    }
+    memcpy(ret, versions_of(core), ranges * sizeof *ret);
+    ret += ranges;
+    memcpy(ret, positions_of(core), ranges * sizeof *ret);
+    ret += ranges;
+    for (i = 0; i < workers; i++, ret += ranges)
+        memcpy(ret, read_of(core, i), ranges * sizeof *ret);
+    for (i = 0; i < workers; i++)
+        for (r = 0; r < ranges; r++)
+            *ret++ = landed_of(core, i)[r];
+}
+
+bool core_words_of(const uint64_t *words, size_t count, struct core_config *ret)
+{
+    struct core_config config;
+
+    if (count < WORDS_HEAD || words[0] == 0 || words[1] == 0 || words[0] > UINT32_MAX ||
+        words[1] > UINT32_MAX || words[2] > UINT32_MAX ||
+        words[0] * words[1] > CORE_CELLS_MAX)
+        return false;
+    config = (struct core_config){.workers_max = (uint32_t)words[0],
+                                  .ranges = (uint32_t)words[1],
+                                  .tickets_more = (uint32_t)words[2]};
+    if (words_for(&config) != count)
+        return false;
+    *ret = config;
+    return true;
+}
+
+/* Do the counts agree with the workers that are counted? */
+static bool counts_agree(const struct master_core *core)
+{
+    uint32_t active = 0, computing = 0, pushed = 0, w;
+
+    for (w = 0; w < core->config.workers_max; w++) {
+        active += core->worker[w].state != CORE_FREE ? 1 : 0;
+        computing += core->worker[w].state == CORE_COMPUTING ? 1 : 0;
+        pushed += core->worker[w].state == CORE_PUSHED ? 1 : 0;
+    }
+    return active == core->active && computing == core->computing &&
+           pushed == core->pushed_workers &&
+           core->returned <= tickets_room(&core->config) &&
+           core->consumed <= core->issued;
+}
+
+bool core_import(struct master_core *core, const uint64_t *words, size_t count)
+{
+    uint32_t workers = core->config.workers_max, ranges = core->config.ranges, i, r;
+
+    if (count != core_words(core) || words[0] != workers || words[1] != ranges ||
+        words[2] != core->config.tickets_more || words[3] > CORE_OVER_NOW ||
+        words[4] > workers || words[5] > workers || words[6] > workers ||
+        words[7] > tickets_room(&core->config))
+        return false;
+    core->phase = (enum core_phase)words[3];
+    core->active = (uint32_t)words[4];
+    core->computing = (uint32_t)words[5];
+    core->pushed_workers = (uint32_t)words[6];
+    core->returned = (uint32_t)words[7];
+    words += 8;
+    for (i = 0; i < WORDS_COUNTERS; i++)
+        *counter_of(core, i) = *words++;
+    for (i = 0; i < workers; i++, words += WORDS_WORKER)
+        if (!import_worker(core, words, &core->worker[i]))
+            return false;
+    for (i = 0; i < tickets_room(&core->config); i++, words += 2)
+        returned_of(core)[i] = (struct core_ticket){words[0], (uint32_t)words[1]};
+    memcpy(versions_of(core), words, ranges * sizeof *words);
+    words += ranges;
+    memcpy(positions_of(core), words, ranges * sizeof *words);
+    words += ranges;
+    for (i = 0; i < workers; i++, words += ranges)
+        memcpy(read_of(core, i), words, ranges * sizeof *words);
+    for (i = 0; i < workers; i++)
+        for (r = 0; r < ranges; r++)
+            landed_of(core, i)[r] = (uint8_t)(*words++ & 3);
+    return counts_agree(core);
+}
+
+bool core_go_on(struct master_core *core, struct master_core *was)
+{
+    uint32_t ranges = core->config.ranges, w;
+    struct todo todo;
+
+    was->phase = CORE_GATHERING; /* nobody gets a ticket now, and nothing ends */
+    for (w = 0; w < was->config.workers_max; w++) {
+        struct core_event gone = {
+            .kind = CORE_GONE, .worker = w, .finite = true, .now_ns = was->event_ns};
+
+        if (was->returned == tickets_room(&was->config) &&
+            was->worker[w].state != CORE_FREE)
+            return false;
+        todo.count = 0;
+        on_gone(was, &gone, &todo);
+    }
+    if (ranges != was->config.ranges || was->returned > tickets_room(&core->config))
+        return false;
+    core->issued = was->issued;
+    core->consumed = was->consumed;
+    core->dropped = was->dropped;
+    core->partial = was->partial;
+    core->updates = was->updates;
+    core->lost = was->lost;
+    core->returned = was->returned;
+    memcpy(returned_of(core), returned_of(was),
+           was->returned * sizeof(struct core_ticket));
+    memcpy(versions_of(core), versions_of(was), ranges * sizeof(uint64_t));
+    memcpy(positions_of(core), positions_of(was), ranges * sizeof(uint64_t));
+    return true;
 }

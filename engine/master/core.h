@@ -129,6 +129,8 @@ struct core_config {
         adapt; /* a slower worker gets fewer: `steps` times the fastest worker's time for
                    a batch over its own, rounded, at least 1. A worker's first ticket is
                    a full one */
+    uint32_t
+        tickets_more; /* room for tickets that were given back, beside one a worker */
     uint32_t workers_wait; /* hold the first tickets until this many have joined ... */
     uint64_t wait_ns;      /* ... or so much time has passed since the first joined */
     uint64_t timeout_ns;   /* a worker that computes longer is dropped; 0: never */
@@ -196,6 +198,20 @@ void core_excuse(struct master_core *core, uint32_t worker, uint64_t now_ns);
 uint64_t core_version(const struct master_core *core, uint32_t range);
 uint64_t core_position(const struct master_core *core, uint32_t range);
 uint64_t core_lag(const struct master_core *core, uint32_t worker, uint32_t range);
+/* The whole state as numbers, in an order of their own: for a file. `ret` has core_words. */
+size_t core_words(const struct master_core *core);
+void core_export(const struct master_core *core, uint64_t *ret);
+/* Workers, ranges and room for tickets of numbers that core_export gave; false: they are not
+ * that. */
+bool core_words_of(const uint64_t *words, size_t count, struct core_config *ret);
+/* Takes them over: of a core of the same sizes, just as it was. False: they make
+ * no sense, and `core` is not to be used. */
+bool core_import(struct master_core *core, const uint64_t *words, size_t count);
+/* What a core that has imported them would leave to a run that goes on without its workers:
+ * every worker is gone, tickets of which nothing was applied are given out again. `core` is new;
+ * `was` is changed. False: there is no room for its tickets. */
+bool core_go_on(struct master_core *core, struct master_core *was);
+
 /* The next worker after `worker` (start with CORE_ALL) in a state, or CORE_ALL. */
 uint32_t core_next(const struct master_core *core, enum core_worker_state state,
                    uint32_t worker);

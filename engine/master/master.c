@@ -1,6 +1,7 @@
 /* The master's loop: poll, step, perform. */
 #include "engine/master/waiting.h"
 
+#include "engine/master/saved.h"
 #include "engine/run/checkpoint.h"
 #include "engine/run/network.h"
 
@@ -207,6 +208,8 @@ static void step(struct gapless_master *m, const struct core_event *event)
     if (one && m->core->dropped > dropped)
         shared_stats_workers(m->shared_stats)[worker].dropped +=
             m->core->dropped - dropped;
+    if (m->kept && phase == CORE_GATHERING && m->core->phase != phase)
+        saved_let_go(m);
     for (i = 0; i < todo.count; i++)
         perform(m, &todo.action[i]);
     if (event->kind == CORE_APPLIED && one)
@@ -470,6 +473,27 @@ int gapless_master_save_with(const struct gapless_master *m, const char *path,
                    (unsigned long long)m->core->consumed);
     return checkpoint_save(&m->layout, gapless_master_params(m), path, metadata, more,
                            error);
+}
+
+int gapless_master_save_state(const struct gapless_master *m, const char *path,
+                              const char *const *more, struct gapless_error *error)
+{
+    struct state_write *w = NULL;
+    int status = state_write_new(path, &w, error);
+
+    if (status != GAPLESS_OK)
+        return status;
+    for (; more != NULL && more[0] != NULL; more += 2)
+        state_write_say(w, more[0], more[1]);
+    status = saved_plan(m, w, error);
+    if (status == GAPLESS_OK)
+        status = state_write_begin(w, error);
+    if (status != GAPLESS_OK) {
+        state_write_drop(w);
+        return status;
+    }
+    saved_copy(m, w);
+    return state_write_end(w, error);
 }
 
 void gapless_master_device(const struct gapless_master *m, char *ret, size_t bytes)

@@ -56,6 +56,7 @@ struct master_slot {
     float *mean;  /* RULE_MATRIX with a sum: of matrices; else NULL */
     tp_peer peer; /* MASTER_NO_PEER: none */
     bool left;    /* said bye: its departure is no loss */
+    bool kept;    /* of a state: a worker that comes goes on with these vectors */
     /* of the present message, over its ranges so far; < 0: not measured */
     double gap_sq;
     double step_sq; /* RULE_GLOBAL, likewise */
@@ -237,7 +238,14 @@ struct gapless_master {
      * pages, without which a thousand workers' passes miss the processor's table of
      * pages. */
     bool external_buffers;
-    bool untimed; /* time by itself does nothing: a record says when it did */
+    /* saved.c */
+    char *settings_text; /* what decides how the run goes */
+    struct state_file
+        *from;      /* the state that it goes on from; NULL: none, or all is taken */
+    uint64_t epoch; /* how often this run was begun again */
+    uint64_t version_base; /* of the versions that readers see */
+    bool kept;             /* there are slots with `kept` */
+    bool untimed;          /* time by itself does nothing: a record says when it did */
     void (*log)(void *log_context, const char *line); /* NULL: none */
     void *log_context;
     struct record_writer *record; /* NULL: none */

@@ -278,7 +278,9 @@ void member_welcome(struct gapless_master *m, uint32_t worker)
         .role = ROLE_WORKER, .worker = worker, .pid = m->hello_pid};
     shared_stats_workers(m->shared_stats)[worker] =
         (struct gapless_worker_stats){.state = 1, .pid = m->hello_pid};
-    pass_join(m, worker);
+    if (!slot->kept) /* else it goes on with what is there */
+        pass_join(m, worker);
+    slot->kept = false;
     pass_look_ahead(m, worker, CORE_ALL);
     fill_welcome(m, worker, &welcome);
     welcome.sent_at = m->sent_at;

@@ -1,4 +1,5 @@
 /* Opening a master: checks the configuration, takes all memory, listens. */
+#include "engine/master/saved.h"
 #include "engine/master/waiting.h"
 
 #include "engine/base/array.h"
@@ -340,8 +341,11 @@ static int make_core(struct gapless_master *m, const struct gapless_master_confi
         .round = (m->rule->flags & RULE_ROUND) != 0,
         .local = (m->rule->flags & RULE_WORKER_ELASTIC) != 0,
     };
-    size_t bytes = core_bytes(&config);
+    size_t bytes;
 
+    if (m->from != NULL)
+        config.tickets_more = saved_tickets(m->from);
+    bytes = core_bytes(&config);
     if (bytes == 0)
         return gapless_error_set(
             error, GAPLESS_CAPACITY, 0,
@@ -633,6 +637,23 @@ static int make_shared_stats(struct gapless_master *m, const float *initial,
     return GAPLESS_OK;
 }
 
+/* With room for all. */
+static int take_state(struct gapless_master *m, struct gapless_error *error)
+{
+    int status = GAPLESS_OK;
+
+    if (m->from == NULL)
+        return GAPLESS_OK;
+    if (m->passes != &pass_ops_cpu)
+        status = gapless_error_set(error, GAPLESS_UNSUPPORTED, 0,
+                                   "a run goes on from a state with --device cpu only");
+    if (status == GAPLESS_OK)
+        status = saved_go_on(m, m->from, error);
+    state_close(m->from);
+    m->from = NULL;
+    return status;
+}
+
 static int go_public(struct gapless_master *m, const struct gapless_master_config *c,
                      const char *place, struct gapless_error *error)
 {
@@ -648,6 +669,8 @@ static int go_public(struct gapless_master *m, const struct gapless_master_confi
         status = make_shared_stats(m, c->initial, error);
     if (status == GAPLESS_OK && master_publishes(m))
         status = make_published(m, error);
+    if (status == GAPLESS_OK)
+        status = take_state(m, error);
     if (status == GAPLESS_OK)
         status = m->transport->listen(m->tp, place, error);
     if (status == GAPLESS_OK)
@@ -672,6 +695,29 @@ static int open_record(struct gapless_master *m, const struct gapless_master_con
     return c->record == NULL
                ? GAPLESS_OK
                : record_create(c->record, &facts, c->record_note, &m->record, error);
+}
+
+/* The state that it goes on from, if there is one, and the number of this start. */
+static int open_state(struct gapless_master *m, const struct gapless_master_config *c,
+                      struct gapless_error *error)
+{
+    int status;
+
+    m->settings_text = saved_settings(m, c);
+    if (m->settings_text == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a master");
+    if (c->resume == NULL)
+        return GAPLESS_OK;
+    status = state_open(c->resume, &m->from, error);
+    if (status != GAPLESS_OK)
+        return status;
+    m->epoch = c->epoch != 0 ? c->epoch : state_number(m->from, "epoch") + 1;
+    if (m->epoch >= SAVED_EPOCH_MAX)
+        return gapless_error_set(
+            error, GAPLESS_CAPACITY, 0,
+            "this run was begun again %llu times, which is too often",
+            (unsigned long long)m->epoch);
+    return saved_check(m, m->from, error);
 }
 
 /* A master of the configured rule, which is not checked yet; NULL: *ret_status says why. */
@@ -717,6 +763,8 @@ static int open_master(const struct gapless_master_config *config,
         status = check_initial(m, config->initial, error);
     if (status == GAPLESS_OK)
         take_settings(m, config);
+    if (status == GAPLESS_OK)
+        status = open_state(m, config, error);
     if (status == GAPLESS_OK)
         status = make_core(m, config, error);
     if (status == GAPLESS_OK)
@@ -804,5 +852,7 @@ void gapless_master_close(struct gapless_master *m)
     free(m->lanes);
     free(m->queue.event);
     free(m->job);
+    free(m->settings_text);
+    state_close(m->from);
     free(m);
 }

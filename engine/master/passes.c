@@ -459,8 +459,12 @@ void pass_reported(struct gapless_master *m, uint32_t worker)
 
     if (!master_publishes(m) || !is_new(m, worker))
         return;
-    for (r = 0; r < m->layout.ranges_count; r++)
-        core_read_at(m->core, worker, r, m->slot[worker].reported[r]);
+    for (r = 0; r < m->layout.ranges_count; r++) {
+        uint64_t version = m->slot[worker].reported[r];
+
+        core_read_at(m->core, worker, r,
+                     version > m->version_base ? version - m->version_base : 0);
+    }
 }
 
 static void message_begins(struct gapless_master *m, uint32_t worker)

@@ -11,7 +11,7 @@
  * read them; all else is below STATE_PREFIX, which no model may use.
  *
  * A file is written in place, beside what it will replace: reserved on the disk and mapped,
- * so that whoever has a vector copies it there, at its own time and from any thread; then
+ * so that any thread copies a vector there; then
  * summed, synced, renamed. What is there under its name is either as it was or complete.
  *
  *     state_write_new ── _say, _add ── _begin ── copy to _at(i) ── _say ── _end or _drop
@@ -53,13 +53,15 @@ int state_write_new(const char *path, struct state_write **ret,
  * 4 KiB more in all. */
 void state_write_say(struct state_write *w, const char *key, const char *value);
 void state_write_number(struct state_write *w, const char *key, uint64_t value);
-/* A tensor of so many elements, of one dimension; its number. `name` gets STATE_PREFIX. A
+/* A tensor of one dimension, of `elements`; its number. `name` gets STATE_PREFIX. A
  * multiple of 8 bytes. */
 uint32_t state_write_add(struct state_write *w, const char *name, enum state_type type,
                          uint64_t elements);
 /* All tensors of a model, in order; the number of the first. state_write_at of it has room for
  * all of the parameters, one after another. Before any other. */
 uint32_t state_write_model(struct state_write *w, const struct layout *layout);
+/* Tensors so far: the number of the next. */
+uint32_t state_write_count(const struct state_write *w);
 /* Reserves the room and maps it. GAPLESS_NO_MEMORY, GAPLESS_IO: the disk is full, ... */
 int state_write_begin(struct state_write *w, struct gapless_error *error);
 /* Where a tensor's bytes go: written by the caller, all 0 before. */
@@ -94,7 +96,7 @@ const char *state_said(const struct state_file *file, const char *key);
 uint64_t state_number(const struct state_file *file, const char *key); /* 0: none */
 uint32_t state_tensors(const struct state_file *file);
 const struct state_tensor *state_tensor(const struct state_file *file, uint32_t index);
-/* By its name without STATE_PREFIX; NULL: none of this type and so many elements. */
+/* By its name without STATE_PREFIX; NULL: none of this type and length. */
 const void *state_find(const struct state_file *file, const char *name,
                        enum state_type type, uint64_t elements);
 /* The same of any length. */
@@ -106,11 +108,11 @@ const float *state_model(const struct state_file *file, const struct layout *lay
 
 /* ---- a folder of them ---------------------------------------------------- */
 
-/* The name of the state of so many gradients. */
+/* The name of the state after `gradients`. */
 int state_folder_path(const char *folder, uint64_t gradients, char *ret, size_t bytes,
                       struct gapless_error *error);
 /* `path` itself if it is a file; of a folder the state with the most gradients that is
- * whole. GAPLESS_MISSING. What was passed over is told to log, if there is one. */
+ * whole. GAPLESS_MISSING. Each that is passed over makes a line of log, if there is one. */
 int state_folder_latest(const char *path, char *ret, size_t bytes,
                         void (*log)(void *context, const char *line), void *context,
                         struct gapless_error *error);

@@ -291,6 +291,11 @@ void *state_write_at(const struct state_write *w, uint32_t tensor)
     return w->map + LENGTH_BYTES + w->header_bytes + w->tensors[tensor].at;
 }
 
+uint32_t state_write_count(const struct state_write *w)
+{
+    return (uint32_t)w->tensors_count;
+}
+
 uint64_t state_write_bytes(const struct state_write *w)
 {
     return w->file_bytes;

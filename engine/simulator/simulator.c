@@ -177,8 +177,8 @@ void sim_part(struct gapless_simulation *s, uint32_t who, bool says_so)
     s->workers_now--;
 }
 
-static int pushed_add(struct gapless_simulation *s, uint32_t who, float *grad,
-                      struct gapless_error *error)
+int sim_pushed_add(struct gapless_simulation *s, uint32_t who, float *grad,
+                   struct gapless_error *error)
 {
     const struct core_worker *cw = &s->master->core->worker[who];
     struct sim_pushed *pushed;
@@ -203,7 +203,7 @@ int sim_push(struct gapless_simulation *s, uint32_t who, bool poison,
     int status = jobs_take(s->jobs, who, &grad, &loss, error);
 
     if (status == GAPLESS_OK)
-        status = pushed_add(s, who, grad, error);
+        status = sim_pushed_add(s, who, grad, error);
     if (status != GAPLESS_OK)
         return status;
     if (poison)
@@ -317,8 +317,7 @@ static int standstill(struct gapless_simulation *s, struct gapless_error *error)
         s->config.master.gradients, s->workers_now);
 }
 
-/* The next thing that happens. GAPLESS_STOPPED: a record is at its end. */
-static int step(struct gapless_simulation *s, struct gapless_error *error)
+int sim_step(struct gapless_simulation *s, struct gapless_error *error)
 {
     struct sim_event event = {.at_ns = UINT64_MAX};
     struct tp *tp = NULL;
@@ -378,7 +377,7 @@ int gapless_simulation_run(struct gapless_simulation *s, uint64_t gradients,
     status = begin(s, &reason);
     while (status == GAPLESS_OK && !is_over(s) &&
            (gradients == 0 || s->master->core->consumed < gradients))
-        status = step(s, &reason);
+        status = sim_step(s, &reason);
     s->spent_ns += clock_ns() - began;
     if (status == GAPLESS_STOPPED || (status == GAPLESS_OK && is_over(s)))
         return GAPLESS_STOPPED;
@@ -436,6 +435,7 @@ static void master_settings(struct gapless_simulation *s)
     for (size_t i = 0; i < c->incidents_count; i++)
         joins += c->incidents[i].kind == GAPLESS_JOIN ? 1 : 0;
     c->master.address = s->address;
+    c->master.resume = NULL; /* sim_resume */
     c->master.observers_max = 1;
     if (s->record != NULL) {
         c->master.workers_max = s->record->facts.workers_max;
@@ -501,6 +501,8 @@ int gapless_simulation_open(const struct gapless_simulation_config *config,
         master_settings(s);
         status = open_parts(s, error);
     }
+    if (status == GAPLESS_OK && config->master.resume != NULL)
+        status = sim_resume(s, config->master.resume, error);
     if (status != GAPLESS_OK) {
         gapless_simulation_close(s);
         return status;

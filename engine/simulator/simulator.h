@@ -31,6 +31,12 @@ int pace_new(const struct gapless_simulation_config *config, uint32_t workers_ma
 void pace_free(struct sim_pace *pace);
 /* Time of the next batch of the worker that joined as number `joined`, and is worker `who`. */
 uint64_t pace_next(struct sim_pace *pace, uint32_t joined, uint32_t who);
+/* What has been drawn of the first `joined` that joined, in bytes: multiples of 8; and back.
+ * GAPLESS_CORRUPT: it is not that. */
+size_t pace_bytes(const struct sim_pace *pace, uint32_t joined);
+void pace_save(const struct sim_pace *pace, uint32_t joined, void *ret);
+int pace_load(struct sim_pace *pace, uint32_t joined, const void *from, size_t bytes,
+              struct gapless_error *error);
 /* Space for one more that joins. */
 int pace_join(struct sim_pace *pace, uint32_t joined, struct gapless_error *error);
 
@@ -72,6 +78,13 @@ void jobs_postpone(struct jobs *jobs, uint32_t job, uint64_t due, uint64_t order
  * job is JOB_NONE then. GAPLESS_NO_MEMORY. */
 int jobs_take(struct jobs *jobs, uint32_t job, float **ret_grad, double *ret_loss,
               struct gapless_error *error);
+/* The gradient of a job that is computed, which stays with the job; waits for one that is
+ * being computed. NULL: it is not begun, or there is none. */
+const float *jobs_done(struct jobs *jobs, uint32_t job, double *ret_loss);
+/* A job whose gradient is known, a copy of `grad`; or, not `waits`, the buffer of one that was
+ * taken. Returns the buffer. NULL: no memory. */
+float *jobs_put(struct jobs *jobs, uint32_t job, const struct job *what,
+                const float *grad, double loss, bool waits);
 /* It is not wanted any more; waits if it is being computed. */
 void jobs_cancel(struct jobs *jobs, uint32_t job);
 /* The buffer may be used again. */
@@ -118,6 +131,8 @@ struct sim_worker {
     uint64_t finish_ns, order; /* of it */
     uint64_t stalled_ns;       /* does nothing before this time */
     bool deferred;             /* replay_defers */
+    const float *computed;     /* while it is saved: its gradient, if that is there */
+    double loss;               /* of that */
 };
 
 /* A gradient that was pushed and that the master has not done with. */
@@ -162,6 +177,17 @@ int sim_push(struct gapless_simulation *s, uint32_t who, bool poison,
              struct gapless_error *error);
 /* What a worker does when it has got parameters: its batch is under way. */
 int sim_pulled(struct gapless_simulation *s, uint32_t who, struct gapless_error *error);
+
+/* The next thing that happens. GAPLESS_STOPPED: a record is at its end. */
+int sim_step(struct gapless_simulation *s, struct gapless_error *error);
+/* The master has this gradient of a worker, and has not done with it. */
+int sim_pushed_add(struct gapless_simulation *s, uint32_t who, float *grad,
+                   struct gapless_error *error);
+
+/* ---- simulator_saved.c --------------------------------------------------- */
+/* A new simulation goes on from a state that gapless_simulation_save has written. */
+int sim_resume(struct gapless_simulation *s, const char *path,
+               struct gapless_error *error);
 
 /* ---- simulator_replay.c -------------------------------------------------- */
 int replay_open(struct gapless_simulation *s, struct gapless_error *error);

@@ -14,6 +14,7 @@
 #include "engine/base/rng.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define V_TASK 0.1
 #define V_MACHINE 0.6
@@ -141,6 +142,41 @@ int pace_join(struct sim_pace *p, uint32_t joined, struct gapless_error *error)
     machine->mean_ns = (double)p->batch_ns;
     if (p->config->clock == GAPLESS_CLOCK_HETEROGENEOUS)
         machine->mean_ns = time_draw(&machine->rng, (double)p->batch_ns, V_MACHINE);
+    return GAPLESS_OK;
+}
+
+size_t pace_bytes(const struct sim_pace *p, uint32_t joined)
+{
+    return joined * sizeof(struct machine) + p->workers_max * sizeof(uint64_t);
+}
+
+void pace_save(const struct sim_pace *p, uint32_t joined, void *ret)
+{
+    uint64_t *next = ret;
+
+    for (uint32_t w = 0; w < p->workers_max; w++)
+        next[w] = p->times != NULL ? p->times[w].next : 0;
+    if (joined > 0)
+        memcpy(next + p->workers_max, p->machine, joined * sizeof *p->machine);
+}
+
+int pace_load(struct sim_pace *p, uint32_t joined, const void *from, size_t bytes,
+              struct gapless_error *error)
+{
+    const uint64_t *next = from;
+    int status = GAPLESS_OK;
+
+    if (bytes != pace_bytes(p, joined))
+        return gapless_error_set(error, GAPLESS_CORRUPT, 0,
+                                 "the clock of the state is of other workers");
+    for (uint32_t i = 0; status == GAPLESS_OK && i < joined; i++)
+        status = pace_join(p, i, error);
+    if (status != GAPLESS_OK)
+        return status;
+    for (uint32_t w = 0; p->times != NULL && w < p->workers_max; w++)
+        p->times[w].next = (size_t)next[w];
+    if (joined > 0)
+        memcpy(p->machine, next + p->workers_max, joined * sizeof *p->machine);
     return GAPLESS_OK;
 }
 

@@ -15,6 +15,7 @@
 #include "engine/base/clock.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 struct buffer {
     float *grad;
@@ -228,6 +229,43 @@ int jobs_take(struct jobs *j, uint32_t who, float **ret_grad, double *ret_loss,
     return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                              "no memory for a gradient of %zu KiB",
                              j->padded * sizeof(float) >> 10);
+}
+
+const float *jobs_done(struct jobs *j, uint32_t who, double *ret_loss)
+{
+    const struct job *job = &j->job[who];
+    const float *ret = NULL;
+
+    (void)pthread_mutex_lock(&j->lock);
+    wait_for(j, job);
+    if (job->state == JOB_DONE) {
+        ret = job->grad;
+        *ret_loss = job->loss;
+    }
+    (void)pthread_mutex_unlock(&j->lock);
+    return ret;
+}
+
+float *jobs_put(struct jobs *j, uint32_t who, const struct job *what, const float *grad,
+                double loss, bool waits)
+{
+    struct job *job = &j->job[who];
+    float *buffer = job->grad;
+
+    (void)pthread_mutex_lock(&j->lock);
+    if (!j->kept)
+        buffer = buffer_take(j, true);
+    else if (buffer == NULL)
+        buffer = array_zeroed(ARRAY_LINE, j->padded * sizeof(float));
+    if (buffer != NULL) {
+        memcpy(buffer, grad, j->padded * sizeof *grad);
+        *job = *what;
+        job->loss = loss;
+        job->state = waits ? JOB_DONE : JOB_NONE;
+        job->grad = waits || j->kept ? buffer : NULL;
+    }
+    (void)pthread_mutex_unlock(&j->lock);
+    return buffer;
 }
 
 void jobs_cancel(struct jobs *j, uint32_t who)

@@ -287,6 +287,16 @@ struct gapless_master_config {
      * always, -1: never. */
     int gpu_flush;
     struct gapless_net net;
+    /* A state that gapless_master_save_state has written: the run goes on from there, with the
+     * same model, rule and settings, or GAPLESS_INVALID names the first difference; capacity
+     * and number of workers may be others. Workers that take the same numbers go on with their
+     * momentum; the run begins when workers_wait of them are there (0: as many as there were),
+     * or 30 s after the first; what nobody has come for then is taken out. `initial` is not
+     * looked at. NULL: a new run. */
+    const char *resume;
+    /* With `resume`: how often the run was begun again, larger than at any start before, so that
+     * no version that a reader sees goes back; 0: one more than when the state was saved. */
+    uint64_t epoch;
     /* Receives, in gapless_master_open and _run, a line a person may want to see: a peer
      * lost and why. NULL: no line is reported. */
     void (*log)(void *log_context, const char *line);
@@ -414,6 +424,13 @@ int gapless_master_save(const struct gapless_master *master, const char *path,
 /* The same, with more about them in the file's metadata: key, value, ..., NULL, UTF-8. */
 int gapless_master_save_with(const struct gapless_master *master, const char *path,
                              const char *const *metadata, struct gapless_error *error);
+/* Writes all that the run needs to go on: parameters, momentum of every worker, statistics of
+ * the rule, the schedule's position, batches under way. As safetensors, with a checksum a tensor,
+ * to a temporary file, synced, renamed; `metadata` as above. Between calls of run.
+ * GAPLESS_UNSUPPORTED: passes run on a GPU; GAPLESS_AGAIN: a run that was begun again still
+ * waits for its workers. */
+int gapless_master_save_state(const struct gapless_master *master, const char *path,
+                              const char *const *metadata, struct gapless_error *error);
 /* NULL is a no-op. */
 void gapless_master_close(struct gapless_master *master);
 
@@ -583,6 +600,12 @@ int gapless_simulation_run(struct gapless_simulation *simulation, uint64_t gradi
                            struct gapless_error *error);
 /* The master inside, for its statistics, parameters and gapless_master_save; times in
  * its statistics are virtual. Never run or close it. */
+/* Writes a state, as gapless_master_save_state does, from which gapless_simulation_open goes on
+ * (master.resume) to the bit as if it had not stopped, with the same configuration. What
+ * `context` keeps from batch to batch is the caller's to keep. GAPLESS_UNSUPPORTED: a replay, or a
+ * wire that takes time. */
+int gapless_simulation_save(struct gapless_simulation *simulation, const char *path,
+                            const char *const *metadata, struct gapless_error *error);
 struct gapless_master *
 gapless_simulation_master(const struct gapless_simulation *simulation);
 void gapless_simulation_stats(const struct gapless_simulation *simulation,
@@ -640,7 +663,8 @@ int gapless_observer_open(const struct gapless_observer_config *config,
 uint64_t gapless_observer_count(const struct gapless_observer *observer);
 const char *gapless_observer_job(const struct gapless_observer *observer);
 /* Copies the live parameters, one-sided: every range is from one moment, never torn.
- * *ret_version: updates of the first range. Where a range changes faster than it can be
+ * *ret_version: updates of the first range, and of a run that was begun again 2^40 more for each
+ * time. Where a range changes faster than it can be
  * copied, the master is asked for a copy, which it makes at most 20 times a second.
  * GAPLESS_TORN when that did not help within timeout_ns either (0: 10 s).
  * GAPLESS_PEER_LOST when the master is gone. */
