@@ -2,6 +2,7 @@
 #include "engine/master/waiting.h"
 
 #include "engine/master/saved.h"
+#include "engine/master/saving.h"
 #include "engine/run/checkpoint.h"
 #include "engine/run/network.h"
 
@@ -413,6 +414,7 @@ int gapless_master_run(struct gapless_master *m, int64_t timeout_ns,
         n = finish_batch(m, error);
         if (n != GAPLESS_OK)
             return n;
+        saving_go_on(m, now);
         count_stats(m, now);
     }
 }

@@ -162,6 +162,8 @@ struct pass_ops {
 
 struct master_matrices; /* of matrices.c only */
 struct master_waiting;  /* of waiting.c only */
+struct saving;          /* of saving.c only */
+struct saving;          /* of saving.c only */
 struct master_gpu;      /* of passes_gpu.c and open_gpu.c only */
 
 struct gapless_master {
@@ -245,6 +247,7 @@ struct gapless_master {
     uint64_t epoch; /* how often this run was begun again */
     uint64_t version_base; /* of the versions that readers see */
     bool kept;             /* there are slots with `kept` */
+    struct saving *saving; /* NULL: nothing is saved while the run goes on */
     bool untimed;          /* time by itself does nothing: a record says when it did */
     void (*log)(void *log_context, const char *line); /* NULL: none */
     void *log_context;

@@ -1,5 +1,6 @@
 /* Opening a master: checks the configuration, takes all memory, listens. */
 #include "engine/master/saved.h"
+#include "engine/master/saving.h"
 #include "engine/master/waiting.h"
 
 #include "engine/base/array.h"
@@ -785,6 +786,8 @@ static int open_master(const struct gapless_master_config *config,
         status = go_public(m, config, place, error);
     if (status == GAPLESS_OK)
         status = open_record(m, config, error);
+    if (status == GAPLESS_OK)
+        status = saving_open(m, config, error);
     if (status != GAPLESS_OK) {
         gapless_master_close(m);
         return status;
@@ -823,6 +826,7 @@ void gapless_master_close(struct gapless_master *m)
 {
     if (m == NULL)
         return;
+    saving_close(m);
     m->passes->detach(m);
     if (m->tp != NULL)
         m->transport->close(m->tp);

@@ -1,6 +1,6 @@
 /* The master's passes over memory: when, with which scalars, and what is counted. How
  * they are carried out is in passes_cpu.c and passes_gpu.c. */
-#include "engine/master/master.h"
+#include "engine/master/saving.h"
 
 #include <assert.h>
 #include <math.h>
@@ -313,6 +313,7 @@ static void apply_range(struct gapless_master *m, uint32_t worker, uint32_t rang
     struct step_context context = context_of(
         m, worker, range, core_lag(m->core, worker, range), rate_for(m, worker, range));
 
+    saving_touch(m, worker, range);
     resum_if_due(m, range);
     if (m->whole_gate)
         context.whole_gap = of_all;
@@ -565,6 +566,7 @@ static void round_range(struct gapless_master *m, uint32_t range, uint32_t membe
         }
     assert(n > 0 && n == members); /* a round has members */
     first = &m->slot[m->members[0]];
+    saving_touch(m, CORE_ALL, range);
     rate = rate_of(m, range) * (m->ssgd_scale_rate ? (double)members : 1.0);
     context.rate = rate = rate * (factors / members);
     units = pass_units(m, range, &count);
@@ -626,6 +628,7 @@ void pass_join(struct gapless_master *m, uint32_t worker)
 {
     uint32_t r, w, count;
 
+    saving_touch_all(m, worker);
     for (r = 0; m->history != NULL && r < m->layout.ranges_count; r++) {
         for (w = count = 0; w < m->core->config.workers_max; w++)
             if (w != worker && m->core->worker[w].state != CORE_FREE &&
@@ -643,6 +646,7 @@ void pass_forget(struct gapless_master *m, uint32_t worker)
 {
     uint32_t r;
 
+    saving_touch_all(m, worker);
     m->passes->forget(m, worker);
     for (r = 0; m->history != NULL && (m->rule->flags & RULE_SUM) != 0 &&
                 r < m->layout.ranges_count;

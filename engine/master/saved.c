@@ -130,6 +130,7 @@ struct entry {
     enum state_type type;
     uint64_t elements;
     void *at;
+    uint32_t worker; /* whose vector it is */
 };
 
 typedef void entry_fn(const struct gapless_master *m, const struct entry *entry,
@@ -139,9 +140,14 @@ static void visit(const struct gapless_master *m, entry_fn *fn, void *context,
                   const char *name, enum state_type type, uint64_t elements,
                   const void *at)
 {
-    struct entry entry = {
-        .type = type, .elements = elements, .at = (void *)(uintptr_t)at};
+    struct entry entry = {.type = type,
+                          .elements = elements,
+                          .at = (void *)(uintptr_t)at,
+                          .worker = CORE_ALL};
+    const char *slash = strchr(name, '/');
 
+    if (slash != NULL)
+        entry.worker = (uint32_t)strtoul(slash + 1, NULL, 10);
     (void)snprintf(entry.name, sizeof entry.name, "%s", name);
     fn(m, &entry, context);
 }
@@ -254,6 +260,8 @@ int saved_plan(const struct gapless_master *m, struct state_write *w,
 struct copying {
     struct state_write *to;
     uint32_t next;
+    saved_vector_fn *fn;
+    void *context;
 };
 
 static void copy_one(const struct gapless_master *m, const struct entry *entry,
@@ -262,34 +270,35 @@ static void copy_one(const struct gapless_master *m, const struct entry *entry,
     static const size_t bytes[] = {
         [STATE_F32] = 4, [STATE_F64] = 8, [STATE_U64] = 8, [STATE_U8] = 1};
     struct copying *c = context;
+    void *to = state_write_at(c->to, c->next++);
 
-    (void)m;
-    memcpy(state_write_at(c->to, c->next++), entry->at,
-           (size_t)entry->elements * bytes[entry->type]);
+    if (entry->type == STATE_F32)
+        c->fn(m,
+              &(struct saved_vector){.from = entry->at,
+                                     .to = to,
+                                     .count = entry->elements,
+                                     .worker = entry->worker},
+              c->context);
+    else
+        memcpy(to, entry->at, (size_t)entry->elements * bytes[entry->type]);
 }
 
-/* What workers read now, of each range in one of two places. */
-static void copy_published(const struct gapless_master *m, float *ret)
+void saved_freeze(const struct gapless_master *m, struct state_write *w,
+                  saved_vector_fn *fn, void *context)
 {
-    uint32_t r;
-
-    for (r = 0; r < m->layout.ranges_count; r++) {
-        size_t from = (size_t)m->layout.range_start[r];
-
-        memcpy(ret + from, m->published[core_version(m->core, r) % 2] + from,
-               pass_elements(m, r) * sizeof *ret);
-    }
-}
-
-void saved_copy(const struct gapless_master *m, struct state_write *w)
-{
-    struct copying c = {.to = w, .next = m->layout.tensors_count + m->layout.count % 2};
+    struct copying c = {.to = w,
+                        .next = m->layout.tensors_count + m->layout.count % 2,
+                        .fn = fn,
+                        .context = context};
+    struct saved_vector vector = {.from = m->theta,
+                                  .to = state_write_at(w, 0),
+                                  .count = m->layout.count,
+                                  .worker = CORE_ALL};
     uint64_t *stages;
     double *factors;
     uint32_t i;
 
-    m->passes->theta(m);
-    memcpy(state_write_at(w, 0), m->theta, (size_t)m->layout.count * sizeof *m->theta);
+    fn(m, &vector, context);
     each(m, true, copy_one, &c);
     each_table(m, copy_one, &c);
     core_export(m->core, state_write_at(w, c.next++));
@@ -299,9 +308,41 @@ void saved_copy(const struct gapless_master *m, struct state_write *w)
     factors = state_write_at(w, c.next++);
     for (i = 0; i < m->core->config.workers_max; i++)
         factors[i] = m->slot[i].factor;
-    if (master_publishes(m))
-        copy_published(m, state_write_at(w, c.next++));
+    vector = (struct saved_vector){
+        .places = m->published, .count = m->layout.padded, .worker = CORE_ALL};
+    if (master_publishes(m)) {
+        vector.to = state_write_at(w, c.next++);
+        fn(m, &vector, context);
+    }
     say_all(m, w); /* as it is now */
+}
+
+void saved_copy_range(const struct gapless_master *m, const struct saved_vector *vector,
+                      uint32_t range, uint64_t version)
+{
+    const float *base =
+        vector->places != NULL ? vector->places[version % 2] : vector->from;
+    size_t from = (size_t)m->layout.range_start[range];
+    size_t end = (size_t)m->layout.range_start[range + 1];
+
+    if (end > vector->count)
+        end = (size_t)vector->count; /* parameters have nothing that fills up */
+    memcpy(vector->to + from, base + from, (end - from) * sizeof *base);
+}
+
+static void copy_whole(const struct gapless_master *m,
+                       const struct saved_vector *vector, void *context)
+{
+    uint32_t r;
+
+    (void)context;
+    for (r = 0; r < m->layout.ranges_count; r++)
+        saved_copy_range(m, vector, r, core_version(m->core, r));
+}
+
+void saved_copy(const struct gapless_master *m, struct state_write *w)
+{
+    saved_freeze(m, w, copy_whole, NULL);
 }
 
 /* ---- back ---------------------------------------------------------------- */

@@ -25,7 +25,23 @@
  * the workers of the state that it goes on from, which still holds. */
 int saved_plan(const struct gapless_master *m, struct state_write *w,
                struct gapless_error *error);
-/* Copies all of it to its places, in the order of saved_plan. */
+/* A vector, and where it goes. */
+struct saved_vector {
+    const float *from;    /* NULL: of range r, at version v, in places[v % 2] */
+    float *const *places; /* what is published */
+    float *to;
+    uint64_t count;  /* elements */
+    uint32_t worker; /* whose it is; CORE_ALL: of all */
+};
+typedef void saved_vector_fn(const struct gapless_master *m,
+                             const struct saved_vector *vector, void *context);
+/* Copies numbers to their places, in the order of saved_plan, and calls fn for each vector. */
+void saved_freeze(const struct gapless_master *m, struct state_write *w,
+                  saved_vector_fn *fn, void *context);
+/* A range of a vector, to its place. `version`: of the range, when it was frozen. */
+void saved_copy_range(const struct gapless_master *m, const struct saved_vector *vector,
+                      uint32_t range, uint64_t version);
+/* The same for all: numbers and vectors. */
 void saved_copy(const struct gapless_master *m, struct state_write *w);
 
 /* The settings that decide how a run goes, a line each, malloc'ed: for settings_text. */

@@ -224,7 +224,7 @@ static void copy_range(struct gapless_master *m, uint32_t range)
 
 static void copy_ends(struct gapless_master *m)
 {
-    m->shared_stats->copy_version = core_version(m->core, 0);
+    m->shared_stats->copy_version = m->version_base + core_version(m->core, 0);
     seq_write_end(&m->shared_stats->copy);
 }
 

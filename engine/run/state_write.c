@@ -91,13 +91,14 @@ int state_write_new(const char *path, struct state_write **ret,
                                  path);
     }
     if (w != NULL) {
-        size_t bytes = strlen(path) + 32;
+        size_t bytes = strlen(path) + 64;
 
         w->fd = -1;
         w->path = strdup(path);
         w->temporary = malloc(bytes);
         if (w->temporary != NULL)
-            (void)snprintf(w->temporary, bytes, "%s.%ld.part", path, (long)getpid());
+            (void)snprintf(w->temporary, bytes, "%s.%ld-%p.part", path, (long)getpid(),
+                           (void *)w);
     }
     if (w == NULL || w->path == NULL || w->temporary == NULL) {
         state_write_drop(w);

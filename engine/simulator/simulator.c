@@ -436,6 +436,7 @@ static void master_settings(struct gapless_simulation *s)
         joins += c->incidents[i].kind == GAPLESS_JOIN ? 1 : 0;
     c->master.address = s->address;
     c->master.resume = NULL; /* sim_resume */
+    c->master.save_folder = NULL;
     c->master.observers_max = 1;
     if (s->record != NULL) {
         c->master.workers_max = s->record->facts.workers_max;

@@ -100,7 +100,9 @@ class MasterConfig(c.Structure):
         ("worker_timeout_ns", c.c_int64), ("spin_ns", c.c_int64), ("local_steps", c.c_uint32),
         ("adapt_steps", c.c_bool), ("job", c.c_char_p), ("record", c.c_char_p), ("record_note", c.c_char_p),
         ("device", c.c_char_p), ("allow_staging", c.c_bool), ("gpu_flush", c.c_int), ("net", Net),
-        ("resume", c.c_char_p), ("epoch", c.c_uint64), ("log", Log), ("log_context", c.c_void_p)]
+        ("resume", c.c_char_p), ("epoch", c.c_uint64), ("save_folder", c.c_char_p), ("save_every_ns", c.c_int64),
+        ("save_every", c.c_uint64), ("save_keep", c.c_uint32), ("save_metadata", POINTER(c.c_char_p)), ("log", Log),
+        ("log_context", c.c_void_p)]
 
 
 class Summary(c.Structure):

@@ -297,6 +297,17 @@ struct gapless_master_config {
     /* With `resume`: how often the run was begun again, larger than at any start before, so that
      * no version that a reader sees goes back; 0: one more than when the state was saved. */
     uint64_t epoch;
+    /* Saves the state while the run goes on, into this folder, which must be there, as
+     * state-GRADIENTS.safetensors: every save_every_ns, or every save_every gradients, or
+     * both; 0: not so. The last save_keep stay (0: 2). What save_metadata says goes into the
+     * file, as in gapless_master_save_with. A thread writes; the file is of one instant between
+     * two gradients, and workers do not wait for it. One that cannot be saved makes a line of
+     * log, and the run goes on. GAPLESS_UNSUPPORTED: passes run on a GPU. NULL: never. */
+    const char *save_folder;
+    int64_t save_every_ns;
+    uint64_t save_every;
+    uint32_t save_keep;
+    const char *const *save_metadata;
     /* Receives, in gapless_master_open and _run, a line a person may want to see: a peer
      * lost and why. NULL: no line is reported. */
     void (*log)(void *log_context, const char *line);
