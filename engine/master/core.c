@@ -7,6 +7,8 @@
 /* How long workers may take to hand in their last gradients once the run was
  * stopped. */
 #define STOP_BOUND_NS 5000000000ull
+/* Most tickets that a worker gives back when it goes. */
+#define TICKETS_EACH 2u
 
 /* ---- the arrays behind the struct ---------------------------------------- */
 
@@ -78,9 +80,9 @@ uint32_t core_next(const struct master_core *core, enum core_worker_state state,
     return CORE_ALL;
 }
 
-static size_t tickets_room(const struct core_config *config)
+size_t core_tickets_room(const struct core_config *config)
 {
-    return (size_t)config->workers_max + config->tickets_more;
+    return (size_t)TICKETS_EACH * config->workers_max + config->tickets_more;
 }
 
 size_t core_bytes(const struct core_config *config)
@@ -91,7 +93,7 @@ size_t core_bytes(const struct core_config *config)
         return 0;
     return sizeof(struct master_core) +
            config->workers_max * sizeof(struct core_worker) +
-           tickets_room(config) * sizeof(struct core_ticket) +
+           core_tickets_room(config) * sizeof(struct core_ticket) +
            (2 * (size_t)config->ranges + cells) * sizeof(uint64_t) + cells;
 }
 
@@ -104,7 +106,7 @@ void core_init(struct master_core *core, const struct core_config *config)
     core->bytes = core_bytes(config);
     core->at_returned = sizeof *core + config->workers_max * sizeof(struct core_worker);
     core->at_version =
-        core->at_returned + tickets_room(config) * sizeof(struct core_ticket);
+        core->at_returned + core_tickets_room(config) * sizeof(struct core_ticket);
     core->at_position = core->at_version + config->ranges * sizeof(uint64_t);
     core->at_read = core->at_position + config->ranges * sizeof(uint64_t);
     core->at_landed = core->at_read + cells * sizeof(uint64_t);
@@ -147,9 +149,11 @@ static void measure(struct master_core *core, uint32_t w, uint64_t now_ns)
     worker->step_ns = mean < 1 ? 1 : (uint64_t)mean;
 }
 
+static const struct core_ticket no_ticket = {.first = CORE_NO_TICKET};
+
 static struct core_ticket ticket_take(struct master_core *core, uint32_t w)
 {
-    struct core_ticket ret = {.first = CORE_NO_TICKET};
+    struct core_ticket ret = no_ticket;
     uint64_t left;
 
     if (core->phase != CORE_RUNNING)
@@ -167,11 +171,54 @@ static struct core_ticket ticket_take(struct master_core *core, uint32_t w)
     return ret;
 }
 
+static void ticket_return(struct master_core *core, struct core_ticket ticket)
+{
+    if (ticket.first != CORE_NO_TICKET)
+        returned_of(core)[core->returned++] = ticket;
+}
+
+/* The earliest that is kept for another worker: nobody waits while there is one. */
+static struct core_ticket ticket_kept(struct master_core *core)
+{
+    struct core_worker *of = NULL;
+    struct core_ticket ret = no_ticket;
+    uint32_t v;
+
+    for (v = 0; core->phase == CORE_RUNNING && v < core->config.workers_max; v++)
+        if (core->worker[v].state != CORE_FREE &&
+            core->worker[v].next.first < ret.first) {
+            of = &core->worker[v];
+            ret = of->next;
+        }
+    if (of != NULL)
+        of->next = no_ticket;
+    return ret;
+}
+
+/* What a worker computes next; what is kept for it stays so if an earlier one came back. */
+static struct core_ticket ticket_next(struct master_core *core, uint32_t w)
+{
+    struct core_worker *worker = &core->worker[w];
+    uint64_t back = core->returned > 0 ? returned_of(core)[core->returned - 1].first
+                                       : CORE_NO_TICKET;
+    struct core_ticket ret = worker->next;
+
+    if (core->phase != CORE_RUNNING)
+        worker->next = no_ticket;
+    if (core->phase != CORE_RUNNING || ret.first == CORE_NO_TICKET ||
+        back < ret.first) {
+        ret = ticket_take(core, w);
+        return ret.first == CORE_NO_TICKET ? ticket_kept(core) : ret;
+    }
+    worker->next = no_ticket;
+    return ret;
+}
+
 /* Gives a worker its next ticket; without one it waits. True: a READY is due. */
 static bool assign(struct master_core *core, uint32_t w, uint64_t now_ns)
 {
     struct core_worker *worker = &core->worker[w];
-    struct core_ticket ticket = ticket_take(core, w);
+    struct core_ticket ticket = ticket_next(core, w);
 
     memset(landed_of(core, w), 0, core->config.ranges);
     worker->pushed = worker->applied = 0;
@@ -182,6 +229,8 @@ static bool assign(struct master_core *core, uint32_t w, uint64_t now_ns)
         worker->state = CORE_WAITING;
         return false;
     }
+    if (worker->ahead && worker->next.first == CORE_NO_TICKET)
+        worker->next = ticket_take(core, w);
     worker->state = CORE_COMPUTING;
     worker->since_ns = now_ns;
     worker->from_ns = core->event_ns;
@@ -285,7 +334,9 @@ static void on_hello(struct master_core *core, const struct core_event *e,
         core->first_ns = e->now_ns;
     core->worker[w] =
         (struct core_worker){.state = CORE_WAITING,
+                             .ahead = e->ahead && !core->config.adapt,
                              .ticket = CORE_NO_TICKET,
+                             .next = no_ticket,
                              .incarnation = core->worker[w].incarnation + 1};
     core->active++;
     read = read_of(core, w);
@@ -494,9 +545,12 @@ static void on_gone(struct master_core *core, const struct core_event *e,
     core->active--;
     if (core->phase != CORE_OVER_NOW && !e->finite)
         core->lost++;
+    if (held)
+        ticket_return(core,
+                      worker->next); /* behind the present one, which is earlier */
+    worker->next = no_ticket;
     if (held && worker->applied == 0) {
-        returned_of(core)[core->returned++] =
-            (struct core_ticket){.first = worker->ticket, .steps = worker->steps};
+        ticket_return(core, (struct core_ticket){worker->ticket, worker->steps});
     } else if (held) {
         core->partial += worker->late ? 0 : worker->steps;
         core->dropped += worker->late ? worker->steps : 0;
@@ -604,15 +658,15 @@ static uint64_t *counter_of(struct master_core *core, uint32_t index)
 enum {
     WORDS_COUNTERS = 10,
     WORDS_HEAD = 8 + WORDS_COUNTERS,
-    WORDS_WORKER = 10
+    WORDS_WORKER = 12
 };
 
 static size_t words_for(const struct core_config *config)
 {
     uint64_t workers = config->workers_max, ranges = config->ranges;
 
-    return (size_t)(WORDS_HEAD + workers * WORDS_WORKER + 2 * tickets_room(config) +
-                    2 * ranges + 2 * workers * ranges);
+    return (size_t)(WORDS_HEAD + workers * WORDS_WORKER +
+                    2 * core_tickets_room(config) + 2 * ranges + 2 * workers * ranges);
 }
 
 size_t core_words(const struct master_core *core)
@@ -625,7 +679,7 @@ static void export_worker(const struct core_worker *w, uint64_t *ret)
     const uint64_t words[WORDS_WORKER] = {
         w->state,
         (w->ready ? 1u : 0u) | (w->stop ? 2u : 0u) | (w->refresh ? 4u : 0u) |
-            (w->rejected ? 8u : 0u) | (w->late ? 16u : 0u),
+            (w->rejected ? 8u : 0u) | (w->late ? 16u : 0u) | (w->ahead ? 32u : 0u),
         w->steps,
         w->pushed,
         w->applied,
@@ -633,7 +687,9 @@ static void export_worker(const struct core_worker *w, uint64_t *ret)
         w->ticket,
         w->since_ns,
         w->from_ns,
-        w->step_ns};
+        w->step_ns,
+        w->next.first,
+        w->next.steps};
 
     memcpy(ret, words, sizeof words);
 }
@@ -644,8 +700,9 @@ static bool import_worker(const struct master_core *core, const uint64_t *words,
 {
     uint64_t ranges = core->config.ranges;
 
-    if (words[0] > CORE_PUSHED || words[1] > 31 || words[2] > UINT32_MAX ||
-        words[3] > ranges || words[4] > ranges || words[5] > UINT32_MAX)
+    if (words[0] > CORE_PUSHED || words[1] > 63 || words[2] > UINT32_MAX ||
+        words[3] > ranges || words[4] > ranges || words[5] > UINT32_MAX ||
+        words[11] > UINT32_MAX)
         return false;
     *ret = (struct core_worker){.state = (enum core_worker_state)words[0],
                                 .ready = (words[1] & 1) != 0,
@@ -653,6 +710,7 @@ static bool import_worker(const struct master_core *core, const uint64_t *words,
                                 .refresh = (words[1] & 4) != 0,
                                 .rejected = (words[1] & 8) != 0,
                                 .late = (words[1] & 16) != 0,
+                                .ahead = (words[1] & 32) != 0,
                                 .steps = (uint32_t)words[2],
                                 .pushed = (uint32_t)words[3],
                                 .applied = (uint32_t)words[4],
@@ -660,7 +718,8 @@ static bool import_worker(const struct master_core *core, const uint64_t *words,
                                 .ticket = words[6],
                                 .since_ns = words[7],
                                 .from_ns = words[8],
-                                .step_ns = words[9]};
+                                .step_ns = words[9],
+                                .next = {words[10], (uint32_t)words[11]}};
     return ret->state != CORE_COMPUTING || ret->steps > 0;
 }
 
@@ -682,7 +741,7 @@ void core_export(const struct master_core *from, uint64_t *ret)
         *ret++ = *counter_of(core, i);
     for (i = 0; i < workers; i++, ret += WORDS_WORKER)
         export_worker(&core->worker[i], ret);
-    for (i = 0; i < tickets_room(&core->config); i++) {
+    for (i = 0; i < core_tickets_room(&core->config); i++) {
         *ret++ = i < core->returned ? returned[i].first : 0;
         *ret++ = i < core->returned ? returned[i].steps : 0;
     }
@@ -726,7 +785,7 @@ static bool counts_agree(const struct master_core *core)
     }
     return active == core->active && computing == core->computing &&
            pushed == core->pushed_workers &&
-           core->returned <= tickets_room(&core->config) &&
+           core->returned <= core_tickets_room(&core->config) &&
            core->consumed <= core->issued;
 }
 
@@ -737,7 +796,7 @@ bool core_import(struct master_core *core, const uint64_t *words, size_t count)
     if (count != core_words(core) || words[0] != workers || words[1] != ranges ||
         words[2] != core->config.tickets_more || words[3] > CORE_OVER_NOW ||
         words[4] > workers || words[5] > workers || words[6] > workers ||
-        words[7] > tickets_room(&core->config))
+        words[7] > core_tickets_room(&core->config))
         return false;
     core->phase = (enum core_phase)words[3];
     core->active = (uint32_t)words[4];
@@ -750,7 +809,7 @@ bool core_import(struct master_core *core, const uint64_t *words, size_t count)
     for (i = 0; i < workers; i++, words += WORDS_WORKER)
         if (!import_worker(core, words, &core->worker[i]))
             return false;
-    for (i = 0; i < tickets_room(&core->config); i++, words += 2)
+    for (i = 0; i < core_tickets_room(&core->config); i++, words += 2)
         returned_of(core)[i] = (struct core_ticket){words[0], (uint32_t)words[1]};
     memcpy(versions_of(core), words, ranges * sizeof *words);
     words += ranges;
@@ -764,6 +823,11 @@ bool core_import(struct master_core *core, const uint64_t *words, size_t count)
     return counts_agree(core);
 }
 
+static uint32_t tickets_of(const struct core_worker *worker)
+{
+    return 1 + (worker->next.first != CORE_NO_TICKET ? 1 : 0);
+}
+
 bool core_go_on(struct master_core *core, struct master_core *was)
 {
     uint32_t ranges = core->config.ranges, w;
@@ -774,13 +838,15 @@ bool core_go_on(struct master_core *core, struct master_core *was)
         struct core_event gone = {
             .kind = CORE_GONE, .worker = w, .finite = true, .now_ns = was->event_ns};
 
-        if (was->returned == tickets_room(&was->config) &&
-            was->worker[w].state != CORE_FREE)
+        if (was->worker[w].state != CORE_FREE &&
+            was->returned + tickets_of(&was->worker[w]) >
+                core_tickets_room(&was->config))
             return false;
         todo.count = 0;
         on_gone(was, &gone, &todo);
     }
-    if (ranges != was->config.ranges || was->returned > tickets_room(&core->config))
+    if (ranges != was->config.ranges ||
+        was->returned > core_tickets_room(&core->config))
         return false;
     core->issued = was->issued;
     core->consumed = was->consumed;

@@ -18,6 +18,11 @@
  * until none is under way, so that no batch is lost and none is applied twice. With
  * local steps a ticket is for several batches in a row, and what is counted is batches.
  *
+ * A worker that asks for it in its hello learns its next ticket with each, so that it can load
+ * that batch meanwhile. Nobody else gets a ticket that is kept for a worker, unless there is no
+ * other left; when the worker goes, both are given out again. It is no promise: a ticket that
+ * came back goes first if it is of an earlier batch.
+ *
  * Versions. Each range counts its updates; the lag of a gradient is the range's version
  * minus the version the worker's look-ahead was made at (algorithms, Decisions 1).
  */
@@ -35,7 +40,8 @@
 #define CORE_CELLS_MAX (16ull << 20)
 
 enum core_event_kind {
-    CORE_HELLO,    /* a worker wants to join, with the number `worker` if it is free */
+    CORE_HELLO, /* a worker wants to join, with the number `worker` if it is free, and,
+                      with `ahead`, to know its next ticket */
     CORE_GRADIENT, /* worker, range (CORE_ALL: all at once): it has landed; or finite =
                       false: the worker found it not finite and sends none */
     CORE_LOCAL,    /* worker: it used its gradient itself, there is nothing to apply */
@@ -54,6 +60,7 @@ struct core_event {
     uint64_t now_ns;
     /* CORE_APPLIED of all ranges, not finite: those below were applied */
     uint32_t applied;
+    bool ahead; /* CORE_HELLO */
 };
 
 enum core_action_kind {
@@ -97,8 +104,15 @@ enum core_worker_state {
     CORE_PUSHED
 };
 
+/* Batches [first, first + steps); first CORE_NO_TICKET: none. */
+struct core_ticket {
+    uint64_t first;
+    uint32_t steps;
+};
+
 struct core_worker {
     enum core_worker_state state;
+    bool ahead;           /* a next ticket is kept for it; never with `adapt` */
     bool ready;           /* a READY is due to it */
     bool stop;            /* with that READY: the run is over */
     bool refresh;         /* with that READY: it needs a new look-ahead */
@@ -109,15 +123,10 @@ struct core_worker {
     uint32_t applied;     /* ranges of it that are done */
     uint32_t incarnation; /* times this slot was taken */
     uint64_t ticket;
-    uint64_t since_ns; /* when it got the ticket, or core_excuse */
-    uint64_t from_ns;  /* of the event that led to it: a record has that one */
-    uint64_t step_ns;  /* running mean of its time for a batch; 0: not known yet */
-};
-
-/* One that was given back. */
-struct core_ticket {
-    uint64_t first;
-    uint32_t steps;
+    struct core_ticket next; /* kept for it; only beside a ticket */
+    uint64_t since_ns;       /* when it got the ticket, or core_excuse */
+    uint64_t from_ns;        /* of the event that led to it: a record has that one */
+    uint64_t step_ns; /* running mean of its time for a batch; 0: not known yet */
 };
 
 struct core_config {
@@ -130,7 +139,7 @@ struct core_config {
                    a batch over its own, rounded, at least 1. A worker's first ticket is
                    a full one */
     uint32_t
-        tickets_more; /* room for tickets that were given back, beside one a worker */
+        tickets_more; /* room for tickets that were given back, beside two a worker */
     uint32_t workers_wait; /* hold the first tickets until this many have joined ... */
     uint64_t wait_ns;      /* ... or so much time has passed since the first joined */
     uint64_t timeout_ns;   /* a worker that computes longer is dropped; 0: never */
@@ -155,7 +164,7 @@ struct master_core {
     uint32_t active;         /* workers not FREE */
     uint32_t computing;      /* of these, with a ticket and not yet PUSHED */
     uint32_t pushed_workers; /* in state PUSHED */
-    uint64_t issued;         /* batches given out for the first time */
+    uint64_t issued;         /* batches given out, or kept, for the first time */
     uint64_t consumed;       /* batches whose gradient was applied or dropped */
     uint64_t dropped;        /* of these: not finite, or late */
     uint64_t partial;  /* of these: only some ranges were applied before the worker was
@@ -174,6 +183,8 @@ struct master_core {
 
 /* Bytes of a core, or 0 if workers times ranges is beyond CORE_CELLS_MAX. */
 size_t core_bytes(const struct core_config *config);
+/* How many tickets that were given back it has room for. */
+size_t core_tickets_room(const struct core_config *config);
 /* `core` has core_bytes and any content. */
 void core_init(struct master_core *core, const struct core_config *config);
 /* One step. Returns 0, or -1 for an event that cannot be (a number out of range):

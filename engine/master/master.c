@@ -40,6 +40,7 @@ static void ready_one(struct gapless_master *m, uint32_t w, uint32_t range)
         pass_look_ahead(m, w, range);
     slot->head->ticket = cw->ticket;
     slot->head->steps = cw->steps;
+    slot->head->next = cw->next.first;
     slot->head->stop = cw->stop ? 1 : 0;
     slot->head->check_ns = slot->check_ns;
     slot->head->pass_ns = slot->pass_ns;
@@ -170,6 +171,7 @@ static void record_event(struct gapless_master *m, const struct core_event *even
         if (todo->count == 0 || todo->action[0].kind != CORE_WELCOME)
             return;
         line.worker = todo->action[0].worker;
+        line.ahead = event->ahead;
     } else if (event->kind == CORE_TICK || event->kind == CORE_STOP) {
         if (m->core->phase == phase)
             return;

@@ -140,6 +140,7 @@ static void fill_welcome(const struct gapless_master *m, uint32_t worker,
         .elastic = elastic_kind(m),
         .alpha = m->settings.elastic,
         .period = m->elastic_period,
+        .whole = m->core->config.whole ? 1 : 0,
     };
     memcpy(ret->job, m->job, strlen(m->job) + 1);
 }
@@ -203,8 +204,13 @@ void member_text(struct gapless_master *m, tp_peer peer, const void *data,
         return; /* its first one waits */
     m->hello_peer = peer;
     m->hello_pid = hello.pid;
-    master_event(m, CORE_HELLO,
-                 hello.wish < m->core->config.workers_max ? hello.wish : 0, 0, true);
+    queue_add(&m->queue,
+              &(struct core_event){
+                  .kind = CORE_HELLO,
+                  .worker = hello.wish < m->core->config.workers_max ? hello.wish : 0,
+                  .finite = true,
+                  .ahead = hello.ahead != 0,
+                  .now_ns = m->transport->now_ns(m->tp)});
 }
 
 /* Memory of a slot, at its first use. A slot that was used before keeps its memory, but

@@ -514,6 +514,8 @@ void pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
 
     if (range == CORE_ALL || cw->pushed == 1)
         message_begins(m, worker), checked = 0;
+    if (last) /* where ranges are pushed as they come it is there at the end */
+        slot->loss = slot->push->loss;
     /* What is made of all of the gradient comes first. Otherwise each range is checked
      * just before it is applied: that brings it into the cache, so the check costs no
      * trip to memory. */

@@ -465,7 +465,7 @@ uint32_t saved_tickets(const struct state_file *file)
     if (words == NULL || words->type != STATE_U64 ||
         !core_words_of(words->data, (size_t)words->elements, &config))
         return 0;
-    return config.workers_max + config.tickets_more;
+    return (uint32_t)core_tickets_room(&config);
 }
 
 static const float *vector_of(const struct gapless_master *m,

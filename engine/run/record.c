@@ -115,7 +115,8 @@ void record_add(struct record_writer *w, const struct record_event *e)
         done = fprintf(w->file, "%s %" PRIu64 " %u %" PRIu64 " %" PRIu64 "\n",
                        word->word, e->at_ns, e->worker, e->batch, e->version);
     else if (word->worker)
-        done = fprintf(w->file, "%s %" PRIu64 " %u\n", word->word, e->at_ns, e->worker);
+        done = fprintf(w->file, "%s %" PRIu64 " %u%s\n", word->word, e->at_ns,
+                       e->worker, e->ahead ? " ahead" : "");
     else
         done = fprintf(w->file, "%s %" PRIu64 "\n", word->word, e->at_ns);
     w->failed = done < 0;
@@ -286,6 +287,13 @@ static bool factor_at(const char **at, double *ret)
     return isfinite(*ret) && *ret >= 0;
 }
 
+/* Behind a hello: the end, or a word. */
+static bool ahead_at(const char **at, bool *ret)
+{
+    *ret = word_at(at, "ahead");
+    return *ret || **at == '\0';
+}
+
 /* One line behind `begin`. */
 static bool read_event(const struct reading *r, struct record_event *ret)
 {
@@ -301,7 +309,7 @@ static bool read_event(const struct reading *r, struct record_event *ret)
                (!words[k].batch ||
                 (number_at(&at, 10, &ret->batch) && number_at(&at, 10, &ret->version) &&
                  factor_at(&at, &ret->factor))) &&
-               *at == '\0';
+               (k != RECORD_HELLO || ahead_at(&at, &ret->ahead)) && *at == '\0';
     }
     return false;
 }

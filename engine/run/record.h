@@ -7,6 +7,7 @@
  *     note rule=dana-ga             lines of config.record_note
  *     begin
  *     hello 1200000 0               time (ns since open), worker
+ *     hello 1200000 0 ahead         the same, for which a next batch is kept
  *     gradient 1900000 0 17 12      time, worker, batch, version it read (also one
  *                                   that its worker keeps: easgd)
  *     gradient 1900000 0 17 12 3fe0000000000000
@@ -45,6 +46,7 @@ struct record_event {
     uint32_t worker;
     uint64_t batch, version;
     double factor; /* of a gradient's rate; 1: the line does not say */
+    bool ahead;    /* of a hello */
     uint64_t line; /* of the file, for messages */
 };
 

@@ -22,7 +22,7 @@
 #include "transport/ring.h"
 
 #define WIRE_MAGIC 0x53504147u /* "GAPS" */
-#define WIRE_PROTOCOL 7u
+#define WIRE_PROTOCOL 8u
 
 enum wire_kind {
     WIRE_HELLO = 1,
@@ -58,8 +58,8 @@ struct wire_hello {
     uint64_t count;      /* parameters of the worker's model; 0: any */
     uint64_t model_hash; /* 0: any */
     uint32_t wish;       /* a worker: the number it would like to have */
-    uint32_t spare;
-    char version[16]; /* of the library */
+    uint32_t ahead;      /* a worker: 1: it wants to know its next batch, too */
+    char version[16];    /* of the library */
     char name[GAPLESS_NAME_MAX];
 };
 
@@ -83,7 +83,7 @@ struct wire_welcome {
     uint32_t elastic; /* enum wire_elastic */
     double alpha;     /* EASGD: how far an exchange moves both sides */
     uint32_t period;  /* EASGD: gradients from one exchange to the next */
-    uint32_t spare;
+    uint32_t whole;   /* 1: a gradient is applied as one, when all of it is there */
     char job[GAPLESS_JOB_MAX];
 };
 
@@ -109,7 +109,8 @@ enum wire_window {
  * up, and on both sides what the note that matters needs, code and data, comes back
  * into the caches that the vector has emptied. (64 MiB: 4 us for the protocol instead
  * of 9.) It may be ignored. Global rules, whose sums are bits of the result, go
- * without, and so do transports that do not map memory.
+ * without, and so do transports that do not map memory. There a worker that pushes ranges
+ * as they come puts struct slot_push with one before the first of them, if it has changed.
  *
  * OVER takes the place of a READY and needs nothing read: the master may be gone before
  * a read would reach it. */
@@ -147,7 +148,9 @@ struct slot_head {
     uint64_t pass_ns;
     double rate;    /* of this batch, for a worker that moves its own parameters */
     uint64_t steps; /* batches to compute before a gradient is handed in */
-    uint64_t spare[2];
+    uint64_t
+        next; /* the batch that it most probably gets after this; UINT64_MAX: not known */
+    uint64_t spare;
 };
 
 struct slot_push {

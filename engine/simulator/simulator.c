@@ -127,13 +127,15 @@ static int worker_woke(struct gapless_simulation *s, uint32_t who,
     return ready ? sim_pulled(s, who, error) : GAPLESS_OK;
 }
 
-int sim_join(struct gapless_simulation *s, uint32_t who, struct gapless_error *error)
+int sim_join(struct gapless_simulation *s, uint32_t who, bool ahead,
+             struct gapless_error *error)
 {
     struct gapless_worker_config config = {
         .address = s->address,
         .name = "simulated",
         .wish = who != SIM_NONE ? who + 1 : 0,
         .connect_ns = 1000000000,
+        .ahead = ahead,
     };
     struct gapless_worker *worker;
     struct sim_worker *w;
@@ -257,7 +259,7 @@ static int incident_happens(struct gapless_simulation *s, size_t index,
     const struct gapless_incident *i = &s->config.incidents[index];
 
     if (i->kind == GAPLESS_JOIN)
-        return sim_join(s, SIM_NONE, error);
+        return sim_join(s, SIM_NONE, false, error);
     if (i->worker >= s->workers_max || s->worker[i->worker].worker == NULL)
         return no_worker(s, i, error);
     if (i->kind == GAPLESS_STALL)
@@ -358,7 +360,7 @@ static int begin(struct gapless_simulation *s, struct gapless_error *error)
                                                 .index = i},
                             error);
     for (uint32_t w = 0; w < s->config.workers && status == GAPLESS_OK; w++)
-        status = sim_join(s, SIM_NONE, error);
+        status = sim_join(s, SIM_NONE, false, error);
     return status;
 }
 

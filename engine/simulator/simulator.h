@@ -169,7 +169,8 @@ struct gapless_simulation {
 /* The master does what has been delivered to it. */
 int sim_master(struct gapless_simulation *s, struct gapless_error *error);
 /* One more worker; number: SIM_NONE, or the one it must get. */
-int sim_join(struct gapless_simulation *s, uint32_t who, struct gapless_error *error);
+int sim_join(struct gapless_simulation *s, uint32_t who, bool ahead,
+             struct gapless_error *error);
 /* A worker leaves (says so) or is gone. */
 void sim_part(struct gapless_simulation *s, uint32_t who, bool says_so);
 /* Its batch is done: hands in the gradient. poison: one that is not finite. */

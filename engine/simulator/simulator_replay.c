@@ -151,7 +151,7 @@ int replay_event(struct gapless_simulation *s, size_t index,
         s->record_turn[e->worker] = s->record_next[index];
     switch (e->kind) {
     case RECORD_HELLO:
-        return sim_join(s, e->worker, error);
+        return sim_join(s, e->worker, e->ahead, error);
     case RECORD_GRADIENT:
     case RECORD_BAD:
         status = same_batch(s, e, error);

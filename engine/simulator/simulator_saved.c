@@ -393,7 +393,7 @@ static int take_slots(struct gapless_simulation *s, const struct master_core *wa
     s->master->core->config.workers_wait = UINT32_MAX;
     for (w = 0; status == GAPLESS_OK && w < s->workers_max; w++)
         if (was->worker[w].state != CORE_FREE)
-            status = sim_join(s, w, error);
+            status = sim_join(s, w, false, error);
     s->master->core->config.workers_wait = s->config.workers;
     return status;
 }

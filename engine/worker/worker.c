@@ -29,6 +29,7 @@ static void fill_hello(const struct gapless_worker_config *config,
         .head = wire_head(WIRE_HELLO), .role = WIRE_WORKER, .pid = (uint32_t)getpid()};
     (void)snprintf(ret->version, sizeof ret->version, "%s", gapless_version());
     ret->wish = config->wish > 0 ? config->wish - 1 : 0;
+    ret->ahead = config->ahead ? 1 : 0;
     if (config->name != NULL)
         (void)snprintf(ret->name, sizeof ret->name, "%s", config->name);
     else
@@ -57,6 +58,7 @@ int gapless_worker_open(const struct gapless_worker_config *config,
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a worker");
     w->compute = compute_cpu();
     w->by_range = config->by_range;
+    w->ahead = config->ahead;
     w->factor = 1;
     w->buffers = buffers;
     w->wait_ns = config->wait_ns > 0 ? config->wait_ns : WAIT_NS;
@@ -99,6 +101,11 @@ uint64_t gapless_worker_count(const struct gapless_worker *w)
 uint32_t gapless_worker_steps(const struct gapless_worker *w)
 {
     return w->steps;
+}
+
+uint64_t gapless_worker_next(const struct gapless_worker *w)
+{
+    return w->ahead && w->has_params ? w->next : GAPLESS_NO_BATCH;
 }
 
 uint32_t gapless_worker_number(const struct gapless_worker *w)
@@ -203,6 +210,7 @@ int gapless_worker_pull(struct gapless_worker *w, uint64_t *ret_batch,
     if (status != GAPLESS_OK)
         return status;
     fetch_again(w);
+    early_again(w);
     w->rate = w->head->rate;
     if (w->own != NULL)
         meet(w);
@@ -211,7 +219,8 @@ int gapless_worker_pull(struct gapless_worker *w, uint64_t *ret_batch,
         return status;
     w->has_params = true;
     w->steps = w->head->steps < UINT32_MAX ? (uint32_t)w->head->steps : UINT32_MAX;
-    *ret_batch = w->head->ticket;
+    w->next = w->head->next;
+    *ret_batch = w->batch = w->head->ticket;
     return GAPLESS_OK;
 }
 
@@ -321,9 +330,7 @@ static int step(struct gapless_worker *w)
     return GAPLESS_OK;
 }
 
-/* A note to the master; where its queue is full, waits for at most wait_ns. What has
- * become ready meanwhile is asked for: the way back is another one. */
-static int put(struct gapless_worker *w, uint64_t at, uint64_t bytes, uint32_t note,
+int worker_put(struct gapless_worker *w, uint64_t at, uint64_t bytes, uint32_t note,
                struct gapless_error *error)
 {
     const struct transport *t = w->client.transport;
@@ -362,11 +369,11 @@ static int put_ranges(struct gapless_worker *w, struct gapless_error *error)
     int status;
 
     if (mapped && !w->by_range)
-        return put(w, base, w->padded * sizeof(float), NOTE(NOTE_PUSH, NOTE_ALL_RANGES),
-                   error);
+        return worker_put(w, base, w->padded * sizeof(float),
+                          NOTE(NOTE_PUSH, NOTE_ALL_RANGES), error);
     for (r = 0; r < w->client.welcome.ranges; r++) {
         to = base + w->starts[r + 1] * sizeof(float);
-        status = put(w, from, to - from, NOTE(NOTE_PUSH, r), error);
+        status = worker_put(w, from, to - from, NOTE(NOTE_PUSH, r), error);
         if (status != GAPLESS_OK)
             return status;
         from = to;
@@ -392,16 +399,16 @@ static int finish_gradient(struct gapless_worker *w, double *ret_norm,
 
 static int put_bad(struct gapless_worker *w, struct gapless_error *error)
 {
-    int status =
-        put(w, w->client.welcome.push_at, sizeof *w->push, NOTE(NOTE_BAD, 0), error);
+    int status = worker_put(w, w->client.welcome.push_at, sizeof *w->push,
+                            NOTE(NOTE_BAD, 0), error);
 
     if (status != GAPLESS_OK)
         return status;
-    return gapless_error_set(
-        error, GAPLESS_NOT_FINITE, 0,
-        WORKER_NAME ": the gradient of batch %llu is not finite; it was "
-                    "dropped and reported, the run goes on",
-        w->client.welcome.number, (unsigned long long)w->head->ticket);
+    return gapless_error_set(error, GAPLESS_NOT_FINITE, 0,
+                             WORKER_NAME
+                             ": the gradient of batch %llu is not finite; it was "
+                             "dropped and reported, the run goes on",
+                             w->client.welcome.number, (unsigned long long)w->batch);
 }
 
 int gapless_worker_push(struct gapless_worker *w, double loss,
@@ -415,6 +422,8 @@ int gapless_worker_push(struct gapless_worker *w, double loss,
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "push without a pull before it");
     w->has_params = false;
+    if (w->early.puts > 0)
+        return early_finish(w, loss, error);
     status = finish_gradient(w, &norm, error);
     if (status != GAPLESS_OK && status != GAPLESS_NOT_FINITE)
         return status;
@@ -425,8 +434,8 @@ int gapless_worker_push(struct gapless_worker *w, double loss,
     if (status == GAPLESS_NOT_FINITE)
         return put_bad(w, error);
     if (w->own != NULL && !w->exchanged)
-        return put(w, w->client.welcome.push_at, sizeof *w->push, NOTE(NOTE_LOCAL, 0),
-                   error);
+        return worker_put(w, w->client.welcome.push_at, sizeof *w->push,
+                          NOTE(NOTE_LOCAL, 0), error);
     return put_ranges(w, error);
 }
 
@@ -483,6 +492,7 @@ void worker_abandon(struct gapless_worker *w)
     free(w->listed);
     free(w->begun);
     free(w->parts);
+    early_close(w);
     free(w);
 }
 

@@ -6,6 +6,7 @@
  *   worker_buffers.c  buffers of the caller's in place of its own
  *   worker_direct.c   those that a network card reaches by itself
  *   worker_parts.c    passes where parts of the gradient are treated differently
+ *   worker_ranges.c   a gradient that is handed in piece by piece
  */
 #ifndef GAPLESS_WORKER_H
 #define GAPLESS_WORKER_H
@@ -13,6 +14,22 @@
 #include "engine/worker/client.h"
 #include "engine/compute/compute.h"
 #include "engine/worker/worker_buffers.h"
+
+/* Elements [from, end) of the present gradient. */
+struct worker_stretch {
+    uint64_t from, end;
+};
+
+/* What of the present gradient came with gapless_worker_push_range. */
+struct worker_early {
+    struct worker_stretch *handed; /* in order, apart from each other */
+    uint32_t count;
+    size_t room;
+    bool *put; /* by range: it is at the master; NULL: never used */
+    uint32_t puts;
+    double sum; /* of squares, of ranges that are prepared */
+    bool bad;   /* one of them is not finite */
+};
 
 struct gapless_worker {
     struct client client;
@@ -28,11 +45,13 @@ struct gapless_worker {
     const float *given; /* what the master sent, in the slot */
     float *copy;        /* RULE_PUBLISHED: what it copied, which `params` is */
     struct tp_region published;
-    const float *place[2];   /* in it, of version v in place v % 2 */
-    uint64_t *reported;      /* in the slot: by range, the version copied */
-    double *dots;            /* in the slot: by block, <grad, copy> */
-    uint32_t steps;          /* batches of the present pull */
-    double rate;             /* EASGD: of the present batch */
+    const float *place[2]; /* in it, of version v in place v % 2 */
+    uint64_t *reported;    /* in the slot: by range, the version copied */
+    double *dots;          /* in the slot: by block, <grad, copy> */
+    uint64_t batch,
+        next;       /* of the present pull; and, with `ahead`, of the one after it */
+    uint32_t steps; /* batches of the present pull */
+    double rate;    /* EASGD: of the present batch */
     struct wire_part *parts; /* a copy of the master's; NULL: all is alike */
     uint32_t parts_count;
     double factor;          /* on the rate, of what is pushed from now on */
@@ -51,8 +70,10 @@ struct gapless_worker {
     /* not mapped: where in the slot a gradient's first put begins */
     uint64_t reported_from;
     bool by_range;
+    bool ahead;      /* the master says what comes next */
     bool has_params; /* pulled and not pushed yet */
     uint64_t norm_ns;
+    struct worker_early early;
     struct worker_buffers buffers;
 };
 
@@ -94,6 +115,9 @@ struct part_pass {
         PART_LOCAL /* EASGD, by `rate` and momentum `factor`; of averages by 1 alone */
     } kind;
     double factor, rate;
+    size_t from,
+        end; /* parts_pass: of these elements alone, where a range begins and ends;
+                         end 0: of all */
     double sum;
     bool bad; /* PART_LOCAL: what came out is not finite */
 };
@@ -109,7 +133,20 @@ parts_fn parts_pass, parts_pass_direct;
 int parts_prepare(struct gapless_worker *worker, parts_fn *pass, double *ret_norm,
                   struct gapless_error *error);
 
+/* ---- worker_ranges.c ----------------------------------------------------- */
+/* The next gradient begins. */
+void early_again(struct gapless_worker *worker);
+/* The push, where ranges are at the master already: the others follow. GAPLESS_NOT_FINITE, with
+ * a text. */
+int early_finish(struct gapless_worker *worker, double loss,
+                 struct gapless_error *error);
+void early_close(struct gapless_worker *worker);
+
 /* ---- worker.c ------------------------------------------------------------ */
+/* Bytes of the slot and a note to the master; where its queue is full, waits for at most
+ * wait_ns. What has become ready meanwhile is asked for: the way back is another one. */
+int worker_put(struct gapless_worker *worker, uint64_t at, uint64_t bytes,
+               uint32_t note, struct gapless_error *error);
 /* The norm is taken of this many elements first, then of the rest; 0: of all at once. */
 size_t worker_norm_cut(const struct gapless_worker *worker);
 

@@ -153,11 +153,11 @@ static void pass_over_copies(const struct gapless_worker *w, struct part_pass *p
 int parts_pass(struct gapless_worker *w, struct part_pass *pass,
                struct gapless_error *error)
 {
+    size_t at = pass->from, end = pass->end > 0 ? pass->end : w->padded;
     struct segment s;
     uint32_t part = 0;
-    size_t at = 0;
 
-    for (; next_segment(w, at, &part, &s); at = s.at + s.count) {
+    for (; at < end && next_segment(w, at, &part, &s); at = s.at + s.count) {
         float *const vector[4] = {w->grad + at, (float *)(uintptr_t)w->params + at,
                                   w->velocity == NULL ? NULL : w->velocity + at,
                                   w->own == NULL ? NULL : w->own + at};

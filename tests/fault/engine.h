@@ -77,10 +77,12 @@ struct engine_fault {
     uint64_t nan_every; /* each so many batches: a gradient that is not finite */
     long sleep_us;      /* per batch */
     bool by_range;      /* pushes range by range */
-    int64_t spin_ns;    /* polls so long before it sleeps */
-    bool rates;         /* sets a rate for each batch */
-    uint64_t hang_at;   /* never pushes this batch (and sleeps for long) */
-    uint64_t haunt_at;  /* the same, and writes into its gradient all the time */
+    bool pieces;       /* hands its gradient in by pieces, in any order, one left out */
+    bool ahead;        /* a next batch is kept for it */
+    int64_t spin_ns;   /* polls so long before it sleeps */
+    bool rates;        /* sets a rate for each batch */
+    uint64_t hang_at;  /* never pushes this batch (and sleeps for long) */
+    uint64_t haunt_at; /* the same, and writes into its gradient all the time */
 };
 
 /* Writes what would ruin any model, for half a minute. */
@@ -93,6 +95,29 @@ static inline void engine_haunt(struct gapless_worker *worker)
     }
 }
 
+/* Six of seven pieces of the gradient, each batch in another order. */
+static inline int engine_pieces(struct gapless_worker *worker, uint64_t batch,
+                                struct gapless_error *error)
+{
+    uint64_t random = batch * 747796405u + 1;
+    uint32_t order[7] = {0, 1, 2, 3, 4, 5, 6}, i;
+    int status = GAPLESS_OK;
+
+    for (i = 6; i > 0; i--) {
+        uint32_t other = (uint32_t)(engine_random(&random) % (i + 1)), kept = order[i];
+
+        order[i] = order[other];
+        order[other] = kept;
+    }
+    for (i = 0; i < 6 && status == GAPLESS_OK; i++) {
+        uint64_t from = (uint64_t)ENGINE_COUNT * order[i] / 7;
+        uint64_t end = (uint64_t)ENGINE_COUNT * (order[i] + 1) / 7;
+
+        status = gapless_worker_push_range(worker, from, end - from, error);
+    }
+    return status;
+}
+
 /* A worker until the run is over. Returns its exit code: 0 if it ended in order. */
 static inline int engine_work(const struct engine_fault *fault)
 {
@@ -100,6 +125,7 @@ static inline int engine_work(const struct engine_fault *fault)
                                            .model = {engine_tensors, 2},
                                            .spin_ns = fault->spin_ns,
                                            .by_range = fault->by_range,
+                                           .ahead = fault->ahead,
                                            .wait_ns = ENGINE_WAIT_NS};
     struct gapless_worker *worker;
     struct gapless_error error = {0};
@@ -129,6 +155,10 @@ static inline int engine_work(const struct engine_fault *fault)
             return 4;
         if (fault->sleep_us > 0)
             engine_sleep(fault->sleep_us);
+        if (fault->pieces && engine_pieces(worker, batch, &error) != GAPLESS_OK) {
+            (void)fprintf(stderr, "worker: %s\n", error.text);
+            return 5;
+        }
         status = gapless_worker_push(worker, loss, &error);
         if (status != GAPLESS_OK && status != GAPLESS_NOT_FINITE)
             break;

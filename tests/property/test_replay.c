@@ -45,7 +45,9 @@ static int served_to_its_end(struct gapless_master *m, pid_t pid)
 /* Workers come, send rubbish, die and come again while it is recorded. */
 static void live(const struct gapless_master_config *config, float *ret)
 {
-    static const struct engine_fault honest = {.sleep_us = 200, .rates = true},
+    static const struct engine_fault honest = {.sleep_us = 200,
+                                               .rates = true,
+                                               .ahead = true},
                                      rubbish = {.nan_every = 7, .sleep_us = 100};
     struct gapless_master *m = open_master(config);
     pid_t a, b, c = -1, d = -1;
@@ -161,6 +163,9 @@ static void test_wrong_records(void **state)
         {LINES "hello 5 8\n", ":5:"},
         {LINES "hello -5 0\n", ":5:"},
         {LINES "hello 5 0 9\n", ":5:"},
+        {LINES "hello 5 0 ahea\n", ":5:"},
+        {LINES "hello 5 0 ahead 1\n", ":5:"},
+        {LINES "left 5 0 ahead\n", ":5:"},
         {LINES "hello 99999999999999999999 0\n", ":5:"},
         {LINES "jump 5 0\n", ":5:"},
         {LINES "hello 5 0\nhello 4 1\n", ":6:"},

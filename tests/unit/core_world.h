@@ -23,6 +23,7 @@ struct world {
     bool sent[WORKERS_MAX][RANGES_MAX]; /* of the present message */
     bool reported_to_stop[WORKERS_MAX];
     bool refused;
+    bool ahead; /* most workers want to know their next ticket */
     unsigned most_actions;
 };
 
@@ -162,14 +163,22 @@ static inline void perform(struct world *w, const struct core_action *a)
 static inline void feed(struct world *w, enum core_event_kind kind, uint32_t worker,
                         uint32_t range, bool finite)
 {
-    feed_event(w, &(struct core_event){kind, worker, range, finite, w->now_ns, 0});
+    feed_event(w, &(struct core_event){.kind = kind,
+                                       .worker = worker,
+                                       .range = range,
+                                       .finite = finite,
+                                       .now_ns = w->now_ns});
 }
 
 static inline void feed_applied(struct world *w, uint32_t worker, uint32_t range,
                                 bool finite, uint32_t applied)
 {
-    feed_event(w, &(struct core_event){CORE_APPLIED, worker, range, finite, w->now_ns,
-                                       finite ? 0 : applied});
+    feed_event(w, &(struct core_event){.kind = CORE_APPLIED,
+                                       .worker = worker,
+                                       .range = range,
+                                       .finite = finite,
+                                       .now_ns = w->now_ns,
+                                       .applied = finite ? 0 : applied});
 }
 
 static inline void feed_event(struct world *w, const struct core_event *e)
@@ -187,7 +196,10 @@ static inline void feed_event(struct world *w, const struct core_event *e)
 
 static inline void hello(struct world *w)
 {
-    feed(w, CORE_HELLO, 0, 0, true);
+    feed_event(w, &(struct core_event){.kind = CORE_HELLO,
+                                       .finite = true,
+                                       .ahead = w->ahead && draw(w, 4) != 0,
+                                       .now_ns = w->now_ns});
 }
 
 /* A gradient that its worker used itself: consumed, and nothing else changes. */

@@ -175,6 +175,80 @@ static void test_ticket_of_the_dead(void **state)
     end(&w);
 }
 
+static void hello_ahead(struct world *w)
+{
+    feed_event(w, &(struct core_event){
+                      .kind = CORE_HELLO, .finite = true, .ahead = true, .now_ns = 1});
+}
+
+static void holds(const struct world *w, uint32_t worker, uint64_t ticket,
+                  uint64_t next)
+{
+    assert_int_equal(w->core->worker[worker].ticket, ticket);
+    assert_int_equal(w->core->worker[worker].next.first, next);
+}
+
+static void test_tickets_that_are_kept(void **state)
+{
+    struct core_config config = config_of(3, 1, 6);
+    struct world w;
+
+    (void)state;
+    begin(&w, &config, 1);
+    hello_ahead(&w);
+    hello_ahead(&w);
+    hello(&w);
+    holds(&w, 0, 0, 1);
+    holds(&w, 1, 2, 3);
+    holds(&w, 2, 4, CORE_NO_TICKET); /* did not ask */
+    assert_int_equal(push(&w, 0, true), 0);
+    holds(&w, 0, 1, 5);
+    assert_int_equal(push(&w, 2, true), 0); /* nothing is left but what is kept */
+    holds(&w, 2, 3, CORE_NO_TICKET);
+    holds(&w, 1, 2, CORE_NO_TICKET);
+    holds(&w, 0, 1, 5);
+    feed(&w, CORE_GONE, 1, 0, false);
+    assert_int_equal(push(&w, 0, true), 0);
+    holds(&w, 0, 2, 5); /* it came back, and is earlier */
+    feed(&w, CORE_GONE, 0, 0, false);
+    assert_int_equal(push(&w, 2, true), 0);
+    holds(&w, 2, 2, CORE_NO_TICKET);
+    assert_int_equal(push(&w, 2, true), 0);
+    holds(&w, 2, 5, CORE_NO_TICKET);
+    assert_int_equal(w.core->phase, CORE_RUNNING);
+    assert_int_equal(push(&w, 2, true), 0);
+    assert_int_equal(w.core->consumed, 6);
+    assert_int_equal(w.core->phase, CORE_OVER_NOW);
+    end(&w);
+}
+
+static void test_none_is_kept_where_steps_adapt(void **state)
+{
+    struct core_config config = config_of(2, 1, 100);
+    struct world w;
+
+    (void)state;
+    config.steps = 4;
+    begin(&w, &config, 1);
+    hello_ahead(&w);
+    holds(&w, 0, 0, 4);
+    assert_int_equal(w.core->worker[0].next.steps, 4);
+    end(&w);
+    config.adapt = true;
+    begin(&w, &config, 1);
+    hello_ahead(&w);
+    holds(&w, 0, 0, CORE_NO_TICKET);
+    end(&w);
+    config = config_of(2, 1, 100); /* nor where the run is about to end */
+    begin(&w, &config, 1);
+    hello_ahead(&w);
+    feed(&w, CORE_STOP, 0, 0, true);
+    assert_int_equal(push(&w, 0, true), 0);
+    assert_int_equal(w.core->phase, CORE_OVER_NOW);
+    assert_int_equal(w.core->consumed, 1);
+    end(&w);
+}
+
 static void test_slow_worker_is_dropped(void **state)
 {
     struct core_config config = config_of(2, 1, 0);
@@ -429,6 +503,8 @@ int main(void)
         cmocka_unit_test(test_start_waits_for_all_but_not_for_ever),
         cmocka_unit_test(test_full_and_over),
         cmocka_unit_test(test_ticket_of_the_dead),
+        cmocka_unit_test(test_tickets_that_are_kept),
+        cmocka_unit_test(test_none_is_kept_where_steps_adapt),
         cmocka_unit_test(test_slow_worker_is_dropped),
         cmocka_unit_test(test_broken_protocol),
         cmocka_unit_test(test_impossible_numbers),

@@ -44,6 +44,30 @@ static void one_thing(struct world *w)
     }
 }
 
+/* Every batch that was given out is consumed, computed, kept for a worker or to be given
+ * again, once. */
+static void check_tickets(const struct world *w)
+{
+    const struct core_ticket *returned =
+        (const void *)((const char *)w->core + w->core->at_returned);
+    uint64_t out = w->core->consumed;
+    uint32_t i;
+
+    for (i = 0; i < w->core->config.workers_max; i++) {
+        const struct core_worker *cw = &w->core->worker[i];
+        bool holds = cw->state == CORE_COMPUTING || cw->state == CORE_PUSHED;
+
+        out += holds ? cw->steps : 0;
+        if (cw->state != CORE_FREE && cw->next.first != CORE_NO_TICKET) {
+            assert_true(holds && cw->ahead);
+            out += cw->next.steps;
+        }
+    }
+    for (i = 0; i < w->core->returned; i++)
+        out += returned[i].steps;
+    assert_int_equal(out, w->core->issued);
+}
+
 static void check_books(const struct world *w)
 {
     uint64_t t, partial = 0, dropped = 0;
@@ -81,8 +105,11 @@ static void fuzz(uint64_t seed)
     config.wait_ns = 5000;
     begin(&w, &config, seed);
     w.bad_share = seed % 4 == 0 ? 100 : 0;
-    for (steps = 0; steps < 200000 && w.core->phase != CORE_OVER_NOW; steps++)
+    w.ahead = seed % 13 < 6;
+    for (steps = 0; steps < 200000 && w.core->phase != CORE_OVER_NOW; steps++) {
         one_thing(&w);
+        check_tickets(&w);
+    }
     assert_int_equal(w.core->phase, CORE_OVER_NOW);
     check_books(&w);
     end(&w);
@@ -113,6 +140,7 @@ static void any_event_order(bool local)
                                 .worker = (uint32_t)draw(&w, 6),
                                 .range = (uint32_t)draw(&w, 5),
                                 .finite = draw(&w, 8) != 0,
+                                .ahead = i % 3 == 0,
                                 .now_ns = i};
         if (e.range == 4)
             e.range = CORE_ALL;
@@ -134,8 +162,8 @@ static void any_event_order(bool local)
             }
         assert_true(w.core->active <= config.workers_max);
         assert_true(w.core->computing <= w.core->active);
-        assert_true(w.core->returned <= config.workers_max);
-        assert_true(w.core->issued - w.core->consumed <= config.workers_max);
+        assert_true(w.core->returned <= 2 * config.workers_max);
+        assert_true(w.core->issued - w.core->consumed <= 2 * config.workers_max);
     }
     end(&w);
 }

@@ -459,6 +459,9 @@ struct gapless_worker_config {
     int64_t spin_ns;    /* polling before sleeping; 0: 50,000 */
     /* push range by range, as over a network, even if memory is mapped */
     bool by_range;
+    /* The master keeps a next batch for this worker, see gapless_worker_next. Not with
+     * adapt_steps: there it has no effect. */
+    bool ahead;
     /* The caller's own buffers, of one GPU or of the host (which is found out): `count`
      * floats each, both or none, and then the model has to be given. A pull fills params
      * and has filled it when it returns; a push takes grad, which must be complete by
@@ -499,6 +502,12 @@ int gapless_worker_pull(struct gapless_worker *worker, uint64_t *ret_batch,
  * that looks at something else between slices of a wait, as at Ctrl-C. */
 int gapless_worker_poll(struct gapless_worker *worker, int64_t timeout_ns,
                         struct gapless_error *error);
+#define GAPLESS_NO_BATCH UINT64_MAX
+/* The batch that the next pull will most probably give, so that it can be loaded while this one
+ * is computed: known from a pull to its push, with config.ahead; else GAPLESS_NO_BATCH. No
+ * promise: near the end of a run it may be given to a worker that has nothing to do, and a batch
+ * of a worker that died goes first. What the pull says counts. */
+uint64_t gapless_worker_next(const struct gapless_worker *worker);
 /* How many batches the last pull was for, from *ret_batch on: 1 without local steps. */
 uint32_t gapless_worker_steps(const struct gapless_worker *worker);
 /* Hands in the gradient with the mean loss of its batch. Adds weight decay, takes the
@@ -506,6 +515,26 @@ uint32_t gapless_worker_steps(const struct gapless_worker *worker);
  * GAPLESS_NOT_FINITE; go on with pull. */
 int gapless_worker_push(struct gapless_worker *worker, double loss,
                         struct gapless_error *error);
+/* Elements [from, from + count) of the gradient are final, before others are: while the rest
+ * is still computed, as backward goes from the last layer to the first, the master may work
+ * on them. Each range of the master's (range_elements) goes to it once all of its elements
+ * are handed in, but for the first one, which goes with the push. In any order, each element
+ * at most once between a pull and its push; then push, as always, which brings what is left
+ * and the loss. The bits are those of one push, unless others' gradients come in between.
+ *
+ * From here on these elements of grad belong to the master, and those of params may change:
+ * they are the next ones. Code that still reads params takes a copy, or gives buffers of its own
+ * (config.params), which change with the pull.
+ *
+ * What is not finite is dropped by range here, see gapless_worker_push, and a worker that leaves
+ * before its push leaves a gradient that is applied in part; it counts as `partial`, and its batch
+ * is not given again. A record has no more than when the first range came.
+ *
+ * GAPLESS_UNSUPPORTED: the rule needs the whole gradient, or clip_norm does, or buffers are on
+ * a GPU; with a count of 0 that is all that is found out. GAPLESS_INVALID: without a pull,
+ * outside, or handed in before. */
+int gapless_worker_push_range(struct gapless_worker *worker, uint64_t from,
+                              uint64_t count, struct gapless_error *error);
 /* The gradients pushed from now on are applied at the schedule's rate times `factor`; 1 at
  * the start. It travels with the gradient, and a record has it. A synchronous rule takes
  * the mean of a round. GAPLESS_INVALID: no finite number of at least 0. */
