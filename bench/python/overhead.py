@@ -107,6 +107,16 @@ def measure(name, rounds):
             "share_percent": round(100 * cost / step, 2)}
 
 
+def report(command, torch, rows):
+    """Rows with what they were measured on."""
+    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short=12", "HEAD"], stdout=subprocess.PIPE, text=True).stdout.strip()
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        processor = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
+    return {"command": command, "commit": commit, "date": datetime.date.today().isoformat(),
+            "machine": f"{processor}, {os.cpu_count()} cores", "load": round(os.getloadavg()[0], 2), "torch": torch.__version__,
+            "rows": rows}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--library", help="libgapless.so (default: as the package finds it)")
@@ -121,18 +131,12 @@ def main():
     import torch
 
     rows = [measure(name, arguments.rounds) for name in networks(torch)]
-    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short=12", "HEAD"], stdout=subprocess.PIPE, text=True).stdout.strip()
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        processor = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
-    result = {"command": "bench/python/overhead.py", "commit": commit, "date": datetime.date.today().isoformat(),
-              "machine": f"{processor}, {os.cpu_count()} cores", "load": round(os.getloadavg()[0], 2), "torch": torch.__version__,
-              "rows": rows}
     for row in rows:
         print("%(network)-14s %(elements)7d elements: step %(step_us)9.1f us, exchange %(exchange_us)7.1f us, %(share_percent)5.2f %%"
               % row)
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
+            json.dump(report("bench/python/overhead.py", torch, rows), file, indent=1)
             file.write("\n")
     return 0
 

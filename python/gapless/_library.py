@@ -33,6 +33,7 @@ CAPACITY = -10
 NOT_FINITE = -11
 STOPPED = -12
 MISSING = -16
+NO_BATCH = 2 ** 64 - 1
 
 # ---- structures, as in gapless.h ----
 
@@ -135,7 +136,7 @@ class WorkerConfig(c.Structure):
     """struct gapless_worker_config"""
     _fields_ = [
         ("address", c.c_char_p), ("model", Model), ("name", c.c_char_p), ("wish", c.c_uint32),
-        ("connect_ns", c.c_int64), ("wait_ns", c.c_int64), ("spin_ns", c.c_int64), ("by_range", c.c_bool),
+        ("connect_ns", c.c_int64), ("wait_ns", c.c_int64), ("spin_ns", c.c_int64), ("by_range", c.c_bool), ("ahead", c.c_bool),
         ("params", c.c_void_p), ("grad", c.c_void_p), ("allow_staging", c.c_bool), ("net", Net)]
 
 
@@ -223,12 +224,14 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "worker_params": (_P, [_P]),
     "worker_grad": (_P, [_P]),
     "worker_count": (c.c_uint64, [_P]),
+    "worker_next": (c.c_uint64, [_P]),
     "worker_number": (c.c_uint32, [_P]),
     "worker_job": (c.c_char_p, [_P]),
     "worker_poll": (c.c_int, [_P, c.c_int64, _E]),
     "worker_pull": (c.c_int, [_P, POINTER(c.c_uint64), _E]),
     "worker_steps": (c.c_uint32, [_P]),
     "worker_push": (c.c_int, [_P, c.c_double, _E]),
+    "worker_push_range": (c.c_int, [_P, c.c_uint64, c.c_uint64, _E]),
     "worker_set_rate": (c.c_int, [_P, c.c_double]),
     "worker_close": (None, [_P]),
     "worker_round_trip": (None, [_P, POINTER(RoundTrip)]),

@@ -11,9 +11,11 @@ import collections
 import contextlib
 import random
 import sys
-from typing import Any, Callable, Deque, Dict, Iterator, List, Optional
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
 
 from .errors import BadArgument
+
+Key = Tuple[int, int] # epoch, and number of the batch in it
 
 
 def _is_torch_loader(loader: Any) -> bool:
@@ -93,7 +95,10 @@ class _Feed:
 
 class _Processes:
     """num_workers processes of a DataLoader, between which the samples of one batch are divided: which batch comes next is known
-    only when the master has dealt it."""
+    only when the master has dealt it, or has said which it most probably will be.
+
+    The DataLoader has one list of samples under way for each process, and takes the next one when it gives a part back. So
+    while the parts of a batch are taken, those of the next go out."""
 
     def __init__(self, loader: Any) -> None:
         from torch.utils.data import DataLoader, default_collate
@@ -102,21 +107,40 @@ class _Processes:
         self._collate = loader.collate_fn
         self._parted = loader.collate_fn is default_collate
         self._feed = _Feed()
+        self._asked: Deque[Tuple[Key, int]] = collections.deque() # batches under way, and in how many parts
+        self._early: Deque[Any] = collections.deque()             # parts that came before they were wanted
         self._iterator: Any = iter(DataLoader(
             loader.dataset, batch_sampler=self._feed, num_workers=loader.num_workers, prefetch_factor=1, timeout=loader.timeout,
             collate_fn=_as_part if self._parted else _as_list, worker_init_fn=loader.worker_init_fn,
             multiprocessing_context=loader.multiprocessing_context))
 
-    def get(self, chosen: List[Any]) -> Any:
-        """The samples of these indices as a batch, in their order."""
-        size = -(-len(chosen) // self._count)
-        pieces = [chosen[at:at + size] for at in range(0, len(chosen), size)]
-        self._feed.waiting.extend(pieces)
+    def _ask(self, key: Key, chosen: List[Any]) -> None:
+        if not any(key == asked for asked, _ in self._asked):
+            size = -(-len(chosen) // self._count)
+            pieces = [chosen[at:at + size] for at in range(0, len(chosen), size)]
+            self._feed.waiting.extend(pieces)
+            self._asked.append((key, len(pieces)))
+
+    def _part(self) -> Any:
+        part = self._early.popleft() if self._early else None
+        while part is None:
+            part = next(self._iterator)
+        return part
+
+    def get(self, key: Key, chosen: List[Any], ahead: Optional[Tuple[Key, List[Any]]]) -> Any:
+        """The samples of these indices as a batch, in their order. ``ahead``: the next one, which is loaded meanwhile."""
+        self._ask(key, chosen)
+        if ahead is not None:
+            self._ask(*ahead)
         parts: List[Any] = []
-        while len(parts) < len(pieces):
+        asked = None
+        while asked != key: # what was expected and is not wanted is dropped
+            asked, count = self._asked.popleft()
+            parts = [self._part() for _ in range(count)]
+        while self._feed.waiting: # it has more parts than the one before it
             part = next(self._iterator)
             if part is not None:
-                parts.append(part)
+                self._early.append(part)
         if self._parted:
             return _joined(parts)
         return self._collate([sample for part in parts for sample in part])
@@ -135,12 +159,12 @@ class Source:
         self._seed = seed
         self._order: Dict[int, List[Any]] = {}
         self._processes: Optional[_Processes] = None
-        self._get: Callable[[int, int], Any]
+        self._get: Callable[[int, int, Optional[Key]], Any]
         if _is_torch_loader(loader):
             self._begin_torch()
         elif hasattr(loader, "__len__") and hasattr(loader, "__getitem__"):
             self.length = len(loader)
-            self._get = lambda _, index: loader[index]
+            self._get = lambda _, index, ahead: loader[index]
         if self.length == 0:
             raise BadArgument("the loader has no batch: with drop_last, its data set is smaller than a batch")
 
@@ -168,16 +192,18 @@ class Source:
             if self.length is not None and len(order) != self.length:
                 raise BadArgument(f"the sampler gave {len(order)} batches in epoch {epoch} and {self.length} in epoch 0: all must "
                                   "have the same number, for the master deals by number")
-            self._order = {e: o for e, o in self._order.items() if e == epoch - 1} # a batch of it may be dealt again
+            # A batch of the epoch before may be dealt again, one of the next is loaded ahead.
+            self._order = {e: o for e, o in self._order.items() if abs(e - epoch) == 1}
             self._order[epoch] = order
         return self._order[epoch]
 
-    def _fetch(self, epoch: int, index: int) -> Any:
+    def _fetch(self, epoch: int, index: int, ahead: Optional[Key]) -> Any:
         loader, chosen = self.loader, self._indices(epoch)[index]
         if loader.num_workers > 0 and loader.batch_sampler is not None:
             if self._processes is None:
                 self._processes = _Processes(loader)
-            return self._pinned(self._processes.get(list(chosen)))
+            following = None if ahead is None else (ahead, list(self._indices(ahead[0])[ahead[1]]))
+            return self._pinned(self._processes.get((epoch, index), list(chosen), following))
         return self._pinned(self._here(chosen))
 
     def _pinned(self, data: Any) -> Any:
@@ -201,9 +227,10 @@ class Source:
             self._processes.close()
             self._processes = None
 
-    def get(self, epoch: int, index: int) -> Any:
-        """A batch as the loader would give it."""
-        return self._get(epoch, index)
+    def get(self, epoch: int, index: int, ahead: Optional[Key] = None) -> Any:
+        """A batch as the loader would give it. ``ahead``: epoch and number of the one that is expected after it: a loader's
+        processes load it meanwhile. Nothing depends on whether it comes."""
+        return self._get(epoch, index, ahead)
 
 
 def by_number(loader: Any, seed: int = 0) -> Callable[[int], Any]:

@@ -16,10 +16,11 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Unio
 from . import _arrays, _offer, guards
 from . import _layout as layouts
 from . import _library as lib
-from .batches import Source
+from .batches import Key, Source
 from .errors import (BadArgument, CapacityReached, GaplessError, JoinRefused, MasterLost, ModelMismatch, NotFinite, NotSupported, RunEnded,
                      StepError, WaitTimeout)
 from .master import Master, MasterThread, new_address
+from .overlap import Overlap, range_elements
 from .settings import Settings, job_read, job_text, rule
 from .stats import RunStats
 
@@ -97,7 +98,8 @@ class Worker:
     inner       local steps: an optimizer of torch over the same parameters, for the steps of this worker alone
     local_steps batches that it takes before it hands in the difference (DiLoCo); "adaptive": up to 16, a slower worker fewer
     accumulate  batches whose gradients are summed before step() is called, as in a plain loop of torch
-    overlap     push each range as backward is done with it: not in this version
+    overlap     push each range of the gradient as backward is done with it, while the rest is computed; see
+                :mod:`gapless.overlap` for what that needs. ``range_elements`` is then a sixteenth of the model
     job, seed   text for all workers; of the order of batches. The first worker's count
     name        of this worker, in messages
     address     the master's, in place of the environment's; token: its secret, bytes
@@ -118,8 +120,9 @@ class Worker:
         self._pid = os.getpid()
         self._handle: Optional[ctypes.c_void_p] = None
         self._thread: Optional[MasterThread] = None
-        if overlap:
-            raise NotSupported("overlap=True: this version pushes a gradient when all of it is there; leave overlap out")
+        if overlap and inner is not None:
+            raise NotSupported("overlap=True with local steps: what they hand in is a difference, which is there when the last of them "
+                               "is done; leave overlap out")
         if accumulate < 1:
             raise BadArgument(f"accumulate={accumulate}: at least 1")
         if isinstance(model, (list, tuple)):
@@ -135,6 +138,10 @@ class Worker:
         self.inner = inner
         self.accumulate = accumulate
         self.on_step = on_step
+        self._overlap: Optional[Overlap] = None
+        if overlap:
+            given.given.setdefault("range_elements", range_elements(self.layout))
+        self._overlaps = overlap
         self._wait = wait
         self._given = given
         self._token = token
@@ -229,6 +236,7 @@ class Worker:
         if self._token is not None:
             self._secret = ctypes.create_string_buffer(self._token, len(self._token))
             config.net.token, config.net.token_bytes = ctypes.addressof(self._secret), len(self._token)
+        config.ahead = True # the next batch can be loaded while this one is computed
         self._own_memory(config)
         deadline = time.monotonic() + seconds
         while True: # in short tries, so that Ctrl-C is heard
@@ -288,7 +296,10 @@ class Worker:
         self._local = None
         if self.inner is not None:
             self._local = torch.zeros(weights, device=self._params.device)
-        values = layouts.views(self._params if self._local is None else self._local, self.layout.parameters)
+        # With overlap the engine's may change while backward still reads them: torch has a copy.
+        self._copy = torch.zeros(weights, device=self._params.device) if self._overlaps else None
+        beside = self._copy if self._local is None else self._local
+        values = layouts.views(self._params if beside is None else beside, self.layout.parameters)
         gradients = layouts.views(self._grad, self.layout.parameters)
         rows = []
         for entry, value, gradient in zip(self.layout.parameters, values, gradients):
@@ -299,6 +310,8 @@ class Worker:
             entry.tensor.data = value
         self._watch = guards.Watch(self.model, rows, self.layout.frozen)
         self._tail = slice(weights, self.layout.count)
+        if self._overlaps:
+            self._overlap = Overlap(self)
 
     def _leave_places(self) -> None:
         """Nothing points at the engine's memory after it."""
@@ -327,9 +340,13 @@ class Worker:
             self._grad.zero_()
         else:
             self._local.copy_(self._params[:self._tail.start])
+        if self._copy is not None:
+            self._copy.copy_(self._params[:self._tail.start])
         if self._averages is not None:
             self._averages.copy_(self._params[self._tail])
         self._watch.renewed()
+        if self._overlap is not None:
+            self._overlap.renewed()
         return True
 
     def _wait_on(self) -> None:
@@ -392,6 +409,8 @@ class Worker:
             raise StepError(f"step() after {self._parts} of {self.accumulate} batches: with accumulate={self.accumulate}, call it once "
                             "for that number of batches")
         self._watch.look()
+        if self._overlap is not None:
+            self._overlap.look()
         batch = self._batch.value + self._done
         if self._local is None:
             self._push(value)
@@ -424,8 +443,12 @@ class Worker:
         return self._pull()
 
     def skip(self) -> bool:
-        """Gives the present batch up without a gradient: it counts as dropped. As :meth:`step` otherwise."""
+        """Gives the present batch up without a gradient: it counts as dropped. As :meth:`step` otherwise. With ``overlap``,
+        before backward()."""
         self._ready("skip")
+        if self._overlap is not None and self._overlap.begun:
+            raise StepError("skip() after backward() with overlap=True: part of this gradient is at the master already; skip before "
+                            "backward(), where the loss is known, or leave overlap out")
         if self._local is not None:
             for entry in self.layout.parameters:
                 entry.tensor.grad = None
@@ -496,9 +519,21 @@ class Worker:
             if now >= epochs if epochs is not None else epoch is not None and now != epoch:
                 return
             self.epoch = epoch = now
-            data = source.get(epoch, index * self.accumulate + self._parts)
+            data = source.get(epoch, index * self.accumulate + self._parts, self._following(length, epochs))
             self._parts += 1
             yield data
+
+    def _following(self, length: int, epochs: Optional[int]) -> Optional[Key]:
+        """Epoch and number of the batch that is expected after the present one; None: none of this loop is."""
+        batch, part = self._batch.value + self._done, self._parts + 1
+        if part == self.accumulate:
+            part, batch = 0, batch + 1
+            if self._done + 1 >= self._steps:
+                batch = self._lib.worker_next(self._handle)
+        epoch, index = divmod(batch, length)
+        if batch == lib.NO_BATCH or epoch >= (self.epoch + 1 if epochs is None else epochs):
+            return None
+        return epoch, index * self.accumulate + part
 
     def _undealt(self, loader: Iterable[Any]) -> Iterator[Any]:
         self.epoch += 1
@@ -603,13 +638,15 @@ class Worker:
             source.close()
         placed = getattr(self, "_watch", None) is not None
         lost = self._error.status == lib.PEER_LOST
+        if getattr(self, "_overlap", None) is not None:
+            self._overlap.close()
         if placed:
             self._leave_places()
         handle, self._handle = self._handle, None
         if handle is not None:
             if self._cuda_used():
                 self._torch.cuda.synchronize(self._grad.device)
-            self._params = self._grad = None
+            self._params = self._grad = self._overlap = None
             self._lib.worker_close(handle)
         try:
             self._final(placed and not lost)
