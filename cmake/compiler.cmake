@@ -37,6 +37,12 @@ foreach(language C CXX CUDA)
   add_compile_options("$<$<COMPILE_LANGUAGE:${language}>:${GAPLESS_${language}_FLAGS}>")
 endforeach()
 
+if(GAPLESS_FUZZ) # libFuzzer's eyes on what is run; clang has it
+  if(NOT CMAKE_C_COMPILER_ID MATCHES Clang)
+    message(FATAL_ERROR "GAPLESS_FUZZ needs clang: cmake --preset fuzz")
+  endif()
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
 if(GAPLESS_SANITIZE) # of names for a debugger the lines are enough: a report has no more
   add_compile_options(-fsanitize=${GAPLESS_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -g1)
   add_link_options(-fsanitize=${GAPLESS_SANITIZE})

@@ -10,6 +10,7 @@ if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYP
 endif()
 
 set(GAPLESS_SANITIZE "" CACHE STRING "Sanitizers: empty, address,undefined or thread")
+option(GAPLESS_FUZZ "Readers for libFuzzer (clang), see tests/fuzz/run" OFF)
 set(GAPLESS_ISA AUTO CACHE STRING "Instruction sets: AUTO (all that are known), or generic (what the compiler takes by itself)")
 set_property(CACHE GAPLESS_ISA PROPERTY STRINGS AUTO generic)
 option(GAPLESS_WERROR "Treat warnings as errors" OFF)

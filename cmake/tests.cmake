@@ -145,6 +145,9 @@ function(gapless_test_add dir file)
   set(beyond ON)
   if(kind STREQUAL .c)
     gapless_test_beyond_library(${file} beyond)
+    if(dir STREQUAL fuzz) # its helpers are
+      set(beyond ON)
+    endif()
   endif()
 
   set(environment "GAPLESS_PROGRAM=$<TARGET_FILE:gapless_program>" GAPLESS_SOURCE_DIR=${PROJECT_SOURCE_DIR}
@@ -221,6 +224,13 @@ if(TARGET gapless_cuda AND scan_sources)
   add_executable(gapless_gpu_scan ${scan_sources})
   set_target_properties(gapless_gpu_scan PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
   target_link_libraries(gapless_gpu_scan PRIVATE gapless_internal)
+endif()
+
+# Readers for libFuzzer; tests/fuzz/run starts them.
+if(GAPLESS_FUZZ)
+  add_executable(gapless_fuzz EXCLUDE_FROM_ALL tests/fuzz/libfuzzer/target.c tests/fuzz/readers.c)
+  target_link_libraries(gapless_fuzz PRIVATE gapless_cluster gapless_test)
+  target_link_options(gapless_fuzz PRIVATE -fsanitize=fuzzer)
 endif()
 
 # Programs for the lab's guests; the tests there start them.
