@@ -128,11 +128,14 @@ static bool read_pairs(struct state_file *f, struct reader *r)
     do {
         struct pair *pairs =
             array_room(f->pairs, &f->pairs_room, f->pairs_count + 1, sizeof *pairs);
-        struct pair pair = {.key = read_string(r)};
+        struct pair pair = {NULL, NULL};
 
-        if (pairs == NULL || pair.key == NULL || !next_is(r, ":"))
+        if (pairs == NULL)
             return false;
         f->pairs = pairs;
+        pair.key = read_string(r);
+        if (pair.key == NULL || !next_is(r, ":"))
+            return false;
         pair.value = read_string(r);
         if (pair.value == NULL)
             return false;
