@@ -8,7 +8,8 @@
 #include <string.h>
 
 /* Commands that take words without a dash. */
-#define TAKES_OPERANDS (FOR_STUDY | FOR_REPORT | FOR_EVALUATE | FOR_RUN)
+#define TAKES_OPERANDS                                                                 \
+    (FOR_STUDY | FOR_REPORT | FOR_EVALUATE | FOR_RUN | FOR_INSPECT | FOR_EXPORT)
 
 /* "gapless train: --workers must be ..." and, for a rule, where they are listed. */
 static void mistake(enum option_command command, const struct option_row *row,

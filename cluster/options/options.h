@@ -38,7 +38,9 @@ enum option_command {
     FOR_BENCH_TRANSPORT = 8192,
     FOR_BENCH_GPU = 16384,
     FOR_EVALUATE = 32768,
-    FOR_RUN = 65536
+    FOR_RUN = 65536,
+    FOR_INSPECT = 131072,
+    FOR_EXPORT = 262144
 };
 
 enum option_source {
@@ -87,6 +89,9 @@ struct settings {
     uint64_t range_elements;
     double worker_timeout, connect_timeout;
     const char *address, *record;
+    /* states: how often they are saved, which one a run goes on from, how many stay */
+    const char *save_every, *resume, *init;
+    uint32_t save_keep;
     int data_fd;
     bool launched;
     uint64_t block_elements;
@@ -126,7 +131,7 @@ struct settings {
     const char *server, *rdma, *json_file;
     bool check, sleep, only_server, bytes, accept, quick;
     /* what is shown and kept */
-    const char *out, *save;
+    const char *out, *save, *format;
     const char *part; /* of a data set */
     bool quiet, no_color, json, once, accuracy, view;
     double interval;

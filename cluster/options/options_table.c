@@ -16,7 +16,7 @@
     (FOR_BENCH_RULES | FOR_BENCH_UPDATE | FOR_BENCH_TRANSPORT | FOR_BENCH_GPU)
 #define ALL                                                                            \
     (TASKS | FOR_RUN | FOR_OBSERVE | FOR_EVALUATE | FOR_RULES | FOR_DOCTOR |           \
-     FOR_STUDY | FOR_REPORT | FOR_PLAN | FOR_BENCH | BENCHES)
+     FOR_INSPECT | FOR_EXPORT | FOR_STUDY | FOR_REPORT | FOR_PLAN | FOR_BENCH | BENCHES)
 /* Words of a value: see struct option_row. */
 #define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
@@ -121,6 +121,8 @@ const struct option_row options_table[] = {
      "PROGRAM is the name of a Python module, as in python3 -m"},
     {"restarts", 0, false, FOR_RUN, KIND_COUNT32, GROUP_RUN, "K", "0", AT(restarts), {0, 1000000, false, false}, NULL,
      "start a rank that died again, each at most so often"},
+    {"restarts", 0, false, FOR_TRAIN, KIND_COUNT32, GROUP_RUN, "K", "3", AT(restarts), {0, 1000000, false, false}, NULL,
+     "start a master that died again, from the last state, at most so often"},
     {"workers-max", 0, false, MASTERS, KIND_COUNT32, GROUP_RUN, "N", NULL, AT(workers_max), {1, GAPLESS_WORKERS_MAX, false, false}, NULL,
      "room for workers that join later (default: workers + 8; simulate: as many as --events has join)"},
     {"workers-wait", 0, false, FOR_MASTER, KIND_COUNT32, GROUP_RUN, "N", "0", AT(workers_wait), {0, GAPLESS_WORKERS_MAX, false, false}, NULL,
@@ -141,6 +143,14 @@ const struct option_row options_table[] = {
      "where the master listens"},
     {"record", 0, false, LIVE | FOR_RUN, KIND_TEXT, GROUP_RUN, "FILE", NULL, AT(record), ANY, NULL,
      "write down the order in which everything arrives, for simulate --replay"},
+    {"save-every", 0, false, LIVE, KIND_TEXT, GROUP_RUN, "SPAN", "5min", AT(save_every), ANY, NULL,
+     "save the state of the run so often, into state in --out: 5min, 1000updates, 1epoch; 0: never (not where the passes run on a GPU)"},
+    {"save-keep", 0, false, LIVE, KIND_COUNT32, GROUP_RUN, "K", "2", AT(save_keep), {1, 1000000, false, false}, NULL,
+     "how many states stay"},
+    {"resume", 0, false, LIVE, KIND_TEXT, GROUP_RUN, "DIR", NULL, AT(resume), ANY, NULL,
+     "go on from the last state of a run, with its settings: the run's folder, or a file (docs/resume.md)"},
+    {"init", 0, false, LIVE, KIND_TEXT, GROUP_RUN, "FILE", NULL, AT(init), ANY, NULL,
+     "begin with the parameters of this model or state, in place of random ones"},
     {"device", 0, false, LIVE | FOR_WORKER | FOR_RUN, KIND_TEXT, GROUP_GPU, "WHERE", "cpu", AT(device), ANY, WORDS("cpu", "cuda", "auto"),
      "cpu, cuda (the first GPU), cuda:1, cuda:0,2 or cuda:all (a master deals its ranges to several), or auto (a GPU if there is one): "
      "where a master keeps the parameters and applies gradients, where a worker computes them"},
@@ -309,7 +319,11 @@ const struct option_row options_table[] = {
      "where the page goes (default: beside what it reports)"},
     {"part", 0, false, FOR_EVALUATE, KIND_CHOICE, GROUP_OUTPUT, "PART", "test", AT(part), ANY, WORDS("test", "train", "all"),
      "of the data set; one of"},
-    {"json", 0, false, FOR_OBSERVE | FOR_EVALUATE | FOR_RULES | FOR_PLAN | FOR_BENCH_TRANSPORT, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(json), ANY, NULL,
+    {"out", 'o', false, FOR_EXPORT, KIND_TEXT, GROUP_OUTPUT, "PATH", NULL, AT(out), ANY, NULL,
+     "the file, or of npy the folder, to write (default: model.safetensors, parameters)"},
+    {"format", 0, false, FOR_EXPORT, KIND_CHOICE, GROUP_OUTPUT, "FORMAT", "safetensors", AT(format), ANY, WORDS("safetensors", "npy"),
+     "one file of all tensors, or a NumPy file for each; one of"},
+    {"json", 0, false, FOR_OBSERVE | FOR_EVALUATE | FOR_INSPECT | FOR_RULES | FOR_PLAN | FOR_BENCH_TRANSPORT, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(json), ANY, NULL,
      "print JSON instead of words"},
     {"json-file", 0, false, FOR_BENCH_RULES | FOR_BENCH_UPDATE | FOR_BENCH_GPU, KIND_TEXT, GROUP_OUTPUT, "FILE", NULL, AT(json_file), ANY, NULL,
      "also write the figures to a file, as JSON; -: to standard output"},

@@ -9,6 +9,8 @@ const struct option_command_row options_commands[] = {
      "Starts a master and --workers worker processes, shows how the run goes and writes DIR/result.json, "
      "DIR/metrics.jsonl and DIR/model.safetensors. Ctrl-C ends the run cleanly and writes the same files; a second "
      "Ctrl-C ends it at once. If files of an earlier run are in DIR they are kept as *.previous.\n"
+     "The state of the run is saved into DIR/state every --save-every, and when it is ended by a signal (also SIGUSR2, SIGXCPU): "
+     "--resume DIR goes on from there. A master that dies is started again from it. SIGUSR1 prints what each worker does.\n"
      "Exit code: 0 done, 1 failed, 2 misuse, 128 + signal if stopped by one.",
      "data model rule workers epochs lr batch seed device out",
      "gapless train --workers 4 --rule dana-ga --out runs/first", cmd_train},
@@ -26,7 +28,7 @@ const struct option_command_row options_commands[] = {
      "gapless run --ranks 8 --rule dana-lga-adamw train.py --epochs 10", cmd_run},
     {FOR_MASTER, "master", "only the master: keeps the parameters, applies gradients", "",
      "A worker asks the master what to train: 'gapless worker --master ADDRESS' needs nothing else, but over a network "
-     "the master's --token-file. With --out it writes what train writes. After the end the master serves observers for up "
+     "the master's --token-file. With --out it writes what train writes, and saves states to --resume from. After the end the master serves observers for up "
      "to ten seconds.",
      "data model rule workers epochs lr address listen token-file out",
      "gapless master --transport verbs --listen 10.0.0.1 --token-file token --workers 8", cmd_master},
@@ -47,6 +49,15 @@ const struct option_command_row options_commands[] = {
      "FILE is a model.safetensors. It says itself which model it is, on which data it was trained, and how these were "
      "standardised. Of a table in one file, --part test is every fifth row, as in training.",
      "data model data-dir part json", "gapless evaluate runs/first/model.safetensors", cmd_evaluate},
+    {FOR_INSPECT, "inspect", "what is in a saved state of a run, and whether it is whole", " FILE|DIR",
+     "FILE is a state; DIR is a run's folder, of which the last state counts. Reads all of it and checks every checksum: tensors, rule, "
+     "updates.\n"
+     "Exit code: 0 whole, 1 damaged or not there, 2 misuse.",
+     "json", "gapless inspect runs/first", cmd_inspect},
+    {FOR_EXPORT, "export", "the parameters of a saved state, for other programs", " FILE|DIR",
+     "FILE and DIR as of gapless inspect. Writes the parameters alone, as a model.safetensors that gapless evaluate reads, or as NumPy "
+     "files.",
+     "format out", "gapless export runs/first --format npy --out parameters", cmd_export},
     {FOR_SIMULATE, "simulate", "many workers in virtual time, repeatable to the bit", "",
      "The real master, rules and workers in one process, under a clock that is computed. Writes DIR/result.json, "
      "DIR/metrics.jsonl and DIR/model.safetensors, the same bytes for the same seed, and DIR/run.json: the command, and "

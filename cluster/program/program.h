@@ -25,6 +25,8 @@ int cmd_study(int argc, char **argv);
 int cmd_report(int argc, char **argv);
 int cmd_observe(int argc, char **argv);
 int cmd_evaluate(int argc, char **argv);
+int cmd_inspect(int argc, char **argv);
+int cmd_export(int argc, char **argv);
 int cmd_rules(int argc, char **argv);
 int cmd_plan(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);

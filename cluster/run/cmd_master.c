@@ -16,6 +16,15 @@
 static struct gapless_master *stop_this; /* what the signals stop */
 static volatile sig_atomic_t stopped;
 
+static volatile sig_atomic_t asked_for_workers;
+static bool quietly;
+
+static void on_question(int number)
+{
+    (void)number;
+    asked_for_workers = 1;
+}
+
 static void on_signal(int number)
 {
     if (stop_this != NULL && !(stopped && number == SIGINT)) {
@@ -29,11 +38,13 @@ static void on_signal(int number)
 
 static void catch_signals(void)
 {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR2, SIGXCPU};
     struct sigaction action = {.sa_handler = on_signal};
 
     for (unsigned i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
         (void)sigaction(numbers[i], &action, NULL);
+    action.sa_handler = on_question;
+    (void)sigaction(SIGUSR1, &action, NULL);
     (void)signal(SIGPIPE,
                  SIG_IGN); /* a log without a reader is no reason to end a run */
 }
@@ -41,6 +52,10 @@ static void catch_signals(void)
 /* What the library has to say while it runs: above the live view, or on stderr. */
 static void log_line(void *context, const char *line)
 {
+    static const char usual[] = "saved the state";
+
+    if (quietly && strncmp(line, usual, sizeof usual - 1) == 0)
+        return; /* no last words for a launcher to find */
     view_note(context, "gapless master: %s", line);
 }
 
@@ -119,11 +134,13 @@ static int open_master(struct serving *serving, struct gapless_error *error)
     char *note = NULL;
     float *initial = NULL;
     uint64_t total = 0;
-    int status = config_check_local(&serving->settings, error);
+    int status = states_settings(FOR_MASTER, &serving->settings, error);
 
+    if (status == GAPLESS_OK)
+        status = config_check_local(&serving->settings, error);
     if (serving->settings.out != NULL)
         serving->out_missing = results_missing(serving->settings.out);
-    if (!serving->settings.launched) /* then every option is given */
+    if (!serving->settings.launched && serving->settings.resume == NULL)
         config_report_unused("master", &serving->settings);
     if (status == GAPLESS_OK)
         status = choose_device(serving, error);
@@ -133,6 +150,8 @@ static int open_master(struct serving *serving, struct gapless_error *error)
         status = open_task(serving, job, &total, error);
     if (status == GAPLESS_OK)
         status = task_initial(&serving->task, &initial, error);
+    if (status == GAPLESS_OK)
+        status = states_initial(&serving->settings, &serving->task, initial, error);
     if (status == GAPLESS_OK && serving->settings.record != NULL &&
         (note = config_note(&serving->settings)) == NULL)
         status = gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
@@ -149,6 +168,9 @@ static int open_master(struct serving *serving, struct gapless_error *error)
         serving->settings.out != NULL) /* else no folder is made */
         status =
             results_check(serving->settings.out, serving->task.model.parameters, error);
+    if (status == GAPLESS_OK)
+        status = states_open(&serving->settings, &serving->task, serving->settings.out,
+                             &serving->states, &serving->config, error);
     serving->config.log = log_line;
     serving->config.log_context = &serving->view;
     if (status == GAPLESS_OK)
@@ -171,8 +193,14 @@ static int serve(struct serving *serving, struct gapless_error *error)
         status = gapless_master_run(serving->master, SLICE_NS, error);
         serving->observed |= gapless_master_observers(serving->master) > 0;
         serving_show(serving);
+        if (asked_for_workers != 0) {
+            asked_for_workers = 0;
+            serving_say_workers(serving);
+        }
     } while (status == GAPLESS_OK);
-    return status == GAPLESS_STOPPED ? GAPLESS_OK : status;
+    if (status != GAPLESS_STOPPED)
+        return status;
+    return states_save(&serving->states, serving->master, error); /* before they go */
 }
 
 /* Serves, and keeps what there is then, also after a failure. The exit code. */
@@ -207,6 +235,7 @@ int cmd_master(int argc, char **argv)
     serving.argc = argc;
     serving.argv = argv;
     serving.parent = getppid();
+    quietly = serving.settings.launched || serving.settings.quiet;
     code = open_master(&serving, &error) == GAPLESS_OK ? run(&serving)
                                                        : report_error("master", &error);
     stop_this = NULL;

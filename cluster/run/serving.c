@@ -151,6 +151,14 @@ void serving_show(struct serving *serving)
                   serving->command, results->error.text);
 }
 
+void serving_say_workers(struct serving *serving)
+{
+    look(serving);
+    view_leave(&serving->view);
+    results_say_workers(serving->command, serving->worker, serving->config.workers_max,
+                        stderr);
+}
+
 /* ---- the end ------------------------------------------------------------- */
 
 static int save_model(struct serving *serving, struct gapless_error *error)
@@ -336,6 +344,7 @@ void serving_close(struct serving *serving)
     results_close(&serving->follow.results);
     gapless_master_close(serving->master);
     serving->master = NULL;
+    states_close(&serving->states);
     network_close(&serving->network);
     task_close(&serving->task);
     free(serving->worker);

@@ -9,6 +9,7 @@
 #include "cluster/run/background.h"
 #include "cluster/task/follow.h"
 #include "cluster/task/network.h"
+#include "cluster/task/states.h"
 #include "cluster/task/task.h"
 #include <gapless/gapless.h>
 
@@ -25,6 +26,7 @@ struct serving {
     struct network network;
     char address[ADDRESS_MAX]; /* where it had to be found */
     struct gapless_master *master;
+    struct states states;
     size_t out_missing; /* see results_missing */
     struct gapless_worker_stats *worker;
     double *tensor_gates;         /* of each tensor */
@@ -47,6 +49,8 @@ void serving_open_view(struct serving *serving);
 /* Between two slices of serving: statistics, accuracy, a line of metrics.jsonl, the
  * picture. */
 void serving_show(struct serving *serving);
+/* A line of stderr for each worker that is, or was, there (SIGUSR1). */
+void serving_say_workers(struct serving *serving);
 /* After the run: writes the model into --out, once; nothing where nothing was learnt. */
 int serving_save(struct serving *serving, struct gapless_error *error);
 /* The same; unless launched also measures it, writes result.json

@@ -58,6 +58,8 @@ struct outcome {
     const struct gapless_stats *stats;
     const struct gapless_worker_stats *worker; /* by number */
     uint32_t worker_count, workers_lost;
+    uint32_t restarts; /* of the master, and the gradients that it lost by them */
+    uint64_t gradients_lost;
     double accuracy, test_loss; /* of the final parameters; NaN: unknown */
     double parameters_rms;
     const double *tensor_gates; /* mean gate of each tensor; NULL: not known */
@@ -83,6 +85,9 @@ struct run_cost {
 
 /* Prints how it went: accuracy, loss, updates, lag, gap, what was lost. */
 void results_print(const struct outcome *outcome, FILE *out);
+/* What each worker that is, or was, there does, a line each. */
+void results_say_workers(const char *command, const struct gapless_worker_stats *worker,
+                         uint32_t count, FILE *out);
 
 /* Makes the folder, checks that it can be written and has room for `parameters`: before
  * anything is computed. */

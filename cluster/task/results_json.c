@@ -481,6 +481,10 @@ int results_write(struct results *results, const struct outcome *outcome,
     set(ret, "dropped", count(stats->dropped));
     set(ret, "partial", count(stats->partial));
     set(ret, "workers_lost", count(outcome->workers_lost));
+    if (outcome->restarts > 0) {
+        set(ret, "restarts", count(outcome->restarts));
+        set(ret, "gradients_lost", count(outcome->gradients_lost));
+    }
     set(ret, "stopped", json_boolean(outcome->stopped));
     set(ret, "failure", text(outcome->failure));
     set_settings(ret, outcome);

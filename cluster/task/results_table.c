@@ -2,6 +2,7 @@
 #include "cluster/task/results.h"
 
 #include "cluster/terminal/canvas.h"
+#include "engine/base/clock.h"
 
 #include <math.h>
 
@@ -126,5 +127,32 @@ void results_print(const struct outcome *outcome, FILE *out)
     (void)fprintf(out, "  %-18s %u, %u lost\n", "workers", outcome->settings->workers,
                   outcome->workers_lost);
     print_staleness(out, outcome);
+    (void)fflush(out);
+}
+
+void results_say_workers(const char *command, const struct gapless_worker_stats *worker,
+                         uint32_t count, FILE *out)
+{
+    static const char *const states[] = {"gone", "joining", "working"};
+    uint64_t now_ns = clock_ns();
+    bool any = false;
+
+    for (uint32_t i = 0; i < count; i++) {
+        const struct gapless_worker_stats *w = &worker[i];
+        double lag = w->lag_count > 0 ? w->lag_sum / (double)w->lag_count : (double)NAN;
+
+        if (w->state == 0 && w->gradients == 0)
+            continue;
+        any = true;
+        (void)fprintf(out,
+                      "gapless %s: worker-%02u (pid %u): %s, %s gradients, %s dropped, "
+                      "mean lag %.3g, the last one %.1f s ago, loss %.4g\n",
+                      command, i, w->pid, states[w->state < 3 ? w->state : 0],
+                      word_count(w->gradients).text, word_count(w->dropped).text, lag,
+                      w->seen_ns > 0 ? 1e-9 * (double)(now_ns - w->seen_ns) : 0.0,
+                      w->loss);
+    }
+    if (!any)
+        (void)fprintf(out, "gapless %s: no worker has joined yet\n", command);
     (void)fflush(out);
 }

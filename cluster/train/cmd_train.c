@@ -5,6 +5,7 @@
 #include "cluster/options/device_choice.h"
 #include "cluster/program/program_options.h"
 #include "cluster/task/config.h"
+#include "cluster/task/states.h"
 #include "cluster/gpus/ssgd.h"
 
 #include <errno.h>
@@ -89,6 +90,29 @@ static int check_record(const char *path, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
+/* --save-every and --resume, before a process is started. */
+static int check_states(const struct train *train, uint64_t gradients,
+                        struct gapless_error *error)
+{
+    const struct settings *settings = &train->settings;
+    bool gpu = strcmp(settings->device, "cpu") != 0;
+    int64_t ns;
+    uint64_t every;
+    int status = states_every(settings->save_every, gradients,
+                              (double)task_epoch(&train->task), &ns, &every, error);
+
+    if (status == GAPLESS_OK && gpu && (ns > 0 || every > 0) &&
+        options_source(settings, "save-every") > OPTION_DEFAULT)
+        return gapless_error_set(
+            error, GAPLESS_UNSUPPORTED, 0,
+            "--save-every %.60s and --device %.60s: a state cannot "
+            "be saved while the passes run on a GPU",
+            settings->save_every, settings->device);
+    if (status == GAPLESS_OK)
+        status = states_check(settings, &train->task, gradients, error);
+    return status;
+}
+
 /* Before anything is started: is there what --device asks for? */
 static int choose_device(struct train *train, struct gapless_error *error)
 {
@@ -133,6 +157,8 @@ static int prepare(struct train *train, struct gapless_error *error)
         status = config_check("train", settings, &train->task, gradients, error);
     if (status == GAPLESS_OK)
         status = config_check_local_length(settings, gradients, error);
+    if (status == GAPLESS_OK)
+        status = check_states(train, gradients, error);
     if (status == GAPLESS_OK)
         status = raise_descriptors(train, error);
     if (status == GAPLESS_OK)
@@ -235,13 +261,17 @@ static int run(struct train *train, struct gapless_error *error)
 
 int cmd_train(int argc, char **argv)
 {
+    static const int more[] = {SIGUSR1, SIGUSR2, SIGXCPU};
     static struct train train;
     struct gapless_error error = {0};
     int code;
 
     if (!program_options(FOR_TRAIN, argc, argv, &train.settings, &code))
         return code;
-    config_report_unused("train", &train.settings);
+    if (states_settings(FOR_TRAIN, &train.settings, &error) != GAPLESS_OK)
+        return report_error("train", &error);
+    if (train.settings.resume == NULL)
+        config_report_unused("train", &train.settings);
     if (ssgd_asked(&train.settings))
         return ssgd_train(&train.settings, argc, argv);
     train.argc = argc;
@@ -249,6 +279,9 @@ int cmd_train(int argc, char **argv)
     train.data_fd = train.token_fd = -1;
     train.parameters_rms = (double)NAN;
     launch_block_signals(&train.signals); /* see train_signals */
+    for (unsigned i = 0; i < sizeof more / sizeof more[0]; i++)
+        (void)sigaddset(&train.signals, more[i]);
+    (void)sigprocmask(SIG_BLOCK, &train.signals, NULL);
     code = run(&train, &error);
     close_all(&train);
     return code;

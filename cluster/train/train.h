@@ -5,7 +5,7 @@
  *
  * One thread, a tick of a tenth of a second: signals and ends of children are waited
  * for with sigtimedwait, so nothing happens asynchronously. The processes are in
- * train_workers.c, the tick and what is left when it is over in train_watch.c.
+ * train_workers.c, a master that died in train_restart.c, the tick and what is left when it is over in train_watch.c.
  */
 #ifndef CLUSTER_TRAIN_H
 #define CLUSTER_TRAIN_H
@@ -24,6 +24,7 @@
 #include <stdint.h>
 
 #define FAILURE_MAX 600
+#define TRAIN_CONNECT_S 60.0 /* the master allocates first: large models take a while */
 
 struct train {
     struct settings settings;
@@ -52,7 +53,10 @@ struct train {
     int signal;   /* that asked for the end; 0: none */
     bool at_once; /* a second one came */
     double stop_by, gone_since;
-    uint32_t lost; /* workers of ours that died before the end */
+    uint32_t lost;           /* workers of ours that died before the end */
+    uint32_t restarted;      /* of the master */
+    uint64_t gradients_lost; /* by these */
+    double connect_by; /* until then a master that was started again may be silent */
     double parameters_rms;
     double tensor_gates[MODEL_TENSORS_MAX];
     bool gates_known;
@@ -66,6 +70,10 @@ struct train {
 int train_places(struct train *train, struct gapless_error *error);
 /* Starts the master and the workers. */
 int train_start(struct train *train, struct gapless_error *error);
+/* One process: 0 is the master. */
+int train_start_one(struct train *train, uint32_t index, struct gapless_error *error);
+/* Joins the master that is there as an observer, with a short bound. */
+int train_observe(struct train *train, struct gapless_error *error);
 /* Connects as an observer; notices if a process dies meanwhile. GAPLESS_STOPPED: asked
  * to end. */
 int train_connect(struct train *train, struct gapless_error *error);
@@ -74,6 +82,11 @@ void train_workers_check(struct train *train);
 /* Keeps the first failure. */
 void train_fail(struct train *train, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* train_restart.c */
+/* The master has died, as `what` says: keeps its last parameters; starts it again, if a state
+ * and --restarts allow. False: the run is over. */
+bool train_restart(struct train *train, const char *what);
 
 /* train_watch.c */
 /* Waits for a signal for so long and does what it asks for. */

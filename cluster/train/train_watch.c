@@ -59,7 +59,14 @@ void train_signals(struct train *train, double seconds)
     case SIGINT:
     case SIGTERM:
     case SIGHUP:
+    case SIGUSR2:
+    case SIGXCPU:
         ask_to_stop(train, number);
+        break;
+    case SIGUSR1:
+        (void)train_look(train);
+        view_leave(&train->view);
+        results_say_workers("train", train->worker, train->worker_count, stderr);
         break;
     case SIGTSTP:
         suspend(train);
@@ -181,8 +188,13 @@ void train_watch(struct train *train)
         bool there;
 
         train_signals(train, TICK_S);
+        if (train->observer == NULL)
+            (void)train_observe(train, NULL);
         there = train_look(train);
         train_workers_check(train);
+        there = there && train->observer != NULL; /* it may have died just now */
+        if (!there && now_seconds() < train->connect_by)
+            continue; /* a master that was started again */
         if (!there && train->failure[0] == '\0' && !train->child[0].ended) {
             if (launch_wait(train->child, 1, 2.0))
                 continue; /* it died: the next check says how */
@@ -268,6 +280,8 @@ static struct outcome outcome_of(struct train *train)
         .worker = train->worker,
         .worker_count = train->worker_count,
         .workers_lost = lost,
+        .restarts = train->restarted,
+        .gradients_lost = train->gradients_lost,
         .accuracy = train->evaluator.accuracy,
         .test_loss = train->evaluator.mean_loss,
         .parameters_rms = train->parameters_rms,

@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CONNECT_S 60.0 /* the master allocates first: large models take a while */
+#define RECONNECT_S 60.0 /* for a master that died and is started again */
 #define CONNECT_TRY_NS 200000000ll
 #define LOST_WAIT_S 0.2 /* for a master to have ended that a worker has lost */
 
@@ -35,11 +35,25 @@ static bool token_argument(const struct train *train, struct launch_arguments *r
            launch_argument(ret, "--token-file=%s", train->settings.token_file);
 }
 
+/* Before any is started: all of them. */
+static uint32_t workers_running(const struct train *train)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 1; i < train->children; i++)
+        count += train->child[i].pid == 0 || !train->child[i].ended;
+    return count;
+}
+
 static bool master_arguments(const struct train *train, struct launch_arguments *ret)
 {
     static const char *const except[] = {
         "address", "transport",    "listen",  "token-file", "out",
-        "quiet",   "workers-wait", "data-fd", "launched",   NULL};
+        "quiet",   "workers-wait", "data-fd", "launched",   "resume",
+        "init",    "record",       NULL};
+    const struct settings *settings = &train->settings;
+    bool again = train->restarted > 0;
+    const char *resume = again ? train->folder : settings->resume;
 
     return launch_argument(ret, "gapless") && launch_argument(ret, "master") &&
            options_emit(&train->settings, FOR_MASTER, except, ret->text,
@@ -47,7 +61,12 @@ static bool master_arguments(const struct train *train, struct launch_arguments 
            launch_argument(ret, "--address=%s", train->address) &&
            token_argument(train, ret) &&
            launch_argument(ret, "--out=%s", train->folder) &&
-           launch_argument(ret, "--workers-wait=%u", train->settings.workers) &&
+           (resume == NULL || launch_argument(ret, "--resume=%s", resume)) &&
+           (again || settings->init == NULL ||
+            launch_argument(ret, "--init=%s", settings->init)) &&
+           (again || settings->record == NULL ||
+            launch_argument(ret, "--record=%s", settings->record)) &&
+           launch_argument(ret, "--workers-wait=%u", workers_running(train)) &&
            launch_argument(ret, "--data-fd=%d", train->data_fd) &&
            launch_argument(ret, "--launched") && launch_argument(ret, "--quiet");
 }
@@ -103,9 +122,9 @@ static bool device_argument(const struct train *train, uint32_t worker,
 static bool worker_arguments(const struct train *train, uint32_t worker,
                              struct launch_arguments *ret)
 {
-    static const char *const except[] = {
-        "master",          "transport", "token-file", "quiet",
-        "connect-timeout", "data-fd",   "device",     NULL};
+    static const char *const except[] = {"master", "transport",       "token-file",
+                                         "quiet",  "connect-timeout", "data-fd",
+                                         "device", "reconnect",       NULL};
 
     return launch_argument(ret, "gapless") && launch_argument(ret, "worker") &&
            options_emit(&train->settings, FOR_WORKER, except, ret->text,
@@ -113,13 +132,15 @@ static bool worker_arguments(const struct train *train, uint32_t worker,
            device_argument(train, worker, ret) &&
            launch_argument(ret, "--master=%s", train->address) &&
            token_argument(train, ret) &&
-           launch_argument(ret, "--connect-timeout=%g", CONNECT_S) &&
+           launch_argument(ret, "--connect-timeout=%g", TRAIN_CONNECT_S) &&
            launch_argument(ret, "--data-fd=%d", train->data_fd) &&
+           (train->settings.restarts == 0 ||
+            launch_argument(ret, "--reconnect=%g", RECONNECT_S)) &&
            launch_argument(ret, "--number=%u", worker) &&
            launch_argument(ret, "--quiet");
 }
 
-static int start_one(struct train *train, uint32_t index, struct gapless_error *error)
+int train_start_one(struct train *train, uint32_t index, struct gapless_error *error)
 {
     struct launch_arguments arguments = {{NULL}, 0};
     char name[24] = "master";
@@ -148,7 +169,7 @@ int train_start(struct train *train, struct gapless_error *error)
     (void)setenv("OPENBLAS_NUM_THREADS", "1", 1);
     (void)setenv("OMP_NUM_THREADS", "1", 1);
     for (uint32_t i = 0; status == GAPLESS_OK && i < train->children; i++)
-        status = start_one(train, i, error);
+        status = train_start_one(train, i, error);
     return status;
 }
 
@@ -169,16 +190,7 @@ static bool run_over(const struct train *train)
     return train->facts.stats.state >= GAPLESS_RUN_ENDING;
 }
 
-static uint32_t workers_running(const struct train *train)
-{
-    uint32_t count = 0;
-
-    for (uint32_t i = 1; i < train->children; i++)
-        count += train->child[i].pid > 0 && !train->child[i].ended;
-    return count;
-}
-
-static int open_observer(struct train *train, struct gapless_error *error)
+int train_observe(struct train *train, struct gapless_error *error)
 {
     struct gapless_observer_config config = {
         .address = train->address,
@@ -200,7 +212,7 @@ static void worker_ended(struct train *train, struct child *child)
     /* The statistics may be older than the death: a worker can join, work and die
      * between two looks, or before the first. */
     if (train->facts.stats.state == GAPLESS_RUN_WAITING &&
-        open_observer(train, NULL) == GAPLESS_OK)
+        train_observe(train, NULL) == GAPLESS_OK)
         (void)train_look(train);
     if (run_over(train) || train->failure[0] != '\0')
         return;
@@ -234,7 +246,8 @@ static void master_ended(struct train *train)
         }
     }
     describe(master, what, sizeof what);
-    train_fail(train, "the run ended early: %s", what);
+    if (!train_restart(train, what))
+        train_fail(train, "the run ended early: %s", what);
 }
 
 void train_workers_check(struct train *train)
@@ -254,7 +267,7 @@ void train_workers_check(struct train *train)
 
 int train_connect(struct train *train, struct gapless_error *error)
 {
-    double end = now_seconds() + CONNECT_S;
+    double end = now_seconds() + TRAIN_CONNECT_S;
     int status;
 
     do {
@@ -265,7 +278,7 @@ int train_connect(struct train *train, struct gapless_error *error)
                                      train->failure);
         if (train->signal != 0)
             return gapless_error_set(error, GAPLESS_STOPPED, 0, "stopped");
-        status = open_observer(train, error);
+        status = train_observe(train, error);
     } while (status != GAPLESS_OK && now_seconds() < end);
     return status;
 }

@@ -805,6 +805,10 @@ int gapless_master_check(const struct gapless_master_config *config,
     if (m == NULL)
         return status;
     status = check_all(m, config, error);
+    if (status == GAPLESS_OK)
+        status = open_state(m, config, error);
+    state_close(m->from);
+    free(m->settings_text);
     layout_free(&m->layout);
     free(m);
     return status;

@@ -422,7 +422,7 @@ static void publish_versions(struct gapless_master *m)
 {
     uint32_t r;
 
-    m->version_base = m->epoch << SAVED_EPOCH_SHIFT;
+    m->version_base = m->epoch << WIRE_EPOCH_SHIFT;
     for (r = 0; r < m->layout.ranges_count; r++)
         seq_set(&shared_stats_versions(m->shared_stats)[r],
                 2 * (m->version_base + core_version(m->core, r)));

@@ -16,8 +16,7 @@
 #include "engine/master/master.h"
 #include "engine/run/state.h"
 
-/* Versions that readers see are epoch * 2^40 and the updates of a range. */
-#define SAVED_EPOCH_SHIFT 40u
+/* WIRE_EPOCH_SHIFT leaves room for fewer. */
 #define SAVED_EPOCH_MAX (1ull << 23)
 
 /* Lists in `w` all that this master has now; nothing joins or leaves before saved_copy.

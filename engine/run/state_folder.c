@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,6 +102,29 @@ int state_folder_latest(const char *path, char *ret, size_t bytes,
                              path);
 }
 
+/* What a writer that died has left: state-....safetensors.PID-....part. */
+static void remove_parts(const char *folder)
+{
+    DIR *dir = opendir(folder);
+    const struct dirent *entry;
+
+    while (dir != NULL && (entry = readdir(dir)) != NULL) {
+        const char *pid = strstr(entry->d_name, STATE_FILE_SUFFIX ".");
+        size_t bytes = strlen(entry->d_name);
+
+        if (strncmp(entry->d_name, STATE_FILE_PREFIX, sizeof STATE_FILE_PREFIX - 1) !=
+                0 ||
+            pid == NULL || bytes < 5 || strcmp(entry->d_name + bytes - 5, ".part") != 0)
+            continue;
+        pid += sizeof STATE_FILE_SUFFIX;
+        if (*pid >= '1' && *pid <= '9' && kill((pid_t)strtol(pid, NULL, 10), 0) != 0 &&
+            errno == ESRCH)
+            (void)unlinkat(dirfd(dir), entry->d_name, 0);
+    }
+    if (dir != NULL)
+        (void)closedir(dir);
+}
+
 void state_folder_prune(const char *folder, uint32_t keep)
 {
     char path[4096];
@@ -113,6 +137,7 @@ void state_folder_prune(const char *folder, uint32_t keep)
             (void)unlink(path);
         below = found;
     }
+    remove_parts(folder);
 }
 
 static uint64_t read_epoch(const char *path)

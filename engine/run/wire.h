@@ -171,6 +171,10 @@ struct wire_part {
     double rate, decay, average;
 };
 
+/* Versions that readers see: how often the run was begun again, and from this bit down the
+ * updates of a range. */
+#define WIRE_EPOCH_SHIFT 40u
+
 /* The shared statistics, read by workers (range table) and observers (all of it); written by the
  * master only. Then follow, at the offsets given: ranges + 1 starts, ranges version
  * words, capacity worker statistics, gates of the tensors. */

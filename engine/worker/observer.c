@@ -194,6 +194,31 @@ int gapless_observer_read(struct gapless_observer *o, float *params, int64_t tim
                   : remote_read(o, params, deadline, ret_version, error);
 }
 
+int gapless_observer_lost(struct gapless_observer *o, float *params,
+                          uint64_t *ret_updates, char *torn, size_t torn_bytes,
+                          struct gapless_error *error)
+{
+    const struct shared_stats *b = o->client.shared_stats;
+    size_t used = 0;
+    uint32_t r;
+
+    if (!o->client.transport->mapped || b->copies_only != 0)
+        return gapless_error_set(error, GAPLESS_UNSUPPORTED, 0,
+                                 "the parameters of the master at %s were elsewhere",
+                                 o->client.address);
+    if (torn_bytes > 0)
+        torn[0] = '\0';
+    memcpy(params, o->theta.base, (size_t)b->count * sizeof *params);
+    for (r = 0; r < b->ranges; r++)
+        if ((seq_read_begin(&shared_stats_versions(b)[r]) & 1) != 0 &&
+            used + 16 < torn_bytes)
+            used += (size_t)snprintf(torn + used, torn_bytes - used, "%s%u",
+                                     used > 0 ? ", " : "", r);
+    *ret_updates = (seq_read_begin(&shared_stats_versions(b)[0]) / 2) &
+                   ((UINT64_C(1) << WIRE_EPOCH_SHIFT) - 1);
+    return GAPLESS_OK;
+}
+
 int gapless_observer_stats(struct gapless_observer *o, struct gapless_stats *ret,
                            struct gapless_error *error)
 {

@@ -47,6 +47,8 @@ TABLE = {
         short="build/gapless train --workers 4 --rule dana-ga --out runs/dana --epochs 0.2", says="test accuracy"),
     "build/gapless report runs/nag runs/dana": Row(says="report.html"),
     "build/gapless evaluate runs/dana/model.safetensors": Row(says="accuracy"),
+    "build/gapless train --resume runs/dana": Row(  # that run was too short to have a state
+        short="build/gapless train --resume runs/dana", codes=(1,), says="there is no state"),
     "build/gapless run --ranks 8 train.py": Row(
         short=f"build/gapless run --ranks 2 '{BUILD}/tests/test_cluster_run' rank steps=50", says="gradients dropped"),
     "build/gapless simulate --workers 128 --rule dana-lga": Row(
@@ -106,6 +108,16 @@ TABLE = {
     # docs/simulate.md
     'gapless simulate --workload "bench/studies/resnet.py depth=8" --workers 32 --rule dana-ga --epochs 1': Row(
         short=":"),  # tests/python/test_workloads.py, with data that is made there
+    # docs/resume.md
+    "build/gapless train --rule dana-ga --save-every 1000updates --out runs/long": Row(
+        short="build/gapless train --rule dana-ga --save-every 100updates --out runs/long --data synthetic --epochs 8 --workers 2",
+        says="test accuracy"),
+    "build/gapless train --resume runs/long": Row(says="test accuracy"),
+    "build/gapless inspect runs/long": Row(says="every checksum is right"),
+    "build/gapless export runs/long --format npy --out runs/parameters": Row(says="4 tensors, after"),
+    "build/gapless train --init runs/long/model.safetensors --lr 0.001 --out runs/more": Row(
+        short="build/gapless train --init runs/long/model.safetensors --lr 0.001 --out runs/more --data synthetic --epochs 1 --workers 2",
+        says="test accuracy"),
     # docs/rules.md
     "gapless rules": Row(says="dana-lga"),
     "gapless rules --json": Row(says='"bytes_per_parameter"'),

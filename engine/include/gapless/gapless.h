@@ -711,6 +711,13 @@ const char *gapless_observer_job(const struct gapless_observer *observer);
 int gapless_observer_read(struct gapless_observer *observer, float *params,
                           int64_t timeout_ns, uint64_t *ret_version,
                           struct gapless_error *error);
+/* What is left of a master that is gone, on the same machine: the parameters as it had them, and
+ * the updates of the first range. torn: the ranges that it was writing, as text "2, 5", which
+ * are part old, part new; "": none. GAPLESS_UNSUPPORTED: over a network, or it kept them on a
+ * GPU. */
+int gapless_observer_lost(struct gapless_observer *observer, float *params,
+                          uint64_t *ret_updates, char *torn, size_t torn_bytes,
+                          struct gapless_error *error);
 /* Statistics of the run as the master keeps them. */
 int gapless_observer_stats(struct gapless_observer *observer, struct gapless_stats *ret,
                            struct gapless_error *error);
