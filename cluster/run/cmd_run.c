@@ -22,6 +22,8 @@
 #define END_S 2.0            /* the same, where nothing is left to be saved */
 #define READER_S 5.0         /* for a reader of what ranks have printed */
 #define DESCRIPTORS_EACH 16u /* a rank: pipes, a log, its slot; generous */
+#define OBSERVERS_MORE 8u
+#define OBSERVERS_MOST 1024u /* of a master */
 #define OFFER_NAME "offer.safetensors"
 
 /* ---- signals ------------------------------------------------------------- */
@@ -242,6 +244,17 @@ static void log_line(void *context, const char *line)
     view_note(context, "gapless run: %s", line);
 }
 
+/* Each rank may look at the run, and does when it leaves; and others beside them. */
+static uint32_t observers_room(const struct running *run)
+{
+    uint32_t room = run->ranks + OBSERVERS_MORE;
+
+    room = room < OBSERVERS_MOST ? room : OBSERVERS_MOST;
+    return room > run->serving.settings.observers_max
+               ? room
+               : run->serving.settings.observers_max;
+}
+
 static int open_master(struct running *run, struct gapless_error *error)
 {
     struct serving *serving = &run->serving;
@@ -259,6 +272,7 @@ static int open_master(struct running *run, struct gapless_error *error)
     config_set(&serving->settings, &serving->task, offer->gradients, offer->initial,
                offer->job, note, &serving->config);
     serving->config.address = serving->address;
+    serving->config.observers_max = observers_room(run);
     serving->config.log = log_line;
     serving->config.log_context = &serving->view;
     status = gapless_master_check(&serving->config, error);

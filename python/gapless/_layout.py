@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import itertools
 from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
@@ -211,11 +212,54 @@ def of_module(model: Any, params: Any = None, lr: float = 1.0, accumulate: int =
         if params is not None: # the model's others are not trained, as with an optimizer that is not given them
             frozen += [(name, p) for name, p in model.named_parameters() if id(p) not in seen and not p.requires_grad]
         entries += _averages(model, accumulate)
+    entries = _apart(entries)
     _one_device(entries)
     trained = {id(entry.tensor) for entry in entries}
     kept = [{"params": [p for p in group["params"] if id(p) in trained], "lr": lr if group.get("lr") is None else group["lr"]}
             for group in groups]
     return Layout(entries, frozen, model, [group for group in kept if group["params"]])
+
+
+_LANES = 16 # elements, from a multiple of it on, that a matrix of Muon's may not share with other rates
+
+
+def _is_matrix(entry: Entry) -> bool:
+    rows = entry.shape[0] if entry.shape else 1
+    return (entry.flags & lib.TENSOR_NOT_MATRIX == 0 and entry.average == 0 and len(entry.shape) >= 2 and rows >= 2
+            and entry.count // max(rows, 1) >= 2)
+
+
+def _apart(entries: List[Entry]) -> List[Entry]:
+    """The same, such that around a border of rates, decays or averages there is no matrix, as the rules of Muon want it: where
+    there is one, small tensors of its group go between. As it was where that does not do."""
+    found: List[Entry] = []
+    at = 0
+    runs = [list(run) for _, run in itertools.groupby(entries, lambda e: (e.rate, e.decay, e.average))]
+    for i, run in enumerate(runs):
+        size = sum(entry.count for entry in run)
+        head = -at % _LANES
+        tail = (at + size) % _LANES if i + 1 < len(runs) else 0
+        found += _between(run, head, tail)
+        at += size
+    return found
+
+
+def _lead(run: List[Entry]) -> int:
+    """Elements in front of the first matrix."""
+    return sum(entry.count for entry in itertools.takewhile(lambda e: not _is_matrix(e), run))
+
+
+def _between(run: List[Entry], head: int, tail: int) -> List[Entry]:
+    if not any(_is_matrix(entry) for entry in run) or (_lead(run) >= head and _lead(run[::-1]) >= tail):
+        return run
+    small = sorted((entry for entry in run if not _is_matrix(entry)), key=lambda e: e.count)
+    taken: List[List[Entry]] = [[], []]
+    for part, need in zip(taken, (head, tail)):
+        while small and sum(entry.count for entry in part) < need:
+            part.append(small.pop(0))
+    first, last = taken
+    rest = [entry for entry in run if not any(entry is other for other in first + last)]
+    return first + rest + last
 
 
 def _lookups(model: Any) -> "set[int]":

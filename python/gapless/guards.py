@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Iterator, List, Tuple
 
-from .errors import ModelError
+from .errors import ModelError, StepError
 
 _WRAPPERS = {
     "DistributedDataParallel": "it averages gradients over all processes at every step, for which all wait; Gapless takes "
@@ -83,6 +83,26 @@ def finite(name: str, tensor: Any) -> None:
     if not bool(torch.isfinite(tensor).all()):
         raise ModelError(f"parameter '{name}' has values that are infinite or no numbers (NaN): nothing can be trained from "
                          "there")
+
+
+def unscaled() -> None:
+    """Refuses gradients that a GradScaler of this process has scaled, and that nobody has divided by the scale: one whose scale()
+    was called, and no more. Goes through all objects of Python (some 10 ms): before the first gradient is handed in."""
+    import gc
+
+    import torch
+
+    kinds = tuple(kind for kind in (getattr(torch.cuda.amp, "GradScaler", None),
+                                    getattr(getattr(torch, "amp", None), "GradScaler", None)) if kind is not None)
+    for scaler in (found for found in gc.get_objects() if issubclass(type(found), kinds)):
+        used = getattr(scaler, "_scale", None) is not None and scaler.is_enabled()
+        if not used or getattr(scaler, "_per_optimizer_states", None):
+            continue
+        begun = float(scaler._scale) == float(scaler._init_scale)
+        if begun and float(getattr(scaler, "_growth_tracker", None) or 0) == 0: # update() was never called
+            raise StepError(f"the loss was scaled by a GradScaler, and its gradients, {float(scaler._scale):g} times too large, were not "
+                            "unscaled: call scaler.unscale_(worker.optimizer) after backward(), then worker.step(loss), and no "
+                            "scaler.step(); or compute under torch.autocast with bfloat16, which needs no scaler")
 
 
 class Watch:

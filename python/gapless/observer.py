@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from typing import Any, Dict, List, Optional
 
 from . import _arrays
@@ -12,6 +13,8 @@ from . import _library as lib
 from .errors import BadArgument, ModelError
 from .settings import job_read
 from .stats import RunStats, WorkerStats, run_stats_of, worker_stats_of, workers_of
+
+TRY_S = 0.2 # of one try to connect
 
 
 class Observer:
@@ -33,14 +36,24 @@ class Observer:
         self.address = address
         self.version = 0
         self._lib, self._error = lib.load(), lib.Error()
-        config = lib.ObserverConfig(address=address.encode(), connect_ns=max(lib.nanoseconds(connect), 1))
+        config = lib.ObserverConfig(address=address.encode())
         if token is not None:
             self._token = ctypes.create_string_buffer(token, len(token))
             config.net.token, config.net.token_bytes = ctypes.addressof(self._token), len(token)
-        handle = ctypes.c_void_p()
-        lib.check(self._lib.observer_open(config, handle, self._error), self._error)
-        self._handle = handle
+        self._handle = self._open(config, max(connect, 1e-9))
         self._pid = os.getpid()
+
+    def _open(self, config: lib.ObserverConfig, seconds: float) -> ctypes.c_void_p:
+        deadline = time.monotonic() + seconds
+        while True: # in short tries, so that Ctrl-C is heard
+            left = deadline - time.monotonic()
+            config.connect_ns = max(lib.nanoseconds(min(left, TRY_S)), 1)
+            handle = ctypes.c_void_p()
+            status = self._lib.observer_open(config, handle, self._error)
+            if status == lib.OK:
+                return handle
+            if status not in (lib.TIMEOUT, lib.PEER_LOST) or left <= TRY_S:
+                lib.check(status, self._error)
 
     def _alive(self) -> ctypes.c_void_p:
         if self._handle is None:

@@ -50,7 +50,7 @@ class WorkerOptimizer(torch.optim.Optimizer):
         """Hands in the gradient and takes new parameters; see :meth:`gapless.Worker.step`."""
         if grad_scaler is not None or getattr(self, "found_inf", None) is not None:
             raise NotSupported("a GradScaler: gradients go to the master unscaled. Compute under torch.autocast with bfloat16, "
-                               "which needs none, or unscale yourself and call worker.step(loss)")
+                               "which needs none, or call scaler.unscale_(worker.optimizer) and then worker.step(loss)")
         loss = None
         if closure is not None:
             with torch.enable_grad():

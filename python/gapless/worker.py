@@ -178,25 +178,30 @@ class Worker:
         if "GAPLESS_OFFER" in os.environ:
             _offer.write(os.environ["GAPLESS_OFFER"], self.layout, self._given, job_text(seed, job))
         self.address = address
+        self._sources: Dict[int, Source] = {}
+        self._batch = ctypes.c_uint64()
+        self._batch_ref, self._error_ref = byref(self._batch), byref(self._error)
+        self._steps = 1       # batches of the present pull
+        self._done = 0        # local steps of them that are taken
+        self._parts = 0       # batches given out since the last step
+        self._losses = 0.0
+        self._bad = 0         # gradients in a row that were not finite
+        self._local = self._copy = self._averages = None
+        self._observer: Any = None
+        self._facade: Any = None
+        self._began = time.monotonic()
+        self.running = True
+        self.steps_taken = 0
+        self.dropped = 0
+        self.epoch = -1
+        self._seed, self.job = seed, job or ""
         try:
             self._open(connect if connect is not None else CONNECT_LAUNCHED_S if launched else CONNECT_S)
+            if self._handle is None:
+                self._too_late()
+                return
             given_seed, self.job = job_read(self._lib.worker_job(self._handle).decode("utf-8", "replace"))
             self._seed = seed if given_seed is None else given_seed
-            self._sources: Dict[int, Source] = {}
-            self._batch = ctypes.c_uint64()
-            self._batch_ref, self._error_ref = byref(self._batch), byref(self._error)
-            self._steps = 1       # batches of the present pull
-            self._done = 0        # local steps of them that are taken
-            self._parts = 0       # batches given out since the last step
-            self._losses = 0.0
-            self._bad = 0         # gradients in a row that were not finite
-            self._observer: Any = None
-            self._facade: Any = None
-            self._began = time.monotonic()
-            self.running = True
-            self.steps_taken = 0
-            self.dropped = 0
-            self.epoch = -1
             self._take_places()
             self._closed = False
             _open_workers.add(self)
@@ -247,8 +252,16 @@ class Worker:
             if status == lib.OK:
                 self._handle = handle
                 return
+            if status == lib.STOPPED:
+                return
             if status not in (lib.TIMEOUT, lib.PEER_LOST) or time.monotonic() >= deadline:
                 raise self._cannot_join(status, seconds)
+
+    def _too_late(self) -> None:
+        """The run was over before this worker came: its loop is empty, and the model has what the run led to."""
+        self.running = self._closed = False
+        _log.warning("the run at %s is over: nothing is left to train for this worker", self.address)
+        self._final(True)
 
     def _cannot_join(self, status: int, seconds: float) -> GaplessError:
         self._error.status = status
@@ -411,6 +424,8 @@ class Worker:
         self._watch.look()
         if self._overlap is not None:
             self._overlap.look()
+        if self.steps_taken == 0:
+            guards.unscaled()
         batch = self._batch.value + self._done
         if self._local is None:
             self._push(value)
@@ -551,7 +566,7 @@ class Worker:
         gradient, as a factor on the master's rate; or to a trainer that calls its step(). A scheduler that is stepped once an
         epoch does what it says; one that is stepped once a batch sees this worker's batches only, so with N workers take the
         master's own schedule (warmup=, steps=, cosine=), which counts those of all."""
-        if self._local is not None:
+        if self.inner is not None:
             raise NotSupported("worker.optimizer, with local steps: give the scheduler the inner optimizer")
         if self._facade is None:
             from .optimizer import WorkerOptimizer
@@ -573,8 +588,8 @@ class Worker:
 
     @property
     def number(self) -> int:
-        """This worker's number at the master."""
-        return int(self._lib.worker_number(self._handle))
+        """This worker's number at the master; -1 if it has left, or came when the run was over."""
+        return -1 if self._handle is None else int(self._lib.worker_number(self._handle))
 
     @property
     def batch(self) -> int:
@@ -582,7 +597,7 @@ class Worker:
         return self._batch.value + self._done
 
     def _watcher(self) -> Any:
-        if self._handle is None and self._thread is None:
+        if self._closed and self._handle is None and self._thread is None:
             raise StepError("this worker has left its run")
         if self._observer is None:
             from .observer import Observer
@@ -610,18 +625,18 @@ class Worker:
     @property
     def link(self) -> str:
         """The network to the master, a line for a person; "" over shared memory."""
-        return lib.text_of(self._lib.worker_link, self._handle)
+        return "" if self._handle is None else lib.text_of(self._lib.worker_link, self._handle)
 
     @property
     def device(self) -> str:
         """Where its buffers are, a line for a person."""
-        return lib.text_of(self._lib.worker_device, self._handle)
+        return "" if self._handle is None else lib.text_of(self._lib.worker_device, self._handle)
 
     def zero_grad(self, set_to_none: bool = False) -> None:
         """Sets gradients to zero in place; step() has done it. ``set_to_none`` makes no difference."""
         if self._local is not None:
             self.inner.zero_grad()
-        elif not self._closed:
+        elif not self._closed and self._grad is not None:
             self._grad.zero_()
 
     # ---- leaving ----
@@ -674,6 +689,12 @@ class Worker:
             return
         from .observer import Observer
 
+        if self._observer is not None: # one place of an observer is enough
+            try:
+                self._observer._into(self.layout)
+                return
+            except GaplessError as error:
+                _log.debug("the master's last parameters were not to be had: %s", error)
         for _ in range(20): # many workers may leave at once, and a master has room for few observers
             try:
                 with Observer(self.address, token=self._token, connect=2.0) as observer:

@@ -5,6 +5,7 @@
  *     test_cluster_run rank WORD...
  *         steps=N      gradients; 0: until the run is over
  *         offer=KIND   see offer_break; none: it makes no offer
+ *         watch=N      rank 0 opens N observers at once, or ends with code 4
  *         die=R@K      rank R ends with code 9, in words, before its gradient K
  *         lines=N      prints N lines to stdout and as many to stderr
  *         ms=N         a gradient takes so long
@@ -33,7 +34,7 @@
 
 static char rank_offer[32], rank_die[32];
 static bool rank_forks, rank_looks;
-static unsigned long rank_steps = 100, rank_lines, rank_ms;
+static unsigned long rank_steps = 100, rank_lines, rank_ms, rank_watchers;
 static volatile sig_atomic_t rank_left;
 
 static void leave(int number)
@@ -162,6 +163,7 @@ static void rank_read(char **words)
         (void)sscanf(*words, "die=%31s", rank_die);
         (void)sscanf(*words, "lines=%lu", &rank_lines);
         (void)sscanf(*words, "ms=%lu", &rank_ms);
+        (void)sscanf(*words, "watch=%lu", &rank_watchers);
         rank_forks |= strcmp(*words, "fork") == 0;
         rank_looks |= strcmp(*words, "model") == 0;
         if (strcmp(*words, "stubborn") == 0) {
@@ -229,6 +231,25 @@ static int rank_sees_model(void)
     return 0;
 }
 
+/* As many ranks that look at the run at the same time. */
+static int rank_watches(void)
+{
+    const struct gapless_observer_config config = {.address =
+                                                       rank_env("GAPLESS_MASTER")};
+    struct gapless_observer *observers[64] = {NULL};
+    struct gapless_error error = {0};
+    unsigned long count = rank_number() == 0 ? rank_watchers : 0, i;
+    int status = GAPLESS_OK;
+
+    for (i = 0; i < count && i < 64 && status == GAPLESS_OK; i++)
+        status = gapless_observer_open(&config, &observers[i], &error);
+    if (status != GAPLESS_OK)
+        (void)fprintf(stderr, "observer %lu: %s\n", i, error.text);
+    for (i = 0; i < 64; i++)
+        gapless_observer_close(observers[i]);
+    return status == GAPLESS_OK ? 0 : 4;
+}
+
 static int rank_main(char **words)
 {
     struct gapless_worker_config config = {.address = rank_env("GAPLESS_MASTER"),
@@ -254,6 +275,8 @@ static int rank_main(char **words)
         (void)fprintf(stderr, "%s\n", error.text);
         return rank_left || error.status == GAPLESS_STOPPED ? 0 : 6; /* a late one */
     }
+    if (rank_watches() != 0)
+        return 4;
     done = rank_train(worker);
     (void)printf(
         "rank %s of %s (local %s of %s) in %s did %s steps with %s threads and "
@@ -361,6 +384,13 @@ static void test_typed_wins(void **state)
     assert_true(run_number(json, "lr") > 0.0199);
     json_decref(json);
     free(output);
+}
+
+/* Every rank may look at the run at once, and eight more. */
+static void test_many_look(void **state)
+{
+    (void)state;
+    free(whole("-n 5", "steps=20 watch=13", 0, "did all steps"));
 }
 
 static void test_broken_offers(void **state)
@@ -629,14 +659,15 @@ static void test_watched(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_eight_ranks),   TEST(test_typed_wins),
-        TEST(test_broken_offers), TEST(test_rank_dies),
-        TEST(test_restarts),      TEST(test_none_left),
-        TEST(test_program),       TEST(test_length),
-        TEST(test_interrupt),     TEST(test_second_interrupt),
-        TEST(test_kills),         TEST(test_launcher_killed),
-        TEST(test_lines),         TEST(test_left_behind),
-        TEST(test_log_folder),    TEST(test_watched),
+        TEST(test_eight_ranks),      TEST(test_typed_wins),
+        TEST(test_broken_offers),    TEST(test_many_look),
+        TEST(test_rank_dies),        TEST(test_restarts),
+        TEST(test_none_left),        TEST(test_program),
+        TEST(test_length),           TEST(test_interrupt),
+        TEST(test_second_interrupt), TEST(test_kills),
+        TEST(test_launcher_killed),  TEST(test_lines),
+        TEST(test_left_behind),      TEST(test_log_folder),
+        TEST(test_watched),
     };
     ssize_t bytes = readlink("/proc/self/exe", self, sizeof self - 1);
 
