@@ -1,6 +1,8 @@
 /* A server and clients of the verbs transport over the fake network. */
 #include "tests/verbs/bed.h"
 
+#include <arpa/inet.h>
+#include <sodium.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <time.h>
@@ -168,6 +170,28 @@ int bed_join(struct bed_end *server, struct bed_end *client, const char *address
     if (status == GAPLESS_OK)
         *ret_server = event.peer;
     return status;
+}
+
+void bed_request_mac(struct rdma_cm_id *id, const char *token, uint8_t ret[16])
+{
+    static const char what[] = "gapless request";
+    const struct sockaddr *ends[2] = {rdma_get_local_addr(id), rdma_get_peer_addr(id)};
+    uint8_t all[sizeof what + 2 * 18] = {0}, key[32];
+
+    memcpy(all, what, sizeof what);
+    for (int i = 0; i < 2; i++) {
+        const struct sockaddr_in *it =
+            (const struct sockaddr_in *)(const void *)ends[i];
+        uint8_t *at = all + sizeof what + (size_t)18 * (size_t)i;
+        uint16_t port = ntohs(it->sin_port);
+
+        memset(at + 10, 0xff, 2);
+        memcpy(at + 12, &it->sin_addr, 4);
+        memcpy(at + 16, &port, 2);
+    }
+    (void)crypto_generichash(key, sizeof key, (const uint8_t *)token, strlen(token),
+                             NULL, 0);
+    (void)crypto_generichash(ret, 16, all, sizeof all, key, sizeof key);
 }
 
 void must_open(struct bed_end *ret, const struct tp_config *config)

@@ -54,6 +54,11 @@ int bed_join(struct bed_end *server, struct bed_end *client, const char *address
              int64_t timeout_ns, tp_peer *ret, tp_peer *ret_server,
              struct gapless_error *error);
 
+/* What a request to connect has to say to a server with this token, made from the words of
+ * transport/verbs/wire.h; the id's addresses are known. */
+struct rdma_cm_id;
+void bed_request_mac(struct rdma_cm_id *id, const char *token, uint8_t ret[16]);
+
 /* A server with a region granted as window 0, half to read, half to write, and one
  * client. */
 struct bed {

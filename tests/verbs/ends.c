@@ -96,9 +96,7 @@ void listen_at(struct both *both, const char *host)
     assert_int_equal(rdma_listen(both->listener, 4), 0);
 }
 
-/* Up to the request to connect. */
-void end_ask(struct end *client, const char *host, uint16_t port,
-             struct rdma_conn_param *param)
+void end_resolve(struct end *client, const char *host, uint16_t port)
 {
     struct sockaddr_in there = at(host, port);
 
@@ -112,6 +110,12 @@ void end_ask(struct end *client, const char *host, uint16_t port,
     assert_int_equal(rdma_resolve_route(client->id, 1000), 0);
     assert_int_equal(event(client, RDMA_CM_EVENT_ROUTE_RESOLVED), 0);
     end_open(client);
+}
+
+void end_ask(struct end *client, const char *host, uint16_t port,
+             struct rdma_conn_param *param)
+{
+    end_resolve(client, host, port);
     assert_int_equal(rdma_connect(client->id, param), 0);
 }
 

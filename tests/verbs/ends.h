@@ -41,6 +41,8 @@ int event(struct end *end, enum rdma_cm_event_type want);
 void end_open(struct end *end);
 void end_close(struct end *end);
 void listen_at(struct both *both, const char *host);
+/* Up to a queue pair. */
+void end_resolve(struct end *client, const char *host, uint16_t port);
 /* Up to the request to connect. */
 void end_ask(struct end *client, const char *host, uint16_t port,
              struct rdma_conn_param *param);

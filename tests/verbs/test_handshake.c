@@ -83,11 +83,14 @@ static bool server_looks(struct bed_end *server)
 static void stranger_connect(struct bed_end *server, struct end *end,
                              uint32_t *ret_pair)
 {
-    struct rdma_conn_param param = asking(&ours);
+    struct verbs_request hello = ours;
+    struct rdma_conn_param param = asking(&hello);
     struct rdma_cm_event *event = NULL;
 
     memset(end, 0, sizeof *end);
-    end_ask(end, "10.1.1.1", 7471, &param);
+    end_resolve(end, "10.1.1.1", 7471);
+    bed_request_mac(end->id, TOKEN, hello.mac);
+    assert_int_equal(rdma_connect(end->id, &param), 0);
     while (rdma_get_cm_event(end->channel, &event) != 0)
         (void)server_looks(server);
     assert_int_equal(event->event, RDMA_CM_EVENT_ESTABLISHED);
@@ -161,7 +164,6 @@ struct twist {
 
 static const struct verbs_hello hello_right = {.magic = VERBS_MAGIC,
                                                .protocol = VERBS_PROTOCOL,
-                                               .has_token = 1,
                                                .nonce = "a nonce",
                                                .channels = 1,
                                                .notes_max = 8,
@@ -239,6 +241,59 @@ static void proofs(void **state)
     twist.other = NULL;
     assert_int_equal(shake(&server, &twist, &proof, &challenge), VERBS_WELCOME);
     bed_close(&server);
+    must_be_clean();
+}
+
+/* ---- asking without a token ---------------------------------------------- */
+
+#define STRANGERS 10000
+
+/* What comes of a request to connect that says this. */
+static int asked(struct bed_end *server, const struct verbs_request *hello)
+{
+    struct rdma_conn_param param = asking(hello);
+    struct end *end = aligned_alloc(4096, sizeof *end);
+    struct rdma_cm_event *event = NULL;
+    int kind;
+
+    assert_non_null(end);
+    memset(end, 0, sizeof *end);
+    end_ask(end, "10.1.1.1", 7471, &param);
+    while (rdma_get_cm_event(end->channel, &event) != 0)
+        (void)server_looks(server);
+    kind = (int)event->event;
+    assert_int_equal(rdma_ack_cm_event(event), 0);
+    end_close(end);
+    free(end);
+    return kind;
+}
+
+/* Half-open connections cost the master nothing that an honest worker could lack. */
+static void ten_thousand_strangers(void **state)
+{
+    struct verbs_request hello = ours;
+    struct tp_counters counters;
+    struct gapless_error error = {0};
+    struct bed_end server, client;
+    struct tp_config config = bed_config(1, TOKEN);
+    tp_peer peer, number;
+    uint64_t began;
+
+    (void)state;
+    server_open(&server);
+    for (int i = 0; i < STRANGERS; i++) {
+        hello.mac[i % (int)VERBS_ASK] ^= (uint8_t)(1 + i);
+        assert_int_equal(asked(&server, &hello), RDMA_CM_EVENT_REJECTED);
+    }
+    assert_int_equal(server.tp->busy_channels, 0);
+    must_open(&client, &config);
+    began = bed_clock_ns();
+    assert_int_equal(bed_join(&server, &client, ROCE, LONG_NS, &peer, &number, &error),
+                     GAPLESS_OK);
+    assert_true(bed_clock_ns() - began < (uint64_t)pace_ns(1000 * MS));
+    t->count(server.tp, &counters);
+    assert_int_equal(counters.refused, STRANGERS);
+    bed_close_both(&server, &client);
     must_be_clean();
 }
 
@@ -431,9 +486,8 @@ static void forged_frames(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(proofs),
-        cmocka_unit_test(a_relay),
-        cmocka_unit_test(a_master_that_takes_anybody),
+        cmocka_unit_test(proofs),        cmocka_unit_test(ten_thousand_strangers),
+        cmocka_unit_test(a_relay),       cmocka_unit_test(a_master_that_takes_anybody),
         cmocka_unit_test(forged_frames),
     };
 

@@ -43,7 +43,9 @@ static void stranger_comes(struct bed *bed, struct end *end)
     struct rdma_cm_event *reported = NULL;
 
     memset(end, 0, sizeof *end);
-    end_ask(end, "10.1.1.1", 7471, &param);
+    end_resolve(end, "10.1.1.1", 7471);
+    bed_request_mac(end->id, "a token of this run", hello.mac);
+    assert_int_equal(rdma_connect(end->id, &param), 0);
     for (int i = 0; i < 1000 && reported == NULL; i++) {
         (void)t->poll(bed->server.tp, events, 4, 1 * MS);
         (void)rdma_get_cm_event(end->channel, &reported);

@@ -6,6 +6,7 @@
 #include "engine/base/clock.h"
 
 #include <errno.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -146,6 +147,27 @@ static void reject(struct rdma_cm_id *id, int status, uint32_t number)
     (void)rdma_destroy_id(id);
 }
 
+/* Of what a stranger asks: answered without a queue pair, and counted. */
+static void reject_stranger(struct tp *tp, struct rdma_cm_id *id)
+{
+    char name[64];
+
+    verbs_address_text(rdma_get_peer_addr(id), name, sizeof name);
+    tp->counters.refused++;
+    (void)gapless_error_set(&tp->refused, GAPLESS_REFUSED, 0,
+                            "%s asked for a connection without this run's token", name);
+    reject(id, GAPLESS_REFUSED, VERBS_PROTOCOL);
+}
+
+static bool knows_token(const struct tp *tp, const struct rdma_cm_id *id,
+                        const struct verbs_request *request)
+{
+    uint8_t wanted[VERBS_ASK];
+
+    verbs_request_mac(tp, id, wanted);
+    return !tp->has_token || sodium_memcmp(wanted, request->mac, VERBS_ASK) == 0;
+}
+
 static uint32_t pending_conns(const struct tp *tp)
 {
     uint32_t i, count = 0;
@@ -168,6 +190,10 @@ static void on_request(struct tp *tp, struct rdma_cm_id *id,
 
     if (request->magic != VERBS_MAGIC || request->protocol != VERBS_PROTOCOL) {
         reject(id, GAPLESS_VERSION, VERBS_PROTOCOL);
+        return;
+    }
+    if (!knows_token(tp, id, request)) {
+        reject_stranger(tp, id);
         return;
     }
     channel = pending_conns(tp) < VERBS_PENDING_CONNS ? verbs_channel_new(tp) : NULL;
@@ -431,6 +457,7 @@ static int channel_connect(const struct attempt *a, uint32_t number, uint32_t ch
         status = verbs_channel_open(channel, a->reason);
     if (status != GAPLESS_OK)
         return status;
+    verbs_request_mac(a->tp, channel->id, request.mac);
     param.initiator_depth = reads_out(channel->nic);
     param.responder_resources = reads_in(channel->nic);
     if (rdma_connect(channel->id, &param) != 0)

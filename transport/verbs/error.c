@@ -119,6 +119,16 @@ static void rejected_error(const struct verbs_channel *channel, int status,
                                 "sides",
                                 channel->name, VERBS_PROTOCOL);
         break;
+    case GAPLESS_REFUSED:
+        (void)gapless_error_set(ret, GAPLESS_REFUSED, 0,
+                                channel->tp->has_token
+                                    ? "the master at %s does not know this token: use "
+                                      "the same --token-file on both sides, and no "
+                                      "translation of addresses between"
+                                    : "the master at %s asks for a token: start the "
+                                      "worker with the master's --token-file",
+                                channel->name);
+        break;
     case GAPLESS_AGAIN:
         (void)gapless_error_set(ret, GAPLESS_AGAIN, 0,
                                 "the master at %s has too many greetings to answer",

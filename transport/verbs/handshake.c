@@ -49,6 +49,32 @@ static void link_look(const struct verbs_channel *channel, struct verbs_link *re
     ret->pair[1 - me] = channel->far_pair;
 }
 
+/* The mac of a request to connect, by what both ends know before there is a queue pair. */
+void verbs_request_mac(const struct tp *tp, const struct rdma_cm_id *id,
+                       uint8_t ret[VERBS_ASK])
+{
+    static const char what[] = "gapless request";
+    struct rdma_cm_id *of = (struct rdma_cm_id *)(uintptr_t)id; /* is only looked at */
+    bool server = tp->role == VERBS_SERVER;
+    crypto_generichash_state state;
+    uint8_t address[16];
+    uint16_t port;
+
+    memset(ret, 0, VERBS_ASK);
+    if (!tp->has_token)
+        return;
+    (void)crypto_generichash_init(&state, tp->key, sizeof tp->key, VERBS_ASK);
+    (void)crypto_generichash_update(&state, (const uint8_t *)what, sizeof what);
+    for (int client = 1; client >= 0; client--) {
+        address_take((client == 1) != server ? rdma_get_local_addr(of)
+                                             : rdma_get_peer_addr(of),
+                     address, &port);
+        (void)crypto_generichash_update(&state, address, sizeof address);
+        (void)crypto_generichash_update(&state, (const uint8_t *)&port, sizeof port);
+    }
+    (void)crypto_generichash_final(&state, ret, VERBS_ASK);
+}
+
 /* A hash, keyed with the token's, of what the two ends have said. */
 static void digest(const struct verbs_channel *channel, const char *what,
                    const struct verbs_link *link, uint8_t ret[VERBS_MAC])
@@ -130,7 +156,6 @@ int verbs_handshake_start(struct verbs_channel *channel, uint64_t session,
 
     *hello = (struct verbs_hello){.magic = VERBS_MAGIC,
                                   .protocol = VERBS_PROTOCOL,
-                                  .has_token = channel->tp->has_token,
                                   .session = session,
                                   .channel = number,
                                   .channels = channels,
@@ -173,10 +198,6 @@ static void on_hello(struct verbs_channel *channel, const struct verbs_hello *he
              hello->channel >= hello->channels || hello->windows_max == 0)
         (void)gapless_error_set(&reason, GAPLESS_PROTOCOL, 0,
                                 "the greeting makes no sense");
-    else if (channel->tp->has_token && !hello->has_token)
-        (void)gapless_error_set(&reason, GAPLESS_REFUSED, 0,
-                                "the master asks for a token: start the worker with "
-                                "the master's --token-file");
     if (reason.status != GAPLESS_OK) {
         refuse(channel, &reason);
         return;

@@ -418,6 +418,8 @@ void verbs_cm_take(struct tp *tp);
 size_t verbs_describe(struct tp *tp, tp_peer peer, char *ret, size_t bytes);
 
 /* ---- handshake.c: the handshake ------------------------------------------ */
+void verbs_request_mac(const struct tp *tp, const struct rdma_cm_id *id,
+                       uint8_t ret[VERBS_ASK]);
 int verbs_handshake_start(struct verbs_channel *channel, uint64_t session,
                           uint32_t number, uint32_t channels);
 /* A frame of the handshake has come. */

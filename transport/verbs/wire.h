@@ -1,13 +1,17 @@
 /* What two ends of the verbs transport send each other: frames, and the handshake.
  *
  *   client                                   server
- *   connection request: magic, version ----> refuses at once, or accepts
+ *   connection request: magic, version, mac --> refuses at once, or accepts
  *   HELLO: nonce, channel, capacities -------->
  *        <--------------------------- CHALLENGE: nonce
  *   PROOF: the connection as it sees it, mac ->
  *        <--------------------------- WELCOME (after it: grants, texts, notes), or REFUSE
  *
- * The mac is BLAKE2b, keyed with the hash of the token, over HELLO, CHALLENGE and the
+ * The first mac is of the addresses and ports of both ends: who does not know the token
+ * does not get as far as a queue pair, however often it asks. It could be played back from
+ * the same address and port, and then the second one is asked for.
+ *
+ * That is BLAKE2b, keyed with the hash of the token, over HELLO, CHALLENGE and the
  * connection. Both nonces are in it, so that no proof can be played back; and both queue
  * pairs, GIDs, addresses and ports, so that none can be passed on over another connection.
  * The client proves first: a stranger who asks gets nothing to try tokens with.
@@ -29,6 +33,7 @@
 #define VERBS_NONCE 32u
 #define VERBS_MAC 32u
 #define VERBS_TAG 16u
+#define VERBS_ASK 16u
 #define VERBS_FRAME_BYTES 256u
 #define VERBS_FRAME_HEAD (8u + VERBS_TAG)
 #define VERBS_FRAME_DATA (VERBS_FRAME_BYTES - VERBS_FRAME_HEAD)
@@ -55,12 +60,13 @@ struct verbs_request {
     uint16_t protocol;
     uint16_t status; /* of a refusal: minus the status; AGAIN: come again */
     uint32_t number;
+    uint8_t mac[VERBS_ASK]; /* of a request where there is a token */
 };
 
 struct verbs_hello {
     uint32_t magic;
     uint16_t protocol;
-    uint16_t has_token;
+    uint16_t spare;
     uint8_t nonce[VERBS_NONCE];
     uint64_t session; /* 0: the first channel */
     uint32_t channel, channels;
