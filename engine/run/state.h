@@ -64,6 +64,10 @@ uint32_t state_write_model(struct state_write *w, const struct layout *layout);
 uint32_t state_write_count(const struct state_write *w);
 /* Reserves the room and maps it. GAPLESS_NO_MEMORY, GAPLESS_IO: the disk is full, ... */
 int state_write_begin(struct state_write *w, struct gapless_error *error);
+/* Before state_write_begin: `rest` is called after each few MiB of work from then on, by the
+ * thread that does it, so that it can leave the processor to others. */
+void state_write_pace(struct state_write *w, void (*rest)(void *context),
+                      void *context);
 /* Where a tensor's bytes go: written by the caller, all 0 before. */
 void *state_write_at(const struct state_write *w, uint32_t tensor);
 uint64_t state_write_bytes(const struct state_write *w); /* of the file */

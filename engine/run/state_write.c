@@ -14,6 +14,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#ifndef MADV_POPULATE_WRITE /* Linux 5.14 */
+#define MADV_POPULATE_WRITE 23
+#endif
+/* Of the work between two rests. */
+#define STRETCH_BYTES ((size_t)4 << 20)
 /* For what is said after the file has its size. */
 #define HEADER_SPARE 4096u
 #define SUM_DIGITS 16u
@@ -41,6 +46,8 @@ struct state_write {
     int fd;
     char *map;
     size_t header_bytes, file_bytes;
+    void (*rest)(void *context);
+    void *rest_context;
 };
 
 static const struct {
@@ -106,6 +113,18 @@ int state_write_new(const char *path, struct state_write **ret,
     }
     *ret = w;
     return GAPLESS_OK;
+}
+
+void state_write_pace(struct state_write *w, void (*rest)(void *context), void *context)
+{
+    w->rest = rest;
+    w->rest_context = context;
+}
+
+static void rest(const struct state_write *w)
+{
+    if (w->rest != NULL)
+        w->rest(w->rest_context);
 }
 
 void state_write_say(struct state_write *w, const char *key, const char *value)
@@ -227,6 +246,8 @@ static struct header_text header_of(const struct state_write *w, bool summed)
                               : 0;
 
         (void)snprintf(sums + i * SUM_DIGITS, SUM_DIGITS + 1, "%016" PRIx64, sum);
+        if (summed)
+            rest(w);
     }
     header_begin(&t);
     header_say(&t, "header_sum", "0000000000000000");
@@ -261,6 +282,33 @@ static int failed(const struct state_write *w, int os, struct gapless_error *err
                              w->path, w->file_bytes >> 20);
 }
 
+/* Pages now, and not one by one when a thread waits for a copy; no matter if refused. */
+static void populate(const struct state_write *w)
+{
+    size_t at, bytes;
+
+    for (at = 0; at < w->file_bytes; at += STRETCH_BYTES) {
+        bytes = size_least(STRETCH_BYTES, w->file_bytes - at);
+        if (madvise(w->map + at, bytes, MADV_POPULATE_WRITE) != 0)
+            return;
+        rest(w);
+    }
+}
+
+/* To the disk, stretch by stretch. */
+static int sync_all(const struct state_write *w)
+{
+    size_t at, bytes;
+
+    for (at = 0; w->rest != NULL && at < w->file_bytes; at += STRETCH_BYTES) {
+        bytes = size_least(STRETCH_BYTES, w->file_bytes - at);
+        if (msync(w->map + at, bytes, MS_SYNC) != 0)
+            return errno;
+        rest(w);
+    }
+    return msync(w->map, w->file_bytes, MS_SYNC) != 0 || fsync(w->fd) != 0 ? errno : 0;
+}
+
 int state_write_begin(struct state_write *w, struct gapless_error *error)
 {
     struct header_text t = header_of(w, false);
@@ -284,6 +332,7 @@ int state_write_begin(struct state_write *w, struct gapless_error *error)
         w->map = NULL;
         return failed(w, errno, error);
     }
+    populate(w);
     return GAPLESS_OK;
 }
 
@@ -319,6 +368,7 @@ static int finish(struct state_write *w)
     struct header_text t = header_of(w, true);
     uint64_t length = w->header_bytes;
     bool fits = !t.failed && !w->no_memory && t.used == w->header_bytes;
+    int os;
 
     if (fits) {
         sum_header(t.data, t.used);
@@ -328,8 +378,9 @@ static int finish(struct state_write *w)
     free(t.data);
     if (!fits)
         return t.failed || w->no_memory ? ENOMEM : E2BIG;
-    if (msync(w->map, w->file_bytes, MS_SYNC) != 0 || fsync(w->fd) != 0)
-        return errno;
+    os = sync_all(w);
+    if (os != 0)
+        return os;
     return rename(w->temporary, w->path) == 0 ? 0 : errno;
 }
 

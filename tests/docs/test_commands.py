@@ -47,8 +47,6 @@ TABLE = {
         short="build/gapless train --workers 4 --rule dana-ga --out runs/dana --epochs 0.2", says="test accuracy"),
     "build/gapless report runs/nag runs/dana": Row(says="report.html"),
     "build/gapless evaluate runs/dana/model.safetensors": Row(says="accuracy"),
-    "build/gapless train --resume runs/dana": Row(  # that run was too short to have a state
-        short="build/gapless train --resume runs/dana", codes=(1,), says="there is no state"),
     "build/gapless run --ranks 8 train.py": Row(
         short=f"build/gapless run --ranks 2 '{BUILD}/tests/test_cluster_run' rank steps=50", says="gradients dropped"),
     "build/gapless simulate --workers 128 --rule dana-lga": Row(

@@ -192,14 +192,14 @@ static void test_one_instant(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
         struct gapless_master_config config = config_of(rules[i], 90);
-        int saved;
+        int saved, replayed;
 
         config.save_every = 9;
         config.save_keep = 100;
         config.record = record;
-        saved = run_all(&config, WORKERS);
-        assert_true(saved >= 1);
-        assert_true(replay(&config) >= saved);
+        saved = run_all(&config, WORKERS); /* the last one may end with the master */
+        replayed = replay(&config);
+        assert_true(replayed >= 1 && replayed >= saved);
     }
 }
 
