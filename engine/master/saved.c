@@ -437,21 +437,26 @@ int saved_core(const struct state_file *file, struct master_core **ret,
     size_t bytes;
 
     if (words == NULL || words->type != STATE_U64 ||
-        !core_words_of(words->data, (size_t)words->elements, &config))
-        return missing(file, "core", error);
+        !core_words_of(words->data, (size_t)words->elements, &config)) {
+        (void)missing(file, "core", error);
+        return GAPLESS_CORRUPT;
+    }
     bytes = core_bytes(&config);
     core = bytes > 0 ? calloc(1, bytes) : NULL;
-    if (core == NULL)
-        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
-                                 "no memory for the state of %u workers",
-                                 config.workers_max);
+    if (core == NULL) {
+        (void)gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                                "no memory for the state of %u workers",
+                                config.workers_max);
+        return GAPLESS_NO_MEMORY;
+    }
     core_init(core, &config);
     if (!core_import(core, words->data, (size_t)words->elements)) {
         free(core);
-        return gapless_error_set(error, GAPLESS_CORRUPT, 0,
-                                 "the numbers of the state '%.250s' contradict each "
-                                 "other",
-                                 state_path(file));
+        (void)gapless_error_set(error, GAPLESS_CORRUPT, 0,
+                                "the numbers of the state '%.250s' contradict each "
+                                "other",
+                                state_path(file));
+        return GAPLESS_CORRUPT;
     }
     *ret = core;
     return GAPLESS_OK;

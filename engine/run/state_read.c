@@ -291,12 +291,16 @@ static int take_header(struct state_file *f, struct gapless_error *error)
 
     if (f->bytes > LENGTH_BYTES)
         memcpy(&length, f->map, LENGTH_BYTES);
-    if (length < 2 || length > f->bytes - LENGTH_BYTES || length > HEADER_MAX)
-        return corrupt(f, error, "it ends before its header does");
+    if (length < 2 || length > f->bytes - LENGTH_BYTES || length > HEADER_MAX) {
+        (void)corrupt(f, error, "it ends before its header does");
+        return GAPLESS_CORRUPT;
+    }
     f->header_bytes = (size_t)length;
     f->header = malloc(f->header_bytes + 1);
-    if (f->header == NULL)
-        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a header");
+    if (f->header == NULL) {
+        (void)gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a header");
+        return GAPLESS_NO_MEMORY;
+    }
     memcpy(f->header, f->map + LENGTH_BYTES, f->header_bytes);
     f->header[f->header_bytes] = '\0';
     return GAPLESS_OK;
@@ -331,12 +335,15 @@ static int map_file(struct state_file *f, struct gapless_error *error)
     struct stat is;
     int os = errno;
 
-    if (fd < 0)
-        return gapless_error_set(error, os == ENOENT ? GAPLESS_MISSING : GAPLESS_IO, os,
-                                 "cannot read the state '%.300s'", f->path);
+    if (fd < 0) {
+        (void)gapless_error_set(error, os == ENOENT ? GAPLESS_MISSING : GAPLESS_IO, os,
+                                "cannot read the state '%.300s'", f->path);
+        return os == ENOENT ? GAPLESS_MISSING : GAPLESS_IO;
+    }
     if (fstat(fd, &is) != 0 || !S_ISREG(is.st_mode) || is.st_size <= 0) {
         (void)close(fd);
-        return corrupt(f, error, "it is empty, or no regular file");
+        (void)corrupt(f, error, "it is empty, or no regular file");
+        return GAPLESS_CORRUPT;
     }
     f->bytes = (size_t)is.st_size;
     f->map = mmap(NULL, f->bytes, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -345,8 +352,9 @@ static int map_file(struct state_file *f, struct gapless_error *error)
     if (f->map != MAP_FAILED)
         return GAPLESS_OK;
     f->map = NULL;
-    return gapless_error_set(error, GAPLESS_IO, os, "cannot map the state '%.300s'",
-                             f->path);
+    (void)gapless_error_set(error, GAPLESS_IO, os, "cannot map the state '%.300s'",
+                            f->path);
+    return GAPLESS_IO;
 }
 
 int state_open(const char *path, struct state_file **ret, struct gapless_error *error)
