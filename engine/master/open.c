@@ -690,6 +690,7 @@ static int open_record(struct gapless_master *m, const struct gapless_master_con
         .workers_max = m->core->config.workers_max,
         .workers_wait = m->core->config.workers_wait,
         .ranges = m->layout.ranges_count,
+        .own = layout_own_hash(&m->layout),
     };
 
     m->opened_ns = m->transport->now_ns(m->tp);

@@ -560,3 +560,18 @@ void layout_free(struct layout *layout)
     free(layout->names);
     *layout = (struct layout){0};
 }
+
+uint64_t layout_own_hash(const struct layout *l)
+{
+    uint64_t hash = 0xcbf29ce484222325ull;
+    bool any = false;
+
+    for (uint32_t i = 0; i < l->tensors_count; i++) {
+        const struct gapless_tensor *t = &l->tensors[i];
+        const double own[] = {layout_rate(t), t->decay, t->average};
+
+        any |= own[0] < 1 || own[0] > 1 || own[1] < 0 || own[1] > 0 || own[2] > 0;
+        hash = hash_bytes(hash, own, sizeof own);
+    }
+    return !any ? 0 : hash != 0 ? hash : 1;
+}

@@ -90,6 +90,8 @@ uint32_t layout_matrices(const struct layout *layout);
  * and columns it has then. */
 bool layout_is_matrix(const struct gapless_tensor *tensor, uint64_t *ret_rows,
                       uint64_t *ret_cols);
+/* A number of what tensors have of their own: rate, decay, average; 0: nothing. */
+uint64_t layout_own_hash(const struct layout *layout);
 /* Elements of a model, and its hash, without building a layout; checks the same
  * things. */
 int layout_measure(const struct gapless_model *model, uint64_t *ret_count,

@@ -79,6 +79,8 @@ int record_create(const char *path, const struct record_facts *facts, const char
                    "run %" PRIu64 " gradients %u workers %u wait %u ranges\n",
         gapless_version(), facts->count, facts->tensors, facts->hash, facts->gradients,
         facts->workers_max, facts->workers_wait, facts->ranges);
+    if (facts->own != 0)
+        (void)fprintf(w->file, "own %016" PRIx64 "\n", facts->own);
     write_note(w->file, note == NULL ? "" : note);
     (void)fprintf(w->file, "begin\n");
     if (fflush(w->file) != 0) {
@@ -266,7 +268,8 @@ static int read_head(struct reading *r)
                   number32_at(&at, &f->ranges) && word_at(&at, "ranges");
             if (!run)
                 return wrong(r, "cannot be understood");
-        } else {
+        } else if (!word_at(&at, "own") || !number_at(&at, 16, &f->own) ||
+                   *at != '\0') {
             return wrong(r, "cannot be understood");
         }
     }

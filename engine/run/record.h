@@ -4,6 +4,8 @@
  *     # version 0.1.0
  *     model 50890 parameters 4 tensors hash 0123456789abcdef
  *     run 9375 gradients 16 workers 8 wait 1 ranges
+ *     own 0123456789abcdef          tensors have rates, decays or averages of their own: a
+ *                                   digest of them
  *     note rule=dana-ga             lines of config.record_note
  *     begin
  *     hello 1200000 0               time (ns since open), worker
@@ -53,6 +55,7 @@ struct record_event {
 /* The facts of a run that decide how it goes, beside its settings. */
 struct record_facts {
     uint64_t count, hash, gradients;
+    uint64_t own; /* layout_own_hash */
     uint32_t tensors, workers_max, workers_wait, ranges;
 };
 

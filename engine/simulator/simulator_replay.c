@@ -21,6 +21,16 @@ static int check(const struct gapless_simulation *s, struct gapless_error *error
                                  s->record->path, (unsigned long long)f->count,
                                  f->tensors, (unsigned long long)l->count,
                                  l->tensors_count);
+    if (f->own != layout_own_hash(l))
+        return gapless_error_set(
+            error, GAPLESS_MODEL, 0,
+            "the record %.150s is of a run whose tensors have %s: give these "
+            "tensors (rate, decay, average; in Python params= and batch norm) the same",
+            s->record->path,
+            f->own == 0
+                ? "no rates, decays or averages of their own, as these have"
+                : "rates, decays or averages of their own, which these have not, "
+                  "or others");
     if (f->gradients != s->config.master.gradients)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "the record %.150s is of a run of %llu gradients, not "

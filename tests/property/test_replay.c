@@ -164,6 +164,8 @@ static void test_wrong_records(void **state)
         {LINES "hello -5 0\n", ":5:"},
         {LINES "hello 5 0 9\n", ":5:"},
         {LINES "hello 5 0 ahea\n", ":5:"},
+        {"gapless-record 1\nown 1 2\n", ":2:"},
+        {"gapless-record 1\nown x\n", ":2:"},
         {LINES "hello 5 0 ahead 1\n", ":5:"},
         {LINES "left 5 0 ahead\n", ":5:"},
         {LINES "hello 99999999999999999999 0\n", ":5:"},
@@ -245,6 +247,39 @@ static void test_other_runs(void **state)
 }
 
 /* A folder that is not there, a full disk. */
+/* Rates, decays and averages of tensors decide the bits, too: both must have the same. */
+static void test_tensors_of_their_own(void **state)
+{
+    struct gapless_tensor other[2] = {own_tensors[0], own_tensors[1]};
+    const struct gapless_tensor *const models[] = {engine_tensors, own_tensors, other};
+
+    (void)state;
+    other[1].average = 0.2;
+    for (int recorded = 0; recorded < 3; recorded++) {
+        struct gapless_master_config config = engine_config("dana-ga", 10);
+
+        config.record = path;
+        config.model.tensors = models[recorded];
+        gapless_master_close(open_master(&config));
+        for (int now = 0; now < 3; now++) {
+            struct gapless_simulation_config simulated = replay_config(&config);
+            struct gapless_simulation *s = NULL;
+            struct gapless_error error = {0};
+            int status;
+
+            simulated.master.model.tensors = models[now];
+            assert_int_equal(gapless_simulation_open(&simulated, &s, NULL), GAPLESS_OK);
+            status = gapless_simulation_run(s, 0, &error);
+            if (now == recorded)
+                assert_int_not_equal(status, GAPLESS_MODEL);
+            else
+                assert_int_equal(status, GAPLESS_MODEL);
+            assert_true(now == recorded || strstr(error.text, "averages of their own"));
+            gapless_simulation_close(s);
+        }
+    }
+}
+
 static void test_record_not_written(void **state)
 {
     struct gapless_master_config config = engine_config("dana-ga", 10);
@@ -267,6 +302,7 @@ int main(void)
         cmocka_unit_test(test_wrong_records),
         cmocka_unit_test(test_cut_record),
         cmocka_unit_test(test_other_runs),
+        cmocka_unit_test(test_tensors_of_their_own),
         cmocka_unit_test(test_record_not_written),
     };
     int failed;
