@@ -271,6 +271,7 @@ static const struct measure {
     {"virtual_seconds", "virtual s", 0, false, false},
     {"lag_mean", "lag", 0, false, true},
     {"gap_mean", "gap", 0, false, true},
+    {"gate_mean", "mean gate", 0, false, false},
     {"grad_norm_sq_min", "least |g|²", -1, false, true},
     {"real_seconds", "real s", 0, false, false},
 };

@@ -33,7 +33,7 @@ enum run_status {
 const char *run_status_name(enum run_status status);
 
 /* Its numbers: the columns of study.csv behind the options. */
-#define RUN_NUMBERS 16
+#define RUN_NUMBERS 17
 extern const char *const run_number_names[RUN_NUMBERS];
 
 struct run_result {

@@ -67,7 +67,7 @@ static const struct {
 #define BEFORE 2u /* cell, grid */
 #define COLUMNS (BEFORE + OPTIONS + RUN_NUMBERS + 1)
 
-#define TIME_TO_TARGET 10
+#define TIME_TO_TARGET 11
 const char *const run_number_names[RUN_NUMBERS] = {"final_accuracy",
                                                    "final_loss",
                                                    "training_loss",
@@ -75,6 +75,7 @@ const char *const run_number_names[RUN_NUMBERS] = {"final_accuracy",
                                                    "lag_p99",
                                                    "gap_mean",
                                                    "gap_p99",
+                                                   "gate_mean",
                                                    "updates",
                                                    "gradients",
                                                    "virtual_seconds",
@@ -93,6 +94,7 @@ static const char *const number_path[RUN_NUMBERS] = {"final_accuracy",
                                                      "lag.p99",
                                                      "gap_rms.mean",
                                                      "gap_rms.p99",
+                                                     "gate.mean",
                                                      "updates",
                                                      "gradients",
                                                      "virtual_seconds",

@@ -101,6 +101,14 @@ static const char *plural(size_t number)
     return number == 1 ? "" : "s";
 }
 
+static void report_left_out(const struct work *work)
+{
+    if (work->study.left_out == NULL || work->settings.quiet)
+        return;
+    (void)printf("%s", work->study.left_out);
+    (void)fflush(stdout);
+}
+
 static int dry_run(const struct work *work)
 {
     const struct plan *plan = &work->plan;
@@ -111,6 +119,7 @@ static int dry_run(const struct work *work)
                      plan->trial[i].name);
     (void)printf("%zu run%s in %s: %zu done, %zu to go\n", plan->trials,
                  plural(plan->trials), work->folder, done, plan->trials - done);
+    report_left_out(work);
     return EXIT_DONE;
 }
 
@@ -259,6 +268,7 @@ static int execute(struct work *work, struct gapless_error *error)
                      done, work->run.jobs, work->folder);
         (void)fflush(stdout);
     }
+    report_left_out(work);
     report_warmup(work);
     block_signals(&work->run.signals);
     status = study_run(&work->run, error);

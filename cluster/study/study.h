@@ -60,6 +60,7 @@ struct study_option {
     unsigned line;
     struct study_value *value;
     size_t count;
+    bool all; /* the rules, of which the file says 'all' */
 };
 
 struct study_options {
@@ -84,11 +85,13 @@ struct study {
     struct study_options head, run; /* [study], [run] */
     struct study_grid *grid;        /* at least one */
     size_t grids;
+    char *left_out; /* lines on rules that 'all' leaves out, and why; NULL: none */
 };
 
 /* Reads and checks a study's file. A line that begins with a blank goes on with the
  * value of the line before; values of a grid are separated by blanks, and one that has
- * blanks in it stands in "quotes". `rule = all` becomes the list of all rules. Every
+ * blanks in it stands in "quotes". `rule = all` becomes the list of all rules
+ * that the other options admit (without the elastic ones, where local-steps is above 0). Every
  * option and value has been through the reader that the command line uses.
  * GAPLESS_INVALID: the text begins with FILE:LINE; GAPLESS_IO, GAPLESS_NO_MEMORY. Free
  * with study_close. */

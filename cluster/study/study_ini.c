@@ -368,6 +368,7 @@ void study_close(struct study *study)
     for (size_t i = 0; i < study->grids; i++)
         options_free(&study->grid[i].options);
     free(study->grid);
+    free(study->left_out);
     memset(study, 0, sizeof *study);
 }
 

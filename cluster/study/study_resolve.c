@@ -2,6 +2,8 @@
  * line. */
 #include "cluster/study/study.h"
 
+#include "cluster/task/config.h"
+
 #include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -221,6 +223,7 @@ static int all_rules(struct study_option *option)
     free(option->value);
     option->value = list;
     option->count = count;
+    option->all = true;
     for (unsigned i = 0; i < count; i++)
         if (list[i].text == NULL)
             return GAPLESS_NO_MEMORY;
@@ -276,6 +279,106 @@ static int options_check(const struct study *study, struct study_options *option
     return GAPLESS_OK;
 }
 
+/* ---- which rules are all ------------------------------------------------- */
+
+static void set_first(const struct study_options *options, struct settings *settings)
+{
+    struct parse_error reason;
+
+    for (size_t i = 0; i < options->count; i++)
+        if (!options->option[i].all)
+            (void)options_set(FOR_SIMULATE, options->option[i].name,
+                              options->option[i].value[0].text, settings, &reason);
+}
+
+/* With every value of every list: the others are the first of theirs. */
+static bool admits(const struct study *study, const struct study_options *grid,
+                   const char *rule, struct gapless_error *error)
+{
+    struct settings settings;
+    struct parse_error reason;
+
+    for (size_t i = 0; i < grid->count; i++)
+        for (size_t k = 0; k < grid->option[i].count; k++) {
+            const struct study_option *option = &grid->option[i];
+
+            options_defaults(FOR_SIMULATE, &settings);
+            set_first(&study->run, &settings);
+            set_first(grid, &settings);
+            if (!option->all)
+                (void)options_set(FOR_SIMULATE, option->name, option->value[k].text,
+                                  &settings, &reason);
+            settings.rule = rule;
+            if (config_check_decay(&settings, error) != GAPLESS_OK ||
+                config_check_local(&settings, error) != GAPLESS_OK)
+                return false;
+            if (option->all)
+                break; /* once is enough */
+        }
+    return true;
+}
+
+static int say_left_out(struct study *study, const struct study_grid *grid,
+                        const char *names, const struct gapless_error *why)
+{
+    char *text;
+
+    if (asprintf(&text, "%sgapless study: rule = all in [%s] leaves out%s: %s\n",
+                 study->left_out != NULL ? study->left_out : "", grid->name, names,
+                 why->text) < 0)
+        return GAPLESS_NO_MEMORY;
+    free(study->left_out);
+    study->left_out = text;
+    return GAPLESS_OK;
+}
+
+/* Takes out what the other options do not admit; where that is all of them, it is no matter of
+ * the rule, and a run will say what it is. */
+static int leave_out(struct study *study, struct study_grid *grid,
+                     struct study_option *option)
+{
+    struct gapless_error why = {0}, error = {0};
+    char names[1200] = "";
+    size_t kept = 0, used = 0;
+    bool *good = calloc(option->count, sizeof *good);
+
+    if (good == NULL)
+        return GAPLESS_NO_MEMORY;
+    for (size_t i = 0; i < option->count; i++) {
+        good[i] = admits(study, &grid->options, option->value[i].text, &error);
+        kept += good[i] ? 1 : 0;
+        if (!good[i] && used + GAPLESS_NAME_MAX < sizeof names)
+            used += (size_t)snprintf(names + used, sizeof names - used, "%s %.60s",
+                                     used > 0 ? "," : "", option->value[i].text);
+        if (!good[i] && why.status == GAPLESS_OK)
+            why = error;
+    }
+    if (kept > 0 && kept < option->count) {
+        size_t to = 0;
+
+        for (size_t i = 0; i < option->count; i++)
+            if (good[i])
+                option->value[to++] = option->value[i];
+            else
+                free(option->value[i].text);
+        option->count = to;
+    }
+    free(good);
+    return kept > 0 && used > 0 ? say_left_out(study, grid, names, &why) : GAPLESS_OK;
+}
+
+static int settle_all(struct study *study, struct gapless_error *error)
+{
+    for (size_t i = 0; i < study->grids; i++)
+        for (size_t k = 0; k < study->grid[i].options.count; k++) {
+            struct study_option *option = &study->grid[i].options.option[k];
+
+            if (option->all && leave_out(study, &study->grid[i], option) != GAPLESS_OK)
+                return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
+        }
+    return GAPLESS_OK;
+}
+
 /* A workload's file is looked for beside the study's, then where the command was given. */
 static bool place_workload(const struct study *study, struct study_value *value)
 {
@@ -319,6 +422,8 @@ int study_resolve(struct study *study, struct gapless_error *error)
         status = options_check(study, &study->run, false, error);
     for (size_t i = 0; status == GAPLESS_OK && i < study->grids; i++)
         status = options_check(study, &study->grid[i].options, true, error);
+    if (status == GAPLESS_OK)
+        status = settle_all(study, error);
     if (status == GAPLESS_OK)
         status = place_workloads(study, &study->run, error);
     for (size_t i = 0; status == GAPLESS_OK && i < study->grids; i++)

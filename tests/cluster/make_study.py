@@ -19,7 +19,7 @@ RULES = {  # how soon a rule suffers from lag, and what it reaches without
     "dana-sa": (160, 0.873), "dana-dc": (45, 0.877), "dana-dc-a": (47, 0.877), "dana-ga": (150, 0.877),
     "dana-ga-global": (120, 0.877), "dana-lga": (210, 0.878), "dana-shared": (42, 0.877),
     "shared-lga": (190, 0.877), "sa-plain": (260, 0.864), "ga-plain": (280, 0.866), "dc-plain": (310, 0.868)}
-RESULTS = ("final_accuracy final_loss training_loss lag_mean lag_p99 gap_mean gap_p99 updates gradients "
+RESULTS = ("final_accuracy final_loss training_loss lag_mean lag_p99 gap_mean gap_p99 gate_mean updates gradients "
            "virtual_seconds time_to_target grad_norm_sq_min master_bytes worker_bytes real_seconds "
            "master_us_per_update status").split()
 DEFAULTS = {"rule": "dana-ga", "workers": 8, "seed": 1, "data": "fashion-mnist", "model": "mlp:64", "batch": 32,
@@ -178,7 +178,8 @@ class Run:
         return {"final_accuracy": result["final_accuracy"], "final_loss": result["final_loss"],
                 "training_loss": result["training_loss"], "lag_mean": result["lag"]["mean"],
                 "lag_p99": result["lag"]["p99"], "gap_mean": result["gap_rms"]["mean"],
-                "gap_p99": result["gap_rms"]["p99"], "updates": result["updates"],
+                "gap_p99": result["gap_rms"]["p99"],
+                "gate_mean": (result.get("gate") or {}).get("mean"), "updates": result["updates"],
                 "gradients": result["gradients"], "virtual_seconds": result["virtual_seconds"],
                 "time_to_target": met[0] if met else None, "grad_norm_sq_min": result["grad_norm_sq_min"],
                 "master_bytes": result["bytes"]["master"], "worker_bytes": result["bytes"]["workers"],

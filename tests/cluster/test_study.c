@@ -444,6 +444,29 @@ static void test_local_steps(void **state)
     csv_close(&csv);
 }
 
+/* `all` is what local steps admit; the mean gate is a column, of the rules that have one. */
+static void test_all_that_fit(void **state)
+{
+    struct csv csv;
+
+    (void)state;
+    write_study("[run]\ndata = synthetic:400x16x4\nmodel = softmax\nepochs = 1\n"
+                "workers = 2\nkappa = 5\n[grid]\nrule = all\nlocal-steps = 4\n");
+    run_whole(NULL, command("--dry-run"), 0, "rule = all in [grid] leaves out");
+    write_study("[run]\ndata = synthetic:400x16x4\nmodel = softmax\nepochs = 1\n"
+                "workers = 4\nwarmup = 0\n[grid]\nrule = dana-ga dana-lga\n");
+    run_whole(NULL, command(""), 0, "2 of 2 runs done");
+    load_csv(&csv);
+    for (unsigned row = 1; row <= 2; row++) {
+        double gate = strtod(csv_field(&csv, row, "gate_mean"), NULL);
+
+        assert_true(row == 2 ? gate > 0 && gate <= 1 : !(gate > 0));
+    }
+    assert_string_equal(csv_field(&csv, 1, "gate_mean"), "");
+    assert_string_equal(csv_field(&csv, 2, "rule"), "dana-lga");
+    csv_close(&csv);
+}
+
 /* A test function has no data set; a value with a comma stands in quotes. */
 static void test_toy(void **state)
 {
@@ -522,6 +545,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_failure, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_names, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_local_steps, run_set_up, run_tear_down),
+        cmocka_unit_test_setup_teardown(test_all_that_fit, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_toy, run_set_up, run_tear_down),
         cmocka_unit_test_setup_teardown(test_mistakes, run_set_up, run_tear_down),
     };

@@ -128,6 +128,41 @@ static void test_all_rules(void **state)
     study_close(&study);
 }
 
+/* `all` is what the other options admit; what is not is named, with the reason. */
+static void test_all_rules_that_fit(void **state)
+{
+    struct study study;
+    const struct study_option *option;
+    size_t every;
+
+    (void)state;
+    good("[grid]\nrule = all\n", &study);
+    every = study.grid[0].options.option[0].count;
+    assert_null(study.left_out);
+    study_close(&study);
+    good("[run]\nkappa = 5\n[grid]\nrule = all\nlocal-steps = 4 8\n[grid two]\nrule = "
+         "all\n",
+         &study);
+    option = &study.grid[0].options.option[0];
+    assert_true(option->count < every && option->count > every - 6);
+    for (size_t i = 0; i < option->count; i++)
+        assert_true(strcmp(option->value[i].text, "easgd") != 0 &&
+                    strcmp(option->value[i].text, "dana-slim") != 0);
+    assert_non_null(strstr(study.left_out, "in [grid] leaves out"));
+    assert_non_null(strstr(study.left_out, "easgd, eamsgd"));
+    assert_non_null(strstr(study.left_out, "is not for rule"));
+    assert_null(strstr(study.left_out, "[two]"));
+    assert_int_equal(study.grid[1].options.option[0].count, every);
+    study_close(&study);
+    good("[run]\nweight-decay = 0.1\n[grid]\nrule = all\n", &study);
+    assert_non_null(strstr(study.left_out, " adamw"));
+    study_close(&study);
+    good("[run]\nclip-norm = 1\nlocal-steps = 4\n[grid]\nrule = all\n", &study);
+    assert_int_equal(study.grid[0].options.option[0].count, every); /* of no rule */
+    assert_null(study.left_out);
+    study_close(&study);
+}
+
 /* ---- what is refused ----------------------------------------------------- */
 
 static const struct {
@@ -446,13 +481,13 @@ static void test_shipped(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_of_it),       cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_all_rules),       cmocka_unit_test(test_mistakes),
-        cmocka_unit_test(test_long_lines),      cmocka_unit_test(test_no_text),
-        cmocka_unit_test(test_order_and_names), cmocka_unit_test(test_names_stay),
-        cmocka_unit_test(test_strange_names),   cmocka_unit_test(test_too_many),
-        cmocka_unit_test(test_same_folder),     cmocka_unit_test(test_text),
-        cmocka_unit_test(test_shipped),
+        cmocka_unit_test(test_all_of_it),  cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_all_rules),  cmocka_unit_test(test_all_rules_that_fit),
+        cmocka_unit_test(test_mistakes),   cmocka_unit_test(test_long_lines),
+        cmocka_unit_test(test_no_text),    cmocka_unit_test(test_order_and_names),
+        cmocka_unit_test(test_names_stay), cmocka_unit_test(test_strange_names),
+        cmocka_unit_test(test_too_many),   cmocka_unit_test(test_same_folder),
+        cmocka_unit_test(test_text),       cmocka_unit_test(test_shipped),
     };
 
     return cmocka_run_group_tests_name("study_ini", tests, NULL, NULL);
