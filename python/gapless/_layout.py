@@ -162,7 +162,7 @@ def _names(model: Any, groups: List[Dict[str, Any]]) -> Dict[int, str]:
     if model is not None:
         names: Dict[int, str] = {}
         for name, p in model.named_parameters():
-            names.setdefault(id(p), name.replace("_orig_mod.", ""))
+            names.setdefault(id(p), guards.plain_name(name))
         return names
     every = [p for group in groups for p in group["params"]]
     return {id(p): f"param.{i}" for i, p in reversed(list(enumerate(every)))}
@@ -277,8 +277,9 @@ def _averages(model: Any, accumulate: int) -> List[Entry]:
             continue # they do not move
         for part in ("running_mean", "running_var"):
             buffer = getattr(module, part)
-            guards.parameter(f"{name}.{part}" if name else part, buffer)
-            found.append(Entry(f"{name}.{part}" if name else part, buffer, tuple(buffer.shape),
+            whole = guards.plain_name(f"{name}.{part}" if name else part)
+            guards.parameter(whole, buffer)
+            found.append(Entry(whole, buffer, tuple(buffer.shape),
                                average=1 - (1 - momentum) ** accumulate))
     found.sort(key=lambda entry: entry.average) # neighbours share a range
     return found

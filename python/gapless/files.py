@@ -107,7 +107,8 @@ def _put(path: str, found: Dict[str, Any], model: Any, strict: bool) -> None:
     used = set()
     with torch.no_grad():
         for name, tensor in state.items():
-            key = next((k for k in (name, engine_name(name)) if k in found), None)
+            plain = guards.plain_name(name)
+            key = next((k for k in (name, plain, engine_name(plain)) if k in found), None)
             if key is None and id(tensor) in first:
                 continue
             if key is None:
@@ -141,7 +142,7 @@ def save(model: Any, path: Union[str, "os.PathLike[str]"], metadata: Optional[Di
 def _state(model: Any) -> Dict[str, Any]:
     from . import guards
 
-    return dict(guards.unwrapped(model).state_dict())
+    return {guards.plain_name(name): tensor for name, tensor in guards.unwrapped(model).state_dict().items()}
 
 
 def _bytes_of(name: str, tensor: Any) -> Tuple[str, bytes]:

@@ -31,6 +31,11 @@ def unwrapped(model: Any) -> Any:
     return model
 
 
+def plain_name(name: str) -> str:
+    """The name in state_dict without what torch.compile puts into it, of modules inside, too."""
+    return name.replace("_orig_mod.", "")
+
+
 def shaped(name: str, p: Any) -> None:
     """Refuses a parameter of a lazy module that has seen no batch yet."""
     import torch

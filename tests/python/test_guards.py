@@ -2,12 +2,14 @@
 """What must not happen to a model while a worker has it is said in words: ctest: plain"""
 import copy
 import os
+import tempfile
 import unittest
 
 import bed
 
 torch = bed.need_torch()
 import gapless  # noqa: E402
+from gapless import _layout as layouts  # noqa: E402
 from gapless.errors import BadArgument, ModelError, NotFinite, NotSupported, RunEnded, StepError  # noqa: E402
 
 nn = torch.nn
@@ -243,6 +245,21 @@ class BeforeItBegins(Fixture):
         with gapless.Worker(model) as worker:
             self.assertEqual([entry.name for entry in worker.layout.entries], ["0.weight", "0.bias", "2.weight", "2.bias"])
             worker.step(backward(model))
+        # A part of a model that is compiled, batch norm in it: names are as without, in the run and in files.
+        inside = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16))
+        model, plain = nn.Sequential(OptimizedModule(inside), nn.Linear(16, 3)), nn.Sequential(inside, nn.Linear(16, 3))
+        names = [[entry.name for entry in layouts.of_module(m).entries] for m in (model, plain)]
+        self.assertEqual(names[0], names[1])
+        self.assertIn("0.1.running_mean", names[0])
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "model.safetensors")
+            with gapless.Worker(model) as worker:
+                worker.step(backward(model))
+                worker._thread.master.save(path) # as a master writes it
+            gapless.load(path, into=model)
+            gapless.load(path, into=plain)
+            gapless.save(model, path)
+            self.assertEqual(set(gapless.load(path)), set(plain.state_dict()))
 
     def test_arguments(self):
         model = bed.mlp(torch)
