@@ -21,7 +21,8 @@ def main() -> int:
     for name, survey in (("network", library.network_survey), ("devices", library.device_survey)):
         text = ctypes.create_string_buffer(4096)
         survey(text, len(text))
-        print(f"{name}: " + text.value.decode("utf-8", "replace").rstrip().replace("\n", "\n  "))
+        found = text.value.decode("utf-8", "replace").rstrip() or "none, so workers are of this machine"
+        print(f"{name}: " + found.replace("\n", "\n  "))
     try:
         import torch
 

@@ -49,7 +49,9 @@ class Overlap:
         status = worker._lib.worker_push_range(worker._handle, 0, 0, worker._error_ref)
         if status < 0:
             error = worker._error.text.decode("utf-8", "replace")
-            raise NotSupported(f"overlap=True: {error}; leave overlap out")
+            another = "" if "as a whole" not in error else (", or take a rule that is applied range by range (dana-ga; or "
+                                                             "gate=\"tensor\" with an lga rule of Adam)")
+            raise NotSupported(f"overlap=True: {error}; leave overlap out{another}")
         self._worker = worker
         self.begun = False
         self._version = 0

@@ -52,6 +52,12 @@ class RunStats:
         """Throughput since the first update; 0 before it."""
         return self.gradients / self.seconds if self.seconds > 0 else 0.0
 
+    def __str__(self) -> str:
+        """One line for a person; repr() has all of it."""
+        return (f"{self.gradients} gradients ({self.dropped} dropped), loss {self.loss:.4g}, rate {self.rate:g}, "
+                f"lag {self.lag.mean:.2f} (p99 {self.lag.p99:g}), gap {self.gap_rms.mean:.2e}, {self.workers_active} workers, "
+                f"{self.gradients_per_second:.0f} gradients/s, {self.state}")
+
     def metrics(self) -> Dict[str, float]:
         """The numbers that metric trackers show."""
         return {"loss": self.loss, "rate": self.rate, "gradients": float(self.gradients), "updates": float(self.updates),

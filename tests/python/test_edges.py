@@ -31,6 +31,7 @@ class TooLate(unittest.TestCase):
                     self.assertFalse(worker.running)
                     self.assertEqual((list(worker.batches(loader)), worker.number, worker.link, worker.device), ([], -1, "", ""))
                     self.assertEqual(worker.stats().gradients, 6)
+                    self.assertIn("6 gradients (0 dropped), loss ", str(worker.stats()))
                     self.assertNotIn("worker_lag", worker.metrics())
                     worker.zero_grad()
                     with self.assertRaises(gapless.errors.RunEnded):

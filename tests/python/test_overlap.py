@@ -56,6 +56,7 @@ class Bits(unittest.TestCase):
     def test_as_without(self):
         self.compare()
         self.compare(optimizer="dana-zero", weight_decay=0.01)
+        self.compare(optimizer="dana-lga-adamw", gate="tensor", lr=1e-3)
 
     def test_sums_of_batches(self):
         self.compare(accumulate=3, steps=8)
@@ -126,6 +127,7 @@ class Refused(unittest.TestCase):
             with self.assertRaises(gapless.errors.NotSupported) as error:
                 gapless.Worker(bed.mlp(torch), **{"optimizer": "dana-ga", "lr": 0.01, "overlap": True, **settings})
             self.says(error, word, "leave overlap out")
+            self.assertEqual("dana-ga" in str(error.exception), word == "as a whole")
         model = bed.mlp(torch)
         with self.assertRaises(gapless.errors.NotSupported) as error:
             gapless.Worker(model, inner=torch.optim.SGD(model.parameters(), lr=0.1), local_steps=2, overlap=True)
