@@ -111,6 +111,36 @@ static int set_clock(struct simulate *s, struct gapless_error *error)
     return status;
 }
 
+/* --save-every, --resume. */
+static int open_states(struct simulate *s, struct gapless_error *error)
+{
+    const struct settings *settings = &s->settings;
+    struct gapless_master_config *config = &s->config.master;
+    int64_t ns = 0;
+    int status = states_every(settings->save_every, s->total,
+                              (double)task_epoch(&s->task), &ns, &s->save_every, error);
+
+    if (status != GAPLESS_OK ||
+        (s->save_every == 0 && ns == 0 && settings->resume == NULL))
+        return status;
+    if (ns > 0)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "--save-every of a simulation is a span, such as "
+                                 "1000updates or 1epoch, not '%.60s'",
+                                 settings->save_every);
+    if (settings->local_steps > 0 || settings->replay != NULL)
+        return gapless_error_set(
+            error, GAPLESS_UNSUPPORTED, 0,
+            "a simulation with %s has no states: leave --save-every "
+            "and --resume out",
+            settings->replay != NULL ? "--replay" : "--local-steps");
+    status = states_open(settings, &s->task, s->save_every > 0 ? s->folder : NULL,
+                         &s->states, config, error);
+    s->save_at = s->states.gradients / (s->save_every > 0 ? s->save_every : 1);
+    s->save_at = (s->save_at + 1) * s->save_every;
+    return status;
+}
+
 static int open_simulation(struct simulate *s, struct gapless_error *error)
 {
     float *initial = NULL;
@@ -120,6 +150,11 @@ static int open_simulation(struct simulate *s, struct gapless_error *error)
         return status;
     config_set(&s->settings, &s->task, s->total, initial, NULL, NULL,
                &s->config.master);
+    status = open_states(s, error);
+    if (status != GAPLESS_OK) {
+        free(initial);
+        return status;
+    }
     s->config.threads = s->pool.threads;
     config_local(&s->settings, &s->task, s->total, &s->pool.plan);
     s->config.gradient = pool_gradient;
@@ -353,6 +388,7 @@ static int finish(struct simulate *s)
 static void close_all(struct simulate *s)
 {
     gapless_simulation_close(s->simulation);
+    states_close(&s->states);
     results_close(&s->results);
     pool_close(&s->pool);
     task_close(&s->task);
@@ -367,9 +403,11 @@ static int run(struct simulate *s, struct gapless_error *error)
     struct settings given = s->settings;
     int status = GAPLESS_OK, code;
 
-    if (given.replay != NULL)
+    status = states_settings(FOR_SIMULATE, &s->settings, error);
+    if (status == GAPLESS_OK && given.replay != NULL)
         status = simulate_replay(&given, &s->settings, error);
-    else if (!given.launched) /* by a study, which gives every option */
+    else if (status == GAPLESS_OK && !given.launched &&
+             given.resume == NULL) /* by a study, which gives every option */
         config_report_unused("simulate", &given);
     if (status == GAPLESS_OK)
         status = prepare(s, error);

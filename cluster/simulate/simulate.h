@@ -18,6 +18,7 @@
 #include "cluster/options/options.h"
 #include "cluster/task/local.h"
 #include "cluster/task/results.h"
+#include "cluster/task/states.h"
 #include "cluster/task/task.h"
 #include "cluster/terminal/terminal.h"
 #include <gapless/gapless.h>
@@ -134,6 +135,10 @@ struct simulate {
     struct gapless_simulation_config config;
     struct gapless_simulation *simulation;
     uint64_t total;
+    struct states states;
+    uint64_t save_every,
+        save_at;         /* gradients: between two states, of the next; 0: none */
+    uint64_t resumed_at; /* gradients that were there */
     char folder[RESULTS_PATH_MAX];
     size_t folder_missing; /* see results_missing */
     char started[32];

@@ -13,7 +13,8 @@ static const char *const decided[] = {"clock",     "batch-time", "latency", "ban
 /* What does not matter for the result, or is about the files that are written. */
 static const char *const not_recorded[] = {
     "data-dir",       "data-fd", "replay", "threads",  "gradients",
-    "evaluate-every", "out",     "quiet",  "no-color", NULL};
+    "evaluate-every", "out",     "quiet",  "no-color", "save-every",
+    "save-keep",      "resume",  NULL};
 
 static bool known(const char *name)
 {

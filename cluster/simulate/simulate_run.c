@@ -54,7 +54,7 @@ static void on_signal(int number)
 
 static void catch_signals(void)
 {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR2, SIGXCPU};
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
 
     for (unsigned i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
@@ -139,7 +139,8 @@ static void begin(struct simulate *s)
         return;
     }
     s->begun = true;
-    results_metrics(&s->results, &s->first);
+    if (s->has_line) /* else it goes on from a state */
+        results_metrics(&s->results, &s->first);
 }
 
 static void write_line(struct simulate *s, const struct metrics_sample *sample)
@@ -207,13 +208,32 @@ static int stretch(struct simulate *s, uint64_t point, struct gapless_error *err
     return status;
 }
 
+/* A state, if it is time for one. */
+static int save(struct simulate *s, struct gapless_error *error)
+{
+    int status;
+
+    if (s->save_every == 0 || s->stats.gradients < s->save_at)
+        return GAPLESS_OK;
+    while (s->save_at <= s->stats.gradients)
+        s->save_at += s->save_every;
+    status =
+        states_save_simulation(&s->states, s->simulation, s->settings.save_keep, error);
+    look(s);
+    return status;
+}
+
 /* GAPLESS_OK: the point was reached. */
 static int go_to(struct simulate *s, uint64_t point, struct gapless_error *error)
 {
     int status = GAPLESS_OK;
 
-    while (status == GAPLESS_OK && s->stats.gradients < point && asked == 0)
-        status = stretch(s, point, error);
+    while (status == GAPLESS_OK && s->stats.gradients < point && asked == 0) {
+        status = stretch(
+            s, s->save_every > 0 && s->save_at < point ? s->save_at : point, error);
+        if (status == GAPLESS_OK)
+            status = save(s, error);
+    }
     return status;
 }
 
@@ -242,11 +262,15 @@ void simulate_run(struct simulate *s)
     s->start = now_seconds();
     catch_signals();
     look(s);
+    s->resumed_at = s->stats.gradients;
     line(s, at_start);
     for (uint64_t i = 1; status == GAPLESS_OK && asked == 0 && s->failure[0] == '\0';
          i++) {
         uint64_t point = simulate_point(&points, i);
         bool last = point >= s->total;
+
+        if (!last && point <= s->resumed_at)
+            continue; /* of the run that it goes on from */
 
         status = go_to(s, last ? UINT64_MAX : point, &error);
         if (status == GAPLESS_OK && asked == 0)
@@ -256,6 +280,11 @@ void simulate_run(struct simulate *s)
         (void)snprintf(s->failure, sizeof s->failure, "%s",
                        error.text[0] != '\0' ? error.text : gapless_strerror(status));
     s->signal = asked;
+    if (asked != 0 && s->save_every > 0 && s->failure[0] == '\0') {
+        s->save_at = 0;
+        if (save(s, &error) != GAPLESS_OK)
+            (void)snprintf(s->failure, sizeof s->failure, "%s", error.text);
+    }
     last_line(s);
     progress_leave(&s->progress);
 }

@@ -164,6 +164,25 @@ int states_check(const struct settings *settings, const struct task *task,
 
 /* ---- open ---------------------------------------------------------------- */
 
+/* What decides how a run goes, a line each; of a simulation also what happens when. */
+static char *note_of(const struct settings *settings)
+{
+    static const char *const more[] = {"clock", "batch-time", "events", "gradients"};
+    char *note = config_note(settings), *ret = note;
+
+    for (size_t i = 0; ret != NULL && i < sizeof more / sizeof more[0]; i++) {
+        const char *text = options_text(settings, more[i]);
+
+        if (text == NULL)
+            continue;
+        if (asprintf(&ret, "%s%s=%s\n", note, more[i], text) < 0)
+            ret = NULL;
+        free(note);
+        note = ret;
+    }
+    return ret;
+}
+
 static int set_texts(const struct settings *settings, const struct task *task,
                      struct states *ret, struct gapless_error *error)
 {
@@ -172,7 +191,7 @@ static int set_texts(const struct settings *settings, const struct task *task,
 
     if (status != GAPLESS_OK)
         return status;
-    ret->note = config_note(settings);
+    ret->note = note_of(settings);
     if (ret->note == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory");
     for (; count < MODEL_FILE_TEXTS && ret->metadata.text[count] != NULL; count++)
@@ -262,6 +281,24 @@ int states_save(const struct states *states, const struct gapless_master *master
     if (status == GAPLESS_OK)
         status = gapless_master_save_state(master, path, states->text, error);
     return status == GAPLESS_AGAIN ? GAPLESS_OK : status;
+}
+
+int states_save_simulation(const struct states *states,
+                           struct gapless_simulation *simulation, uint32_t keep,
+                           struct gapless_error *error)
+{
+    struct gapless_stats stats;
+    char path[RESULTS_PATH_MAX + 64];
+    int status;
+
+    gapless_master_stats(gapless_simulation_master(simulation), &stats);
+    status =
+        state_folder_path(states->folder, stats.gradients, path, sizeof path, error);
+    if (status == GAPLESS_OK)
+        status = gapless_simulation_save(simulation, path, states->text, error);
+    if (status == GAPLESS_OK)
+        state_folder_prune(states->folder, keep);
+    return status;
 }
 
 /* ---- parameters alone ---------------------------------------------------- */

@@ -50,6 +50,10 @@ void states_close(struct states *states);
 /* Saves a run that has ended before its end. Nothing where nothing is saved. */
 int states_save(const struct states *states, const struct gapless_master *master,
                 struct gapless_error *error);
+/* The same of a simulation, between two calls of its run; `keep` stay. */
+int states_save_simulation(const struct states *states,
+                           struct gapless_simulation *simulation, uint32_t keep,
+                           struct gapless_error *error);
 /* --init: the parameters of a file, in place of those in theta. */
 int states_initial(const struct settings *settings, const struct task *task,
                    float *ret_theta, struct gapless_error *error);

@@ -105,3 +105,16 @@ code=0
 "$gapless" train --data synthetic --epochs 1 --model mlp:8 --init asked/model.safetensors --out init -q >init.log 2>&1 ||
     code=$?
 [ $code != 0 ] || fail "--init of another model" init.log
+
+# A simulation goes on with the bits of one that was not stopped.
+simulation="simulate --data synthetic --workers 8 --rule dana-lga --clock heterogeneous --epochs 3 -q"
+"$gapless" $simulation --out whole >whole.log 2>&1 || fail "simulate" whole.log
+"$gapless" $simulation --out cut --save-every 300updates >cut.log 2>&1 || fail "simulate --save-every" cut.log
+cmp whole/model.safetensors cut/model.safetensors || fail "saving changes the run"
+find cut/state -name '*.safetensors' | sort | tail -n 1 | xargs rm
+"$gapless" simulate --resume cut --out rest -q >rest.log 2>&1 || fail "simulate --resume" rest.log
+cmp whole/model.safetensors rest/model.safetensors || fail "other bits after --resume"
+code=0
+"$gapless" simulate --resume cut --seed 3 --out other -q >other.log 2>&1 || code=$?
+[ $code = 2 ] || fail "exit code $code" other.log
+grep -q "another seed" other.log || fail "the difference is not named" other.log
