@@ -63,12 +63,11 @@ def networks(torch):
     }
 
 
-def serve(name, address):
-    """The master's process: until its standard input ends."""
-    import torch
+def serve(model, rule, address, **settings):
+    """The master's process: until the one that started it has ended."""
     import gapless
 
-    with gapless.Master(networks(torch)[name][0](), "dana-lga-adamw", lr=1e-4, address=address) as master:
+    with gapless.Master(model, rule, lr=1e-4, address=address, **settings) as master:
         print("ready", flush=True)
         while master.run(0.5):
             if os.getppid() == 1:
@@ -127,7 +126,9 @@ def main():
     if arguments.library:
         os.environ["GAPLESS_LIBRARY"] = os.path.abspath(arguments.library)
     if arguments.serve:
-        return serve(*arguments.serve)
+        import torch
+
+        return serve(networks(torch)[arguments.serve[0]][0](), "dana-lga-adamw", arguments.serve[1])
     import torch
 
     rows = [measure(name, arguments.rounds) for name in networks(torch)]

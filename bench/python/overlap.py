@@ -28,16 +28,10 @@ def networks(torch):
 
 def serve(name, address):
     import torch
-    import gapless
     from gapless import _layout, overlap
 
     model = networks(torch)[name][0]()
-    ranges = overlap.range_elements(_layout.of_module(model))
-    with gapless.Master(model, "dana-ga", lr=1e-4, address=address, range_elements=ranges) as master:
-        print("ready", flush=True)
-        while master.run(0.5):
-            if os.getppid() == 1:
-                return
+    overhead.serve(model, "dana-ga", address, range_elements=overlap.range_elements(_layout.of_module(model)))
 
 
 def measure(name, rounds):
