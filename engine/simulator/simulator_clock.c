@@ -145,25 +145,36 @@ int pace_join(struct sim_pace *p, uint32_t joined, struct gapless_error *error)
     return GAPLESS_OK;
 }
 
+/* Of a machine: the generator's four, whether it has a second normal, that, the mean. */
+#define MACHINE_WORDS 7u
+
 size_t pace_bytes(const struct sim_pace *p, uint32_t joined)
 {
-    return joined * sizeof(struct machine) + p->workers_max * sizeof(uint64_t);
+    return ((size_t)joined * MACHINE_WORDS + p->workers_max) * sizeof(uint64_t);
 }
 
 void pace_save(const struct sim_pace *p, uint32_t joined, void *ret)
 {
-    uint64_t *next = ret;
+    uint64_t *to = ret;
 
     for (uint32_t w = 0; w < p->workers_max; w++)
-        next[w] = p->times != NULL ? p->times[w].next : 0;
-    if (joined > 0)
-        memcpy(next + p->workers_max, p->machine, joined * sizeof *p->machine);
+        *to++ = p->times != NULL ? p->times[w].next : 0;
+    for (uint32_t i = 0; i < joined; i++, to += MACHINE_WORDS) {
+        const struct machine *m = &p->machine[i];
+
+        memcpy(to, m->rng.state, sizeof m->rng.state);
+        to[4] = m->rng.spared;
+        to[5] = 0;
+        if (m->rng.spared)
+            memcpy(to + 5, &m->rng.spare, sizeof m->rng.spare);
+        memcpy(to + 6, &m->mean_ns, sizeof m->mean_ns);
+    }
 }
 
 int pace_load(struct sim_pace *p, uint32_t joined, const void *from, size_t bytes,
               struct gapless_error *error)
 {
-    const uint64_t *next = from;
+    const uint64_t *at = from;
     int status = GAPLESS_OK;
 
     if (bytes != pace_bytes(p, joined))
@@ -174,9 +185,16 @@ int pace_load(struct sim_pace *p, uint32_t joined, const void *from, size_t byte
     if (status != GAPLESS_OK)
         return status;
     for (uint32_t w = 0; p->times != NULL && w < p->workers_max; w++)
-        p->times[w].next = (size_t)next[w];
-    if (joined > 0)
-        memcpy(p->machine, next + p->workers_max, joined * sizeof *p->machine);
+        p->times[w].next = (size_t)at[w];
+    at += p->workers_max;
+    for (uint32_t i = 0; i < joined; i++, at += MACHINE_WORDS) {
+        struct machine *m = &p->machine[i];
+
+        memcpy(m->rng.state, at, sizeof m->rng.state);
+        m->rng.spared = at[4] != 0;
+        memcpy(&m->rng.spare, at + 5, sizeof m->rng.spare);
+        memcpy(&m->mean_ns, at + 6, sizeof m->mean_ns);
+    }
     return GAPLESS_OK;
 }
 
