@@ -473,7 +473,6 @@ static void message_begins(struct gapless_master *m, uint32_t worker)
     struct master_slot *slot = &m->slot[worker];
 
     slot->gap_sq = gap_is_due(m, worker) ? 0 : -1;
-    slot->loss = slot->push->loss;
     slot->steps = m->core->worker[worker].steps;
     slot->complete = false;
     slot->lag_sum = slot->step_sq = slot->gate_sum = 0;
@@ -514,7 +513,7 @@ void pass_apply(struct gapless_master *m, uint32_t worker, uint32_t range)
 
     if (range == CORE_ALL || cw->pushed == 1)
         message_begins(m, worker), checked = 0;
-    if (last) /* where ranges are pushed as they come it is there at the end */
+    if (cw->pushed == m->layout.ranges_count) /* before, it may not be written yet */
         slot->loss = slot->push->loss;
     /* What is made of all of the gradient comes first. Otherwise each range is checked
      * just before it is applied: that brings it into the cache, so the check costs no
@@ -542,6 +541,7 @@ static uint32_t round_members(struct gapless_master *m)
     for (w = core_next(m->core, CORE_PUSHED, CORE_ALL); w != CORE_ALL;
          w = core_next(m->core, CORE_PUSHED, w)) {
         message_begins(m, w);
+        m->slot[w].loss = m->slot[w].push->loss;
         m->slot[w].gap_sq = 0;
         if (grad_is_finite(m, w, 0, m->layout.ranges_count))
             members++;
