@@ -23,10 +23,10 @@ def states(folder):
 
 def look(program, address):
     """What an observer sees; None: no master is there."""
-    told = subprocess.run([program, "observe", "--master", address, "--once", "--json", "--connect-timeout", "0.05"],
+    line = subprocess.run([program, "observe", "--master", address, "--once", "--json", "--connect-timeout", "0.05"],
                           capture_output=True, text=True)
     try:
-        return json.loads(told.stdout)
+        return json.loads(line.stdout)
     except ValueError:
         return None
 

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #ifndef MADV_POPULATE_WRITE /* Linux 5.14 */
@@ -312,6 +313,7 @@ static int sync_all(const struct state_write *w)
 int state_write_begin(struct state_write *w, struct gapless_error *error)
 {
     struct header_text t = header_of(w, false);
+    struct statvfs space;
     int os = 0;
 
     w->header_bytes = t.used;
@@ -323,7 +325,11 @@ int state_write_begin(struct state_write *w, struct gapless_error *error)
     if (w->fd < 0)
         return failed(w, errno, error);
     w->made = true;
-    /* Written through a map, a page that the disk has no room for would be a signal. */
+    /* Written through a map, a page that the disk has no room for would be a signal. What
+     * cannot fit is not begun: that would fill the disk for a moment, for others, too. */
+    if (fstatvfs(w->fd, &space) == 0 && space.f_frsize > 0 &&
+        w->file_bytes / space.f_frsize >= space.f_bavail)
+        return failed(w, ENOSPC, error);
     os = posix_fallocate(w->fd, 0, (off_t)w->file_bytes);
     if (os != 0)
         return failed(w, os, error);

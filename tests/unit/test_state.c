@@ -251,6 +251,22 @@ static void test_full_disk(void **state)
     state_close(f);
 }
 
+/* More than any disk has: nothing is reserved, and nothing is left. */
+static void test_no_room(void **state)
+{
+    struct state_write *w = NULL;
+    struct gapless_error error = {0};
+    uint32_t before = files();
+
+    (void)state;
+    assert_int_equal(state_write_new(path, &w, NULL), GAPLESS_OK);
+    (void)state_write_add(w, "vector", STATE_F32, 1ull << 50);
+    assert_int_equal(state_write_begin(w, &error), GAPLESS_IO);
+    assert_int_equal(error.os, ENOSPC);
+    state_write_drop(w);
+    assert_int_equal(files(), before);
+}
+
 static void count_line(void *context, const char *line)
 {
     (void)line;
@@ -318,7 +334,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reads_back), cmocka_unit_test(test_flips),
         cmocka_unit_test(test_nonsense),   cmocka_unit_test(test_full_disk),
-        cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_no_room),    cmocka_unit_test(test_folder),
     };
 
     if (mkdtemp(folder) == NULL)
