@@ -6,7 +6,7 @@ import bed
 
 torch = bed.need_torch()
 import gapless  # noqa: E402
-from gapless import _library as lib, overlap  # noqa: E402
+from gapless import overlap  # noqa: E402
 
 cross_entropy = torch.nn.functional.cross_entropy
 
@@ -30,7 +30,6 @@ class Twice(torch.nn.Module):
 
 
 def train(model, steps=30, accumulate=1, **settings):
-    x, y = bed.data(torch)
     with gapless.Worker(model, **{"lr": 0.05, "optimizer": "dana-ga", "range_elements": 256, "accumulate": accumulate,
                                   **settings}) as worker:
         loader = bed.loader(torch, shuffle=False)
@@ -181,7 +180,6 @@ class Refused(unittest.TestCase):
             cross_entropy(model(self.x), self.y).backward()
             worker.step(0)
             self.assertTrue(all(bool(torch.isfinite(p).all()) for p in model.parameters()))
-            self.assertEqual(lib.OK, 0)
 
 
 if __name__ == "__main__":
