@@ -222,6 +222,35 @@ static void test_tickets_that_are_kept(void **state)
     end(&w);
 }
 
+/* A saved state has what is kept, too; who goes on from it deals all of it again. */
+static void test_kept_tickets_are_saved(void **state)
+{
+    struct core_config config = config_of(2, 1, 100);
+    struct world w, copy, next;
+    uint64_t *words;
+
+    (void)state;
+    begin(&w, &config, 1);
+    hello_ahead(&w);
+    hello(&w);
+    words = calloc(core_words(w.core), sizeof *words);
+    assert_non_null(words);
+    core_export(w.core, words);
+    begin(&copy, &config, 1);
+    assert_true(core_import(copy.core, words, core_words(w.core)));
+    assert_true(copy.core->worker[0].ahead && !copy.core->worker[1].ahead);
+    holds(&copy, 0, 0, 1);
+    holds(&copy, 1, 2, CORE_NO_TICKET);
+    begin(&next, &config, 1);
+    assert_true(core_go_on(next.core, copy.core));
+    assert_int_equal(next.core->returned, 3);
+    assert_int_equal(next.core->issued, 3);
+    free(words);
+    end(&w);
+    end(&copy);
+    end(&next);
+}
+
 static void test_none_is_kept_where_steps_adapt(void **state)
 {
     struct core_config config = config_of(2, 1, 100);
@@ -504,6 +533,7 @@ int main(void)
         cmocka_unit_test(test_full_and_over),
         cmocka_unit_test(test_ticket_of_the_dead),
         cmocka_unit_test(test_tickets_that_are_kept),
+        cmocka_unit_test(test_kept_tickets_are_saved),
         cmocka_unit_test(test_none_is_kept_where_steps_adapt),
         cmocka_unit_test(test_slow_worker_is_dropped),
         cmocka_unit_test(test_broken_protocol),
