@@ -55,7 +55,7 @@ static const char *folder(void)
         return folder_path;
     if (where == NULL)
         where = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
-    (void)snprintf(folder_path, sizeof folder_path, "%.370s/gapless-fuzz-XXXXXX",
+    (void)snprintf(folder_path, sizeof folder_path, "%.370s/fuzz-readers-XXXXXX",
                    where);
     if (mkdtemp(folder_path) == NULL || atexit(folder_remove) != 0)
         die("no folder for files");
