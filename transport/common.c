@@ -120,3 +120,22 @@ int transport_loopback_none(struct tp *tp, const struct tp_region *region,
     return gapless_error_set(error, GAPLESS_UNSUPPORTED, 0,
                              "this transport has no network card that could reach it");
 }
+
+int transport_region_split(struct tp *tp, struct tp_region *region, size_t split,
+                           struct gapless_error *error)
+{
+    (void)tp;
+    if (split > region->bytes)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "a region of %zu bytes cannot be split at %zu",
+                                 region->bytes, split);
+    region->split = split;
+    return GAPLESS_OK;
+}
+
+int transport_scratch_none(struct tp *tp, const struct tp_region *window, size_t offset,
+                           size_t bytes, struct gapless_error *error)
+{
+    (void)tp, (void)window, (void)offset, (void)bytes, (void)error;
+    return GAPLESS_OK;
+}

@@ -70,5 +70,11 @@ int transport_bind_memory_none(struct tp *tp, struct tp_region *region, size_t o
 int transport_loopback_none(struct tp *tp, const struct tp_region *region,
                             size_t offset, void *host, size_t bytes, enum tp_way way,
                             struct gapless_error *error);
+/* region_split and scratch where windows are memory of the client's own, or of one
+ * process: the first sets the split, the second has nothing to do. */
+int transport_region_split(struct tp *tp, struct tp_region *region, size_t split,
+                           struct gapless_error *error);
+int transport_scratch_none(struct tp *tp, const struct tp_region *window, size_t offset,
+                           size_t bytes, struct gapless_error *error);
 
 #endif

@@ -62,7 +62,7 @@ struct tp_event {
 
 /* Memory known to the transport. `base` is aligned to a page and zero at first. `id`
  * and `handle` are the transport's; `split` is the owner's to set before a grant with
- * TP_SPLIT. */
+ * TP_SPLIT, or region_split's. */
 struct tp_region {
     void *base;
     size_t bytes;
@@ -72,8 +72,8 @@ struct tp_region {
 };
 
 /* What a peer may do with a granted region. TP_SPLIT: it may read the bytes before
- * `split` and write those from it on, and nothing else; a transport that cannot tell
- * them apart (shared memory) lets it read and write everything. */
+ * `split` and write those from it on, and nothing else. Over shared memory a page has one
+ * access: of a `split` within a page it may write that page. */
 enum tp_access {
     TP_READ,
     TP_READ_WRITE,
@@ -146,6 +146,11 @@ struct transport {
     int (*region_new)(struct tp *tp, size_t bytes, struct tp_region *ret,
                       struct gapless_error *error);
     void (*region_free)(struct tp *tp, struct tp_region *region);
+    /* Sets region->split, of a new region that will be granted with TP_SPLIT: shared memory
+     * makes two memories of it then, side by side, before anybody
+     * page-locks it (a grant does it, too; what the memory holds stays). */
+    int (*region_split)(struct tp *tp, struct tp_region *region, size_t split,
+                        struct gapless_error *error);
     /* The bytes [offset, offset + memory->bytes) of a region are in `memory` from now
      * on, which the caller keeps until the region is freed: peers and put and get reach
      * it there, whatever `base` holds at those bytes. Parts may be placed one after
@@ -200,6 +205,13 @@ struct transport {
      * is gone. */
     int (*window)(struct tp *tp, tp_peer peer, uint32_t window, int64_t timeout_ns,
                   struct tp_region *ret, struct gapless_error *error);
+
+    /* Client, of bytes that it may read of a window granted with TP_SPLIT: it may write
+     * there, too, for itself alone, and what it wrote is forgotten when this is called
+     * again: then the bytes are the server's as they are now. Whole pages are. Where
+     * windows are memory of the client's own there is nothing to do. */
+    int (*scratch)(struct tp *tp, const struct tp_region *window, size_t offset,
+                   size_t bytes, struct gapless_error *error);
 
     /* Client: bytes of a window to the server, then a note to it. bytes may be 0, and
      * must be for a window granted for reading. Outside of the window, or of what may

@@ -67,5 +67,7 @@ void report_failure(const char *command, const char *format, ...)
 /* Says what an error says. Returns the exit code: 2 for GAPLESS_INVALID, which is
  * misuse, 1 for the rest. */
 int report_error(const char *command, const struct gapless_error *error);
+/* Says that a run diverged, if it did, and what to try; then the exit code is EXIT_FAILED. */
+bool report_diverged(const char *command, const struct gapless_stats *stats);
 
 #endif

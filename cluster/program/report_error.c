@@ -24,6 +24,16 @@ bool program_printed(const char *command)
     return false;
 }
 
+bool report_diverged(const char *command, const struct gapless_stats *stats)
+{
+    char words[256];
+    bool ret = gapless_divergence(stats, words, sizeof words);
+
+    if (ret)
+        report_failure(command, "%s", words);
+    return ret;
+}
+
 int report_error(const char *command, const struct gapless_error *error)
 {
     report_failure(command, "%s",

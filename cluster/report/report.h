@@ -39,6 +39,7 @@ extern const char *const run_number_names[RUN_NUMBERS];
 struct run_result {
     enum run_status status;
     double number[RUN_NUMBERS]; /* NaN: unknown */
+    bool ended_early; /* RUN_DIVERGED: the run found it itself, and ended there */
 };
 /* Reads them from a run's folder; `target`: the accuracy that time_to_target counts up
  * to. Never fails: what cannot be read is MISSING. */

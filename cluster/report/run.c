@@ -381,6 +381,8 @@ static bool diverged(const json_t *result, double first_loss)
 {
     double loss = number(result, "training_loss");
 
+    if (number(result, "diverged_at") > 0) /* the run noticed it, and ended */
+        return true;
     if (isfinite(number(result, "final_accuracy")) &&
         json_is_null(json_object_get(result, "final_loss")))
         return true;
@@ -409,6 +411,7 @@ static void result_of(const json_t *result, const json_t *real, const struct met
         ret->status = RUN_STOPPED;
     else
         ret->status = diverged(result, m->first_loss) ? RUN_DIVERGED : RUN_DONE;
+    ret->ended_early = ret->status == RUN_DIVERGED && number(result, "diverged_at") > 0;
 }
 
 struct files {

@@ -207,6 +207,7 @@ static int serve(struct serving *serving, struct gapless_error *error)
 static int run(struct serving *serving)
 {
     struct gapless_error error = {0};
+    bool diverged = false;
     int status, kept;
 
     stop_this = serving->master;
@@ -219,8 +220,11 @@ static int run(struct serving *serving)
         (void)report_error("master", &serving->failure);
     if (kept != GAPLESS_OK)
         (void)report_error("master", &error);
+    if (status == GAPLESS_OK && !serving->settings.launched) /* train says so itself */
+        diverged = report_diverged("master", &serving->facts.stats);
     serving_linger(serving);
-    return status == GAPLESS_OK && kept == GAPLESS_OK ? EXIT_DONE : EXIT_FAILED;
+    return !diverged && status == GAPLESS_OK && kept == GAPLESS_OK ? EXIT_DONE
+                                                                   : EXIT_FAILED;
 }
 
 int cmd_master(int argc, char **argv)

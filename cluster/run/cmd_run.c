@@ -352,6 +352,7 @@ static int finish(struct running *run)
 {
     struct serving *serving = &run->serving;
     struct gapless_error error = {0};
+    bool diverged = false;
     int kept = GAPLESS_OK;
 
     judge(run);
@@ -366,13 +367,15 @@ static int finish(struct running *run)
         view_leave(&serving->view);
     if (run->failure[0] != '\0')
         report_failure("run", "%s", run->failure);
+    else if (run->served)
+        diverged = report_diverged("run", &serving->facts.stats);
     if (kept != GAPLESS_OK)
         (void)report_error("run", &error);
     if (run->signal != 0 && !run->served)
         report_failure("run", "stopped before the run began");
     if (run->served && !run->at_once)
         serving_linger(serving);
-    if (run->failure[0] != '\0' || kept != GAPLESS_OK)
+    if (diverged || run->failure[0] != '\0' || kept != GAPLESS_OK)
         return EXIT_FAILED;
     if (run->signal != 0)
         return 128 + run->signal;

@@ -312,6 +312,8 @@ static int finish_unbegun(const struct simulate *s)
 {
     if (s->failure[0] != '\0')
         report_failure("simulate", "%s", s->failure);
+    else if (report_diverged("simulate", &s->stats))
+        return EXIT_FAILED;
     else if (s->signal != 0)
         report_failure("simulate", "stopped before the first update");
     else
@@ -375,6 +377,8 @@ static int finish(struct simulate *s)
         (void)report_error("simulate", &s->results.error);
     if (s->failure[0] != '\0')
         report_failure("simulate", "%s", s->failure);
+    else if (report_diverged("simulate", &s->stats))
+        return EXIT_FAILED;
     else if (s->signal != 0)
         report_failure("simulate", "stopped after %s of %s gradients",
                        word_count(s->stats.gradients).text, word_count(s->total).text);

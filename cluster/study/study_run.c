@@ -1,6 +1,7 @@
 /* Runs the trials of a study: a process each, a few at a time, the longest first. */
 #include "cluster/study/study.h"
 
+#include "cluster/program/program.h"
 #include "cluster/task/evaluate.h"
 #include "cluster/task/results.h"
 
@@ -109,8 +110,12 @@ static void end_trial(struct pool *pool, uint32_t slot)
     char folder[RESULTS_PATH_MAX];
 
     trial_look(run->plan, run->folder, trial, run->target);
-    /* It writes its result last: one that was whole when we ended it is whole. */
-    good = good || (pool->ending && trial->state == TRIAL_DONE);
+    /* It writes its result last: one that was whole when we ended it is whole. So is one of
+     * a run that diverged, which ends with a code of its own. */
+    good = good || (trial->state == TRIAL_DONE &&
+                    (pool->ending || (WIFEXITED(child->status) &&
+                                      WEXITSTATUS(child->status) == EXIT_FAILED &&
+                                      trial->result.ended_early)));
     if (!good && trial->state == TRIAL_DONE &&
         trial_path(run->folder, trial, "result.json", folder, sizeof folder))
         (void)unlink(folder); /* the rest of its files is not whole: run it again */

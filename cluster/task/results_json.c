@@ -486,6 +486,8 @@ int results_write(struct results *results, const struct outcome *outcome,
         set(ret, "gradients_lost", count(outcome->gradients_lost));
     }
     set(ret, "stopped", json_boolean(outcome->stopped));
+    set(ret, "diverged_at",
+        stats->diverged_at > 0 ? count(stats->diverged_at) : json_null());
     set(ret, "failure", text(outcome->failure));
     set_settings(ret, outcome);
     if (outcome->simulated != NULL)

@@ -50,8 +50,9 @@ struct train {
     uint32_t worker_count;
     sigset_t signals;
     double start;
-    int signal;   /* that asked for the end; 0: none */
-    bool at_once; /* a second one came */
+    int signal;     /* that asked for the end; 0: none */
+    bool at_once;   /* a second one came */
+    int64_t try_ns; /* of a connection to the master; 0: the usual */
     double stop_by, gone_since;
     uint32_t lost;           /* workers of ours that died before the end */
     uint32_t restarted;      /* of the master */

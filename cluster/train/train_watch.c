@@ -311,6 +311,8 @@ static int finish_unbegun(struct train *train)
 {
     if (train->failure[0] != '\0')
         report_failure("train", "%s", train->failure);
+    else if (report_diverged("train", &train->facts.stats))
+        return EXIT_FAILED;
     else
         report_failure("train", "stopped before the run began");
     return train->failure[0] != '\0' ? EXIT_FAILED : 128 + train->signal;
@@ -320,7 +322,7 @@ int train_finish(struct train *train)
 {
     struct gapless_error error = {0};
     struct outcome outcome;
-    bool written, failed;
+    bool written, failed, diverged = false;
 
     train->gates_known =
         train_look(train) &&
@@ -349,6 +351,9 @@ int train_finish(struct train *train)
         (void)report_error("train", &train->follow.results.error);
     if (train->failure[0] != '\0')
         report_failure("train", "%s", train->failure);
-    failed = !written || train->follow.results.failed || train->failure[0] != '\0';
+    else
+        diverged = report_diverged("train", &train->facts.stats);
+    failed = diverged || !written || train->follow.results.failed ||
+             train->failure[0] != '\0';
     return failed ? EXIT_FAILED : train->signal != 0 ? 128 + train->signal : EXIT_DONE;
 }

@@ -12,7 +12,11 @@
 #include <unistd.h>
 
 #define RECONNECT_S 60.0 /* for a master that died and is started again */
+/* Between two looks at the processes and at signals. Over a network twice as long after each
+ * try that was in vain, and at most CONNECT_MOST_NS: a slow machine may not answer within
+ * less. */
 #define CONNECT_TRY_NS 200000000ll
+#define CONNECT_MOST_NS 5000000000ll
 #define LOST_WAIT_S 0.2 /* for a master to have ended that a worker has lost */
 
 void train_fail(struct train *train, const char *format, ...)
@@ -194,7 +198,7 @@ int train_observe(struct train *train, struct gapless_error *error)
 {
     struct gapless_observer_config config = {
         .address = train->address,
-        .connect_ns = CONNECT_TRY_NS,
+        .connect_ns = train->try_ns > 0 ? train->try_ns : CONNECT_TRY_NS,
         .net = train->network.net,
     };
 
@@ -267,9 +271,11 @@ void train_workers_check(struct train *train)
 
 int train_connect(struct train *train, struct gapless_error *error)
 {
+    bool mapped = strncmp(train->address, "shm:", 4) == 0; /* is there, or is not */
     double end = now_seconds() + TRAIN_CONNECT_S;
     int status;
 
+    train->try_ns = CONNECT_TRY_NS;
     do {
         train_signals(train, 0.01);
         train_workers_check(train);
@@ -279,6 +285,9 @@ int train_connect(struct train *train, struct gapless_error *error)
         if (train->signal != 0)
             return gapless_error_set(error, GAPLESS_STOPPED, 0, "stopped");
         status = train_observe(train, error);
+        if (!mapped && 2 * train->try_ns <= CONNECT_MOST_NS)
+            train->try_ns *= 2;
     } while (status != GAPLESS_OK && now_seconds() < end);
+    train->try_ns = 0; /* the usual */
     return status;
 }

@@ -10,6 +10,11 @@
 /* Most tickets that a worker gives back when it goes. */
 #define TICKETS_EACH 2u
 
+/* See core_bad_most. (This project.) */
+#define BAD_PER_WORKER 16u
+#define BAD_LEAST 100u
+#define BAD_LEAST_SHORT 10u
+
 /* ---- the arrays behind the struct ---------------------------------------- */
 
 static struct core_ticket *returned_of(struct master_core *core)
@@ -349,6 +354,42 @@ static void on_hello(struct master_core *core, const struct core_event *e,
         act(todo, CORE_READY, w, CORE_ALL, CORE_OVER);
 }
 
+/* ---- divergence ---------------------------------------------------------- */
+
+uint64_t core_bad_most(const struct master_core *core)
+{
+    uint64_t most = (uint64_t)BAD_PER_WORKER * core->active;
+    uint64_t tenth = core->config.tickets / 10;
+
+    most = most > BAD_LEAST ? most : BAD_LEAST;
+    tenth = tenth > BAD_LEAST_SHORT ? tenth : BAD_LEAST_SHORT;
+    return core->config.tickets > 0 && tenth < most ? tenth : most;
+}
+
+/* The run is asked to end, as by CORE_STOP. */
+static void diverge(struct master_core *core, uint64_t at, uint64_t now_ns)
+{
+    if (core->diverged_at == 0)
+        core->diverged_at = at > 0 ? at : 1;
+    if (core->phase != CORE_GATHERING && core->phase != CORE_RUNNING)
+        return;
+    core->phase = CORE_STOPPING;
+    core->stop_ns = now_ns;
+}
+
+/* A message of `steps` batches, consumed last, was not finite or was. */
+static void judge(struct master_core *core, bool bad, uint32_t steps, uint64_t now_ns)
+{
+    if (!bad) {
+        core->bad_row = 0;
+        return;
+    }
+    if (core->bad_row++ == 0)
+        core->bad_from = core->consumed - steps + 1;
+    if (core->config.judges && core->bad_row >= core_bad_most(core))
+        diverge(core, core->bad_from, now_ns);
+}
+
 /* A worker's message is done (applied or dropped): the next ticket. */
 static void message_done(struct master_core *core, uint32_t w, uint32_t range,
                          uint64_t now_ns, struct todo *todo)
@@ -357,6 +398,8 @@ static void message_done(struct master_core *core, uint32_t w, uint32_t range,
 
     core->consumed += core->worker[w].steps;
     core->computing--;
+    if (!core->worker[w].late)
+        judge(core, core->worker[w].rejected, core->worker[w].steps, now_ns);
     if (core->worker[w].rejected) {
         core->dropped += core->worker[w].steps;
         renew(core, w, all ? 0 : range, all ? core->config.ranges : range + 1);
@@ -428,6 +471,8 @@ static void round_applied(struct master_core *core, const struct core_event *e,
         core->consumed += core->worker[w].steps;
         if (core->worker[w].rejected || !e->finite)
             core->dropped += core->worker[w].steps;
+        judge(core, core->worker[w].rejected || !e->finite, core->worker[w].steps,
+              e->now_ns);
         core->pushed_workers--;
         any |= assign(core, w, e->now_ns);
     }
@@ -510,6 +555,7 @@ static void on_gradient(struct master_core *core, const struct core_event *e,
         measure(core, e->worker, e->now_ns);
     if (!e->finite) {
         worker->rejected = true;
+        worker->late = false;
         message_done(core, e->worker, CORE_ALL, e->now_ns, todo);
         return;
     }
@@ -599,6 +645,16 @@ static void on_stop(struct master_core *core, const struct core_event *e,
     drain(core, todo);
 }
 
+static void on_diverged(struct master_core *core, const struct core_event *e,
+                        struct todo *todo)
+{
+    bool over = core->phase == CORE_OVER_NOW;
+
+    diverge(core, core->bad_row > 0 ? core->bad_from : core->consumed, e->now_ns);
+    if (!over)
+        drain(core, todo);
+}
+
 void core_reject(struct master_core *core, uint32_t worker)
 {
     core->worker[worker].rejected = true;
@@ -618,7 +674,7 @@ int core_step(struct master_core *core, const struct core_event *event,
         [CORE_HELLO] = on_hello,     [CORE_GRADIENT] = on_gradient,
         [CORE_APPLIED] = on_applied, [CORE_GONE] = on_gone,
         [CORE_TICK] = on_tick,       [CORE_STOP] = on_stop,
-        [CORE_LOCAL] = on_local,
+        [CORE_LOCAL] = on_local,     [CORE_DIVERGED] = on_diverged,
     };
     bool of_worker = event->kind == CORE_GRADIENT || event->kind == CORE_APPLIED ||
                      event->kind == CORE_GONE || event->kind == CORE_LOCAL;
@@ -626,7 +682,7 @@ int core_step(struct master_core *core, const struct core_event *event,
     bool all_ranges = event->range == CORE_ALL;
 
     ret->count = 0;
-    if ((unsigned)event->kind > CORE_STOP)
+    if ((unsigned)event->kind > CORE_DIVERGED)
         return -1;
     if (of_worker && !all_workers && event->worker >= core->config.workers_max)
         return -1;
@@ -635,7 +691,7 @@ int core_step(struct master_core *core, const struct core_event *event,
         return -1;
     if (event->kind == CORE_APPLIED && event->applied > core->config.ranges)
         return -1;
-    if (event->kind != CORE_APPLIED)
+    if (event->kind != CORE_APPLIED && event->kind != CORE_DIVERGED)
         core->event_ns = event->now_ns;
     step[event->kind](core, event, ret);
     return 0;
@@ -649,14 +705,14 @@ static uint64_t *counter_of(struct master_core *core, uint32_t index)
     uint64_t *const counters[] = {
         &core->issued,  &core->consumed, &core->dropped, &core->partial,
         &core->updates, &core->first_ns, &core->stop_ns, &core->event_ns,
-        &core->joined,  &core->lost,
+        &core->joined,  &core->lost,     &core->bad_row, &core->bad_from,
     };
 
     return index < sizeof counters / sizeof counters[0] ? counters[index] : NULL;
 }
 
 enum {
-    WORDS_COUNTERS = 10,
+    WORDS_COUNTERS = 12,
     WORDS_HEAD = 8 + WORDS_COUNTERS,
     WORDS_WORKER = 12
 };
@@ -854,6 +910,8 @@ bool core_go_on(struct master_core *core, struct master_core *was)
     core->partial = was->partial;
     core->updates = was->updates;
     core->lost = was->lost;
+    core->bad_row = was->bad_row;
+    core->bad_from = was->bad_from;
     core->returned = was->returned;
     memcpy(returned_of(core), returned_of(was),
            was->returned * sizeof(struct core_ticket));

@@ -49,7 +49,8 @@ enum core_event_kind {
                       not applied */
     CORE_GONE,     /* worker: it left (finite = true) or was lost (finite = false) */
     CORE_TICK,     /* time passed */
-    CORE_STOP      /* end the run */
+    CORE_STOP,     /* end the run */
+    CORE_DIVERGED  /* parameters were found that are not finite: the same */
 };
 
 struct core_event {
@@ -147,6 +148,8 @@ struct core_config {
     bool round; /* synchronous */
     uint64_t drop_lag; /* a message whose first range has this lag, or more, is not
                           applied; 0: all are. Not with `round` */
+    bool judges;       /* many gradients in a row that are not finite end the run; see
+                          core_bad_most */
     bool local; /* workers may use gradients themselves (EASGD): then what a worker was
                    given stays as it is until its next exchange */
 };
@@ -170,6 +173,10 @@ struct master_core {
     uint64_t partial;  /* of these: only some ranges were applied before the worker was
                           lost */
     uint64_t updates;  /* whole updates of the parameters */
+    uint64_t bad_row;  /* messages in a row, up to the last one, that were not finite */
+    uint64_t bad_from; /* number of the first batch of the first of them, from 1 on */
+    uint64_t
+        diverged_at;   /* the run ended since it diverged: at this batch, from 1 on */
     uint64_t first_ns; /* first HELLO */
     uint64_t stop_ns;  /* CORE_STOP */
     uint64_t event_ns; /* of the last event that a record has: not CORE_APPLIED */
@@ -191,6 +198,11 @@ void core_init(struct master_core *core, const struct core_config *config);
  * nothing changed. */
 int core_step(struct master_core *core, const struct core_event *event,
               struct todo *ret);
+
+/* This number of messages in a row that are not finite ends a run: 16 of each worker, at least 100
+ * (a loss scale of mixed precision is found within fewer); but not more than a tenth of the
+ * run, at least 10. */
+uint64_t core_bad_most(const struct master_core *core);
 
 /* Before CORE_APPLIED of a round: this worker's gradient was not finite and was left
  * out of it. */

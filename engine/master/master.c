@@ -1,6 +1,7 @@
 /* The master's loop: poll, step, perform. */
 #include "engine/master/waiting.h"
 
+#include "engine/base/process.h"
 #include "engine/master/saved.h"
 #include "engine/master/saving.h"
 #include "engine/run/checkpoint.h"
@@ -16,6 +17,8 @@
 #define TICK_NS 50000000
 /* At most so often for all observers together. */
 #define COPY_EVERY_NS 50000000ull
+/* Theta is looked at after each 16 gradients in a row that are not finite. */
+#define LOOK_EVERY 16u
 
 /* ---- events in, actions out ---------------------------------------------- */
 
@@ -120,6 +123,7 @@ static void count_stats(struct gapless_master *m, uint64_t now_ns)
     s->updates = m->core->updates;
     s->dropped = m->core->dropped;
     s->partial = m->core->partial;
+    s->diverged_at = m->core->diverged_at;
     s->state = state[m->core->phase];
     m->shared_stats->now_ns = now_ns;
 }
@@ -147,6 +151,7 @@ static bool record_kind_of(const struct core_event *event, enum record_kind *ret
         *ret = RECORD_HELLO;
         return true;
     case CORE_APPLIED:
+    case CORE_DIVERGED:
         return false; /* follows from the others */
     }
     return false;
@@ -188,6 +193,18 @@ static void record_event(struct gapless_master *m, const struct core_event *even
     record_add(m->record, &line);
 }
 
+/* Sums of a pass that measures the gap say, at no cost, that parameters may not be finite;
+ * then a look at theta says whether they are not. All that was asked for is done. */
+static void judge(struct gapless_master *m)
+{
+    if (!m->suspect || m->core->diverged_at > 0 || matrices_under_way(m, CORE_ALL))
+        return;
+    m->suspect = false;
+    m->passes->theta(m);
+    if (!m->compute->finite(m->theta, (size_t)m->layout.padded))
+        master_event(m, CORE_DIVERGED, 0, 0, true);
+}
+
 /* One event: what follows from it is performed and counted. */
 static void step(struct gapless_master *m, const struct core_event *event)
 {
@@ -217,6 +234,9 @@ static void step(struct gapless_master *m, const struct core_event *event)
         perform(m, &todo.action[i]);
     if (event->kind == CORE_APPLIED && one)
         pass_record(m, worker); /* now that the worker has its note */
+    m->suspect |= m->core->bad_row > 0 && m->core->bad_row % LOOK_EVERY == 0;
+    if (m->passes->sound)
+        judge(m);
     if (event->kind == CORE_LOCAL && m->core->consumed > consumed)
         pass_local_count(m, worker, rate);
 }
@@ -348,13 +368,18 @@ static int transport_failed(const struct gapless_master *m, int status,
  * takes one out. */
 static int finish_batch(struct gapless_master *m, struct gapless_error *error)
 {
-    int status = m->passes->drain(m, error);
+    for (;;) {
+        int status = m->passes->drain(m, error);
 
-    while (status == GAPLESS_OK && m->queue.count > 0) {
+        if (status != GAPLESS_OK)
+            return status;
+        m->suspect |= is_over(m) && !m->judged;
+        m->judged = is_over(m);
+        judge(m);
+        if (m->queue.count == 0)
+            return GAPLESS_OK;
         master_drain(m);
-        status = m->passes->drain(m, error);
     }
-    return status;
 }
 
 static void nap(int64_t ns)
@@ -391,14 +416,22 @@ static int serve(struct gapless_master *m, int64_t left_ns, struct gapless_error
     return n;
 }
 
+/* GAPLESS_INVALID in a process that was forked since. */
+static int check_process(const struct gapless_master *m, struct gapless_error *error)
+{
+    return process_check(m->owner, "this master", error);
+}
+
 int gapless_master_run(struct gapless_master *m, int64_t timeout_ns,
                        struct gapless_error *error)
 {
     uint64_t began = m->transport->now_ns(m->tp), now = began;
     bool was_over = is_over(m);
     int64_t left;
-    int n;
+    int n = check_process(m, error);
 
+    if (n != GAPLESS_OK)
+        return n;
     waiting_begins(m);
     master_drain(m);
     for (;;) {
@@ -423,7 +456,8 @@ int gapless_master_run(struct gapless_master *m, int64_t timeout_ns,
 
 void gapless_master_stop(struct gapless_master *m)
 {
-    flag_word_publish(&m->stop, 1);
+    if (process_is(m->owner))
+        flag_word_publish(&m->stop, 1);
 }
 
 /* ---- looking at it ------------------------------------------------------- */
@@ -473,6 +507,8 @@ int gapless_master_save_with(const struct gapless_master *m, const char *path,
                                     m->rule->name, "gradients",       gradients,
                                     NULL};
 
+    if (check_process(m, error) != GAPLESS_OK)
+        return GAPLESS_INVALID;
     (void)snprintf(gradients, sizeof gradients, "%llu",
                    (unsigned long long)m->core->consumed);
     return checkpoint_save(&m->layout, gapless_master_params(m), path, metadata, more,
@@ -483,8 +519,10 @@ int gapless_master_save_state(const struct gapless_master *m, const char *path,
                               const char *const *more, struct gapless_error *error)
 {
     struct state_write *w = NULL;
-    int status = state_write_new(path, &w, error);
+    int status = check_process(m, error);
 
+    if (status == GAPLESS_OK)
+        status = state_write_new(path, &w, error);
     if (status != GAPLESS_OK)
         return status;
     for (; more != NULL && more[0] != NULL; more += 2)

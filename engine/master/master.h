@@ -167,6 +167,7 @@ struct saving;          /* of saving.c only */
 struct master_gpu;      /* of passes_gpu.c and open_gpu.c only */
 
 struct gapless_master {
+    uint32_t owner; /* the process that opened it */
     const struct transport *transport;
     struct tp *tp;
     const struct compute *compute;
@@ -253,6 +254,8 @@ struct gapless_master {
     void *log_context;
     struct record_writer *record; /* NULL: none */
     uint64_t opened_ns;
+    bool suspect; /* a sum of a pass was not finite: theta is looked at, see master.c */
+    bool judged;  /* theta of the end of the run was looked at */
 };
 
 /* Is what is sent one vector for all workers, in two places in turn? */

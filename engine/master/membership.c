@@ -228,12 +228,13 @@ static int slot_memory(struct gapless_master *m, struct master_slot *slot,
     }
     if (slot->region.base == NULL) {
         status = m->transport->region_new(m->tp, m->slot_bytes, &slot->region, error);
+        if (status == GAPLESS_OK)
+            status = m->transport->region_split(m->tp, &slot->region, m->split, error);
         if (status != GAPLESS_OK)
             return status;
     }
     base = slot->region.base;
     memset(base, 0, m->slot_used);
-    slot->region.split = m->split;
     slot->head = (struct slot_head *)(void *)base;
     slot->push = (const struct slot_push *)(const void *)(base + m->push_at);
     if (master_publishes(m)) {
@@ -268,6 +269,7 @@ void member_welcome(struct gapless_master *m, uint32_t worker)
 {
     struct master_slot *slot = &m->slot[worker];
     struct gapless_error reason = {0};
+    struct gapless_worker_stats *stats;
     struct wire_welcome welcome;
     tp_peer peer = m->hello_peer;
 
@@ -282,8 +284,9 @@ void member_welcome(struct gapless_master *m, uint32_t worker)
     slot->factor = 1;
     m->peer[peer] = (struct master_peer){
         .role = ROLE_WORKER, .worker = worker, .pid = m->hello_pid};
-    shared_stats_workers(m->shared_stats)[worker] =
-        (struct gapless_worker_stats){.state = 1, .pid = m->hello_pid};
+    stats = &shared_stats_workers(m->shared_stats)[worker];
+    stats->state = 1; /* what its number counted before stays: the counts add up */
+    stats->pid = m->hello_pid;
     if (!slot->kept) /* else it goes on with what is there */
         pass_join(m, worker);
     slot->kept = false;

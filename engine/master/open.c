@@ -4,6 +4,7 @@
 #include "engine/master/waiting.h"
 
 #include "engine/base/array.h"
+#include "engine/base/process.h"
 #include "engine/run/network.h"
 
 #include <math.h>
@@ -134,7 +135,11 @@ static int check_adam(const struct gapless_master *m,
         return wrong(error, "the number of threads for matrices", c->matrix_threads,
                      "at most 256 are possible");
     if ((unsigned)c->gate > GAPLESS_GATE_WHOLE)
-        return wrong(error, "the gate", c->gate, "see enum gapless_gate");
+        return wrong(error, "the gate", c->gate,
+                     "it must be GAPLESS_GATE_AUTO (0), _TENSOR (1) or _WHOLE (2)");
+    if ((unsigned)c->gap_ref > GAPLESS_GAP_OWN_LOOKAHEAD)
+        return wrong(error, "gap_ref", c->gap_ref,
+                     "it must be GAPLESS_GAP_SENT (0) or _OWN_LOOKAHEAD (1)");
     if (c->gate == GAPLESS_GATE_WHOLE && (m->rule->flags & RULE_BLOCK) &&
         !(m->rule->flags & RULE_ADAM))
         return gapless_error_set(
@@ -340,6 +345,7 @@ static int make_core(struct gapless_master *m, const struct gapless_master_confi
         .adapt = c->adapt_steps,
         .whole = (m->rule->flags & (RULE_GLOBAL | RULE_ROUND)) != 0 || m->whole_gate,
         .round = (m->rule->flags & RULE_ROUND) != 0,
+        .judges = true,
         .local = (m->rule->flags & RULE_WORKER_ELASTIC) != 0,
     };
     size_t bytes;
@@ -360,7 +366,7 @@ static int make_core(struct gapless_master *m, const struct gapless_master_confi
     m->vectors = calloc(config.workers_max, sizeof *m->vectors);
     m->targets = calloc(config.workers_max, sizeof *m->targets);
     m->members = calloc(config.workers_max, sizeof *m->members);
-    m->queue.room = config.workers_max + 1;
+    m->queue.room = config.workers_max + 2;
     m->queue.event = calloc(m->queue.room, sizeof *m->queue.event);
     m->job = strdup(c->job == NULL ? "" : c->job);
     if (m->core == NULL || m->slot == NULL || m->peer == NULL ||
@@ -739,6 +745,7 @@ static struct gapless_master *master_new(const struct gapless_master_config *con
             gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a master");
         return NULL;
     }
+    ret->owner = process_number();
     ret->rule = rules_find(rule);
     ret->log = config->log;
     ret->log_context = config->log_context;
@@ -831,6 +838,13 @@ void gapless_master_close(struct gapless_master *m)
 {
     if (m == NULL)
         return;
+    if (!process_is(m->owner)) {
+        /* A forked child's copy: what threads, a GPU or the record's file are at work on
+         * stays as it is. */
+        if (m->tp != NULL)
+            m->transport->close(m->tp);
+        return;
+    }
     saving_close(m);
     m->passes->detach(m);
     if (m->tp != NULL)

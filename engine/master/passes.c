@@ -385,6 +385,10 @@ static void global_sample(struct gapless_master *m, double step_sq)
 
     if (!(m->rule->flags & RULE_GLOBAL))
         return;
+    if (!isfinite(step_sq)) {
+        m->suspect = true; /* one such sample would stay in the mean for ever */
+        return;
+    }
     m->global_stat =
         rho * m->global_stat + (1 - rho) * (step_sq / (double)m->layout.moved);
     m->global_samples++;
@@ -396,6 +400,11 @@ static void record(struct gapless_master *m, uint32_t worker)
     double gap = slot->gap_sq < 0 ? -1 : sqrt(slot->gap_sq / (double)m->layout.moved);
     double lag = slot->lag_sum / m->layout.ranges_count;
 
+    if (!isfinite(gap)) { /* theta, sent or their distance is not */
+        m->suspect = true;
+        gap = -1;
+    }
+    m->suspect |= !isfinite(slot->gate_sum);
     telemetry_gradient(m->telemetry, &shared_stats_workers(m->shared_stats)[worker],
                        slot->steps, lag, gap, slot->loss, clock_of(m));
     record_gate(m, slot);

@@ -16,8 +16,8 @@
  *
  * Bound. A worker can go once until it is welcome again, which only an event from
  * outside does, and such an event is taken from outside when the queue is empty. So the
- * queue holds at most one GONE per worker and, in front, one APPLIED: workers_max + 1
- * places, taken when the master is opened.
+ * queue holds at most one GONE per worker, one DIVERGED in all and, in front, one APPLIED:
+ * workers_max + 2 places, taken when the master is opened.
  */
 #ifndef GAPLESS_MASTER_QUEUE_H
 #define GAPLESS_MASTER_QUEUE_H

@@ -103,7 +103,8 @@ bool waiting_keeps(struct gapless_master *m, const struct core_event *event)
 {
     struct master_waiting *w = m->waiting;
 
-    if (w == NULL || event->kind == CORE_APPLIED || event->kind == CORE_TICK)
+    if (w == NULL || event->kind == CORE_APPLIED || event->kind == CORE_TICK ||
+        event->kind == CORE_DIVERGED)
         return false;
     if (event->kind == CORE_STOP && w->stop)
         return true; /* once is enough */

@@ -61,6 +61,11 @@ static int check_own(const struct gapless_tensor *tensor, struct gapless_error *
                                  "number that is not negative; 0 means the run's, "
                                  "GAPLESS_NO_DECAY none",
                                  tensor->name, tensor->decay);
+    if ((tensor->flags & ~(uint32_t)GAPLESS_TENSOR_NOT_MATRIX) != 0)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "tensor '%s' has the flags %u; they must be 0 or "
+                                 "GAPLESS_TENSOR_NOT_MATRIX (1)",
+                                 tensor->name, (unsigned)tensor->flags);
     if (!(tensor->average >= 0 && tensor->average <= 1))
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "tensor '%s' has an average of %g: it must be above 0 "

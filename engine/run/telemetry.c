@@ -138,6 +138,9 @@ void telemetry_gradient(struct telemetry *t, struct gapless_worker_stats *worker
 
 /* What to try next: kappa is flat over a factor of three. (This project.) */
 #define GATE_STEP 3.0
+/* The rate to try next: from one that diverges a factor of 3 may not be enough. (This
+ * project.) */
+#define DIVERGED_STEP 10.0
 /* Below it most of what workers compute is thrown away. (This project.) */
 #define GATE_LEAST 0.2
 
@@ -175,6 +178,27 @@ bool gapless_gate_advice(const struct gapless_stats *stats, char *ret, size_t by
         "kappa %g is probably too %s; try --kappa %.2g",
         100.0 * stats->gate_warned, stats->kappa, low ? "large" : "small",
         low ? stats->kappa / GATE_STEP : stats->kappa * GATE_STEP);
+    return true;
+}
+
+bool gapless_divergence(const struct gapless_stats *stats, char *ret, size_t bytes)
+{
+    unsigned long long at = stats->diverged_at;
+
+    if (at == 0)
+        return false;
+    if (stats->updates == 0)
+        (void)snprintf(ret, bytes,
+                       "diverged at gradient %llu: none was finite; look at the data "
+                       "and at the parameters it began with",
+                       at);
+    else
+        (void)snprintf(
+            ret, bytes,
+            "diverged at gradient %llu: rate %g is too high, or the data has "
+            "numbers that are not finite; try a rate of %g, or a longer "
+            "warm-up",
+            at, stats->rate, stats->rate / DIVERGED_STEP);
     return true;
 }
 

@@ -3,6 +3,7 @@
 
 #include "engine/base/array.h"
 #include "engine/base/clock.h"
+#include "engine/base/process.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -369,8 +370,10 @@ int gapless_simulation_run(struct gapless_simulation *s, uint64_t gradients,
 {
     uint64_t began = clock_ns();
     struct gapless_error reason = {0};
-    int status;
+    int status = process_check(s->owner, "this simulation", error);
 
+    if (status != GAPLESS_OK)
+        return status;
     if (s->failed) {
         if (error != NULL)
             *error = s->error;
@@ -412,7 +415,19 @@ static int check(const struct gapless_simulation_config *c, struct gapless_error
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "the bandwidth is %g; it must not be negative",
                                  c->bandwidth);
+    if ((unsigned)c->clock > GAPLESS_CLOCK_TIMES)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "the clock is %d; it must be "
+                                 "GAPLESS_CLOCK_HOMOGENEOUS (0), _HETEROGENEOUS (1), "
+                                 "_ROUND_ROBIN (2) or _TIMES (3)",
+                                 (int)c->clock);
     for (size_t i = 0; i < c->incidents_count; i++) {
+        if ((unsigned)c->incidents[i].kind > GAPLESS_STALL)
+            return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                     "incident %zu is of kind %d; it must be "
+                                     "GAPLESS_JOIN (0), _LEAVE (1), _KILL (2) or "
+                                     "_STALL (3)",
+                                     i + 1, (int)c->incidents[i].kind);
         if (c->incidents[i].at_ns < before)
             return gapless_error_set(error, GAPLESS_INVALID, 0,
                                      "incident %zu comes before the one before it: "
@@ -494,6 +509,7 @@ int gapless_simulation_open(const struct gapless_simulation_config *config,
     if (s == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory for a simulation");
+    s->owner = process_number();
     s->config = *config;
     s->config.threads = config->threads == 0 ? 1 : config->threads;
     (void)snprintf(s->address, sizeof s->address, "sim:%p-%" PRIu64, (void *)s,
@@ -516,8 +532,8 @@ int gapless_simulation_open(const struct gapless_simulation_config *config,
 
 void gapless_simulation_close(struct gapless_simulation *s)
 {
-    if (s == NULL)
-        return;
+    if (s == NULL || !process_is(s->owner))
+        return; /* of a forked child's copy the threads are not here: it stays */
     jobs_free(s->jobs); /* first: helpers read the workers' parameters */
     for (uint32_t w = 0; s->worker != NULL && w < s->workers_max; w++)
         worker_abandon(s->worker[w].worker);

@@ -144,6 +144,7 @@ struct sim_pushed {
 
 struct gapless_simulation {
     struct gapless_simulation_config config;
+    uint32_t owner; /* the process that opened it */
     char address[64];
     struct gapless_master *master;
     struct sim_world *world;

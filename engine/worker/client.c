@@ -1,6 +1,7 @@
 /* Hello and welcome from the client's side. */
 #include "engine/worker/client.h"
 
+#include "engine/base/process.h"
 #include "engine/run/network.h"
 
 #include <stdio.h>
@@ -156,7 +157,8 @@ int client_open(struct client *ret, const struct client_wishes *wishes,
     int64_t bound = wishes->connect_ns > 0 ? wishes->connect_ns : CLIENT_CONNECT_NS;
     int status;
 
-    *ret = (struct client){.on_note = wishes->on_note, .user = wishes->user};
+    *ret = (struct client){
+        .owner = process_number(), .on_note = wishes->on_note, .user = wishes->user};
     status = reach(ret, wishes, bound, error);
     if (status == GAPLESS_OK) {
         ret->connected = true;
@@ -312,5 +314,5 @@ void client_close(struct client *c)
 {
     if (c->tp != NULL)
         c->transport->close(c->tp);
-    *c = (struct client){0};
+    *c = (struct client){.owner = c->owner};
 }

@@ -18,6 +18,7 @@
 struct client {
     const struct transport *transport;
     struct tp *tp;
+    uint32_t owner; /* the process that opened it */
     tp_peer peer;
     bool connected;
     char address[128];

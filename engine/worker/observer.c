@@ -3,6 +3,8 @@
  * where it is not. */
 #include "engine/worker/observer.h"
 
+#include "engine/base/process.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <sched.h>
@@ -183,13 +185,22 @@ static int read_near(struct gapless_observer *o, float *params, uint64_t deadlin
     return status;
 }
 
+/* GAPLESS_INVALID in a process that was forked since. */
+static int check_process(const struct gapless_observer *o, struct gapless_error *error)
+{
+    return process_check(o->client.owner, "this observer", error);
+}
+
 int gapless_observer_read(struct gapless_observer *o, float *params, int64_t timeout_ns,
                           uint64_t *ret_version, struct gapless_error *error)
 {
     bool mapped = o->client.transport->mapped;
     int64_t bound = timeout_ns > 0 ? timeout_ns : OBSERVER_READ_NS;
     uint64_t deadline = client_deadline(&o->client, bound);
+    int status = check_process(o, error);
 
+    if (status != GAPLESS_OK)
+        return status;
     return mapped ? read_near(o, params, deadline, ret_version, error)
                   : remote_read(o, params, deadline, ret_version, error);
 }
@@ -223,8 +234,10 @@ int gapless_observer_stats(struct gapless_observer *o, struct gapless_stats *ret
                            struct gapless_error *error)
 {
     bool mapped = o->client.transport->mapped;
-    int status = mapped ? check_master(o, error) : remote_stats(o, error);
+    int status = check_process(o, error);
 
+    if (status == GAPLESS_OK)
+        status = mapped ? check_master(o, error) : remote_stats(o, error);
     if (status == GAPLESS_OK)
         telemetry_stats(&o->client.shared_stats->telemetry,
                         mapped ? o->client.transport->now_ns(o->client.tp)
@@ -238,6 +251,8 @@ int gapless_observer_worker_stats(struct gapless_observer *o, uint32_t worker,
 {
     if (worker >= o->client.shared_stats->workers_max)
         return GAPLESS_MISSING;
+    if (check_process(o, NULL) != GAPLESS_OK)
+        return GAPLESS_INVALID;
     if (!o->client.transport->mapped)
         return remote_worker(o, worker, ret);
     *ret = shared_stats_workers(o->client.shared_stats)[worker];
@@ -247,8 +262,10 @@ int gapless_observer_worker_stats(struct gapless_observer *o, uint32_t worker,
 int gapless_observer_tensor_gates(struct gapless_observer *o, uint32_t count,
                                   double *ret)
 {
-    int status = o->client.transport->mapped ? GAPLESS_OK : remote_gates(o);
+    int status = check_process(o, NULL);
 
+    if (status == GAPLESS_OK && !o->client.transport->mapped)
+        status = remote_gates(o);
     return status == GAPLESS_OK
                ? shared_stats_gate_means(o->client.shared_stats, count, ret)
                : status;

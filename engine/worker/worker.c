@@ -1,6 +1,7 @@
 /* A worker: open, pull, push. */
 #include "engine/worker/worker.h"
 
+#include "engine/base/process.h"
 #include "engine/run/layout.h"
 #include "engine/run/network.h"
 
@@ -59,6 +60,7 @@ int gapless_worker_open(const struct gapless_worker_config *config,
     w->compute = compute_cpu();
     w->by_range = config->by_range;
     w->ahead = config->ahead;
+    w->scratch = config->scratch_params;
     w->factor = 1;
     w->buffers = buffers;
     w->wait_ns = config->wait_ns > 0 ? config->wait_ns : WAIT_NS;
@@ -124,6 +126,12 @@ void gapless_worker_round_trip(const struct gapless_worker *w,
     *ret = (struct gapless_round_trip){w->norm_ns, w->head->check_ns, w->head->pass_ns};
 }
 
+/* GAPLESS_INVALID in a process that was forked since. */
+static int check_process(const struct gapless_worker *w, struct gapless_error *error)
+{
+    return process_check(w->client.owner, "this worker", error);
+}
+
 static int64_t left_of(const struct gapless_worker *w, uint64_t began_ns)
 {
     return w->wait_ns - (int64_t)(w->client.transport->now_ns(w->client.tp) - began_ns);
@@ -182,12 +190,24 @@ static void meet(struct gapless_worker *w)
     w->fresh = w->exchanged = false;
 }
 
+/* The parameters in the slot are the caller's to write into, as they are now. */
+static int make_scratch(struct gapless_worker *w, struct gapless_error *error)
+{
+    if (!w->scratch || w->params != w->given || w->buffers.kind != BUFFERS_OWN)
+        return GAPLESS_OK;
+    return w->client.transport->scratch(w->client.tp, &w->slot,
+                                        (size_t)w->client.welcome.sent_at,
+                                        w->padded * sizeof(float), error);
+}
+
 int gapless_worker_pull(struct gapless_worker *w, uint64_t *ret_batch,
                         struct gapless_error *error)
 {
     uint64_t began = w->client.transport->now_ns(w->client.tp);
-    int status = GAPLESS_OK;
+    int status = check_process(w, error);
 
+    if (status != GAPLESS_OK)
+        return status;
     if (w->has_params)
         return gapless_error_set(
             error, GAPLESS_INVALID, 0,
@@ -215,6 +235,8 @@ int gapless_worker_pull(struct gapless_worker *w, uint64_t *ret_batch,
     if (w->own != NULL)
         meet(w);
     status = buffers_fill(w, error);
+    if (status == GAPLESS_OK)
+        status = make_scratch(w, error);
     if (status != GAPLESS_OK)
         return status;
     w->has_params = true;
@@ -229,8 +251,10 @@ int gapless_worker_poll(struct gapless_worker *w, int64_t timeout_ns,
 {
     uint64_t began = w->client.transport->now_ns(w->client.tp);
     bool ready = false;
-    int status = worker_look(w, &ready, error);
+    int status = check_process(w, error);
 
+    if (status == GAPLESS_OK)
+        status = worker_look(w, &ready, error);
     while (status == GAPLESS_OK && !ready) {
         int64_t left =
             timeout_ns - (int64_t)(w->client.transport->now_ns(w->client.tp) - began);
@@ -416,8 +440,10 @@ int gapless_worker_push(struct gapless_worker *w, double loss,
 {
     uint64_t began = w->client.transport->now_ns(w->client.tp);
     double norm = 0;
-    int status;
+    int status = check_process(w, error);
 
+    if (status != GAPLESS_OK)
+        return status;
     if (!w->has_params)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "push without a pull before it");
@@ -441,7 +467,7 @@ int gapless_worker_push(struct gapless_worker *w, double loss,
 
 int gapless_worker_set_rate(struct gapless_worker *w, double factor)
 {
-    if (!isfinite(factor) || factor < 0)
+    if (!isfinite(factor) || factor < 0 || check_process(w, NULL) != GAPLESS_OK)
         return GAPLESS_INVALID;
     w->factor = factor;
     return GAPLESS_OK;
@@ -484,7 +510,8 @@ void worker_abandon(struct gapless_worker *w)
 {
     if (w == NULL)
         return;
-    buffers_close(w);
+    if (process_is(w->client.owner)) /* a GPU is the parent's */
+        buffers_close(w);
     client_close(&w->client);
     free(w->velocity);
     free(w->own);
@@ -502,7 +529,7 @@ void gapless_worker_close(struct gapless_worker *w)
 
     if (w == NULL)
         return;
-    if (w->client.connected)
+    if (w->client.connected && process_is(w->client.owner))
         (void)w->client.transport->send_control(w->client.tp, w->client.peer, &bye,
                                                 sizeof bye, NULL);
     worker_abandon(w);

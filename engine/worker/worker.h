@@ -70,7 +70,8 @@ struct gapless_worker {
     /* not mapped: where in the slot a gradient's first put begins */
     uint64_t reported_from;
     bool by_range;
-    bool ahead;      /* the master says what comes next */
+    bool ahead;   /* the master says what comes next */
+    bool scratch; /* the caller writes into `params`, as long as they are in the slot */
     bool has_params; /* pulled and not pushed yet */
     uint64_t norm_ns;
     struct worker_early early;

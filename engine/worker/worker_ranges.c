@@ -10,6 +10,7 @@
  */
 #include "engine/worker/worker.h"
 
+#include "engine/base/process.h"
 #include "engine/base/array.h"
 
 #include <math.h>
@@ -209,8 +210,10 @@ int gapless_worker_push_range(struct gapless_worker *w, uint64_t from, uint64_t 
 {
     uint64_t all = w->client.welcome.count;
     struct worker_stretch whole = {0};
-    int status = needs_all(w, error);
+    int status = process_check(w->client.owner, "this worker", error);
 
+    if (status == GAPLESS_OK)
+        status = needs_all(w, error);
     if (status != GAPLESS_OK || count == 0)
         return status;
     if (!w->has_params)

@@ -129,7 +129,8 @@ class Stats(c.Structure):
         ("updates", c.c_uint64), ("dropped", c.c_uint64), ("partial", c.c_uint64), ("rate", c.c_double),
         ("loss", c.c_double), ("gate", c.c_double), ("gate_mean", c.c_double), ("gate_count", c.c_uint64),
         ("kappa", c.c_double), ("gate_warning", c.c_uint32), ("gate_warned", c.c_double), ("seconds", c.c_double),
-        ("pass_ns", c.c_uint64), ("lag", Summary), ("gap_rms", Summary), ("record_failed", c.c_bool)]
+        ("pass_ns", c.c_uint64), ("lag", Summary), ("gap_rms", Summary), ("record_failed", c.c_bool),
+        ("diverged_at", c.c_uint64)]
 
 
 class WorkerConfig(c.Structure):
@@ -137,7 +138,8 @@ class WorkerConfig(c.Structure):
     _fields_ = [
         ("address", c.c_char_p), ("model", Model), ("name", c.c_char_p), ("wish", c.c_uint32),
         ("connect_ns", c.c_int64), ("wait_ns", c.c_int64), ("spin_ns", c.c_int64), ("by_range", c.c_bool), ("ahead", c.c_bool),
-        ("params", c.c_void_p), ("grad", c.c_void_p), ("allow_staging", c.c_bool), ("net", Net)]
+        ("params", c.c_void_p), ("grad", c.c_void_p), ("allow_staging", c.c_bool), ("net", Net),
+        ("scratch_params", c.c_bool)]
 
 
 class RoundTrip(c.Structure):
@@ -207,6 +209,7 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "lag_edge": (c.c_double, [c.c_uint]),
     "gap_edge": (c.c_double, [c.c_uint]),
     "gate_advice": (c.c_bool, [POINTER(Stats), c.c_char_p, c.c_size_t]),
+    "divergence": (c.c_bool, [POINTER(Stats), c.c_char_p, c.c_size_t]),
     "master_check": (c.c_int, [POINTER(MasterConfig), _E]),
     "master_open": (c.c_int, [POINTER(MasterConfig), POINTER(_P), _E]),
     "master_run": (c.c_int, [_P, c.c_int64, _E]),

@@ -26,7 +26,8 @@ class Summary:
 class RunStats:
     """Of a run, as the master keeps them (struct gapless_stats). ``lag``: updates between a worker's read and its gradient's
     use; ``gap_rms``: how far the parameters moved meanwhile, root mean square; ``loss``: running mean over about 100
-    gradients; ``seconds``: since the first update; ``gradients_total``: 0 if no end is set."""
+    gradients; ``seconds``: since the first update; ``gradients_total``: 0 if no end is set; ``diverged_at``: the gradient at
+    which the run ended early since it diverged, 0 if it did not, and ``advice`` says what to try."""
 
     state: str
     workers_active: int
@@ -46,6 +47,7 @@ class RunStats:
     lag: Summary
     gap_rms: Summary
     advice: str = ""
+    diverged_at: int = 0
 
     @property
     def gradients_per_second(self) -> float:
@@ -89,11 +91,13 @@ def run_stats_of(raw: lib.Stats) -> RunStats:
 
     advice = ctypes.create_string_buffer(256)
     said = lib.load().gate_advice(raw, advice, len(advice))
+    if lib.load().divergence(raw, advice, len(advice)):
+        said = True
     return RunStats(
         _STATES[raw.state] if raw.state < len(_STATES) else str(raw.state), raw.workers_active, raw.workers_joined,
         raw.workers_lost, raw.gradients, raw.gradients_total, raw.updates, raw.dropped, raw.rate, raw.loss, raw.gate,
         raw.gate_mean, raw.kappa, raw.seconds, raw.pass_ns * 1e-9, _summary(raw.lag), _summary(raw.gap_rms),
-        advice.value.decode() if said else "")
+        advice.value.decode() if said else "", raw.diverged_at)
 
 
 def worker_stats_of(number: int, raw: lib.WorkerStats) -> Optional[WorkerStats]:

@@ -232,7 +232,7 @@ class Worker:
         return address
 
     def _open(self, seconds: float) -> None:
-        config = lib.WorkerConfig(address=self.address.encode(), wait_ns=lib.nanoseconds(self._wait))
+        config = lib.WorkerConfig(address=self.address.encode(), wait_ns=lib.nanoseconds(self._wait), scratch_params=True)
         self.layout.fill(config.model)
         if self._name is not None:
             config.name = self._name.encode()

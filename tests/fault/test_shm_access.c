@@ -111,6 +111,104 @@ static void test_read_only(void **state)
     raw_t->close(server);
 }
 
+/* A region in two parts: before the split nobody but the server writes. */
+static void test_split(void **state)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = 3 * page;
+    struct tp *server = raw_server(2);
+    struct tp_region region, window;
+    struct shm_packet packet;
+    struct raw raw;
+    tp_peer peer;
+    struct tp *client = raw_good_client(server, &peer);
+    int status;
+
+    (void)state;
+    assert_int_equal(raw_t->region_new(server, bytes, &region, &raw_error), GAPLESS_OK);
+    assert_int_equal(raw_t->region_split(server, &region, bytes + 1, &raw_error),
+                     GAPLESS_INVALID);
+    memset(region.base, 65, bytes);
+    assert_int_equal(raw_t->region_split(server, &region, 2 * page, &raw_error),
+                     GAPLESS_OK);
+    assert_int_equal(region.split, 2 * page);
+    assert_int_equal(((volatile char *)region.base)[bytes - 1], 65);
+    assert_int_equal(raw_t->grant(server, peer, &region, 0, TP_SPLIT, &raw_error),
+                     GAPLESS_OK);
+    assert_int_equal(raw_t->region_split(server, &region, page, &raw_error),
+                     GAPLESS_INVALID);
+    assert_int_equal(raw_t->window(client, 0, 0, LONG_NS, &window, &raw_error),
+                     GAPLESS_OK);
+    memset(region.base, 66, bytes); /* what the server writes is seen in both */
+    for (size_t at = 0; at < bytes; at += page - 1)
+        assert_int_equal(((volatile char *)window.base)[at], 66);
+    for (size_t at = 0; at < 2 * page; at += page) {
+        status = write_in_child((char *)window.base + at + page - 1);
+        assert_true(WIFSIGNALED(status));
+        assert_int_equal(WTERMSIG(status), SIGSEGV);
+    }
+    assert_int_equal(mprotect(window.base, page, PROT_READ | PROT_WRITE), -1);
+    assert_int_equal(raw_t->put(client, 0, &window, 2 * page - 1, 1, 1),
+                     GAPLESS_INVALID);
+    ((volatile char *)window.base)[2 * page] = 67; /* the other part is one memory */
+    assert_int_equal(((volatile char *)region.base)[2 * page], 67);
+    assert_int_equal(raw_t->put(client, 0, &window, 2 * page, page, 1), GAPLESS_OK);
+
+    raw_open(&raw, server);
+    assert_int_equal(raw_t->grant(server, raw.bit, &region, 0, TP_SPLIT, &raw_error),
+                     GAPLESS_OK);
+    packet = raw_answer(&raw);
+    assert_int_equal(packet.head.kind, SHM_GRANT);
+    assert_int_equal(packet.fd_count, 2);
+    assert_int_equal(packet.head.d, 2 * page);
+    try_to_write(packet.fds[0], 2 * page);
+    assert_int_equal(ftruncate(packet.fds[1], 0), -1);
+    assert_int_equal(fcntl(packet.fds[1], F_ADD_SEALS, F_SEAL_FUTURE_WRITE), -1);
+    assert_int_equal(pwrite(packet.fds[1], "x", 1, (off_t)page - 1), 1);
+    assert_int_equal(((volatile char *)region.base)[bytes - 1], 'x');
+    shm_packet_close(&packet);
+    raw_close(&raw);
+    raw_t->close(client);
+    raw_t->close(server);
+}
+
+/* What a client writes into a part of its own is nobody else's, and forgotten. */
+static void test_scratch(void **state)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = 4 * page;
+    struct tp *server = raw_server(2);
+    struct tp_region region, window;
+    volatile char *mine, *theirs;
+    tp_peer peer;
+    struct tp *client = raw_good_client(server, &peer);
+    int status;
+
+    (void)state;
+    assert_int_equal(raw_t->region_new(server, bytes, &region, &raw_error), GAPLESS_OK);
+    region.split = 3 * page + 5; /* a grant splits it, too, where a page begins */
+    assert_int_equal(raw_t->grant(server, peer, &region, 0, TP_SPLIT, &raw_error),
+                     GAPLESS_OK);
+    assert_int_equal(raw_t->window(client, 0, 0, LONG_NS, &window, &raw_error),
+                     GAPLESS_OK);
+    mine = window.base, theirs = region.base;
+    assert_int_equal(raw_t->scratch(client, &window, page, 2 * page + 1, &raw_error),
+                     GAPLESS_INVALID); /* more than may be read alone */
+    for (int round = 0; round < 3; round++) {
+        memset(region.base, 10 * round + 1, bytes);
+        assert_int_equal(raw_t->scratch(client, &window, page, 2 * page, &raw_error),
+                         GAPLESS_OK);
+        assert_int_equal(mine[page], 10 * round + 1);
+        mine[page + 7] = 99;
+        assert_int_equal(mine[page + 7], 99);
+        assert_int_equal(theirs[page + 7], 10 * round + 1);
+        theirs[2 * page + 3] = 55; /* a page that was not written follows */
+        assert_int_equal(mine[2 * page + 3], 55);
+    }
+    status = write_in_child(window.base); /* the page before it stays as it was */
+    assert_true(WIFSIGNALED(status));
+    raw_t->close(client);
+    raw_t->close(server);
+}
+
 /* ---- socket files -------------------------------------------------------- */
 
 static char path[120];
@@ -358,8 +456,9 @@ static void test_no_descriptors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_read_only),  TEST(test_socket_file),    TEST(test_addresses),
-        TEST(test_other_user), TEST(test_no_descriptors),
+        TEST(test_read_only),      TEST(test_split),     TEST(test_scratch),
+        TEST(test_socket_file),    TEST(test_addresses), TEST(test_other_user),
+        TEST(test_no_descriptors),
     };
 
     pace_alarm(50);

@@ -6,6 +6,7 @@
 #include "engine/base/clock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -163,6 +164,7 @@ static int client_peer_slot(struct tp *tp, uint32_t index, int fd,
     flag_word_publish(&peer->reason, SHM_REASON_UNKNOWN);
     peer->fd = fd;
     peer->process_fd = shm_process_open(fd);
+    peer->pid = peer->process_fd < 0 ? shm_process_number(fd, &peer->born) : 0;
     peer->up = true;
     flag_word_publish(&peer->state, SHM_LIVE);
     return GAPLESS_OK;
@@ -179,7 +181,7 @@ static int client_windows(struct tp *tp, struct gapless_error *error)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory for %zu windows", count);
     for (size_t i = 0; i < count; i++)
-        tp->windows[i].fd = -1;
+        tp->windows[i].fd = tp->windows[i].tail = -1;
     for (uint32_t i = 0; i < tp->config.peers_max; i++)
         tp->peers[i].windows = tp->windows + (size_t)i * tp->config.windows_max;
     return GAPLESS_OK;
@@ -259,11 +261,33 @@ int shm_connect(struct tp *tp, const char *address, int64_t timeout_ns, tp_peer 
 
 /* ---- windows ------------------------------------------------------------- */
 
+static int window_map(const struct shm_window *granted, struct shm_region *region,
+                      struct gapless_error *error)
+{
+    int status, os;
+
+    if (granted->access != TP_SPLIT)
+        return shm_memory_map(granted->fd, region->bytes, granted->access,
+                              &region->base, error);
+    status = shm_memory_map_two(granted, &region->base, error);
+    if (status != GAPLESS_OK)
+        return status;
+    region->head = (size_t)granted->head;
+    region->source = fcntl(granted->fd, F_DUPFD_CLOEXEC, 0);
+    if (region->source >= 0)
+        return GAPLESS_OK;
+    os = errno;
+    shm_memory_unmap(region->base, region->bytes);
+    return gapless_error_set(error, GAPLESS_SYSTEM, os,
+                             "no descriptor is left for a window");
+}
+
 int shm_window(struct tp *tp, tp_peer index, uint32_t window, int64_t timeout_ns,
                struct tp_region *ret, struct gapless_error *error)
 {
     uint64_t deadline = deadline_after(timeout_ns);
-    struct shm_region region = {.common.peer = index, .fd = -1};
+    struct shm_region region = {
+        .common.peer = index, .fd = -1, .tail = -1, .source = -1};
     struct shm_window *granted;
     struct shm_peer *peer;
     int status;
@@ -301,12 +325,13 @@ int shm_window(struct tp *tp, tp_peer index, uint32_t window, int64_t timeout_ns
     region.common.access = granted->access;
     region.bytes = (size_t)granted->bytes;
     region.common.generation = peer->generation;
-    status = shm_memory_map(granted->fd, region.bytes, region.common.access,
-                            &region.base, error);
+    status = window_map(granted, &region, error);
     if (status != GAPLESS_OK)
         return status;
     status = shm_region_add(tp, &region, ret, error);
-    if (status != GAPLESS_OK)
+    if (status != GAPLESS_OK) {
         shm_memory_unmap(region.base, region.bytes);
+        shm_close_fd(&region.source);
+    }
     return status;
 }

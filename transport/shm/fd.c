@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -99,24 +101,30 @@ close_fd:
     return status;
 }
 
+/* Memory that its owner can cut off is a SIGBUS waiting to happen. */
+static int memory_check(int fd, size_t bytes, struct gapless_error *error)
+{
+    struct stat stat;
+    int seals = fcntl(fd, F_GET_SEALS);
+
+    if (seals >= 0 && (seals & F_SEAL_SHRINK) != 0 && fstat(fd, &stat) == 0 &&
+        (uint64_t)stat.st_size >= bytes)
+        return GAPLESS_OK;
+    return gapless_error_set(error, GAPLESS_PROTOCOL, 0,
+                             "the peer handed over memory that is not sealed or not "
+                             "%zu bytes long",
+                             bytes);
+}
+
 int shm_memory_map(int fd, size_t bytes, enum tp_access access, void **ret,
                    struct gapless_error *error)
 {
     int protection = access == TP_READ ? PROT_READ : PROT_READ | PROT_WRITE;
-    struct stat stat;
+    int status = memory_check(fd, bytes, error), os;
     void *base;
-    int os;
 
-    /* Memory that its owner can cut off is a SIGBUS waiting to happen. */
-    int seals = fcntl(fd, F_GET_SEALS);
-
-    if (seals < 0 || (seals & F_SEAL_SHRINK) == 0 || fstat(fd, &stat) != 0 ||
-        (uint64_t)stat.st_size < bytes)
-        return gapless_error_set(
-            error, GAPLESS_PROTOCOL, 0,
-            "the peer handed over memory that is not sealed or not "
-            "%zu bytes long",
-            bytes);
+    if (status != GAPLESS_OK)
+        return status;
     base = memory_place(fd, bytes, protection);
     if (base == MAP_FAILED) {
         os = errno;
@@ -131,6 +139,77 @@ void shm_memory_unmap(void *base, size_t bytes)
 {
     if (base != NULL)
         (void)munmap(base, bytes);
+}
+
+int shm_memory_split(int fd, void *base, size_t bytes, size_t head, int *ret_tail,
+                     struct gapless_error *error)
+{
+    char *at = (char *)base + head;
+    void *second;
+    int tail, os;
+    int status = shm_memory_new("gapless-split", bytes - head, &tail, &second, error);
+
+    if (status != GAPLESS_OK)
+        return status;
+    memcpy(second, at, bytes - head);
+    (void)munmap(second, bytes - head);
+    if (mmap(at, bytes - head, PROT_READ | PROT_WRITE,
+             MAP_SHARED | MAP_FIXED | MAP_POPULATE, tail, 0) == MAP_FAILED) {
+        os = errno;
+        (void)close(tail);
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, os,
+                                 "cannot map %zu bytes of shared memory", bytes - head);
+    }
+    /* Nobody sees these pages of the first any more. */
+    (void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)head,
+                    (off_t)(bytes - head));
+    *ret_tail = tail;
+    return GAPLESS_OK;
+}
+
+/* Maps a part into a place that is ours. */
+static bool memory_put(void *base, size_t at, size_t bytes, int protection, int fd)
+{
+    return mmap((char *)base + at, bytes, protection,
+                MAP_SHARED | MAP_FIXED | MAP_POPULATE, fd, 0) != MAP_FAILED;
+}
+
+int shm_memory_map_two(const struct shm_window *window, void **ret,
+                       struct gapless_error *error)
+{
+    size_t bytes = (size_t)window->bytes, head = (size_t)window->head;
+    int status = memory_check(window->fd, head, error), os;
+    void *base;
+
+    if (status == GAPLESS_OK)
+        status = memory_check(window->tail, bytes - head, error);
+    if (status != GAPLESS_OK)
+        return status;
+    base = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                0);
+    if (base == MAP_FAILED || !memory_put(base, 0, head, PROT_READ, window->fd) ||
+        !memory_put(base, head, bytes - head, PROT_READ | PROT_WRITE, window->tail)) {
+        os = errno;
+        if (base != MAP_FAILED)
+            (void)munmap(base, bytes);
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, os,
+                                 "cannot map %zu bytes of shared memory", bytes);
+    }
+    *ret = base;
+    return GAPLESS_OK;
+}
+
+int shm_memory_private(int fd, void *base, size_t at, size_t bytes)
+{
+    return mmap((char *)base + at, bytes, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_FIXED, fd, (off_t)at) == MAP_FAILED
+               ? errno
+               : 0;
+}
+
+int shm_memory_forget(void *base, size_t at, size_t bytes)
+{
+    return madvise((char *)base + at, bytes, MADV_DONTNEED) != 0 ? errno : 0;
 }
 
 /* F_SEAL_FUTURE_WRITE leaves our writable mapping alone and forbids every later one. A
@@ -292,6 +371,54 @@ int shm_process_open(int fd)
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &them, &bytes) != 0 || them.pid <= 0)
         return -1;
     return (int)syscall(SYS_pidfd_open, them.pid, 0);
+}
+
+/* Of /proc/PID/stat, behind the name, which may hold anything: a letter for its state, and in
+ * the 20th field from there when it was started. 0: no process, or nobody reaps it. */
+static uint64_t process_born(int32_t pid)
+{
+    char path[40], text[1024];
+    char *at, *word, *rest = NULL;
+    ssize_t bytes;
+    int fd;
+
+    (void)snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    bytes = read(fd, text, sizeof text - 1);
+    (void)close(fd);
+    if (bytes <= 0)
+        return 0;
+    text[bytes] = '\0';
+    at = strrchr(text, ')');
+    word = at == NULL ? NULL : strtok_r(at + 1, " ", &rest);
+    if (word == NULL || word[0] == 'Z' || word[0] == 'X')
+        return 0;
+    for (int field = 1; word != NULL && field < 20; field++)
+        word = strtok_r(NULL, " ", &rest);
+    return word == NULL ? 0 : strtoull(word, NULL, 10);
+}
+
+int32_t shm_process_number(int fd, uint64_t *ret_born)
+{
+    struct ucred them;
+    socklen_t bytes = sizeof them;
+
+    *ret_born = 0;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &them, &bytes) != 0 || them.pid <= 0)
+        return 0;
+    *ret_born = process_born(them.pid);
+    return them.pid;
+}
+
+bool shm_process_ended(int32_t pid, uint64_t born)
+{
+    if (pid <= 0)
+        return false;
+    if (born != 0)
+        return process_born(pid) != born;
+    return kill(pid, 0) != 0 && errno == ESRCH;
 }
 
 /* ---- frames -------------------------------------------------------------- */

@@ -33,6 +33,8 @@
 #define GREET_NS UINT64_C(1000000000)
 /* While something has to be looked at again: full mailbox, slots to clear away. */
 #define PAUSE_MS 5
+/* Between two looks at processes, see door_look. */
+#define LOOK_NS UINT64_C(100000000)
 #define LISTEN_TAG UINT64_MAX
 #define STOP_TAG (UINT64_MAX - 1)
 #define PENDING_CONN_TAG (UINT64_C(1) << 32)
@@ -217,6 +219,9 @@ static void peer_slot_take(struct tp *tp, struct shm_peer *peer,
     flag_word_publish(&peer->state, SHM_LIVE);
     shm_mail_post(tp, TP_UP, index, 0);
     peer->process_fd = shm_process_open(peer->fd);
+    peer->pid = 0;
+    if (peer->process_fd < 0)
+        peer->pid = shm_process_number(peer->fd, &peer->born);
     if (peer->process_fd >= 0)
         (void)door_watch(tp, EPOLL_CTL_ADD, peer->process_fd, PROCESS_TAG | index);
     if (door_watch(tp, EPOLL_CTL_ADD, peer->fd, index) != 0) {
@@ -256,8 +261,29 @@ static void peer_slot_pending_conns(struct tp *tp)
 
 /* ---- the loop ------------------------------------------------------------ */
 
+/* Where no descriptor tells that a peer's process has ended (an old kernel, a filter of
+ * system calls), a look now and then does; see door_process. True: there are such peers. */
+static bool door_look(struct tp *tp, uint64_t now)
+{
+    bool due = now - tp->looked_ns >= LOOK_NS, any = false;
+
+    for (uint32_t i = 0; i < tp->config.peers_max; i++) {
+        struct shm_peer *peer = &tp->peers[i];
+
+        if (flag_word_read(&peer->state) != SHM_LIVE || peer->gone || peer->pid == 0)
+            continue;
+        any = true;
+        if (!due || !shm_process_ended(peer->pid, peer->born))
+            continue;
+        peer->pid = 0;
+        (void)shutdown(peer->fd, SHUT_RDWR);
+    }
+    tp->looked_ns = due ? now : tp->looked_ns;
+    return any;
+}
+
 /* Whatever waits for time to pass. True: look again after a pause. */
-static bool door_tidy(struct tp *tp)
+static bool door_tidy(struct tp *tp, bool *ret_look)
 {
     uint64_t now = clock_ns();
     bool again;
@@ -285,6 +311,7 @@ static bool door_tidy(struct tp *tp)
             shm_peer_clear(tp, peer);
         again = again || state == SHM_LEAVING;
     }
+    *ret_look = door_look(tp, now);
     return again;
 }
 
@@ -314,10 +341,13 @@ static void *door_run(void *argument)
 {
     struct tp *tp = argument;
     struct epoll_event events[EVENTS_MAX];
-    bool again = false;
+    bool again = false, look = false;
 
     for (;;) {
-        int count = epoll_wait(tp->epoll_fd, events, EVENTS_MAX, again ? PAUSE_MS : -1);
+        int count = epoll_wait(tp->epoll_fd, events, EVENTS_MAX,
+                               again  ? PAUSE_MS
+                               : look ? (int)(LOOK_NS / 1000000)
+                                      : -1);
 
         for (int i = 0; i < count; i++) {
             uint64_t tag = events[i].data.u64;
@@ -333,7 +363,7 @@ static void *door_run(void *argument)
             else
                 door_peer(tp, (uint32_t)tag);
         }
-        again = door_tidy(tp);
+        again = door_tidy(tp, &look);
         if (shm_mail_room(tp) == 0) {
             /* Sockets stay ready while nothing can be taken from them. */
             struct pollfd stop = {.fd = tp->stop_fd, .events = POLLIN};
@@ -390,6 +420,18 @@ int shm_listener_open(struct tp *tp, struct gapless_error *error)
         return gapless_error_set(error, GAPLESS_SYSTEM, os,
                                  "cannot start the thread that accepts peers");
     return GAPLESS_OK;
+}
+
+/* The thread, the epoll set and the socket file are the parent's. */
+void shm_listener_free(struct tp *tp)
+{
+    for (uint32_t i = 0; i < SHM_PENDING_CONNS; i++) {
+        shm_packet_close(&tp->pending_conns[i].hello);
+        shm_close_fd(&tp->pending_conns[i].fd);
+    }
+    shm_close_fd(&tp->listen_fd);
+    shm_close_fd(&tp->stop_fd);
+    shm_close_fd(&tp->epoll_fd);
 }
 
 /* Also right after a shm_listener_open that failed anywhere. */

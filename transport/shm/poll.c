@@ -111,6 +111,20 @@ void shm_peer_forget(struct shm_peer *peer)
     peer->broken = false;
 }
 
+void shm_peer_free(struct tp *tp, struct shm_peer *peer)
+{
+    shm_close_fd(&peer->process_fd);
+    shm_close_fd(&peer->fd);
+    shm_memory_unmap(peer->control, peer->control_bytes);
+    shm_memory_unmap(peer->doorbell, sizeof *peer->doorbell);
+    peer->control = NULL;
+    peer->doorbell = NULL;
+    for (uint32_t i = 0; peer->windows != NULL && i < tp->config.windows_max; i++) {
+        shm_close_fd(&peer->windows[i].fd);
+        shm_close_fd(&peer->windows[i].tail);
+    }
+}
+
 void shm_peer_clear(struct tp *tp, struct shm_peer *peer)
 {
     /* A descriptor that a forked process holds too must be taken out of the epoll set
@@ -119,14 +133,7 @@ void shm_peer_clear(struct tp *tp, struct shm_peer *peer)
         (void)epoll_ctl(tp->epoll_fd, EPOLL_CTL_DEL, peer->process_fd, NULL);
     if (peer->fd >= 0)
         (void)shutdown(peer->fd, SHUT_RDWR);
-    shm_close_fd(&peer->process_fd);
-    shm_close_fd(&peer->fd);
-    shm_memory_unmap(peer->control, peer->control_bytes);
-    shm_memory_unmap(peer->doorbell, sizeof *peer->doorbell);
-    peer->control = NULL;
-    peer->doorbell = NULL;
-    for (uint32_t i = 0; peer->windows != NULL && i < tp->config.windows_max; i++)
-        shm_close_fd(&peer->windows[i].fd);
+    shm_peer_free(tp, peer);
     peer->gone = false;
     peer->generation++;
     flag_word_publish(&peer->state, SHM_FREE);
@@ -136,17 +143,23 @@ void shm_peer_clear(struct tp *tp, struct shm_peer *peer)
 
 static bool pump_grant(struct shm_peer *peer, struct shm_packet *packet)
 {
+    bool two = packet->head.b == TP_SPLIT;
     struct shm_window *window;
 
-    if (packet->fd_count != 1 || packet->bytes != 0 ||
-        packet->head.a >= peer->windows_max || packet->head.b > TP_READ_WRITE ||
-        packet->head.c == 0 || packet->head.c > PTRDIFF_MAX)
+    if (packet->fd_count != (two ? 2 : 1) || packet->bytes != 0 ||
+        packet->head.a >= peer->windows_max || packet->head.b > TP_SPLIT ||
+        packet->head.c == 0 || packet->head.c > PTRDIFF_MAX ||
+        (two && (packet->head.d == 0 || packet->head.d >= packet->head.c ||
+                 packet->head.d % (uint64_t)sysconf(_SC_PAGESIZE) != 0)))
         return false;
     window = &peer->windows[packet->head.a];
     shm_close_fd(&window->fd);
+    shm_close_fd(&window->tail);
     window->fd = packet->fds[0];
+    window->tail = two ? packet->fds[1] : -1;
     window->access = (enum tp_access)packet->head.b;
     window->bytes = packet->head.c;
+    window->head = packet->head.d;
     packet->fd_count = 0;
     return true;
 }
@@ -249,7 +262,8 @@ static void client_check(struct shm_peer *peer)
 {
     struct pollfd ended = {.fd = peer->process_fd, .events = POLLIN};
 
-    if (peer->process_fd >= 0 && poll(&ended, 1, 0) == 1)
+    if ((peer->process_fd >= 0 && poll(&ended, 1, 0) == 1) ||
+        (peer->process_fd < 0 && shm_process_ended(peer->pid, peer->born)))
         (void)shutdown(peer->fd, SHUT_RDWR);
 }
 

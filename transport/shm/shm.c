@@ -12,6 +12,7 @@
 
 #include "engine/base/array.h"
 #include "engine/base/clock.h"
+#include "engine/base/process.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -48,6 +49,8 @@ static void region_close(struct shm_region *entry)
         return;
     shm_memory_unmap(entry->base, entry->bytes);
     shm_close_fd(&entry->fd);
+    shm_close_fd(&entry->tail);
+    shm_close_fd(&entry->source);
     *entry = (struct shm_region){0};
 }
 
@@ -55,9 +58,16 @@ static void shm_close(struct tp *tp)
 {
     if (tp == NULL)
         return;
-    shm_listener_close(tp);
+    /* Of a forked child's copy the connections go on: they are the parent's. */
+    if (process_is(tp->owner))
+        shm_listener_close(tp);
+    else
+        shm_listener_free(tp);
     for (uint32_t i = 0; tp->peers != NULL && i < tp->config.peers_max; i++)
-        shm_peer_clear(tp, &tp->peers[i]);
+        if (process_is(tp->owner))
+            shm_peer_clear(tp, &tp->peers[i]);
+        else
+            shm_peer_free(tp, &tp->peers[i]);
     for (uint32_t i = 0; i < tp->regions.count; i++)
         region_close(tp_table_at(&tp->regions, i));
     shm_memory_unmap(tp->doorbell, sizeof *tp->doorbell);
@@ -86,6 +96,7 @@ static int shm_open(const struct tp_config *given, struct tp **ret,
     if (tp == NULL)
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory to open shm");
     tp->config = config;
+    tp->owner = process_number();
     tp->regions.entry_bytes = sizeof(struct shm_region);
     tp->doorbell_fd = tp->epoll_fd = tp->listen_fd = tp->stop_fd = -1;
     for (uint32_t i = 0; i < SHM_PENDING_CONNS; i++)
@@ -159,7 +170,7 @@ int shm_region_add(struct tp *tp, const struct shm_region *region,
 static int shm_region_new(struct tp *tp, size_t bytes, struct tp_region *ret,
                           struct gapless_error *error)
 {
-    struct shm_region region = {.fd = -1, .bytes = bytes};
+    struct shm_region region = {.fd = -1, .tail = -1, .source = -1, .bytes = bytes};
     int status;
 
     if (bytes == 0 || bytes > PTRDIFF_MAX)
@@ -186,6 +197,36 @@ static void shm_region_free(struct tp *tp, struct tp_region *region)
     *region = (struct tp_region){0};
 }
 
+/* Pages have one access each: those before the page that the split is in are the first
+ * memory. */
+static int region_halve(struct shm_region *entry, size_t split,
+                        struct gapless_error *error)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), head = split / page * page;
+    int status = GAPLESS_OK;
+
+    if (entry->tail >= 0 || head == 0 || head >= entry->bytes)
+        return GAPLESS_OK;
+    status = shm_memory_split(entry->fd, entry->base, entry->bytes, head, &entry->tail,
+                              error);
+    if (status == GAPLESS_OK)
+        entry->head = head;
+    return status;
+}
+
+static int shm_region_split(struct tp *tp, struct tp_region *region, size_t split,
+                            struct gapless_error *error)
+{
+    struct shm_region *entry = tp_table_find(&tp->regions, region);
+    int status;
+
+    if (entry == NULL || entry->fd < 0 || entry->common.granted || entry->tail >= 0)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "only a new region of one's own can be split");
+    status = transport_region_split(tp, region, split, error);
+    return status == GAPLESS_OK ? region_halve(entry, split, error) : status;
+}
+
 /* ---- the control plane, from the polling thread -------------------------- */
 
 static void peer_ring(struct shm_peer *peer)
@@ -196,7 +237,7 @@ static void peer_ring(struct shm_peer *peer)
 
 /* A frame to a peer. A server never waits for one who does not read: it ends there. */
 static int peer_send(struct tp *tp, tp_peer index, const struct shm_frame *head,
-                     const void *data, uint32_t bytes, const int *fd,
+                     const void *data, uint32_t bytes, const int *fds, int fd_count,
                      struct gapless_error *error)
 {
     struct shm_peer *peer = shm_peer_find(tp, index);
@@ -205,7 +246,7 @@ static int peer_send(struct tp *tp, tp_peer index, const struct shm_frame *head,
     if (peer == NULL)
         return gapless_error_set(error, GAPLESS_PEER_LOST, 0,
                                  "peer %u is not connected", (unsigned)index);
-    status = shm_frame_send(peer->fd, head, data, bytes, fd, fd != NULL);
+    status = shm_frame_send(peer->fd, head, data, bytes, fds, fd_count);
     if (status == GAPLESS_OK) {
         if (tp->role == SHM_SERVER) {
             flag_word_publish(&peer->control->said, ++peer->frames);
@@ -242,20 +283,43 @@ static int shm_send_control(struct tp *tp, tp_peer index, const void *data,
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "a control message of %u bytes; at most %u", bytes,
                                  TP_TEXT_MAX);
-    return peer_send(tp, index, &head, data, bytes, NULL, error);
+    return peer_send(tp, index, &head, data, bytes, NULL, 0, error);
+}
+
+/* Seals it for one access for ever. */
+static int region_seal(struct shm_region *entry, enum tp_access access, size_t split,
+                       struct gapless_error *error)
+{
+    int status = GAPLESS_OK, os;
+
+    if (entry->common.granted)
+        return GAPLESS_OK;
+    if (access == TP_SPLIT)
+        status = region_halve(entry, split, error);
+    if (status != GAPLESS_OK)
+        return status;
+    os = shm_memory_seal(
+        entry->fd, access == TP_READ || entry->tail >= 0 ? TP_READ : TP_READ_WRITE);
+    if (os == 0 && entry->tail >= 0)
+        os = shm_memory_seal(entry->tail, TP_READ_WRITE);
+    if (os != 0)
+        return gapless_error_set(error, GAPLESS_SYSTEM, os,
+                                 "cannot seal memory before granting it");
+    entry->common.granted = true;
+    entry->common.access = access;
+    entry->common.split = split;
+    return GAPLESS_OK;
 }
 
 static int shm_grant(struct tp *tp, tp_peer index, const struct tp_region *region,
                      uint32_t window, enum tp_access access,
                      struct gapless_error *error)
 {
-    /* Pages of one file cannot be mapped with two accesses and be safe: all of it. */
-    enum tp_access mapped = access == TP_READ ? TP_READ : TP_READ_WRITE;
     struct shm_region *entry = tp_table_find(&tp->regions, region);
     struct shm_peer *peer = shm_peer_find(tp, index);
-    struct shm_frame head = shm_frame(SHM_GRANT, window, mapped);
+    struct shm_frame head = shm_frame(SHM_GRANT, window, access);
     size_t split = access == TP_SPLIT && region != NULL ? region->split : 0;
-    int status, os;
+    int status;
 
     if (tp->role != SHM_SERVER || entry == NULL)
         return gapless_error_set(
@@ -266,19 +330,16 @@ static int shm_grant(struct tp *tp, tp_peer index, const struct tp_region *regio
             error, GAPLESS_CAPACITY, 0, "window %u: peer %u was promised %u windows",
             (unsigned)window, (unsigned)index, (unsigned)peer->windows_max);
     status = tp_grant_check(&entry->common, entry->bytes, access, split, error);
+    if (status == GAPLESS_OK)
+        status = region_seal(entry, access, split, error);
     if (status != GAPLESS_OK)
         return status;
-    if (!entry->common.granted) {
-        os = shm_memory_seal(entry->fd, mapped);
-        if (os != 0)
-            return gapless_error_set(error, GAPLESS_SYSTEM, os,
-                                     "cannot seal memory before granting it");
-        entry->common.granted = true;
-        entry->common.access = access;
-        entry->common.split = split;
-    }
     head.c = entry->bytes;
-    return peer_send(tp, index, &head, NULL, 0, &entry->fd, error);
+    head.d = entry->head;
+    if (access == TP_SPLIT && entry->tail < 0)
+        head.b = TP_READ_WRITE; /* the split is in the first page */
+    return peer_send(tp, index, &head, NULL, 0, (const int[]){entry->fd, entry->tail},
+                     head.b == TP_SPLIT ? 2 : 1, error);
 }
 
 static void shm_drop(struct tp *tp, tp_peer index)
@@ -331,8 +392,39 @@ static bool window_check(struct tp *tp, tp_peer index, const struct tp_region *w
     return tp->role == SHM_CLIENT && entry != NULL && entry->fd < 0 &&
            entry->common.peer == index && index < tp->config.peers_max &&
            entry->common.generation == tp->peers[index].generation &&
-           (access == TP_READ || entry->common.access == TP_READ_WRITE) &&
+           (access == TP_READ || entry->common.access == TP_READ_WRITE ||
+            (entry->common.access == TP_SPLIT && offset >= entry->head)) &&
            offset <= entry->bytes && bytes <= entry->bytes - offset;
+}
+
+static int shm_scratch(struct tp *tp, const struct tp_region *window, size_t offset,
+                       size_t bytes, struct gapless_error *error)
+{
+    struct shm_region *entry = tp_table_find(&tp->regions, window);
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), from = offset / page * page, to;
+    int os = 0;
+
+    if (entry == NULL || entry->fd >= 0 || offset > entry->bytes ||
+        bytes > entry->bytes - offset)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "a part of a window is needed that may be read");
+    if (entry->common.access == TP_READ_WRITE)
+        return GAPLESS_OK; /* there is nothing that it may not write */
+    to = (offset + bytes + page - 1) / page * page;
+    if (entry->source < 0 || to > entry->head)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "a part of a window is needed that may be read");
+    /* Pages that were not written are the server's all the time, as it writes them. */
+    if (!entry->scratch)
+        os = shm_memory_private(entry->source, entry->base, from, to - from);
+    else
+        os = shm_memory_forget(entry->base, from, to - from);
+    if (os != 0)
+        return gapless_error_set(error, GAPLESS_SYSTEM, os,
+                                 "cannot map %zu bytes for this process alone",
+                                 to - from);
+    entry->scratch = true;
+    return GAPLESS_OK;
 }
 
 static int shm_put(struct tp *tp, tp_peer peer, const struct tp_region *window,
@@ -431,6 +523,8 @@ const struct transport transport_shm = {
     .close = shm_close,
     .region_new = shm_region_new,
     .region_free = shm_region_free,
+    .region_split = shm_region_split,
+    .scratch = shm_scratch,
     .bind_memory = transport_bind_memory_none,
     .loopback = transport_loopback_none,
     .listen = shm_listen,

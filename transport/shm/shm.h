@@ -40,7 +40,7 @@
 /* First in every frame of every version; the number after it changes when frames or
  * pages do. */
 #define SHM_MAGIC 0x47415053u /* "GAPS" */
-#define SHM_PROTOCOL 1
+#define SHM_PROTOCOL 2
 
 /* A doorbell has this many bits; far above the processes one host can run. */
 #define SHM_PEERS_MAX DOORBELL_BITS
@@ -68,7 +68,8 @@ enum shm_frame_kind {
                       doorbell */
     SHM_REFUSE, /* server: a = -status; then a sentence, without its terminator */
     SHM_TEXT,   /* then the message */
-    SHM_GRANT   /* server: a = window, b = access, c = bytes; fd: the memory */
+    SHM_GRANT /* server: a = window, b = access, c = bytes; fd: the memory. TP_SPLIT: d =
+                   bytes of the first memory, of two; fds: that and the second */
 };
 
 struct shm_frame {
@@ -78,6 +79,7 @@ struct shm_frame {
     uint32_t a;
     uint32_t b;
     uint64_t c;
+    uint64_t d;
 };
 
 /* A frame as received; the descriptors belong to the receiver. */
@@ -99,9 +101,11 @@ struct shm_control {
 };
 
 struct shm_window {
-    int fd; /* -1: not granted */
+    int fd;   /* -1: not granted */
+    int tail; /* TP_SPLIT: the memory from `head` on; else -1 */
     enum tp_access access;
     uint64_t bytes;
+    uint64_t head; /* TP_SPLIT */
 };
 
 /* ---- peers, mail, regions ------------------------------------------------ */
@@ -128,7 +132,9 @@ struct shm_peer {
     uint32_t generation; /* counts uses of the slot, so that mail of an earlier one is
                             known */
     int fd;
-    int process_fd; /* readable when the process has ended; or -1 */
+    int process_fd; /* readable when the process has ended; or -1, and then ... */
+    int32_t pid;    /* ... it is looked at now and then; 0: not known */
+    uint64_t born;  /* when it was started, as /proc counts; 0: cannot be read */
     struct shm_control *control;
     size_t control_bytes;
     struct doorbell *doorbell; /* theirs */
@@ -157,10 +163,16 @@ struct shm_mail {
 };
 
 struct shm_region {
-    struct tp_entry common; /* TP_SPLIT: peers see it as TP_READ_WRITE */
-    int fd;                 /* -1: a window */
+    struct tp_entry common;
+    int fd; /* -1: a window */
     void *base;
     size_t bytes;
+    /* Two memories, side by side in one address space, since pages of one cannot be had
+     * with two accesses and be safe. 0: one. */
+    size_t head; /* bytes of the first */
+    int tail;    /* the second; -1: none. Of a window both are mapped, ... */
+    int source;  /* ... and this is the first one's descriptor, for scratch; -1: none */
+    bool scratch;
 };
 
 /* A connection that has not been given a peer number yet. */
@@ -180,6 +192,7 @@ enum shm_role {
 
 struct tp {
     struct tp_config config;
+    uint32_t owner; /* the process that opened it */
     enum shm_role role;
     struct doorbell *doorbell;
     int doorbell_fd;
@@ -206,6 +219,7 @@ struct tp {
     _Alignas(RING_LINE) uint32_t mail_posted;
     uint32_t gone_count; /* peers gone whose DOWN is not posted yet */
     uint32_t refusals;   /* connections that were not let in */
+    uint64_t looked_ns;  /* when processes without a descriptor were last looked at */
     bool listening;      /* the listening socket is watched */
     uint64_t listen_ns;  /* if not: when to try again */
     struct shm_pending_conn pending_conns[SHM_PENDING_CONNS];
@@ -231,6 +245,18 @@ int shm_memory_new(const char *name, size_t bytes, int *ret_fd, void **ret_base,
 int shm_memory_map(int fd, size_t bytes, enum tp_access access, void **ret,
                    struct gapless_error *error);
 void shm_memory_unmap(void *base, size_t bytes);
+/* Gives the bytes from `head` on, a multiple of a page, memory of their own, at the same place
+ * and with what they hold. */
+int shm_memory_split(int fd, void *base, size_t bytes, size_t head, int *ret_tail,
+                     struct gapless_error *error);
+/* Maps two memories that a peer handed over, side by side: the first for reading. */
+int shm_memory_map_two(const struct shm_window *window, void **ret,
+                       struct gapless_error *error);
+/* Maps [at, at + bytes) of `base` anew, of the same memory: it may be written, and what is
+ * written is ours alone. An errno. */
+int shm_memory_private(int fd, void *base, size_t at, size_t bytes);
+/* What was written there since is forgotten. An errno. */
+int shm_memory_forget(void *base, size_t at, size_t bytes);
 /* Before the first grant of the memory, which then is one for reading or one for
  * writing for ever. Returns an errno. */
 int shm_memory_seal(int fd, enum tp_access access);
@@ -244,6 +270,10 @@ bool shm_trusted(int fd);
 /* A descriptor that becomes readable when the process at the other end ends, even if a
  * process that it forked keeps the connection open. -1: cannot be had, do without. */
 int shm_process_open(int fd);
+/* The number of the process at the other end (0: of another world), and when it was started
+ * (0: not known). Has it ended since? A number may be another's by now. */
+int32_t shm_process_number(int fd, uint64_t *ret_born);
+bool shm_process_ended(int32_t pid, uint64_t born);
 
 struct shm_frame shm_frame(enum shm_frame_kind kind, uint32_t a, uint32_t b);
 /* GAPLESS_OK, GAPLESS_AGAIN, GAPLESS_PEER_LOST, or GAPLESS_SYSTEM with errno set. */
@@ -259,6 +289,8 @@ void shm_close_fd(int *fd);
 
 int shm_listener_open(struct tp *tp, struct gapless_error *error);
 void shm_listener_close(struct tp *tp);
+/* In a forked child: its descriptors alone. */
+void shm_listener_free(struct tp *tp);
 
 /* ---- client.c ------------------------------------------------------------ */
 
@@ -286,7 +318,9 @@ struct shm_peer *shm_peer_find(struct tp *tp, tp_peer index);
 void shm_peer_break(struct shm_peer *peer);
 /* The polling thread: resets what is its own in the slot, before the slot goes back. */
 void shm_peer_forget(struct shm_peer *peer);
-/* Frees what the slot holds and makes it SHM_FREE. */
+/* Closes and unmaps what the slot holds, in this process alone. */
+void shm_peer_free(struct tp *tp, struct shm_peer *peer);
+/* Ends the connection, frees what the slot holds and makes it SHM_FREE. */
 void shm_peer_clear(struct tp *tp, struct shm_peer *peer);
 /* Reads at most `most` frames: texts to the mailbox, grants to the windows. At the end
  * of the connection sets peer->gone. Stops while the mailbox is full. */

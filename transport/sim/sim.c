@@ -546,6 +546,7 @@ void *sim_user(const struct tp *tp)
     {                                                                                  \
         .name = (name_), .mapped = (mapped_), .open = (open_), .close = sim_close,     \
         .region_new = sim_region_new, .region_free = sim_region_free,                  \
+        .region_split = transport_region_split, .scratch = transport_scratch_none,     \
         .bind_memory = transport_bind_memory_none,                                     \
         .loopback = transport_loopback_none, .listen = sim_listen,                     \
         .connect = sim_connect, .drop = sim_drop, .send_control = sim_send_control,    \

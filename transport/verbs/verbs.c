@@ -2,6 +2,7 @@
 #include "transport/verbs/verbs.h"
 
 #include "engine/base/clock.h"
+#include "engine/base/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -130,6 +131,7 @@ static int verbs_open(const struct tp_config *given, struct tp **ret,
         return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
                                  "no memory for an endpoint");
     tp->config = config;
+    tp->owner = process_number();
     status = net_take(tp, &config.net, error);
     if (status == GAPLESS_OK)
         status = tables_make(tp, error);
@@ -175,7 +177,8 @@ static void verbs_close(struct tp *tp)
 {
     uint32_t i;
 
-    if (tp == NULL)
+    /* A forked child must not end what the card does for its parent: there it all stays. */
+    if (tp == NULL || !process_is(tp->owner))
         return;
     for (i = 0; i < tp->listeners; i++)
         (void)rdma_destroy_id(tp->listener[i]);
@@ -236,6 +239,8 @@ const struct transport transport_verbs = {
     .close = verbs_close,
     .region_new = verbs_region_new,
     .region_free = verbs_region_free,
+    .region_split = transport_region_split,
+    .scratch = transport_scratch_none,
     .bind_memory = verbs_bind_memory,
     .loopback = verbs_loopback,
     .listen = verbs_listen,

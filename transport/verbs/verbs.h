@@ -264,6 +264,7 @@ struct verbs_text { /* delivered, or waiting */
 
 struct tp {
     struct tp_config config;
+    uint32_t owner; /* the process that opened it */
     enum verbs_role role;
     uint8_t key[VERBS_MAC];
     bool has_token;

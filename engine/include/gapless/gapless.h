@@ -28,7 +28,8 @@
  * gapless_status; where there is a struct gapless_error *, it may be NULL and otherwise
  * tells a person what happened and what to do. Outputs come last and are untouched on
  * failure. No function prints, exits, or waits without a bound. An object belongs to
- * one thread at a time.
+ * one thread at a time, and to the process that opened it: in a forked child close frees
+ * what is local, the connections go on, and everything else is GAPLESS_INVALID.
  */
 #ifndef GAPLESS_H
 #define GAPLESS_H
@@ -385,6 +386,11 @@ struct gapless_stats {
     struct gapless_summary lag;
     struct gapless_summary gap_rms;
     bool record_failed; /* the record could not be written to its end */
+    /* The run ended before its time since it diverged: parameters that are not finite were
+     * found after this gradient, or it is the first of many in a row that were not finite
+     * (16 of each worker and 100 at least, or a tenth of the run and 10 at least if that is
+     * less); counted from 1. 0: it did not. gapless_divergence says so to a person. */
+    uint64_t diverged_at;
 };
 
 struct gapless_master;
@@ -401,7 +407,8 @@ int gapless_master_open(const struct gapless_master_config *config,
                         struct gapless_master **ret, struct gapless_error *error);
 /* Serves for at most timeout_ns (negative: until the run is over); if matrices are in
  * work then (the Muon rules), until they are done. GAPLESS_OK: the time passed;
- * GAPLESS_STOPPED: the run is over, its parameters are final; otherwise a failure. After the end, keep calling it for as long as observers shall be served. */
+ * GAPLESS_STOPPED: the run is over, its parameters are final (it may have ended early:
+ * diverged_at of the statistics); otherwise a failure. After the end, keep calling it for as long as observers shall be served. */
 int gapless_master_run(struct gapless_master *master, int64_t timeout_ns,
                        struct gapless_error *error);
 /* Ends the run: workers learn of it at their next pull. May be called from a signal
@@ -420,6 +427,9 @@ int gapless_master_tensor_gates(const struct gapless_master *master, uint32_t co
 /* What to do about a gate that says that kappa is far off: a line for a person. False:
  * nothing. 256 bytes are enough. */
 bool gapless_gate_advice(const struct gapless_stats *stats, char *ret, size_t bytes);
+/* That a run diverged, where, at which rate and what to try: a line for a person. False: it
+ * did not. 256 bytes are enough. */
+bool gapless_divergence(const struct gapless_stats *stats, char *ret, size_t bytes);
 /* The live parameters: count floats, owned by the master, valid until close. Only
  * between calls of run. */
 const float *gapless_master_params(const struct gapless_master *master);
@@ -472,6 +482,10 @@ struct gapless_worker_config {
     /* Over a network whose cards cannot reach GPU memory: copy through host memory. */
     bool allow_staging;
     struct gapless_net net;
+    /* The caller writes into its parameters (gapless_worker_params) as it computes: what it
+     * writes is its own, and forgotten at the next pull. Without it they are read only, and
+     * over shared memory a write ends the process (SIGSEGV). */
+    bool scratch_params;
 };
 
 struct gapless_worker;
@@ -482,7 +496,8 @@ struct gapless_worker;
 int gapless_worker_open(const struct gapless_worker_config *config,
                         struct gapless_worker **ret, struct gapless_error *error);
 /* The parameters to compute at: count floats, owned by the worker, valid and unchanged
- * from a pull to the next push; or the caller's own params. */
+ * from a pull to the next push; or the caller's own params. Read only, but for
+ * scratch_params. */
 const float *gapless_worker_params(const struct gapless_worker *worker);
 /* Where the gradient goes: count floats, owned by the worker, or the caller's own grad.
  * Write all of it, then push; no copy is made of the worker's. */
