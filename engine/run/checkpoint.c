@@ -1,15 +1,12 @@
 /* Writes the parameters as safetensors. */
 #include "engine/run/checkpoint.h"
 
+#include "engine/base/file_out.h"
 #include "engine/run/safetensors.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 /* Pairs of a list that NULL ends; NULL: none. */
 static void say_all(struct header_text *t, const char *const *metadata)
@@ -43,41 +40,20 @@ static struct header_text header_of(const struct layout *layout,
     return t;
 }
 
-static int write_all(int fd, const void *data, size_t bytes)
-{
-    const char *p = data;
-
-    while (bytes > 0) {
-        ssize_t n = write(fd, p, bytes < (1u << 30) ? bytes : (1u << 30));
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? errno : ENOSPC;
-        p += n;
-        bytes -= (size_t)n;
-    }
-    return 0;
-}
-
-static int write_file(const char *temporary, const struct header_text *header,
+static void write_all(struct file_out *file, const struct header_text *header,
                       const float *theta, size_t bytes)
 {
     uint64_t length = header->used;
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666), os;
 
-    if (fd < 0)
-        return errno;
-    os = write_all(fd, &length, sizeof length);
-    if (os == 0)
-        os = write_all(fd, header->data, header->used);
-    if (os == 0)
-        os = write_all(fd, theta, bytes);
-    if (os == 0 && fsync(fd) != 0)
-        os = errno;
-    if (close(fd) != 0 && os == 0)
-        os = errno;
-    return os;
+    file_out_write(file, &length, sizeof length);
+    file_out_write(file, header->data, header->used);
+    file_out_write(file, theta, bytes);
+}
+
+static int no_memory(const char *path, struct gapless_error *error)
+{
+    return gapless_error_set(error, GAPLESS_NO_MEMORY, 0,
+                             "no memory to write the parameters to %.150s", path);
 }
 
 int checkpoint_save(const struct layout *layout, const float *theta, const char *path,
@@ -85,36 +61,33 @@ int checkpoint_save(const struct layout *layout, const float *theta, const char 
                     struct gapless_error *error)
 {
     struct header_text header = header_of(layout, metadata, more);
-    char *temporary = NULL;
-    struct stat is;
-    int os = ENOMEM, status = GAPLESS_OK;
+    size_t bytes = (size_t)layout->count * sizeof *theta;
+    struct file_out file;
+    int status =
+        header.failed
+            ? no_memory(path, error)
+            : file_out_open(&file, path, sizeof(uint64_t) + header.used + bytes, error);
 
-    if (stat(path, &is) == 0 && !S_ISREG(is.st_mode)) { /* rename would replace it */
-        os = S_ISDIR(is.st_mode) ? EISDIR : ENOTSUP;
-        goto failed;
+    if (status == GAPLESS_OK) {
+        write_all(&file, &header, theta, bytes);
+        status = file_out_close(&file, error);
     }
-    if (header.failed ||
-        asprintf(&temporary, "%s.%ld.part", path, (long)getpid()) < 0) {
-        temporary = NULL;
-        goto failed;
-    }
-    os = write_file(temporary, &header, theta, (size_t)layout->count * sizeof *theta);
-    if (os == 0 && rename(temporary, path) != 0)
-        os = errno;
-    if (os != 0) {
-        (void)unlink(temporary);
-        goto failed;
-    }
-    header_sync_folder(path);
-    goto free_text;
+    free(header.data);
+    return status;
+}
 
-failed:
-    status = gapless_error_set(error, GAPLESS_IO, os,
-                               "cannot write the parameters to '%s'; what was there is "
-                               "unchanged",
-                               path);
-free_text:
-    free(temporary);
+int checkpoint_print(const struct layout *layout, const float *theta, int fd,
+                     const char *const *metadata, const char *const *more,
+                     struct gapless_error *error)
+{
+    struct header_text header = header_of(layout, metadata, more);
+    struct file_out file = file_out_pipe(fd, "the standard output");
+    int status;
+
+    if (!header.failed)
+        write_all(&file, &header, theta, (size_t)layout->count * sizeof *theta);
+    status =
+        header.failed ? no_memory(file.given, error) : file_out_close(&file, error);
     free(header.data);
     return status;
 }

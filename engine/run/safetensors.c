@@ -4,13 +4,9 @@
 
 #include "engine/base/array.h"
 
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 static void append(struct header_text *t, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
@@ -90,21 +86,4 @@ void header_end(struct header_text *t, size_t bytes)
     append(t, "}");
     while (!t->failed && (t->used % 8 != 0 || t->used < bytes))
         append(t, " ");
-}
-
-void header_sync_folder(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    char *folder =
-        slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
-    int fd;
-
-    if (folder == NULL)
-        return;
-    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0) {
-        (void)fsync(fd);
-        (void)close(fd);
-    }
-    free(folder);
 }

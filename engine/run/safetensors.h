@@ -44,7 +44,4 @@ void header_tensor(struct header_text *t, const struct header_tensor *tensor);
 /* Ends it, padded with spaces to a multiple of 8 and to at least `bytes`. */
 void header_end(struct header_text *t, size_t bytes);
 
-/* Makes a rename in the folder of `path` last. A file system that cannot is no failure. */
-void header_sync_folder(const char *path);
-
 #endif

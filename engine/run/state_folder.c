@@ -1,6 +1,7 @@
 /* Folders of states: the latest, those that are not needed any more, the number of a start. */
 #include "engine/run/state.h"
 
+#include "engine/base/file_out.h"
 #include "engine/run/safetensors.h"
 
 #include <dirent.h>
@@ -171,7 +172,7 @@ static int write_epoch(const char *path, uint64_t epoch)
     if (os == 0 && rename(part, path) != 0)
         os = errno;
     if (os == 0)
-        header_sync_folder(path);
+        file_out_sync_folder(path);
     return os;
 }
 

@@ -2,6 +2,7 @@
 #include "engine/run/state.h"
 
 #include "engine/base/array.h"
+#include "engine/base/file_out.h"
 #include "engine/run/safetensors.h"
 
 #include <errno.h>
@@ -396,7 +397,7 @@ int state_write_end(struct state_write *w, struct gapless_error *error)
 
     if (os == 0) {
         w->made = false;
-        header_sync_folder(w->path);
+        file_out_sync_folder(w->path);
     } else {
         status = failed(w, os, error);
     }
