@@ -1,8 +1,9 @@
 /* gapless doctor: the processor, the memory and what the system allows. */
 #include "cluster/doctor/doctor.h"
 
+#include "engine/base/machine.h"
+
 #include <errno.h>
-#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#define WORKER_DESCRIPTORS 16 /* at the master, for each worker; generous */
+#define WORKER_DESCRIPTORS 3 /* at the master, for each worker, at least */
 
 /* The rest of the first line of a file in /proc that begins with `key`, behind the
  * colon. */
@@ -73,18 +74,16 @@ static void tell_processor(void)
 {
     char model[256] = "not known";
     struct utsname kernel;
-    cpu_set_t set;
-    int cores = (int)sysconf(_SC_NPROCESSORS_ONLN), ours = cores;
+    int cores = (int)sysconf(_SC_NPROCESSORS_ONLN), ours = (int)machine_processors();
 
     (void)proc_line("/proc/cpuinfo", "model name", model, sizeof model);
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        ours = CPU_COUNT(&set);
     doctor_tell(FOUND, "processor", "%s, %d core%s", model, cores,
                 cores == 1 ? "" : "s");
     if (ours < cores) {
         doctor_tell(LACKING, "", "only %d of them for this process", ours);
         doctor_remedy(
-            "taskset, numactl, Slurm or a container restrict it: ask for more");
+            "taskset, numactl, Slurm or a container (affinity, quota of time) restrict "
+            "it: ask for more");
     }
     tell_vectors();
     if (uname(&kernel) == 0)
@@ -100,6 +99,8 @@ static void tell_memory(void)
         total = strtod(text, NULL) / 1048576.0;
     if (proc_line("/proc/meminfo", "MemAvailable", text, sizeof text))
         available = strtod(text, NULL) / 1048576.0;
+    if (machine_memory() != UINT64_MAX) /* limits of control groups, too */
+        available = (double)machine_memory() / 1073741824.0;
     doctor_tell(available < 0.5 ? LACKING : FOUND, "memory", "%.1f GiB, %.1f free",
                 total, available);
     if (available < 0.5)

@@ -120,6 +120,9 @@ static int prepare(struct ssgd *run, struct gapless_error *error)
         status = evaluator_open(&run->task, &run->evaluator, error);
     results_choose(run->settings.out, run->settings.rule, run->folder);
     if (status == GAPLESS_OK) /* last: a mistake leaves no folder behind */
+        status = run_folder_take(run->folder, run->settings.out == NULL, false,
+                                 &run->hold, error);
+    if (status == GAPLESS_OK)
         status = results_check(run->folder, run->task.model.parameters, error);
     if (status != GAPLESS_OK)
         return status;
@@ -191,7 +194,8 @@ static void begin(struct ssgd *run)
 {
     struct results *results = &run->follow.results;
 
-    if (follow_begin(&run->follow, run->folder, &results->error) != GAPLESS_OK) {
+    if (follow_begin(&run->follow, run->folder, run->settings.run_id,
+                     &results->error) != GAPLESS_OK) {
         results->failed = true;
         stop(run);
     }
@@ -265,6 +269,7 @@ static int close_all(struct ssgd *run, int code)
         _exit(EXIT_FAILED);
     }
     results_close(&run->follow.results);
+    run_folder_leave(run->folder, &run->hold);
     evaluator_close(&run->evaluator);
     free(run->worker);
     free(run->initial);
@@ -280,6 +285,7 @@ int ssgd_train(const struct settings *settings, int argc, char **argv)
     int code;
 
     run.settings = *settings;
+    run.settings.run_id = run_folder_id(NULL, run.run_id);
     run.argc = argc;
     run.argv = argv;
     run.parameters_rms = (double)NAN;

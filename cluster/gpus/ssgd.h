@@ -19,6 +19,7 @@
 #include "cluster/gpus/gpus.h"
 #include "cluster/options/options.h"
 #include "cluster/task/follow.h"
+#include "cluster/task/run_folder.h"
 #include "cluster/task/task.h"
 
 #include <pthread.h>
@@ -36,6 +37,8 @@ struct ssgd {
     int argc;
     char **argv;
     char folder[RESULTS_PATH_MAX];
+    struct run_folder hold; /* on it */
+    char run_id[RUN_ID_BYTES];
     struct task task;
     float *initial;
     struct gpus *gpus;

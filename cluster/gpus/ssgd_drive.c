@@ -173,7 +173,7 @@ static int save(struct ssgd *run, struct gapless_error *error)
                                    "model.previous.safetensors", error);
     return status == GAPLESS_OK
                ? model_file_save(&run->task, run->evaluator.theta, run->settings.rule,
-                                 run->facts.stats.gradients, path, error)
+                                 run->facts.stats.gradients, path, -1, error)
                : status;
 }
 

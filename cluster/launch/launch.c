@@ -4,6 +4,7 @@
 #include "cluster/program/program.h"
 
 #include "engine/base/clock.h"
+#include "engine/base/machine.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,6 +21,11 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Open files: of the program, and at the master for one worker. That one has a socket, a
+ * pidfd and its memory; over a network more. */
+#define DESCRIPTORS 64u
+#define DESCRIPTORS_LEAST 3u
+#define DESCRIPTORS_EACH 16u
 #define LAUNCH_NOT_RUN 127 /* as a shell has it */
 #define KILL_WAIT_S                                                                    \
     5.0 /* a killed process ends at once, unless the kernel holds it                   \
@@ -234,6 +240,19 @@ uint64_t launch_descriptors(uint64_t need)
     return limit.rlim_cur;
 }
 
+int launch_room(uint32_t workers, struct gapless_error *error)
+{
+    uint64_t limit =
+        launch_descriptors(DESCRIPTORS + DESCRIPTORS_EACH * (uint64_t)workers);
+
+    if (limit >= DESCRIPTORS + DESCRIPTORS_LEAST * (uint64_t)workers)
+        return GAPLESS_OK;
+    return gapless_error_set(error, GAPLESS_SYSTEM, 0,
+                             "%u workers need more open files than the limit of %llu "
+                             "(ulimit -n): raise it or start fewer",
+                             workers, (unsigned long long)limit);
+}
+
 static bool runs(const struct child *child)
 {
     return child->pid > 0 && !child->ended;
@@ -306,7 +325,12 @@ void launch_end(struct child *children, uint32_t count, double abort_wait)
 
 void launch_describe(const struct child *child, char *ret, size_t max)
 {
-    if (WIFSIGNALED(child->status))
+    if (WIFSIGNALED(child->status) && WTERMSIG(child->status) == SIGKILL)
+        (void)snprintf(ret, max, "was killed by signal 9 (Killed)%s",
+                       machine_memory_short()
+                           ? "; memory is short here, or was: perhaps by the kernel"
+                           : "");
+    else if (WIFSIGNALED(child->status))
         (void)snprintf(ret, max, "was killed by signal %d (%s)",
                        WTERMSIG(child->status), strsignal(WTERMSIG(child->status)));
     else

@@ -67,6 +67,9 @@ int launch_program(const char *name, const struct launch_program *program,
 bool launch_find(const char *file, char ret[LAUNCH_PATH_MAX]);
 /* Raises the limit on open files to `need`, as far as it goes; what it is then. */
 uint64_t launch_descriptors(uint64_t need);
+/* The same for a master of `workers` workers: what is generous, and GAPLESS_SYSTEM where the
+ * limit leaves less than they take at least. */
+int launch_room(uint32_t workers, struct gapless_error *error);
 /* Notices which children have ended; does not wait. True if one has. */
 bool launch_reap(struct child *children, uint32_t count);
 /* Sends a signal to those that run. */

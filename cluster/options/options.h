@@ -94,6 +94,9 @@ struct settings {
     uint32_t save_keep;
     int data_fd;
     bool launched;
+    const char *run_id;  /* see run_folder_id */
+    bool force;          /* also with less memory than the run needs */
+    const char *metrics; /* where they are served; NULL: nowhere */
     uint64_t block_elements;
     double elastic;
     uint32_t period;

@@ -16,7 +16,8 @@
     (FOR_BENCH_RULES | FOR_BENCH_UPDATE | FOR_BENCH_TRANSPORT | FOR_BENCH_GPU)
 #define ALL                                                                            \
     (TASKS | FOR_RUN | FOR_OBSERVE | FOR_EVALUATE | FOR_RULES | FOR_DOCTOR |           \
-     FOR_INSPECT | FOR_EXPORT | FOR_STUDY | FOR_REPORT | FOR_PLAN | FOR_BENCH | BENCHES)
+     FOR_INSPECT | FOR_EXPORT | FOR_STUDY | FOR_REPORT | FOR_PLAN | FOR_BENCH |        \
+     BENCHES)
 /* Words of a value: see struct option_row. */
 #define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
@@ -177,6 +178,10 @@ const struct option_row options_table[] = {
      "when the master is lost, look for it again for so long; 0: end (default: 30 over a network, 0 over shm)"},
     {"data-fd", 0, true, FOR_MASTER | FOR_WORKER | FOR_SIMULATE, KIND_INT, GROUP_RUN, "FD", NULL, AT(data_fd), {3, 1e6, false, false}, NULL,
      "an inherited descriptor that holds the data set"},
+    {"force", 0, false, MASTERS, KIND_FLAG, GROUP_RUN, NULL, NULL, AT(force), ANY, NULL,
+     "begin also where less memory is free than the run is known to need"},
+    {"run-id", 0, true, FOR_MASTER, KIND_TEXT, GROUP_RUN, "HEX", NULL, AT(run_id), ANY, NULL,
+     "what all files of the run have in common"},
     {"launched", 0, true, FOR_MASTER | FOR_SIMULATE, KIND_FLAG, GROUP_RUN, NULL, NULL, AT(launched), ANY, NULL,
      "the launcher observes: at the end wait until it has come and gone"},
 
@@ -318,7 +323,7 @@ const struct option_row options_table[] = {
     {"out", 'o', false, FOR_STUDY, KIND_TEXT, GROUP_OUTPUT, "DIR", NULL, AT(out), ANY, NULL,
      "where the files go (default: runs/NAME)"},
     {"out", 'o', false, FOR_REPORT, KIND_TEXT, GROUP_OUTPUT, "DIR", NULL, AT(out), ANY, NULL,
-     "where the page goes (default: beside what it reports)"},
+     "where the page goes (default: beside what it reports); -: to the standard output"},
     {"part", 0, false, FOR_EVALUATE, KIND_CHOICE, GROUP_OUTPUT, "PART", "test", AT(part), ANY, WORDS("test", "train", "all"),
      "of the data set; one of"},
     {"out", 'o', false, FOR_EXPORT, KIND_TEXT, GROUP_OUTPUT, "PATH", NULL, AT(out), ANY, NULL,
@@ -333,6 +338,8 @@ const struct option_row options_table[] = {
      "the earlier name of --json-file"},
     {"out", 'o', false, FOR_BENCH_GPU, KIND_TEXT, GROUP_OUTPUT, "DIR", ".", AT(out), ANY, NULL,
      "--accept: where the report goes"},
+    {"metrics", 0, false, LIVE | FOR_RUN, KIND_TEXT, GROUP_OUTPUT, "ADDRESS:PORT", NULL, AT(metrics), ANY, NULL,
+     "serve the state of the run to Prometheus there, as 127.0.0.1:9464"},
     {"once", 0, false, FOR_OBSERVE, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(once), ANY, NULL,
      "print one line and leave"},
     {"interval", 'i', false, FOR_OBSERVE, KIND_REAL, GROUP_OUTPUT, "SECONDS", "1", AT(interval), {0.01, 86400, false, false}, NULL,
@@ -346,7 +353,7 @@ const struct option_row options_table[] = {
     {"accuracy", 0, false, FOR_OBSERVE, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(accuracy), ANY, NULL,
      "measure the test accuracy for each line (on a terminal it always is, where the data set is here)"},
     {"save", 0, false, FOR_OBSERVE, KIND_TEXT, GROUP_OUTPUT, "FILE", NULL, AT(save), ANY, NULL,
-     "write the parameters as they are when leaving, as safetensors"},
+     "write the parameters as they are when leaving, as safetensors; -: to the standard output"},
     {"quiet", 'q', false, TASKS | FOR_RUN | FOR_STUDY | FOR_REPORT, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(quiet), ANY, NULL,
      "no progress, only the end and what goes wrong"},
     {"no-color", 0, false, LIVE | FOR_RUN | FOR_OBSERVE | FOR_SIMULATE | FOR_STUDY, KIND_FLAG, GROUP_OUTPUT, NULL, NULL, AT(no_color), ANY, NULL,

@@ -3,10 +3,11 @@
 #include "cluster/options/options_table.h"
 #include "cluster/program/manual.h"
 #include "cluster/program/program.h"
+#include "engine/base/file_out.h"
 
 #include <ctype.h>
-#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define LINE_COLUMNS 76 /* of the source: mandoc likes short lines */
@@ -176,37 +177,39 @@ static void main_page(FILE *out)
 }
 
 /* `about` NULL: the page of the program. */
-static bool page(const char *folder, const struct option_command_row *about)
+static int page(const char *folder, const struct option_command_row *about,
+                struct gapless_error *error)
 {
-    char name[64], path[4096];
+    char name[64], path[4096], *text = NULL;
+    size_t bytes = 0;
     FILE *out;
-    bool good;
+    int status;
 
     page_name(about != NULL ? about->name : "", name, sizeof name);
-    if ((size_t)snprintf(path, sizeof path, "%s/%s.1", folder, name) >= sizeof path) {
-        report_failure("help", "the name of the folder %.60s... is too long", folder);
-        return false;
-    }
-    out = fopen(path, "we");
+    if ((size_t)snprintf(path, sizeof path, "%s/%s.1", folder, name) >= sizeof path)
+        return gapless_error_set(error, GAPLESS_INVALID, 0,
+                                 "the name of the folder %.60s... is too long", folder);
+    out = open_memstream(&text, &bytes);
     if (out != NULL && about != NULL)
         command_page(about, out);
     else if (out != NULL)
         main_page(out);
-    good = out != NULL && ferror(out) == 0;
-    if (out != NULL && fclose(out) != 0)
-        good = false;
-    if (!good)
-        report_failure("help", "cannot write %s: %s; name a folder that is there", path,
-                       strerror(errno));
-    return good;
+    if (out == NULL || fclose(out) != 0)
+        status = gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a page");
+    else
+        status = file_out_whole(path, text, bytes, error);
+    free(text);
+    return status;
 }
 
 bool manual_write(const char *folder)
 {
-    if (!page(folder, NULL))
-        return false;
-    for (unsigned i = 0; i < options_commands_count; i++)
-        if (!page(folder, &options_commands[i]))
-            return false;
-    return true;
+    struct gapless_error error = {0};
+    int status = page(folder, NULL, &error);
+
+    for (unsigned i = 0; status == GAPLESS_OK && i < options_commands_count; i++)
+        status = page(folder, &options_commands[i], &error);
+    if (status != GAPLESS_OK)
+        report_failure("help", "%s; name a folder that is there", error.text);
+    return status == GAPLESS_OK;
 }

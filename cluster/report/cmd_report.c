@@ -32,6 +32,10 @@ static int make_page(struct report *report, const struct settings *settings,
     struct gapless_error error = {0};
     char path[RESULTS_PATH_MAX];
 
+    if (settings->out != NULL && strcmp(settings->out, "-") == 0) {
+        report_print(report, settings->title, stdout);
+        return EXIT_DONE;
+    }
     if (report_out_path(first, settings->out, path, sizeof path, &error) !=
             GAPLESS_OK ||
         report_page(report, path, settings->title, &error) != GAPLESS_OK)

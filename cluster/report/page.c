@@ -382,6 +382,11 @@ static int no_memory(struct gapless_error *error)
     return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for the page");
 }
 
+void report_print(struct report *report, const char *title, FILE *out)
+{
+    page_write(out, report, title, &page_assets);
+}
+
 int report_page(struct report *report, const char *path, const char *title,
                 struct gapless_error *error)
 {

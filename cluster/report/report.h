@@ -75,6 +75,8 @@ int report_out_path(const char *first, const char *out, char *ret, size_t max,
  * folder's name. GAPLESS_IO: it cannot be written. */
 int report_page(struct report *report, const char *path, const char *title,
                 struct gapless_error *error);
+/* The page alone. */
+void report_print(struct report *report, const char *title, FILE *out);
 /* All runs of all sets, as CSV (RFC 4180). */
 void report_csv(const struct report *report, FILE *out);
 /* The tables of the study's own chart, for a terminal; `color`: the best of each column

@@ -1,5 +1,6 @@
 /* gapless master: keeps the parameters of a run, until it is over; then writes them and
  * serves observers a little longer. */
+#include "cluster/launch/launch.h"
 #include "cluster/options/device_choice.h"
 #include "cluster/program/program_options.h"
 #include "cluster/run/serving.h"
@@ -127,6 +128,25 @@ static int open_network(struct serving *serving, const char **ret_address,
     return status;
 }
 
+/* Its launcher has taken it, where there is one. Without --out nothing is written. */
+static int take_folder(struct serving *serving, struct gapless_error *error)
+{
+    struct settings *settings = &serving->settings;
+    char folder[RESULTS_PATH_MAX];
+    int status = GAPLESS_OK;
+
+    if (settings->run_id == NULL)
+        settings->run_id = run_folder_id(NULL, serving->run_id);
+    if (settings->out == NULL)
+        return GAPLESS_OK;
+    (void)snprintf(folder, sizeof folder, "%s", settings->out);
+    if (!settings->launched)
+        status = run_folder_take(folder, false, false, &serving->hold, error);
+    return status == GAPLESS_OK
+               ? results_check(settings->out, serving->task.model.parameters, error)
+               : status;
+}
+
 static int open_master(struct serving *serving, struct gapless_error *error)
 {
     const char *address = NULL;
@@ -138,8 +158,6 @@ static int open_master(struct serving *serving, struct gapless_error *error)
 
     if (status == GAPLESS_OK)
         status = config_check_local(&serving->settings, error);
-    if (serving->settings.out != NULL)
-        serving->out_missing = results_missing(serving->settings.out);
     if (!serving->settings.launched && serving->settings.resume == NULL)
         config_report_unused("master", &serving->settings);
     if (status == GAPLESS_OK)
@@ -164,15 +182,19 @@ static int open_master(struct serving *serving, struct gapless_error *error)
     serving->config.address = address != NULL ? address : "shm:gapless";
     serving->config.net = serving->network.net;
     status = gapless_master_check(&serving->config, error);
-    if (status == GAPLESS_OK &&
-        serving->settings.out != NULL) /* else no folder is made */
-        status =
-            results_check(serving->settings.out, serving->task.model.parameters, error);
+    if (status == GAPLESS_OK && !serving->settings.launched)
+        status = config_memory(&serving->settings, &serving->task, error);
+    if (status == GAPLESS_OK)
+        status = take_folder(serving, error);
     if (status == GAPLESS_OK)
         status = states_open(&serving->settings, &serving->task, serving->settings.out,
                              &serving->states, &serving->config, error);
     serving->config.log = log_line;
     serving->config.log_context = &serving->view;
+    if (status == GAPLESS_OK && !serving->settings.launched)
+        status = launch_room(serving->settings.workers, error);
+    if (status == GAPLESS_OK)
+        status = metrics_open(serving->settings.metrics, &serving->metrics, error);
     if (status == GAPLESS_OK)
         status = gapless_master_open(&serving->config, &serving->master, error);
     free(initial);
@@ -216,7 +238,7 @@ static int run(struct serving *serving)
     status = serve(serving, &serving->failure);
     serving->stopped = stopped != 0;
     kept = serving_keep(serving, &error);
-    if (status != GAPLESS_OK)
+    if (status != GAPLESS_OK && !serving->failure_said)
         (void)report_error("master", &serving->failure);
     if (kept != GAPLESS_OK)
         (void)report_error("master", &error);

@@ -8,6 +8,8 @@
 #include "cluster/task/network.h"
 #include "cluster/task/task.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -36,6 +38,7 @@ struct observing {
     bool measured;  /* for this line */
     bool foreign;   /* the model is another program's */
     bool live;      /* a picture on a terminal, rather than lines */
+    int save_fd;    /* of --save -: the standard output; -1: a file */
     double start;
 };
 
@@ -352,8 +355,24 @@ static int save(struct observing *observing, struct gapless_error *error)
     return status == GAPLESS_OK
                ? model_file_save(&observing->task, observing->evaluator.theta,
                                  observing->job.rule, observing->facts.stats.gradients,
-                                 observing->settings.save, error)
+                                 observing->settings.save, observing->save_fd, error)
                : status;
+}
+
+/* --save -: the parameters alone go to the standard output, lines to stderr. */
+static int take_standard_output(struct observing *observing,
+                                struct gapless_error *error)
+{
+    const char *path = observing->settings.save;
+
+    observing->save_fd = -1;
+    if (path == NULL || strcmp(path, "-") != 0)
+        return GAPLESS_OK;
+    observing->save_fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0);
+    if (observing->save_fd < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0)
+        return gapless_error_set(error, GAPLESS_IO, errno,
+                                 "cannot write to the standard output");
+    return GAPLESS_OK;
 }
 
 int cmd_observe(int argc, char **argv)
@@ -370,7 +389,9 @@ int cmd_observe(int argc, char **argv)
     observing.start = now_seconds();
     config.address = observing.settings.address;
     config.connect_ns = (int64_t)(observing.settings.connect_timeout * 1e9);
-    status = network_open(&observing.settings, &network, &error);
+    status = take_standard_output(&observing, &error);
+    if (status == GAPLESS_OK)
+        status = network_open(&observing.settings, &network, &error);
     config.net = network.net;
     if (status == GAPLESS_OK)
         status = gapless_observer_open(&config, &observing.observer, &error);
@@ -394,5 +415,7 @@ int cmd_observe(int argc, char **argv)
     evaluator_close(&observing.evaluator);
     task_close(&observing.task);
     gapless_observer_close(observing.observer);
+    if (observing.save_fd >= 0)
+        (void)close(observing.save_fd);
     return status == GAPLESS_OK ? EXIT_DONE : report_error("observe", &error);
 }

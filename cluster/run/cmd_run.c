@@ -100,11 +100,14 @@ static int join(char ret[RESULTS_PATH_MAX], const char *folder, const char *name
 static int make_folders(struct running *run, struct gapless_error *error)
 {
     struct settings *settings = &run->serving.settings;
+    bool chosen = settings->out == NULL;
     int status;
 
     results_choose(settings->out, "run", run->folder);
     settings->out = run->folder;
-    run->serving.out_missing = results_missing(run->folder);
+    status = run_folder_take(run->folder, chosen, false, &run->serving.hold, error);
+    if (status != GAPLESS_OK)
+        return status;
     status = settings->log_dir == NULL
                  ? join(run->log_folder, run->folder, "log", error)
                  : GAPLESS_OK;
@@ -143,6 +146,7 @@ static int prepare(struct running *run, struct gapless_error *error)
 
     launch_address("run", serving->address, sizeof serving->address);
     run->ranks = settings->workers;
+    serving->settings.run_id = run_folder_id(NULL, serving->run_id);
     run->child = calloc(run->ranks, sizeof *run->child);
     run->starts = calloc(run->ranks, sizeof *run->starts);
     if (run->child == NULL || run->starts == NULL)
@@ -152,7 +156,9 @@ static int prepare(struct running *run, struct gapless_error *error)
                                  "%u ranks need more open files than the limit (ulimit "
                                  "-n): raise it or start fewer",
                                  run->ranks);
-    status = make_folders(run, error);
+    status = metrics_open(settings->metrics, &serving->metrics, error);
+    if (status == GAPLESS_OK)
+        status = make_folders(run, error);
     return status == GAPLESS_OK ? relay_open(run->ranks, run->log_folder,
                                              !settings->view, &run->relay, error)
                                 : status;
@@ -277,6 +283,8 @@ static int open_master(struct running *run, struct gapless_error *error)
     serving->config.log_context = &serving->view;
     status = gapless_master_check(&serving->config, error);
     if (status == GAPLESS_OK)
+        status = config_memory(&serving->settings, &serving->task, error);
+    if (status == GAPLESS_OK)
         status = results_check(run->folder, offer->parameters, error);
     if (status == GAPLESS_OK)
         status = gapless_master_open(&serving->config, &serving->master, error);
@@ -365,7 +373,7 @@ static int finish(struct running *run)
         kept = serving_keep(serving, &error);
     else
         view_leave(&serving->view);
-    if (run->failure[0] != '\0')
+    if (run->failure[0] != '\0' && !serving->failure_said)
         report_failure("run", "%s", run->failure);
     else if (run->served)
         diverged = report_diverged("run", &serving->facts.stats);

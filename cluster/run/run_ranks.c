@@ -3,9 +3,9 @@
 #include "cluster/run/run_ranks.h"
 
 #include "cluster/program/program.h"
+#include "engine/base/machine.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -113,16 +113,6 @@ static void set(struct rank_settings *to, const char *format, ...)
     to->count++;
 }
 
-static uint32_t cores(void)
-{
-    cpu_set_t set;
-
-    CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof set, &set) != 0)
-        return (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
-    return (uint32_t)CPU_COUNT(&set);
-}
-
 /* What torchrun sets, where the master is, and the cores' share of the threads, unless a
  * person has set them. */
 static void rank_settings(const struct running *run, uint32_t rank,
@@ -130,7 +120,7 @@ static void rank_settings(const struct running *run, uint32_t rank,
 {
     static const char *const threads[] = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
                                           "MKL_NUM_THREADS"};
-    uint32_t share = cores() / run->ranks;
+    uint32_t share = machine_processors() / run->ranks;
 
     memset(ret, 0, sizeof *ret);
     set(ret, "RANK=%u", rank);

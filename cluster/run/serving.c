@@ -132,6 +132,17 @@ static void evaluate(struct serving *serving)
         background_start(background, gapless_master_params(serving->master));
 }
 
+static void serve_metrics(struct serving *serving)
+{
+    struct metrics_facts facts = {.stats = &serving->facts.stats,
+                                  .worker = serving->worker,
+                                  .worker_count = serving->facts.worker_count,
+                                  .refused_known = true,
+                                  .refused = gapless_master_refused(serving->master)};
+
+    metrics_serve(&serving->metrics, &facts);
+}
+
 void serving_show(struct serving *serving)
 {
     struct results *results = &serving->follow.results;
@@ -140,9 +151,10 @@ void serving_show(struct serving *serving)
     if (!alone(serving))
         return;
     look(serving);
+    serve_metrics(serving);
     if (serving->settings.out != NULL &&
-        follow_begin(&serving->follow, serving->settings.out, &results->error) !=
-            GAPLESS_OK)
+        follow_begin(&serving->follow, serving->settings.out, serving->settings.run_id,
+                     &results->error) != GAPLESS_OK)
         results->failed = true;
     evaluate(serving);
     follow_show(&serving->follow, &serving->view);
@@ -269,9 +281,14 @@ static int keep_results(struct serving *serving, struct gapless_error *error)
     view_leave(&serving->view);
     outcome = outcome_of(serving);
     if (serving->settings.out != NULL) {
-        (void)follow_begin(follow, serving->settings.out, NULL);
+        (void)follow_begin(follow, serving->settings.out, serving->settings.run_id,
+                           NULL);
         follow_metrics(follow); /* the last line has what was measured last */
         status = results_write(&follow->results, &outcome, error);
+    }
+    if (outcome.failure != NULL) {
+        report_failure(serving->command, "%s", outcome.failure);
+        serving->failure_said = true;
     }
     results_print(&outcome, printed(serving));
     return status;
@@ -341,6 +358,7 @@ void serving_linger(struct serving *serving)
 void serving_close(struct serving *serving)
 {
     background_close(&serving->background);
+    metrics_close(&serving->metrics);
     results_close(&serving->follow.results);
     gapless_master_close(serving->master);
     serving->master = NULL;
@@ -352,5 +370,5 @@ void serving_close(struct serving *serving)
     serving->worker = NULL;
     serving->tensor_gates = NULL;
     if (serving->settings.out != NULL)
-        results_unmake(serving->settings.out, serving->out_missing);
+        run_folder_leave(serving->settings.out, &serving->hold);
 }

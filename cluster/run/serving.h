@@ -8,7 +8,9 @@
 #include "cluster/options/options.h"
 #include "cluster/run/background.h"
 #include "cluster/task/follow.h"
+#include "cluster/task/metrics.h"
 #include "cluster/task/network.h"
+#include "cluster/task/run_folder.h"
 #include "cluster/task/states.h"
 #include "cluster/task/task.h"
 #include <gapless/gapless.h>
@@ -27,17 +29,20 @@ struct serving {
     char address[ADDRESS_MAX]; /* where it had to be found */
     struct gapless_master *master;
     struct states states;
-    size_t out_missing; /* see results_missing */
+    struct run_folder hold; /* on --out */
+    char run_id[RUN_ID_BYTES];
     struct gapless_worker_stats *worker;
     double *tensor_gates;         /* of each tensor */
     struct background background; /* measures; not open if launched, or without data */
     struct view view;
     struct view_facts facts;
     struct follow follow;
+    struct metrics metrics;
     double start;
     bool saved;                   /* the final parameters are in their file */
     bool stopped;                 /* before its end, by a signal */
     struct gapless_error failure; /* of the serving; status 0: none */
+    bool failure_said;            /* before the table */
     bool observed;                /* an observer was there to see it */
     pid_t parent;
 };

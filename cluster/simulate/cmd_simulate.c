@@ -176,7 +176,6 @@ static int prepare(struct simulate *s, struct gapless_error *error)
     if (strlen(settings->out != NULL ? settings->out : "") > 900)
         return gapless_error_set(error, GAPLESS_INVALID, 0, "--out is too long");
     results_choose(settings->out, settings->rule, s->folder);
-    s->folder_missing = results_missing(s->folder);
     status = config_check_local(settings, error);
     if (status == GAPLESS_OK)
         status = set_workers(s, error);
@@ -191,11 +190,17 @@ static int prepare(struct simulate *s, struct gapless_error *error)
     if (status == GAPLESS_OK)
         status = config_check("simulate", settings, &s->task, s->total, error);
     if (status == GAPLESS_OK)
+        status = config_memory(settings, &s->task, error);
+    if (status == GAPLESS_OK)
         status = pool_open(&s->task, settings->threads, ops, &s->pool, error);
+    s->settings.run_id = run_folder_id(settings, s->run_id);
+    if (status == GAPLESS_OK) /* late: of a mistake nothing is made */
+        status =
+            run_folder_take(s->folder, settings->out == NULL, false, &s->hold, error);
+    if (status == GAPLESS_OK)
+        status = results_check(s->folder, s->task.model.parameters, error);
     if (status == GAPLESS_OK)
         status = open_simulation(s, error);
-    if (status == GAPLESS_OK) /* last: a mistake leaves no folder behind */
-        status = results_check(s->folder, s->task.model.parameters, error);
     return status;
 }
 
@@ -399,7 +404,7 @@ static void close_all(struct simulate *s)
     free((void *)(uintptr_t)s->config.incidents);
     free((void *)(uintptr_t)s->config.times);
     free(s->tensor_gates);
-    results_unmake(s->folder, s->folder_missing);
+    run_folder_leave(s->folder, &s->hold);
 }
 
 static int run(struct simulate *s, struct gapless_error *error)

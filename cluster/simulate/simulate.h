@@ -19,6 +19,7 @@
 #include "cluster/task/local.h"
 #include "cluster/task/results.h"
 #include "cluster/task/states.h"
+#include "cluster/task/run_folder.h"
 #include "cluster/task/task.h"
 #include "cluster/terminal/terminal.h"
 #include <gapless/gapless.h>
@@ -140,7 +141,8 @@ struct simulate {
         save_at;         /* gradients: between two states, of the next; 0: none */
     uint64_t resumed_at; /* gradients that were there */
     char folder[RESULTS_PATH_MAX];
-    size_t folder_missing; /* see results_missing */
+    struct run_folder hold; /* on the folder */
+    char run_id[RUN_ID_BYTES];
     char started[32];
     struct results results;
     bool begun; /* the files of an earlier run were set aside */

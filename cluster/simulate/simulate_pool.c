@@ -4,29 +4,15 @@
 #include "cluster/simulate/simulate.h"
 
 #include "engine/base/array.h"
+#include "engine/base/machine.h"
 
 #include <math.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define SLICE 250u /* test samples measured at once: what the sums are made of */
 #define THREADS_MAX 1024u
-
-/* Processors that this process may use. */
-static uint32_t processors(void)
-{
-    cpu_set_t set;
-    int count;
-
-    if (sched_getaffinity(0, sizeof set, &set) != 0)
-        return 1;
-    count = CPU_COUNT(&set);
-    return count < 1                       ? 1
-           : (uint32_t)count < THREADS_MAX ? (uint32_t)count
-                                           : THREADS_MAX;
-}
 
 static int thread_open(const struct task *task, enum model_ops ops,
                        struct pool_thread *ret, struct gapless_error *error)
@@ -67,7 +53,7 @@ int pool_open(const struct task *task, uint32_t threads, enum model_ops ops,
     int status = GAPLESS_OK;
 
     if (threads == 0)
-        pool.threads = task->has_toy ? 1 : processors();
+        pool.threads = task->has_toy ? 1 : u32_least(machine_processors(), THREADS_MAX);
     pool.slices = slices_of(task);
     pool.thread = calloc(pool.threads, sizeof *pool.thread);
     pool.correct = calloc(pool.slices + 1, sizeof *pool.correct);

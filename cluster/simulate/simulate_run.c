@@ -134,7 +134,8 @@ static void begin(struct simulate *s)
 
     if (s->begun || s->failure[0] != '\0' || s->stats.updates == 0)
         return;
-    if (results_open(s->folder, &s->results, &error) != GAPLESS_OK) {
+    if (results_open(s->folder, s->settings.run_id, &s->results, &error) !=
+        GAPLESS_OK) {
         (void)snprintf(s->failure, sizeof s->failure, "%s", error.text);
         return;
     }

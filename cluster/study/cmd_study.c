@@ -1,63 +1,22 @@
 /* gapless study: the runs of an INI file, on all processors; one that was stopped goes
  * on. */
 #include "cluster/study/study.h"
+#include "engine/base/machine.h"
 #include "engine/base/text_file.h"
 
 #include "cluster/program/program_options.h"
 #include "cluster/report/report.h"
 #include "cluster/task/results.h"
+#include "cluster/task/run_folder.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
-/* Twenty a second. Where the study that took the lock is dead, its runs are ending. */
-#define LOCK_TRIES_ALIVE 10u
-#define LOCK_TRIES_DEAD 200u
 #define FOLDER_BYTES_MAX 700
 
 /* ---- the folder ---------------------------------------------------------- */
-
-/* One study at a time in a folder. The children inherit the lock: of a study that was
- * killed it is held until the last of them has ended. */
-static int take_lock(const char *folder, int *ret, struct gapless_error *error)
-{
-    static const struct timespec pause = {0, 50000000};
-    char path[RESULTS_PATH_MAX], who[32] = "";
-    int fd, status = results_path(folder, ".lock", path, error);
-    ssize_t bytes;
-    bool alive;
-
-    if (status != GAPLESS_OK)
-        return status;
-    fd = open(path, O_RDWR | O_CREAT, 0666); /* not closed at exec: see above */
-    if (fd < 0)
-        return gapless_error_set(error, GAPLESS_IO, errno, "cannot write %.200s", path);
-    for (unsigned i = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; i++) {
-        bytes = pread(fd, who, sizeof who - 1, 0);
-        who[bytes > 0 ? bytes : 0] = '\0';
-        alive = kill((pid_t)strtol(who, NULL, 10), 0) == 0;
-        if (i >= (alive ? LOCK_TRIES_ALIVE : LOCK_TRIES_DEAD)) {
-            (void)close(fd);
-            return gapless_error_set(error, GAPLESS_REFUSED, 0,
-                                     "another study is at work in %.200s (process %s): "
-                                     "wait for it, or choose another --out",
-                                     folder, who);
-        }
-        (void)nanosleep(&pause, NULL);
-    }
-    bytes = snprintf(who, sizeof who, "%d", (int)getpid());
-    if (ftruncate(fd, 0) != 0 || pwrite(fd, who, (size_t)bytes, 0) != bytes) {
-        (void)close(fd);
-        return gapless_error_set(error, GAPLESS_IO, errno, "cannot write %.200s", path);
-    }
-    *ret = fd;
-    return GAPLESS_OK;
-}
 
 /* DIR/study.ini: what the study was when this ran. */
 static int copy_file(const char *from, const char *folder, struct gapless_error *error)
@@ -84,7 +43,7 @@ struct work {
     struct study_run run;
     char folder[RESULTS_PATH_MAX];
     double target;
-    int lock;
+    struct run_folder hold; /* on the folder */
 };
 
 static size_t count(const struct plan *plan, enum trial_state state)
@@ -125,11 +84,10 @@ static int dry_run(const struct work *work)
 
 static uint32_t choose_jobs(const struct work *work)
 {
-    long processors = sysconf(_SC_NPROCESSORS_ONLN);
     uint32_t jobs = work->settings.jobs != 0 ? work->settings.jobs : work->study.jobs;
 
     if (jobs == 0)
-        jobs = processors > 0 ? (uint32_t)processors : 1;
+        jobs = machine_processors();
     if (jobs > 1024)
         jobs = 1024;
     return jobs < work->plan.trials ? jobs : (uint32_t)work->plan.trials;
@@ -146,13 +104,10 @@ static void block_signals(sigset_t *ret)
     (void)signal(SIGPIPE, SIG_IGN);
 }
 
+/* One study at a time in a folder, which its runs hold, too. */
 static int enter_folder(struct work *work, struct gapless_error *error)
 {
-    int status = results_folder(work->folder, error);
-
-    if (status == GAPLESS_OK)
-        status = take_lock(work->folder, &work->lock, error);
-    return status;
+    return run_folder_take(work->folder, false, true, &work->hold, error);
 }
 
 /* Everything that can be found wrong before a run is started; a folder is made only if
@@ -321,12 +276,10 @@ int cmd_study(int argc, char **argv)
 
     if (!program_options(FOR_STUDY, argc, argv, &work.settings, &code))
         return code;
-    work.lock = -1;
     code = start(&work);
     check_close(&work.check);
     plan_close(&work.plan);
     study_close(&work.study);
-    if (work.lock >= 0)
-        (void)close(work.lock);
+    run_folder_leave(work.folder, &work.hold);
     return code;
 }

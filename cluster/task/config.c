@@ -3,13 +3,13 @@
 
 #include "cluster/program/program.h"
 #include "engine/base/array.h"
+#include "engine/base/machine.h"
 #include "engine/base/text_page.h"
 #include "engine/run/schedule.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define MATRIX_THREADS_MAX 256u /* of the engine */
 
@@ -268,7 +268,7 @@ static enum gapless_gate gate_of(const char *name)
  * but the master's, else those that the workers on this machine do not use. */
 static uint32_t matrix_threads(const struct settings *settings)
 {
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    uint32_t cores = machine_processors();
     uint32_t busy = settings->workers;
 
     if (settings->matrix_threads > 0)
@@ -277,8 +277,7 @@ static uint32_t matrix_threads(const struct settings *settings)
         busy = settings->threads - 1;
     else if (settings->transport != NULL && strcmp(settings->transport, "verbs") == 0)
         busy = 0;
-    return cores > (long)busy ? u32_least((uint32_t)cores - busy, MATRIX_THREADS_MAX)
-                              : 1;
+    return cores > busy ? u32_least(cores - busy, MATRIX_THREADS_MAX) : 1;
 }
 
 /* Where 0 asks for a default, exactly 0 is negative. */
@@ -374,4 +373,21 @@ void config_report_warmup(const char *command, const struct settings *settings)
         command, settings->warmup.amount * settings->epochs,
         settings->warmup.amount * settings->epochs > 1.0 ? "s" : "");
     (void)fflush(stdout);
+}
+
+int config_memory(const struct settings *settings, const struct task *task,
+                  struct gapless_error *error)
+{
+    struct gapless_rule rule;
+    double vectors, workers = settings->workers;
+    int status = gapless_rule_find(settings->rule, &rule, error);
+
+    if (status != GAPLESS_OK || settings->force ||
+        (settings->device != NULL && strcmp(settings->device, "cpu") != 0))
+        return status;
+    /* A slot: the parameters that were sent, and the gradient. */
+    vectors = 1.0 + rule.vectors_shared + workers * (rule.vectors_per_worker + 2.0);
+    return machine_memory_check(
+        (uint64_t)(vectors * (double)sizeof(float) * (double)task->model.parameters),
+        "this run", error);
 }

@@ -51,4 +51,10 @@ char *config_note(const struct settings *settings);
 /* Says, unless --quiet, that the warm-up is shorter than usual because the run is. */
 void config_report_warmup(const char *command, const struct settings *settings);
 
+/* Is there memory for what the master keeps on the CPU, and for what the workers of this
+ * machine share with it? Asked before anything is started; not with --force, and not where
+ * the passes run on a GPU. GAPLESS_NO_MEMORY, with both sizes. */
+int config_memory(const struct settings *settings, const struct task *task,
+                  struct gapless_error *error);
+
 #endif

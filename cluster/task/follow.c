@@ -38,12 +38,13 @@ void follow_rate(struct follow *follow)
     }
 }
 
-int follow_begin(struct follow *follow, const char *folder, struct gapless_error *error)
+int follow_begin(struct follow *follow, const char *folder, const char *id,
+                 struct gapless_error *error)
 {
     if (follow->begun || follow->facts->stats.updates == 0)
         return GAPLESS_OK;
     follow->begun = true;
-    return results_open(folder, &follow->results, error);
+    return results_open(folder, id, &follow->results, error);
 }
 
 bool follow_wants_accuracy(const struct follow *follow)

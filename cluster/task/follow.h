@@ -36,7 +36,7 @@ struct follow follow_new(struct view_facts *facts, const struct evaluator *evalu
 void follow_rate(struct follow *follow);
 /* At the first update: sets the files of an earlier run in `folder` aside and opens
  * metrics.jsonl. Until then the folder stays as it was. */
-int follow_begin(struct follow *follow, const char *folder,
+int follow_begin(struct follow *follow, const char *folder, const char *id,
                  struct gapless_error *error);
 /* Is it time for another look at the accuracy? */
 bool follow_wants_accuracy(const struct follow *follow);

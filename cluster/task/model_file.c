@@ -114,7 +114,8 @@ void model_file_metadata_free(struct model_file_metadata *metadata)
 }
 
 int model_file_save(const struct task *task, const float *theta, const char *rule,
-                    uint64_t gradients, const char *path, struct gapless_error *error)
+                    uint64_t gradients, const char *path, int fd,
+                    struct gapless_error *error)
 {
     char consumed[24];
     const char *const own[] = {"gapless",   gapless_version(), "rule", rule,
@@ -128,7 +129,9 @@ int model_file_save(const struct task *task, const float *theta, const char *rul
         return status;
     status = layout_init(&layout, &task->shape, 0, 0, false, error);
     if (status == GAPLESS_OK) {
-        status = checkpoint_save(&layout, theta, path, own, metadata.text, error);
+        status = fd >= 0
+                     ? checkpoint_print(&layout, theta, fd, own, metadata.text, error)
+                     : checkpoint_save(&layout, theta, path, own, metadata.text, error);
         layout_free(&layout);
     }
     model_file_metadata_free(&metadata);

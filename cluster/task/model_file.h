@@ -30,9 +30,10 @@ int model_file_metadata(const struct task *task, struct model_file_metadata *ret
                         struct gapless_error *error);
 void model_file_metadata_free(struct model_file_metadata *metadata);
 
-/* Writes parameters: to a temporary file, synced, renamed. */
+/* Writes parameters: to a temporary file, synced, renamed; to fd, where it is not -1. */
 int model_file_save(const struct task *task, const float *theta, const char *rule,
-                    uint64_t gradients, const char *path, struct gapless_error *error);
+                    uint64_t gradients, const char *path, int fd,
+                    struct gapless_error *error);
 
 /* A file that is open. */
 struct model_file {

@@ -1,6 +1,8 @@
 /* The files of a run, so that nothing already written is ever lost. */
 #include "cluster/task/results.h"
 
+#include "engine/base/file_out.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -100,74 +102,10 @@ void results_unmake(const char *folder, size_t missing)
     }
 }
 
-static bool write_all(int fd, const char *bytes, size_t count)
-{
-    while (count > 0) {
-        ssize_t done = write(fd, bytes, count);
-
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return false;
-        bytes += done;
-        count -= (size_t)done;
-    }
-    return true;
-}
-
-/* So that a rename survives a crash of the machine; where a folder cannot be synced, it
- * is as good as it gets. */
-static void sync_folder(const char *path)
-{
-    char folder[RESULTS_PATH_MAX];
-    const char *slash = strrchr(path, '/');
-    int fd;
-
-    (void)snprintf(folder, sizeof folder, "%.*s",
-                   slash != NULL ? (int)(slash - path) + 1 : 1,
-                   slash != NULL ? path : ".");
-    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    (void)fsync(fd);
-    (void)close(fd);
-}
-
 int results_file(const char *path, const void *bytes, size_t count,
                  struct gapless_error *error)
 {
-    char temporary[RESULTS_PATH_MAX];
-    struct stat is;
-    int fd, os;
-
-    if (stat(path, &is) == 0 && !S_ISREG(is.st_mode)) /* rename would replace it */
-        return gapless_error_set(
-            error, GAPLESS_INVALID, 0,
-            "%.150s is there and is no regular file: it stays as it "
-            "is; choose another name",
-            path);
-    if (snprintf(temporary, sizeof temporary, "%s.%d.tmp", path, (int)getpid()) >=
-        (int)sizeof temporary)
-        return gapless_error_set(error, GAPLESS_INVALID, 0, "the path is too long");
-    fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0)
-        return gapless_error_set(error, GAPLESS_IO, errno, "cannot write %.150s",
-                                 temporary);
-    if (!write_all(fd, bytes, count) || fsync(fd) != 0) {
-        os = errno;
-        (void)close(fd);
-        goto remove_temporary;
-    }
-    if (close(fd) != 0 || rename(temporary, path) != 0) {
-        os = errno;
-        goto remove_temporary;
-    }
-    sync_folder(path);
-    return GAPLESS_OK;
-
-remove_temporary:
-    (void)unlink(temporary);
-    return gapless_error_set(error, GAPLESS_IO, os, "cannot write %.150s", path);
+    return file_out_whole(path, bytes, count, error);
 }
 
 int results_check(const char *folder, uint64_t parameters, struct gapless_error *error)
@@ -212,12 +150,14 @@ int results_set_aside(const char *folder, const char *name, const char *previous
     return status;
 }
 
-int results_open(const char *folder, struct results *ret, struct gapless_error *error)
+int results_open(const char *folder, const char *id, struct results *ret,
+                 struct gapless_error *error)
 {
     char path[RESULTS_PATH_MAX];
     int status;
 
     memset(ret, 0, sizeof *ret);
+    ret->id = id;
     (void)snprintf(ret->folder, sizeof ret->folder, "%s", folder);
     status = results_set_aside(folder, "result.json", "result.previous.json", error);
     if (status == GAPLESS_OK)

@@ -27,6 +27,8 @@
 
 struct results {
     char folder[RESULTS_PATH_MAX];
+    const char *id; /* the caller's; of the run, in all its files */
+    bool id_written;
     FILE *metrics;
     bool failed; /* a write failed: said once in `error` */
     struct gapless_error error;
@@ -101,9 +103,9 @@ void results_unmake(const char *folder, size_t missing);
 int results_set_aside(const char *folder, const char *name, const char *previous,
                       struct gapless_error *error);
 /* Sets result.json, run.json and metrics.jsonl of an earlier run aside and opens
- * metrics.jsonl.
- */
-int results_open(const char *folder, struct results *ret, struct gapless_error *error);
+ * metrics.jsonl, whose first line has the run's id. */
+int results_open(const char *folder, const char *id, struct results *ret,
+                 struct gapless_error *error);
 /* Sets the means since the line before, whose statistics are `before`; of the first line
  * they are all 0. */
 void results_since(struct metrics_sample *sample, const struct gapless_stats *before);

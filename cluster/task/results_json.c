@@ -97,22 +97,31 @@ void results_since(struct metrics_sample *sample, const struct gapless_stats *be
     sample->gap_rms_mean = mean_since(&sample->stats->gap_rms, &before->gap_rms);
 }
 
-char *results_sample(const struct metrics_sample *sample)
+static char *dumped(json_t *line)
 {
-    json_t *line = sample_json(sample);
     char *text = json_dumps(line, JSON_COMPACT | DIGITS);
 
     json_decref(line);
     return text;
 }
 
+char *results_sample(const struct metrics_sample *sample)
+{
+    return dumped(sample_json(sample));
+}
+
 void results_metrics(struct results *results, const struct metrics_sample *sample)
 {
+    json_t *line;
     char *text;
 
     if (results->failed || results->metrics == NULL)
         return;
-    text = results_sample(sample);
+    line = sample_json(sample);
+    if (!results->id_written)
+        (void)json_object_set_new(line, "run_id", json_string(results->id));
+    results->id_written = true;
+    text = dumped(line);
     if (text == NULL || fprintf(results->metrics, "%s\n", text) < 0 ||
         fflush(results->metrics) != 0) {
         results->failed = true;
@@ -462,6 +471,7 @@ int results_write(struct results *results, const struct outcome *outcome,
     const struct gapless_stats *stats = outcome->stats;
     json_t *ret = json_object();
 
+    set(ret, "run_id", text(outcome->settings->run_id));
     set(ret, "mode",
         text(outcome->simulated != NULL  ? "simulate"
              : outcome->task->is_foreign ? "run"
@@ -506,6 +516,7 @@ int results_cost(struct results *results, const struct run_cost *cost,
 
     set(ret, "command", command_json(cost->argc, cost->argv));
     set(ret, "version", text(gapless_version()));
+    set(ret, "run_id", text(results->id));
     set(ret, "host", text(cost->host));
     set(ret, "started", text(cost->started));
     set(ret, "threads", count(cost->threads));

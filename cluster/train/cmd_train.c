@@ -17,15 +17,24 @@
 #include <time.h>
 #include <unistd.h>
 
-#define DESCRIPTORS_EACH 16u /* at the master, for one worker; generous */
+/* The folder is held by the master, too, which writes the model. */
+static int take_folder(struct train *train, struct gapless_error *error)
+{
+    int status = run_folder_take(train->folder, train->settings.out == NULL, true,
+                                 &train->hold, error);
+
+    if (status != GAPLESS_OK)
+        return status;
+    (void)snprintf(train->log_folder, sizeof train->log_folder, "%.1000s/log",
+                   train->folder);
+    return results_check(train->folder, train->task.model.parameters, error);
+}
 
 static void choose_names(struct train *train)
 {
     const struct settings *settings = &train->settings;
 
     results_choose(settings->out, settings->rule, train->folder);
-    (void)snprintf(train->log_folder, sizeof train->log_folder, "%.1000s/log",
-                   train->folder);
     launch_address("train", train->address, sizeof train->address);
 }
 
@@ -57,22 +66,6 @@ static int choose_network(struct train *train, struct gapless_error *error)
     if (status == GAPLESS_OK)
         status = network_open(settings, &train->network, error);
     return status;
-}
-
-/* A descriptor or more a worker, in the master: the limit is raised as far as it goes,
- * and checked. */
-static int raise_descriptors(const struct train *train, struct gapless_error *error)
-{
-    uint64_t limit =
-        launch_descriptors(64 + (uint64_t)DESCRIPTORS_EACH * train->settings.workers);
-
-    if (limit < 64 + 2 * (uint64_t)train->settings.workers)
-        return gapless_error_set(
-            error, GAPLESS_SYSTEM, 0,
-            "%u workers need more open files than the limit of %llu "
-            "(ulimit -n): raise it or start fewer",
-            train->settings.workers, (unsigned long long)limit);
-    return GAPLESS_OK;
 }
 
 /* The master opens it, which is a process later. */
@@ -135,7 +128,7 @@ static int prepare(struct train *train, struct gapless_error *error)
     if (strlen(settings->out != NULL ? settings->out : "") > 900)
         return gapless_error_set(error, GAPLESS_INVALID, 0, "--out is too long");
     choose_names(train);
-    train->folder_missing = results_missing(train->folder);
+    train->settings.run_id = run_folder_id(NULL, train->run_id);
     status = config_check_decay(settings, error);
     if (status == GAPLESS_OK)
         status = config_check_local(settings, error);
@@ -160,13 +153,17 @@ static int prepare(struct train *train, struct gapless_error *error)
     if (status == GAPLESS_OK)
         status = check_states(train, gradients, error);
     if (status == GAPLESS_OK)
-        status = raise_descriptors(train, error);
+        status = config_memory(settings, &train->task, error);
+    if (status == GAPLESS_OK)
+        status = launch_room(settings->workers, error);
+    if (status == GAPLESS_OK)
+        status = metrics_open(settings->metrics, &train->metrics, error);
     if (status == GAPLESS_OK)
         status = data_share(train->task.data, &train->data_fd, error);
     if (status == GAPLESS_OK)
         status = evaluator_open(&train->task, &train->evaluator, error);
     if (status == GAPLESS_OK)
-        status = results_check(train->folder, train->task.model.parameters, error);
+        status = take_folder(train, error);
     if (status == GAPLESS_OK)
         status = check_record(settings->record, error);
     if (status != GAPLESS_OK)
@@ -208,6 +205,7 @@ static void close_all(struct train *train)
     if (train->child != NULL)
         launch_end(train->child, train->children, 1.0);
     results_close(&train->follow.results);
+    metrics_close(&train->metrics);
     evaluator_close(&train->evaluator);
     if (train->data_fd >= 0)
         (void)close(train->data_fd);
@@ -217,7 +215,7 @@ static void close_all(struct train *train)
     task_close(&train->task);
     free(train->worker);
     free(train->child);
-    results_unmake(train->folder, train->folder_missing);
+    run_folder_leave(train->folder, &train->hold);
 }
 
 static int run(struct train *train, struct gapless_error *error)

@@ -13,7 +13,9 @@
 #include "cluster/launch/launch.h"
 #include "cluster/options/options.h"
 #include "cluster/task/follow.h"
+#include "cluster/task/metrics.h"
 #include "cluster/task/network.h"
+#include "cluster/task/run_folder.h"
 #include "cluster/task/task.h"
 #include "cluster/terminal/view.h"
 #include "cluster/run/worker_device.h"
@@ -33,7 +35,8 @@ struct train {
     struct task task;
     int data_fd;
     char folder[RESULTS_PATH_MAX], log_folder[RESULTS_PATH_MAX];
-    size_t folder_missing; /* see results_missing */
+    struct run_folder hold; /* on the folder */
+    char run_id[RUN_ID_BYTES];
     char address[ADDRESS_MAX];
     char token_file[32]; /* the token that was made for this run; "": none was needed */
     int token_fd;
@@ -46,6 +49,7 @@ struct train {
     struct view view;
     struct view_facts facts;
     struct follow follow;
+    struct metrics metrics;
     struct gapless_worker_stats *worker;
     uint32_t worker_count;
     sigset_t signals;

@@ -32,7 +32,7 @@ static void keep_lost(struct train *train)
         status = results_path(train->folder, LOST_FILE, path, &error);
     if (status == GAPLESS_OK && updates > 0)
         status = model_file_save(&train->task, theta, train->settings.rule,
-                                 train->facts.stats.gradients, path, &error);
+                                 train->facts.stats.gradients, path, -1, &error);
     free(theta);
     if (status != GAPLESS_OK)
         view_note(&train->view, "gapless train: its last parameters are lost: %s",

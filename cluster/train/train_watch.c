@@ -131,7 +131,8 @@ static void begin(struct train *train)
 {
     struct gapless_error error = {0};
 
-    if (follow_begin(&train->follow, train->folder, &error) != GAPLESS_OK)
+    if (follow_begin(&train->follow, train->folder, train->settings.run_id, &error) !=
+        GAPLESS_OK)
         train_fail(train, "%s", error.text);
 }
 
@@ -182,6 +183,15 @@ static bool over(struct train *train)
     return train->failure[0] != '\0';
 }
 
+static void serve_metrics(struct train *train)
+{
+    struct metrics_facts facts = {.stats = &train->facts.stats,
+                                  .worker = train->worker,
+                                  .worker_count = train->worker_count};
+
+    metrics_serve(&train->metrics, &facts);
+}
+
 void train_watch(struct train *train)
 {
     while (!over(train)) {
@@ -203,6 +213,7 @@ void train_watch(struct train *train)
         }
         if (!there)
             continue;
+        serve_metrics(train);
         begin(train);
         evaluate(train);
         show(train);
@@ -343,16 +354,16 @@ int train_finish(struct train *train)
     }
     outcome = outcome_of(train);
     written = results_write(&train->follow.results, &outcome, &error) == GAPLESS_OK;
+    if (train->failure[0] != '\0')
+        report_failure("train", "%s", train->failure);
+    else
+        diverged = report_diverged("train", &train->facts.stats);
     results_print(&outcome, stdout);
     print_files(train, written);
     if (!written)
         (void)report_error("train", &error);
     if (train->follow.results.failed)
         (void)report_error("train", &train->follow.results.error);
-    if (train->failure[0] != '\0')
-        report_failure("train", "%s", train->failure);
-    else
-        diverged = report_diverged("train", &train->facts.stats);
     failed = diverged || !written || train->follow.results.failed ||
              train->failure[0] != '\0';
     return failed ? EXIT_FAILED : train->signal != 0 ? 128 + train->signal : EXIT_DONE;

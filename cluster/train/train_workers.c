@@ -54,7 +54,7 @@ static bool master_arguments(const struct train *train, struct launch_arguments 
     static const char *const except[] = {
         "address", "transport",    "listen",  "token-file", "out",
         "quiet",   "workers-wait", "data-fd", "launched",   "resume",
-        "init",    "record",       NULL};
+        "init",    "record",       "run-id",  "metrics",    NULL};
     const struct settings *settings = &train->settings;
     bool again = train->restarted > 0;
     const char *resume = again ? train->folder : settings->resume;
@@ -72,6 +72,7 @@ static bool master_arguments(const struct train *train, struct launch_arguments 
             launch_argument(ret, "--record=%s", settings->record)) &&
            launch_argument(ret, "--workers-wait=%u", workers_running(train)) &&
            launch_argument(ret, "--data-fd=%d", train->data_fd) &&
+           launch_argument(ret, "--run-id=%s", train->run_id) &&
            launch_argument(ret, "--launched") && launch_argument(ret, "--quiet");
 }
 
@@ -256,17 +257,16 @@ static void master_ended(struct train *train)
 
 void train_workers_check(struct train *train)
 {
-
     (void)launch_reap(train->child, train->children);
+    if (train->child[0].ended && !train->child[0].seen) { /* why the others end */
+        train->child[0].seen = true;
+        master_ended(train);
+    }
     for (uint32_t i = 1; i < train->children; i++)
         if (train->child[i].ended && !train->child[i].seen) {
             train->child[i].seen = true;
             worker_ended(train, &train->child[i]);
         }
-    if (train->child[0].ended && !train->child[0].seen) {
-        train->child[0].seen = true;
-        master_ended(train);
-    }
 }
 
 int train_connect(struct train *train, struct gapless_error *error)

@@ -377,7 +377,7 @@ static void test_lock(void **state)
     run = run_start(NULL, 0, command(""));
     wait_for_some(&seen);
     (void)kill(run.pid, SIGSTOP); /* it holds the folder for as long as this takes */
-    run_whole(NULL, command(""), 1, "another study is at work");
+    run_whole(NULL, command(""), 1, "another run is at work");
     (void)kill(run.pid, SIGCONT);
     assert_int_equal(run_wait(&run, 60.0), 0);
     run_close(&run);
