@@ -43,7 +43,8 @@ static void begin(struct bed *bed)
     bed->follow = follow_new(&bed->facts, &bed->evaluator);
     follow_metrics(&bed->follow); /* nothing, before there was an update */
     bed->facts.stats.updates = bed->facts.stats.gradients = 10;
-    assert_int_equal(follow_begin(&bed->follow, bed->folder, &error), GAPLESS_OK);
+    assert_int_equal(follow_begin(&bed->follow, bed->folder, "an-id", &error),
+                     GAPLESS_OK);
 }
 
 static void measured(struct bed *bed, double accuracy, double loss)

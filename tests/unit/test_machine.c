@@ -130,7 +130,7 @@ static void test_nonsense(void **state)
 static void test_affinity(void **state)
 {
     cpu_set_t set, was;
-    int first = 0;
+    size_t first = 0;
 
     (void)state;
     assert_int_equal(sched_getaffinity(0, sizeof was, &was), 0);
