@@ -39,7 +39,8 @@ class Resnet(gapless.workload.Workload):
 
     def loss(self, number):
         rows = self.samples(number)
-        return F.cross_entropy(self.model(datasets.shifted_and_flipped(self.x[rows])), self.y[rows])
+        x = datasets.shifted_and_flipped(self.x[rows]).contiguous(memory_format=torch.channels_last)  # a tenth faster
+        return F.cross_entropy(self.model(x), self.y[rows])
 
     def measure(self, part):
         size = len(self.test_x) // PARTS

@@ -125,6 +125,19 @@ static void tree_of(const char *folder, const char *controller, char *ret, size_
     (void)snprintf(ret, bytes, "%.*s", (int)used, folder);
 }
 
+/* From the group of this process up, for (there = groups_begin(); there; there = go_up()). */
+struct groups {
+    char folder[PATH_BYTES], tree[PATH_BYTES];
+};
+
+static bool groups_begin(const char *root, const char *controller, struct groups *ret)
+{
+    if (!group_folder(root, controller, ret->folder, sizeof ret->folder))
+        return false;
+    tree_of(ret->folder, controller, ret->tree, sizeof ret->tree);
+    return true;
+}
+
 /* ---- processors ---------------------------------------------------------- */
 
 static double quota_two(const char *root, const char *folder)
@@ -156,20 +169,18 @@ uint32_t machine_quota_at(const char *root)
         const char *controller;
         double (*read)(const char *root, const char *folder);
     } versions[] = {{"", quota_two}, {"cpu", quota_one}};
+    struct groups groups;
     double least = 0.0;
 
     for (size_t i = 0; i < sizeof versions / sizeof versions[0]; i++) {
-        char folder[PATH_BYTES], tree[PATH_BYTES];
+        bool there = groups_begin(root, versions[i].controller, &groups);
 
-        if (!group_folder(root, versions[i].controller, folder, sizeof folder))
-            continue;
-        tree_of(folder, versions[i].controller, tree, sizeof tree);
-        do {
-            double here = versions[i].read(root, folder);
+        for (; there; there = go_up(groups.folder, groups.tree)) {
+            double here = versions[i].read(root, groups.folder);
 
             if (here > 0.0 && (least <= 0.0 || here < least))
                 least = here;
-        } while (go_up(folder, tree));
+        }
     }
     if (least <= 0.0 || least >= 1e9)
         return UINT32_MAX;
@@ -222,21 +233,19 @@ uint64_t machine_memory_at(const char *root)
                     {"memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
                      "total_inactive_file "}};
     uint64_t least = UINT64_MAX, kib;
+    struct groups groups;
 
     if (keyed(root, "/proc", "meminfo", "MemAvailable:", &kib))
         least = 1024 * kib;
     for (size_t i = 0; i < sizeof versions / sizeof versions[0]; i++) {
-        char folder[PATH_BYTES], tree[PATH_BYTES];
+        bool there = groups_begin(root, versions[i].controller, &groups);
 
-        if (!group_folder(root, versions[i].controller, folder, sizeof folder))
-            continue;
-        tree_of(folder, versions[i].controller, tree, sizeof tree);
-        do {
-            uint64_t here = left(root, folder, versions[i].limit, versions[i].used,
-                                 versions[i].droppable);
+        for (; there; there = go_up(groups.folder, groups.tree)) {
+            uint64_t here = left(root, groups.folder, versions[i].limit,
+                                 versions[i].used, versions[i].droppable);
 
             least = here < least ? here : least;
-        } while (go_up(folder, tree));
+        }
     }
     return least;
 }
@@ -266,18 +275,16 @@ static bool ended_any(const char *root)
     static const struct {
         const char *controller, *file;
     } versions[] = {{"", "memory.events"}, {"memory", "memory.oom_control"}};
+    struct groups groups;
 
     for (size_t i = 0; i < sizeof versions / sizeof versions[0]; i++) {
-        char folder[PATH_BYTES], tree[PATH_BYTES];
+        bool there = groups_begin(root, versions[i].controller, &groups);
         uint64_t ended = 0;
 
-        if (!group_folder(root, versions[i].controller, folder, sizeof folder))
-            continue;
-        tree_of(folder, versions[i].controller, tree, sizeof tree);
-        do {
-            if (keyed(root, folder, versions[i].file, "oom_kill ", &ended) && ended > 0)
+        for (; there; there = go_up(groups.folder, groups.tree))
+            if (keyed(root, groups.folder, versions[i].file, "oom_kill ", &ended) &&
+                ended > 0)
                 return true;
-        } while (go_up(folder, tree));
     }
     return false;
 }
