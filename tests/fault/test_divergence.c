@@ -210,7 +210,7 @@ static void test_parameters_that_are_not_finite_end_a_run(void **state)
     (void)state;
     for (unsigned i = 0; gapless_rule_at(i, &rule) == GAPLESS_OK; i++)
         spoiled(rule.name, strcmp(rule.name, "shared-lga-dot") != 0, places[i % 16],
-               i % 2 ? (float)NAN : (float)INFINITY);
+                i % 2 ? (float)NAN : (float)INFINITY);
 }
 
 /* ---- whole runs ---------------------------------------------------------- */
