@@ -51,11 +51,14 @@ static uint32_t workers_running(const struct train *train)
 
 static bool master_arguments(const struct train *train, struct launch_arguments *ret)
 {
-    static const char *const except[] = {
+    const struct settings *settings = &train->settings;
+    /* The master tells a span that was asked for from its own default, which a GPU has not. */
+    bool every = options_source(settings, "save-every") > OPTION_DEFAULT;
+    const char *const except[] = {
         "address", "transport",    "listen",  "token-file", "out",
         "quiet",   "workers-wait", "data-fd", "launched",   "resume",
-        "init",    "record",       "run-id",  "metrics",    NULL};
-    const struct settings *settings = &train->settings;
+        "init",    "record",       "run-id",  "metrics",    every ? NULL : "save-every",
+        NULL};
     bool again = train->restarted > 0;
     const char *resume = again ? train->folder : settings->resume;
 
