@@ -116,8 +116,9 @@ def report(command, torch, rows):
             "rows": rows}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def options(about):
+    """The command line of this benchmark and of overlap.py."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--library", help="libgapless.so (default: as the package finds it)")
     parser.add_argument("--json", help="the results go there, too")
     parser.add_argument("--rounds", type=int, default=0, help="of each network (default: its own number)")
@@ -125,6 +126,11 @@ def main():
     arguments = parser.parse_args()
     if arguments.library:
         os.environ["GAPLESS_LIBRARY"] = os.path.abspath(arguments.library)
+    return arguments
+
+
+def main():
+    arguments = options(__doc__)
     if arguments.serve:
         import torch
 

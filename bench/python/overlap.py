@@ -7,7 +7,6 @@ Two masters under dana-ga, each in a process of its own, with ranges of the same
 one pushes when backward is done, the other as it goes. The time is that of a whole step: forward, backward, worker.step().
 Medians over all rounds, and the median of the differences between neighbours.
 """
-import argparse
 import json
 import os
 import statistics
@@ -72,14 +71,7 @@ def measure(name, rounds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--library", help="libgapless.so (default: as the package finds it)")
-    parser.add_argument("--json", help="the results go there, too")
-    parser.add_argument("--rounds", type=int, default=0, help="of each network (default: its own number)")
-    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.library:
-        os.environ["GAPLESS_LIBRARY"] = os.path.abspath(arguments.library)
+    arguments = overhead.options(__doc__)
     if arguments.serve:
         return serve(*arguments.serve)
     import torch

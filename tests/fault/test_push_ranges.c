@@ -321,9 +321,9 @@ static void over_shm(const struct engine_fault *fault, uint32_t workers, float *
     config.range_elements = 512;
     config.weight_decay = 0.001;
     config.workers_wait = workers;
-    m = open_master(&config);
-    for (uint32_t w = 0; w < workers; w++)
+    for (uint32_t w = 0; w < workers; w++) /* before there are threads */
         pid[w] = engine_start(fault);
+    m = open_master(&config);
     run_to_end(m);
     for (uint32_t w = 0; w < workers; w++)
         assert_int_equal(engine_wait(pid[w]), 0);

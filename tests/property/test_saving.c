@@ -100,11 +100,11 @@ static int run_all(const struct gapless_master_config *given, uint32_t workers)
 
     config.log = count_saved;
     config.log_context = &saved;
+    for (uint32_t i = 0; i < workers; i++) /* before there are threads */
+        pid[i] = start(i);
     status = gapless_master_open(&config, &m, &error);
     if (status != GAPLESS_OK)
         fail_msg("%s", error.text);
-    for (uint32_t i = 0; i < workers; i++)
-        pid[i] = start(i);
     while ((status = gapless_master_run(m, 20000000, &error)) == GAPLESS_OK)
         continue;
     if (status != GAPLESS_STOPPED)
@@ -211,9 +211,9 @@ static void stop_at(const struct gapless_master_config *config, uint64_t gradien
     struct gapless_stats stats;
     pid_t pid[WORKERS];
 
-    assert_int_equal(gapless_master_open(config, &m, NULL), GAPLESS_OK);
     for (uint32_t i = 0; i < WORKERS; i++)
         pid[i] = start(i);
+    assert_int_equal(gapless_master_open(config, &m, NULL), GAPLESS_OK);
     do {
         assert_int_equal(gapless_master_run(m, 1000000, NULL), GAPLESS_OK);
         gapless_master_stats(m, &stats);
@@ -310,11 +310,11 @@ static void goes_on(const char *rule, uint32_t workers, uint32_t capacity)
     config.workers_max = capacity;
     config.workers_wait = workers;
     config.resume = path;
+    for (uint32_t i = 0; i < workers; i++)
+        pid[i] = start(i);
     if (gapless_master_open(&config, &m, &error) != GAPLESS_OK)
         fail_msg("%s: %s", rule, error.text);
     assert_int_equal(gapless_master_save_state(m, path, NULL, NULL), GAPLESS_AGAIN);
-    for (uint32_t i = 0; i < workers; i++)
-        pid[i] = start(i);
     assert_int_equal(pthread_create(&reader.thread, NULL, read_versions, &reader), 0);
     while ((status = gapless_master_run(m, 2000000, &error)) == GAPLESS_OK)
         continue;
@@ -365,8 +365,8 @@ static void test_not_saved(void **state)
     config.save_every = 5;
     config.log = count_failures;
     config.log_context = &failures;
-    assert_int_equal(gapless_master_open(&config, &m, NULL), GAPLESS_OK);
     pid = start(0);
+    assert_int_equal(gapless_master_open(&config, &m, NULL), GAPLESS_OK);
     do
         status = gapless_master_run(m, 10000000, NULL);
     while (status == GAPLESS_OK);

@@ -124,10 +124,10 @@ static void test_goes_on(void **state)
     uint64_t end;
 
     (void)state;
+    for (unsigned i = 0; i < workers; i++) /* before there are threads */
+        pid[i] = start();
     if (gapless_master_open(&config, &course.master, &error) != GAPLESS_OK)
         fail_msg("%s", error.text);
-    for (unsigned i = 0; i < workers; i++)
-        pid[i] = start();
     end = clock_ns() + (uint64_t)(seconds * 1e9);
     while (clock_ns() < end || course.savings == 0) {
         assert_int_equal(gapless_master_run(course.master, 20000000, &error),
