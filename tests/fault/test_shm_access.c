@@ -152,6 +152,7 @@ static void test_split(void **state)
     ((volatile char *)window.base)[2 * page] = 67; /* the other part is one memory */
     assert_int_equal(((volatile char *)region.base)[2 * page], 67);
     assert_int_equal(raw_t->put(client, 0, &window, 2 * page, page, 1), GAPLESS_OK);
+    assert_int_equal(raw_want(server, TP_NOTE).note, 1);
 
     raw_open(&raw, server);
     assert_int_equal(raw_t->grant(server, raw.bit, &region, 0, TP_SPLIT, &raw_error),
