@@ -90,34 +90,31 @@ static void forget(struct file_out *file)
 int file_out_open(struct file_out *ret, const char *path, uint64_t bytes,
                   struct gapless_error *error)
 {
-    struct file_out file = {.fd = -1, .given = path};
-    mode_t mode;
-    int os, status = find(path, &file.path, &mode, error);
+    char *real = NULL, *temporary = NULL;
+    mode_t mode = 0;
+    int fd, os, status = find(path, &real, &mode, error);
 
     if (status != GAPLESS_OK)
         return status;
-    if (asprintf(&file.temporary, "%s.%ld.part", file.path, (long)getpid()) < 0) {
-        file.temporary = NULL;
-        os = ENOMEM;
-        goto failed;
+    if (real == NULL || asprintf(&temporary, "%s.%ld.part", real, (long)getpid()) < 0) {
+        free(real);
+        return cannot(path, ENOMEM, error);
     }
-    file.fd = open(file.temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (file.fd < 0) {
-        os = errno;
-        goto failed;
-    }
-    if (mode != 0)
-        (void)fchmod(file.fd, mode); /* as the one that it replaces */
-    os = reserve(file.fd, bytes);
+    fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    os = fd < 0 ? errno : reserve(fd, bytes);
     if (os == 0) {
-        *ret = file;
+        if (mode != 0)
+            (void)fchmod(fd, mode); /* as the one that it replaces */
+        *ret = (struct file_out){
+            .fd = fd, .given = path, .path = real, .temporary = temporary};
         return GAPLESS_OK;
     }
-    (void)close(file.fd);
-    (void)unlink(file.temporary);
-
-failed:
-    forget(&file);
+    if (fd >= 0) {
+        (void)close(fd);
+        (void)unlink(temporary);
+    }
+    free(temporary);
+    free(real);
     return cannot(path, os, error);
 }
 
@@ -178,7 +175,7 @@ int file_out_close(struct file_out *file, struct gapless_error *error)
 int file_out_whole(const char *path, const void *bytes, size_t count,
                    struct gapless_error *error)
 {
-    struct file_out file;
+    struct file_out file = {.fd = -1};
     int status = file_out_open(&file, path, count, error);
 
     if (status != GAPLESS_OK)

@@ -573,10 +573,12 @@ uint64_t layout_own_hash(const struct layout *l)
 
     for (uint32_t i = 0; i < l->tensors_count; i++) {
         const struct gapless_tensor *t = &l->tensors[i];
-        const double own[] = {layout_rate(t), t->decay, t->average};
+        double rate = layout_rate(t);
 
-        any |= own[0] < 1 || own[0] > 1 || own[1] < 0 || own[1] > 0 || own[2] > 0;
-        hash = hash_bytes(hash, own, sizeof own);
+        any |= rate < 1 || rate > 1 || t->decay < 0 || t->decay > 0 || t->average > 0;
+        hash = hash_bytes(hash, &rate, sizeof rate);
+        hash = hash_bytes(hash, &t->decay, sizeof t->decay);
+        hash = hash_bytes(hash, &t->average, sizeof t->average);
     }
     return !any ? 0 : hash != 0 ? hash : 1;
 }

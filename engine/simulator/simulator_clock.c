@@ -184,6 +184,8 @@ int pace_load(struct sim_pace *p, uint32_t joined, const void *from, size_t byte
         status = pace_join(p, i, error);
     if (status != GAPLESS_OK)
         return status;
+    if (joined > 0 && p->machine == NULL)
+        return gapless_error_set(error, GAPLESS_NO_MEMORY, 0, "no memory for a clock");
     for (uint32_t w = 0; p->times != NULL && w < p->workers_max; w++)
         p->times[w].next = (size_t)at[w];
     at += p->workers_max;

@@ -145,11 +145,11 @@ int shm_memory_split(int fd, void *base, size_t bytes, size_t head, int *ret_tai
                      struct gapless_error *error)
 {
     char *at = (char *)base + head;
-    void *second;
-    int tail, os;
+    void *second = NULL;
+    int tail = -1, os;
     int status = shm_memory_new("gapless-split", bytes - head, &tail, &second, error);
 
-    if (status != GAPLESS_OK)
+    if (status != GAPLESS_OK || second == NULL)
         return status;
     memcpy(second, at, bytes - head);
     (void)munmap(second, bytes - head);

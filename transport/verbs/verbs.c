@@ -113,7 +113,7 @@ static int channel_open(struct tp *tp, struct gapless_error *error)
         "'gapless doctor' lists what this machine has");
 }
 
-static void verbs_close(struct tp *tp);
+static void endpoint_free(struct tp *tp);
 
 static int verbs_open(const struct tp_config *given, struct tp **ret,
                       struct gapless_error *error)
@@ -138,7 +138,7 @@ static int verbs_open(const struct tp_config *given, struct tp **ret,
     if (status == GAPLESS_OK)
         status = channel_open(tp, error);
     if (status != GAPLESS_OK) {
-        verbs_close(tp);
+        endpoint_free(tp);
         return status;
     }
     *ret = tp;
@@ -173,13 +173,10 @@ static void linger(struct tp *tp)
         verbs_pause(tp, VERBS_LINGER_NS / 50);
 }
 
-static void verbs_close(struct tp *tp)
+static void endpoint_free(struct tp *tp)
 {
     uint32_t i;
 
-    /* A forked child must not end what the card does for its parent: there it all stays. */
-    if (tp == NULL || !process_is(tp->owner))
-        return;
     for (i = 0; i < tp->listeners; i++)
         (void)rdma_destroy_id(tp->listener[i]);
     tp->listeners = 0;
@@ -209,6 +206,13 @@ static void verbs_close(struct tp *tp)
     free(tp->devices);
     sodium_memzero(tp->key, sizeof tp->key);
     free(tp);
+}
+
+static void verbs_close(struct tp *tp)
+{
+    /* A forked child must not end what the card does for its parent: there it all stays. */
+    if (tp != NULL && process_is(tp->owner))
+        endpoint_free(tp);
 }
 
 /* ---- what is reported of it ---------------------------------------------- */
