@@ -3,6 +3,7 @@
 
 #include "engine/base/clock.h"
 #include "engine/base/file_out.h"
+#include "engine/base/hash.h"
 #include "engine/base/rng.h"
 
 #include <errno.h>
@@ -181,22 +182,19 @@ void run_folder_leave(const char *path, struct run_folder *folder)
 
 /* ---- the name of a run --------------------------------------------------- */
 
-/* FNV-1a, 64 bits (Fowler, Noll, Vo; RFC 9923), over the options that say what is
- * simulated, in the table's order. */
+/* Over the options that say what is simulated, in the table's order. */
 static uint64_t of_settings(const struct settings *settings)
 {
     static const char *const except[] = {
         "out",      "data-dir", "data-fd", "quiet",      "no-color",  "threads", "help",
         "launched", "force",    "resume",  "save-every", "save-keep", NULL};
     char *text[OPTIONS_EMIT_MAX] = {NULL};
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    uint64_t hash = HASH_BEGIN;
     size_t count = 0;
 
     (void)options_emit(settings, FOR_SIMULATE, except, text, OPTIONS_EMIT_MAX, &count);
     for (size_t i = 0; i < count; i++) {
-        for (const char *at = text[i]; *at != '\0'; at++)
-            hash = (hash ^ (unsigned char)*at) * UINT64_C(0x100000001b3);
-        hash = (hash ^ '\n') * UINT64_C(0x100000001b3);
+        hash = hash_bytes(hash_bytes(hash, text[i], strlen(text[i])), "\n", 1);
         free(text[i]);
     }
     return hash;

@@ -1,22 +1,13 @@
 /* From tensors to one vector, blocks and ranges. */
 #include "engine/run/layout.h"
 
+#include "engine/base/hash.h"
 #include "engine/run/safetensors.h"
 #include "engine/run/state.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static uint64_t hash_bytes(uint64_t hash, const void *data, size_t bytes)
-{
-    const unsigned char *p = data;
-    size_t i;
-
-    for (i = 0; i < bytes; i++)
-        hash = (hash ^ p[i]) * 0x100000001b3ull; /* FNV-1a, 64 bits */
-    return hash;
-}
 
 /* A name goes into a safetensors header as it is, so quotes and controls are
  * refused. */
@@ -61,11 +52,6 @@ static int check_own(const struct gapless_tensor *tensor, struct gapless_error *
                                  "number that is not negative; 0 means the run's, "
                                  "GAPLESS_NO_DECAY none",
                                  tensor->name, tensor->decay);
-    if ((tensor->flags & ~(uint32_t)GAPLESS_TENSOR_NOT_MATRIX) != 0)
-        return gapless_error_set(error, GAPLESS_INVALID, 0,
-                                 "tensor '%s' has the flags %u; they must be 0 or "
-                                 "GAPLESS_TENSOR_NOT_MATRIX (1)",
-                                 tensor->name, (unsigned)tensor->flags);
     if (!(tensor->average >= 0 && tensor->average <= 1))
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "tensor '%s' has an average of %g: it must be above 0 "
@@ -123,7 +109,7 @@ static int tensor_elements(const struct gapless_tensor *tensor, uint32_t index,
 int layout_measure(const struct gapless_model *model, uint64_t *ret_count,
                    uint64_t *ret_hash, struct gapless_error *error)
 {
-    uint64_t count = 0, hash = 0xcbf29ce484222325ull, elements = 0;
+    uint64_t count = 0, hash = HASH_BEGIN, elements = 0;
     uint32_t i;
     int status;
 
@@ -568,7 +554,7 @@ void layout_free(struct layout *layout)
 
 uint64_t layout_own_hash(const struct layout *l)
 {
-    uint64_t hash = 0xcbf29ce484222325ull;
+    uint64_t hash = HASH_BEGIN;
     bool any = false;
 
     for (uint32_t i = 0; i < l->tensors_count; i++) {
