@@ -19,16 +19,6 @@ static const char *const of_model[] = {
     "gapless", "rule",      "gradients",      "model",       "data",    "features",
     "classes", "data_mean", "data_deviation", "class_names", "columns", NULL};
 
-static const char *type_name(enum state_type type)
-{
-    static const char *const names[] = {[STATE_F32] = "F32",
-                                        [STATE_F64] = "F64",
-                                        [STATE_U64] = "U64",
-                                        [STATE_U8] = "U8"};
-
-    return names[type];
-}
-
 static void shape_text(const struct state_tensor *t, const char *between, char *ret,
                        size_t max)
 {
@@ -55,7 +45,7 @@ static void print_words(const struct state_file *file)
         const struct state_tensor *t = state_tensor(file, i);
 
         shape_text(t, " x ", shape, sizeof shape);
-        (void)printf("  %-32s %s  %s\n", t->name, type_name(t->type), shape);
+        (void)printf("  %-32s %s  %s\n", t->name, state_type_name[t->type], shape);
     }
 }
 
@@ -73,7 +63,7 @@ static void print_json(const struct state_file *file)
 
         shape_text(t, ", ", shape, sizeof shape);
         (void)printf("%s\n  {\"name\": \"%s\", \"type\": \"%s\", \"shape\": [%s]}",
-                     i > 0 ? "," : "", t->name, type_name(t->type), shape);
+                     i > 0 ? "," : "", t->name, state_type_name[t->type], shape);
     }
     (void)printf("]}\n");
 }
@@ -133,7 +123,7 @@ int cmd_inspect(int argc, char **argv)
     code = operand_of("inspect", &settings, &given);
     if (code != EXIT_DONE)
         return code;
-    status = states_path("inspect", given, path, &error);
+    status = states_path("inspect", given, path, NULL, &error);
     if (status == GAPLESS_OK && !is_state(path)) {
         status = inspect_plain(path, &error);
         return status == GAPLESS_OK ? EXIT_DONE : report_error("inspect", &error);
@@ -273,9 +263,7 @@ int cmd_export(int argc, char **argv)
     npy = strcmp(settings.format, "npy") == 0;
     if (settings.out == NULL)
         settings.out = npy ? "parameters" : "model.safetensors";
-    status = states_path("export", given, path, &error);
-    if (status == GAPLESS_OK)
-        status = state_open(path, &file, &error);
+    status = states_path("export", given, path, &file, &error);
     if (status == GAPLESS_OK)
         status = npy ? export_all_npy(file, settings.out, &error)
                      : export_safetensors(file, settings.out, &error);

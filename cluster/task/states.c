@@ -31,32 +31,23 @@ static bool is_run(const char *path)
            stat(folder, &is) == 0 && S_ISDIR(is.st_mode);
 }
 
-/* The latest state of a run's folder, of a folder of states, or the file itself. */
-static int find(const char *command, const char *resume, char *ret, size_t bytes,
-                struct gapless_error *error)
+int states_path(const char *command, const char *where, char ret[RESULTS_PATH_MAX],
+                struct state_file **ret_file, struct gapless_error *error)
 {
     char folder[RESULTS_PATH_MAX];
 
-    if (is_run(resume) && results_path(resume, FOLDER, folder, error) == GAPLESS_OK)
-        resume = folder;
-    return state_folder_latest(resume, ret, bytes, say, (void *)(uintptr_t)command,
-                               error);
-}
-
-int states_path(const char *command, const char *where, char ret[RESULTS_PATH_MAX],
-                struct gapless_error *error)
-{
-    return find(command, where, ret, RESULTS_PATH_MAX, error);
+    if (is_run(where) && results_path(where, FOLDER, folder, error) == GAPLESS_OK)
+        where = folder;
+    return state_folder_latest(where, ret, RESULTS_PATH_MAX, ret_file, say,
+                               (void *)(uintptr_t)command, error);
 }
 
 int states_latest(const char *command, const char *where, char ret[RESULTS_PATH_MAX],
                   uint64_t *ret_gradients, struct gapless_error *error)
 {
     struct state_file *file = NULL;
-    int status = find(command, where, ret, RESULTS_PATH_MAX, error);
+    int status = states_path(command, where, ret, &file, error);
 
-    if (status == GAPLESS_OK)
-        status = state_open(ret, &file, error);
     if (status != GAPLESS_OK)
         return status;
     *ret_gradients = state_number(file, "gradients");
@@ -93,10 +84,8 @@ int states_settings(enum option_command command, struct settings *settings,
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "--resume and --init: a run goes on from a state, or "
                                  "begins with parameters; leave one of them out");
-    status =
-        find(options_command_name(command), settings->resume, path, sizeof path, error);
-    if (status == GAPLESS_OK)
-        status = state_open(path, &file, error);
+    status = states_path(options_command_name(command), settings->resume, path, &file,
+                         error);
     if (status != GAPLESS_OK)
         return status;
     free(note);
@@ -154,7 +143,7 @@ int states_check(const struct settings *settings, const struct task *task,
 
     if (settings->resume == NULL)
         return GAPLESS_OK;
-    status = find("train", settings->resume, path, sizeof path, error);
+    status = states_path("train", settings->resume, path, NULL, error);
     if (status != GAPLESS_OK)
         return status;
     config_set(settings, task, total, NULL, NULL, NULL, &config);
@@ -208,11 +197,9 @@ static int set_from(const struct settings *settings, struct states *ret,
 {
     struct state_file *file = NULL;
     uint64_t epoch;
-    int status = find(settings->launched ? "master" : "train", settings->resume,
-                      ret->from, sizeof ret->from, error);
+    int status = states_path(settings->launched ? "master" : "train", settings->resume,
+                             ret->from, &file, error);
 
-    if (status == GAPLESS_OK)
-        status = state_open(ret->from, &file, error);
     if (status != GAPLESS_OK)
         return status;
     epoch = state_number(file, "epoch");

@@ -15,6 +15,8 @@
 
 #define STATES_TEXTS (MODEL_FILE_TEXTS + 4)
 
+struct state_file;
+
 struct states {
     char folder[RESULTS_PATH_MAX]; /* "": nothing is saved */
     char from[RESULTS_PATH_MAX];   /* the state that the run goes on from; "": none */
@@ -28,9 +30,10 @@ struct states {
  * gradients. `command` says which ones were damaged. */
 int states_latest(const char *command, const char *where, char ret[RESULTS_PATH_MAX],
                   uint64_t *ret_gradients, struct gapless_error *error);
-/* The path of that state alone; of a file, the file. */
+/* The path of that state; of a file, the file. *ret_file: opened; NULL: not wanted, and then
+ * a file is not looked into. */
 int states_path(const char *command, const char *where, char ret[RESULTS_PATH_MAX],
-                struct gapless_error *error);
+                struct state_file **ret_file, struct gapless_error *error);
 /* --resume: what was not given on the command line is as the run had it. What settings point to
  * stays until the process ends. --out is the run's folder unless given. GAPLESS_MISSING, GAPLESS_CORRUPT. Without --resume nothing. */
 int states_settings(enum option_command command, struct settings *settings,

@@ -525,8 +525,7 @@ int gapless_master_save_state(const struct gapless_master *m, const char *path,
         status = state_write_new(path, &w, error);
     if (status != GAPLESS_OK)
         return status;
-    for (; more != NULL && more[0] != NULL; more += 2)
-        state_write_say(w, more[0], more[1]);
+    state_write_say_all(w, more);
     status = saved_plan(m, w, error);
     if (status == GAPLESS_OK)
         status = state_write_begin(w, error);

@@ -267,8 +267,6 @@ struct copying {
 static void copy_one(const struct gapless_master *m, const struct entry *entry,
                      void *context)
 {
-    static const size_t bytes[] = {
-        [STATE_F32] = 4, [STATE_F64] = 8, [STATE_U64] = 8, [STATE_U8] = 1};
     struct copying *c = context;
     void *to = state_write_at(c->to, c->next++);
 
@@ -280,7 +278,7 @@ static void copy_one(const struct gapless_master *m, const struct entry *entry,
                                      .worker = entry->worker},
               c->context);
     else
-        memcpy(to, entry->at, (size_t)entry->elements * bytes[entry->type]);
+        memcpy(to, entry->at, (size_t)entry->elements * state_type_bytes(entry->type));
 }
 
 void saved_freeze(const struct gapless_master *m, struct state_write *w,
@@ -428,16 +426,27 @@ static void publish_versions(struct gapless_master *m)
                 2 * (m->version_base + core_version(m->core, r)));
 }
 
+/* The core's numbers, and of how large a core they are; NULL: there are none that make sense. */
+static const struct state_tensor *words_of(const struct state_file *file,
+                                           struct core_config *ret)
+{
+    const struct state_tensor *words = state_find_any(file, "core");
+
+    return words != NULL && words->type == STATE_U64 &&
+                   core_words_of(words->data, (size_t)words->elements, ret)
+               ? words
+               : NULL;
+}
+
 int saved_core(const struct state_file *file, struct master_core **ret,
                struct gapless_error *error)
 {
-    const struct state_tensor *words = state_find_any(file, "core");
     struct core_config config;
+    const struct state_tensor *words = words_of(file, &config);
     struct master_core *core = NULL;
     size_t bytes;
 
-    if (words == NULL || words->type != STATE_U64 ||
-        !core_words_of(words->data, (size_t)words->elements, &config)) {
+    if (words == NULL) {
         (void)missing(file, "core", error);
         return GAPLESS_CORRUPT;
     }
@@ -464,13 +473,9 @@ int saved_core(const struct state_file *file, struct master_core **ret,
 
 uint32_t saved_tickets(const struct state_file *file)
 {
-    const struct state_tensor *words = state_find_any(file, "core");
     struct core_config config;
 
-    if (words == NULL || words->type != STATE_U64 ||
-        !core_words_of(words->data, (size_t)words->elements, &config))
-        return 0;
-    return (uint32_t)core_tickets_room(&config);
+    return words_of(file, &config) != NULL ? (uint32_t)core_tickets_room(&config) : 0;
 }
 
 static const float *vector_of(const struct gapless_master *m,

@@ -236,7 +236,6 @@ static void failed(struct gapless_master *m, struct saving *s)
 static void begin(struct gapless_master *m, struct saving *s, uint64_t now_ns)
 {
     char path[PATH_MAX_BYTES];
-    size_t i;
     int status;
 
     s->began_ns = now_ns;
@@ -246,11 +245,10 @@ static void begin(struct gapless_master *m, struct saving *s, uint64_t now_ns)
         state_folder_path(s->folder, m->core->consumed, path, sizeof path, &s->error);
     if (status == GAPLESS_OK)
         status = state_write_new(path, &s->w, &s->error);
-    for (i = 0; status == GAPLESS_OK && s->metadata != NULL && s->metadata[i] != NULL;
-         i += 2)
-        state_write_say(s->w, s->metadata[i], s->metadata[i + 1]);
-    if (status == GAPLESS_OK)
+    if (status == GAPLESS_OK) {
+        state_write_say_all(s->w, (const char *const *)s->metadata);
         status = saved_plan(m, s->w, &s->error);
+    }
     if (status == GAPLESS_OK && !s->started) {
         status = pthread_create(&s->thread, NULL, work, m);
         s->started = status == 0;

@@ -35,8 +35,15 @@ enum state_type {
     STATE_F32,
     STATE_F64,
     STATE_U64,
-    STATE_U8
+    STATE_U8,
+    STATE_TYPES
 };
+/* "F32", ..., as the format has it; bytes of an element. */
+extern const char *const state_type_name[STATE_TYPES];
+static inline uint32_t state_type_bytes(enum state_type type)
+{
+    return type == STATE_F32 ? 4 : type == STATE_U8 ? 1 : 8;
+}
 
 /* 64 bits of any bytes. Every change of one word of 8 bytes changes it; other damage goes
  * unseen once in 2^64. */
@@ -53,6 +60,8 @@ int state_write_new(const char *path, struct state_write **ret,
  * 4 KiB more in all. */
 void state_write_say(struct state_write *w, const char *key, const char *value);
 void state_write_number(struct state_write *w, const char *key, uint64_t value);
+/* A list of keys and values, which NULL ends; NULL: none. */
+void state_write_say_all(struct state_write *w, const char *const *metadata);
 /* A tensor of one dimension, of `elements`; its number. `name` gets STATE_PREFIX. A
  * multiple of 8 bytes. */
 uint32_t state_write_add(struct state_write *w, const char *name, enum state_type type,
@@ -116,8 +125,11 @@ const float *state_model(const struct state_file *file, const struct layout *lay
 int state_folder_path(const char *folder, uint64_t gradients, char *ret, size_t bytes,
                       struct gapless_error *error);
 /* `path` itself if it is a file; of a folder the state with the most gradients that is
- * whole. GAPLESS_MISSING. Each that is passed over makes a line of log, if there is one. */
+ * whole. *ret_file: opened; NULL: not wanted, and then a file is not looked into.
+ * GAPLESS_MISSING, or as state_open. Each that is passed over makes a line of log, if there
+ * is one. */
 int state_folder_latest(const char *path, char *ret, size_t bytes,
+                        struct state_file **ret_file,
                         void (*log)(void *context, const char *line), void *context,
                         struct gapless_error *error);
 /* Removes all but the `keep` with the most gradients, and what writers that died left. */

@@ -2,6 +2,7 @@
 #include "engine/run/state.h"
 
 #include "engine/base/file_out.h"
+#include "engine/base/text_file.h"
 #include "engine/run/safetensors.h"
 
 #include <dirent.h>
@@ -64,6 +65,7 @@ static bool largest(const char *folder, uint64_t below, uint64_t *ret)
 }
 
 int state_folder_latest(const char *path, char *ret, size_t bytes,
+                        struct state_file **ret_file,
                         void (*log)(void *context, const char *line), void *context,
                         struct gapless_error *error)
 {
@@ -77,7 +79,7 @@ int state_folder_latest(const char *path, char *ret, size_t bytes,
                                  "there is no state to go on from at '%.300s'", path);
     if (!S_ISDIR(is.st_mode)) {
         (void)snprintf(ret, bytes, "%s", path);
-        return GAPLESS_OK;
+        return ret_file != NULL ? state_open(path, ret_file, error) : GAPLESS_OK;
     }
     for (; largest(path, below, &found); below = found) {
         int status = state_folder_path(path, found, ret, bytes, error);
@@ -86,7 +88,10 @@ int state_folder_latest(const char *path, char *ret, size_t bytes,
             return status;
         status = state_open(ret, &file, &reason);
         if (status == GAPLESS_OK) {
-            state_close(file);
+            if (ret_file != NULL)
+                *ret_file = file;
+            else
+                state_close(file);
             return GAPLESS_OK;
         }
         if (log != NULL)
@@ -143,54 +148,27 @@ void state_folder_prune(const char *folder, uint32_t keep)
 
 static uint64_t read_epoch(const char *path)
 {
-    FILE *file = fopen(path, "re");
-    unsigned long long value = 0;
+    char line[24];
 
-    if (file == NULL)
-        return 0;
-    if (fscanf(file, "%llu", &value) != 1)
-        value = 0;
-    (void)fclose(file);
-    return value;
-}
-
-static int write_epoch(const char *path, uint64_t epoch)
-{
-    char part[4200];
-    FILE *file;
-    int os = 0;
-
-    (void)snprintf(part, sizeof part, "%s.part", path);
-    file = fopen(part, "we");
-    if (file == NULL)
-        return errno;
-    if (fprintf(file, "%" PRIu64 "\n", epoch) < 0 || fflush(file) != 0 ||
-        fsync(fileno(file)) != 0)
-        os = errno != 0 ? errno : EIO;
-    if (fclose(file) != 0 && os == 0)
-        os = errno;
-    if (os == 0 && rename(part, path) != 0)
-        os = errno;
-    if (os == 0)
-        file_out_sync_folder(path);
-    return os;
+    return text_first_line(path, line, sizeof line) ? strtoull(line, NULL, 10) : 0;
 }
 
 int state_folder_epoch(const char *folder, uint64_t least, uint64_t *ret,
                        struct gapless_error *error)
 {
-    char path[4096];
+    char path[4096], text[24];
+    struct gapless_error reason = {0};
     uint64_t epoch;
-    int os;
+    int bytes;
 
     if (snprintf(path, sizeof path, "%s/" EPOCH_FILE, folder) >= (int)sizeof path)
         return gapless_error_set(error, GAPLESS_INVALID, 0,
                                  "the name of the folder for states is too long");
     epoch = read_epoch(path);
     epoch = (epoch > least ? epoch : least) + 1;
-    os = write_epoch(path, epoch);
-    if (os != 0)
-        return gapless_error_set(error, GAPLESS_IO, os,
+    bytes = snprintf(text, sizeof text, "%" PRIu64 "\n", epoch);
+    if (file_out_whole(path, text, (size_t)bytes, &reason) != GAPLESS_OK)
+        return gapless_error_set(error, GAPLESS_IO, reason.os,
                                  "cannot write '%.300s', which numbers the starts of a "
                                  "run",
                                  path);

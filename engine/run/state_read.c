@@ -144,22 +144,14 @@ static bool read_pairs(struct state_file *f, struct reader *r)
     return next_is(r, "}");
 }
 
-static bool read_type(struct reader *r, enum state_type *ret, uint32_t *ret_bytes)
+static bool read_type(struct reader *r, enum state_type *ret)
 {
-    static const struct {
-        const char *text;
-        enum state_type type;
-        uint32_t bytes;
-    } types[] = {{"\"F32\"", STATE_F32, 4},
-                 {"\"F64\"", STATE_F64, 8},
-                 {"\"U64\"", STATE_U64, 8},
-                 {"\"U8\"", STATE_U8, 1}};
-
-    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
-        if (next_is(r, types[i].text)) {
-            *ret = types[i].type;
-            *ret_bytes = types[i].bytes;
-            return true;
+    if (!next_is(r, "\""))
+        return false;
+    for (unsigned type = 0; type < STATE_TYPES; type++)
+        if (next_is(r, state_type_name[type])) {
+            *ret = (enum state_type)type;
+            return next_is(r, "\"");
         }
     return false;
 }
@@ -169,11 +161,12 @@ static bool read_tensor(struct state_file *f, struct reader *r, uint64_t *at)
 {
     struct state_tensor t = {.name = read_string(r)};
     uint64_t from, to;
-    uint32_t element = 0;
+    uint32_t element;
 
-    if (t.name == NULL || !next_is(r, ":{\"dtype\":") ||
-        !read_type(r, &t.type, &element) || !next_is(r, ",\"shape\":["))
+    if (t.name == NULL || !next_is(r, ":{\"dtype\":") || !read_type(r, &t.type) ||
+        !next_is(r, ",\"shape\":["))
         return false;
+    element = state_type_bytes(t.type);
     t.elements = 1;
     do {
         if (t.dims == 4 || !read_number(r, &t.dim[t.dims]) ||

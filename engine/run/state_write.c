@@ -52,13 +52,8 @@ struct state_write {
     void *rest_context;
 };
 
-static const struct {
-    const char *name;
-    uint32_t bytes;
-} types[] = {[STATE_F32] = {"F32", 4},
-             [STATE_F64] = {"F64", 8},
-             [STATE_U64] = {"U64", 8},
-             [STATE_U8] = {"U8", 1}};
+const char *const state_type_name[STATE_TYPES] = {
+    [STATE_F32] = "F32", [STATE_F64] = "F64", [STATE_U64] = "U64", [STATE_U8] = "U8"};
 
 /* Four lanes, each a chain of steps that can be undone: so no change of one word is lost. */
 uint64_t state_sum(const void *data, size_t bytes)
@@ -162,6 +157,12 @@ void state_write_number(struct state_write *w, const char *key, uint64_t value)
     state_write_say(w, key, text);
 }
 
+void state_write_say_all(struct state_write *w, const char *const *metadata)
+{
+    for (; metadata != NULL && metadata[0] != NULL; metadata += 2)
+        state_write_say(w, metadata[0], metadata[1]);
+}
+
 /* The next place; what it returns may be moved by the next call. NULL: no memory. */
 static struct tensor *add(struct state_write *w, const char *name, enum state_type type)
 {
@@ -221,7 +222,7 @@ static void place(struct state_write *w)
         struct tensor *t = &w->tensors[i];
         uint32_t d;
 
-        t->bytes = types[t->type].bytes;
+        t->bytes = state_type_bytes(t->type);
         for (d = 0; d < t->dims; d++)
             t->bytes *= t->dim[d];
         t->at = at;
@@ -261,9 +262,9 @@ static struct header_text header_of(const struct state_write *w, bool summed)
     for (i = 0; i < w->tensors_count; i++) {
         const struct tensor *from = &w->tensors[i];
         struct header_tensor one = {.name = from->name,
-                                    .type = types[from->type].name,
+                                    .type = state_type_name[from->type],
                                     .dims = from->dims,
-                                    .element_bytes = types[from->type].bytes};
+                                    .element_bytes = state_type_bytes(from->type)};
 
         memcpy(one.dim, from->dim, sizeof one.dim);
         header_tensor(&t, &one);

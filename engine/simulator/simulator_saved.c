@@ -98,7 +98,7 @@ static void vector(struct state_write *w, const char *kind, uint32_t who,
         return;
     }
     memcpy(state_write_at(w, (*copy)++), from,
-           (size_t)elements * (type == STATE_F32 ? 4 : 8));
+           (size_t)elements * state_type_bytes(type));
 }
 
 static void vectors(struct gapless_simulation *s, struct state_write *to, uint32_t who,
@@ -230,8 +230,7 @@ int gapless_simulation_save(struct gapless_simulation *s, const char *path,
         status = state_write_new(path, &w, error);
     if (status != GAPLESS_OK)
         return status;
-    for (; metadata != NULL && metadata[0] != NULL; metadata += 2)
-        state_write_say(w, metadata[0], metadata[1]);
+    state_write_say_all(w, metadata);
     status = saved_plan(s->master, w, error);
     next = state_write_count(w);
     if (status == GAPLESS_OK) {
@@ -271,7 +270,7 @@ static bool take_vector(const struct state_file *f, const char *kind, uint32_t w
     from = state_find(f, name, type, elements);
     if (from == NULL)
         return false;
-    memcpy(to, from, (size_t)elements * (type == STATE_F32 ? 4 : 8));
+    memcpy(to, from, (size_t)elements * state_type_bytes(type));
     return true;
 }
 

@@ -296,7 +296,7 @@ static void test_folder(void **state)
     (void)state;
     (void)unlink(path);
     assert_int_equal(
-        state_folder_latest(folder, found, sizeof found, NULL, NULL, &error),
+        state_folder_latest(folder, found, sizeof found, NULL, NULL, NULL, &error),
         GAPLESS_MISSING);
     for (gradients = 90; gradients < 130; gradients += 10) {
         assert_int_equal(state_folder_path(folder, gradients, name, sizeof name, NULL),
@@ -308,14 +308,14 @@ static void test_folder(void **state)
     state_folder_prune(folder, 2);
     assert_int_equal(files(), 3);
     assert_int_equal(truncate(name, 100), 0); /* the last one */
-    assert_int_equal(
-        state_folder_latest(folder, found, sizeof found, count_line, &lines, &error),
-        GAPLESS_OK);
+    assert_int_equal(state_folder_latest(folder, found, sizeof found, NULL, count_line,
+                                         &lines, &error),
+                     GAPLESS_OK);
     assert_non_null(strstr(found, "110"));
     assert_int_equal(lines, 1);
     assert_int_equal(truncate(found, 100), 0);
     assert_int_equal(
-        state_folder_latest(folder, found, sizeof found, NULL, NULL, &error),
+        state_folder_latest(folder, found, sizeof found, NULL, NULL, NULL, &error),
         GAPLESS_CORRUPT);
 
     assert_int_equal(state_folder_epoch(folder, 0, &epoch, NULL), GAPLESS_OK);
