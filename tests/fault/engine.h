@@ -74,9 +74,10 @@ static inline double engine_gradient(const float *params, uint64_t batch, float 
 
 /* What a worker does differently; 0: nothing. */
 struct engine_fault {
-    uint64_t nan_every; /* each so many batches: a gradient that is not finite */
-    long sleep_us;      /* per batch */
-    bool by_range;      /* pushes range by range */
+    uint64_t
+        nan_every; /* after each stretch of this many batches, a gradient that is not finite */
+    long sleep_us;     /* per batch */
+    bool by_range;     /* pushes range by range */
     bool pieces;       /* hands its gradient in by pieces, in any order, one left out */
     bool ahead;        /* a next batch is kept for it */
     int64_t spin_ns;   /* polls so long before it sleeps */

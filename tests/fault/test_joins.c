@@ -1,5 +1,5 @@
 /* Workers that come and go: what a number counts adds up, nothing is left mapped or open, who
- * says nothing is ended, and who comes after the end is told so. */
+ * says nothing is ended, and a worker that comes after the end learns that it is over. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
